@@ -1,0 +1,1 @@
+"""Audio: decoding files, resampling, log-mel, cutting into segments. Knows no model."""

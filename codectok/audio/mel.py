@@ -1,0 +1,49 @@
+"""Log-mel spectrogram as DistilCodec computes it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+from ..config import MelConfig
+
+
+class LogMel(nn.Module):
+    """Natural logarithm of a Slaney mel spectrogram of magnitudes, with reflected edges.
+
+    Buffers (not saved): `window` [win_length] periodic Hann; `filter_bank` [n_fft // 2 + 1, n_mels].
+    """
+
+    window: Tensor
+    filter_bank: Tensor
+
+    def __init__(self, config: MelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
+        filter_bank = melscale_fbanks(
+            n_freqs=config.n_fft // 2 + 1,
+            f_min=config.f_min,
+            f_max=config.f_max,
+            n_mels=config.n_mels,
+            sample_rate=config.sample_rate,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self.register_buffer("filter_bank", filter_bank, persistent=False)
+
+    @torch.autocast("cuda", enabled=False)
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Log-mel [B, n_samples // hop_length, n_mels] of `waveform` [B, n_samples], in float32."""
+        config = self.config
+        edges = (config.margin, config.margin)
+        padded = F.pad(waveform.float().unsqueeze(1), edges, mode="reflect").squeeze(1)
+        spectrum = torch.stft(
+            padded, config.n_fft, config.hop_length, config.win_length, self.window, center=False, return_complex=True
+        )
+        # The small term keeps the square root's slope finite at silence, as the reference has it.
+        magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-6)
+        mel = magnitude.transpose(1, 2) @ self.filter_bank
+        return mel.clamp(min=1e-5).log()

@@ -1,0 +1,41 @@
+"""Checks and conversions of samples in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import AudioError, InputError
+
+MAX_CHANNELS = 64
+
+
+def to_mono(waveform: Tensor | np.ndarray) -> np.ndarray:
+    """Average the channels of `waveform` [n] or [channels, n] to float32 [n].
+
+    Raises:
+        InputError: another shape, or integers.
+        AudioError: no samples ("empty"), or NaN or infinity among them ("not_finite").
+    """
+    samples = waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else np.asarray(waveform)
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= len(samples) <= MAX_CHANNELS):
+        raise InputError(f"A waveform must be [n] or [channels, n], but has shape {list(samples.shape)}.")
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(f"A waveform must hold floats in [-1, 1], but holds {samples.dtype}.")
+    samples = samples.astype(np.float32, copy=False)
+    mono = samples if samples.ndim == 1 else samples.mean(axis=0, dtype=np.float32)
+    check_samples(mono)
+    return np.ascontiguousarray(mono)
+
+
+def check_samples(mono: np.ndarray, where: str = "The waveform") -> None:
+    """Raise an `AudioError` if `mono` [n] is empty or has a sample that is not a finite number."""
+    if len(mono) == 0:
+        raise AudioError(f"{where} has no samples.", "empty")
+    finite = np.isfinite(mono)
+    if not finite.all():
+        first = int(finite.argmin())
+        raise AudioError(
+            f"{where} has {int((~finite).sum())} samples that are not finite numbers, the first at {first}.",
+            "not_finite",
+        )

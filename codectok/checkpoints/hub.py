@@ -1,0 +1,38 @@
+"""Where a codec's folder is: on this machine, or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..config import PRESETS
+from ..errors import CheckpointError
+from .native import CONFIG_FILE, MODEL_FILE
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def resolve_codec_directory(name: str | Path) -> Path:
+    """The local folder of a codec; a name `organisation/name` that is no folder is fetched from the Hub."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if str(name) in PRESETS:
+        raise CheckpointError(f"{name} is a preset without weights; train it first, or give a codec's folder.")
+    if path.exists() or not HUB_NAME.fullmatch(str(name)):
+        raise CheckpointError(f"There is no codec folder {name}.")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise CheckpointError(
+            f"There is no codec folder {name}; if it is a name on the Hugging Face Hub,"
+            " install huggingface_hub first (pip install 'codectok[hf]')."
+        ) from None
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=[CONFIG_FILE, MODEL_FILE]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"There is no codec folder {name}, and the Hugging Face Hub gave none: {reason}"
+        ) from None

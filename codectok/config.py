@@ -1,0 +1,275 @@
+"""Typed configuration of a codec: all sizes, their checks, and the presets.
+
+The numbers of the two DistilCodec presets are those of the published configuration (student) and of its README
+(teacher; the teacher's time factors are not published, 1 is assumed).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from .errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """An immutable configuration section in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MelConfig(StrictModel):
+    """Log-mel spectrogram: sizes in samples, frequencies in Hz."""
+
+    sample_rate: PositiveInt = 24_000
+    n_fft: PositiveInt = 1024
+    hop_length: PositiveInt = 256
+    win_length: PositiveInt = 1024
+    n_mels: PositiveInt = 128
+    f_min: float = 0.0
+    f_max: float = 12_000.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.hop_length <= self.win_length <= self.n_fft:
+            raise ValueError("hop_length <= win_length <= n_fft must hold")
+        if (self.n_fft - self.hop_length) % 2:
+            raise ValueError("n_fft - hop_length must be even, so that n samples give n // hop_length frames")
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError("0 <= f_min < f_max <= sample_rate / 2 must hold")
+        return self
+
+    @property
+    def margin(self) -> int:
+        """Reflected samples on each side, which make n samples give n // hop_length frames."""
+        return (self.n_fft - self.hop_length) // 2
+
+
+class EncoderConfig(StrictModel):
+    """ConvNeXt encoder: one stage per entry of `depths` (blocks) and `dims` (channels)."""
+
+    depths: tuple[PositiveInt, ...] = (3, 3, 9, 3)
+    dims: tuple[PositiveInt, ...] = (256, 512, 768, 1024)
+    kernel_size: PositiveInt = 7
+    drop_path_rate: float = Field(default=0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.dims or len(self.depths) != len(self.dims):
+            raise ValueError("depths and dims must have the same, non-zero number of entries")
+        if self.kernel_size % 2 == 0:
+            raise ValueError("kernel_size must be odd")
+        return self
+
+
+class VectorQuantizerConfig(StrictModel):
+    """Grouped residual vector quantizer with exponential-moving-average codebooks.
+
+    Features are split into `n_groups`, each projected to `codebook_dim` and quantized by `n_residuals` codebooks.
+    """
+
+    type: Literal["grvq"] = "grvq"
+    n_groups: PositiveInt = 1
+    n_residuals: PositiveInt = 1
+    codebook_size: PositiveInt = 32_768
+    codebook_dim: PositiveInt = 3584
+    time_factors: tuple[PositiveInt, ...] = (1,)
+    ema_decay: float = Field(default=0.8, gt=0, lt=1)
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codes per frame."""
+        return self.n_groups * self.n_residuals
+
+
+class FiniteScalarQuantizerConfig(StrictModel):
+    """Finite scalar quantizer (Mentzer et al. 2023): one code from the product of `levels` per frame."""
+
+    type: Literal["fsq"] = "fsq"
+    levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = (8, 8, 8, 8, 8)
+    time_factors: tuple[PositiveInt, ...] = (1,)
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codes per frame."""
+        return 1
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of different codes."""
+        return math.prod(self.levels)
+
+
+QuantizerConfig = Annotated[VectorQuantizerConfig | FiniteScalarQuantizerConfig, Field(discriminator="type")]
+
+
+class DecoderConfig(StrictModel):
+    """HiFi-GAN decoder: channels halve at each upsampling, from `initial_channels` on."""
+
+    initial_channels: PositiveInt = 1024
+    upsample_rates: tuple[PositiveInt, ...] = (8, 4, 2, 2, 2)
+    upsample_kernel_sizes: tuple[PositiveInt, ...] = (16, 12, 4, 4, 4)
+    resblock_kernel_sizes: tuple[PositiveInt, ...] = (3, 7, 11)
+    resblock_dilations: tuple[tuple[PositiveInt, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    pre_kernel_size: PositiveInt = 13
+    post_kernel_size: PositiveInt = 13
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
+            raise ValueError("upsample_rates and upsample_kernel_sizes must have the same number of entries")
+        if len(self.resblock_kernel_sizes) != len(self.resblock_dilations):
+            raise ValueError("resblock_kernel_sizes and resblock_dilations must have the same number of entries")
+        for rate, kernel_size in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
+            if kernel_size < rate or (kernel_size - rate) % 2:
+                raise ValueError(f"upsampling kernel {kernel_size} must exceed its rate {rate} by an even number")
+        if any(size % 2 == 0 for size in (*self.resblock_kernel_sizes, self.pre_kernel_size, self.post_kernel_size)):
+            raise ValueError("convolution kernel sizes must be odd")
+        if self.initial_channels % 2 ** len(self.upsample_rates):
+            raise ValueError(f"initial_channels must be divisible by 2^{len(self.upsample_rates)}, one per upsampling")
+        return self
+
+
+class CodecConfig(StrictModel):
+    """Everything that determines a codec's architecture.
+
+    `left_pad` zero samples precede every clip before the mel (imported DistilCodec checkpoints expect one).
+    """
+
+    name: str = "custom"
+    mel: MelConfig = MelConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    quantizer: QuantizerConfig = VectorQuantizerConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    left_pad: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        upsampling = math.prod(self.decoder.upsample_rates)
+        if upsampling != self.mel.hop_length:
+            raise ValueError(f"decoder.upsample_rates multiply to {upsampling}, not to the hop {self.mel.hop_length}")
+        if isinstance(self.quantizer, VectorQuantizerConfig) and self.feature_dim % self.quantizer.n_groups:
+            raise ValueError(f"encoder width {self.feature_dim} cannot be split into {self.quantizer.n_groups} groups")
+        return self
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels between encoder, quantizer and decoder."""
+        return self.encoder.dims[-1]
+
+    @property
+    def time_factor(self) -> int:
+        """Mel frames per token frame."""
+        return math.prod(self.quantizer.time_factors)
+
+    @property
+    def frame_size(self) -> int:
+        """Samples per token frame."""
+        return self.mel.hop_length * self.time_factor
+
+    @property
+    def frame_rate(self) -> float:
+        """Token frames per second."""
+        return self.mel.sample_rate / self.frame_size
+
+    @property
+    def min_samples(self) -> int:
+        """Shorter clips are extended with zeros to this length: one frame, and enough for the mel's reflection."""
+        return max(self.frame_size, self.mel.margin + 1)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Token frames of a clip of `n_samples` samples at the codec's rate."""
+        return max(1, n_samples // self.frame_size)
+
+
+PRESETS: dict[str, CodecConfig] = {
+    config.name: config
+    for config in (
+        CodecConfig(name="distilcodec-v1"),
+        CodecConfig(
+            name="distilcodec-teacher",
+            quantizer=VectorQuantizerConfig(n_groups=4, n_residuals=8, codebook_size=1024, codebook_dim=512),
+        ),
+        CodecConfig(
+            name="nano",
+            mel=MelConfig(n_mels=80),
+            encoder=EncoderConfig(depths=(1, 1, 2), dims=(64, 96, 128), drop_path_rate=0.0),
+            quantizer=VectorQuantizerConfig(codebook_size=1024, codebook_dim=32, ema_decay=0.95),
+            decoder=DecoderConfig(
+                initial_channels=192,
+                upsample_rates=(8, 8, 4),
+                upsample_kernel_sizes=(16, 16, 8),
+                resblock_kernel_sizes=(3, 7),
+                resblock_dilations=((1, 3), (1, 3)),
+                pre_kernel_size=7,
+                post_kernel_size=7,
+            ),
+        ),
+    )
+}
+
+
+def preset(name: str) -> CodecConfig:
+    """The preset of that name; `ConfigError` when there is none."""
+    if name not in PRESETS:
+        raise ConfigError(f"There is no codec preset {name!r}; the presets are {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def parse(model: type[Model], data: Any, origin: str) -> Model:
+    """Validate `data` as a `model`; a `ConfigError` names every wrong key and `origin` (a file, a preset)."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{origin} must hold keys and values, but holds {type(data).__name__}.")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {'; '.join(_describe(model, e) for e in error.errors())}.") from None
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file of keys and values."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file; give a YAML or JSON configuration.") from None
+    try:
+        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be parsed: {' '.join(str(error).split())}.") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold keys and values, but holds {type(data).__name__}.")
+    return data
+
+
+def load_codec_config(path: Path) -> CodecConfig:
+    """Read a codec configuration from a YAML or JSON file."""
+    return parse(CodecConfig, load_mapping(path), str(path))
+
+
+def _describe(model: type[BaseModel], error: Any) -> str:
+    tags = {"grvq", "fsq"}  # pydantic names the chosen member of a union in the path; users never wrote it
+    location = [str(part) for part in error["loc"] if part not in tags]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(model)
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        return f"unknown key {key!r}{hint}"
+    if error["type"] == "union_tag_not_found":
+        return f"{key}: the key 'type' is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
+
+
+def _known_keys(model: type[BaseModel]) -> list[str]:
+    definitions = [model.model_json_schema(), *model.model_json_schema().get("$defs", {}).values()]
+    return sorted({key for definition in definitions for key in definition.get("properties", {})})

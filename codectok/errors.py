@@ -1,0 +1,39 @@
+"""Exceptions of codectok: each message is one sentence for the user (what is wrong, where, what to do)."""
+
+from __future__ import annotations
+
+
+class CodectokError(Exception):
+    """Something failed while working; the command line ends with exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(CodectokError):
+    """What the caller gave cannot be used; the command line ends with exit code 2."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration has an unknown key, a wrong type or sizes that do not fit together."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is missing, is not one, or does not have the expected tensors."""
+
+
+class AudioError(InputError):
+    """Audio cannot be used.
+
+    Attributes:
+        reason: one of the reject reasons of `codectok.pipelines.rejects` (such as "decode_error").
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
+        # The default reduction forgets `reason`, and workers send these errors between processes.
+        return type(self), (str(self), self.reason)

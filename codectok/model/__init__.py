@@ -1,0 +1,1 @@
+"""The neural codec: ConvNeXt encoder, quantizers, HiFi-GAN decoder. Knows no files."""

@@ -1,0 +1,123 @@
+"""ConvNeXt encoder over time (Liu et al. 2022, version 1 blocks), channels last throughout: [B, T, C].
+
+Only the stem and the depthwise convolutions mix time; everything else works on one frame alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import EncoderConfig
+
+LAYER_NORM_EPSILON = 1e-6
+LAYER_SCALE_INIT = 1e-6
+
+
+class DropPath(nn.Module):
+    """Skip a residual branch for whole samples at random while training (stochastic depth, Huang et al. 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero `x` [B, ...] for a share `rate` of the batch and scale up the rest."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        mask = torch.empty(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
+        return x * mask / keep
+
+
+class DepthwiseConv(nn.Module):
+    """Depthwise convolution over time with zero padding, [B, T, C] to [B, T, C]."""
+
+    def __init__(self, dim: int, kernel_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, 1, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve each channel of `x` [B, T, C] with its own kernel."""
+        dim, _, kernel_size = self.weight.shape
+        y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=kernel_size // 2, groups=dim)
+        return y.transpose(1, 2)
+
+
+class WindowedLinear(nn.Module):
+    """Dense convolution over time with zero padding, written as a matrix product of unfolded windows.
+
+    A product's rows do not depend on how many rows there are; `conv1d`'s outputs do, in their last bits.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, kernel_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_dim, in_dim, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_dim))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve `x` [B, T, in_dim] to [B, T, out_dim]."""
+        kernel_size = self.weight.shape[2]
+        padded = F.pad(x, (0, 0, kernel_size // 2, kernel_size // 2))
+        windows = padded.unfold(1, kernel_size, 1).flatten(2)  # [B, T, in_dim * kernel_size], channel-major
+        return F.linear(windows, self.weight.flatten(1), self.bias)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution, layer norm and a two-layer perceptron on a scaled residual branch."""
+
+    def __init__(self, dim: int, kernel_size: int = 7, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        self.depthwise = DepthwiseConv(dim, kernel_size)
+        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
+        self.expand = truncated_normal_linear(dim, 4 * dim)
+        self.contract = truncated_normal_linear(4 * dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), LAYER_SCALE_INIT))
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` [B, T, C] to the same shape."""
+        y = self.norm(self.depthwise(x))
+        y = self.contract(F.gelu(self.expand(y)))
+        return x + self.drop_path(self.gamma * y)
+
+
+class ConvNeXtEncoder(nn.Module):
+    """Log-mel frames to features, one to one: a stem, then stages of ConvNeXt blocks joined by per-frame layers."""
+
+    def __init__(self, config: EncoderConfig, n_mels: int) -> None:
+        super().__init__()
+        dims, depths = config.dims, config.depths
+        self.stem = WindowedLinear(n_mels, dims[0], config.kernel_size)
+        self.stem_norm = nn.LayerNorm(dims[0], eps=LAYER_NORM_EPSILON)
+        rates = (config.drop_path_rate * block / max(1, sum(depths) - 1) for block in range(sum(depths)))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*[ConvNeXtBlock(dim, config.kernel_size, next(rates)) for _ in range(depth)])
+            for dim, depth in zip(dims, depths, strict=True)
+        )
+        self.transitions = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON), truncated_normal_linear(dim, next_dim))
+            for dim, next_dim in itertools.pairwise(dims)
+        )
+        self.norm = nn.LayerNorm(dims[-1], eps=LAYER_NORM_EPSILON)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Features [B, T, dims[-1]] of `log_mel` [B, T, n_mels]."""
+        x = self.stages[0](self.stem_norm(self.stem(log_mel)))
+        for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
+            x = stage(transition(x))
+        return self.norm(x)
+
+
+def truncated_normal_linear(in_dim: int, out_dim: int) -> nn.Linear:
+    """A linear layer with truncated normal weights (standard deviation 0.02) and zero bias."""
+    linear = nn.Linear(in_dim, out_dim)
+    nn.init.trunc_normal_(linear.weight, std=0.02)
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -1,0 +1,70 @@
+"""HiFi-GAN decoder (Kong et al. 2020): features to waveform."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import remove_parametrizations
+
+from ..config import DecoderConfig
+
+
+class ResidualBlock(nn.Module):
+    """Pairs of a dilated and a plain convolution, each pair on a residual branch."""
+
+    def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dilated = nn.ModuleList(_same_conv(channels, channels, kernel_size, d) for d in dilations)
+        self.plain = nn.ModuleList(_same_conv(channels, channels, kernel_size) for _ in dilations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, T] to the same shape."""
+        for dilated, plain in zip(self.dilated, self.plain, strict=True):
+            x = x + plain(F.silu(dilated(F.silu(x))))
+        return x
+
+
+class HiFiGANDecoder(nn.Module):
+    """Transposed convolutions, each followed by the mean of parallel residual blocks."""
+
+    def __init__(self, config: DecoderConfig, dim: int) -> None:
+        super().__init__()
+        channels = config.initial_channels
+        self.pre = _same_conv(dim, channels, config.pre_kernel_size)
+        self.upsamples = nn.ModuleList()
+        self.blocks = nn.ModuleList()
+        for rate, kernel_size in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
+            padding = (kernel_size - rate) // 2
+            self.upsamples.append(nn.ConvTranspose1d(channels, channels // 2, kernel_size, rate, padding))
+            channels //= 2
+            parallel = zip(config.resblock_kernel_sizes, config.resblock_dilations, strict=True)
+            self.blocks.append(nn.ModuleList(ResidualBlock(channels, size, dilations) for size, dilations in parallel))
+        self.post = _same_conv(channels, 1, config.post_kernel_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Waveform [B, T * product of the upsampling rates] in [-1, 1] of `features` [B, T, C]."""
+        x = self.pre(features.transpose(1, 2))
+        for upsample, blocks in zip(self.upsamples, self.blocks, strict=True):
+            x = upsample(F.silu(x))
+            x = torch.stack([block(x) for block in blocks]).mean(0)
+        return torch.tanh(self.post(F.silu(x))).squeeze(1)
+
+    def add_weight_norm(self) -> None:
+        """Train magnitude and direction of every kernel separately (Salimans and Kingma 2016)."""
+        for conv in self._convolutions():
+            weight_norm(conv)
+
+    def remove_weight_norm(self) -> None:
+        """Fold magnitude and direction back into plain kernels."""
+        for conv in self._convolutions():
+            remove_parametrizations(conv, "weight")
+
+    def _convolutions(self) -> list[nn.Module]:
+        return [module for module in self.modules() if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)]
+
+
+def _same_conv(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Conv1d:
+    padding = dilation * (kernel_size - 1) // 2
+    return nn.Conv1d(in_channels, out_channels, kernel_size, dilation=dilation, padding=padding)

@@ -1,0 +1,6 @@
+"""Quantizers: features [B, T, C] to codes and back."""
+
+from .base import Quantizer, QuantizerOutput
+from .build import build_quantizer
+
+__all__ = ["Quantizer", "QuantizerOutput", "build_quantizer"]

@@ -1,0 +1,78 @@
+"""Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505)."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+
+import torch
+from torch import Tensor
+
+from ...config import FiniteScalarQuantizerConfig
+from ..convnext import truncated_normal_linear
+from .base import Quantizer, QuantizerOutput
+
+# Keeps bounded values strictly inside the outermost rounding border.
+BOUND_MARGIN = 1e-3
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """Rounds each of a few bounded channels to a fixed number of levels; their combination is the code.
+
+    Buffers (not saved): `levels` [n_channels]; `basis` [n_channels], the weight of each channel's level in the code.
+    """
+
+    levels: Tensor
+    basis: Tensor
+
+    def __init__(self, config: FiniteScalarQuantizerConfig, dim: int) -> None:
+        super().__init__()
+        # On the CPU even where a network is laid out on the meta device: no checkpoint brings these constants.
+        basis = list(itertools.accumulate(config.levels[:-1], operator.mul, initial=1))
+        self.register_buffer("levels", torch.tensor(config.levels, device="cpu"), persistent=False)
+        self.register_buffer("basis", torch.tensor(basis, device="cpu"), persistent=False)
+        self.project_in = truncated_normal_linear(dim, len(config.levels))
+        self.project_out = truncated_normal_linear(len(config.levels), dim)
+
+    def forward(self, features: Tensor) -> QuantizerOutput:
+        """Quantize `features` [B, T, C]; the gradient passes the rounding unchanged."""
+        bounded = self._bound(self.project_in(features).float())
+        rounded = bounded + (bounded.round() - bounded).detach()
+        digits = self._digits(bounded)
+        return QuantizerOutput(
+            features=self.project_out(self._normalize(rounded)),
+            codes=(digits * self.basis).sum(-1, keepdim=True),
+            commitment_loss=bounded.new_zeros(()),
+        )
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Codes [B, T, 1] of `features` [B, T, C]."""
+        digits = self._digits(self._bound(self.project_in(features).float()))
+        return (digits * self.basis).sum(-1, keepdim=True)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Features [B, T, C] of `codes` [B, T, 1]."""
+        return self.project_out(self._vectors(codes))
+
+    @property
+    def codebooks(self) -> Tensor:
+        """Code vectors [1, codebook_size, n_channels] in [-1, 1]."""
+        n_codes = int(self.levels.prod())
+        return self._vectors(torch.arange(n_codes, device=self.levels.device).unsqueeze(-1)).unsqueeze(0)
+
+    def _bound(self, values: Tensor) -> Tensor:
+        """Squash to an interval that rounds to exactly `levels` integers; even numbers of levels sit off centre."""
+        half_width = (self.levels - 1) * (1 + BOUND_MARGIN) / 2
+        offset = (self.levels % 2 == 0) * 0.5
+        shift = torch.atanh(offset / half_width)
+        return torch.tanh(values + shift) * half_width - offset
+
+    def _digits(self, bounded: Tensor) -> Tensor:
+        return bounded.round().long() + self.levels // 2
+
+    def _normalize(self, rounded: Tensor) -> Tensor:
+        return rounded / (self.levels // 2)
+
+    def _vectors(self, codes: Tensor) -> Tensor:
+        digits = codes // self.basis % self.levels
+        return self._normalize((digits - self.levels // 2).float())

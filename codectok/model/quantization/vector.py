@@ -1,0 +1,129 @@
+"""Grouped residual vector quantization."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...config import VectorQuantizerConfig
+from ..convnext import truncated_normal_linear
+from .base import Quantizer, QuantizerOutput
+from .codebook import Codebook
+
+
+class ResidualVectorQuantizer(Quantizer):
+    """Projection in, a chain of codebooks that each quantize what the ones before left over, projection out."""
+
+    def __init__(self, config: VectorQuantizerConfig, dim: int) -> None:
+        super().__init__()
+        same = dim == config.codebook_dim
+        self.project_in = nn.Identity() if same else truncated_normal_linear(dim, config.codebook_dim)
+        self.project_out = nn.Identity() if same else truncated_normal_linear(config.codebook_dim, dim)
+        self.layers = nn.ModuleList(
+            Codebook(config.codebook_size, config.codebook_dim, config.ema_decay) for _ in range(config.n_residuals)
+        )
+
+    def forward(self, features: Tensor) -> QuantizerOutput:
+        """Quantize `features` [B, T, C]; in training mode the codebooks move towards them."""
+        vectors = self.project_in(features).float()
+        residual, quantized = vectors, torch.zeros_like(vectors)
+        codes, losses, expired = [], [], []
+        for codebook in self.layers:
+            rows = residual.detach().flatten(0, 1)
+            flat_codes = codebook.search(rows)
+            nearest = codebook.lookup(flat_codes).view_as(vectors)
+            losses.append(F.mse_loss(residual, nearest))
+            if self.training:
+                expired.append(codebook.update(rows, flat_codes))
+            residual = residual - nearest
+            quantized = quantized + nearest
+            codes.append(flat_codes.view(vectors.shape[:2]))
+        # Straight through once for the whole chain: once per layer would multiply the encoder's gradient.
+        passed = vectors + (quantized - vectors).detach()
+        return QuantizerOutput(
+            features=self.project_out(passed),
+            codes=torch.stack(codes, dim=-1),
+            commitment_loss=torch.stack(losses).mean(),
+            metrics={"expired_codes": torch.stack(expired).sum()} if expired else {},
+        )
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Codes [B, T, n_residuals] of `features` [B, T, C]."""
+        residual = self.project_in(features).float().flatten(0, 1)
+        codes = []
+        for codebook in self.layers:
+            codes.append(codebook.search(residual))
+            residual = residual - codebook.lookup(codes[-1])
+        return torch.stack(codes, dim=-1).view(*features.shape[:2], -1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Features [B, T, C] of `codes` [B, T, n_residuals]."""
+        vectors = [layer.lookup(c) for layer, c in zip(self.layers, codes.unbind(-1), strict=True)]
+        return self.project_out(torch.stack(vectors).sum(0))
+
+    @property
+    def codebooks(self) -> Tensor:
+        """Code vectors [n_residuals, codebook_size, codebook_dim]."""
+        return torch.stack([layer.embedding for layer in self.layers])
+
+    def prepare_for_training(self) -> None:
+        """Add moving averages to every codebook."""
+        for layer in self.layers:
+            layer.prepare_for_training()
+
+    @torch.no_grad()
+    def initialize_codebooks(self, features: Tensor) -> None:
+        """Place every codebook on what the ones before it leave over of `features` [B, T, C]."""
+        residual = self.project_in(features).float().flatten(0, 1)
+        for layer in self.layers:
+            layer.initialize(residual)
+            residual = residual - layer.lookup(layer.search(residual))
+
+
+class GroupedResidualVectorQuantizer(Quantizer):
+    """Channels in equal groups, each with a residual quantizer of its own; codes are ordered group by group."""
+
+    def __init__(self, config: VectorQuantizerConfig, dim: int) -> None:
+        super().__init__()
+        self.groups = nn.ModuleList(
+            ResidualVectorQuantizer(config, dim // config.n_groups) for _ in range(config.n_groups)
+        )
+
+    def forward(self, features: Tensor) -> QuantizerOutput:
+        """Quantize `features` [B, T, C]."""
+        outputs = [group(part) for group, part in zip(self.groups, self._split(features), strict=True)]
+        return QuantizerOutput(
+            features=torch.cat([output.features for output in outputs], dim=-1),
+            codes=torch.cat([output.codes for output in outputs], dim=-1),
+            commitment_loss=torch.stack([output.commitment_loss for output in outputs]).mean(),
+            metrics={key: torch.stack([o.metrics[key] for o in outputs]).sum() for key in outputs[0].metrics},
+        )
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Codes [B, T, n_groups * n_residuals] of `features` [B, T, C]."""
+        parts = zip(self.groups, self._split(features), strict=True)
+        return torch.cat([group.encode(part) for group, part in parts], dim=-1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Features [B, T, C] of `codes` [B, T, n_groups * n_residuals]."""
+        parts = zip(self.groups, codes.chunk(len(self.groups), dim=-1), strict=True)
+        return torch.cat([group.decode(part) for group, part in parts], dim=-1)
+
+    @property
+    def codebooks(self) -> Tensor:
+        """Code vectors [n_groups * n_residuals, codebook_size, codebook_dim]."""
+        return torch.cat([group.codebooks for group in self.groups])
+
+    def prepare_for_training(self) -> None:
+        """Add moving averages to every codebook."""
+        for group in self.groups:
+            group.prepare_for_training()
+
+    def initialize_codebooks(self, features: Tensor) -> None:
+        """Start every group's codebooks from its share of `features` [B, T, C]."""
+        for group, part in zip(self.groups, self._split(features), strict=True):
+            group.initialize_codebooks(part)
+
+    def _split(self, features: Tensor) -> tuple[Tensor, ...]:
+        return features.chunk(len(self.groups), dim=-1)

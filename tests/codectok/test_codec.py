@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codectok import AudioError, CheckpointError, Codec, ConfigError, InputError
+from codectok.config import CodecConfig, EncoderConfig, FiniteScalarQuantizerConfig, VectorQuantizerConfig, preset
+
+NANO = preset("nano")
+VARIANTS = {
+    "one-codebook": NANO,
+    "grouped-residual": NANO.model_copy(
+        update={
+            "quantizer": VectorQuantizerConfig(
+                n_groups=2, n_residuals=3, codebook_size=64, codebook_dim=16, time_factors=(2,)
+            )
+        }
+    ),
+    "width-equals-codebook": NANO.model_copy(
+        update={"quantizer": VectorQuantizerConfig(codebook_size=64, codebook_dim=128, time_factors=())}
+    ),
+    "fsq": NANO.model_copy(update={"quantizer": FiniteScalarQuantizerConfig(levels=(8, 5, 5, 3), time_factors=(2,))}),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def codec(request: pytest.FixtureRequest) -> Codec:
+    codec = Codec.from_config(VARIANTS[request.param], seed=3, device="cpu")
+    generator = torch.Generator().manual_seed(4)
+    for name, tensor in codec.network.named_parameters():
+        # A fresh block's scale is 1e-6, which hides everything behind it.
+        if name.endswith("gamma"):
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    for codebook in codec.network.quantizer.buffers():
+        if codebook.is_floating_point():
+            codebook.copy_(torch.randn(codebook.shape, generator=generator))
+    return codec
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 255, 256, 385, 512, 513, 5000, 24_001])
+def test_shapes_for_every_length(codec: Codec, n_samples: int) -> None:
+    codes = codec.encode(noise(n_samples), 24_000)
+    n_frames = max(1, n_samples // codec.frame_size)
+    assert codes.shape == (n_frames, codec.n_codebooks)
+    assert codes.dtype == torch.int64
+    assert 0 <= int(codes.min()) <= int(codes.max()) < codec.codebook_size
+    assert codec.decode(codes).shape == (n_frames * codec.frame_size,)
+
+
+def test_a_batch_equals_its_clips_one_by_one(codec: Codec) -> None:
+    clips = [noise(n, seed=n) for n in (1, 700, 24_000, 9999, 256)]
+    assert all(
+        torch.equal(many, codec.encode(clip, 24_000))
+        for many, clip in zip(codec.encode_batch(clips, 24_000), clips, strict=True)
+    )
+
+
+def test_a_saved_codec_is_the_same_codec(codec: Codec, tmp_path: Path) -> None:
+    codec.save_pretrained(tmp_path / "codec")
+    again = Codec.from_pretrained(tmp_path / "codec", device="cpu")
+    clip = noise(10_000)
+    assert again.fingerprint == codec.fingerprint
+    assert again.header == codec.header
+    assert torch.equal(again.encode(clip, 24_000), codec.encode(clip, 24_000))
+    assert torch.equal(again.codebooks, codec.codebooks)
+    with pytest.raises(InputError, match="already holds a codec"):
+        codec.save_pretrained(tmp_path / "codec")
+
+
+def test_codebooks_hold_what_decoding_uses(codec: Codec) -> None:
+    codebooks = codec.codebooks
+    assert codebooks.shape[:2] == (codec.n_codebooks, codec.codebook_size)
+    assert len(torch.unique(codebooks[0], dim=0)) == codec.codebook_size
+
+
+def test_channels_are_averaged_and_rates_are_converted() -> None:
+    codec = Codec.from_config("nano", device="cpu")
+    stereo = noise(2, 48_000)
+    assert torch.equal(codec.encode(stereo, 24_000), codec.encode(stereo.mean(axis=0), 24_000))
+    assert torch.equal(codec.encode(torch.from_numpy(stereo), 24_000), codec.encode(stereo, 24_000))
+    assert len(codec.encode(stereo, 48_000)) == 24_000 // 256
+
+
+def test_a_seed_decides_the_weights() -> None:
+    assert Codec.from_config("nano", seed=1).fingerprint == Codec.from_config("nano", seed=1).fingerprint
+    assert Codec.from_config("nano", seed=1).fingerprint != Codec.from_config("nano", seed=2).fingerprint
+    assert "untrained" in Codec.from_config("nano", seed=1).header.origin
+
+
+def test_the_name_is_not_part_of_the_fingerprint_but_the_left_pad_is() -> None:
+    base = Codec.from_config(NANO).fingerprint
+    assert Codec.from_config(NANO.model_copy(update={"name": "other"})).fingerprint == base
+    assert Codec.from_config(NANO.model_copy(update={"left_pad": 1})).fingerprint != base
+
+
+def test_reconstruction_undoes_the_left_pad() -> None:
+    codec = Codec.from_config(NANO.model_copy(update={"left_pad": 5}))
+    clip = noise(24_000)
+    assert torch.equal(codec.reconstruct(clip, 24_000), codec.decode(codec.encode(clip, 24_000))[5:])
+
+
+@pytest.mark.parametrize(
+    ("waveform", "error", "message"),
+    [
+        (np.zeros(0, np.float32), AudioError, "no samples"),
+        (np.array([0, np.nan, 0], np.float32), AudioError, "not finite numbers, the first at 1"),
+        (np.array([[0, 0], [0, np.inf]], np.float32), AudioError, "not finite"),
+        (np.zeros(100, np.int16), InputError, "int16"),
+        (np.zeros((2, 3, 4), np.float32), InputError, "shape"),
+        (np.zeros((24_000, 2), np.float32), InputError, r"\[channels, n\]"),
+    ],
+)
+def test_unusable_waveforms_are_refused(waveform: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Codec.from_config("nano").encode(waveform, 24_000)
+
+
+@pytest.mark.parametrize("codes", [[[1024]], [[-1]], [[0, 0]], [0, 0], np.zeros((0, 1))])
+def test_unusable_codes_are_refused(codes: list) -> None:
+    with pytest.raises(InputError):
+        Codec.from_config("nano").decode(codes)
+
+
+def test_tf32_on_a_cpu_is_an_error() -> None:
+    with pytest.raises(InputError, match="tf32"):
+        Codec.from_config("nano", device="cpu", dtype="tf32")
+
+
+def test_bfloat16_gives_codes_of_the_same_shape() -> None:
+    clip = noise(24_000)
+    codec = Codec.from_config("nano", device="cpu", dtype="bfloat16")
+    assert codec.encode(clip, 24_000).shape == (93, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("no/such/folder", "no codec folder"), ("nano", "preset without weights"), (".", "is not a codec")],
+)
+def test_what_is_no_codec_is_refused(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        Codec.from_pretrained(name)
+
+
+def test_a_checkpoint_of_another_shape_names_the_tensor(tmp_path: Path) -> None:
+    Codec.from_config("nano").save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"codebook_size": 1024', '"codebook_size": 512'))
+    with pytest.raises(CheckpointError, match=r"embedding' has shape \[1024, 32\].*asks for \[512, 32\]"):
+        Codec.from_pretrained(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    Codec.from_config("nano").save_pretrained(tmp_path)
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Codec.from_pretrained(tmp_path)
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nano"):
+        Codec.from_config("nona")
+
+
+def test_the_full_size_presets_have_the_published_parameter_counts() -> None:
+    from codectok.model.network import CodecNetwork
+
+    with torch.device("meta"):
+        network = CodecNetwork(CodecConfig())
+    counts = [sum(p.numel() for p in part.parameters()) for part in (network.encoder, network.quantizer)]
+    # The reference's decoder count includes the magnitudes of weight norm.
+    assert counts == [77_242_368, 26_253_824]
+    assert EncoderConfig() == preset("distilcodec-teacher").encoder
