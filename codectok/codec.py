@@ -108,6 +108,11 @@ class Codec:
         """Code vectors [n_codebooks, codebook_size, codebook_dim]."""
         return self.network.quantizer.codebooks
 
+    @property
+    def device_class(self) -> str:
+        """ "cpu", or the GPU's model: codes can differ in rare near-ties between classes."""
+        return "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the architecture and every tensor: equal fingerprints are the same codec."""

@@ -24,18 +24,15 @@ def to_mono(waveform: Tensor | np.ndarray) -> np.ndarray:
         raise InputError(f"A waveform must hold floats in [-1, 1], but holds {samples.dtype}.")
     samples = samples.astype(np.float32, copy=False)
     mono = samples if samples.ndim == 1 else samples.mean(axis=0, dtype=np.float32)
-    check_samples(mono)
+    if len(mono) == 0:
+        raise AudioError("The waveform has no samples.", "empty")
+    check_finite(mono, "The waveform")
     return np.ascontiguousarray(mono)
 
 
-def check_samples(mono: np.ndarray, where: str = "The waveform") -> None:
-    """Raise an `AudioError` if `mono` [n] is empty or has a sample that is not a finite number."""
-    if len(mono) == 0:
-        raise AudioError(f"{where} has no samples.", "empty")
-    finite = np.isfinite(mono)
+def check_finite(block: np.ndarray, where: str, offset: int = 0) -> None:
+    """Raise an `AudioError` if a sample of `block` ([n] or [n, channels], from sample `offset` on) is not finite."""
+    finite = np.isfinite(block)
     if not finite.all():
-        first = int(finite.argmin())
-        raise AudioError(
-            f"{where} has {int((~finite).sum())} samples that are not finite numbers, the first at {first}.",
-            "not_finite",
-        )
+        first = offset + int(finite.reshape(len(block), -1).all(axis=1).argmin())
+        raise AudioError(f"{where} has samples that are not finite numbers, the first at {first}.", "not_finite")

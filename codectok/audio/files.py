@@ -1,0 +1,163 @@
+"""Reading and writing audio files with libsndfile."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import soundfile
+import soxr
+
+from ..errors import AudioError, InputError
+from .waveform import check_finite, to_mono
+
+# A file is taken for audio by its suffix; what it really is shows when it is opened.
+AUDIO_SUFFIXES = frozenset(
+    [
+        ".wav",
+        ".wave",
+        ".flac",
+        ".mp3",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".voc",
+    ]
+)
+BLOCK_FRAMES = 1 << 20
+UNKNOWN_LENGTH = 1 << 62
+# libsndfile shortens a cut-off WAV or AIFF to what is there and notes it only in its log.
+CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+# Programs that write to a pipe leave such a size in the header, since they can't know it.
+STREAMED_SIZE = 0x7FFF_0000
+
+AudioFormat = Literal["flac", "wav"]
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says."""
+
+    sample_rate: int
+    channels: int
+    n_samples: int
+    container: str
+    encoding: str
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return self.n_samples / self.sample_rate
+
+
+def is_audio_path(path: str | Path) -> bool:
+    """Whether the suffix is that of an audio file."""
+    return Path(path).suffix.lower() in AUDIO_SUFFIXES
+
+
+def audio_info(path: Path) -> AudioInfo:
+    """Read the header of an audio file; `AudioError` if it has none."""
+    with _open(path, str(path)) as file:
+        return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+
+
+def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> np.ndarray:
+    """Decode `source` (a path, or a file's bytes) to mono float32 [n] at `sample_rate` Hz.
+
+    Channels are averaged and the rate is converted with soxr HQ while reading, so that no more than the result and
+    one block is held. `name` stands for the source in error messages.
+
+    Raises:
+        AudioError: with reason "unreadable" (no audio), "empty", "decode_error" (damaged or cut off), "not_finite".
+    """
+    where = name or str(source)
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    with _open(opened, where) as file:
+        blocks = list(_resampled(_mono_blocks(file, where), file.samplerate, sample_rate))
+    if not any(len(block) for block in blocks):
+        raise AudioError(f"{where} has no samples.", "empty")
+    return np.concatenate(blocks)
+
+
+def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioFormat) -> bytes:
+    """The bytes of a mono PCM-16 file with `samples` [n] in [-1, 1]; louder ones are clipped."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format=audio_format.upper(), subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def write_audio(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write mono `samples` [n] to `path` as PCM-16; its suffix (.wav, .flac) decides the format."""
+    audio_format = path.suffix.lower().removeprefix(".")
+    if audio_format not in ("wav", "flac"):
+        raise InputError(f"{path} must end in .wav or .flac.")
+    if path.exists():
+        raise InputError(f"{path} already exists; choose another name.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = encode_audio(to_mono(samples), sample_rate, "wav" if audio_format == "wav" else "flac")
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open(source: Path | BinaryIO, where: str) -> soundfile.SoundFile:
+    try:
+        if isinstance(source, Path):
+            if source.stat().st_size == 0:
+                raise AudioError(f"{where} is an empty file.", "empty")
+            return soundfile.SoundFile(str(source))
+        return soundfile.SoundFile(source)
+    except OSError as error:
+        raise AudioError(f"{where} cannot be read: {error.strerror or error}.", "unreadable") from None
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{where} is no audio file that can be read: {_reason(error)}", "unreadable") from None
+
+
+def _mono_blocks(file: soundfile.SoundFile, where: str) -> Iterator[np.ndarray]:
+    """Blocks [n] of the average of all channels; an `AudioError` where the data ends before the header says."""
+    expected, found = file.frames, 0
+    shortened = CUT_OFF.search(file.extra_info)
+    if shortened and int(shortened[2]) < int(shortened[1]) < STREAMED_SIZE:
+        raise AudioError(f"{where} is cut off: it has {shortened[2]} of {shortened[1]} bytes.", "decode_error")
+    while True:
+        try:
+            block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{where} cannot be decoded: {_reason(error)}", "decode_error") from None
+        if len(block) == 0:
+            break
+        check_finite(block, where, found)
+        found += len(block)
+        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+    if found < expected < UNKNOWN_LENGTH:
+        raise AudioError(f"{where} is cut off: it has {found} of {expected} samples.", "decode_error")
+
+
+def _resampled(blocks: Iterator[np.ndarray], sample_rate: int, target_rate: int) -> Iterator[np.ndarray]:
+    if sample_rate == target_rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(sample_rate, target_rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    return error.error_string.strip().rstrip(".") + "."

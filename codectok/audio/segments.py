@@ -1,0 +1,58 @@
+"""Where to cut a recording into segments."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import numpy as np
+
+from ..errors import InputError
+
+Segmenter = Literal["quiet", "fixed"]
+
+ENERGY_HOP_SECONDS = 0.01
+ENERGY_WINDOW_HOPS = 10  # 0.1 s: shorter dips lie inside words
+
+
+def check_limits(min_seconds: float, max_seconds: float) -> None:
+    """Refuse limits that cannot be kept: a cut needs room for two segments of the minimum."""
+    if not min_seconds > 0 or max_seconds < 2 * min_seconds:
+        raise InputError(
+            f"Segments of {min_seconds:g} to {max_seconds:g} s are impossible:"
+            " the maximum must be at least twice the minimum, and both above 0."
+        )
+
+
+def cut(
+    samples: np.ndarray, sample_rate: int, min_seconds: float, max_seconds: float, segmenter: Segmenter
+) -> list[tuple[int, int]]:
+    """Segments (start, end) in samples that cover `samples` [n] without gap, none longer than the maximum.
+
+    "quiet" cuts at the quietest tenth of a second that keeps both sides long enough; only a recording that is too
+    short as a whole gives a segment under the minimum. "fixed" gives the maximum each time, and a last remainder.
+    """
+    check_limits(min_seconds, max_seconds)
+    shortest, longest = round(min_seconds * sample_rate), round(max_seconds * sample_rate)
+    borders = [0]
+    while len(samples) - borders[-1] > longest:
+        start = borders[-1]
+        if segmenter == "fixed":
+            borders.append(start + longest)
+        else:
+            last = min(start + longest, len(samples) - shortest)
+            borders.append(_quietest(samples, sample_rate, start + shortest, last))
+    borders.append(len(samples))
+    return list(itertools.pairwise(borders))
+
+
+def _quietest(samples: np.ndarray, sample_rate: int, first: int, last: int) -> int:
+    """Middle of the window with the least energy between `first` and `last`; the latest of equals."""
+    hop = max(1, round(ENERGY_HOP_SECONDS * sample_rate))
+    hops = (last - first) // hop
+    if hops < ENERGY_WINDOW_HOPS:
+        return last
+    energy = np.square(samples[first : first + hops * hop], dtype=np.float64).reshape(hops, hop).sum(axis=1)
+    windows = np.convolve(energy, np.ones(ENERGY_WINDOW_HOPS), mode="valid")
+    best = len(windows) - 1 - int(windows[::-1].argmin())
+    return first + best * hop + ENERGY_WINDOW_HOPS * hop // 2

@@ -1,0 +1,86 @@
+"""What the terminal shows: tables, warnings, progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_LINE_SECONDS = 15.0
+
+console = Console(highlight=False, soft_wrap=True)
+error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """One line on standard error."""
+    error_console.print(f"[yellow]Warning:[/] {_escape(message)}")
+
+
+def fail(message: str) -> None:
+    """The one sentence that says why a verb ended."""
+    error_console.print(f"[bold red]Error:[/] {_escape(message)}")
+
+
+def say(message: str) -> None:
+    """One line on standard output."""
+    console.print(_escape(message))
+
+
+def facts_table(title: str, facts: Mapping[str, object]) -> None:
+    """A table of names and values."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, _escape(str(value)))
+    console.print(table)
+
+
+def hours(seconds: float) -> str:
+    """A duration as people say it: 35 s, 12.3 min, 4.56 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+
+
+def megabytes(n_bytes: int) -> str:
+    """A size in MB."""
+    return f"{n_bytes / 1e6:,.2f} MB"
+
+
+class ProgressReport:
+    """A bar on a terminal, now and then a plain line elsewhere."""
+
+    def __init__(self, bar: Progress | None, total: int, what: str) -> None:
+        self._bar, self._total, self._what = bar, total, what
+        self._task: TaskID | None = bar.add_task(what, total=total, note="") if bar else None
+        self._done = 0
+        self._last_line = time.monotonic()
+
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        """Count `steps` as done; `note` says what has come of it so far."""
+        self._done += steps
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done, note=_escape(note))
+        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            say(f"{self._what}: {self._done} of {self._total} {note}".rstrip())
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[ProgressReport]:
+    """Show progress over `total` steps while the context lasts."""
+    if not console.is_terminal:
+        yield ProgressReport(None, total, what)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bar:
+        yield ProgressReport(bar, total, what)
+
+
+def _escape(text: str) -> str:
+    # Rich takes [words in brackets] for markup; shapes and paths have brackets of their own.
+    return text.replace("[", r"\[")

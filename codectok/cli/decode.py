@@ -1,0 +1,60 @@
+"""`codectok decode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import facts_table, hours, progress
+from .options import CodecOption, DeviceOption
+
+NAME = "decode"
+EXAMPLE = "codectok decode tokens/ clip.wav --codec codec/ --id speech-hello_1f0c2a3b4d5e_0000000000"
+
+
+def run(
+    codes: Annotated[Path, typer.Argument(help="A file of codes, or a folder with a token table.")],
+    output: Annotated[Path, typer.Argument(help="A folder, or for one clip a .wav or .flac file.")],
+    codec: CodecOption,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Decode this clip only; may be repeated.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Turn codes back into audio."""
+    from codectok.audio.files import write_audio
+    from codectok.codec import Codec
+    from codectok.errors import InputError
+    from codectok.tokens.codes_file import read_codes, read_codes_metadata
+
+    metadata = read_codes_metadata(codes)
+    loaded = Codec.from_pretrained(codec, device)
+    if metadata.codec_fingerprint != loaded.fingerprint:
+        raise InputError(
+            f"{codes} was encoded by another codec ({metadata.codec_name}, {metadata.codec_fingerprint[:12]})"
+            f" than {codec} ({loaded.config.name}, {loaded.fingerprint[:12]})."
+        )
+    one_file = output.suffix in (".wav", ".flac")
+    if one_file and (ids is None or len(ids) != 1):
+        raise InputError(f"{output} is one file; say which clip with one --id, or give a folder.")
+    if not one_file and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"{output} already holds files; choose another folder.")
+    seconds, missing = 0.0, set(ids or ())
+    count = 0
+    with progress(len(missing) or 1, "decode: clips") as report:
+        for name, clip_codes in read_codes(codes, set(ids) if ids else None):
+            waveform = loaded.decode(clip_codes)[loaded.config.left_pad :].numpy()
+            path = output if one_file else output / f"{_file_name(name)}.wav"
+            write_audio(path, waveform, loaded.sample_rate)
+            missing.discard(name)
+            count += 1
+            seconds += len(waveform) / loaded.sample_rate
+            report.advance(f"({hours(seconds)} of audio)")
+    if missing:
+        raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
+    facts_table("codectok decode", {"output": output, "clips": f"{count:,}", "audio": hours(seconds)})
+
+
+def _file_name(clip_id: str) -> str:
+    # Ids from tars of other makers may hold anything, path separators included.
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in clip_id).lstrip(".") or "clip"

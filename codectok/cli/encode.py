@@ -1,0 +1,75 @@
+"""`codectok encode`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import facts_table, hours, megabytes, progress, warn
+from .options import CodecOption, DeviceOption, Dtype, DtypeOption
+
+if TYPE_CHECKING:
+    from codectok.tokens.table import TokenRow
+
+NAME = "encode"
+EXAMPLE = "codectok encode speech.wav music/ codes.npz --codec codec/"
+
+
+def run(
+    inputs: Annotated[list[str], typer.Argument(help="Audio files, or folders of them.")],
+    output: Annotated[Path, typer.Argument(help="A file ending in .npz or .parquet.")],
+    codec: CodecOption,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.FLOAT32,
+) -> None:
+    """Encode audio files into one file of codes."""
+    from codectok.codec import Codec
+    from codectok.errors import AudioError, CodectokError
+    from codectok.pipelines.clips import clip_of_file
+    from codectok.pipelines.sources import list_sources
+    from codectok.tokens.clips import encode_clip
+    from codectok.tokens.codes_file import check_codes_path, write_codes
+    from codectok.tokens.table import TableMetadata
+
+    check_codes_path(output)
+    listing = list_sources(inputs, kinds=("audio",))
+    loaded = Codec.from_pretrained(codec, device, dtype.value)
+    skipped: list[AudioError] = []
+    seconds, frames = 0.0, 0
+    with progress(len(listing.sources), "encode: files") as report:
+
+        def rows() -> Iterator[TokenRow]:
+            nonlocal seconds, frames
+            for source in listing.sources:
+                try:
+                    row = encode_clip(loaded, clip_of_file(source))
+                except AudioError as error:
+                    skipped.append(error)
+                    report.advance()
+                    continue
+                seconds += row.duration
+                frames += len(row.codes)
+                report.advance(f"({hours(seconds)} of audio)")
+                yield row
+
+        count = write_codes(output, TableMetadata.of(loaded), rows())
+    if not count and len(skipped) == 1:
+        raise skipped[0]
+    for error in skipped:
+        warn(f"{error} Skipped.")
+    if not count:
+        raise CodectokError(f"None of the {len(skipped)} files could be encoded; {output} was not written.")
+    facts_table(
+        "codectok encode",
+        {
+            "output": f"{output} ({megabytes(output.stat().st_size)})",
+            "clips": f"{count:,}",
+            "audio": hours(seconds),
+            "codes": f"{frames:,} frames of {loaded.n_codebooks}, {loaded.frame_rate:g} per second",
+            "skipped": f"{len(skipped):,} files that cannot be used",
+            "ignored": f"{listing.ignored:,} files that are not audio",
+        },
+    )

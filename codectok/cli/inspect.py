@@ -1,0 +1,131 @@
+"""`codectok inspect`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import facts_table, hours, megabytes
+
+if TYPE_CHECKING:
+    from codectok.config import CodecConfig
+
+NAME = "inspect"
+EXAMPLE = "codectok inspect codec/"
+
+
+def run(
+    target: Annotated[str, typer.Argument(help="A codec's folder or preset, shards, codes, a token table, or audio.")],
+) -> None:
+    """Say what a codec, a file or an output folder is: rates, sizes, contents."""
+    from codectok.checkpoints.native import is_checkpoint
+    from codectok.config import PRESETS
+    from codectok.errors import InputError
+    from codectok.shards import MANIFEST_FILE
+    from codectok.tokens.codes_file import CODES_SUFFIXES
+
+    path = Path(target)
+    if not path.exists() and target in PRESETS:
+        facts_table(f"codec preset {target}", _preset_facts(target))
+    elif not path.exists():
+        raise InputError(f"There is no file, folder or codec preset {target}.")
+    elif path.is_dir() and is_checkpoint(path):
+        facts_table(f"codec {path}", _codec_facts(path))
+    elif path.is_dir() and (path / MANIFEST_FILE).is_file():
+        facts_table(f"shards {path}", _shard_facts(path))
+    elif path.suffix in CODES_SUFFIXES or (path.is_dir() and any(path.glob("*.parquet"))):
+        facts_table(f"codes {path}", _codes_facts(path))
+    elif path.is_dir():
+        raise InputError(f"{path} is neither a codec, nor shards, nor a token table.")
+    else:
+        facts_table(f"audio {path}", _audio_facts(path))
+
+
+def _preset_facts(name: str) -> dict[str, object]:
+    from codectok.config import preset
+
+    return {"weights": "none: a preset is a configuration", **_config_facts(name, preset(name))}
+
+
+def _codec_facts(path: Path) -> dict[str, object]:
+    from codectok.codec import Codec
+
+    codec = Codec.from_pretrained(path, device="cpu")
+    size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return {
+        "origin": codec.header.origin,
+        **_config_facts(codec.config.name, codec.config),
+        "size on disk": megabytes(size),
+        "fingerprint": codec.fingerprint,
+    }
+
+
+def _config_facts(name: str, config: CodecConfig) -> dict[str, object]:
+    import torch
+
+    from codectok.model.network import CodecNetwork
+
+    with torch.device("meta"):
+        network = CodecNetwork(config)
+    parts = {"encoder": network.encoder, "quantizer": network.quantizer, "decoder": network.decoder}
+    counts = {part: sum(t.numel() for t in module.state_dict().values()) for part, module in parts.items()}
+    quantizer = config.quantizer
+    bits = config.frame_rate * quantizer.n_codebooks * math.log2(quantizer.codebook_size)
+    return {
+        "name": name,
+        "sample rate": f"{config.mel.sample_rate:,} Hz",
+        "frame": f"{config.frame_size} samples, {config.frame_rate:g} per second",
+        "codebooks": f"{quantizer.n_codebooks} of {quantizer.codebook_size:,} codes ({quantizer.type})",
+        "tokens": f"{config.frame_rate * quantizer.n_codebooks:g} per second, {bits:,.1f} bit/s",
+        "tensors": ", ".join(f"{part} {count:,}" for part, count in counts.items()),
+    }
+
+
+def _shard_facts(path: Path) -> dict[str, object]:
+    from codectok.shards import read_manifest
+
+    manifest = read_manifest(path)
+    return {
+        "tars": f"{len(manifest.shards):,}",
+        "segments": f"{sum(shard.samples for shard in manifest.shards):,}",
+        "audio": hours(sum(shard.seconds for shard in manifest.shards)),
+        "size": megabytes(sum(shard.bytes for shard in manifest.shards)),
+        "sample rate": f"{manifest.sample_rate:,} Hz",
+    }
+
+
+def _codes_facts(path: Path) -> dict[str, object]:
+    import numpy as np
+
+    from codectok.tokens.codes_file import read_codes, read_codes_metadata
+
+    metadata = read_codes_metadata(path)
+    histogram = np.zeros(metadata.codebook_size, np.int64)
+    clips = frames = 0
+    for _, codes in read_codes(path):
+        histogram += np.bincount(codes.reshape(-1), minlength=metadata.codebook_size)
+        clips, frames = clips + 1, frames + len(codes)
+    return {
+        "clips": f"{clips:,}",
+        "audio": hours(frames / metadata.frame_rate),
+        "codes": f"{histogram.sum():,}, {np.count_nonzero(histogram):,} different of {metadata.codebook_size:,}",
+        "frame rate": f"{metadata.frame_rate:g} per second, {metadata.n_codebooks} codes each",
+        "codec": f"{metadata.codec_name}, fingerprint {metadata.codec_fingerprint}",
+        "made with": f"{metadata.dtype} on {metadata.device}",
+    }
+
+
+def _audio_facts(path: Path) -> dict[str, object]:
+    from codectok.audio.files import audio_info
+
+    info = audio_info(path)
+    return {
+        "format": f"{info.container}, {info.encoding}",
+        "sample rate": f"{info.sample_rate:,} Hz",
+        "channels": info.channels,
+        "samples": f"{info.n_samples:,} ({hours(info.seconds)})",
+        "size": megabytes(path.stat().st_size),
+    }

@@ -1,0 +1,54 @@
+"""Running a job from the command line: progress while it runs, one table at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import console, facts_table, hours, megabytes, progress, say
+from .options import Engine
+
+if TYPE_CHECKING:
+    from codectok.pipelines.job import FinishedUnit, Job
+    from codectok.pipelines.sources import Listing, Unit
+
+
+def run_and_report(
+    job: Job,
+    listing: Listing,
+    units: Sequence[Unit],
+    output: Path,
+    engine: Engine,
+    workers: int | None,
+    address: str | None,
+    gpus_per_worker: float = 0.0,
+) -> None:
+    """Run `job` over `units` into `output` and show what came of it."""
+    from codectok.pipelines.engine import EngineOptions, describe_rejects, run_job
+
+    options = EngineOptions(engine.value, workers, address, gpus_per_worker)
+    done_seconds = 0.0
+    with progress(len(units), f"{job.verb}: units") as report:
+
+        def on_unit(finished: FinishedUnit) -> None:
+            nonlocal done_seconds
+            done_seconds += finished.result.seconds
+            report.advance(f"({hours(done_seconds)} of audio)")
+
+        result = run_job(job, listing, units, output, options, on_unit)
+    summary = result.summary
+    if result.already_finished:
+        say(f"{output} is already finished by the same command; nothing to do.")
+    facts = {
+        "output": output,
+        job.row_name: f"{summary.rows:,}",
+        "audio": hours(summary.seconds),
+        "files": f"{summary.files:,} ({megabytes(summary.bytes)})",
+        "rejected": describe_rejects(summary),
+        "ignored": f"{summary.ignored:,} files that are not audio",
+    }
+    if summary.codes:
+        facts["codes"] = f"{summary.codes:,}"
+    console.print()
+    facts_table(f"codectok {job.verb}", facts)

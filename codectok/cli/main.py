@@ -1,0 +1,72 @@
+"""The `codectok` command: its verbs, and how every ending becomes an exit code."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import CodectokError
+from . import decode, encode, import_distilcodec, inspect, reconstruct, shard, tokenize, train
+from .console import fail
+
+INTERRUPTED = 130
+
+
+class _Verbs(TyperGroup):
+    """Turns our errors into one sentence and an exit code; an unexpected exception stays a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CodectokError as error:
+            fail(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            fail("Interrupted.")
+            raise typer.Exit(INTERRUPTED) from None
+        except OSError as error:
+            if error.errno is None or error.strerror is None:
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            fail(f"The system refused to read or write: {error.strerror}{where}.")
+            raise typer.Exit(CodectokError.exit_code) from None
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"codectok {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Turn audio corpora into token tables for language models, and train the codec that does it."""
+
+
+for _verb in (shard, train, tokenize, encode, decode, reconstruct, inspect, import_distilcodec):
+    app.command(_verb.NAME, epilog=f"Example: `{_verb.EXAMPLE}`")(_verb.run)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app()

@@ -1,0 +1,35 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Dtype(StrEnum):
+    """Arithmetic of the codec."""
+
+    FLOAT32 = "float32"
+    TF32 = "tf32"
+    BFLOAT16 = "bfloat16"
+
+
+class Engine(StrEnum):
+    """Where units of a job run."""
+
+    RAY = "ray"
+    LOCAL = "local"
+
+
+CodecOption = Annotated[str, typer.Option("--codec", help="Folder of a codec, or its name on the Hugging Face Hub.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="tf32 and bfloat16 are faster and change some codes.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Ray actors; all cores (or GPUs) by default.", show_default=False)
+]
+EngineOption = Annotated[Engine, typer.Option("--engine", help="Ray actors, or this process alone.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a Ray of our own.")
+]

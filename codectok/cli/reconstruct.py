@@ -1,0 +1,48 @@
+"""`codectok reconstruct`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import facts_table, hours
+from .options import CodecOption, DeviceOption, Dtype, DtypeOption
+
+NAME = "reconstruct"
+EXAMPLE = "codectok reconstruct speech.wav again.wav --codec codec/"
+
+
+def run(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An audio file.")],
+    output: Annotated[Path, typer.Argument(help="A .wav or .flac file.")],
+    codec: CodecOption,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.FLOAT32,
+) -> None:
+    """Encode and decode an audio file, and say how far the result is from it."""
+    import torch
+
+    from codectok.audio.files import read_audio, write_audio
+    from codectok.codec import Codec
+    from codectok.errors import InputError
+    from codectok.evaluation.metrics import log_mel_error
+
+    if output.exists():
+        raise InputError(f"{output} already exists; choose another name.")
+    loaded = Codec.from_pretrained(codec, device, dtype.value)
+    samples = torch.from_numpy(read_audio(source, loaded.sample_rate))
+    codes = loaded.encode(samples, loaded.sample_rate)
+    waveform = loaded.decode(codes)[loaded.config.left_pad :]
+    write_audio(output, waveform.numpy(), loaded.sample_rate)
+    facts_table(
+        "codectok reconstruct",
+        {
+            "output": output,
+            "audio": hours(len(waveform) / loaded.sample_rate),
+            "codes": f"{codes.numel():,}, {len(codes.unique()):,} different of {loaded.codebook_size:,}",
+            "mel error": f"{log_mel_error(loaded.log_mel, samples, waveform):.4f}"
+            " (mean absolute difference of natural log-mels)",
+        },
+    )

@@ -1,0 +1,21 @@
+"""Sample keys: unique names that every tar reader takes apart in the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+SLUG_LENGTH = 48
+VALID_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def make_key(dataset: str, path: str, start: int | None = None) -> str:
+    """A key of `[A-Za-z0-9_-]+` from the dataset's name, a path relative to its root and a start in samples.
+
+    The readable part is cut short; a hash of the exact names keeps keys of different sources apart.
+    """
+    stem, dot, _ = path.rpartition(".")
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{dataset}-{stem if dot else path}").strip("-")[-SLUG_LENGTH:].strip("-")
+    digest = hashlib.sha256(f"{dataset}\0{path}".encode(errors="surrogateescape")).hexdigest()[:12]
+    key = f"{readable}_{digest}" if readable else digest
+    return key if start is None else f"{key}_{start:010d}"

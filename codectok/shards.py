@@ -1,0 +1,151 @@
+"""WebDataset tars of audio segments: writing them, their index, and reading by index.
+
+A sample is two neighbouring members, `KEY.flac` (or `.wav`) and `KEY.json`; stock `webdataset` reads the tars.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .audio.files import AudioFormat, encode_audio
+from .config import StrictModel
+from .errors import InputError
+
+MANIFEST_FILE = "shards.json"
+INDEX_FOLDER = "_codectok/index"
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("n_samples", pa.int64(), nullable=False),
+    ]
+)
+
+
+class Sample(BaseModel):
+    """The JSON member of a sample; times in seconds within the source, loudness in LUFS (null for silence)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    dataset: str
+    source: str
+    start: float
+    duration: float
+    sample_rate: int
+    n_samples: int
+    loudness: float | None = None
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    category: str | None = None
+
+
+class ShardEntry(StrictModel):
+    """One tar in `shards.json`."""
+
+    name: str
+    samples: int
+    seconds: float
+    bytes: int
+    sha256: str
+    split: str = "train"
+
+
+class ShardManifest(StrictModel):
+    """Contents of `shards.json`."""
+
+    format: str = "codectok.shards"
+    version: int = 1
+    sample_rate: int
+    shards: tuple[ShardEntry, ...]
+
+
+@dataclass(frozen=True)
+class IndexedSample:
+    """Where the audio of a sample stands in its tar: `size` bytes from `offset` on."""
+
+    key: str
+    offset: int
+    size: int
+    n_samples: int
+
+
+class ShardWriter:
+    """Writes one tar, the same bytes for the same samples; a context manager.
+
+    `index` holds what has been written, for `write_index`.
+    """
+
+    def __init__(self, path: Path, audio_format: AudioFormat = "flac") -> None:
+        self.audio_format: AudioFormat = audio_format
+        self.index: list[IndexedSample] = []
+        self._file = path.open("wb")
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tar.close()
+        self._file.close()
+
+    def write(self, key: str, samples: np.ndarray, description: Sample) -> None:
+        """Append mono `samples` [n] and their description under `key`."""
+        audio = encode_audio(samples, description.sample_rate, self.audio_format)
+        self._add(f"{key}.{self.audio_format}", audio)
+        padded_size = math.ceil(len(audio) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        offset = self._file.tell() - padded_size
+        self.index.append(IndexedSample(key, offset, len(audio), description.n_samples))
+        self._add(f"{key}.json", json.dumps(description.model_dump(exclude_none=True), ensure_ascii=False).encode())
+
+    def _add(self, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)  # time, owner and group are 0 by default
+        member.size = len(data)
+        member.mode = 0o644
+        self._tar.addfile(member, io.BytesIO(data))
+
+
+def write_index(path: Path, index: list[IndexedSample]) -> None:
+    """Write a shard's index (an Arrow file)."""
+    columns = {name: [getattr(sample, name) for sample in index] for name in INDEX_SCHEMA.names}
+    table = pa.table(columns, schema=INDEX_SCHEMA)
+    with pa.ipc.new_file(path, INDEX_SCHEMA) as writer:
+        writer.write_table(table)
+
+
+def index_path(folder: Path, shard_name: str) -> Path:
+    """Where the index of a shard lies."""
+    return folder / INDEX_FOLDER / shard_name.removesuffix(".tar")
+
+
+def read_index(folder: Path, shard_name: str) -> pa.Table:
+    """The index of a shard: key, offset, size, n_samples."""
+    path = index_path(folder, shard_name)
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"The index {path} cannot be read: {error}; write the shards again.") from None
+
+
+def read_manifest(folder: Path) -> ShardManifest:
+    """Read `shards.json`; `InputError` if `folder` holds none."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise InputError(f"{folder} holds no {MANIFEST_FILE}; give a folder that `codectok shard` has written.")
+    try:
+        return ShardManifest.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise InputError(f"{path} is damaged or of another version; write the shards again.") from None

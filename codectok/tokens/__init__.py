@@ -1,0 +1,1 @@
+"""Tokens: the token table and files of codes."""

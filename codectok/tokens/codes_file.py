@@ -1,0 +1,86 @@
+"""One file of codes, as `codectok encode` writes it: `.npz` (an array per clip) or `.parquet` (the token table)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from ..errors import InputError
+from .table import LARGEST_UINT16_CODEBOOK, TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
+
+NPZ_METADATA = "codectok"
+CODES_SUFFIXES = (".npz", ".parquet")
+
+
+def check_codes_path(path: Path) -> None:
+    """Refuse a name that is no file of codes, or that is taken."""
+    if path.suffix not in CODES_SUFFIXES:
+        raise InputError(f"{path} must end in .npz or .parquet.")
+    if path.exists():
+        raise InputError(f"{path} already exists; choose another name.")
+
+
+def write_codes(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
+    """Write all `rows` to `path`, under a temporary name until they are complete; returns how many."""
+    check_codes_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        count = (_write_npz if path.suffix == ".npz" else _write_parquet)(temporary, metadata, rows)
+        if count:
+            temporary.rename(path)
+        return count
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_codes_metadata(path: Path) -> TableMetadata:
+    """What the codes at `path` (a file of codes or a folder with a token table) are."""
+    if not path.exists():
+        raise InputError(f"There is no file or folder {path}.")
+    if path.suffix != ".npz":
+        return read_metadata(path)
+    with _open_npz(path) as arrays:
+        if NPZ_METADATA not in arrays:
+            raise InputError(f"{path} was not written by codectok: it has no entry {NPZ_METADATA!r}.")
+        try:
+            return TableMetadata.model_validate_json(str(arrays[NPZ_METADATA]))
+        except ValidationError:
+            raise InputError(f"{path} was written by another version than this codectok reads.") from None
+
+
+def read_codes(path: Path, ids: set[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Pairs of id and codes [n_frames, n_codebooks] at `path`, all or those with the given `ids`."""
+    if path.suffix != ".npz":
+        yield from ((row.id, row.codes) for row in read_rows(path, ids))
+        return
+    with _open_npz(path) as arrays:
+        for name in arrays.files:
+            if name != NPZ_METADATA and (ids is None or name in ids):
+                yield name, arrays[name].astype(np.int64)
+
+
+def _write_npz(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
+    code = np.uint16 if metadata.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
+    arrays = {row.id: row.codes.astype(code) for row in rows}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **{NPZ_METADATA: np.array(metadata.model_dump_json())}, **arrays)
+    return len(arrays)
+
+
+def _write_parquet(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
+    with TokenTableWriter(path, metadata) as writer:
+        for row in rows:
+            writer.write(row)
+    return writer.n_rows
+
+
+def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read as .npz: {error}.") from None

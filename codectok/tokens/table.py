@@ -1,0 +1,185 @@
+"""The token table (version 1): Parquet files with one row per clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from ..config import StrictModel
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+
+METADATA_KEY = b"codectok"
+ROW_GROUP_CODES = 1 << 22
+LARGEST_UINT16_CODEBOOK = 1 << 16
+
+
+class TableMetadata(StrictModel):
+    """What the codes of a file are; stands as JSON under the key `codectok` of the Parquet metadata."""
+
+    format: Literal["codectok.tokens"] = "codectok.tokens"
+    version: Literal[1] = 1
+    codec_name: str
+    codec_fingerprint: str
+    codebook_size: int
+    n_codebooks: int
+    frame_rate: float
+    sample_rate: int
+    dtype: str
+    device: str
+    unit_hash: str | None = None
+
+    @classmethod
+    def of(cls, codec: Codec, unit_hash: str | None = None) -> Self:
+        """Metadata for codes that `codec` makes."""
+        return cls(
+            codec_name=codec.config.name,
+            codec_fingerprint=codec.fingerprint,
+            codebook_size=codec.codebook_size,
+            n_codebooks=codec.n_codebooks,
+            frame_rate=codec.frame_rate,
+            sample_rate=codec.sample_rate,
+            dtype=codec.dtype,
+            device=codec.device_class,
+            unit_hash=unit_hash,
+        )
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One clip: `codes` [n_frames, n_codebooks], times in seconds within the source, samples at the codec's rate."""
+
+    id: str
+    source: str
+    dataset: str
+    start: float
+    duration: float
+    n_samples: int
+    codes: np.ndarray
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    category: str | None = None
+    extra: str | None = None
+
+
+def table_schema(metadata: TableMetadata) -> pa.Schema:
+    """Columns of a table with these codes; codes are 16 bits wide up to 65,536 of them."""
+    code = pa.uint16() if metadata.codebook_size <= LARGEST_UINT16_CODEBOOK else pa.uint32()
+    required = [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("dataset", pa.dictionary(pa.int32(), pa.string())),
+        ("start", pa.float64()),
+        ("duration", pa.float64()),
+        ("n_samples", pa.int64()),
+        ("codes", pa.list_(pa.field("element", code, nullable=False))),
+        ("n_frames", pa.int32()),
+    ]
+    optional = ["text", "language", "speaker", "category", "extra"]
+    fields = [pa.field(name, kind, nullable=False) for name, kind in required]
+    fields += [pa.field(name, pa.string()) for name in optional]
+    return pa.schema(fields, metadata={METADATA_KEY: metadata.model_dump_json().encode()})
+
+
+class TokenTableWriter:
+    """Writes one Parquet file of the token table, the same bytes for the same rows; a context manager.
+
+    `n_rows` counts what has been written.
+    """
+
+    def __init__(self, path: Path, metadata: TableMetadata) -> None:
+        self.schema = table_schema(metadata)
+        self._writer = pq.ParquetWriter(
+            path,
+            self.schema,
+            compression="zstd",
+            # Smallest and largest code of a row group say nothing.
+            write_statistics=[name for name in self.schema.names if name != "codes"],
+        )
+        self.n_rows = 0
+        self._rows: list[TokenRow] = []
+        self._buffered_codes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def write(self, row: TokenRow) -> None:
+        """Append a row."""
+        self._rows.append(row)
+        self.n_rows += 1
+        self._buffered_codes += row.codes.size
+        if self._buffered_codes >= ROW_GROUP_CODES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        columns = []
+        for field in self.schema:
+            if field.name == "codes":
+                values = [row.codes.reshape(-1).astype(field.type.value_type.to_pandas_dtype()) for row in self._rows]
+            elif field.name == "n_frames":
+                values = [len(row.codes) for row in self._rows]
+            else:
+                values = [getattr(row, field.name) for row in self._rows]
+            columns.append(pa.array(values, type=field.type))
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
+        self._rows, self._buffered_codes = [], 0
+
+
+def table_files(path: Path) -> list[Path]:
+    """The Parquet files of a table: `path` itself, or those directly in the folder `path`, by name."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path} holds no Parquet file; give a token table.")
+    return files
+
+
+def read_metadata(path: Path) -> TableMetadata:
+    """The metadata that all files of the table at `path` share (their unit aside); `InputError` if they do not."""
+    found = [_file_metadata(file) for file in table_files(path)]
+    shared = {metadata.model_copy(update={"unit_hash": None}) for metadata in found}
+    if len(shared) > 1:
+        raise InputError(f"{path} mixes codes of different codecs or settings; keep one table per folder.")
+    return found[0]
+
+
+def read_rows(path: Path, ids: set[str] | None = None) -> Iterator[TokenRow]:
+    """Rows of the table at `path` in order, all or those with the given `ids`."""
+    n_codebooks = read_metadata(path).n_codebooks
+    for file in table_files(path):
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=1024):
+                for record in batch.to_pylist():
+                    if ids is None or record["id"] in ids:
+                        record["codes"] = np.asarray(record["codes"], dtype=np.int64).reshape(-1, n_codebooks)
+                        del record["n_frames"]
+                        yield TokenRow(**record)
+
+
+def _file_metadata(file: Path) -> TableMetadata:
+    try:
+        found = (pq.read_schema(file).metadata or {}).get(METADATA_KEY)
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{file} cannot be read as Parquet: {reason}") from None
+    if found is None:
+        raise InputError(f"{file} is Parquet, but no token table: it has no codectok metadata.")
+    try:
+        return TableMetadata.model_validate_json(found)
+    except ValidationError:
+        raise InputError(f"{file} is a token table of another version than this codectok reads.") from None

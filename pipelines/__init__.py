@@ -1,0 +1,1 @@
+"""Jobs over corpora: sources are cut into units, each unit becomes one output file."""

@@ -1,0 +1,89 @@
+"""`tokenize`: audio files and tars into the token table."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from codectok.codec import Codec, Precision
+from codectok.errors import AudioError, CodectokError
+from codectok.tokens.clips import encode_clip
+from codectok.tokens.table import TableMetadata, TokenTableWriter
+
+from .clips import clips_of
+from .job import WORKER_THREADS, Job, UnitResult
+from .output import unit_hash
+from .rejects import Reject
+from .sources import Unit
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """Which codec, in which arithmetic, on which device; `part_seconds` is the estimated audio of a part."""
+
+    codec: str
+    device: str = "auto"
+    dtype: Precision = "float32"
+    part_seconds: float = 3600.0
+
+
+class TokenizeJob(Job):
+    """Encodes every clip of a unit into one Parquet file: a row for each audio file and each sample of a tar."""
+
+    verb = "tokenize"
+    row_name = "clips"
+
+    def __init__(self, options: TokenizeOptions) -> None:
+        self.settings = options
+        codec = self._load()
+        self.fingerprint, self.device_class = codec.fingerprint, codec.device_class
+        self._codec: Codec | None = None
+
+    def options(self) -> Mapping[str, object]:
+        """What decides the codes: the codec itself, not where it lies."""
+        return {
+            "codec": self.fingerprint,
+            "dtype": self.settings.dtype,
+            "device": self.device_class,
+            "threads": WORKER_THREADS,
+            "part_seconds": self.settings.part_seconds,
+        }
+
+    def set_up(self) -> None:
+        """Load the codec, the same that the job was made with, on the same kind of device."""
+        self._codec = self._load()
+        if self._codec.fingerprint != self.fingerprint or self._codec.device_class != self.device_class:
+            raise CodectokError(
+                f"A worker found another codec or device than the job started with: {self.settings.codec}"
+                f" on {self._codec.device_class}; give all workers the same."
+            )
+
+    def run(self, unit: Unit, folder: Path) -> UnitResult:
+        """Write `part-NNNNNN.parquet`."""
+        codec = self._codec
+        assert codec is not None, "set_up comes first"
+        metadata = TableMetadata.of(codec, unit_hash(self, unit))
+        path = folder / f"part-{unit.number:06d}.parquet"
+        rejects: list[Reject] = []
+        seconds, codes = 0.0, 0
+        with TokenTableWriter(path, metadata) as writer:
+            for clip in itertools.chain.from_iterable(map(clips_of, unit.sources)):
+                if isinstance(clip, Reject):
+                    rejects.append(clip)
+                    continue
+                try:
+                    row = encode_clip(codec, clip)
+                except AudioError as error:
+                    rejects.append(Reject.of(error, clip.source, "decode"))
+                    continue
+                writer.write(row)
+                seconds += row.duration
+                codes += row.codes.size
+        if not writer.n_rows:
+            path.unlink()
+        return UnitResult(writer.n_rows, seconds, tuple(rejects), codes)
+
+    def _load(self) -> Codec:
+        return Codec.from_pretrained(self.settings.codec, self.settings.device, self.settings.dtype)

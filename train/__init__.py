@@ -1,0 +1,1 @@
+"""Training of codecs: data from shards, discriminators, losses, the trainer."""

@@ -1,0 +1,58 @@
+"""Training checkpoints: one folder each, complete or not there."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codectok.errors import CheckpointError
+
+STATE_FILE = "training.pt"
+
+
+def save_training_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write `state` as `step-NNNNNNNN` into `folder` and remove all but the newest `keep` checkpoints."""
+    target = folder / f"step-{step:08d}"
+    if target.exists():
+        return target
+    temporary = folder / f".{target.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        torch.save(state, temporary / STATE_FILE)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for old in _checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step, or None."""
+    found = _checkpoints(folder)
+    return found[-1] if found else None
+
+
+def load_training_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    """Read what `save_training_state` wrote."""
+    path = checkpoint / STATE_FILE
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path} cannot be read ({reason}); delete that checkpoint to go on from an earlier one."
+        ) from None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d{8}", path.name))

@@ -1,0 +1,53 @@
+"""Multi-period discriminator (Kong et al. 2020)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from ..config import PeriodDiscriminatorConfig
+from .base import Judgement, MultiDiscriminator
+
+SLOPE = 0.1
+
+
+class PeriodDiscriminator(nn.Module):
+    """Convolutions along every `period`-th sample."""
+
+    def __init__(self, period: int, config: PeriodDiscriminatorConfig) -> None:
+        super().__init__()
+        self.period = period
+        padding = (config.kernel_size - 1) // 2
+        strides = [config.stride] * (len(config.channels) - 1) + [1]
+        in_channels = 1
+        self.convs = nn.ModuleList()
+        for channels, stride in zip(config.channels, strides, strict=True):
+            conv = nn.Conv2d(in_channels, channels, (config.kernel_size, 1), (stride, 1), (padding, 0))
+            self.convs.append(weight_norm(conv))
+            in_channels = channels
+        self.conv_post = weight_norm(nn.Conv2d(in_channels, 1, (3, 1), 1, (1, 0)))
+
+    def forward(self, waveform: Tensor) -> Judgement:
+        """Judge `waveform` [B, T]; its end is reflected up to a multiple of the period."""
+        missing = -waveform.shape[1] % self.period
+        x = F.pad(waveform.unsqueeze(1), (0, missing), mode="reflect")
+        x = x.unflatten(2, (-1, self.period))
+        features = []
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), SLOPE)
+            features.append(x)
+        x = self.conv_post(x)
+        return Judgement(x.flatten(1), [*features, x])
+
+
+class MultiPeriodDiscriminator(MultiDiscriminator):
+    """One discriminator for each period."""
+
+    def __init__(self, config: PeriodDiscriminatorConfig) -> None:
+        super().__init__()
+        self.discriminators = nn.ModuleList(PeriodDiscriminator(period, config) for period in config.periods)
+
+    def forward(self, waveform: Tensor) -> list[Judgement]:
+        """Judge `waveform` [B, T]."""
+        return [discriminator(waveform) for discriminator in self.discriminators]

@@ -1,0 +1,57 @@
+"""Multi-scale discriminator (Kumar et al. 2019, in HiFi-GAN's form)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+from ..config import ScaleDiscriminatorConfig
+from .base import Judgement, MultiDiscriminator
+
+SLOPE = 0.1
+
+
+class ScaleDiscriminator(nn.Module):
+    """Grouped, strided convolutions over the waveform."""
+
+    def __init__(self, config: ScaleDiscriminatorConfig, norm: Callable[[nn.Module], nn.Module]) -> None:
+        super().__init__()
+        in_channels = 1
+        self.convs = nn.ModuleList()
+        for layer in config.layers:
+            padding = (layer.kernel_size - 1) // 2
+            conv = nn.Conv1d(in_channels, layer.channels, layer.kernel_size, layer.stride, padding, groups=layer.groups)
+            self.convs.append(norm(conv))
+            in_channels = layer.channels
+        self.conv_post = norm(nn.Conv1d(in_channels, 1, 3, padding=1))
+
+    def forward(self, waveform: Tensor) -> Judgement:
+        """Judge `waveform` [B, 1, T]."""
+        x, features = waveform, []
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), SLOPE)
+            features.append(x)
+        x = self.conv_post(x)
+        return Judgement(x.flatten(1), [*features, x])
+
+
+class MultiScaleDiscriminator(MultiDiscriminator):
+    """The waveform itself under spectral norm, then averaged down by two again and again under weight norm."""
+
+    def __init__(self, config: ScaleDiscriminatorConfig) -> None:
+        super().__init__()
+        norms = [spectral_norm] + [weight_norm] * (config.n_scales - 1)
+        self.discriminators = nn.ModuleList(ScaleDiscriminator(config, norm) for norm in norms)
+
+    def forward(self, waveform: Tensor) -> list[Judgement]:
+        """Judge `waveform` [B, T]."""
+        x = waveform.unsqueeze(1)
+        judgements = []
+        for scale, discriminator in enumerate(self.discriminators):
+            if scale:
+                x = F.avg_pool1d(x, kernel_size=4, stride=2, padding=2)
+            judgements.append(discriminator(x))
+        return judgements

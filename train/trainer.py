@@ -1,0 +1,127 @@
+"""The training step and what a run has to remember."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codectok.audio.mel import LogMel
+from codectok.checkpoints import CheckpointHeader
+from codectok.codec import Codec
+from codectok.errors import CodectokError
+from codectok.model.network import CodecNetwork
+
+from .adversary import Adversary
+from .config import TrainConfig
+from .data import SegmentDataset
+from .losses import MultiScaleMelLoss
+from .optimizer import build_optimizer, learning_rate, step_optimizer
+
+
+@dataclass
+class StepResult:
+    """Scalars of a step (on the device) and the codes it used [B, T', n_codebooks]."""
+
+    scalars: dict[str, Tensor]
+    codes: Tensor
+
+
+class Trainer:
+    """A codec in training together with its adversary; deterministic for a seed and a device."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.device = device
+        self.step = 0
+        self.network = CodecNetwork(config.codec)
+        self.network.prepare_for_training()
+        self.network.to(device).train()
+        self.log_mel = LogMel(config.codec.mel).to(device)
+        self.mel_loss = MultiScaleMelLoss(config.loss.mel, config.codec.mel).to(device)
+        self.optimizer = build_optimizer(self.network.parameters(), config.generator_optimizer)
+        self.adversary = Adversary(config.discriminators, config.discriminator_optimizer).to(device).train()
+
+    @torch.no_grad()
+    def initialize_codebooks(self, dataset: SegmentDataset) -> None:
+        """Start the codebooks from the features of the stream's first segments, at least one for each code."""
+        wanted = self.config.codec.quantizer.codebook_size * self.config.codec.time_factor
+        batches, found, position = [], 0, 0
+        while found < wanted:
+            positions = range(position, position + self.config.data.batch_size)
+            waveform = torch.stack([dataset[p] for p in positions]).to(self.device)
+            batches.append(self.network.encoder(self.log_mel(waveform)))
+            found += batches[-1].shape[0] * batches[-1].shape[1]
+            position = positions.stop
+        self.network.quantizer.initialize_codebooks(torch.cat(batches))
+
+    def train_step(self, waveform: Tensor) -> StepResult:
+        """One step of the adversary and one of the codec on `waveform` [B, T]."""
+        real = waveform.to(self.device, non_blocking=True)
+        output = self.network(self.log_mel(real))
+        generated = output.waveform
+        weights = self.config.loss
+        differences = self.mel_loss(generated, real)
+        loss = self.mel_loss.total(differences) + weights.commitment * output.quantizer.commitment_loss
+        scalars = {
+            f"mel_{term.n_fft}": difference.detach() for term, difference in zip(weights.mel, differences, strict=True)
+        }
+        scalars["commitment"] = output.quantizer.commitment_loss.detach()
+        scalars |= output.quantizer.metrics
+        if self.step >= self.config.discriminators.start_step:
+            scalars["discriminator"] = self.adversary.train_step(real, generated, self.step)
+            asked = self.adversary.generator_losses(real, generated)
+            loss = loss + weights.adversarial * asked.adversarial
+            loss = loss + weights.feature_matching * asked.feature_matching
+            scalars["adversarial"] = asked.adversarial.detach()
+            scalars["feature_matching"] = asked.feature_matching.detach()
+        step_optimizer(self.optimizer, loss, self.config.generator_optimizer, self.step)
+        scalars["generator"] = loss.detach()
+        scalars["learning_rate"] = torch.tensor(learning_rate(self.config.generator_optimizer, self.step))
+        self.step += 1
+        return StepResult(scalars, output.quantizer.codes.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        state: dict[str, Any] = {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "adversary": self.adversary.state_dict(),
+            "adversary_optimizer": self.adversary.optimizer.state_dict(),
+            "random_state": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_random_state"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.adversary.load_state_dict(state["adversary"])
+        self.adversary.optimizer.load_state_dict(state["adversary_optimizer"])
+        torch.set_rng_state(state["random_state"].cpu())
+        if self.device.type == "cuda" and "cuda_random_state" in state:
+            torch.cuda.set_rng_state(state["cuda_random_state"].cpu(), self.device)
+
+    def check_finite(self, scalars: dict[str, float]) -> None:
+        """Stop a run whose losses are no numbers any more."""
+        broken = [name for name, value in scalars.items() if not torch.isfinite(torch.tensor(value))]
+        if broken:
+            raise CodectokError(
+                f"Training diverged: at step {self.step} {', '.join(broken)} is not a finite number;"
+                " lower the learning rate and go on from the last checkpoint."
+            )
+
+    def export(self) -> Codec:
+        """The codec as it is now, ready for inference on the CPU."""
+        from codectok.checkpoints.native import build_network
+
+        header = CheckpointHeader(origin=f"trained for {self.step} steps", config=self.config.codec)
+        state = {key: tensor.cpu() for key, tensor in self.network.inference_state_dict(self.config.codec).items()}
+        return Codec(header, build_network(self.config.codec, state, "the trained network"), device="cpu")
