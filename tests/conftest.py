@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 DATA = Path(__file__).parent / "data"
 
@@ -11,3 +16,72 @@ DATA = Path(__file__).parent / "data"
 def golden(request: pytest.FixtureRequest) -> Path:
     """A folder with a reference checkpoint, its input and its outputs."""
     return DATA / "golden" / request.param
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One small Ray for all tests, gone without a trace afterwards."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ct-ray-")  # the path of a socket inside must stay short
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100_000_000,
+        _temp_dir=folder,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def tone(seconds: float, sample_rate: int, frequency: float = 300.0, seed: int = 0) -> np.ndarray:
+    """A tone with some noise, fading in and out once a second."""
+    t = np.arange(round(seconds * sample_rate)) / sample_rate
+    noise = np.random.default_rng(seed).normal(0, 0.02, len(t))
+    wave = np.abs(np.sin(np.pi * t)) * (0.3 * np.sin(2 * np.pi * frequency * t) + noise)
+    return wave.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Audio of several formats, rates and lengths, with one file for each way of being unusable."""
+    root = tmp_path_factory.mktemp("corpus") / "speech"
+    (root / "sub folder").mkdir(parents=True)
+    for number, (name, seconds, rate) in enumerate(
+        [
+            ("a.wav", 3.0, 24_000),
+            ("b.flac", 12.5, 16_000),
+            ("sub folder/c ü.ogg", 25.0, 22_050),
+            ("sub folder/d.mp3", 5.0, 44_100),
+            ("e.opus", 2.5, 48_000),
+            ("short.wav", 0.4, 24_000),
+        ]
+    ):
+        samples = tone(seconds, rate, 200 + 50 * number, seed=number)
+        container = {"opus": "OGG"}.get(name.rpartition(".")[2])
+        subtype = "OPUS" if container else None
+        soundfile.write(root / name, samples, rate, format=container, subtype=subtype)
+    stereo = np.stack([tone(4, 24_000), tone(4, 24_000, 500)], axis=1)
+    soundfile.write(root / "stereo.wav", stereo, 24_000)
+    (root / "notes.txt").write_text("not audio")
+    (root / ".hidden.wav").write_text("never looked at")
+    write_unusable_files(root)
+    return root
+
+
+def write_unusable_files(root: Path) -> None:
+    """Files that look like audio and are not usable."""
+    (root / "text.wav").write_text("this is text")
+    (root / "empty.wav").write_bytes(b"")
+    soundfile.write(root / "whole.flac", tone(3, 24_000), 24_000)
+    data = (root / "whole.flac").read_bytes()
+    (root / "whole.flac").rename(root / "truncated.flac")
+    (root / "truncated.flac").write_bytes(data[: len(data) // 2])
+    samples = tone(3, 24_000)
+    samples[1000] = np.nan
+    soundfile.write(root / "nan.wav", samples, 24_000, subtype="FLOAT")
+    soundfile.write(root / "no-samples.wav", samples[:0], 24_000)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codectok import InputError
+from codectok.audio.loudness import integrated_loudness
+from codectok.audio.segments import Segmenter, cut
+
+from ...conftest import tone
+
+RATE = 8000
+
+
+@pytest.mark.parametrize("segmenter", ["quiet", "fixed"])
+@pytest.mark.parametrize("seconds", [0.1, 2, 9.99, 10, 10.0001, 12, 19.9, 20, 20.1, 61.7])
+def test_segments_cover_everything_within_the_limits(segmenter: Segmenter, seconds: float) -> None:
+    samples = tone(seconds, RATE)
+    segments = cut(samples, RATE, 2, 10, segmenter)
+    assert segments[0][0] == 0
+    assert segments[-1][1] == len(samples)
+    assert all(end == start for (_, end), (start, _) in zip(segments, segments[1:], strict=False))
+    lengths = [end - start for start, end in segments]
+    assert max(lengths) <= 10 * RATE
+    checked = lengths if segmenter == "quiet" and seconds >= 2 else lengths[:-1]
+    assert all(length >= 2 * RATE for length in checked)
+
+
+def test_cuts_are_made_in_pauses() -> None:
+    samples = tone(30, RATE)
+    for start, end in ((6.5, 6.8), (14.1, 14.4), (21.6, 21.9)):
+        samples[round(start * RATE) : round(end * RATE)] = 0
+    borders = [start / RATE for start, _ in cut(samples, RATE, 2, 10, "quiet")][1:]
+    assert borders == pytest.approx([6.65, 14.25, 21.75], abs=0.11)
+
+
+def test_fixed_segments_have_one_length() -> None:
+    assert [end - start for start, end in cut(np.zeros(25 * RATE, np.float32), RATE, 2, 10, "fixed")] == [
+        10 * RATE,
+        10 * RATE,
+        5 * RATE,
+    ]
+
+
+@pytest.mark.parametrize(("low", "high"), [(2, 3.9), (0, 10), (-1, 5)])
+def test_impossible_limits_are_refused(low: float, high: float) -> None:
+    with pytest.raises(InputError, match="at least twice"):
+        cut(tone(1, RATE), RATE, low, high, "quiet")
+
+
+def sine(frequency: float, seconds: float, sample_rate: int) -> np.ndarray:
+    return np.sin(2 * np.pi * frequency * np.arange(round(seconds * sample_rate)) / sample_rate).astype(np.float32)
+
+
+@pytest.mark.parametrize("sample_rate", [16_000, 24_000, 44_100, 48_000])
+def test_loudness_of_a_full_scale_sine_is_the_standards(sample_rate: int) -> None:
+    # ITU-R BS.1770-4: a 997 Hz sine at 0 dBFS in one channel measures -3.01 LUFS.
+    assert integrated_loudness(sine(997, 5, sample_rate), sample_rate) == pytest.approx(-3.0, abs=0.051)
+
+
+def test_pauses_do_not_count_for_loudness() -> None:
+    loud = 0.1 * sine(997, 5, 24_000)
+    with_pause = np.concatenate([loud, np.zeros(24_000 * 10, np.float32)])
+    assert integrated_loudness(with_pause, 24_000) == pytest.approx(integrated_loudness(loud, 24_000), abs=0.2)
+    assert integrated_loudness(np.zeros(48_000, np.float32), 24_000) is None
+    assert integrated_loudness(loud[:1000], 24_000) is None
