@@ -14,7 +14,7 @@ import torch
 from codectok.errors import CodectokError, InputError
 
 from .job import WORKER_THREADS, FinishedUnit, Job, JobSummary, OutputFile, UnitResult
-from .output import OutputFolder, run_in_scratch
+from .output import REJECTS_FOLDER, OutputFolder, run_in_scratch
 from .sources import Listing, Unit
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def run_job(
     if not summary.rows:
         raise CodectokError(
             f"Nothing was written: all inputs were rejected ({describe_rejects(summary)});"
-            f" see {folder.job_folder / 'rejects'}."
+            f" see {output / REJECTS_FOLDER}."
         )
     return JobReport(summary, already_finished=False)
 

@@ -18,6 +18,7 @@ from .sources import Listing, Unit
 JOB_FOLDER = "_codectok"
 JOB_FILE = "job.json"
 SUMMARY_FILE = "summary.json"
+REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 
 
 class OutputFolder:
@@ -68,7 +69,7 @@ class OutputFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             (scratch / file.name).rename(target)
         if result.rejects:
-            rejects = self.job_folder / "rejects" / f"{unit.number:06d}.parquet"
+            rejects = self.path / REJECTS_FOLDER / f"{unit.number:06d}.parquet"
             rejects.parent.mkdir(exist_ok=True)
             write_rejects(rejects, result.rejects)
         shutil.rmtree(scratch)

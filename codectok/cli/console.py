@@ -34,9 +34,11 @@ def say(message: str) -> None:
 def facts_table(title: str, facts: Mapping[str, object]) -> None:
     """A table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name, _escape(str(value)))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def hours(seconds: float) -> str:

@@ -70,6 +70,6 @@ def run(
             "audio": hours(seconds),
             "codes": f"{frames:,} frames of {loaded.n_codebooks}, {loaded.frame_rate:g} per second",
             "skipped": f"{len(skipped):,} files that cannot be used",
-            "ignored": f"{listing.ignored:,} files that are not audio",
+            "ignored": f"{listing.ignored:,} other files",
         },
     )

@@ -26,6 +26,7 @@ def run_and_report(
 ) -> None:
     """Run `job` over `units` into `output` and show what came of it."""
     from codectok.pipelines.engine import EngineOptions, describe_rejects, run_job
+    from codectok.pipelines.output import REJECTS_FOLDER
 
     options = EngineOptions(engine.value, workers, address, gpus_per_worker)
     done_seconds = 0.0
@@ -45,8 +46,8 @@ def run_and_report(
         job.row_name: f"{summary.rows:,}",
         "audio": hours(summary.seconds),
         "files": f"{summary.files:,} ({megabytes(summary.bytes)})",
-        "rejected": describe_rejects(summary),
-        "ignored": f"{summary.ignored:,} files that are not audio",
+        "rejected": describe_rejects(summary) + (f" (see {output / REJECTS_FOLDER})" if summary.rejects else ""),
+        "ignored": f"{summary.ignored:,} other files",
     }
     if summary.codes:
         facts["codes"] = f"{summary.codes:,}"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def test_segments_cover_everything_within_the_limits(segmenter: Segmenter, secon
     segments = cut(samples, RATE, 2, 10, segmenter)
     assert segments[0][0] == 0
     assert segments[-1][1] == len(samples)
-    assert all(end == start for (_, end), (start, _) in zip(segments, segments[1:], strict=False))
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(segments))
     lengths = [end - start for start, end in segments]
     assert max(lengths) <= 10 * RATE
     checked = lengths if segmenter == "quiet" and seconds >= 2 else lengths[:-1]

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from codectok import InputError
+from codectok.tokens import table
+from codectok.tokens.codes_file import read_codes, read_codes_metadata, write_codes
+from codectok.tokens.table import METADATA_KEY, TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
+
+
+def metadata(codebook_size: int = 1024, n_codebooks: int = 2, fingerprint: str = "f") -> TableMetadata:
+    return TableMetadata(
+        codec_name="nano",
+        codec_fingerprint=fingerprint,
+        codebook_size=codebook_size,
+        n_codebooks=n_codebooks,
+        frame_rate=93.75,
+        sample_rate=24_000,
+        dtype="float32",
+        device="cpu",
+    )
+
+
+def rows(count: int, codebook_size: int = 1024, n_codebooks: int = 2) -> list[TokenRow]:
+    generator = np.random.default_rng(0)
+    return [
+        TokenRow(
+            id=f"clip/{n}",
+            source="a.wav",
+            dataset="d" if n % 2 else "e",
+            start=float(n),
+            duration=1.5,
+            n_samples=36_000,
+            codes=generator.integers(codebook_size, size=(5 + n, n_codebooks)),
+            text="hello" if n else None,
+        )
+        for n in range(count)
+    ]
+
+
+def write(path: Path, made: list[TokenRow], described: TableMetadata) -> None:
+    with TokenTableWriter(path, described) as writer:
+        for row in made:
+            writer.write(row)
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROW_GROUP_CODES", 40)
+    made = rows(7)
+    write(tmp_path / "part-000000.parquet", made, metadata())
+    assert pq.ParquetFile(tmp_path / "part-000000.parquet").num_row_groups > 1
+    for found, row in zip(read_rows(tmp_path), made, strict=True):
+        np.testing.assert_array_equal(found.codes, row.codes)
+        assert (found.id, found.dataset, found.start, found.text) == (row.id, row.dataset, row.start, row.text)
+    assert [row.id for row in read_rows(tmp_path, ids={"clip/3"})] == ["clip/3"]
+    assert read_metadata(tmp_path) == metadata()
+
+
+def test_the_schema_is_that_of_version_1(tmp_path: Path) -> None:
+    write(tmp_path / "part-000000.parquet", rows(3), metadata())
+    schema = pq.read_schema(tmp_path / "part-000000.parquet")
+    assert {field.name: str(field.type) for field in schema} == {
+        "id": "string",
+        "source": "string",
+        "dataset": "dictionary<values=string, indices=int32, ordered=0>",
+        "start": "double",
+        "duration": "double",
+        "n_samples": "int64",
+        "codes": "list<element: uint16 not null>",
+        "n_frames": "int32",
+        "text": "string",
+        "language": "string",
+        "speaker": "string",
+        "category": "string",
+        "extra": "string",
+    }
+    assert METADATA_KEY in schema.metadata
+    column = pq.ParquetFile(tmp_path / "part-000000.parquet").metadata.row_group(0)
+    by_name = {column.column(i).path_in_schema: column.column(i) for i in range(column.num_columns)}
+    assert by_name["codes.list.element"].statistics is None
+    assert by_name["n_frames"].statistics.min == 5
+    assert by_name["codes.list.element"].compression == "ZSTD"
+
+
+def test_large_codebooks_get_32_bits(tmp_path: Path) -> None:
+    made = rows(2, codebook_size=100_000)
+    write(tmp_path / "a.parquet", made, metadata(codebook_size=100_000))
+    assert pq.read_schema(tmp_path / "a.parquet").field("codes").type.value_type == pa.uint32()
+    np.testing.assert_array_equal(next(read_rows(tmp_path / "a.parquet")).codes, made[0].codes)
+
+
+def test_other_programs_read_the_folder(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "tokens"
+    (folder / "_codectok" / "records").mkdir(parents=True)
+    (folder / "_codectok" / "records" / "000000.json").write_text("{}")
+    for part in range(2):
+        write(folder / f"part-{part:06d}.parquet", rows(4), metadata())
+    assert pyarrow.dataset.dataset(folder).count_rows() == 8
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(folder / "*.parquet"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert loaded.num_rows == 8
+    assert loaded[1]["codes"] == rows(2)[1].codes.flatten().tolist()
+
+
+def test_codes_of_two_codecs_are_not_mixed(tmp_path: Path) -> None:
+    write(tmp_path / "part-000000.parquet", rows(2), metadata())
+    write(tmp_path / "part-000001.parquet", rows(2), metadata(fingerprint="other"))
+    with pytest.raises(InputError, match="mixes codes"):
+        list(read_rows(tmp_path))
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no Parquet file"):
+        read_metadata(tmp_path)
+    (tmp_path / "a.parquet").write_text("text")
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        read_metadata(tmp_path)
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="no token table"):
+        read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_a_file_of_codes_comes_back(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / "new" / f"codes{suffix}"
+    made = rows(5)
+    assert write_codes(path, metadata(), made) == 5
+    assert read_codes_metadata(path) == metadata()
+    found = dict(read_codes(path))
+    assert list(found) == [row.id for row in made]
+    for row in made:
+        np.testing.assert_array_equal(found[row.id], row.codes)
+    assert list(dict(read_codes(path, {"clip/2"}))) == ["clip/2"]
+    with pytest.raises(InputError, match="already exists"):
+        write_codes(path, metadata(), made)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> None:
+        yield rows(1)[0]
+        raise KeyboardInterrupt
+
+    for suffix in (".npz", ".parquet"):
+        with pytest.raises(KeyboardInterrupt):
+            write_codes(tmp_path / f"codes{suffix}", metadata(), broken())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.npz", "cannot be read"), ("b.npz", "no entry"), ("c.npz", "no file")]
+)
+def test_what_is_no_file_of_codes_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_text("text")
+    np.savez(tmp_path / "b.npz", x=np.zeros(3))
+    with pytest.raises(InputError, match=message):
+        read_codes_metadata(tmp_path / name)

@@ -1,0 +1,230 @@
+"""Jobs: the same bytes on any engine and for any number of workers, bad files skipped, outputs never mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import webdataset
+
+from codectok import Codec, CodectokError, InputError
+from codectok.audio.files import read_audio
+from codectok.pipelines.engine import EngineOptions, JobReport, run_job
+from codectok.pipelines.job import Job
+from codectok.pipelines.output import OutputFolder
+from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.pipelines.sources import Kind, Listing, cut_into_units, list_sources
+from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
+from codectok.shards import read_manifest
+from codectok.tokens.table import read_rows
+
+LOCAL = EngineOptions(engine="local")
+REJECTED = {"decode_error": 1, "empty": 2, "not_finite": 1, "too_short": 1, "unreadable": 1}
+
+
+def run(
+    job: Job, source: Path, output: Path, options: EngineOptions = LOCAL, kinds: tuple[Kind, ...] = ("audio",),
+    unit_seconds: float = 15.0,
+) -> JobReport:  # fmt: skip
+    listing = list_sources([str(source)], kinds)
+    return run_job(job, listing, cut_into_units(listing.sources, unit_seconds), output, options, lambda _: None)
+
+
+def shard_job(**options: float) -> ShardJob:
+    return ShardJob(ShardOptions(**options))
+
+
+@pytest.fixture(scope="module")
+def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codec") / "nano"
+    Codec.from_config("nano", seed=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards") / "out"
+    run(shard_job(), corpus, folder)
+    return folder
+
+
+def tokenize_job(codec_folder: Path) -> TokenizeJob:
+    return TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu"))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_engine_and_worker_count_writes_the_same_bytes(
+    workers: int, corpus: Path, shards: Path, codec_folder: Path, tmp_path: Path
+) -> None:
+    on_ray = EngineOptions(engine="ray", workers=workers)
+    run(shard_job(), corpus, tmp_path / "shards", on_ray)
+    assert digests(tmp_path / "shards") == digests(shards)
+    run(tokenize_job(codec_folder), shards, tmp_path / "a", LOCAL, ("audio", "tar"))
+    run(tokenize_job(codec_folder), shards, tmp_path / "b", on_ray, ("audio", "tar"))
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert len(list((tmp_path / "a").glob("*.parquet"))) > 1
+
+
+def test_shards_hold_every_second_that_was_not_rejected(corpus: Path, shards: Path) -> None:
+    manifest = read_manifest(shards)
+    pieces: dict[str, list[tuple[int, np.ndarray]]] = {}
+    keys = []
+    for entry in manifest.shards:
+        path = shards / entry.name
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False):
+            described = json.loads(sample["json"])
+            audio, _ = soundfile.read(io.BytesIO(sample["flac"]), dtype="float32")
+            assert len(audio) == described["n_samples"]
+            assert 2 <= described["duration"] <= 10
+            pieces.setdefault(described["source"], []).append((round(described["start"] * 24_000), audio))
+            keys.append(sample["__key__"])
+    assert len(set(keys)) == len(keys) == sum(entry.samples for entry in manifest.shards)
+    assert set(pieces) == {
+        "a.wav", "b.flac", "e.opus", "stereo.wav", "sub folder/c ü.ogg", "sub folder/d.mp3",
+    }  # fmt: skip
+    for source, found in pieces.items():
+        expected = read_audio(corpus / source, 24_000)
+        joined = np.concatenate([audio for _, audio in sorted(found, key=lambda piece: piece[0])])
+        np.testing.assert_allclose(joined, np.clip(expected, -1, 1), atol=1 / 32_768)
+
+
+def test_every_unusable_file_is_rejected_once_and_the_rest_is_done(corpus: Path, tmp_path: Path) -> None:
+    report = run(shard_job(), corpus, tmp_path / "out")
+    assert report.summary.rejects == REJECTED
+    assert report.summary.ignored == 1
+    rows = [
+        row
+        for path in (tmp_path / "out" / "_codectok" / "rejects").iterdir()
+        for row in pq.read_table(path).to_pylist()
+    ]
+    assert {row["source"]: row["reason"] for row in rows} == {
+        "empty.wav": "empty",
+        "nan.wav": "not_finite",
+        "no-samples.wav": "empty",
+        "short.wav": "too_short",
+        "text.wav": "unreadable",
+        "truncated.flac": "decode_error",
+    }
+    assert all(row["message"] for row in rows)
+
+
+def test_files_become_rows_that_equal_encoding_them_alone(corpus: Path, codec_folder: Path, tmp_path: Path) -> None:
+    report = run(tokenize_job(codec_folder), corpus, tmp_path / "out")
+    codec = Codec.from_pretrained(codec_folder, device="cpu")
+    rows = list(read_rows(tmp_path / "out"))
+    assert len(rows) == report.summary.rows == 7
+    for row in rows:
+        samples = read_audio(corpus / row.source, 24_000)
+        np.testing.assert_array_equal(row.codes, codec.encode(samples, 24_000).numpy())
+        assert row.n_samples == len(samples)
+        assert len(row.codes) == max(1, row.n_samples // codec.frame_size)
+    assert report.summary.rejects == {key: count for key, count in REJECTED.items() if key != "too_short"}
+
+
+def test_tars_become_rows_with_what_the_shards_say(shards: Path, codec_folder: Path, tmp_path: Path) -> None:
+    run(tokenize_job(codec_folder), shards, tmp_path / "out", kinds=("audio", "tar"))
+    rows = list(read_rows(tmp_path / "out"))
+    assert len(rows) == sum(entry.samples for entry in read_manifest(shards).shards)
+    assert {row.dataset for row in rows} == {"speech"}
+    assert any(row.start > 0 and row.source == "b.flac" for row in rows)
+
+
+def test_foreign_and_damaged_tars_give_what_they_hold(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with tarfile.open(tmp_path / "in" / "foreign.tar", "w") as tar:
+        for name, data in (
+            ("x/one.wav", (corpus / "a.wav").read_bytes()),
+            ("x/one.json", b'{"anything": 1}'),
+            ("x/two.txt", b"no audio here"),
+            ("x/three.wav", b"not audio either"),
+            ("x/four.wav", (corpus / "stereo.wav").read_bytes()),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    whole = (tmp_path / "in" / "foreign.tar").read_bytes()
+    (tmp_path / "in" / "damaged.tar").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "in" / "text.tar").write_text("no tar" * 1000)
+    report = run(tokenize_job(codec_folder), tmp_path / "in", tmp_path / "out", kinds=("tar",))
+    assert [row.id for row in read_rows(tmp_path / "out") if "foreign" in row.source] == ["x/one", "x/four"]
+    assert report.summary.rejects["unsupported"] >= 1
+    assert report.summary.rejects["unreadable"] >= 2
+
+
+def test_the_same_command_again_does_nothing(corpus: Path, tmp_path: Path) -> None:
+    first = run(shard_job(), corpus, tmp_path / "out")
+    before = digests(tmp_path / "out")
+    again = run(shard_job(), corpus, tmp_path / "out")
+    assert (first.already_finished, again.already_finished) == (False, True)
+    assert again.summary == first.summary
+    assert digests(tmp_path / "out") == before
+
+
+def test_an_output_that_is_taken_is_refused(corpus: Path, tmp_path: Path) -> None:
+    run(shard_job(), corpus, tmp_path / "out")
+    with pytest.raises(InputError, match=r"another job \(different: max_seconds\)"):
+        run(shard_job(max_seconds=8.0), corpus, tmp_path / "out")
+    (tmp_path / "out" / "_codectok" / "summary.json").unlink()
+    with pytest.raises(InputError, match="unfinished job"):
+        run(shard_job(), corpus, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="holds other files"):
+        run(shard_job(), corpus, tmp_path / "full")
+
+
+def test_a_corpus_without_anything_usable_fails(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "text.wav").write_text("text")
+    with pytest.raises(CodectokError, match="all inputs were rejected"):
+        run(shard_job(), tmp_path / "in", tmp_path / "out")
+
+
+class FailingJob(ShardJob):
+    """Breaks on its second unit."""
+
+    def run(self, unit, folder):
+        if unit.number == 1:
+            raise KeyboardInterrupt
+        return super().run(unit, folder)
+
+
+def test_an_interrupted_job_leaves_no_half_written_file(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(FailingJob(ShardOptions()), corpus, tmp_path / "out")
+    assert not (tmp_path / "out" / "_codectok" / "tmp").exists()
+    assert [path.name for path in (tmp_path / "out").glob("*.tar")] == ["shard-000000.tar"]
+    folder = OutputFolder(tmp_path / "out")
+    with pytest.raises(InputError, match="unfinished"):
+        folder.finished_summary(FailingJob(ShardOptions()), Listing((), 0))
+
+
+@pytest.mark.parametrize("options", [{"min_seconds": 6.0}, {"shard_seconds": 0.0}, {"sample_rate": 24}])
+def test_impossible_options_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        shard_job(**options)
+
+
+def test_another_codec_in_the_folder_is_noticed(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    job = tokenize_job(codec_folder)
+    Codec.from_config("nano", seed=2).save_pretrained(tmp_path / "other")
+    job.settings = TokenizeOptions(str(tmp_path / "other"), device="cpu")
+    with pytest.raises(CodectokError, match="another codec"):
+        run(job, corpus, tmp_path / "out")
