@@ -9,6 +9,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from codectok.atomic import write_text
 from codectok.errors import InputError
 
 from .job import FinishedUnit, Job, JobSummary, OutputFile, UnitResult
@@ -18,6 +19,7 @@ from .sources import Listing, Unit
 JOB_FOLDER = "_codectok"
 JOB_FILE = "job.json"
 SUMMARY_FILE = "summary.json"
+RECORDS = "records"
 REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 
 
@@ -28,6 +30,7 @@ class OutputFolder:
         self.path = path
         self.job_folder = path / JOB_FOLDER
         self.temporary = self.job_folder / "tmp"
+        self._made_here = False
 
     def finished_summary(self, job: Job, listing: Listing) -> JobSummary | None:
         """The summary of an earlier, finished run of the same job, or None where the folder is free.
@@ -54,6 +57,7 @@ class OutputFolder:
 
     def begin(self, job: Job, listing: Listing) -> None:
         """Make the folder and note the job in it."""
+        self._made_here = not self.path.exists()
         self.temporary.mkdir(parents=True)
         _write_json(self.job_folder / JOB_FILE, _description(job, listing))
 
@@ -81,9 +85,7 @@ class OutputFolder:
             "rejects": len(result.rejects),
             "files": [asdict(file) for file in files],
         }
-        records = self.job_folder / "records"
-        records.mkdir(exist_ok=True)
-        _write_json(records / f"{unit.number:06d}.json", record)
+        _write_json(self.job_folder / RECORDS / f"{unit.number:06d}.json", record)
         return FinishedUnit(unit, result, files)
 
     def end(self, summary: JobSummary) -> None:
@@ -92,8 +94,12 @@ class OutputFolder:
         _write_json(self.job_folder / SUMMARY_FILE, asdict(summary))
 
     def abandon(self) -> None:
-        """Remove the files of units that were not finished."""
+        """Remove the files of units that were not finished, and the folder itself where no unit was."""
         shutil.rmtree(self.temporary, ignore_errors=True)
+        if not (self.job_folder / RECORDS).exists():
+            shutil.rmtree(self.job_folder, ignore_errors=True)
+            if self._made_here:
+                shutil.rmtree(self.path, ignore_errors=True)
 
 
 def run_in_scratch(job: Job, unit: Unit, scratch: Path) -> tuple[UnitResult, tuple[OutputFile, ...]]:
@@ -123,9 +129,4 @@ def _description(job: Job, listing: Listing) -> dict[str, object]:
 
 
 def _write_json(path: Path, value: object) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from codectok.atomic import write_text
 from codectok.audio.files import AudioFormat, read_audio
 from codectok.audio.loudness import integrated_loudness
 from codectok.audio.segments import Segmenter, check_limits, cut
@@ -91,9 +92,7 @@ class ShardJob(Job):
             if file.name.endswith(".tar")
         ]
         manifest = ShardManifest(sample_rate=self.settings.sample_rate, shards=tuple(entries))
-        temporary = folder / f".{MANIFEST_FILE}.tmp"
-        temporary.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-        temporary.rename(folder / MANIFEST_FILE)
+        write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
 
     def _shard(self, source: Source, writer: ShardWriter) -> Iterator[Reject]:
         """Write the segments of `source`; what gives none comes back as rejects."""

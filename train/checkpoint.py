@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import shutil
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from codectok.errors import CheckpointError
+from codectok.errors import CheckpointError, CodectokError
 
 STATE_FILE = "training.pt"
 
@@ -24,11 +25,16 @@ def save_training_state(folder: Path, step: int, state: dict[str, Any], keep: in
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        torch.save(state, temporary / STATE_FILE)
+        with (temporary / STATE_FILE).open("wb") as file:
+            torch.save(state, file)
+            os.fsync(file.fileno())
         temporary.rename(target)
-    except BaseException:
+    except RuntimeError as error:
+        # torch hides the system's error behind its own.
+        reason = str(error.__context__ or error).splitlines()[0]
+        raise CodectokError(f"The checkpoint {target} could not be written: {reason}.") from None
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target

@@ -100,6 +100,7 @@ def build_loader(dataset: SegmentDataset, config: DataConfig, first_step: int, l
         dataset,
         batch_sampler=batches,
         num_workers=config.num_workers,
-        persistent_workers=False,
+        # Without a generator of its own the loader draws from the global one, and a resumed run would diverge.
+        generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )

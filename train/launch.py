@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from codectok.atomic import write_text
 from codectok.codec import resolve_device
 from codectok.config import load_mapping
 from codectok.errors import InputError
@@ -171,10 +172,7 @@ def _claim_output(config: TrainConfig) -> None:
             )
     elif config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
         raise InputError(f"{config.output} already exists and holds no training run; choose another output.")
-    config.output.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{CONFIG_FILE}.tmp")
-    temporary.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
-    temporary.rename(path)
+    write_text(path, yaml.safe_dump(now, sort_keys=False))
 
 
 def _save(trainer: Trainer, folder: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..atomic import replacing
 from ..errors import AudioError, InputError
 from .waveform import check_finite, to_mono
 
@@ -106,14 +107,9 @@ def write_audio(path: Path, samples: np.ndarray, sample_rate: int) -> None:
         raise InputError(f"{path} must end in .wav or .flac.")
     if path.exists():
         raise InputError(f"{path} already exists; choose another name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = encode_audio(to_mono(samples), sample_rate, "wav" if audio_format == "wav" else "flac")
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _open(source: Path | BinaryIO, where: str) -> soundfile.SoundFile:

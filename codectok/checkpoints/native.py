@@ -5,7 +5,6 @@ Tensors are float32 and ready for inference: weight norm is folded, nothing that
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..atomic import replacing, write_text
 from ..config import CodecConfig, StrictModel, load_mapping, parse
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, CodectokError, InputError
 from ..model.network import CodecNetwork
 
 CONFIG_FILE = "config.json"
@@ -40,16 +40,13 @@ def save_checkpoint(directory: Path, header: CheckpointHeader, state: dict[str, 
     """Write a checkpoint into `directory`, which must not hold one yet; the configuration comes last."""
     if (directory / CONFIG_FILE).exists() or (directory / MODEL_FILE).exists():
         raise InputError(f"{directory} already holds a codec; choose another folder.")
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{MODEL_FILE}.tmp"
+    path = directory / MODEL_FILE
     try:
-        save_file({key: tensor.contiguous() for key, tensor in state.items()}, temporary, metadata={"format": "pt"})
-        temporary.rename(directory / MODEL_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
-    temporary = directory / f".{CONFIG_FILE}.tmp"
-    temporary.write_text(header.model_dump_json(indent=2) + os.linesep, encoding="utf-8")
-    temporary.rename(directory / CONFIG_FILE)
+        with replacing(path) as temporary:
+            save_file({key: t.contiguous() for key, t in state.items()}, temporary, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise CodectokError(f"{path} could not be written: {error}.") from None
+    write_text(directory / CONFIG_FILE, header.model_dump_json(indent=2) + "\n")
 
 
 def read_header(directory: Path) -> CheckpointHeader:

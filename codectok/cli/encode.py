@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import AudioError, CodectokError
 from .console import facts_table, hours, megabytes, progress, warn
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
@@ -27,7 +28,6 @@ def run(
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.codec import Codec
-    from codectok.errors import AudioError, CodectokError
     from codectok.pipelines.clips import clip_of_file
     from codectok.pipelines.sources import list_sources
     from codectok.tokens.clips import encode_clip
@@ -54,14 +54,13 @@ def run(
                 frames += len(row.codes)
                 report.advance(f"({hours(seconds)} of audio)")
                 yield row
+            if not frames:
+                # Raised here, so that no file without rows takes the output's place.
+                raise skipped[0] if len(skipped) == 1 else _nothing_encoded(skipped)
 
         count = write_codes(output, TableMetadata.of(loaded), rows())
-    if not count and len(skipped) == 1:
-        raise skipped[0]
     for error in skipped:
         warn(f"{error} Skipped.")
-    if not count:
-        raise CodectokError(f"None of the {len(skipped)} files could be encoded; {output} was not written.")
     facts_table(
         "codectok encode",
         {
@@ -73,3 +72,9 @@ def run(
             "ignored": f"{listing.ignored:,} other files",
         },
     )
+
+
+def _nothing_encoded(skipped: list[AudioError]) -> CodectokError:
+    for error in skipped:
+        warn(str(error))
+    return CodectokError(f"None of the {len(skipped)} files could be encoded.")

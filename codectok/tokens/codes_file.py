@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from ..atomic import replacing
 from ..errors import InputError
 from .table import LARGEST_UINT16_CODEBOOK, TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
 
@@ -27,15 +28,9 @@ def check_codes_path(path: Path) -> None:
 def write_codes(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
     """Write all `rows` to `path`, under a temporary name until they are complete; returns how many."""
     check_codes_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        count = (_write_npz if path.suffix == ".npz" else _write_parquet)(temporary, metadata, rows)
-        if count:
-            temporary.rename(path)
-        return count
-    finally:
-        temporary.unlink(missing_ok=True)
+    write = _write_npz if path.suffix == ".npz" else _write_parquet
+    with replacing(path) as temporary:
+        return write(temporary, metadata, rows)
 
 
 def read_codes_metadata(path: Path) -> TableMetadata:

@@ -113,8 +113,9 @@ class TokenTableWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._flush()
         self._writer.close()
 
     def write(self, row: TokenRow) -> None:

@@ -1,0 +1,240 @@
+"""The command line as a user meets it: exit codes, one sentence for every refusal, no traceback."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset
+import pytest
+import soundfile
+from typer.testing import CliRunner, Result
+
+from codectok import Codec
+from codectok.audio.files import read_audio
+from codectok.cli.main import app
+
+from ...conftest import DATA
+
+STUDENT = DATA / "golden" / "student"
+
+
+def codectok(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def assert_refused(result: Result, *words: str, code: int = 2) -> None:
+    message = one_line(result.stderr)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    assert message.startswith("Error:"), message
+    assert message.count("Error:") == 1
+    for word in words:
+        assert word in message
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codec") / "nano"
+    Codec.from_config("nano", seed=1).save_pretrained(folder)
+    return folder
+
+
+def test_help_is_there_at_once_and_shows_an_example_for_each_verb() -> None:
+    started = time.monotonic()
+    result = subprocess.run([sys.executable, "-m", "codectok", "--help"], capture_output=True, text=True, check=True)
+    elapsed = time.monotonic() - started
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "codectok", "--help"], capture_output=True, text=True, check=True
+    ).stderr
+    assert not any(
+        f"| {heavy}\n" in loaded.replace(" ", "").replace("|", "| ") for heavy in ("torch", "ray", "pyarrow")
+    )
+    assert elapsed < 10  # a bound for a busy machine; what matters is that nothing heavy is imported
+    for verb in ("shard", "train", "tokenize", "encode", "decode", "reconstruct", "inspect", "import-distilcodec"):
+        assert verb in result.stdout
+        assert f"codectok {verb}" in one_line(codectok(verb, "--help").stdout)
+
+
+def test_encode_decode_and_inspect(codec: Path, corpus: Path, tmp_path: Path) -> None:
+    for suffix in ("npz", "parquet"):
+        codes = tmp_path / f"codes.{suffix}"
+        result = codectok("encode", corpus, codes, "--codec", codec)
+        assert result.exit_code == 0, result.output
+        assert "text.wav" in result.stderr
+        assert result.stderr.count("Skipped.") == 5
+        assert "7" in result.stdout
+        assert codectok("inspect", codes).exit_code == 0
+        result = codectok("decode", codes, tmp_path / suffix, "--codec", codec)
+        assert result.exit_code == 0, result.output
+        assert len(list((tmp_path / suffix).glob("*.wav"))) == 7
+    assert {path.name for path in (tmp_path / "npz").iterdir()} == {
+        path.name for path in (tmp_path / "parquet").iterdir()
+    }
+
+
+def test_one_clip_is_decoded_to_one_file(codec: Path, corpus: Path, tmp_path: Path) -> None:
+    codectok("encode", corpus / "a.wav", tmp_path / "codes.npz", "--codec", codec)
+    with np.load(tmp_path / "codes.npz") as arrays:
+        name = next(key for key in arrays.files if key != "codectok")
+    result = codectok("decode", tmp_path / "codes.npz", tmp_path / "a.wav", "--codec", codec, "--id", name)
+    assert result.exit_code == 0, result.output
+    assert soundfile.info(tmp_path / "a.wav").frames == 3 * 24_000 // 256 * 256
+    assert_refused(codectok("decode", tmp_path / "codes.npz", tmp_path / "b.wav", "--codec", codec), "--id")
+    assert_refused(
+        codectok("decode", tmp_path / "codes.npz", tmp_path / "b.wav", "--codec", codec, "--id", "x"), "no clip x"
+    )
+
+
+def test_reconstruct_prints_the_mel_error(codec: Path, corpus: Path, tmp_path: Path) -> None:
+    result = codectok("reconstruct", corpus / "stereo.wav", tmp_path / "again.wav", "--codec", codec)
+    assert result.exit_code == 0, result.output
+    assert "mel error" in result.stdout
+    assert len(read_audio(tmp_path / "again.wav", 24_000)) == 4 * 24_000 // 256 * 256
+    again = codectok("reconstruct", corpus / "stereo.wav", tmp_path / "again.wav", "--codec", codec)
+    assert_refused(again, "already exists")
+
+
+def test_import_makes_a_codec_that_says_where_it_comes_from(tmp_path: Path) -> None:
+    result = codectok("import-distilcodec", STUDENT, tmp_path / "codec", "--step", 42)
+    assert result.exit_code == 0, result.output
+    shown = one_line(codectok("inspect", tmp_path / "codec").stdout)
+    assert "imported from DistilCodec g_00000042" in shown
+    assert "93.75 per second" in shown
+    assert_refused(codectok("import-distilcodec", STUDENT, tmp_path / "codec"), "already holds a codec")
+    assert_refused(codectok("import-distilcodec", STUDENT, tmp_path / "b", "--step", 4), "holds no step 4")
+
+
+@pytest.mark.parametrize("name", ["distilcodec-v1", "distilcodec-teacher", "nano"])
+def test_presets_can_be_inspected(name: str) -> None:
+    shown = one_line(codectok("inspect", name).stdout)
+    assert "93.75 per second" in shown
+    if name == "distilcodec-v1":
+        assert "1,406.2 bit/s" in shown or "1,406.3 bit/s" in shown
+
+
+def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Path, tmp_path: Path) -> None:
+    shards, tokens = tmp_path / "shards", tmp_path / "tokens"
+    result = codectok("shard", corpus, shards, "--engine", "local", "--shard-seconds", 15)
+    assert result.exit_code == 0, result.output
+    assert "1 decode_error" in result.stdout
+    result = codectok("tokenize", shards, tokens, "--codec", codec, "--engine", "local")
+    assert result.exit_code == 0, result.output
+    assert pyarrow.dataset.dataset(tokens).count_rows() > 5
+    again = codectok("tokenize", shards, tokens, "--codec", codec, "--engine", "local")
+    assert again.exit_code == 0
+    assert "already finished" in one_line(again.stdout)
+    for folder in (shards, tokens):
+        assert codectok("inspect", folder).exit_code == 0
+
+
+def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> None:
+    codectok("shard", corpus, tmp_path / "shards", "--engine", "local")
+    result = codectok("train", "nano", f"data.shards={tmp_path / 'shards'}", f"output={tmp_path / 'run'}", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "segments" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("text.wav", "no audio file"),
+        ("empty.wav", "empty file"),
+        ("truncated.flac", "truncated.flac"),
+        ("nan.wav", "not finite"),
+        ("no-samples.wav", "no samples"),
+        ("missing.wav", "missing.wav"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["encode", "reconstruct", "inspect"])
+def test_an_unusable_file_is_refused_in_one_sentence(
+    verb: str, name: str, word: str, codec: Path, corpus: Path, tmp_path: Path
+) -> None:
+    if verb == "inspect":
+        if name in ("truncated.flac", "nan.wav", "no-samples.wav"):
+            assert codectok("inspect", corpus / name).exit_code == 0  # the header is sound
+            return
+        assert_refused(codectok("inspect", corpus / name), name)
+        return
+    output = tmp_path / ("out.npz" if verb == "encode" else "out.wav")
+    assert_refused(codectok(verb, corpus / name, output, "--codec", codec), word)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_cannot_be_used_are_refused(codec: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("text")
+    for verb, output in (("shard", "o"), ("tokenize", "o"), ("encode", "o.npz")):
+        extra = [] if verb == "shard" else ["--codec", codec]
+        assert_refused(codectok(verb, tmp_path / "nowhere", tmp_path / output, *extra), "no file or folder")
+        assert_refused(codectok(verb, tmp_path / "notes", tmp_path / output, *extra), "There are no audio files")
+    assert_refused(codectok("inspect", tmp_path / "notes"), "neither")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_outputs_that_exist_are_refused(codec: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "codes.npz").write_text("mine")
+    assert_refused(codectok("encode", corpus, tmp_path / "codes.npz", "--codec", codec), "already exists")
+    assert_refused(codectok("encode", corpus, tmp_path / "codes.zip", "--codec", codec), ".npz or .parquet")
+    assert_refused(codectok("shard", corpus, tmp_path, "--engine", "local"), "holds other files")
+    assert_refused(codectok("shard", corpus, tmp_path / "file", "--engine", "local"), "is a file")
+    assert_refused(codectok("train", "nano", f"output={tmp_path}", "data.shards=x"), "holds no training run")
+    assert (tmp_path / "codes.npz").read_text() == "mine"
+
+
+def test_codecs_that_cannot_be_used_are_refused(codec: Path, corpus: Path, tmp_path: Path) -> None:
+    source, output = corpus / "a.wav", tmp_path / "out.npz"
+    assert_refused(codectok("encode", source, output, "--codec", tmp_path / "no"), "no codec folder")
+    assert_refused(codectok("encode", source, output, "--codec", "nano"), "preset without weights")
+    assert_refused(codectok("encode", source, output, "--codec", STUDENT), "import-distilcodec")
+    assert_refused(codectok("encode", source, output, "--codec", codec, "--dtype", "tf32", "--device", "cpu"), "tf32")
+    assert_refused(codectok("encode", source, output, "--codec", codec, "--device", "quantum"), "quantum")
+    codectok("encode", source, output, "--codec", codec)
+    Codec.from_config("nano", seed=2).save_pretrained(tmp_path / "other")
+    assert_refused(codectok("decode", output, tmp_path / "wav", "--codec", tmp_path / "other"), "another codec")
+
+
+def test_unknown_settings_are_refused(tmp_path: Path) -> None:
+    assert_refused(codectok("train", "nano", "stpes=3"), "unknown key 'stpes'", "did you mean 'steps'")
+    assert_refused(codectok("train", "giant"), "shipped ones are")
+    assert_refused(codectok("train", "nano", f"data.shards={tmp_path}", f"output={tmp_path / 'o'}"), "shards.json")
+    assert_refused(codectok("shard", tmp_path, tmp_path / "o", "--min-seconds", 8), "at least twice")
+    assert codectok("shard", tmp_path, tmp_path / "o", "--segmenter", "magic").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "encode {corpus}/b.flac {out}/codes.npz --codec {codec}",
+        "encode {corpus}/b.flac {out}/codes.parquet --codec {codec}",
+        "reconstruct {corpus}/b.flac {out}/b.wav --codec {codec}",
+        "import-distilcodec {student} {out}/codec",
+        "shard {corpus} {out}/shards --engine local",
+    ],
+    ids=lambda command: command.split()[0] + command.split()[2].removeprefix("{out}").replace("/", "-"),
+)
+def test_a_disk_that_takes_no_more_is_one_sentence_and_leaves_nothing(
+    command: str, codec: Path, corpus: Path, tmp_path: Path
+) -> None:
+    arguments = command.format(corpus=corpus, codec=codec, out=tmp_path, student=STUDENT).split()
+
+    def no_file_above_500_bytes() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+
+    result = subprocess.run(
+        [sys.executable, "-m", "codectok", *arguments], preexec_fn=no_file_above_500_bytes, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert one_line(result.stderr).startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codectok.config import preset
+from codectok.errors import ConfigError
+from codectok.train.config import changed_keys, load_train_config
+
+
+def test_the_shipped_configuration_loads_and_takes_overrides() -> None:
+    config = load_train_config("nano", ["steps=7", "data.shards=a", "generator_optimizer.learning_rate=1e-4"])
+    assert config.codec == preset("nano")
+    assert (config.steps, config.data.shards, config.generator_optimizer.learning_rate) == (7, (Path("a"),), 1e-4)
+    assert config.segment_samples % config.codec.frame_size == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stpes=7"], r"unknown key 'stpes' \(did you mean 'steps'\?\)"),
+        (["data.batchsize=7"], r"unknown key 'data\.batchsize' \(did you mean 'batch_size'\?\)"),
+        (["steps=many"], "steps"),
+        (["steps=0"], "steps"),
+        (["steps"], "write KEY=VALUE"),
+        (["steps.more=1"], "single value"),
+        (["codec=huge"], "no codec preset"),
+        (["data.shards=[]"], "shards"),
+        (["seed=[1"], "cannot be parsed"),
+    ],
+)
+def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_train_config("nano", overrides)
+
+
+def test_a_missing_configuration_names_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match=r"There is no configuration mega; shipped ones are nano"):
+        load_train_config("mega", [])
+
+
+def test_changes_are_named_with_their_path_unless_a_continuation_may_make_them() -> None:
+    before = {"steps": 1, "loss": {"adversarial": 1.0, "mel": [1]}, "seed": 1}
+    now = {"steps": 2, "loss": {"adversarial": 2.0, "mel": [1]}, "seed": 1}
+    assert changed_keys(before, now) == ["loss.adversarial"]

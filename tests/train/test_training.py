@@ -1,0 +1,150 @@
+"""Training goes on exactly where it stopped, and ends with a codec."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from codectok import CheckpointError, Codec, CodectokError, InputError
+from codectok.train.checkpoint import latest_checkpoint, load_training_state
+from codectok.train.config import TrainConfig
+from codectok.train.data import build_loader
+from codectok.train.launch import TrainingReport, open_dataset, run_training
+from codectok.train.trainer import Trainer
+
+from .conftest import tiny_config
+
+
+def train(config: TrainConfig) -> TrainingReport:
+    return run_training(config, lambda step, scalars: None)
+
+
+def final_state(output: Path) -> dict:
+    checkpoint = latest_checkpoint(output / "checkpoints")
+    assert checkpoint is not None
+    return load_training_state(checkpoint, torch.device("cpu"))
+
+
+def assert_equal(a: object, b: object, path: str = "") -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_equal(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        for n, (one, other) in enumerate(zip(a, b, strict=True)):
+            assert_equal(one, other, f"{path}[{n}]")
+    else:
+        assert a == b, path
+
+
+def test_stopping_and_going_on_equals_one_run_to_the_bit(shards: Path, tmp_path: Path) -> None:
+    whole = train(tiny_config(shards, tmp_path / "whole"))
+    train(tiny_config(shards, tmp_path / "parts", steps=4))
+    assert latest_checkpoint(tmp_path / "parts" / "checkpoints").name == "step-00000004"
+    parts = train(tiny_config(shards, tmp_path / "parts"))
+    assert (whole.ending, parts.ending, parts.step) == ("finished", "finished", 7)
+    assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    codecs = [Codec.from_pretrained(report.codec, device="cpu") for report in (whole, parts)]
+    assert codecs[0].fingerprint == codecs[1].fingerprint
+    assert codecs[0].header.origin == "trained for 7 steps"
+
+
+def test_the_exported_codec_is_the_trained_network(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run")
+    trainer = Trainer(config, torch.device("cpu"))
+    dataset = open_dataset(config)
+    trainer.initialize_codebooks(dataset)
+    for batch in build_loader(dataset, config.data, 0, 3):
+        trainer.train_step(batch)
+    codec = trainer.export()
+    log_mel = codec.log_mel(torch.stack([dataset[0], dataset[1]]))
+    trainer.network.eval()
+    with torch.no_grad():
+        output = trainer.network(log_mel)
+    assert torch.equal(codec.network.encode(log_mel), output.quantizer.codes)
+    torch.testing.assert_close(codec.network.decode(output.quantizer.codes), output.waveform, rtol=1e-4, atol=1e-5)
+
+
+def test_every_part_of_the_model_learns(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", "discriminators.start_step=0")
+    trainer = Trainer(config, torch.device("cpu"))
+    trainer.initialize_codebooks(open_dataset(config))
+    before = {
+        name: p.clone() for name, p in (*trainer.network.named_parameters(), *trainer.adversary.named_parameters())
+    }
+    losses = [trainer.train_step(torch.stack([open_dataset(config)[n] for n in range(4)])) for _ in range(12)]
+    after = dict((*trainer.network.named_parameters(), *trainer.adversary.named_parameters()))
+    unchanged = [name for name, p in before.items() if torch.equal(p, after[name])]
+    assert unchanged == []
+    mels = [float(result.scalars["mel_1024"]) for result in losses]
+    assert mels[-1] < mels[0]
+    assert {"discriminator", "adversarial", "feature_matching", "commitment"} <= losses[0].scalars.keys()
+
+
+def test_losses_and_codebook_use_are_logged(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "run"))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {
+        "mel_1024", "commitment", "adversarial", "feature_matching", "discriminator", "generator",
+        "codebook_usage", "codebook_perplexity_share", "learning_rate",
+    } <= set(events.Tags()["scalars"])  # fmt: skip
+    assert [event.step for event in events.Scalars("mel_1024")] == [2, 4, 6, 7]
+
+
+def test_old_checkpoints_are_removed(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "run", "keep_checkpoints=2", "checkpoint_interval=1"))
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-00000006", "step-00000007"]
+
+
+def test_a_finished_run_is_left_alone(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", steps=2)
+    train(config)
+    assert train(config).ending == "already finished"
+
+
+def test_ctrl_c_ends_after_the_step_and_the_same_command_goes_on(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run")
+    report = run_training(config, lambda step, scalars: os.kill(os.getpid(), signal.SIGINT))
+    assert (report.ending, report.step, report.codec) == ("interrupted", 2, None)
+    train(config)
+    train(tiny_config(shards, tmp_path / "whole"))
+    assert_equal(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
+
+
+def test_time_can_be_limited(shards: Path, tmp_path: Path) -> None:
+    report = train(tiny_config(shards, tmp_path / "run", "max_minutes=0.0001"))
+    assert report.ending == "out of time"
+    assert report.step < 7
+    assert Codec.from_pretrained(report.codec, device="cpu").codebook_size == 64
+
+
+def test_another_configuration_does_not_go_on_in_the_same_folder(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "run", steps=2))
+    with pytest.raises(InputError, match=r"another configuration \(different: loss\.adversarial, seed\)"):
+        train(tiny_config(shards, tmp_path / "run", "seed=9", "loss.adversarial=2"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="no training run"):
+        train(tiny_config(shards, tmp_path / "full"))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(CodectokError, match="Training diverged"):
+        train(tiny_config(shards, tmp_path / "run", "generator_optimizer.learning_rate=1e30"))
+
+
+def test_a_damaged_checkpoint_is_named(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", steps=2)
+    train(config)
+    (tmp_path / "run" / "checkpoints" / "step-00000002" / "training.pt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="step-00000002"):
+        train(tiny_config(shards, tmp_path / "run", steps=4))
