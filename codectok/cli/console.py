@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -38,6 +38,16 @@ def facts_table(title: str, facts: Mapping[str, object]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name, _escape(str(value)))
+    console.print(table, soft_wrap=False)
+
+
+def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table with one line for each of `rows`."""
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*[_escape(str(value)) for value in row])
     console.print(table, soft_wrap=False)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import facts_table, hours, megabytes
+from .console import facts_table, hours, megabytes, rows_table
 
 if TYPE_CHECKING:
     from codectok.config import CodecConfig
 
 NAME = "inspect"
 EXAMPLE = "codectok inspect codec/"
+SHOWN_CLIPS = 5
+SHOWN_CODES = 8
 
 
 def run(
@@ -38,6 +41,7 @@ def run(
         facts_table(f"shards {path}", _shard_facts(path))
     elif path.suffix in CODES_SUFFIXES or (path.is_dir() and any(path.glob("*.parquet"))):
         facts_table(f"codes {path}", _codes_facts(path))
+        rows_table("first clips", ("id", "frames", "codes"), _first_codes(path))
     elif path.is_dir():
         raise InputError(f"{path} is neither a codec, nor shards, nor a token table.")
     else:
@@ -116,6 +120,16 @@ def _codes_facts(path: Path) -> dict[str, object]:
         "codec": f"{metadata.codec_name}, fingerprint {metadata.codec_fingerprint}",
         "made with": f"{metadata.dtype} on {metadata.device}",
     }
+
+
+def _first_codes(path: Path) -> list[tuple[object, ...]]:
+    from codectok.tokens.codes_file import read_codes
+
+    rows: list[tuple[object, ...]] = []
+    for name, codes in itertools.islice(read_codes(path), SHOWN_CLIPS):
+        start = " ".join(str(code) for code in codes.reshape(-1)[:SHOWN_CODES])
+        rows.append((name, f"{len(codes):,}", f"{start} ..." if codes.size > SHOWN_CODES else start))
+    return rows
 
 
 def _audio_facts(path: Path) -> dict[str, object]:

@@ -48,7 +48,7 @@ class HiFiGANDecoder(nn.Module):
         x = self.pre(features.transpose(1, 2))
         for upsample, blocks in zip(self.upsamples, self.blocks, strict=True):
             x = upsample(F.silu(x))
-            x = torch.stack([block(x) for block in blocks]).mean(0)
+            x = torch.stack([block(x) for block in blocks.children()]).mean(0)
         return torch.tanh(self.post(F.silu(x))).squeeze(1)
 
     def add_weight_norm(self) -> None:

@@ -61,10 +61,21 @@ def read_codes(path: Path, ids: set[str] | None = None) -> Iterator[tuple[str, n
 
 def _write_npz(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
     code = np.uint16 if metadata.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
-    arrays = {row.id: row.codes.astype(code) for row in rows}
-    with path.open("wb") as file:
-        np.savez_compressed(file, **{NPZ_METADATA: np.array(metadata.model_dump_json())}, **arrays)
-    return len(arrays)
+    count = 0
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        _add_array(archive, NPZ_METADATA, np.array(metadata.model_dump_json()))
+        for row in rows:
+            _add_array(archive, row.id, row.codes.astype(code))
+            count += 1
+    return count
+
+
+def _add_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    """Add a member as `numpy.savez_compressed` would, one at a time and always with the same date."""
+    member = zipfile.ZipInfo(f"{name}.npy")
+    member.compress_type = zipfile.ZIP_DEFLATED
+    with archive.open(member, "w") as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def _write_parquet(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -131,6 +131,7 @@ class TokenTableWriter:
             return
         columns = []
         for field in self.schema:
+            values: list[Any]
             if field.name == "codes":
                 values = [row.codes.reshape(-1).astype(field.type.value_type.to_pandas_dtype()) for row in self._rows]
             elif field.name == "n_frames":
@@ -165,11 +166,12 @@ def read_rows(path: Path, ids: set[str] | None = None) -> Iterator[TokenRow]:
     for file in table_files(path):
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(batch_size=1024):
-                for record in batch.to_pylist():
+                # The codes are nearly all of the table: they stay out of Python lists.
+                codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
+                for number, record in enumerate(batch.drop_columns(["codes", "n_frames"]).to_pylist()):
                     if ids is None or record["id"] in ids:
-                        record["codes"] = np.asarray(record["codes"], dtype=np.int64).reshape(-1, n_codebooks)
-                        del record["n_frames"]
-                        yield TokenRow(**record)
+                        own = codes[borders[number] : borders[number + 1]].astype(np.int64)
+                        yield TokenRow(codes=own.reshape(-1, n_codebooks), **record)
 
 
 def _file_metadata(file: Path) -> TableMetadata:

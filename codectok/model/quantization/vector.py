@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ class ResidualVectorQuantizer(Quantizer):
         vectors = self.project_in(features).float()
         residual, quantized = vectors, torch.zeros_like(vectors)
         codes, losses, expired = [], [], []
-        for codebook in self.layers:
+        for codebook in self._codebooks():
             rows = residual.detach().flatten(0, 1)
             flat_codes = codebook.search(rows)
             nearest = codebook.lookup(flat_codes).view_as(vectors)
@@ -52,33 +54,36 @@ class ResidualVectorQuantizer(Quantizer):
         """Codes [B, T, n_residuals] of `features` [B, T, C]."""
         residual = self.project_in(features).float().flatten(0, 1)
         codes = []
-        for codebook in self.layers:
+        for codebook in self._codebooks():
             codes.append(codebook.search(residual))
             residual = residual - codebook.lookup(codes[-1])
         return torch.stack(codes, dim=-1).view(*features.shape[:2], -1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Features [B, T, C] of `codes` [B, T, n_residuals]."""
-        vectors = [layer.lookup(c) for layer, c in zip(self.layers, codes.unbind(-1), strict=True)]
+        vectors = [layer.lookup(c) for layer, c in zip(self._codebooks(), codes.unbind(-1), strict=True)]
         return self.project_out(torch.stack(vectors).sum(0))
 
     @property
     def codebooks(self) -> Tensor:
         """Code vectors [n_residuals, codebook_size, codebook_dim]."""
-        return torch.stack([layer.embedding for layer in self.layers])
+        return torch.stack([layer.embedding for layer in self._codebooks()])
 
     def prepare_for_training(self) -> None:
         """Add moving averages to every codebook."""
-        for layer in self.layers:
+        for layer in self._codebooks():
             layer.prepare_for_training()
 
     @torch.no_grad()
     def initialize_codebooks(self, features: Tensor) -> None:
         """Place every codebook on what the ones before it leave over of `features` [B, T, C]."""
         residual = self.project_in(features).float().flatten(0, 1)
-        for layer in self.layers:
+        for layer in self._codebooks():
             layer.initialize(residual)
             residual = residual - layer.lookup(layer.search(residual))
+
+    def _codebooks(self) -> list[Codebook]:
+        return cast("list[Codebook]", list(self.layers))
 
 
 class GroupedResidualVectorQuantizer(Quantizer):
@@ -92,7 +97,7 @@ class GroupedResidualVectorQuantizer(Quantizer):
 
     def forward(self, features: Tensor) -> QuantizerOutput:
         """Quantize `features` [B, T, C]."""
-        outputs = [group(part) for group, part in zip(self.groups, self._split(features), strict=True)]
+        outputs = [group(part) for group, part in zip(self._groups(), self._split(features), strict=True)]
         return QuantizerOutput(
             features=torch.cat([output.features for output in outputs], dim=-1),
             codes=torch.cat([output.codes for output in outputs], dim=-1),
@@ -102,28 +107,31 @@ class GroupedResidualVectorQuantizer(Quantizer):
 
     def encode(self, features: Tensor) -> Tensor:
         """Codes [B, T, n_groups * n_residuals] of `features` [B, T, C]."""
-        parts = zip(self.groups, self._split(features), strict=True)
+        parts = zip(self._groups(), self._split(features), strict=True)
         return torch.cat([group.encode(part) for group, part in parts], dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Features [B, T, C] of `codes` [B, T, n_groups * n_residuals]."""
-        parts = zip(self.groups, codes.chunk(len(self.groups), dim=-1), strict=True)
+        parts = zip(self._groups(), codes.chunk(len(self.groups), dim=-1), strict=True)
         return torch.cat([group.decode(part) for group, part in parts], dim=-1)
 
     @property
     def codebooks(self) -> Tensor:
         """Code vectors [n_groups * n_residuals, codebook_size, codebook_dim]."""
-        return torch.cat([group.codebooks for group in self.groups])
+        return torch.cat([group.codebooks for group in self._groups()])
 
     def prepare_for_training(self) -> None:
         """Add moving averages to every codebook."""
-        for group in self.groups:
+        for group in self._groups():
             group.prepare_for_training()
 
     def initialize_codebooks(self, features: Tensor) -> None:
         """Start every group's codebooks from its share of `features` [B, T, C]."""
-        for group, part in zip(self.groups, self._split(features), strict=True):
+        for group, part in zip(self._groups(), self._split(features), strict=True):
             group.initialize_codebooks(part)
 
     def _split(self, features: Tensor) -> tuple[Tensor, ...]:
         return features.chunk(len(self.groups), dim=-1)
+
+    def _groups(self) -> list[ResidualVectorQuantizer]:
+        return cast("list[ResidualVectorQuantizer]", list(self.groups))

@@ -232,7 +232,10 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_leaves_nothing(
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 
     result = subprocess.run(
-        [sys.executable, "-m", "codectok", *arguments], preexec_fn=no_file_above_500_bytes, capture_output=True, text=True
+        [sys.executable, "-m", "codectok", *arguments],
+        preexec_fn=no_file_above_500_bytes,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 1
     assert one_line(result.stderr).startswith("Error: ")

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The main job from end to end on real recordings: shard, train, tokenize, decode.
+# Usage: demo.sh OUTPUT [FOLDER_WITH_AUDIO]
+set -euo pipefail
+out=$1
+audio=${2:-}
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/codectok/demo-audio"
+packages=(fillets-ng-data-nl klettres-data)
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+stop() { echo "Error: $*" >&2; exit 1; }
+
+# Debian packages with recordings: voice acting and spoken letters. Neither download nor unpacking needs root.
+fetch() {
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
+        stop "There is no apt here to get recordings with; give a folder of your own: make demo AUDIO=folder"
+    mkdir -p "$cache"
+    for package in "${packages[@]}"; do
+        [ -d "$cache/$package" ] && continue
+        say "Getting recordings: Debian package $package"
+        rm -rf "$cache/download"
+        mkdir "$cache/download"
+        (cd "$cache/download" && { apt-get download "$package" 2>/dev/null || with_own_lists "$package"; }) ||
+            stop "The package $package could not be downloaded; give a folder of your own: make demo AUDIO=folder"
+        dpkg -x "$cache"/download/*.deb "$cache/download/unpacked"
+        mv "$cache/download/unpacked" "$cache/$package"
+    done
+    rm -rf "$cache/download"
+}
+
+# A fresh system has no package lists, and refreshing its own takes root: keep lists beside the recordings.
+with_own_lists() {
+    local lists="$cache/lists" options
+    mkdir -p "$lists/partial" "$cache/archives/partial"
+    options=(-o "Dir::State::Lists=$lists" -o "Dir::Cache=$cache/archives" -o "APT::Sandbox::User=$(id -un)")
+    apt-get "${options[@]}" update && apt-get "${options[@]}" download "$1"
+}
+
+if [ -n "$audio" ]; then
+    sources=("$audio")
+else
+    fetch
+    sources=("voices=$cache/fillets-ng-data-nl" "letters=$cache/klettres-data")
+fi
+
+# What an interrupted demo has left: training goes on by itself, half a job starts again.
+for folder in shards tokens; do
+    [ -e "$out/$folder/_codectok/summary.json" ] || rm -rf "${out:?}/$folder"
+done
+mkdir -p "$out"
+
+say "1. Cut recordings into segments of 2 to 10 s: codectok shard"
+codectok shard "${sources[@]}" "$out/shards" --shard-seconds 600 ||
+    stop "To start over with other recordings, delete $out or name another folder: make demo DEMO=folder"
+
+say "2. Train a nano codec for about 5 minutes: codectok train"
+if [ -d "$out/run/codec" ]; then
+    echo "$out/run/codec is already trained."
+else
+    codectok train nano data.shards="$out/shards" output="$out/run" max_minutes=6
+fi
+
+say "3. Turn all segments into tokens: codectok tokenize"
+codectok tokenize "$out/shards" "$out/tokens" --codec "$out/run/codec"
+
+say "4. Look at the table: codectok inspect"
+codectok inspect "$out/tokens"
+
+say "5. Turn the tokens of one clip back into audio: codectok decode"
+rm -f "$out/clip.wav"
+id=$(python - "$out/tokens" <<'PYTHON'
+import sys
+import pyarrow.dataset
+print(pyarrow.dataset.dataset(sys.argv[1]).head(1, columns=["id"])["id"][0])
+PYTHON
+)
+codectok decode "$out/tokens" "$out/clip.wav" --codec "$out/run/codec" --id "$id"
+
+say "Done. Everything lies in $out:"
+cat <<TEXT
+  shards/   segments in WebDataset tars
+  run/      training: codec/ is the codec, tensorboard/ its curves
+  tokens/   the token table (Parquet), for pyarrow, datasets, pandas
+  clip.wav  one clip, from tokens back to audio
+TEXT
