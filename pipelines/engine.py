@@ -174,6 +174,8 @@ def _feed(actors: list[ActorHandle], units: Sequence[Unit], folder: OutputFolder
 def _start_ray(options: EngineOptions) -> None:
     import ray
 
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray warns about a default of its own unless told which behaviour is meant; the new one is.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = options.address or os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -190,9 +192,11 @@ def _start_ray(options: EngineOptions) -> None:
 def _worker_count(options: EngineOptions) -> int:
     import ray
 
-    if options.workers is not None:
-        return options.workers
     resources = ray.cluster_resources()
+    capacity = int(resources.get("CPU", 0))
     if options.gpus_per_worker:
-        return max(1, int(resources.get("GPU", 0) / options.gpus_per_worker))
-    return max(1, int(resources.get("CPU", 1)))
+        capacity = min(capacity, int(resources.get("GPU", 0) / options.gpus_per_worker))
+    if capacity == 0:
+        raise InputError("The Ray cluster has no free place for a worker: it needs a CPU, and a GPU for --device cuda.")
+    # An actor beyond that would wait for its place for ever, and its unit with it.
+    return min(options.workers or capacity, capacity)

@@ -80,8 +80,10 @@ def run_training(config: TrainConfig, on_log: Callable[[int, dict[str, float]], 
     with closing(log), _stop_on_interrupt() as interrupted:
         deadline = time.monotonic() + config.max_minutes * 60 if config.max_minutes else None
         for batch in build_loader(dataset, config.data, trainer.step, config.steps):
-            log.add(trainer.train_step(batch))
+            result = trainer.train_step(batch)
+            log.add(result)
             if trainer.step % config.checkpoint_interval == 0:
+                trainer.check_finite({"generator": float(result.scalars["generator"])})
                 _save(trainer, checkpoints)
             if interrupted.is_set():
                 ending = "interrupted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from codectok.audio.mel import LogMel
-from codectok.checkpoints import CheckpointHeader
+from codectok.checkpoints import CheckpointHeader, build_network
 from codectok.codec import Codec
 from codectok.errors import CodectokError
 from codectok.model.network import CodecNetwork
@@ -111,17 +112,15 @@ class Trainer:
 
     def check_finite(self, scalars: dict[str, float]) -> None:
         """Stop a run whose losses are no numbers any more."""
-        broken = [name for name, value in scalars.items() if not torch.isfinite(torch.tensor(value))]
+        broken = [name for name, value in scalars.items() if not math.isfinite(value)]
         if broken:
             raise CodectokError(
                 f"Training diverged: at step {self.step} {', '.join(broken)} is not a finite number;"
-                " lower the learning rate and go on from the last checkpoint."
+                " lower the learning rate and train into another output."
             )
 
     def export(self) -> Codec:
         """The codec as it is now, ready for inference on the CPU."""
-        from codectok.checkpoints.native import build_network
-
         header = CheckpointHeader(origin=f"trained for {self.step} steps", config=self.config.codec)
         state = {key: tensor.cpu() for key, tensor in self.network.inference_state_dict(self.config.codec).items()}
         return Codec(header, build_network(self.config.codec, state, "the trained network"), device="cpu")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from ..config import MelConfig
+from ..precision import no_autocast
 
 
 class LogMel(nn.Module):
@@ -34,12 +35,15 @@ class LogMel(nn.Module):
         )
         self.register_buffer("filter_bank", filter_bank, persistent=False)
 
-    @torch.autocast("cuda", enabled=False)
     def forward(self, waveform: Tensor) -> Tensor:
-        """Log-mel [B, n_samples // hop_length, n_mels] of `waveform` [B, n_samples], in float32."""
+        """Log-mel [B, n_samples // hop_length, n_mels] of `waveform` [B, n_samples], always in float32."""
+        with no_autocast(waveform):
+            return self._log_mel(waveform.float())
+
+    def _log_mel(self, waveform: Tensor) -> Tensor:
         config = self.config
         edges = (config.margin, config.margin)
-        padded = F.pad(waveform.float().unsqueeze(1), edges, mode="reflect").squeeze(1)
+        padded = F.pad(waveform.unsqueeze(1), edges, mode="reflect").squeeze(1)
         spectrum = torch.stft(
             padded, config.n_fft, config.hop_length, config.win_length, self.window, center=False, return_complex=True
         )

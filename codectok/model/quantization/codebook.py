@@ -44,13 +44,12 @@ class Codebook(nn.Module):
         self.ema_count.fill_(1)
         self.ema_sum.copy_(self.embedding)
 
-    @torch.autocast("cuda", enabled=False)
     def search(self, vectors: Tensor) -> Tensor:
         """Index [n] of the nearest code to each of `vectors` [n, codebook_dim]; ties go to the lowest index."""
         embedding = self.embedding
         half_norms = torch.linalg.vector_norm(embedding, dim=1).square() / 2
         # |x - e|^2 is smallest where x . e - |e|^2 / 2 is largest; in slices, since a row needs codebook_size floats.
-        slices = vectors.float().split(SEARCH_ROWS)
+        slices = vectors.split(SEARCH_ROWS)
         return torch.cat([(rows @ embedding.T - half_norms).argmax(1) for rows in slices])
 
     def lookup(self, codes: Tensor) -> Tensor:
@@ -64,7 +63,6 @@ class Codebook(nn.Module):
         Returns:
             How many unused codes were replaced by random rows of `vectors` (scalar).
         """
-        vectors = vectors.float()
         count = torch.bincount(codes, minlength=len(self.ema_count)).to(vectors.dtype)
         total = torch.zeros_like(self.ema_sum).index_add_(0, codes, vectors)
         self.ema_count.lerp_(count, 1 - self.ema_decay)

@@ -36,7 +36,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     def forward(self, features: Tensor) -> QuantizerOutput:
         """Quantize `features` [B, T, C]; the gradient passes the rounding unchanged."""
-        bounded = self._bound(self.project_in(features).float())
+        bounded = self._bound(self.project_in(features))
         rounded = bounded + (bounded.round() - bounded).detach()
         digits = self._digits(bounded)
         return QuantizerOutput(
@@ -47,7 +47,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     def encode(self, features: Tensor) -> Tensor:
         """Codes [B, T, 1] of `features` [B, T, C]."""
-        digits = self._digits(self._bound(self.project_in(features).float()))
+        digits = self._digits(self._bound(self.project_in(features)))
         return (digits * self.basis).sum(-1, keepdim=True)
 
     def decode(self, codes: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...precision import no_autocast
 from ..convnext import ConvNeXtBlock, truncated_normal_linear
 from .base import Quantizer, QuantizerOutput
 
@@ -45,7 +46,10 @@ class Upsample(nn.Module):
 
 
 class TemporalQuantizer(Quantizer):
-    """A quantizer that works at a lower frame rate: downsampling before it, upsampling after it."""
+    """A quantizer at a lower frame rate: downsampling before it, upsampling after it.
+
+    The inner quantizer always works in float32: in half precision many codes would change.
+    """
 
     def __init__(self, inner: Quantizer, dim: int, time_factors: tuple[int, ...]) -> None:
         super().__init__()
@@ -55,13 +59,17 @@ class TemporalQuantizer(Quantizer):
 
     def forward(self, features: Tensor) -> QuantizerOutput:
         """Quantize `features` [B, T, C]; the result has T' * product of the time factors frames."""
-        output = self.inner(self.downsample(features))
+        downsampled = self.downsample(features)
+        with no_autocast(downsampled):
+            output = self.inner(downsampled.float())
         output.features = self.upsample(output.features)
         return output
 
     def encode(self, features: Tensor) -> Tensor:
         """Codes [B, T', n_codebooks] of `features` [B, T, C]."""
-        return self.inner.encode(self.downsample(features))
+        downsampled = self.downsample(features)
+        with no_autocast(downsampled):
+            return self.inner.encode(downsampled.float())
 
     def decode(self, codes: Tensor) -> Tensor:
         """Features [B, T, C] of `codes` [B, T', n_codebooks]."""

@@ -28,7 +28,7 @@ class ResidualVectorQuantizer(Quantizer):
 
     def forward(self, features: Tensor) -> QuantizerOutput:
         """Quantize `features` [B, T, C]; in training mode the codebooks move towards them."""
-        vectors = self.project_in(features).float()
+        vectors = self.project_in(features)
         residual, quantized = vectors, torch.zeros_like(vectors)
         codes, losses, expired = [], [], []
         for codebook in self._codebooks():
@@ -52,7 +52,7 @@ class ResidualVectorQuantizer(Quantizer):
 
     def encode(self, features: Tensor) -> Tensor:
         """Codes [B, T, n_residuals] of `features` [B, T, C]."""
-        residual = self.project_in(features).float().flatten(0, 1)
+        residual = self.project_in(features).flatten(0, 1)
         codes = []
         for codebook in self._codebooks():
             codes.append(codebook.search(residual))
@@ -77,7 +77,7 @@ class ResidualVectorQuantizer(Quantizer):
     @torch.no_grad()
     def initialize_codebooks(self, features: Tensor) -> None:
         """Place every codebook on what the ones before it leave over of `features` [B, T, C]."""
-        residual = self.project_in(features).float().flatten(0, 1)
+        residual = self.project_in(features).flatten(0, 1)
         for layer in self._codebooks():
             layer.initialize(residual)
             residual = residual - layer.lookup(layer.search(residual))
