@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .audio.resample import resample
 from .audio.waveform import to_mono
 from .checkpoints import CheckpointHeader, import_distilcodec, load_checkpoint, save_checkpoint
 from .checkpoints.hub import resolve_codec_directory
-from .config import CodecConfig, preset
+from .config import CodecConfig, named_codec_config
 from .errors import InputError
 from .model.network import CodecNetwork
 
@@ -58,9 +58,9 @@ class Codec:
     def from_config(
         cls, config: CodecConfig | str, seed: int = 0, device: str = "auto", dtype: Precision = "float32"
     ) -> Self:
-        """An untrained codec of a configuration or of a preset's name; `seed` decides its weights."""
+        """An untrained codec of a configuration, of a preset's name or of a file; `seed` decides its weights."""
         if isinstance(config, str):
-            config = preset(config)
+            config = named_codec_config(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = CodecNetwork(config).eval().requires_grad_(False)
@@ -207,4 +207,4 @@ def _checked_precision(dtype: str, device: torch.device) -> Precision:
         raise InputError(f"There is no dtype {dtype!r}; use {', '.join(get_args(Precision))}.")
     if dtype == "tf32" and device.type != "cuda":
         raise InputError("dtype tf32 exists on CUDA devices only; use float32 or bfloat16.")
-    return dtype  # type: ignore[return-value]
+    return cast(Precision, dtype)

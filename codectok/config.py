@@ -250,9 +250,10 @@ def load_mapping(path: Path) -> dict[str, Any]:
     return data
 
 
-def load_codec_config(path: Path) -> CodecConfig:
-    """Read a codec configuration from a YAML or JSON file."""
-    return parse(CodecConfig, load_mapping(path), str(path))
+def named_codec_config(name: str) -> CodecConfig:
+    """The preset of that name, or the configuration in the YAML or JSON file of that name."""
+    path = Path(name)
+    return parse(CodecConfig, load_mapping(path), name) if path.is_file() else preset(name)
 
 
 def _describe(model: type[BaseModel], error: Any) -> str:

@@ -65,30 +65,43 @@ def run_job(
     """
     folder = OutputFolder(output)
     earlier = folder.finished_summary(job, listing)
-    if earlier is not None:
-        return JobReport(earlier, already_finished=True)
-    folder.begin(job, listing)
-    summary = JobSummary(ignored=listing.ignored)
-    finished: list[FinishedUnit] = []
-    try:
-        run = _run_locally if options.engine == "local" else _run_on_ray
-        with closing(run(job, units, folder, options)) as outcomes:
-            for outcome in outcomes:
-                finished.append(folder.commit(*outcome))
-                summary.add(finished[-1])
-                on_unit(finished[-1])
-        finished.sort(key=lambda f: f.unit.number)
-        job.finish(output, finished)
-    except BaseException:
-        folder.abandon()
-        raise
-    folder.end(summary)
+    if earlier is None:
+        folder.begin(job, listing)
+        try:
+            summary = _run_units(job, listing, units, folder, options, on_unit)
+        except BaseException:
+            folder.abandon()
+            raise
+    else:
+        summary = earlier
     if not summary.rows:
         raise CodectokError(
             f"Nothing was written: all inputs were rejected ({describe_rejects(summary)});"
             f" see {output / REJECTS_FOLDER}."
         )
-    return JobReport(summary, already_finished=False)
+    return JobReport(summary, already_finished=earlier is not None)
+
+
+def _run_units(
+    job: Job,
+    listing: Listing,
+    units: Sequence[Unit],
+    folder: OutputFolder,
+    options: EngineOptions,
+    on_unit: Callable[[FinishedUnit], None],
+) -> JobSummary:
+    run = _run_locally if options.engine == "local" else _run_on_ray
+    finished: list[FinishedUnit] = []
+    with closing(run(job, units, folder, options)) as outcomes:
+        for outcome in outcomes:
+            finished.append(folder.commit(*outcome))
+            on_unit(finished[-1])
+    # Units end in any order; what describes them all is made in theirs.
+    finished.sort(key=lambda f: f.unit.number)
+    summary = JobSummary.of(finished, listing.ignored)
+    job.finish(folder.path, finished)
+    folder.end(summary)
+    return summary
 
 
 def describe_rejects(summary: JobSummary) -> str:
@@ -112,11 +125,14 @@ class _Worker:
     """Runs units in an actor's process."""
 
     def __init__(self, job: Job) -> None:
-        torch.set_num_threads(WORKER_THREADS)
         self.job = job
-        self.job.set_up()
+        self.ready = False
 
     def run(self, unit: Unit, scratch: Path) -> tuple[UnitResult, tuple[OutputFile, ...]]:
+        if not self.ready:  # not in the constructor: Ray would hide the reason of a failure there
+            torch.set_num_threads(WORKER_THREADS)
+            self.job.set_up()
+            self.ready = True
         return run_in_scratch(self.job, unit, scratch)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from .rejects import Reject
@@ -69,27 +70,31 @@ class Job(ABC):
         """Describe the output as a whole, once all units are in place; nothing by default."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class JobSummary:
     """Totals of a job; `rejects` counts by reason."""
 
-    units: int = 0
-    files: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    codes: int = 0
-    bytes: int = 0
-    ignored: int = 0
-    rejects: dict[str, int] = field(default_factory=dict)
+    units: int
+    files: int
+    rows: int
+    seconds: float
+    codes: int
+    bytes: int
+    ignored: int
+    rejects: dict[str, int]
 
-    def add(self, finished: FinishedUnit) -> None:
-        """Count a unit."""
-        result = finished.result
-        self.units += 1
-        self.files += bool(finished.files)
-        self.rows += result.rows
-        self.seconds += result.seconds
-        self.codes += result.codes
-        self.bytes += sum(file.bytes for file in finished.files)
-        for reject in result.rejects:
-            self.rejects[reject.reason] = self.rejects.get(reject.reason, 0) + 1
+    @classmethod
+    def of(cls, units: Sequence[FinishedUnit], ignored: int) -> JobSummary:
+        """Totals of `units` in their order, and the number of files that were passed over."""
+        results = [finished.result for finished in units]
+        reasons = Counter(reject.reason for result in results for reject in result.rejects)
+        return cls(
+            units=len(units),
+            files=sum(bool(finished.files) for finished in units),
+            rows=sum(result.rows for result in results),
+            seconds=sum(result.seconds for result in results),
+            codes=sum(result.codes for result in results),
+            bytes=sum(file.bytes for finished in units for file in finished.files),
+            ignored=ignored,
+            rejects=dict(sorted(reasons.items())),
+        )

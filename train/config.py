@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from codectok.config import CodecConfig, StrictModel, load_mapping, parse, preset
+from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse
 from codectok.errors import ConfigError
 
 # These may change between a run and its continuation: no weight depends on them.
@@ -132,7 +132,7 @@ class TrainConfig(StrictModel):
     @field_validator("codec", mode="before")
     @classmethod
     def _preset_by_name(cls, value: Any) -> Any:
-        return preset(value) if isinstance(value, str) else value
+        return named_codec_config(value) if isinstance(value, str) else value
 
     @property
     def segment_samples(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import console, facts_table, hours, megabytes, progress, say
+from .console import console, facts_table, hours, megabytes, progress, say, warn
 from .options import Engine
 
 if TYPE_CHECKING:
@@ -37,7 +37,12 @@ def run_and_report(
             done_seconds += finished.result.seconds
             report.advance(f"({hours(done_seconds)} of audio)")
 
-        result = run_job(job, listing, units, output, options, on_unit)
+        try:
+            result = run_job(job, listing, units, output, options, on_unit)
+        except KeyboardInterrupt:
+            if output.exists():
+                warn(f"{output} holds a part of the output; delete it before you start again.")
+            raise
     summary = result.summary
     if result.already_finished:
         say(f"{output} is already finished by the same command; nothing to do.")

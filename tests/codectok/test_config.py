@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from codectok.config import PRESETS, CodecConfig, load_codec_config, parse, preset
+from codectok.config import PRESETS, CodecConfig, named_codec_config, parse, preset
 from codectok.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ def test_published_sizes() -> None:
 def test_a_preset_survives_a_file(name: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"codec{suffix}"
     path.write_text(preset(name).model_dump_json())  # JSON is YAML
-    assert load_codec_config(path) == preset(name)
+    assert named_codec_config(str(path)) == preset(name)
 
 
 def test_an_unknown_key_is_named_with_a_suggestion() -> None:
@@ -52,7 +52,7 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, message: str, tmp_path:
     path = tmp_path / "codec.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        load_codec_config(path)
+        named_codec_config(str(path))
 
 
 @pytest.mark.parametrize(("n_samples", "n_frames"), [(1, 1), (255, 1), (256, 1), (511, 1), (512, 2), (24_000, 93)])
