@@ -41,7 +41,7 @@ class Codec:
     ) -> None:
         self.header = header
         self.device = resolve_device(device)
-        self.dtype = _checked_precision(dtype, self.device)
+        self.dtype = check_precision(dtype, self.device)
         self.network = network.to(self.device)
         self.log_mel = LogMel(header.config.mel).to(self.device)
 
@@ -61,7 +61,7 @@ class Codec:
         """An untrained codec of a configuration, of a preset's name or of a file; `seed` decides its weights."""
         if isinstance(config, str):
             config = named_codec_config(config)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             network = CodecNetwork(config).eval().requires_grad_(False)
         return cls(CheckpointHeader(origin=f"untrained (seed {seed})", config=config), network, device, dtype)
@@ -110,13 +110,13 @@ class Codec:
 
     @property
     def device_class(self) -> str:
-        """ "cpu", or the GPU's model: codes can differ in rare near-ties between classes."""
-        return "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        """Kind of device on which it works, see `device_class`."""
+        return device_class(self.device)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the architecture and every tensor: equal fingerprints are the same codec."""
-        digest = hashlib.sha256(self.config.model_dump_json(exclude={"name"}).encode())
+        digest = hashlib.sha256(self.config.canonical_json().encode())
         for key, tensor in sorted(self.network.state_dict().items()):
             digest.update(f"{key} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
@@ -148,7 +148,10 @@ class Codec:
         Raises:
             InputError: another shape, or a code outside the codebook.
         """
-        codes = torch.as_tensor(np.asarray(codes).astype(np.int64))
+        codes = torch.as_tensor(codes).cpu()
+        if codes.is_floating_point() or codes.is_complex():
+            raise InputError(f"Codes must be whole numbers, but are {codes.dtype}.")
+        codes = codes.long()
         if codes.dim() != 2 or codes.shape[1] != self.n_codebooks or len(codes) == 0:
             raise InputError(f"Codes have shape {list(codes.shape)}; this codec needs [n_frames, {self.n_codebooks}].")
         low, high = int(codes.min()), int(codes.max())
@@ -159,9 +162,15 @@ class Codec:
         with torch.inference_mode(), self._arithmetic():
             return self.network.decode(codes.unsqueeze(0).to(self.device))[0].float().cpu()
 
+    def decode_aligned(self, codes: Tensor | np.ndarray, n_samples: int | None = None) -> Tensor:
+        """Waveform of `codes` as the clip was: without `left_pad`, and no longer than its `n_samples` if given."""
+        end = None if n_samples is None else self.config.left_pad + n_samples
+        return self.decode(codes)[self.config.left_pad : end]
+
     def reconstruct(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
         """Encode and decode a clip, aligned with it: [n] float32 at the codec's rate, never longer than the clip."""
-        return self.decode(self.encode(waveform, sample_rate))[self.config.left_pad :]
+        samples = resample(to_mono(waveform), sample_rate, self.sample_rate)
+        return self.decode_aligned(self._encode(samples), len(samples))
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into `directory`."""
@@ -197,12 +206,20 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError:
         raise InputError(f"There is no device {device!r}; use auto, cpu or cuda.") from None
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"Device {device!r} is not available: torch sees no CUDA; use --device cpu.")
+    if resolved.type not in ("cpu", "cuda"):
+        raise InputError(f"Device {device!r} is not supported; use auto, cpu or cuda.")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"Device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
     return resolved
 
 
-def _checked_precision(dtype: str, device: torch.device) -> Precision:
+def device_class(device: torch.device) -> str:
+    """ "cpu", or the GPU's model: codes can differ in rare near-ties between classes."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def check_precision(dtype: str, device: torch.device) -> Precision:
+    """`dtype` if it exists on `device`, else an `InputError`."""
     if dtype not in get_args(Precision):
         raise InputError(f"There is no dtype {dtype!r}; use {', '.join(get_args(Precision))}.")
     if dtype == "tf32" and device.type != "cuda":

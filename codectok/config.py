@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from .errors import ConfigError
 
+MAX_CODEBOOK_SIZE = 1 << 24
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -49,7 +51,7 @@ class MelConfig(StrictModel):
         return self
 
     @property
-    def margin(self) -> int:
+    def padding(self) -> int:
         """Reflected samples on each side, which make n samples give n // hop_length frames."""
         return (self.n_fft - self.hop_length) // 2
 
@@ -80,7 +82,7 @@ class VectorQuantizerConfig(StrictModel):
     type: Literal["grvq"] = "grvq"
     n_groups: PositiveInt = 1
     n_residuals: PositiveInt = 1
-    codebook_size: PositiveInt = 32_768
+    codebook_size: Annotated[int, Field(ge=2, le=MAX_CODEBOOK_SIZE)] = 32_768
     codebook_dim: PositiveInt = 3584
     time_factors: tuple[PositiveInt, ...] = (1,)
     ema_decay: float = Field(default=0.8, gt=0, lt=1)
@@ -97,6 +99,12 @@ class FiniteScalarQuantizerConfig(StrictModel):
     type: Literal["fsq"] = "fsq"
     levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = (8, 8, 8, 8, 8)
     time_factors: tuple[PositiveInt, ...] = (1,)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.levels or self.codebook_size > MAX_CODEBOOK_SIZE:
+            raise ValueError(f"levels must multiply to a codebook of 2 to {MAX_CODEBOOK_SIZE:,} codes")
+        return self
 
     @property
     def n_codebooks(self) -> int:
@@ -184,7 +192,12 @@ class CodecConfig(StrictModel):
     @property
     def min_samples(self) -> int:
         """Shorter clips are extended with zeros to this length: one frame, and enough for the mel's reflection."""
-        return max(self.frame_size, self.mel.margin + 1)
+        return max(self.frame_size, self.mel.padding + 1)
+
+    def canonical_json(self) -> str:
+        """What decides codes and waveforms, always in the same bytes: names and training settings are left out."""
+        aside: dict[str, Any] = {"name": True, "encoder": {"drop_path_rate"}, "quantizer": {"ema_decay"}}
+        return json.dumps(self.model_dump(mode="json", exclude=aside), sort_keys=True)
 
     def n_frames(self, n_samples: int) -> int:
         """Token frames of a clip of `n_samples` samples at the codec's rate."""

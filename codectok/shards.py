@@ -11,7 +11,7 @@ import math
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from .audio.files import AudioFormat, encode_audio
 from .config import StrictModel
 from .errors import InputError
+from .keys import VALID_KEY
 
 MANIFEST_FILE = "shards.json"
 INDEX_FOLDER = "_codectok/index"
@@ -66,8 +67,8 @@ class ShardEntry(StrictModel):
 class ShardManifest(StrictModel):
     """Contents of `shards.json`."""
 
-    format: str = "codectok.shards"
-    version: int = 1
+    format: Literal["codectok.shards"] = "codectok.shards"
+    version: Literal[1] = 1
     sample_rate: int
     shards: tuple[ShardEntry, ...]
 
@@ -103,6 +104,8 @@ class ShardWriter:
 
     def write(self, key: str, samples: np.ndarray, description: Sample) -> None:
         """Append mono `samples` [n] and their description under `key`."""
+        if not VALID_KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is no valid key")
         audio = encode_audio(samples, description.sample_rate, self.audio_format)
         self._add(f"{key}.{self.audio_format}", audio)
         padded_size = math.ceil(len(audio) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

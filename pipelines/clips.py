@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import webdataset
@@ -12,11 +14,14 @@ from pydantic import ValidationError
 from codectok.audio.files import is_audio_path
 from codectok.errors import AudioError
 from codectok.keys import make_key
+from codectok.names import printable
 from codectok.shards import Sample
 from codectok.tokens.clips import Clip
 
 from .rejects import Reject
 from .sources import Source
+
+END_MARK = 2 * tarfile.BLOCKSIZE  # a tar ends with two blocks of zeros
 
 
 def clips_of(source: Source) -> Iterator[Clip | Reject]:
@@ -24,34 +29,44 @@ def clips_of(source: Source) -> Iterator[Clip | Reject]:
     if source.kind == "audio":
         yield clip_of_file(source)
         return
-    tar = webdataset.WebDataset(str(source.location), shardshuffle=False, empty_check=False)
+    # As a list, the path is not searched for patterns; without a splitter, a launcher's RANK leaves nothing out.
+    tar = webdataset.WebDataset([str(source.location)], shardshuffle=False, empty_check=False, nodesplitter=None)
     try:
         for sample in tar:
             yield _clip_in_tar(source, sample)
+        if not _has_end_mark(source.location):
+            raise EOFError("it has no end mark and may be cut off")
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        message = f"The tar {source.location} cannot be read to its end: {error}."
-        yield Reject.of(AudioError(message, "unreadable"), source.path, "read")
+        message = f"The tar {printable(source.location)} cannot be read to its end: {error}."
+        yield Reject.of(AudioError(message, "unreadable"), source.name, "read")
 
 
 def clip_of_file(source: Source) -> Clip:
     """A whole audio file as one clip."""
-    return Clip(make_key(source.dataset, source.path), source.location, source.dataset, source.path)
+    return Clip(make_key(source.dataset, source.path), source.location, source.dataset, source.name)
 
 
 def _clip_in_tar(source: Source, sample: dict[str, Any]) -> Clip | Reject:
     key = sample["__key__"]
     suffixes = [name for name in sample if is_audio_path(f"x.{name}")]
     if len(suffixes) != 1:
-        message = f"The sample {key} in {source.location} has {len(suffixes)} audio files, not one."
-        return Reject.of(AudioError(message, "unsupported"), f"{source.path}/{key}", "read")
+        message = f"The sample {key} in {printable(source.location)} has {len(suffixes)} audio files, not one."
+        return Reject.of(AudioError(message, "unsupported"), f"{source.name}/{key}", "read")
     described = _description(sample.get("json"))
     return Clip(
-        id=key,
+        # Keys of other makers are unique in their tar at most.
+        id=key if described else make_key(source.dataset, f"{source.path}/{key}"),
         audio=sample[suffixes[0]],
         dataset=described.dataset if described else source.dataset,
-        source=described.source if described else f"{source.path}/{key}.{suffixes[0]}",
+        source=described.source if described else f"{source.name}/{key}.{suffixes[0]}",
         sample=described,
     )
+
+
+def _has_end_mark(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-END_MARK, os.SEEK_END)
+        return not any(file.read())
 
 
 def _description(data: bytes | None) -> Sample | None:

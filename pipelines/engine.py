@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -66,8 +68,8 @@ def run_job(
     folder = OutputFolder(output)
     earlier = folder.finished_summary(job, listing)
     if earlier is None:
-        folder.begin(job, listing)
         try:
+            folder.begin(job, listing)
             summary = _run_units(job, listing, units, folder, options, on_unit)
         except BaseException:
             folder.abandon()
@@ -196,13 +198,18 @@ def _start_ray(options: EngineOptions) -> None:
     address = options.address or os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
-        # Joining a cluster takes over its resources; only a Ray of our own is given any.
-        settings |= {"include_dashboard": False, "num_cpus": options.workers or os.cpu_count()}
+        # "local": a Ray that somebody else has started on this machine is not joined unasked. Without --workers, Ray
+        # itself counts the cores, those of a container included.
+        settings |= {"include_dashboard": False, "num_cpus": options.workers}
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, **settings)
+        ray.init(address=address or "local", **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise InputError(f"Ray could not be reached at {address or 'this machine'}: {first_line}") from None
+        where = f"reached at {address}" if address else "started on this machine"
+        raise CodectokError(f"Ray could not be {where}: {first_line}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
 
 
 def _worker_count(options: EngineOptions) -> int:

@@ -57,7 +57,7 @@ class OutputFolder:
 
     def begin(self, job: Job, listing: Listing) -> None:
         """Make the folder and note the job in it."""
-        self._made_here = not self.path.exists()
+        self._made_here = not self.path.exists()  # what was made here may be removed again
         self.temporary.mkdir(parents=True)
         _write_json(self.job_folder / JOB_FILE, _description(job, listing))
 

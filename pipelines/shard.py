@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from codectok.shards import (
 
 from .job import FinishedUnit, Job, UnitResult
 from .rejects import Reject
-from .sources import Source, Unit
+from .sources import Source, Unit, check_unit_seconds
+
+SAMPLE_RATES = range(8000, 192_001)
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class ShardOptions:
     shard_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
-        check_limits(self.min_seconds, self.max_seconds)
-        if self.sample_rate < 1000:
-            raise InputError(f"A sample rate of {self.sample_rate} Hz is impossible; give it in Hz, as 24000.")
-        if self.shard_seconds <= 0:
-            raise InputError("--shard-seconds must be above 0.")
+        check_limits(self.min_seconds, self.max_seconds, self.segmenter)
+        if self.sample_rate not in SAMPLE_RATES:
+            raise InputError(
+                f"A sample rate of {self.sample_rate} Hz is impossible; give one from {SAMPLE_RATES[0]} to"
+                f" {SAMPLE_RATES[-1]} Hz."
+            )
+        check_unit_seconds(self.shard_seconds)
 
 
 class ShardJob(Job):
@@ -67,7 +71,7 @@ class ShardJob(Job):
         rejects: list[Reject] = []
         with ShardWriter(path, self.settings.format) as writer:
             for source in unit.sources:
-                rejects.extend(self._shard(source, writer))
+                rejects += self._shard(source, writer)
         if not writer.index:
             path.unlink()
             return UnitResult(0, 0.0, tuple(rejects))
@@ -94,14 +98,14 @@ class ShardJob(Job):
         manifest = ShardManifest(sample_rate=self.settings.sample_rate, shards=tuple(entries))
         write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
 
-    def _shard(self, source: Source, writer: ShardWriter) -> Iterator[Reject]:
+    def _shard(self, source: Source, writer: ShardWriter) -> list[Reject]:
         """Write the segments of `source`; what gives none comes back as rejects."""
         settings = self.settings
         try:
             samples = read_audio(source.location, settings.sample_rate)
         except AudioError as error:
-            yield Reject.of(error, source.path, "decode")
-            return
+            return [Reject.of(error, source.name, "decode")]
+        rejects = []
         for start, end in cut(
             samples, settings.sample_rate, settings.min_seconds, settings.max_seconds, settings.segmenter
         ):
@@ -109,16 +113,17 @@ class ShardJob(Job):
             if seconds < settings.min_seconds:
                 message = f"{seconds:.2f} s are less than {settings.min_seconds:g} s."
                 at = start / settings.sample_rate
-                yield Reject(source.path, at, seconds, "segment", "too_short", message)
+                rejects.append(Reject(source.name, at, seconds, "segment", "too_short", message))
             else:
                 self._write(source, samples[start:end], start, writer)
+        return rejects
 
     def _write(self, source: Source, segment: np.ndarray, start: int, writer: ShardWriter) -> None:
 
         sample_rate = self.settings.sample_rate
         description = Sample(
             dataset=source.dataset,
-            source=source.path,
+            source=source.name,
             start=start / sample_rate,
             duration=len(segment) / sample_rate,
             sample_rate=sample_rate,

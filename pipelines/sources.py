@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from typing import Literal
 
 from codectok.audio.files import is_audio_path
 from codectok.errors import InputError
+from codectok.names import printable
 
 Kind = Literal["audio", "tar"]
 
@@ -32,6 +34,11 @@ class Source:
     def location(self) -> Path:
         """The file on this machine."""
         return Path(self.root) / self.path
+
+    @property
+    def name(self) -> str:
+        """Its path as text for tables and messages."""
+        return printable(self.path)
 
     @property
     def estimated_seconds(self) -> float:
@@ -82,7 +89,9 @@ def list_sources(arguments: list[str], kinds: tuple[Kind, ...]) -> Listing:
             kind = _kind(path)
             if kind in kinds:
                 relative = path.relative_to(root).as_posix()
-                found.append(Source(dataset, str(root.resolve()), relative, path.stat().st_size, kind))
+                # A link that leads nowhere is listed too: its unit will reject it by name.
+                size = path.stat().st_size if path.exists() else 0
+                found.append(Source(dataset, str(root.resolve()), relative, size, kind))
             else:
                 ignored += 1
     sources = sorted(set(found), key=lambda source: (source.dataset, source.path))
@@ -92,8 +101,15 @@ def list_sources(arguments: list[str], kinds: tuple[Kind, ...]) -> Listing:
     return Listing(tuple(sources), ignored)
 
 
+def check_unit_seconds(unit_seconds: float) -> None:
+    """Refuse a size of units that is no positive number."""
+    if not 0 < unit_seconds < math.inf:
+        raise InputError(f"Files of {unit_seconds:g} s of audio are impossible; give a number of seconds above 0.")
+
+
 def cut_into_units(sources: tuple[Source, ...], unit_seconds: float) -> list[Unit]:
     """Group neighbours up to an estimated `unit_seconds`; a tar is a unit of its own."""
+    check_unit_seconds(unit_seconds)
     groups: list[list[Source]] = []
     filled = 0.0
     for source in sources:
@@ -123,10 +139,16 @@ def _walk(folder: Path) -> list[Path]:
         raise InputError(f"The folder {error.filename} cannot be listed: {error.strerror}.")
 
     paths = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "_codectok"]
+    seen = set()  # a link can lead back up
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(parent).resolve()
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "_codectok")
         paths += [Path(parent) / name for name in names if not name.startswith(".")]
-    return [path for path in paths if path.is_file()]
+    return [path for path in paths if path.is_file() or path.is_symlink()]
 
 
 def _kind(path: Path) -> Kind | None:

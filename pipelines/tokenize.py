@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codectok.codec import Codec, Precision
+from codectok.checkpoints.hub import resolve_codec_directory
+from codectok.codec import Codec, Precision, check_precision, device_class, resolve_device
 from codectok.errors import AudioError, CodectokError
 from codectok.tokens.clips import encode_clip
 from codectok.tokens.table import TableMetadata, TokenTableWriter
@@ -36,9 +37,13 @@ class TokenizeJob(Job):
     row_name = "clips"
 
     def __init__(self, options: TokenizeOptions) -> None:
-        self.settings = options
-        codec = self._load()
-        self.fingerprint, self.device_class = codec.fingerprint, codec.device_class
+        # Absolute, since workers run elsewhere; on the CPU, since a GPU's memory is theirs.
+        folder = resolve_codec_directory(options.codec).resolve()
+        self.settings = replace(options, codec=str(folder))
+        self.fingerprint = Codec.from_pretrained(folder, device="cpu").fingerprint
+        device = resolve_device(options.device)
+        check_precision(options.dtype, device)
+        self.device_class = device_class(device)
         self._codec: Codec | None = None
 
     def options(self) -> Mapping[str, object]:
@@ -53,7 +58,7 @@ class TokenizeJob(Job):
 
     def set_up(self) -> None:
         """Load the codec, the same that the job was made with, on the same kind of device."""
-        self._codec = self._load()
+        self._codec = Codec.from_pretrained(self.settings.codec, self.settings.device, self.settings.dtype)
         if self._codec.fingerprint != self.fingerprint or self._codec.device_class != self.device_class:
             raise CodectokError(
                 f"A worker found another codec or device than the job started with: {self.settings.codec}"
@@ -84,6 +89,3 @@ class TokenizeJob(Job):
         if not writer.n_rows:
             path.unlink()
         return UnitResult(writer.n_rows, seconds, tuple(rejects), codes)
-
-    def _load(self) -> Codec:
-        return Codec.from_pretrained(self.settings.codec, self.settings.device, self.settings.dtype)

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse
+from codectok.config import CodecConfig, MelConfig, StrictModel, load_mapping, named_codec_config, parse
 from codectok.errors import ConfigError
 
 # These may change between a run and its continuation: no weight depends on them.
-CONTINUABLE_KEYS = ("steps", "max_minutes", "log_interval", "checkpoint_interval", "keep_checkpoints", "device")
+# (Shards may be moved: what is in them is compared on its own.)
+CONTINUABLE_KEYS = (
+    "output",
+    "data.shards",
+    "data.num_workers",
+    "steps",
+    "max_minutes",
+    "log_interval",
+    "checkpoint_interval",
+    "keep_checkpoints",
+    "device",
+)
 
 
 class DataConfig(StrictModel):
@@ -30,11 +49,14 @@ class DataConfig(StrictModel):
         return (value,) if isinstance(value, str | Path) else value
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(StrictModel):
     """AdamW for generator and discriminators; the rate is multiplied by `decay_per_step` at every step."""
 
     learning_rate: PositiveFloat = 2e-4
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[Beta, Beta] = (0.5, 0.9)
     weight_decay: NonNegativeFloat = 0.01
     decay_per_step: Annotated[float, Field(gt=0, le=1)] = 0.999999
     max_gradient_norm: PositiveFloat | None = None
@@ -48,11 +70,28 @@ class MelTerm(StrictModel):
     n_mels: PositiveInt = 128
     weight: PositiveFloat
 
+    def mel_config(self, base: MelConfig) -> MelConfig:
+        """The spectrogram of this resolution, at the rate and over the frequencies of `base`."""
+        return base.model_copy(
+            update={
+                "n_fft": self.n_fft,
+                "win_length": self.n_fft,
+                "hop_length": self.hop_length,
+                "n_mels": self.n_mels,
+            }
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hop_length > self.n_fft or (self.n_fft - self.hop_length) % 2:
+            raise ValueError("hop_length must be at most n_fft, and n_fft - hop_length even")
+        return self
+
 
 class LossConfig(StrictModel):
     """Weights of the generator's loss."""
 
-    mel: tuple[MelTerm, ...] = (
+    mel: Annotated[tuple[MelTerm, ...], Field(min_length=1)] = (
         MelTerm(n_fft=1024, hop_length=256, weight=45.0),
         MelTerm(n_fft=2048, hop_length=512, weight=1.0),
         MelTerm(n_fft=512, hop_length=128, weight=1.0),
@@ -79,6 +118,12 @@ class ScaleLayer(StrictModel):
     stride: PositiveInt = 1
     groups: PositiveInt = 1
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.channels % self.groups:
+            raise ValueError(f"{self.channels} channels cannot be split into {self.groups} groups")
+        return self
+
 
 class ScaleDiscriminatorConfig(StrictModel):
     """Multi-scale discriminator: the first scale is the waveform, each further one is averaged down by two."""
@@ -93,6 +138,14 @@ class ScaleDiscriminatorConfig(StrictModel):
         ScaleLayer(channels=1024, kernel_size=41, groups=16),
         ScaleLayer(channels=1024, kernel_size=5),
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        in_channels = (1, *(layer.channels for layer in self.layers))
+        for channels, layer in zip(in_channels, self.layers, strict=False):
+            if channels % layer.groups:
+                raise ValueError(f"{channels} input channels cannot be split into {layer.groups} groups")
+        return self
 
 
 class STFTDiscriminatorConfig(StrictModel):
@@ -133,6 +186,19 @@ class TrainConfig(StrictModel):
     @classmethod
     def _preset_by_name(cls, value: Any) -> Any:
         return named_codec_config(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        needed = max(
+            self.codec.min_samples,
+            *(term.n_fft for term in self.loss.mel),
+            *self.discriminators.stft.n_ffts,
+            *self.discriminators.period.periods,
+        )
+        if self.segment_samples < needed:
+            seconds = needed / self.codec.mel.sample_rate
+            raise ValueError(f"data.segment_seconds must be at least {seconds:.3f}, for the longest window of a loss")
+        return self
 
     @property
     def segment_samples(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ class SegmentDataset(Dataset[Tensor]):
         self.paths: list[Path] = []
         shards, offsets, sizes = [], [], []
         self.seconds = 0.0
+        digest = hashlib.sha256()
         for folder in folders:
             manifest = read_manifest(folder)
             if manifest.sample_rate != sample_rate:
@@ -46,8 +48,10 @@ class SegmentDataset(Dataset[Tensor]):
                 sizes.append(index["size"].to_numpy())
                 self.paths.append(folder / shard.name)
                 self.seconds += shard.seconds
+                digest.update(shard.sha256.encode())
         if not shards:
             raise InputError(f"There are no segments in {', '.join(map(str, folders))}.")
+        self.hash = digest.hexdigest()
         self._shard, self._offset, self._size = map(np.concatenate, (shards, offsets, sizes))
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ import yaml
 from torch import Tensor
 
 from codectok.atomic import write_text
+from codectok.checkpoints import is_checkpoint
 from codectok.codec import resolve_device
 from codectok.config import load_mapping
 from codectok.errors import InputError
@@ -41,12 +42,11 @@ Ending = Literal["finished", "already finished", "out of time", "interrupted"]
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """How a run ended: `codec` is None where it was interrupted; `scalars` are the last that were logged."""
+    """How a run ended: `codec` is None where it was interrupted."""
 
     ending: Ending
     step: int
     codec: Path | None
-    scalars: dict[str, float]
 
 
 def open_dataset(config: TrainConfig) -> SegmentDataset:
@@ -65,17 +65,18 @@ def run_training(config: TrainConfig, on_log: Callable[[int, dict[str, float]], 
     """
     checkpoints = config.output / CHECKPOINT_FOLDER
     codec_folder = config.output / CODEC_FOLDER
-    _claim_output(config)
-    checkpoint = latest_checkpoint(checkpoints)
-    if checkpoint and codec_folder.is_dir() and int(checkpoint.name.removeprefix("step-")) >= config.steps:
-        return TrainingReport("already finished", config.steps, codec_folder, {})
+    _check_output(config)
     dataset = open_dataset(config)
-    trainer = Trainer(config, resolve_device(config.device))
+    trainer = Trainer(config, resolve_device(config.device), dataset.hash)
+    checkpoint = latest_checkpoint(checkpoints)
     if checkpoint:
         trainer.load_state_dict(load_training_state(checkpoint, trainer.device))
+        if trainer.step >= config.steps and is_checkpoint(codec_folder):
+            return TrainingReport("already finished", trainer.step, codec_folder)
     else:
         trainer.initialize_codebooks(dataset)
     log = _Log(config, trainer, on_log)
+    write_text(config.output / CONFIG_FILE, yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False))
     ending: Ending = "finished"
     with closing(log), _stop_on_interrupt() as interrupted:
         deadline = time.monotonic() + config.max_minutes * 60 if config.max_minutes else None
@@ -83,7 +84,7 @@ def run_training(config: TrainConfig, on_log: Callable[[int, dict[str, float]], 
             result = trainer.train_step(batch)
             log.add(result)
             if trainer.step % config.checkpoint_interval == 0:
-                trainer.check_finite({"generator": float(result.scalars["generator"])})
+                trainer.check_finite({name: float(value) for name, value in result.scalars.items()})
                 _save(trainer, checkpoints)
             if interrupted.is_set():
                 ending = "interrupted"
@@ -94,17 +95,15 @@ def run_training(config: TrainConfig, on_log: Callable[[int, dict[str, float]], 
         log.flush()
         _save(trainer, checkpoints)
     if ending == "interrupted":
-        return TrainingReport(ending, trainer.step, None, log.last)
-    shutil.rmtree(codec_folder, ignore_errors=True)
-    trainer.export().save_pretrained(codec_folder)
-    return TrainingReport(ending, trainer.step, codec_folder, log.last)
+        return TrainingReport(ending, trainer.step, None)
+    _export(trainer, codec_folder)
+    return TrainingReport(ending, trainer.step, codec_folder)
 
 
 class _Log:
     """Means over the steps between two logged ones, and codebook use over the same window."""
 
     def __init__(self, config: TrainConfig, trainer: Trainer, on_log: Callable[[int, dict[str, float]], None]) -> None:
-        self.last: dict[str, float] = {}
         self._config, self._trainer, self._on_log = config, trainer, on_log
         self._writer = _summary_writer(config.output / TENSORBOARD_FOLDER, trainer.step)
         self._start_window()
@@ -131,7 +130,6 @@ class _Log:
         self._trainer.check_finite(scalars)
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, self._trainer.step)
-        self.last = scalars
         self._on_log(self._trainer.step, scalars)
         self._start_window()
 
@@ -161,20 +159,29 @@ def _codebook_use(histogram: Tensor) -> dict[str, float]:
     }
 
 
-def _claim_output(config: TrainConfig) -> None:
-    """Note the configuration in the output folder, or check that it is the one noted there."""
+def _check_output(config: TrainConfig) -> None:
+    """Refuse an output folder that holds another run, or anything else."""
     path = config.output / CONFIG_FILE
-    now = json.loads(config.model_dump_json())
-    if path.is_file():
-        changed = changed_keys(load_mapping(path), now)
+    if latest_checkpoint(config.output / CHECKPOINT_FOLDER):
+        changed = changed_keys(load_mapping(path), json.loads(config.model_dump_json()))
         if changed:
             raise InputError(
                 f"{config.output} holds a run with another configuration (different: {', '.join(changed)});"
                 " choose another output."
             )
+    elif path.is_file():
+        return  # a run that ended before its first checkpoint
     elif config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
         raise InputError(f"{config.output} already exists and holds no training run; choose another output.")
-    write_text(path, yaml.safe_dump(now, sort_keys=False))
+
+
+def _export(trainer: Trainer, folder: Path) -> None:
+    """Write the codec; a kill on the way leaves the old one, none, or the new one, never a part."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    trainer.export().save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
 
 
 def _save(trainer: Trainer, folder: Path) -> None:
@@ -185,8 +192,9 @@ def _summary_writer(folder: Path, step: int) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError("Training needs tensorboard; install it with: pip install 'codectok[train]'.") from None
-    return SummaryWriter(str(folder), purge_step=step)
+        raise InputError("Training needs tensorboard; install it with: pip install tensorboard.") from None
+    # What a killed run logged after its last checkpoint is replaced.
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 @contextmanager

@@ -21,20 +21,7 @@ class MultiScaleMelLoss(nn.Module):
     def __init__(self, terms: Sequence[MelTerm], base: MelConfig) -> None:
         super().__init__()
         self.weights = [term.weight for term in terms]
-        self.log_mels = nn.ModuleList(
-            LogMel(
-                MelConfig(
-                    sample_rate=base.sample_rate,
-                    n_fft=term.n_fft,
-                    hop_length=term.hop_length,
-                    win_length=term.n_fft,
-                    n_mels=term.n_mels,
-                    f_min=base.f_min,
-                    f_max=base.f_max,
-                )
-            )
-            for term in terms
-        )
+        self.log_mels = nn.ModuleList(LogMel(term.mel_config(base)) for term in terms)
 
     def forward(self, generated: Tensor, real: Tensor) -> list[Tensor]:
         """The unweighted difference at each resolution, for waveforms [B, T]."""

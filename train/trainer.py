@@ -12,7 +12,8 @@ from torch import Tensor
 from codectok.audio.mel import LogMel
 from codectok.checkpoints import CheckpointHeader, build_network
 from codectok.codec import Codec
-from codectok.errors import CodectokError
+from codectok.config import VectorQuantizerConfig
+from codectok.errors import CodectokError, InputError
 from codectok.model.network import CodecNetwork
 
 from .adversary import Adversary
@@ -20,6 +21,8 @@ from .config import TrainConfig
 from .data import SegmentDataset
 from .losses import MultiScaleMelLoss
 from .optimizer import build_optimizer, learning_rate, step_optimizer
+
+VECTORS_PER_CODE = 4
 
 
 @dataclass
@@ -33,10 +36,11 @@ class StepResult:
 class Trainer:
     """A codec in training together with its adversary; deterministic for a seed and a device."""
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, data_hash: str) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device
+        self.data_hash = data_hash
         self.step = 0
         self.network = CodecNetwork(config.codec)
         self.network.prepare_for_training()
@@ -48,16 +52,21 @@ class Trainer:
 
     @torch.no_grad()
     def initialize_codebooks(self, dataset: SegmentDataset) -> None:
-        """Start the codebooks from the features of the stream's first segments, at least one for each code."""
-        wanted = self.config.codec.quantizer.codebook_size * self.config.codec.time_factor
-        batches, found, position = [], 0, 0
-        while found < wanted:
-            positions = range(position, position + self.config.data.batch_size)
-            waveform = torch.stack([dataset[p] for p in positions]).to(self.device)
-            batches.append(self.network.encoder(self.log_mel(waveform)))
-            found += batches[-1].shape[0] * batches[-1].shape[1]
-            position = positions.stop
-        self.network.quantizer.initialize_codebooks(torch.cat(batches))
+        """Start the codebooks, where there are any, from the features of the stream's first segments."""
+        codec, batch_size = self.config.codec, self.config.data.batch_size
+        if not isinstance(codec.quantizer, VectorQuantizerConfig):
+            return
+        # More vectors than codes: what a code was placed on leaves nothing over for the codebook after it.
+        wanted = VECTORS_PER_CODE * codec.quantizer.codebook_size * codec.frame_size
+        n_batches = math.ceil(wanted / (batch_size * self.config.segment_samples))
+        self.network.eval()
+        features = []
+        for batch in range(n_batches):
+            positions = range(batch * batch_size, (batch + 1) * batch_size)
+            waveform = torch.stack([dataset[position] for position in positions]).to(self.device)
+            features.append(self.network.encoder(self.log_mel(waveform)))
+        self.network.quantizer.initialize_codebooks(torch.cat(features))
+        self.network.train()
 
     def train_step(self, waveform: Tensor) -> StepResult:
         """One step of the adversary and one of the codec on `waveform` [B, T]."""
@@ -89,6 +98,7 @@ class Trainer:
         """Everything that the next step depends on."""
         state: dict[str, Any] = {
             "step": self.step,
+            "data_hash": self.data_hash,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "adversary": self.adversary.state_dict(),
@@ -100,7 +110,9 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Go on exactly where `state_dict` was taken; `InputError` if that was with other data."""
+        if state["data_hash"] != self.data_hash:
+            raise InputError("The shards are not those that the run has started with; train into another output.")
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -122,5 +134,5 @@ class Trainer:
     def export(self) -> Codec:
         """The codec as it is now, ready for inference on the CPU."""
         header = CheckpointHeader(origin=f"trained for {self.step} steps", config=self.config.codec)
-        state = {key: tensor.cpu() for key, tensor in self.network.inference_state_dict(self.config.codec).items()}
+        state = {key: tensor.cpu() for key, tensor in self.network.inference_state_dict().items()}
         return Codec(header, build_network(self.config.codec, state, "the trained network"), device="cpu")

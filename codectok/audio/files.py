@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -15,6 +16,8 @@ import soxr
 
 from ..atomic import replacing
 from ..errors import AudioError, InputError
+from ..names import printable
+from .mp3 import MP3_SEARCH, as_pipe, is_mp3_without_length
 from .waveform import check_finite, to_mono
 
 # A file is taken for audio by its suffix; what it really is shows when it is opened.
@@ -48,6 +51,11 @@ STREAMED_SIZE = 0x7FFF_0000
 AudioFormat = Literal["flac", "wav"]
 
 
+# Audio that libsndfile does not read: listed like the rest, so that it is reported and not passed over.
+UNREAD_SUFFIXES = frozenset([".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka"])
+SAMPLE_RATES = range(1000, 768_001)
+
+
 @dataclass(frozen=True)
 class AudioInfo:
     """What a file's header says."""
@@ -66,27 +74,29 @@ class AudioInfo:
 
 def is_audio_path(path: str | Path) -> bool:
     """Whether the suffix is that of an audio file."""
-    return Path(path).suffix.lower() in AUDIO_SUFFIXES
+    return Path(path).suffix.lower() in AUDIO_SUFFIXES | UNREAD_SUFFIXES
 
 
 def audio_info(path: Path) -> AudioInfo:
     """Read the header of an audio file; `AudioError` if it has none."""
-    with _open(path, str(path)) as file:
+    with _opened(path, printable(path)) as file:
         return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
 
 
 def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> np.ndarray:
     """Decode `source` (a path, or a file's bytes) to mono float32 [n] at `sample_rate` Hz.
 
-    Channels are averaged and the rate is converted with soxr HQ while reading, so that no more than the result and
-    one block is held. `name` stands for the source in error messages.
+    Channels are averaged and the rate is converted with soxr HQ block by block: of all that a file holds, only the
+    result is kept (twice, while its blocks are joined). `name` stands for the source in error messages.
 
     Raises:
-        AudioError: with reason "unreadable" (no audio), "empty", "decode_error" (damaged or cut off), "not_finite".
+        AudioError: with reason "unreadable" (no audio), "unsupported", "empty", "decode_error" (damaged or cut off),
+            "not_finite".
     """
-    where = name or str(source)
-    opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _open(opened, where) as file:
+    where = name or (printable(source) if isinstance(source, Path) else "The audio")
+    with _opened(source, where) as file:
+        if file.samplerate not in SAMPLE_RATES:
+            raise AudioError(f"{where} has an impossible sample rate of {file.samplerate} Hz.", "unsupported")
         blocks = list(_resampled(_mono_blocks(file, where), file.samplerate, sample_rate))
     if not any(len(block) for block in blocks):
         raise AudioError(f"{where} has no samples.", "empty")
@@ -102,27 +112,56 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioForma
 
 def write_audio(path: Path, samples: np.ndarray, sample_rate: int) -> None:
     """Write mono `samples` [n] to `path` as PCM-16; its suffix (.wav, .flac) decides the format."""
-    audio_format = path.suffix.lower().removeprefix(".")
-    if audio_format not in ("wav", "flac"):
-        raise InputError(f"{path} must end in .wav or .flac.")
-    if path.exists():
-        raise InputError(f"{path} already exists; choose another name.")
-    data = encode_audio(to_mono(samples), sample_rate, "wav" if audio_format == "wav" else "flac")
+    check_output(path)
+    data = encode_audio(to_mono(samples), sample_rate, "wav" if path.suffix.lower() == ".wav" else "flac")
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
-def _open(source: Path | BinaryIO, where: str) -> soundfile.SoundFile:
-    try:
-        if isinstance(source, Path):
-            if source.stat().st_size == 0:
-                raise AudioError(f"{where} is an empty file.", "empty")
-            return soundfile.SoundFile(str(source))
-        return soundfile.SoundFile(source)
-    except OSError as error:
-        raise AudioError(f"{where} cannot be read: {error.strerror or error}.", "unreadable") from None
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{where} is no audio file that can be read: {_reason(error)}", "unreadable") from None
+def check_output(path: Path) -> None:
+    """Refuse a name that `write_audio` would not write to."""
+    if not is_output_path(path):
+        raise InputError(f"{path} must end in .wav or .flac.")
+    if path.exists():
+        raise InputError(f"{path} already exists; choose another name.")
+
+
+def is_output_path(path: Path) -> bool:
+    """Whether the suffix is one that `write_audio` writes."""
+    return path.suffix.lower() in (".wav", ".flac")
+
+
+@contextmanager
+def _opened(source: Path | bytes, where: str) -> Iterator[soundfile.SoundFile]:
+    with ExitStack() as stack:
+        try:
+            file = _open(source, where, stack)
+        except OSError as error:
+            raise AudioError(f"{where} cannot be read: {error.strerror or error}.", "unreadable") from None
+        except soundfile.LibsndfileError as error:
+            if Path(where).suffix.lower() in UNREAD_SUFFIXES:
+                message = f"{where} is in a format that is not read; convert it to FLAC or WAV first."
+                raise AudioError(message, "unsupported") from None
+            raise AudioError(f"{where} is no audio file that can be read: {_reason(error)}", "unreadable") from None
+        yield file
+
+
+def _open(source: Path | bytes, where: str, stack: ExitStack) -> soundfile.SoundFile:
+    if isinstance(source, Path) and source.stat().st_size == 0:
+        raise AudioError(f"{where} is an empty file.", "empty")
+    if isinstance(source, Path) and source.suffix.lower() == ".raw":
+        raise AudioError(f"{where} has no header; convert it to FLAC or WAV first.", "unsupported")
+    start = source[:MP3_SEARCH] if isinstance(source, bytes) else _first_bytes(source)
+    if is_mp3_without_length(start):
+        # libsndfile would guess the length from the first frames and stop there; a pipe has no length.
+        pipe = stack.enter_context(as_pipe(source))
+        return stack.enter_context(soundfile.SoundFile(pipe, closefd=False))
+    return stack.enter_context(soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)))
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MP3_SEARCH)
 
 
 def _mono_blocks(file: soundfile.SoundFile, where: str) -> Iterator[np.ndarray]:

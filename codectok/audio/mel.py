@@ -42,7 +42,7 @@ class LogMel(nn.Module):
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         config = self.config
-        edges = (config.margin, config.margin)
+        edges = (config.padding, config.padding)
         padded = F.pad(waveform.unsqueeze(1), edges, mode="reflect").squeeze(1)
         spectrum = torch.stft(
             padded, config.n_fft, config.hop_length, config.win_length, self.window, center=False, return_complex=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Literal
 
 import numpy as np
@@ -15,12 +16,13 @@ ENERGY_HOP_SECONDS = 0.01
 ENERGY_WINDOW_HOPS = 10  # 0.1 s: shorter dips lie inside words
 
 
-def check_limits(min_seconds: float, max_seconds: float) -> None:
-    """Refuse limits that cannot be kept: a cut needs room for two segments of the minimum."""
-    if not min_seconds > 0 or max_seconds < 2 * min_seconds:
+def check_limits(min_seconds: float, max_seconds: float, segmenter: Segmenter) -> None:
+    """Refuse limits that cannot be kept: a cut at a quiet point needs room for two segments of the minimum."""
+    factor = 2 if segmenter == "quiet" else 1
+    if not 0 < min_seconds * factor <= max_seconds < math.inf:
         raise InputError(
-            f"Segments of {min_seconds:g} to {max_seconds:g} s are impossible:"
-            " the maximum must be at least twice the minimum, and both above 0."
+            f"Segments of {min_seconds:g} to {max_seconds:g} s are impossible: the minimum must be above 0,"
+            f" the maximum at least {'twice the minimum' if factor == 2 else 'the minimum'}."
         )
 
 
@@ -32,7 +34,7 @@ def cut(
     "quiet" cuts at the quietest tenth of a second that keeps both sides long enough; only a recording that is too
     short as a whole gives a segment under the minimum. "fixed" gives the maximum each time, and a last remainder.
     """
-    check_limits(min_seconds, max_seconds)
+    check_limits(min_seconds, max_seconds, segmenter)
     shortest, longest = round(min_seconds * sample_rate), round(max_seconds * sample_rate)
     borders = [0]
     while len(samples) - borders[-1] > longest:

@@ -17,7 +17,11 @@ def to_mono(waveform: Tensor | np.ndarray) -> np.ndarray:
         InputError: another shape, or integers.
         AudioError: no samples ("empty"), or NaN or infinity among them ("not_finite").
     """
-    samples = waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else np.asarray(waveform)
+    if isinstance(waveform, Tensor):
+        waveform = waveform.detach().cpu()
+        samples = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
+    else:
+        samples = np.asarray(waveform)
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= len(samples) <= MAX_CHANNELS):
         raise InputError(f"A waveform must be [n] or [channels, n], but has shape {list(samples.shape)}.")
     if not np.issubdtype(samples.dtype, np.floating):

@@ -79,6 +79,7 @@ def _check_widths(reference: _ReferenceConfig, path: Path) -> None:
     width = reference.encoder.dims[-1]
     for name, value, expected in (
         ("encoder.input_channels", reference.encoder.input_channels, reference.spec_transform.num_mels),
+        ("spec_transform.win_size", reference.spec_transform.win_size, reference.spec_transform.n_fft),
         ("quantizer.input_dim", reference.quantizer.input_dim, width),
         ("decoder.num_mels", reference.decoder.num_mels, width),
     ):

@@ -19,7 +19,8 @@ def resolve_codec_directory(name: str | Path) -> Path:
         return path
     if str(name) in PRESETS:
         raise CheckpointError(f"{name} is a preset without weights; train it first, or give a codec's folder.")
-    if path.exists() or not HUB_NAME.fullmatch(str(name)):
+    # A folder of that first name makes a mistyped local path likelier than a name on the Hub.
+    if path.exists() or not HUB_NAME.fullmatch(str(name)) or Path(str(name).split("/")[0]).exists():
         raise CheckpointError(f"There is no codec folder {name}.")
     try:
         from huggingface_hub import snapshot_download
@@ -27,7 +28,7 @@ def resolve_codec_directory(name: str | Path) -> Path:
     except ImportError:
         raise CheckpointError(
             f"There is no codec folder {name}; if it is a name on the Hugging Face Hub,"
-            " install huggingface_hub first (pip install 'codectok[hf]')."
+            " install huggingface_hub first (pip install huggingface_hub)."
         ) from None
     try:
         return Path(snapshot_download(str(name), allow_patterns=[CONFIG_FILE, MODEL_FILE]))

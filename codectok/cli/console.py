@@ -51,7 +51,7 @@ def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object
     console.print(table, soft_wrap=False)
 
 
-def hours(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as people say it: 35 s, 12.3 min, 4.56 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -66,25 +66,26 @@ def megabytes(n_bytes: int) -> str:
 class ProgressReport:
     """A bar on a terminal, now and then a plain line elsewhere."""
 
-    def __init__(self, bar: Progress | None, total: int, what: str) -> None:
+    def __init__(self, bar: Progress | None, total: int | None, what: str) -> None:
         self._bar, self._total, self._what = bar, total, what
         self._task: TaskID | None = bar.add_task(what, total=total, note="") if bar else None
         self._done = 0
         self._last_line = time.monotonic()
 
-    def advance(self, note: str = "", steps: int = 1) -> None:
-        """Count `steps` as done; `note` says what has come of it so far."""
-        self._done += steps
+    def advance(self, note: str = "") -> None:
+        """Count a step as done; `note` says what has come of it so far."""
+        self._done += 1
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, note=_escape(note))
         elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
-            say(f"{self._what}: {self._done} of {self._total} {note}".rstrip())
+            of_all = f" of {self._total}" if self._total else ""
+            say(f"{self._what}: {self._done}{of_all} {note}".rstrip())
 
 
 @contextmanager
-def progress(total: int, what: str) -> Iterator[ProgressReport]:
-    """Show progress over `total` steps while the context lasts."""
+def progress(total: int | None, what: str) -> Iterator[ProgressReport]:
+    """Show progress over `total` steps (None where nobody knows) while the context lasts."""
     if not console.is_terminal:
         yield ProgressReport(None, total, what)
         return

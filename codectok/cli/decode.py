@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, hours, progress
+from .console import facts_table, format_duration, progress
 from .options import CodecOption, DeviceOption
 
 NAME = "decode"
@@ -22,7 +22,7 @@ def run(
     device: DeviceOption = "auto",
 ) -> None:
     """Turn codes back into audio."""
-    from codectok.audio.files import write_audio
+    from codectok.audio.files import is_output_path, write_audio
     from codectok.codec import Codec
     from codectok.errors import InputError
     from codectok.tokens.codes_file import read_codes, read_codes_metadata
@@ -34,25 +34,25 @@ def run(
             f"{codes} was encoded by another codec ({metadata.codec_name}, {metadata.codec_fingerprint[:12]})"
             f" than {codec} ({loaded.config.name}, {loaded.fingerprint[:12]})."
         )
-    one_file = output.suffix in (".wav", ".flac")
+    one_file = is_output_path(output)
     if one_file and (ids is None or len(ids) != 1):
         raise InputError(f"{output} is one file; say which clip with one --id, or give a folder.")
     if not one_file and output.is_dir() and any(output.iterdir()):
         raise InputError(f"{output} already holds files; choose another folder.")
     seconds, missing = 0.0, set(ids or ())
     count = 0
-    with progress(len(missing) or 1, "decode: clips") as report:
+    with progress(len(ids) if ids else None, "decode: clips") as report:
         for name, clip_codes in read_codes(codes, set(ids) if ids else None):
-            waveform = loaded.decode(clip_codes)[loaded.config.left_pad :].numpy()
+            waveform = loaded.decode_aligned(clip_codes).numpy()
             path = output if one_file else output / f"{_file_name(name)}.wav"
             write_audio(path, waveform, loaded.sample_rate)
             missing.discard(name)
             count += 1
             seconds += len(waveform) / loaded.sample_rate
-            report.advance(f"({hours(seconds)} of audio)")
+            report.advance(f"({format_duration(seconds)} of audio)")
     if missing:
         raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
-    facts_table("codectok decode", {"output": output, "clips": f"{count:,}", "audio": hours(seconds)})
+    facts_table("codectok decode", {"output": output, "clips": f"{count:,}", "audio": format_duration(seconds)})
 
 
 def _file_name(clip_id: str) -> str:

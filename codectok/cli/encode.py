@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import AudioError, CodectokError
-from .console import facts_table, hours, megabytes, progress, warn
+from .console import facts_table, format_duration, megabytes, progress, warn
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(
                     continue
                 seconds += row.duration
                 frames += len(row.codes)
-                report.advance(f"({hours(seconds)} of audio)")
+                report.advance(f"({format_duration(seconds)} of audio)")
                 yield row
             if not frames:
                 # Raised here, so that no file without rows takes the output's place.
@@ -66,7 +66,7 @@ def run(
         {
             "output": f"{output} ({megabytes(output.stat().st_size)})",
             "clips": f"{count:,}",
-            "audio": hours(seconds),
+            "audio": format_duration(seconds),
             "codes": f"{frames:,} frames of {loaded.n_codebooks}, {loaded.frame_rate:g} per second",
             "skipped": f"{len(skipped):,} files that cannot be used",
             "ignored": f"{listing.ignored:,} other files",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import facts_table, hours, megabytes, rows_table
+from .console import facts_table, format_duration, megabytes, rows_table
 
 if TYPE_CHECKING:
     from codectok.config import CodecConfig
@@ -95,7 +95,7 @@ def _shard_facts(path: Path) -> dict[str, object]:
     return {
         "tars": f"{len(manifest.shards):,}",
         "segments": f"{sum(shard.samples for shard in manifest.shards):,}",
-        "audio": hours(sum(shard.seconds for shard in manifest.shards)),
+        "audio": format_duration(sum(shard.seconds for shard in manifest.shards)),
         "size": megabytes(sum(shard.bytes for shard in manifest.shards)),
         "sample rate": f"{manifest.sample_rate:,} Hz",
     }
@@ -114,7 +114,7 @@ def _codes_facts(path: Path) -> dict[str, object]:
         clips, frames = clips + 1, frames + len(codes)
     return {
         "clips": f"{clips:,}",
-        "audio": hours(frames / metadata.frame_rate),
+        "audio": format_duration(frames / metadata.frame_rate),
         "codes": f"{histogram.sum():,}, {np.count_nonzero(histogram):,} different of {metadata.codebook_size:,}",
         "frame rate": f"{metadata.frame_rate:g} per second, {metadata.n_codebooks} codes each",
         "codec": f"{metadata.codec_name}, fingerprint {metadata.codec_fingerprint}",
@@ -140,6 +140,6 @@ def _audio_facts(path: Path) -> dict[str, object]:
         "format": f"{info.container}, {info.encoding}",
         "sample rate": f"{info.sample_rate:,} Hz",
         "channels": info.channels,
-        "samples": f"{info.n_samples:,} ({hours(info.seconds)})",
+        "samples": f"{info.n_samples:,} ({format_duration(info.seconds)})",
         "size": megabytes(path.stat().st_size),
     }

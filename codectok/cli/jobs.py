@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import console, facts_table, hours, megabytes, progress, say, warn
+from .console import console, facts_table, format_duration, megabytes, progress, say, warn
 from .options import Engine
 
 if TYPE_CHECKING:
     from codectok.pipelines.job import FinishedUnit, Job
+    from codectok.pipelines.rejects import Reject
     from codectok.pipelines.sources import Listing, Unit
+
+SHOWN_REJECTS = 10
 
 
 def run_and_report(
@@ -30,12 +33,15 @@ def run_and_report(
 
     options = EngineOptions(engine.value, workers, address, gpus_per_worker)
     done_seconds = 0.0
+    examples: list[Reject] = []
     with progress(len(units), f"{job.verb}: units") as report:
 
         def on_unit(finished: FinishedUnit) -> None:
             nonlocal done_seconds
             done_seconds += finished.result.seconds
-            report.advance(f"({hours(done_seconds)} of audio)")
+            unusable = [reject for reject in finished.result.rejects if reject.reason != "too_short"]
+            examples.extend(unusable[: SHOWN_REJECTS - len(examples)])
+            report.advance(f"({format_duration(done_seconds)} of audio)")
 
         try:
             result = run_job(job, listing, units, output, options, on_unit)
@@ -44,12 +50,14 @@ def run_and_report(
                 warn(f"{output} holds a part of the output; delete it before you start again.")
             raise
     summary = result.summary
+    for reject in examples:
+        warn(f"Skipped: {reject.message}")
     if result.already_finished:
         say(f"{output} is already finished by the same command; nothing to do.")
     facts = {
         "output": output,
         job.row_name: f"{summary.rows:,}",
-        "audio": hours(summary.seconds),
+        "audio": format_duration(summary.seconds),
         "files": f"{summary.files:,} ({megabytes(summary.bytes)})",
         "rejected": describe_rejects(summary) + (f" (see {output / REJECTS_FOLDER})" if summary.rejects else ""),
         "ignored": f"{summary.ignored:,} other files",

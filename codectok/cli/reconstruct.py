@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, hours
+from .console import facts_table, format_duration
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
 NAME = "reconstruct"
@@ -24,23 +24,21 @@ def run(
     """Encode and decode an audio file, and say how far the result is from it."""
     import torch
 
-    from codectok.audio.files import read_audio, write_audio
+    from codectok.audio.files import check_output, read_audio, write_audio
     from codectok.codec import Codec
-    from codectok.errors import InputError
     from codectok.evaluation.metrics import log_mel_error
 
-    if output.exists():
-        raise InputError(f"{output} already exists; choose another name.")
+    check_output(output)
     loaded = Codec.from_pretrained(codec, device, dtype.value)
     samples = torch.from_numpy(read_audio(source, loaded.sample_rate))
     codes = loaded.encode(samples, loaded.sample_rate)
-    waveform = loaded.decode(codes)[loaded.config.left_pad :]
+    waveform = loaded.decode_aligned(codes, len(samples))
     write_audio(output, waveform.numpy(), loaded.sample_rate)
     facts_table(
         "codectok reconstruct",
         {
             "output": output,
-            "audio": hours(len(waveform) / loaded.sample_rate),
+            "audio": format_duration(len(waveform) / loaded.sample_rate),
             "codes": f"{codes.numel():,}, {len(codes.unique()):,} different of {loaded.codebook_size:,}",
             "mel error": f"{log_mel_error(loaded.log_mel, samples, waveform):.4f}"
             " (mean absolute difference of natural log-mels)",

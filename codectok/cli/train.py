@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import facts_table, hours, say
+from .console import facts_table, format_duration, say
 
 if TYPE_CHECKING:
     from codectok.train.config import TrainConfig
@@ -24,7 +24,6 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check configuration and data, then stop.")] = False,
 ) -> None:
     """Train a codec from shards; the same command again goes on where it stopped."""
-    from codectok.errors import CodectokError
     from codectok.train.config import load_train_config
     from codectok.train.launch import run_training
 
@@ -44,16 +43,14 @@ def run(
     if report.ending == "interrupted":
         say(f"Stopped at step {report.step:,}; the same command goes on from there.")
         raise KeyboardInterrupt
-    if report.codec is None:
-        raise CodectokError(f"Training ended at step {report.step:,} without a codec.")
-    ending = {
-        "finished": "finished",
-        "already finished": "already finished by the same command; nothing to do",
-        "out of time": f"stopped after max_minutes={settings.max_minutes:g}" if settings.max_minutes else "",
-    }[report.ending]
     facts_table(
         "codectok train",
-        {"ending": ending, "step": f"{report.step:,}", "codec": report.codec, "output": settings.output},
+        {
+            "ending": f"{report.ending} (max_minutes)" if report.ending == "out of time" else report.ending,
+            "step": f"{report.step:,}",
+            "codec": report.codec,
+            "output": settings.output,
+        },
     )
 
 
@@ -72,7 +69,7 @@ def _show_plan(settings: TrainConfig) -> None:
         "codectok train --dry-run",
         {
             "output": settings.output,
-            "data": f"{len(dataset):,} segments, {hours(dataset.seconds)}",
+            "data": f"{len(dataset):,} segments, {format_duration(dataset.seconds)}",
             "batch": f"{settings.data.batch_size} x {settings.segment_samples:,} samples",
             "steps": f"{settings.steps:,}",
             "codec": f"{settings.codec.name}, {sum(p.numel() for p in network.parameters()):,} parameters",

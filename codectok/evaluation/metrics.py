@@ -16,6 +16,6 @@ def log_mel_error(log_mel: LogMel, original: Tensor, reconstruction: Tensor) -> 
     """
     length = min(len(original), len(reconstruction))
     pair = torch.stack([original[:length], reconstruction[:length]])
-    missing = max(0, log_mel.config.margin + 1 - length)
+    missing = max(0, log_mel.config.padding + 1 - length)
     mels = log_mel(torch.nn.functional.pad(pair, (0, missing)).to(log_mel.window.device))
     return float((mels[0] - mels[1]).abs().mean())

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
-from torch.nn.utils.parametrize import remove_parametrizations
 
 from ..config import DecoderConfig
 
@@ -53,16 +52,9 @@ class HiFiGANDecoder(nn.Module):
 
     def add_weight_norm(self) -> None:
         """Train magnitude and direction of every kernel separately (Salimans and Kingma 2016)."""
-        for conv in self._convolutions():
-            weight_norm(conv)
-
-    def remove_weight_norm(self) -> None:
-        """Fold magnitude and direction back into plain kernels."""
-        for conv in self._convolutions():
-            remove_parametrizations(conv, "weight")
-
-    def _convolutions(self) -> list[nn.Module]:
-        return [module for module in self.modules() if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)]
+        for module in list(self.modules()):
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                weight_norm(module)
 
 
 def _same_conv(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Conv1d:

@@ -26,6 +26,7 @@ class CodecNetwork(nn.Module):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
+        self.config = config
         dim = config.feature_dim
         self.encoder = ConvNeXtEncoder(config.encoder, config.mel.n_mels)
         self.quantizer = build_quantizer(config.quantizer, dim)
@@ -50,10 +51,10 @@ class CodecNetwork(nn.Module):
         self.quantizer.prepare_for_training()
 
     @torch.no_grad()
-    def inference_state_dict(self, config: CodecConfig) -> dict[str, Tensor]:
-        """The tensors of a plain network of `config`: weight norm folded, nothing that only training needs."""
+    def inference_state_dict(self) -> dict[str, Tensor]:
+        """The tensors of a plain network: weight norm folded, nothing that only training needs."""
         with torch.device("meta"):
-            plain = CodecNetwork(config)
+            plain = CodecNetwork(self.config)
         state = self.state_dict()
         modules = dict(self.named_modules())
         folded = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..audio.files import read_audio
 from ..codec import Codec
+from ..names import printable
 from ..shards import Sample
 from .table import TokenRow
 
@@ -24,7 +25,7 @@ class Clip:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return str(self.audio) if isinstance(self.audio, Path) else f"{self.source} ({self.id})"
+        return printable(self.audio) if isinstance(self.audio, Path) else f"{self.source} ({self.id})"
 
 
 def encode_clip(codec: Codec, clip: Clip) -> TokenRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -56,7 +57,11 @@ def read_codes(path: Path, ids: set[str] | None = None) -> Iterator[tuple[str, n
     with _open_npz(path) as arrays:
         for name in arrays.files:
             if name != NPZ_METADATA and (ids is None or name in ids):
-                yield name, arrays[name].astype(np.int64)
+                try:
+                    codes = arrays[name].astype(np.int64)
+                except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+                    raise InputError(f"{path} is damaged at clip {name}: {error}.") from None
+                yield name, codes
 
 
 def _write_npz(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
@@ -87,6 +92,9 @@ def _write_parquet(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]
 
 def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as .npz: {error}.") from None
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise InputError(f"{path} holds one array, not the codes of clips; give a file that `codectok encode` wrote.")
+    return loaded

@@ -162,16 +162,25 @@ def read_metadata(path: Path) -> TableMetadata:
 
 def read_rows(path: Path, ids: set[str] | None = None) -> Iterator[TokenRow]:
     """Rows of the table at `path` in order, all or those with the given `ids`."""
-    n_codebooks = read_metadata(path).n_codebooks
+    metadata = read_metadata(path)
+    columns = table_schema(metadata).names  # users may have added columns of their own
     for file in table_files(path):
         with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=1024):
+            for batch in _batches(parquet, columns, file):
                 # The codes are nearly all of the table: they stay out of Python lists.
                 codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
                 for number, record in enumerate(batch.drop_columns(["codes", "n_frames"]).to_pylist()):
                     if ids is None or record["id"] in ids:
                         own = codes[borders[number] : borders[number + 1]].astype(np.int64)
-                        yield TokenRow(codes=own.reshape(-1, n_codebooks), **record)
+                        yield TokenRow(codes=own.reshape(-1, metadata.n_codebooks), **record)
+
+
+def _batches(parquet: pq.ParquetFile, columns: list[str], file: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from parquet.iter_batches(batch_size=1024, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{file} is damaged: {reason}") from None
 
 
 def _file_metadata(file: Path) -> TableMetadata:

@@ -163,7 +163,10 @@ def test_foreign_and_damaged_tars_give_what_they_hold(codec_folder: Path, corpus
     (tmp_path / "in" / "damaged.tar").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "in" / "text.tar").write_text("no tar" * 1000)
     report = run(tokenize_job(codec_folder), tmp_path / "in", tmp_path / "out", kinds=("tar",))
-    assert [row.id for row in read_rows(tmp_path / "out") if "foreign" in row.source] == ["x/one", "x/four"]
+    foreign = [row for row in read_rows(tmp_path / "out") if "foreign" in row.source]
+    assert [row.source for row in foreign] == ["foreign.tar/x/one.wav", "foreign.tar/x/four.wav"]
+    rows = list(read_rows(tmp_path / "out"))
+    assert len({row.id for row in rows}) == len(rows)
     assert report.summary.rejects["unsupported"] >= 1
     assert report.summary.rejects["unreadable"] >= 2
 

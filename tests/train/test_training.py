@@ -58,7 +58,7 @@ def test_stopping_and_going_on_equals_one_run_to_the_bit(shards: Path, tmp_path:
 
 def test_the_exported_codec_is_the_trained_network(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run")
-    trainer = Trainer(config, torch.device("cpu"))
+    trainer = Trainer(config, torch.device("cpu"), "")
     dataset = open_dataset(config)
     trainer.initialize_codebooks(dataset)
     for batch in build_loader(dataset, config.data, 0, 3):
@@ -74,7 +74,7 @@ def test_the_exported_codec_is_the_trained_network(shards: Path, tmp_path: Path)
 
 def test_every_part_of_the_model_learns(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", "discriminators.start_step=0")
-    trainer = Trainer(config, torch.device("cpu"))
+    trainer = Trainer(config, torch.device("cpu"), "")
     trainer.initialize_codebooks(open_dataset(config))
     before = {
         name: p.clone() for name, p in (*trainer.network.named_parameters(), *trainer.adversary.named_parameters())

@@ -1,0 +1,11 @@
+"""Names of files, as text that can be written anywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def printable(path: str | Path) -> str:
+    """`path` with bytes that are no UTF-8 written as escapes: such names exist, but no table or terminal takes them."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
