@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -156,7 +157,10 @@ def _open(source: Path | bytes, where: str, stack: ExitStack) -> soundfile.Sound
         # libsndfile would guess the length from the first frames and stop there; a pipe has no length.
         pipe = stack.enter_context(as_pipe(source))
         return stack.enter_context(soundfile.SoundFile(pipe, closefd=False))
-    return stack.enter_context(soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)))
+    # As bytes, since soundfile can't take a name that is no UTF-8.
+    return stack.enter_context(
+        soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
+    )
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -114,8 +114,10 @@ class _Source:
                 magnitude = self._checked(
                     prefix + magnitude_name, tensors.pop(prefix + magnitude_name), norm_shape, path
                 )
-                norm = torch.linalg.vector_norm(direction.float(), dim=tuple(range(1, len(expected))), keepdim=True)
-                return direction * (magnitude / norm)
+                # In float64, so that the rounded kernel is the same on every machine.
+                direction = direction.double()
+                norm = torch.linalg.vector_norm(direction, dim=tuple(range(1, len(expected))), keepdim=True)
+                return (direction * (magnitude.double() / norm)).float()
         raise CheckpointError(f"{path} has no tensor '{self.component}.{self.key}' (expected shape {list(expected)}).")
 
     def to_ours(self, tensor: Tensor) -> Tensor:

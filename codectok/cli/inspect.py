@@ -42,6 +42,8 @@ def run(
     elif path.suffix in CODES_SUFFIXES or (path.is_dir() and any(path.glob("*.parquet"))):
         facts_table(f"codes {path}", _codes_facts(path))
         rows_table("first clips", ("id", "frames", "codes"), _first_codes(path))
+    elif path.suffix == ".tar":
+        facts_table(f"tar {path}", _tar_facts(path))
     elif path.is_dir():
         raise InputError(f"{path} is neither a codec, nor shards, nor a token table.")
     else:
@@ -98,6 +100,26 @@ def _shard_facts(path: Path) -> dict[str, object]:
         "audio": format_duration(sum(shard.seconds for shard in manifest.shards)),
         "size": megabytes(sum(shard.bytes for shard in manifest.shards)),
         "sample rate": f"{manifest.sample_rate:,} Hz",
+    }
+
+
+def _tar_facts(path: Path) -> dict[str, object]:
+    import tarfile
+
+    from codectok.audio.files import is_audio_path
+    from codectok.errors import InputError
+
+    try:
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as a tar: {error}.") from None
+    audio = [member for member in members if is_audio_path(member.name)]
+    return {
+        "members": f"{len(members):,}",
+        "audio files": f"{len(audio):,} ({megabytes(sum(member.size for member in audio))})",
+        "first": members[0].name if members else "none",
+        "size": megabytes(path.stat().st_size),
     }
 
 

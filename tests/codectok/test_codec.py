@@ -100,10 +100,17 @@ def test_the_name_is_not_part_of_the_fingerprint_but_the_left_pad_is() -> None:
     assert Codec.from_config(NANO.model_copy(update={"left_pad": 1})).fingerprint != base
 
 
+def test_fingerprints_stay_the_same_from_release_to_release() -> None:
+    codec = Codec.from_config("nano", device="cpu")
+    for tensor in codec.network.state_dict().values():
+        tensor.copy_((torch.arange(tensor.numel()) % 7 / 8).view_as(tensor))
+    assert codec.fingerprint == "ef281c442b07a0a9c4a3a9b6ff43c4ccc5c0b68b79712aa8e597f12aa74b8d00"
+
+
 def test_reconstruction_undoes_the_left_pad() -> None:
     codec = Codec.from_config(NANO.model_copy(update={"left_pad": 5}))
     clip = noise(24_000)
-    assert torch.equal(codec.reconstruct(clip, 24_000), codec.decode(codec.encode(clip, 24_000))[5:])
+    assert torch.equal(codec.reconstruct(clip, 24_000), codec.decode(codec.encode(clip, 24_000))[5:24_005])
 
 
 @pytest.mark.parametrize(
@@ -122,10 +129,36 @@ def test_unusable_waveforms_are_refused(waveform: np.ndarray, error: type[Except
         Codec.from_config("nano").encode(waveform, 24_000)
 
 
-@pytest.mark.parametrize("codes", [[[1024]], [[-1]], [[0, 0]], [0, 0], np.zeros((0, 1))])
+@pytest.mark.parametrize("codes", [[[1024]], [[-1]], [[0, 0]], [0, 0], np.zeros((0, 1), int), [[1.7]]])
 def test_unusable_codes_are_refused(codes: list) -> None:
     with pytest.raises(InputError):
         Codec.from_config("nano").decode(codes)
+
+
+def test_half_precision_waveforms_and_stored_codes_are_taken() -> None:
+    codec = Codec.from_config("nano", device="cpu")
+    clip = torch.from_numpy(noise(5000)).bfloat16()
+    codes = codec.encode(clip, 24_000)
+    assert torch.equal(codes, codec.encode(clip.float(), 24_000))
+    assert torch.equal(codec.decode(codes.numpy().astype(np.uint16)), codec.decode(codes))
+
+
+@pytest.mark.parametrize("sample_rate", [0, -1, "24000", 24_000.5])
+def test_impossible_rates_are_refused(sample_rate: object) -> None:
+    with pytest.raises(InputError, match="sample rate"):
+        Codec.from_config("nano").encode(noise(1000), sample_rate)
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "cuda:99", "quantum"])
+def test_devices_that_are_not_there_are_refused(device: str) -> None:
+    with pytest.raises(InputError, match=device):
+        Codec.from_config("nano", device=device)
+
+
+@pytest.mark.parametrize("n_samples", [1, 300, 700])
+def test_a_reconstruction_is_never_longer_than_the_clip(n_samples: int) -> None:
+    reconstruction = Codec.from_config("nano").reconstruct(noise(n_samples), 24_000)
+    assert len(reconstruction) == min(n_samples, max(1, n_samples // 256) * 256)
 
 
 def test_tf32_on_a_cpu_is_an_error() -> None:

@@ -76,3 +76,19 @@ def test_nothing_to_read_is_refused(content: str | None, tmp_path: Path) -> None
         list_sources([str(tmp_path)], ("audio",))
     with pytest.raises(InputError, match="There is no file or folder"):
         list_sources([str(tmp_path / "nowhere")], ("audio",))
+
+
+def test_links_are_followed_once_and_those_that_lead_nowhere_are_listed(corpus: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "linked").symlink_to(corpus / "sub folder")
+    (root / "up").symlink_to(root)
+    (root / "lost.wav").symlink_to(tmp_path / "nowhere.wav")
+    paths = [source.path for source in list_sources([str(root)], ("audio",)).sources]
+    assert paths == ["linked/c ü.ogg", "linked/d.mp3", "lost.wav"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_units_are_refused(corpus: Path, seconds: float) -> None:
+    with pytest.raises(InputError, match="above 0"):
+        cut_into_units(list_sources([str(corpus)], ("audio",)).sources, seconds)

@@ -28,6 +28,15 @@ def test_the_shipped_configuration_loads_and_takes_overrides() -> None:
         (["codec=huge"], "no codec preset"),
         (["data.shards=[]"], "shards"),
         (["seed=[1"], "cannot be parsed"),
+        (["data.segment_seconds=0.01"], r"segment_seconds must be at least 0\.085"),
+        (["loss.mel=[]"], "mel"),
+        (["loss.mel=[{n_fft: 512, hop_length: 1000, weight: 1}]"], "hop_length"),
+        (["generator_optimizer.betas=[2, 3]"], "betas"),
+        (["discriminators.scale.layers=[{channels: 6, kernel_size: 5, groups: 4}]"], "4 groups"),
+        (
+            ["discriminators.scale.layers=[{channels: 6, kernel_size: 5}, {channels: 8, kernel_size: 5, groups: 4}]"],
+            "6 input",
+        ),
     ],
 )
 def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:

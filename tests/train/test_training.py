@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -148,3 +151,48 @@ def test_a_damaged_checkpoint_is_named(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints" / "step-00000002" / "training.pt").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="step-00000002"):
         train(tiny_config(shards, tmp_path / "run", steps=4))
+
+
+QUANTIZERS = {
+    "grouped": ["codec.quantizer.n_groups=2", "codec.quantizer.time_factors=[2]"],
+    "fsq": ["codec.quantizer={type: fsq, levels: [5, 4], time_factors: [2]}"],
+}
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_every_quantizer_trains(quantizer: str, shards: Path, tmp_path: Path) -> None:
+    report = train(tiny_config(shards, tmp_path / "run", *QUANTIZERS[quantizer], "data.num_workers=1", steps=3))
+    codec = Codec.from_pretrained(report.codec, device="cpu")
+    assert len(codec.encode(np.zeros(24_000, np.float32), 24_000)) == 24_000 // 512
+
+
+def test_residual_codebooks_start_on_what_is_left_over(shards: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config := tiny_config(shards, tmp_path / "run"), torch.device("cpu"), "")
+    trainer.initialize_codebooks(open_dataset(config))
+    for codebook in trainer.network.quantizer.codebooks:
+        assert (codebook.abs().amax(dim=1) > 0).float().mean() > 0.7
+    assert trainer.network.training
+
+
+def test_a_run_that_never_began_stands_in_nobodys_way(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"shards\.json"):
+        train(tiny_config(tmp_path / "typo", tmp_path / "run"))
+    assert train(tiny_config(shards, tmp_path / "run", steps=2)).ending == "finished"
+
+
+def test_other_data_under_the_same_name_is_noticed_and_moved_data_is_not(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "run", steps=2))
+    moved = shutil.copytree(shards, tmp_path / "moved")
+    assert train(tiny_config(moved, tmp_path / "run", steps=3)).step == 3
+    manifest = moved / "shards.json"
+    manifest.write_text(re.sub(r'"sha256": "..', '"sha256": "00', manifest.read_text()))
+    with pytest.raises(InputError, match="not those that the run has started with"):
+        train(tiny_config(moved, tmp_path / "run", steps=4))
+
+
+def test_a_codec_that_was_half_written_is_written_again(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", steps=2)
+    report = train(config)
+    (report.codec / "config.json").unlink()
+    assert train(config).ending == "finished"
+    assert Codec.from_pretrained(report.codec, device="cpu").header.origin == "trained for 2 steps"

@@ -77,3 +77,35 @@ def test_written_audio_is_read_back(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.wav or \.flac"):
         write_audio(tmp_path / "a.mp3", samples, 24_000)
     assert [path.name for path in tmp_path.rglob("*.*")] == ["a.flac"]
+
+
+def without_length_header(data: bytes) -> bytes:
+    """An MP3 without its first frame, which holds no sound but the stream's length."""
+    assert b"Info" in data[:200] or b"Xing" in data[:200]
+    return data[data.index(data[:2], 4) :]
+
+
+def test_an_mp3_that_does_not_say_how_long_it_is_is_read_to_its_end(tmp_path: Path) -> None:
+    # Silence first: at a variable rate the first frames are small, and a length guessed from them is far off.
+    samples = np.concatenate([np.zeros(24_000 * 5, np.float32), tone(15, 24_000)])
+    soundfile.write(tmp_path / "a.mp3", samples, 24_000, bitrate_mode="VARIABLE", compression_level=0.5)
+    data = without_length_header((tmp_path / "a.mp3").read_bytes())
+    (tmp_path / "b.mp3").write_bytes(data)
+    (tmp_path / "tagged.mp3").write_bytes(b"ID3\x04\x00\x00\x00\x00\x07\x68" + bytes(1000) + data)
+    for source in (tmp_path / "b.mp3", data, tmp_path / "tagged.mp3"):
+        assert len(read_audio(source, 24_000)) == pytest.approx(len(samples), abs=3000)
+
+
+def test_audio_in_a_format_that_is_not_read_is_called_unsupported(tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A " + bytes(1000))
+    (tmp_path / "a.raw").write_bytes(bytes(1000))
+    for name in ("a.m4a", "a.raw"):
+        with pytest.raises(AudioError, match="convert it to FLAC") as caught:
+            read_audio(tmp_path / name, 24_000)
+        assert caught.value.reason == "unsupported"
+
+
+def test_an_impossible_sample_rate_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(10, np.float32), 1)
+    with pytest.raises(AudioError, match="1 Hz"):
+        read_audio(tmp_path / "a.wav", 24_000)

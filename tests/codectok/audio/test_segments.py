@@ -44,10 +44,14 @@ def test_fixed_segments_have_one_length() -> None:
     ]
 
 
-@pytest.mark.parametrize(("low", "high"), [(2, 3.9), (0, 10), (-1, 5)])
+@pytest.mark.parametrize(("low", "high"), [(2, 3.9), (0, 10), (-1, 5), (2, float("nan")), (2, float("inf"))])
 def test_impossible_limits_are_refused(low: float, high: float) -> None:
     with pytest.raises(InputError, match="at least twice"):
         cut(tone(1, RATE), RATE, low, high, "quiet")
+
+
+def test_segments_of_one_length_need_no_room_for_two() -> None:
+    assert len(cut(np.zeros(9 * RATE, np.float32), RATE, 3, 3, "fixed")) == 3
 
 
 def sine(frequency: float, seconds: float, sample_rate: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +48,13 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_help_is_there_at_once_and_shows_an_example_for_each_verb() -> None:
-    started = time.monotonic()
     result = subprocess.run([sys.executable, "-m", "codectok", "--help"], capture_output=True, text=True, check=True)
-    elapsed = time.monotonic() - started
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "codectok", "--help"], capture_output=True, text=True, check=True
     ).stderr
     assert not any(
         f"| {heavy}\n" in loaded.replace(" ", "").replace("|", "| ") for heavy in ("torch", "ray", "pyarrow")
     )
-    assert elapsed < 10  # a bound for a busy machine; what matters is that nothing heavy is imported
     for verb in ("shard", "train", "tokenize", "encode", "decode", "reconstruct", "inspect", "import-distilcodec"):
         assert verb in result.stdout
         assert f"codectok {verb}" in one_line(codectok(verb, "--help").stdout)
@@ -71,7 +67,7 @@ def test_encode_decode_and_inspect(codec: Path, corpus: Path, tmp_path: Path) ->
         assert result.exit_code == 0, result.output
         assert "text.wav" in result.stderr
         assert result.stderr.count("Skipped.") == 5
-        assert "7" in result.stdout
+        assert "clips │ 7 " in " ".join(result.stdout.split())
         assert codectok("inspect", codes).exit_code == 0
         result = codectok("decode", codes, tmp_path / suffix, "--codec", codec)
         assert result.exit_code == 0, result.output
@@ -126,14 +122,17 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
     result = codectok("shard", corpus, shards, "--engine", "local", "--shard-seconds", 15)
     assert result.exit_code == 0, result.output
     assert "1 decode_error" in result.stdout
+    assert "nan.wav has samples that are not finite" in one_line(result.stderr)
     result = codectok("tokenize", shards, tokens, "--codec", codec, "--engine", "local")
     assert result.exit_code == 0, result.output
     assert pyarrow.dataset.dataset(tokens).count_rows() > 5
     again = codectok("tokenize", shards, tokens, "--codec", codec, "--engine", "local")
     assert again.exit_code == 0
     assert "already finished" in one_line(again.stdout)
-    for folder in (shards, tokens):
-        assert codectok("inspect", folder).exit_code == 0
+    for output in (shards, tokens, shards / "shard-000000.tar"):
+        assert codectok("inspect", output).exit_code == 0
+    (tmp_path / "no.tar").write_text("text")
+    assert_refused(codectok("inspect", tmp_path / "no.tar"), "cannot be read as a tar")
 
 
 def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> None:

@@ -162,3 +162,25 @@ def test_what_is_no_file_of_codes_is_refused(name: str, message: str, tmp_path: 
     np.savez(tmp_path / "b.npz", x=np.zeros(3))
     with pytest.raises(InputError, match=message):
         read_codes_metadata(tmp_path / name)
+
+
+def test_damaged_codes_are_named(tmp_path: Path) -> None:
+    write_codes(tmp_path / "codes.npz", metadata(), rows(3))
+    data = bytearray((tmp_path / "codes.npz").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (tmp_path / "codes.npz").write_bytes(data)
+    with pytest.raises(InputError, match="damaged at clip clip/1"):
+        list(read_codes(tmp_path / "codes.npz"))
+    write(tmp_path / "codes.parquet", rows(3), metadata())
+    data = bytearray((tmp_path / "codes.parquet").read_bytes())
+    data[4:200] = bytes(196)
+    (tmp_path / "codes.parquet").write_bytes(data)
+    with pytest.raises(InputError, match="is damaged"):
+        list(read_rows(tmp_path / "codes.parquet"))
+
+
+def test_columns_that_users_added_do_no_harm(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", rows(3), metadata())
+    found = pq.read_table(tmp_path / "a.parquet")
+    pq.write_table(found.append_column("score", pa.array([1, 2, 3])), tmp_path / "a.parquet")
+    assert len(list(read_rows(tmp_path / "a.parquet"))) == 3
