@@ -106,6 +106,8 @@ class _Log:
     def __init__(self, config: TrainConfig, trainer: Trainer, on_log: Callable[[int, dict[str, float]], None]) -> None:
         self._config, self._trainer, self._on_log = config, trainer, on_log
         self._writer = _summary_writer(config.output / TENSORBOARD_FOLDER, trainer.step)
+        quantizer = config.codec.quantizer
+        self._code_offsets = torch.arange(quantizer.n_codebooks, device=trainer.device) * quantizer.codebook_size
         self._start_window()
 
     def add(self, result: StepResult) -> None:
@@ -142,7 +144,6 @@ class _Log:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._samples = 0
-        self._code_offsets = torch.arange(quantizer.n_codebooks, device=device) * quantizer.codebook_size
         size = quantizer.n_codebooks * quantizer.codebook_size
         self._histogram = torch.zeros(size, dtype=torch.int64, device=device)
         self._started = time.monotonic()

@@ -18,11 +18,13 @@ import soxr
 from ..atomic import replacing
 from ..errors import AudioError, InputError
 from ..names import printable
-from .mp3 import MP3_SEARCH, as_pipe, is_mp3_without_length
+from .mp3 import as_pipe, is_mp3_without_length
 from .waveform import check_finite, to_mono
 
+# Audio that libsndfile does not read: listed like the rest, so that it is reported and not passed over.
+UNREAD_SUFFIXES = frozenset([".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka"])
 # A file is taken for audio by its suffix; what it really is shows when it is opened.
-AUDIO_SUFFIXES = frozenset(
+AUDIO_SUFFIXES = UNREAD_SUFFIXES | frozenset(
     [
         ".wav",
         ".wave",
@@ -49,12 +51,9 @@ CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTIL
 # Programs that write to a pipe leave such a size in the header, since they can't know it.
 STREAMED_SIZE = 0x7FFF_0000
 
-AudioFormat = Literal["flac", "wav"]
-
-
-# Audio that libsndfile does not read: listed like the rest, so that it is reported and not passed over.
-UNREAD_SUFFIXES = frozenset([".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka"])
 SAMPLE_RATES = range(1000, 768_001)
+
+AudioFormat = Literal["flac", "wav"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class AudioInfo:
 
 def is_audio_path(path: str | Path) -> bool:
     """Whether the suffix is that of an audio file."""
-    return Path(path).suffix.lower() in AUDIO_SUFFIXES | UNREAD_SUFFIXES
+    return Path(path).suffix.lower() in AUDIO_SUFFIXES
 
 
 def audio_info(path: Path) -> AudioInfo:
@@ -152,8 +151,9 @@ def _open(source: Path | bytes, where: str, stack: ExitStack) -> soundfile.Sound
         raise AudioError(f"{where} is an empty file.", "empty")
     if isinstance(source, Path) and source.suffix.lower() == ".raw":
         raise AudioError(f"{where} has no header; convert it to FLAC or WAV first.", "unsupported")
-    start = source[:MP3_SEARCH] if isinstance(source, bytes) else _first_bytes(source)
-    if is_mp3_without_length(start):
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        without_length = is_mp3_without_length(file)
+    if without_length:
         # libsndfile would guess the length from the first frames and stop there; a pipe has no length.
         pipe = stack.enter_context(as_pipe(source))
         return stack.enter_context(soundfile.SoundFile(pipe, closefd=False))
@@ -161,11 +161,6 @@ def _open(source: Path | bytes, where: str, stack: ExitStack) -> soundfile.Sound
     return stack.enter_context(
         soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
     )
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MP3_SEARCH)
 
 
 def _mono_blocks(file: soundfile.SoundFile, where: str) -> Iterator[np.ndarray]:

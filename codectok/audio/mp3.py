@@ -7,24 +7,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 ID3_HEADER = 10
-# A tag with pictures comes before the first frame; the length stands inside that frame if anywhere.
-MP3_SEARCH = 1 << 20
-FIRST_FRAME = 4096
+FIRST_FRAME = 4096  # the length stands inside the first frame if anywhere
 LENGTH_MARKS = (b"Xing", b"Info", b"VBRI")
 CHUNK = 1 << 16
 
 
-def is_mp3_without_length(start: bytes) -> bool:
-    """Whether a file that begins with `start` is an MP3 stream without a header that gives its length."""
-    frame = start
-    if start[:3] == b"ID3" and len(start) >= ID3_HEADER:
+def is_mp3_without_length(file: BinaryIO) -> bool:
+    """Whether `file`, open at its start, is an MP3 stream without a header that gives its length."""
+    start = file.read(ID3_HEADER)
+    tag_size = 0
+    if start[:3] == b"ID3" and len(start) == ID3_HEADER:
         size = sum((byte & 0x7F) << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True))
-        frame = start[ID3_HEADER + size :]
+        tag_size = ID3_HEADER + size
+    file.seek(tag_size)
+    frame = file.read(FIRST_FRAME)
     # Eleven set bits, then an MPEG version and a layer that exist.
     synchronized = len(frame) > 1 and frame[0] == 0xFF and frame[1] & 0xE0 == 0xE0 and frame[1] & 0x06 != 0
-    return synchronized and not any(mark in frame[:FIRST_FRAME] for mark in LENGTH_MARKS)
+    return synchronized and not any(mark in frame for mark in LENGTH_MARKS)
 
 
 @contextmanager

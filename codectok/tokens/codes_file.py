@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ..atomic import replacing
 from ..errors import InputError
-from .table import LARGEST_UINT16_CODEBOOK, TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
+from .table import TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
 
 NPZ_METADATA = "codectok"
 CODES_SUFFIXES = (".npz", ".parquet")
@@ -65,12 +65,11 @@ def read_codes(path: Path, ids: set[str] | None = None) -> Iterator[tuple[str, n
 
 
 def _write_npz(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
-    code = np.uint16 if metadata.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
     count = 0
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         _add_array(archive, NPZ_METADATA, np.array(metadata.model_dump_json()))
         for row in rows:
-            _add_array(archive, row.id, row.codes.astype(code))
+            _add_array(archive, row.id, row.codes.astype(metadata.code_type))
             count += 1
     return count
 

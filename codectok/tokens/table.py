@@ -38,6 +38,11 @@ class TableMetadata(StrictModel):
     device: str
     unit_hash: str | None = None
 
+    @property
+    def code_type(self) -> type[np.unsignedinteger]:
+        """The type in which a code is stored: 16 bits wide up to 65,536 codes."""
+        return np.uint16 if self.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
+
     @classmethod
     def of(cls, codec: Codec, unit_hash: str | None = None) -> Self:
         """Metadata for codes that `codec` makes."""
@@ -73,8 +78,8 @@ class TokenRow:
 
 
 def table_schema(metadata: TableMetadata) -> pa.Schema:
-    """Columns of a table with these codes; codes are 16 bits wide up to 65,536 of them."""
-    code = pa.uint16() if metadata.codebook_size <= LARGEST_UINT16_CODEBOOK else pa.uint32()
+    """Columns of a table with these codes."""
+    code = pa.from_numpy_dtype(metadata.code_type)
     required = [
         ("id", pa.string()),
         ("source", pa.string()),

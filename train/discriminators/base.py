@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -16,9 +17,20 @@ class Judgement:
     features: list[Tensor]
 
 
-class MultiDiscriminator(nn.Module, ABC):
+class MultiDiscriminator(nn.Module):
     """Several discriminators of one kind that look at the same waveform in different ways."""
 
-    @abstractmethod
+    discriminators: nn.ModuleList
+
     def forward(self, waveform: Tensor) -> list[Judgement]:
         """One judgement from each, of `waveform` [B, T]."""
+        return [discriminator(waveform) for discriminator in self.discriminators]
+
+
+def feature_maps(convs: Iterable[nn.Module], x: Tensor, slope: float) -> list[Tensor]:
+    """What each layer makes of the one before it, the first of `x`, behind leaky rectifiers."""
+    maps: list[Tensor] = []
+    for conv in convs:
+        x = F.leaky_relu(conv(x), slope)
+        maps.append(x)
+    return maps

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ..config import PeriodDiscriminatorConfig
-from .base import Judgement, MultiDiscriminator
+from .base import Judgement, MultiDiscriminator, feature_maps
 
 SLOPE = 0.1
 
@@ -33,12 +33,9 @@ class PeriodDiscriminator(nn.Module):
         missing = -waveform.shape[1] % self.period
         x = F.pad(waveform.unsqueeze(1), (0, missing), mode="reflect")
         x = x.unflatten(2, (-1, self.period))
-        features = []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), SLOPE)
-            features.append(x)
-        x = self.conv_post(x)
-        return Judgement(x.flatten(1), [*features, x])
+        features = feature_maps(self.convs, x, SLOPE)
+        logits = self.conv_post(features[-1])
+        return Judgement(logits.flatten(1), [*features, logits])
 
 
 class MultiPeriodDiscriminator(MultiDiscriminator):
@@ -47,7 +44,3 @@ class MultiPeriodDiscriminator(MultiDiscriminator):
     def __init__(self, config: PeriodDiscriminatorConfig) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(PeriodDiscriminator(period, config) for period in config.periods)
-
-    def forward(self, waveform: Tensor) -> list[Judgement]:
-        """Judge `waveform` [B, T]."""
-        return [discriminator(waveform) for discriminator in self.discriminators]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from ..config import ScaleDiscriminatorConfig
-from .base import Judgement, MultiDiscriminator
+from .base import Judgement, MultiDiscriminator, feature_maps
 
 SLOPE = 0.1
 
@@ -30,12 +30,9 @@ class ScaleDiscriminator(nn.Module):
 
     def forward(self, waveform: Tensor) -> Judgement:
         """Judge `waveform` [B, 1, T]."""
-        x, features = waveform, []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), SLOPE)
-            features.append(x)
-        x = self.conv_post(x)
-        return Judgement(x.flatten(1), [*features, x])
+        features = feature_maps(self.convs, waveform, SLOPE)
+        logits = self.conv_post(features[-1])
+        return Judgement(logits.flatten(1), [*features, logits])
 
 
 class MultiScaleDiscriminator(MultiDiscriminator):

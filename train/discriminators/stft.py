@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ..config import STFTDiscriminatorConfig
-from .base import Judgement, MultiDiscriminator
+from .base import Judgement, MultiDiscriminator, feature_maps
 
 SLOPE = 0.2
 DILATIONS = (1, 2, 4)
@@ -41,11 +40,8 @@ class STFTDiscriminator(nn.Module):
         )
         spectrum = spectrum / self.window.square().sum().sqrt()
         x = torch.stack([spectrum.real, spectrum.imag], dim=1).transpose(2, 3)
-        features = []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), SLOPE)
-            features.append(x)
-        return Judgement(self.conv_post(x), features)
+        features = feature_maps(self.convs, x, SLOPE)
+        return Judgement(self.conv_post(features[-1]), features)
 
 
 class MultiScaleSTFTDiscriminator(MultiDiscriminator):
@@ -54,7 +50,3 @@ class MultiScaleSTFTDiscriminator(MultiDiscriminator):
     def __init__(self, config: STFTDiscriminatorConfig) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(STFTDiscriminator(n_fft, config.channels) for n_fft in config.n_ffts)
-
-    def forward(self, waveform: Tensor) -> list[Judgement]:
-        """Judge `waveform` [B, T]."""
-        return [discriminator(waveform) for discriminator in self.discriminators]
