@@ -1,11 +1,44 @@
-"""Steps that stay in float32 whatever the rest computes in."""
+"""In which arithmetic a computation runs, whatever the process has set for itself."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, cast, get_args
+
 import torch
 from torch import Tensor
+
+from .errors import InputError
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+
+def check_precision(dtype: str, device: torch.device) -> Precision:
+    """`dtype` if it exists on `device`, else an `InputError`."""
+    if dtype not in get_args(Precision):
+        raise InputError(f"There is no dtype {dtype!r}; use {', '.join(get_args(Precision))}.")
+    if dtype == "tf32" and device.type != "cuda":
+        raise InputError("dtype tf32 exists on CUDA devices only; use float32 or bfloat16.")
+    return cast(Precision, dtype)
 
 
 def no_autocast(tensor: Tensor) -> torch.autocast:
     """A context in which nothing on the device of `tensor` is cast to a lower precision."""
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+@contextmanager
+def inference(device: torch.device, tf32: bool, autocast: bool) -> Iterator[None]:
+    """Inference in float32; with `tf32` products on a GPU are in TF32, with `autocast` layers are in bfloat16."""
+    backends: Any = torch.backends  # torch does not declare these settings
+    settings = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv]
+    before = [setting.fp32_precision for setting in settings]
+    with ExitStack() as stack:
+        for setting, precision in zip(settings, before, strict=True):
+            stack.callback(setattr, setting, "fp32_precision", precision)
+            on_gpu = setting in settings[:2]
+            setting.fp32_precision = "tf32" if tf32 and on_gpu else "ieee"
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=autocast))
+        yield

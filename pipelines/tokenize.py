@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codectok.checkpoints.hub import resolve_codec_directory
-from codectok.codec import Codec, Precision, check_precision, device_class, resolve_device
+from codectok.codec import Codec, device_class, resolve_device
 from codectok.errors import AudioError, CodectokError
-from codectok.tokens.clips import encode_clip
+from codectok.precision import Precision, check_precision
+from codectok.tokens.clips import Clip, encode_clips
 from codectok.tokens.table import TableMetadata, TokenTableWriter
 
 from .clips import clips_of
@@ -27,6 +27,7 @@ class TokenizeOptions:
     codec: str
     device: str = "auto"
     dtype: Precision = "float32"
+    pack_frames: int | None = None
     part_seconds: float = 3600.0
 
 
@@ -40,7 +41,8 @@ class TokenizeJob(Job):
         # Absolute, since workers run elsewhere; on the CPU, since a GPU's memory is theirs.
         folder = resolve_codec_directory(options.codec).resolve()
         self.settings = replace(options, codec=str(folder))
-        self.fingerprint = Codec.from_pretrained(folder, device="cpu").fingerprint
+        described = Codec.from_pretrained(folder, device="cpu", pack_frames=options.pack_frames).describe()
+        self.fingerprint, self.pack_frames = described.codec_fingerprint, described.pack_frames
         device = resolve_device(options.device)
         check_precision(options.dtype, device)
         self.device_class = device_class(device)
@@ -51,6 +53,7 @@ class TokenizeJob(Job):
         return {
             "codec": self.fingerprint,
             "dtype": self.settings.dtype,
+            "pack_frames": self.pack_frames,
             "device": self.device_class,
             "threads": WORKER_THREADS,
             "part_seconds": self.settings.part_seconds,
@@ -58,7 +61,8 @@ class TokenizeJob(Job):
 
     def set_up(self) -> None:
         """Load the codec, the same that the job was made with, on the same kind of device."""
-        self._codec = Codec.from_pretrained(self.settings.codec, self.settings.device, self.settings.dtype)
+        settings = self.settings
+        self._codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
         if self._codec.fingerprint != self.fingerprint or self._codec.device_class != self.device_class:
             raise CodectokError(
                 f"A worker found another codec or device than the job started with: {self.settings.codec}"
@@ -69,19 +73,14 @@ class TokenizeJob(Job):
         """Write `part-NNNNNN.parquet`."""
         codec = self._codec
         assert codec is not None, "set_up comes first"
-        metadata = TableMetadata.of(codec, unit_hash(self, unit))
+        metadata = TableMetadata.of(codec.describe(), unit_hash(self, unit))
         path = folder / f"part-{unit.number:06d}.parquet"
         rejects: list[Reject] = []
         seconds, codes = 0.0, 0
         with TokenTableWriter(path, metadata) as writer:
-            for clip in itertools.chain.from_iterable(map(clips_of, unit.sources)):
-                if isinstance(clip, Reject):
-                    rejects.append(clip)
-                    continue
-                try:
-                    row = encode_clip(codec, clip)
-                except AudioError as error:
-                    rejects.append(Reject.of(error, clip.source, "decode"))
+            for clip, row in encode_clips(codec, _readable_clips(unit, rejects)):
+                if isinstance(row, AudioError):
+                    rejects.append(Reject.of(row, clip.source, "decode"))
                     continue
                 writer.write(row)
                 seconds += row.duration
@@ -89,3 +88,13 @@ class TokenizeJob(Job):
         if not writer.n_rows:
             path.unlink()
         return UnitResult(writer.n_rows, seconds, tuple(rejects), codes)
+
+
+def _readable_clips(unit: Unit, rejects: list[Reject]) -> Iterator[Clip]:
+    """The clips of all sources of `unit`; what cannot be read goes to `rejects`."""
+    for source in unit.sources:
+        for clip in clips_of(source):
+            if isinstance(clip, Reject):
+                rejects.append(clip)
+            else:
+                yield clip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Literal
 
 import numpy as np
 import soundfile
-import soxr
+from torch import Tensor
 
 from ..atomic import replacing
-from ..errors import AudioError, InputError
+from ..errors import AudioError, CodectokError, InputError
 from ..names import printable
 from .mp3 import as_pipe, is_mp3_without_length
-from .waveform import check_finite, to_mono
+from .resample import resample_blocks
+from .waveform import check_finite, mono_blocks
 
 # Audio that libsndfile does not read: listed like the rest, so that it is reported and not passed over.
 UNREAD_SUFFIXES = frozenset([".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka"])
@@ -84,23 +85,30 @@ def audio_info(path: Path) -> AudioInfo:
 
 
 def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> np.ndarray:
-    """Decode `source` (a path, or a file's bytes) to mono float32 [n] at `sample_rate` Hz.
+    """Decode `source` whole, as `stream_audio` does: mono float32 [n] at `sample_rate` Hz."""
+    return np.concatenate(list(stream_audio(source, sample_rate, name)))
 
-    Channels are averaged and the rate is converted with soxr HQ block by block: of all that a file holds, only the
-    result is kept (twice, while its blocks are joined). `name` stands for the source in error messages.
+
+def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> Iterator[np.ndarray]:
+    """Decode `source` (a path, or a file's bytes) to blocks of mono float32 [n] at `sample_rate` Hz.
+
+    Channels are averaged and the rate is converted with soxr HQ block by block, so that memory does not grow with the
+    file. `name` stands for the source in error messages. Damage shows when its block is reached.
 
     Raises:
         AudioError: with reason "unreadable" (no audio), "unsupported", "empty", "decode_error" (damaged or cut off),
             "not_finite".
     """
     where = name or (printable(source) if isinstance(source, Path) else "The audio")
+    empty = True
     with _opened(source, where) as file:
         if file.samplerate not in SAMPLE_RATES:
             raise AudioError(f"{where} has an impossible sample rate of {file.samplerate} Hz.", "unsupported")
-        blocks = list(_resampled(_mono_blocks(file, where), file.samplerate, sample_rate))
-    if not any(len(block) for block in blocks):
+        for block in resample_blocks(_mono_blocks(file, where), file.samplerate, sample_rate):
+            empty = empty and len(block) == 0
+            yield block
+    if empty:
         raise AudioError(f"{where} has no samples.", "empty")
-    return np.concatenate(blocks)
 
 
 def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioFormat) -> bytes:
@@ -110,12 +118,26 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioForma
     return buffer.getvalue()
 
 
-def write_audio(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write mono `samples` [n] to `path` as PCM-16; its suffix (.wav, .flac) decides the format."""
+def write_audio(path: Path, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> int:
+    """Write a clip that arrives in `blocks` [n] to `path` as mono PCM-16 and return its length in samples.
+
+    The suffix (.wav, .flac) decides the format; samples beyond [-1, 1] are clipped.
+    """
     check_output(path)
-    data = encode_audio(to_mono(samples), sample_rate, "wav" if path.suffix.lower() == ".wav" else "flac")
+    written = 0
     with replacing(path) as temporary:
-        temporary.write_bytes(data)
+        kind = path.suffix[1:].upper()
+        try:
+            with soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format=kind) as file:
+                for block in mono_blocks(blocks):
+                    file.write(block)
+                    written += len(block)
+            complete = soundfile.info(temporary).frames == written
+        except soundfile.LibsndfileError:
+            complete = False
+        if not complete:
+            raise CodectokError(f"{path} cannot be written to its end; is the disk full?")
+    return written
 
 
 def check_output(path: Path) -> None:
@@ -181,16 +203,6 @@ def _mono_blocks(file: soundfile.SoundFile, where: str) -> Iterator[np.ndarray]:
         yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
     if found < expected < UNKNOWN_LENGTH:
         raise AudioError(f"{where} is cut off: it has {found} of {expected} samples.", "decode_error")
-
-
-def _resampled(blocks: Iterator[np.ndarray], sample_rate: int, target_rate: int) -> Iterator[np.ndarray]:
-    if sample_rate == target_rate:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(sample_rate, target_rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(np.ascontiguousarray(block))
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:

@@ -40,6 +40,12 @@ class LogMel(nn.Module):
         with no_autocast(waveform):
             return self._log_mel(waveform.float())
 
+    def of_windows(self, windows: Tensor) -> Tensor:
+        """Log-mel [T, n_mels] of `windows` float32 [T, n_fft] of samples, one for each frame."""
+        missing = self.config.n_fft - self.config.win_length
+        shape = F.pad(self.window, (missing // 2, missing - missing // 2))
+        return self._of_spectrum(torch.fft.rfft(windows * shape))
+
     def _log_mel(self, waveform: Tensor) -> Tensor:
         config = self.config
         edges = (config.padding, config.padding)
@@ -47,7 +53,9 @@ class LogMel(nn.Module):
         spectrum = torch.stft(
             padded, config.n_fft, config.hop_length, config.win_length, self.window, center=False, return_complex=True
         )
+        return self._of_spectrum(spectrum.transpose(1, 2))
+
+    def _of_spectrum(self, spectrum: Tensor) -> Tensor:
         # The small term keeps the square root's slope finite at silence, as the reference has it.
         magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-6)
-        mel = magnitude.transpose(1, 2) @ self.filter_bank
-        return mel.clamp(min=1e-5).log()
+        return (magnitude @ self.filter_bank).clamp(min=1e-5).log()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from torch import Tensor
 
@@ -10,8 +12,18 @@ from ..errors import AudioError, InputError
 MAX_CHANNELS = 64
 
 
-def to_mono(waveform: Tensor | np.ndarray) -> np.ndarray:
-    """Average the channels of `waveform` [n] or [channels, n] to float32 [n].
+def mono_blocks(blocks: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
+    """`to_mono` of successive blocks of one clip; empty ones are passed over."""
+    found = 0
+    for block in blocks:
+        if block.shape[-1]:
+            mono = to_mono(block, found)
+            found += len(mono)
+            yield mono
+
+
+def to_mono(waveform: Tensor | np.ndarray, offset: int = 0) -> np.ndarray:
+    """Average the channels of `waveform` [n] or [channels, n], from sample `offset` of a clip on, to float32 [n].
 
     Raises:
         InputError: another shape, or integers.
@@ -30,7 +42,7 @@ def to_mono(waveform: Tensor | np.ndarray) -> np.ndarray:
     mono = samples if samples.ndim == 1 else samples.mean(axis=0, dtype=np.float32)
     if len(mono) == 0:
         raise AudioError("The waveform has no samples.", "empty")
-    check_finite(mono, "The waveform")
+    check_finite(mono, "The waveform", offset)
     return np.ascontiguousarray(mono)
 
 

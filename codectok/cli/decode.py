@@ -43,12 +43,11 @@ def run(
     count = 0
     with progress(len(ids) if ids else None, "decode: clips") as report:
         for name, clip_codes in read_codes(codes, set(ids) if ids else None):
-            waveform = loaded.decode_aligned(clip_codes).numpy()
             path = output if one_file else output / f"{_file_name(name)}.wav"
-            write_audio(path, waveform, loaded.sample_rate)
+            n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.sample_rate)
             missing.discard(name)
             count += 1
-            seconds += len(waveform) / loaded.sample_rate
+            seconds += n_samples / loaded.sample_rate
             report.advance(f"({format_duration(seconds)} of audio)")
     if missing:
         raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")

@@ -30,7 +30,7 @@ def run(
     from codectok.codec import Codec
     from codectok.pipelines.clips import clip_of_file
     from codectok.pipelines.sources import list_sources
-    from codectok.tokens.clips import encode_clip
+    from codectok.tokens.clips import encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata
 
@@ -43,11 +43,9 @@ def run(
 
         def rows() -> Iterator[TokenRow]:
             nonlocal seconds, frames
-            for source in listing.sources:
-                try:
-                    row = encode_clip(loaded, clip_of_file(source))
-                except AudioError as error:
-                    skipped.append(error)
+            for _, row in encode_clips(loaded, map(clip_of_file, listing.sources)):
+                if isinstance(row, AudioError):
+                    skipped.append(row)
                     report.advance()
                     continue
                 seconds += row.duration
@@ -58,7 +56,7 @@ def run(
                 # Raised here, so that no file without rows takes the output's place.
                 raise skipped[0] if len(skipped) == 1 else _nothing_encoded(skipped)
 
-        count = write_codes(output, TableMetadata.of(loaded), rows())
+        count = write_codes(output, TableMetadata.of(loaded.describe()), rows())
     for error in skipped:
         warn(f"{error} Skipped.")
     facts_table(

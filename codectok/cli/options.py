@@ -26,6 +26,10 @@ class Engine(StrEnum):
 CodecOption = Annotated[str, typer.Option("--codec", help="Folder of a codec, or its name on the Hugging Face Hub.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="tf32 and bfloat16 are faster and change some codes.")]
+PackFramesOption = Annotated[
+    int | None,
+    typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Ray actors; all cores (or GPUs) by default.", show_default=False)
 ]

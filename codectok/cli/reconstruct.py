@@ -33,7 +33,7 @@ def run(
     samples = torch.from_numpy(read_audio(source, loaded.sample_rate))
     codes = loaded.encode(samples, loaded.sample_rate)
     waveform = loaded.decode_aligned(codes, len(samples))
-    write_audio(output, waveform.numpy(), loaded.sample_rate)
+    write_audio(output, [waveform], loaded.sample_rate)
     facts_table(
         "codectok reconstruct",
         {

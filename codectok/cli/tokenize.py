@@ -15,6 +15,7 @@ from .options import (
     DtypeOption,
     Engine,
     EngineOption,
+    PackFramesOption,
     WorkersOption,
 )
 
@@ -30,6 +31,7 @@ def run(
     codec: CodecOption,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.FLOAT32,
+    pack_frames: PackFramesOption = None,
     part_seconds: Annotated[float, typer.Option(help="Audio in one part, estimated from file sizes.")] = 3600.0,
     workers: WorkersOption = None,
     engine: EngineOption = Engine.RAY,
@@ -42,7 +44,7 @@ def run(
     from .jobs import run_and_report
 
     listing = list_sources(sources, kinds=("audio", "tar"))
-    job = TokenizeJob(TokenizeOptions(codec, device, dtype.value, part_seconds))
+    job = TokenizeJob(TokenizeOptions(codec, device, dtype.value, pack_frames, part_seconds))
     units = cut_into_units(listing.sources, part_seconds)
     gpus_per_worker = 0.0 if job.device_class == "cpu" else 1.0
     run_and_report(job, listing, units, output, engine, workers, address, gpus_per_worker)

@@ -1,6 +1,8 @@
 """ConvNeXt encoder over time (Liu et al. 2022, version 1 blocks), channels last throughout: [B, T, C].
 
-Only the stem and the depthwise convolutions mix time; everything else works on one frame alone.
+Only the stem and the depthwise convolutions mix time; everything else works on one frame alone. These two and the
+block also work without padding (`valid`): their outermost input frames are context only, so that a long sequence
+can be computed piece by piece.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class DropPath(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise convolution over time with zero padding, [B, T, C] to [B, T, C]."""
+    """Depthwise convolution over time, [B, T, C] to [B, T, C]; zero padding in `forward`, none in `valid`."""
 
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__()
@@ -42,11 +44,27 @@ class DepthwiseConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
+    @property
+    def reach(self) -> int:
+        """Frames on each side that a frame sees."""
+        return self.weight.shape[2] // 2
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each channel of `x` [B, T, C] with its own kernel."""
-        dim, _, kernel_size = self.weight.shape
-        y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=kernel_size // 2, groups=dim)
+        y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.reach, groups=x.shape[2])
         return y.transpose(1, 2)
+
+    def valid(self, x: Tensor) -> Tensor:
+        """Convolve `x` [T + kernel_size - 1, C] to [T, C], tap by tap.
+
+        Without gradients this is faster than `conv1d`, which wants channels first, and no sum depends on T.
+        """
+        taps = self.weight[:, 0].T.contiguous()
+        frames = len(x) - len(taps) + 1
+        y = torch.addcmul(self.bias, x[:frames], taps[0])
+        for offset in range(1, len(taps)):
+            y.addcmul_(x[offset : offset + frames], taps[offset])
+        return y
 
 
 class WindowedLinear(nn.Module):
@@ -61,11 +79,18 @@ class WindowedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_dim))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
+    @property
+    def reach(self) -> int:
+        """Frames on each side that a frame sees."""
+        return self.weight.shape[2] // 2
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve `x` [B, T, in_dim] to [B, T, out_dim]."""
-        kernel_size = self.weight.shape[2]
-        padded = F.pad(x, (0, 0, kernel_size // 2, kernel_size // 2))
-        windows = padded.unfold(1, kernel_size, 1).flatten(2)  # [B, T, in_dim * kernel_size], channel-major
+        return self.valid(F.pad(x, (0, 0, self.reach, self.reach)))
+
+    def valid(self, x: Tensor) -> Tensor:
+        """Convolve `x` [..., T + kernel_size - 1, in_dim] to [..., T, out_dim]."""
+        windows = x.unfold(-2, self.weight.shape[2], 1).flatten(-2)  # [..., T, in_dim * kernel_size], channel-major
         return F.linear(windows, self.weight.flatten(1), self.bias)
 
 
@@ -83,9 +108,17 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [B, T, C] to the same shape."""
-        y = self.norm(self.depthwise(x))
-        y = self.contract(F.gelu(self.expand(y)))
-        return x + self.drop_path(self.gamma * y)
+        return x + self.drop_path(self.gamma * self._perceptron(self.depthwise(x)))
+
+    def valid(self, x: Tensor) -> Tensor:
+        """Map `x` [T + kernel_size - 1, C] to [T, C]."""
+        reach = self.depthwise.reach
+        return torch.addcmul(x[reach : len(x) - reach], self.gamma, self._perceptron(self.depthwise.valid(x)))
+
+    def _perceptron(self, y: Tensor) -> Tensor:
+        # The two products may be in a lower precision than the rest.
+        y = self.norm(y).to(self.expand.weight.dtype)
+        return self.contract(F.gelu(self.expand(y)))
 
 
 class ConvNeXtEncoder(nn.Module):

@@ -1,12 +1,17 @@
-"""From a clip of audio to a row of the token table."""
+"""From clips of audio to rows of the token table."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..audio.files import read_audio
+import numpy as np
+
+from ..audio.files import stream_audio
 from ..codec import Codec
+from ..errors import AudioError
 from ..names import printable
 from ..shards import Sample
 from .table import TokenRow
@@ -28,18 +33,49 @@ class Clip:
         return printable(self.audio) if isinstance(self.audio, Path) else f"{self.source} ({self.id})"
 
 
-def encode_clip(codec: Codec, clip: Clip) -> TokenRow:
-    """Encode `clip`; `AudioError` if it cannot be decoded or used."""
-    samples = read_audio(clip.audio, codec.sample_rate, clip.name)
+def encode_clips(codec: Codec, clips: Iterable[Clip]) -> Iterator[tuple[Clip, TokenRow | AudioError]]:
+    """Encode `clips`, neighbours together, in their order; a clip that cannot be decoded or used gives its error.
+
+    Files are decoded as their samples are needed: memory does not grow with their length.
+    """
+    waiting: deque[_Reader] = deque()
+
+    def opened() -> Iterator[Iterator[np.ndarray]]:
+        for clip in clips:
+            waiting.append(_Reader(clip))
+            yield waiting[-1].blocks(codec.sample_rate)
+
+    for codes in codec.encode_clips(opened(), codec.sample_rate):
+        reader = waiting.popleft()
+        if isinstance(codes, AudioError):
+            yield reader.clip, codes
+        else:
+            yield reader.clip, _row(reader.clip, reader.n_samples, codec.sample_rate, codes.numpy())
+
+
+class _Reader:
+    """Decodes a clip and counts its samples."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.n_samples = 0
+
+    def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
+        for block in stream_audio(self.clip.audio, sample_rate, self.clip.name):
+            self.n_samples += len(block)
+            yield block
+
+
+def _row(clip: Clip, n_samples: int, sample_rate: int, codes: np.ndarray) -> TokenRow:
     known = clip.sample
     return TokenRow(
         id=clip.id,
         source=clip.source,
         dataset=clip.dataset,
         start=known.start if known else 0.0,
-        duration=len(samples) / codec.sample_rate,
-        n_samples=len(samples),
-        codes=codec.encode(samples, codec.sample_rate).numpy(),
+        duration=n_samples / sample_rate,
+        n_samples=n_samples,
+        codes=codes,
         text=known.text if known else None,
         language=known.language if known else None,
         speaker=known.speaker if known else None,

@@ -5,37 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from ..config import StrictModel
+from ..description import CodecDescription
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from ..codec import Codec
 
 METADATA_KEY = b"codectok"
 ROW_GROUP_CODES = 1 << 22
 LARGEST_UINT16_CODEBOOK = 1 << 16
 
 
-class TableMetadata(StrictModel):
+class TableMetadata(CodecDescription):
     """What the codes of a file are; stands as JSON under the key `codectok` of the Parquet metadata."""
 
     format: Literal["codectok.tokens"] = "codectok.tokens"
     version: Literal[1] = 1
-    codec_name: str
-    codec_fingerprint: str
-    codebook_size: int
-    n_codebooks: int
-    frame_rate: float
-    sample_rate: int
-    dtype: str
-    device: str
     unit_hash: str | None = None
 
     @property
@@ -44,19 +33,9 @@ class TableMetadata(StrictModel):
         return np.uint16 if self.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
 
     @classmethod
-    def of(cls, codec: Codec, unit_hash: str | None = None) -> Self:
-        """Metadata for codes that `codec` makes."""
-        return cls(
-            codec_name=codec.config.name,
-            codec_fingerprint=codec.fingerprint,
-            codebook_size=codec.codebook_size,
-            n_codebooks=codec.n_codebooks,
-            frame_rate=codec.frame_rate,
-            sample_rate=codec.sample_rate,
-            dtype=codec.dtype,
-            device=codec.device_class,
-            unit_hash=unit_hash,
-        )
+    def of(cls, codec: CodecDescription, unit_hash: str | None = None) -> Self:
+        """Metadata for codes that a codec of this description makes."""
+        return cls(**codec.model_dump(), unit_hash=unit_hash)
 
 
 @dataclass(frozen=True)

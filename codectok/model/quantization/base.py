@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+
+FrameEncoder = Callable[[Tensor], Tensor]
+"""Codes [n, n_codebooks] of features float32 [n, C], each row by itself."""
 
 
 @dataclass
@@ -39,6 +43,10 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
         """Features [B, T, C] of `codes` [B, T', n_codebooks]."""
+
+    @abstractmethod
+    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+        """The fastest `encode` for weights that stay as they are; `reduced` lets it search in bfloat16 first."""
 
     @property
     @abstractmethod

@@ -46,11 +46,14 @@ class Codebook(nn.Module):
 
     def search(self, vectors: Tensor) -> Tensor:
         """Index [n] of the nearest code to each of `vectors` [n, codebook_dim]; ties go to the lowest index."""
-        embedding = self.embedding
-        half_norms = torch.linalg.vector_norm(embedding, dim=1).square() / 2
+        embedding, half_norms = self.embedding, self.half_squared_norms()
         # |x - e|^2 is smallest where x . e - |e|^2 / 2 is largest; in slices, since a row needs codebook_size floats.
         slices = vectors.split(SEARCH_ROWS)
         return torch.cat([(rows @ embedding.T - half_norms).argmax(1) for rows in slices])
+
+    def half_squared_norms(self) -> Tensor:
+        """Half the squared length [codebook_size] of every code vector."""
+        return torch.linalg.vector_norm(self.embedding, dim=1).square() / 2
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Code vectors [..., codebook_dim] of `codes` [...]."""

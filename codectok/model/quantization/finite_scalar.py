@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...config import FiniteScalarQuantizerConfig
 from ..convnext import truncated_normal_linear
-from .base import Quantizer, QuantizerOutput
+from .base import FrameEncoder, Quantizer, QuantizerOutput
 
 # Keeps bounded values strictly inside the outermost rounding border.
 BOUND_MARGIN = 1e-3
@@ -53,6 +53,10 @@ class FiniteScalarQuantizer(Quantizer):
     def decode(self, codes: Tensor) -> Tensor:
         """Features [B, T, C] of `codes` [B, T, 1]."""
         return self.project_out(self._vectors(codes))
+
+    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+        """`encode`: there is nothing to search."""
+        return lambda rows: self.encode(rows.unsqueeze(0))[0]
 
     @property
     def codebooks(self) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...precision import no_autocast
 from ..convnext import ConvNeXtBlock, truncated_normal_linear
-from .base import Quantizer, QuantizerOutput
+from .base import FrameEncoder, Quantizer, QuantizerOutput
 
 
 class Downsample(nn.Module):
@@ -24,9 +24,13 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, T, C] to [B, T // factor, C]."""
-        batch, frames, dim = x.shape
+        return self.block(self.join(x))
+
+    def join(self, x: Tensor) -> Tensor:
+        """The linear layer alone: map [..., T, C] to [..., T // factor, C]."""
+        *batch, frames, dim = x.shape
         frames //= self.factor
-        return self.block(self.linear(x[:, : frames * self.factor].reshape(batch, frames, self.factor * dim)))
+        return self.linear(x[..., : frames * self.factor, :].reshape(*batch, frames, self.factor * dim))
 
 
 class Upsample(nn.Module):
@@ -74,6 +78,10 @@ class TemporalQuantizer(Quantizer):
     def decode(self, codes: Tensor) -> Tensor:
         """Features [B, T, C] of `codes` [B, T', n_codebooks]."""
         return self.upsample(self.inner.decode(codes))
+
+    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+        """That of the inner quantizer: it takes downsampled features."""
+        return self.inner.frame_encoder(reduced)
 
     @property
     def codebooks(self) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ...config import VectorQuantizerConfig
 from ..convnext import truncated_normal_linear
-from .base import Quantizer, QuantizerOutput
+from .base import FrameEncoder, Quantizer, QuantizerOutput
 from .codebook import Codebook
+from .search import CodeSearch
 
 
 class ResidualVectorQuantizer(Quantizer):
@@ -64,6 +65,30 @@ class ResidualVectorQuantizer(Quantizer):
         vectors = [layer.lookup(c) for layer, c in zip(self._codebooks(), codes.unbind(-1), strict=True)]
         return self.project_out(torch.stack(vectors).sum(0))
 
+    @torch.no_grad()
+    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+        """A search for each codebook; for a single one the projection is folded into the codebook where that pays."""
+        project_in, codebooks = self.project_in, self._codebooks()
+        if isinstance(project_in, nn.Linear) and len(codebooks) == 1:
+            codes, dim, codebook_dim = len(codebooks[0].embedding), project_in.in_features, project_in.out_features
+            if codes * dim < (codes + dim) * codebook_dim:
+                search = _folded_search(project_in, codebooks[0], reduced)
+                return lambda rows: search(rows).unsqueeze(1)
+        searches = [
+            CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0) if reduced else None)
+            for book in codebooks
+        ]
+
+        def encode(rows: Tensor) -> Tensor:
+            residual = project_in(rows)
+            codes = []
+            for codebook, search in zip(codebooks, searches, strict=True):
+                codes.append(search(residual))
+                residual = residual - codebook.lookup(codes[-1])
+            return torch.stack(codes, dim=1)
+
+        return encode
+
     @property
     def codebooks(self) -> Tensor:
         """Code vectors [n_residuals, codebook_size, codebook_dim]."""
@@ -84,6 +109,21 @@ class ResidualVectorQuantizer(Quantizer):
 
     def _codebooks(self) -> list[Codebook]:
         return cast("list[Codebook]", list(self.layers))
+
+
+def _folded_search(project_in: nn.Linear, codebook: Codebook, reduced: bool) -> CodeSearch:
+    """Search for the code e nearest to W x + b without computing it.
+
+    |W x + b - e|^2 is smallest where x . (W^T e) + b . e - |e|^2 / 2 is largest.
+    """
+    weight, bias, embedding = project_in.weight, project_in.bias, codebook.embedding
+    centre: Tensor | None = None
+    if reduced:
+        # The feature that comes closest to the mean code; a little of the identity, should the weight lack rank.
+        square = weight.T @ weight
+        square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
+        centre = torch.linalg.solve(square, weight.T @ (embedding.mean(0) - bias))
+    return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre)
 
 
 class GroupedResidualVectorQuantizer(Quantizer):
@@ -114,6 +154,11 @@ class GroupedResidualVectorQuantizer(Quantizer):
         """Features [B, T, C] of `codes` [B, T, n_groups * n_residuals]."""
         parts = zip(self._groups(), codes.chunk(len(self.groups), dim=-1), strict=True)
         return torch.cat([group.decode(part) for group, part in parts], dim=-1)
+
+    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+        """The groups' encoders side by side."""
+        encoders = [group.frame_encoder(reduced) for group in self._groups()]
+        return lambda rows: torch.cat([e(part) for e, part in zip(encoders, self._split(rows), strict=True)], dim=1)
 
     @property
     def codebooks(self) -> Tensor:

@@ -69,13 +69,13 @@ def test_bytes_are_read_like_files(corpus: Path) -> None:
 
 def test_written_audio_is_read_back(tmp_path: Path) -> None:
     samples = tone(1, 24_000)
-    write_audio(tmp_path / "new" / "a.flac", samples, 24_000)
+    assert write_audio(tmp_path / "new" / "a.flac", [samples[:100], samples[100:]], 24_000) == len(samples)
     np.testing.assert_allclose(read_audio(tmp_path / "new" / "a.flac", 24_000), samples, atol=1 / 32_768)
     assert audio_info(tmp_path / "new" / "a.flac").seconds == 1.0
     with pytest.raises(InputError, match="already exists"):
-        write_audio(tmp_path / "new" / "a.flac", samples, 24_000)
+        write_audio(tmp_path / "new" / "a.flac", [samples], 24_000)
     with pytest.raises(InputError, match=r"\.wav or \.flac"):
-        write_audio(tmp_path / "a.mp3", samples, 24_000)
+        write_audio(tmp_path / "a.mp3", [samples], 24_000)
     assert [path.name for path in tmp_path.rglob("*.*")] == ["a.flac"]
 
 

@@ -24,6 +24,7 @@ def metadata(codebook_size: int = 1024, n_codebooks: int = 2, fingerprint: str =
         sample_rate=24_000,
         dtype="float32",
         device="cpu",
+        pack_frames=4096,
     )
 
 
@@ -167,7 +168,8 @@ def test_what_is_no_file_of_codes_is_refused(name: str, message: str, tmp_path: 
 def test_damaged_codes_are_named(tmp_path: Path) -> None:
     write_codes(tmp_path / "codes.npz", metadata(), rows(3))
     data = bytearray((tmp_path / "codes.npz").read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    name = b"clip/1.npy"
+    data[data.index(name) + len(name) + 40] ^= 0xFF
     (tmp_path / "codes.npz").write_bytes(data)
     with pytest.raises(InputError, match="damaged at clip clip/1"):
         list(read_codes(tmp_path / "codes.npz"))

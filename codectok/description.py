@@ -1,0 +1,22 @@
+"""What decides the codes that a codec gives."""
+
+from __future__ import annotations
+
+from .config import StrictModel
+
+
+class CodecDescription(StrictModel):
+    """A codec and the way it computes: codes with equal descriptions can stand in one table.
+
+    `device` is "cpu" or the GPU's model; `pack_frames` the frames of the mel that are encoded at once.
+    """
+
+    codec_name: str
+    codec_fingerprint: str
+    codebook_size: int
+    n_codebooks: int
+    frame_rate: float
+    sample_rate: int
+    dtype: str
+    device: str
+    pack_frames: int

@@ -1,0 +1,79 @@
+"""Nearest-code search in a codebook that no longer changes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Codes that are compared at once: their scores for a block of rows stay in a processor's cache.
+SLICE_CODES = 4096
+# The reduced search looks for the best codes among the best chunks, and rescores that many.
+CHUNK_CODES = 64
+CANDIDATES = 8
+# Below this size the exact search is as fast.
+MIN_CODES_REDUCED = 4096
+
+
+class CodeSearch:
+    """Finds argmax_j of `vectors . table[j] + offset[j]`; ties go to the lowest index.
+
+    With `table` = code vectors and `offset` = minus half their squared norms this is the nearest code.
+
+    Args:
+        table: float32 [codebook_size, dim].
+        offset: float32 [codebook_size].
+        centre: float32 [dim], where vectors lie. With it, codes of a large table are scored in bfloat16 first, and
+            only the best of them in float32. A good centre makes the scores small, and so their errors.
+    """
+
+    def __init__(self, table: Tensor, offset: Tensor, centre: Tensor | None = None) -> None:
+        self.table, self.offset = table, offset
+        self._centre = centre
+        self._half_table: Tensor | None = None
+        if centre is not None and len(table) >= MIN_CODES_REDUCED and len(table) % CHUNK_CODES == 0:
+            # What all codes share, and what depends on the vector alone, does not change which score is the largest.
+            spread = table - table.mean(0)
+            self._half_table = _with_offset_columns(spread, offset + spread @ centre)
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Codes [n] int64 of `vectors` float32 [n, dim]."""
+        if self._half_table is None or self._centre is None:
+            return self._exact(vectors)
+        return self._reduced(vectors, self._half_table, self._centre)
+
+    def _exact(self, vectors: Tensor) -> Tensor:
+        slices = zip(self.table.split(SLICE_CODES), self.offset.split(SLICE_CODES), strict=True)
+        best = [torch.addmm(offset, vectors, table.T).max(1) for table, offset in slices]
+        winner = torch.stack([values for values, _ in best], 1).argmax(1)
+        inside = torch.stack([indices for _, indices in best], 1).gather(1, winner.unsqueeze(1))[:, 0]
+        return winner * SLICE_CODES + inside
+
+    def _reduced(self, vectors: Tensor, half_table: Tensor, centre: Tensor) -> Tensor:
+        ones = vectors.new_ones(len(vectors), half_table.shape[1] - vectors.shape[1])
+        half_vectors = torch.cat([vectors - centre, ones], 1).bfloat16()
+        scores = _product(half_vectors, half_table).unflatten(1, (-1, CHUNK_CODES))
+        # The best codes lie in the chunks with the best maxima.
+        chunks = scores.amax(2).topk(CANDIDATES, dim=1).indices
+        inside = scores.gather(1, chunks.unsqueeze(2).expand(-1, -1, CHUNK_CODES)).flatten(1)
+        best = inside.topk(CANDIDATES, dim=1).indices
+        candidates = chunks.gather(1, best // CHUNK_CODES) * CHUNK_CODES + best % CHUNK_CODES
+        candidates = candidates.sort(dim=1).values
+        # Elementwise, since a product of this shape may be computed in TF32.
+        exact = (self.table[candidates] * vectors.unsqueeze(1)).sum(2) + self.offset[candidates]
+        return candidates.gather(1, exact.argmax(1, keepdim=True))[:, 0]
+
+
+def _with_offset_columns(table: Tensor, offset: Tensor) -> Tensor:
+    """The table in bfloat16 with eight more columns whose sum is the offset, so that one product gives the scores."""
+    columns, rest = [table.bfloat16()], offset - offset.mean()
+    for _ in range(8):
+        columns.append(rest.bfloat16().unsqueeze(1))
+        rest = rest - columns[-1][:, 0].float()
+    return torch.cat(columns, 1)
+
+
+def _product(vectors: Tensor, table: Tensor) -> Tensor:
+    if vectors.is_cuda:
+        # Sums of products in float32 are not rounded again on their way out.
+        return torch.mm(vectors, table.T, out_dtype=torch.float32)
+    return vectors @ table.T

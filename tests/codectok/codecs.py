@@ -1,0 +1,62 @@
+"""Small codecs in every variant, with weights that matter, and clips for them."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+
+from codectok import Codec
+from codectok.config import CodecConfig, EncoderConfig, FiniteScalarQuantizerConfig, VectorQuantizerConfig, preset
+
+NANO = preset("nano")
+VARIANTS = {
+    "one-codebook": NANO,
+    "folded": NANO.model_copy(
+        update={"quantizer": VectorQuantizerConfig(codebook_size=6000, codebook_dim=300), "left_pad": 1}
+    ),
+    "grouped-residual": NANO.model_copy(
+        update={
+            "quantizer": VectorQuantizerConfig(
+                n_groups=2, n_residuals=3, codebook_size=64, codebook_dim=16, time_factors=(2,)
+            )
+        }
+    ),
+    "two-time-factors": NANO.model_copy(
+        update={
+            "quantizer": VectorQuantizerConfig(codebook_size=64, codebook_dim=16, time_factors=(2, 3)),
+            "encoder": EncoderConfig(depths=(2, 1), dims=(64, 128), kernel_size=3),
+            "left_pad": 3000,
+        }
+    ),
+    "width-equals-codebook": NANO.model_copy(
+        update={"quantizer": VectorQuantizerConfig(codebook_size=64, codebook_dim=128, time_factors=())}
+    ),
+    "fsq": NANO.model_copy(update={"quantizer": FiniteScalarQuantizerConfig(levels=(8, 5, 5, 3), time_factors=(2,))}),
+}
+
+
+def make_codec(config: CodecConfig, **options: object) -> Codec:
+    """A codec with random weights of which every one matters, and codes that noise makes use of."""
+    codec = Codec.from_config(config, seed=3, **{"device": "cpu", **options})
+    generator = torch.Generator().manual_seed(4)
+    for name, tensor in codec.network.named_parameters():
+        # A fresh block's scale is 1e-6, which hides everything behind it.
+        if name.endswith("gamma"):
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+        if name == "quantizer.inner.project_in.weight":  # FSQ rounds small values to one code
+            tensor.mul_(10)
+    quantizer = copy.deepcopy(codec.network.quantizer)
+    quantizer.prepare_for_training()
+    with torch.inference_mode(), torch.random.fork_rng():
+        torch.manual_seed(5)
+        waveform = torch.from_numpy(noise(1, 1_600_000, seed=6)).to(codec.device)
+        quantizer.initialize_codebooks(codec.network.encoder(codec.log_mel(waveform)))
+    codec.network.quantizer.load_state_dict(quantizer.state_dict(), strict=False)  # averages stay behind
+    return codec
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    """Gaussian noise float32 [*shape]."""
+    return np.random.default_rng(seed).normal(0, 0.1, shape).astype(np.float32)

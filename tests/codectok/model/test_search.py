@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from codectok.config import VectorQuantizerConfig
+from codectok.model.quantization.search import CodeSearch
+from codectok.model.quantization.vector import ResidualVectorQuantizer
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def nearest(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(vectors.double(), codes.double()).argmin(1)
+
+
+def search(codes: torch.Tensor, reduced: bool = False) -> CodeSearch:
+    return CodeSearch(codes, -codes.square().sum(1) / 2, codes.mean(0) if reduced else None)
+
+
+@pytest.mark.parametrize("n_codes", [2, 100, 4096, 4097, 10_000])
+def test_the_nearest_code_is_found(n_codes: int) -> None:
+    codes, vectors = torch.randn(n_codes, 12), torch.randn(700, 12)
+    assert torch.equal(search(codes)(vectors), nearest(vectors, codes))
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_ties_go_to_the_lowest_index(reduced: bool) -> None:
+    codes = torch.randn(9024, 12)
+    codes[[8500, 5000, 4200, 70, 30]] = 0.0
+    codes[9000] = codes[200]
+    found = search(codes, reduced)(torch.stack([torch.zeros(12), codes[200]]))
+    assert found.tolist() == [30, 200]
+
+
+def test_the_reduced_search_rescores_in_float32() -> None:
+    # Far from the origin and close to each other: bfloat16 alone mistakes most of them.
+    codes, vectors = torch.randn(8192, 64) + 10, torch.randn(500, 64) + 10
+    in_half = (vectors.bfloat16() @ codes.bfloat16().T).float() - codes.square().sum(1) / 2
+    assert float((in_half.argmax(1) == nearest(vectors, codes)).float().mean()) < 0.5
+    assert float((search(codes, reduced=True)(vectors) == nearest(vectors, codes)).float().mean()) > 0.99
+
+
+@pytest.mark.parametrize(("codebook_size", "codebook_dim", "folded"), [(6000, 300, True), (100, 8, False)])
+def test_the_projection_is_folded_into_the_codebook_where_that_pays(
+    codebook_size: int, codebook_dim: int, folded: bool
+) -> None:
+    config = VectorQuantizerConfig(codebook_size=codebook_size, codebook_dim=codebook_dim)
+    quantizer = ResidualVectorQuantizer(config, 64)
+    quantizer.layers[0].embedding.normal_()
+    torch.nn.init.normal_(quantizer.project_in.weight)
+    torch.nn.init.normal_(quantizer.project_in.bias)
+    features = torch.randn(600, 64)
+    calls = []
+    quantizer.project_in.register_forward_hook(lambda *_: calls.append(1))
+    quantizer.requires_grad_(False)
+    with torch.inference_mode():
+        codes = quantizer.frame_encoder(reduced=False)(features)
+        assert bool(calls) != folded
+        assert torch.equal(codes, quantizer.encode(features.unsqueeze(0))[0])
+        assert torch.equal(codes[:, 0], nearest(quantizer.project_in(features), quantizer.layers[0].embedding))

@@ -1,0 +1,213 @@
+"""Codes depend on nothing but their clip: not on its neighbours, its place in a pack, or how it was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from codectok import AudioError, Codec, CodectokError
+from codectok.config import CodecConfig
+from codectok.model.packed_encoder import PackedEncoder
+from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_pieces
+
+from .codecs import NANO, VARIANTS, make_codec, noise
+
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+def lengths(config: CodecConfig, seed: int) -> list[int]:
+    """Lengths in samples at every border, some at random, and one longer than the smallest pack."""
+    frame, edge = config.frame_size, config.mel.padding
+    borders = [1, 2, edge, edge + 1, edge + 2, frame - 1, frame, frame + 1, 5 * frame - 1, 5 * frame, 5 * frame + 1]
+    pack = PackGeometry(config, 1).pack_frames * config.mel.hop_length
+    generator = np.random.default_rng(seed)
+    random = generator.integers(1, 20 * frame, 6).tolist() + generator.integers(pack // 4, 3 * pack, 3).tolist()
+    return [*borders, *random, pack - 1, pack, pack + 1, pack + frame]
+
+
+def features_of(codec: Codec, clips: list[np.ndarray], pack_frames: int) -> list[Tensor]:
+    """What the search is given: floats, which show differences that codes may hide."""
+    geometry = PackGeometry(codec.config, pack_frames)
+    encoder = PackedEncoder(codec.network, codec.log_mel.of_windows, geometry, codec.device, codec.dtype)
+    encoder._encode_frames = torch.clone
+    parts: list[list[Tensor]] = [[] for _ in clips]
+    pieces = ((number, piece) for number, clip in enumerate(clips) for piece in cut_into_pieces([clip], geometry))
+    for number, _, features in encoder.encode(pieces):
+        parts[number].append(features)
+    return [torch.cat(part) for part in parts]
+
+
+def assert_independent(codec: Codec, clips: list[np.ndarray]) -> None:
+    """The heart of it, for features and codes: alone, in any company and order, cut in pieces, at once."""
+    order = np.random.default_rng(7).permutation(len(clips)).tolist()
+    alone = [features_of(codec, [clip], 8192)[0] for clip in clips]
+    for pack_frames in (1, 8192) if codec.device.type == "cpu" else (8192,):
+        together = features_of(codec, clips, pack_frames)
+        shuffled = features_of(codec, [clips[number] for number in order], pack_frames)
+        for number, features in enumerate(alone):
+            assert len(features) == codec.config.n_frames(len(clips[number]))
+            assert torch.equal(features, together[number]), f"clip {number} in company"
+            assert torch.equal(features, shuffled[order.index(number)]), f"clip {number} in another order"
+    many = codec.encode_batch(clips, 24_000)
+    for clip, codes in zip(clips, many, strict=True):
+        assert torch.equal(codes, codec.encode(clip, 24_000))
+        cuts = np.sort(np.random.default_rng(len(clip)).integers(0, len(clip) + 1, 5))
+        streamed = list(codec.encode_stream(np.split(clip, cuts), 24_000))
+        assert torch.equal(codes, torch.cat(streamed))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_codes_depend_only_on_their_clip(variant: str, device: str, dtype: str) -> None:
+    codec = make_codec(VARIANTS[variant], device=device, dtype=dtype)
+    assert_independent(codec, [noise(n, seed=n) for n in lengths(codec.config, seed=1)])
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_codes_of_reference_checkpoints_depend_only_on_their_clip(golden: Path, device: str) -> None:
+    codec = Codec.from_distilcodec(golden, step=42, device=device)
+    audio, _ = soundfile.read(golden / "audio_24k.wav", dtype="float32")
+    long = np.tile(audio, 8)
+    clips = [long[n % 9999 :][:n] for n in lengths(codec.config, seed=3)]
+    assert_independent(codec, clips)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_it_holds_for_other_numbers_of_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        codec = make_codec(VARIANTS["folded"])
+        assert_independent(codec, [noise(n, seed=n) for n in (1, 600, 40_000, 300_000)])
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_codes_are_those_of_the_definition(variant: str) -> None:
+    codec = make_codec(VARIANTS[variant])
+    config = codec.config
+    equal = frames = 0
+    for n_samples in lengths(config, seed=5):
+        clip = noise(n_samples, seed=n_samples)
+        missing = max(0, config.min_samples - n_samples)
+        padded = torch.nn.functional.pad(torch.from_numpy(clip), (config.left_pad, missing))
+        with torch.inference_mode():
+            log_mel = codec.log_mel(padded.unsqueeze(0))
+            features = codec.network.quantizer.downsample(codec.network.encoder(log_mel))[0]
+            defined = codec.network.encode(log_mel)[0]
+        found = features_of(codec, [clip], 8192)[0]
+        torch.testing.assert_close(found, features[: len(found)], rtol=1e-5, atol=1e-5)
+        equal += int((codec.encode(clip, 24_000) == defined[: len(found)]).all(1).sum())
+        frames += len(found)
+    assert equal / frames >= 0.999
+
+
+def test_the_context_is_what_the_encoder_sees() -> None:
+    codec = make_codec(NANO)
+    geometry = PackGeometry(codec.config)
+    log_mel = torch.from_numpy(noise(1, 200, 80))
+    changed = log_mel.clone()
+    changed[0, 100] += 100.0
+    downsample = codec.network.quantizer.downsample
+    before, after = (downsample(codec.network.encoder(x))[0] for x in (log_mel, changed))
+    seen = (before != after).any(1).nonzero()
+    assert 100 - int(seen.min()) == int(seen.max()) - 100 == geometry.context
+    assert PackGeometry(CodecConfig()).context == 60
+
+
+def test_a_stream_is_encoded_while_it_arrives() -> None:
+    codec = make_codec(NANO, pack_frames=1)
+    read = 0
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal read
+        buffer = np.zeros(5000, np.float32)  # filled anew each time, as sound cards do
+        for number in range(100):
+            buffer[:] = noise(5000, seed=number)
+            read += 1
+            yield buffer
+
+    whole = np.concatenate([noise(5000, seed=number) for number in range(100)])
+    stream = codec.encode_stream(blocks(), 24_000)
+    first = next(stream)
+    assert 0 < len(first) < BLOCK_ROWS
+    assert read < 60
+    assert torch.equal(torch.cat([first, *stream]), codec.encode(whole, 24_000))
+
+
+def test_a_stream_of_another_rate_and_several_channels_gives_the_codes_of_the_whole() -> None:
+    codec = make_codec(NANO)
+    stereo = noise(2, 100_000)
+    blocks = np.array_split(stereo, 7, axis=1)
+    empty = np.zeros((2, 0), np.float32)
+    streamed = torch.cat(list(codec.encode_stream([empty, *blocks[:3], empty, *blocks[3:]], 44_100)))
+    assert torch.equal(streamed, codec.encode(stereo, 44_100))
+
+
+def test_an_unusable_clip_gives_its_error_in_its_place() -> None:
+    codec = make_codec(NANO, pack_frames=1)
+
+    def broken() -> Iterator[np.ndarray]:
+        yield noise(400_000)
+        raise AudioError("It breaks off.", "decode_error")
+
+    good = [noise(n, seed=n) for n in (30_000, 500, 300_000)]
+    nan = np.full(1000, np.nan, np.float32)
+    clips = [[nan], [good[0]], broken(), [good[1]], [], [nan], [good[2]], [nan]]
+    found = list(codec.encode_clips(clips, 24_000))
+    assert [type(result).__name__ for result in found] == [
+        "AudioError", "Tensor", "AudioError", "Tensor", "AudioError", "AudioError", "Tensor", "AudioError"
+    ]  # fmt: skip
+    assert [str(found[number]) for number in (2, 4)] == ["It breaks off.", "The waveform has no samples."]
+    for number, clip in zip((1, 3, 6), good, strict=True):
+        assert torch.equal(found[number], codec.encode(clip, 24_000))
+    with pytest.raises(AudioError, match="the first at 1400"):
+        list(codec.encode_stream([noise(1400), nan], 24_000))
+
+
+def test_settings_of_the_process_change_no_code() -> None:
+    clip = noise(100_000)
+    codec, again = make_codec(VARIANTS["folded"]), make_codec(VARIANTS["folded"])
+    expected = codec.encode(clip, 24_000)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(again.encode(clip, 24_000), expected)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_bfloat16_changes_features_a_little_and_few_codes() -> None:
+    clip = noise(200_000)
+    exact, half = (make_codec(VARIANTS["folded"], dtype=dtype) for dtype in ("float32", "bfloat16"))
+    features, half_features = (features_of(codec, [clip], 8192)[0] for codec in (exact, half))
+    assert 1e-5 < float((features - half_features).abs().mean() / features.std()) < 0.02
+    codes = exact.encode(clip, 24_000)
+    assert len(codes.unique()) > 100
+    assert float((half.encode(clip, 24_000) == codes).float().mean()) > 0.9
+
+
+def test_products_that_depend_on_the_position_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = make_codec(NANO)
+    monkeypatch.setattr(
+        torch.nn.Linear, "forward", lambda self, x: x @ self.weight.T + torch.arange(len(x)).unsqueeze(1)
+    )
+    with pytest.raises(CodectokError, match="depend on the position of a row"):
+        codec.encode(noise(1000), 24_000)
+
+
+def test_a_codec_describes_how_it_computes() -> None:
+    described = make_codec(NANO, dtype="bfloat16", pack_frames=1000).describe()
+    assert (described.dtype, described.device, described.pack_frames) == ("bfloat16", "cpu", 1024)
+    assert described.codec_name == "nano"
+    assert described.codec_fingerprint == make_codec(NANO).fingerprint
