@@ -4,6 +4,8 @@ VENV ?= .venv
 # Where the demo writes, and a folder of your own recordings for it (left empty: recordings from Debian packages).
 DEMO ?= demo
 AUDIO ?=
+# What is measured: a preset or a folder of a codec.
+CODEC ?= nano
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -25,7 +27,9 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/stages.py $(CODEC)
+	$(BIN)/python benchmarks/encode.py --codec $(CODEC)
+	$(BIN)/python benchmarks/decode.py --codec $(CODEC)
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

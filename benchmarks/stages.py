@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
-from collections.abc import Callable
 
+import common
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -21,17 +20,6 @@ SECONDS = 10.0
 REPEATS = 5
 
 
-def median_seconds(run: Callable[[], object]) -> float:
-    """Median time of `run` after one warm-up."""
-    run()
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 @torch.inference_mode()
 def measure(preset: str) -> dict[str, float]:
     """Seconds of each stage for a clip of `SECONDS`."""
@@ -39,14 +27,16 @@ def measure(preset: str) -> dict[str, float]:
     network, quantizer = codec.network, codec.network.quantizer
     waveform = torch.randn(1, round(SECONDS * codec.sample_rate)) * 0.1
     log_mel = codec.log_mel(waveform)
-    features = network.encoder(log_mel)
+    features = quantizer.downsample(network.encoder(log_mel))
+    search = quantizer.frame_encoder(reduced=False)
     codes = quantizer.encode(features)
-    return {
-        "mel": median_seconds(lambda: codec.log_mel(waveform)),
-        "encoder": median_seconds(lambda: network.encoder(log_mel)),
-        "search": median_seconds(lambda: quantizer.encode(features)),
-        "lookup and decoder": median_seconds(lambda: network.decode(codes)),
+    runs = {
+        "mel": lambda: codec.log_mel(waveform),
+        "encoder": lambda: quantizer.downsample(network.encoder(log_mel)),
+        "search": lambda: search(features[0]),
+        "lookup and decoder": lambda: network.decode(codes),
     }
+    return {name: statistics.median(times) for name, times in common.interleaved(runs, REPEATS).items()}
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from .network import CodecNetwork
 from .packing import DOWNSAMPLE_KERNEL_SIZE
 
 # Frames of codes in a window beside its context: a compromise between work done twice and what a cache holds.
-WINDOW_FRAMES = 192
+WINDOW_FRAMES = 384
 GPU_BATCH = 16
 
 

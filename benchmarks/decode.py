@@ -1,0 +1,71 @@
+"""How fast decoding is, what it costs in memory, and how far its result is from decoding every clip whole.
+
+Usage: python benchmarks/decode.py [--codec PRESET|DIR] [--device cuda] [--audio FOLDER] [--save]
+
+Compared with the network run on each clip as a whole, in float32. Clips of 2-10 s and one long file; the codes are
+those of the audio. Differences of a lower precision are in samples of [-1, 1].
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import common
+from rich.table import Table
+from torch import Tensor
+
+from codectok import Codec
+from codectok.precision import Precision, inference
+
+
+def decode_whole(codec: Codec, many: list[Tensor]) -> list[Tensor]:
+    """Samples [n] of each clip's codes, one clip after the other, each at once."""
+    with inference(codec.device, tf32=False, autocast=False):
+        return [codec.network.decode(codes.unsqueeze(0).to(codec.device))[0].cpu() for codes in many]
+
+
+def main() -> None:
+    options = common.parser("Speed, memory and exactness of decoding.").parse_args()
+    exact = common.load(options.codec, options.device)
+    on_gpu = exact.device.type == "cuda"
+    dtypes: list[Precision] = ["float32", "tf32", "bfloat16"] if on_gpu else ["float32", "bfloat16"]
+    codecs = {dtype: common.load(options.codec, options.device, dtype) for dtype in dtypes}
+    seconds = options.seconds or (1200.0 if on_gpu else 24.0)
+    audio = common.audio_of(options.audio, seconds, exact.sample_rate)
+    clips = common.clips_of(audio, exact.sample_rate)
+    work = {"clips of 2-10 s": exact.encode_batch(clips, exact.sample_rate)}
+    work["one long file"] = [exact.encode(audio, exact.sample_rate)]
+
+    report = common.Report()
+    report.console.print(f"{exact.config.name}, {exact.header.origin}\n{common.machine(exact.device)}")
+    report.console.print(f"audio: {'recordings' if options.audio else 'noise'}")
+    table = Table(title=f"{seconds:,.0f} s of audio, median of {options.rounds}")
+    for heading in ("audio", "way", "audio s/s", "x whole", "peak MB", "largest difference"):
+        table.add_column(heading, justify="left" if heading in ("audio", "way") else "right")
+    for name, many in work.items():
+        runs: dict[str, Callable[[], list[Tensor]]] = {"whole, float32": lambda many=many: decode_whole(exact, many)}
+        for dtype, codec in codecs.items():
+            runs[f"windows, {dtype}"] = lambda codec=codec, many=many: codec.decode_batch(many)
+        times = common.interleaved(runs, options.rounds)
+        whole = decode_whole(exact, many)
+        for way, run in runs.items():
+            results: list[Tensor] = []
+            peak = common.peak_megabytes(lambda run=run, results=results: results.extend(run()), exact.device)
+            total = sum(map(len, results)) / exact.sample_rate
+            differences = [float((a - b).abs().max()) for a, b in zip(results, whole, strict=True)]
+            table.add_row(
+                name,
+                way,
+                f"{total / statistics.median(times[way]):,.1f}",
+                f"{1 / common.ratio(times, way, 'whole, float32'):.2f}",
+                "-" if peak is None else f"{peak:,.0f}",
+                f"{max(differences):.1e}",
+            )
+    report.console.print(table)
+    if options.save:
+        report.save(f"decode-{exact.config.name}-{exact.device.type}")
+
+
+if __name__ == "__main__":
+    main()

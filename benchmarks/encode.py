@@ -1,0 +1,212 @@
+"""How fast encoding is, what it costs in memory, and how many codes a lower precision changes.
+
+Usage: python benchmarks/encode.py [--codec PRESET|DIR] [--device cuda] [--audio FOLDER] [--save]
+
+First table: the time of a whole pack from samples to codes beside that of its bare matrix products, as the encoder
+calls them (blocks of rows) and over the whole pack at once. Second table: clips of 2-10 s and one long file, packed,
+beside the usual way: batches of clips padded to the longest, every convolution and the distance to every code
+computed as they are defined. Shares of equal codes are against float32 clip by clip, and mean something for a trained
+codec only.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import common
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from codectok import Codec
+from codectok.config import FiniteScalarQuantizerConfig
+from codectok.model.packed_encoder import PackedEncoder
+from codectok.model.packing import cut_into_pieces, fill_packs
+from codectok.model.quantization.search import MIN_CODES_REDUCED
+from codectok.model.quantization.vector import ResidualVectorQuantizer
+from codectok.precision import Precision, inference
+
+PADDED_BATCH = 8
+
+
+def padded_baseline(codec: Codec, clips: list[np.ndarray]) -> list[Tensor]:
+    """Codes [n_frames, n_codebooks] of each clip by the definition, in batches padded to the longest clip."""
+    config, found = codec.config, []
+    for first in range(0, len(clips), PADDED_BATCH):
+        batch = clips[first : first + PADDED_BATCH]
+        longest = max(config.left_pad + max(len(clip), config.min_samples) for clip in batch)
+        samples = torch.zeros(len(batch), longest)
+        for row, clip in zip(samples, batch, strict=True):
+            row[config.left_pad : config.left_pad + len(clip)] = torch.from_numpy(clip)
+        with inference(codec.device, tf32=False, autocast=False):
+            features = codec.network.encoder(codec.log_mel(samples.to(codec.device)))
+            features = codec.network.quantizer.downsample(features)
+            codes = codes_by_definition(codec, features).cpu()
+        found += [row[: config.n_frames(len(clip))] for row, clip in zip(codes, batch, strict=True)]
+    return found
+
+
+def codes_by_definition(codec: Codec, features: Tensor) -> Tensor:
+    """Codes [B, T, n_codebooks] of `features` [B, T, C]: argmin of |W x + b - e|^2 in every layer."""
+    quantizer = codec.network.quantizer.inner
+    if isinstance(codec.config.quantizer, FiniteScalarQuantizerConfig):
+        return quantizer.encode(features)
+    codes = []
+    for group, part in zip(quantizer.groups, features.chunk(len(quantizer.groups), dim=-1), strict=True):
+        assert isinstance(group, ResidualVectorQuantizer)
+        residual = group.project_in(part).flatten(0, 1)
+        for layer in group.layers:
+            book = layer.embedding
+            squares = residual.square().sum(1, keepdim=True) - 2 * residual @ book.T + book.square().sum(1)
+            codes.append(squares.argmin(1))
+            residual = residual - book[codes[-1]]
+    return torch.stack(codes, -1).view(*features.shape[:2], -1)
+
+
+class Products:
+    """The bare matrix products that encoding one frame takes, without anything between them."""
+
+    def __init__(self, encoder: PackedEncoder, codec: Codec, frames: int) -> None:
+        self.frames = frames
+        level = encoder.geometry.alignment
+        parts = [(encoder._encoder, frames), *((part, frames // level) for part in encoder._downsamples)]
+        modules = [(module, rows) for part, rows in parts for module in part.modules()]
+        weights = [(module.weight, rows) for module, rows in modules if isinstance(module, nn.Linear)]
+        weights.append((encoder._encoder.stem.weight.flatten(1), frames))
+        weights += [(weight, frames // level) for weight in search_weights(codec)]
+        self.work = [
+            (torch.randn(rows, w.shape[1], dtype=w.dtype, device=w.device), w.contiguous()) for w, rows in weights
+        ]
+        self.outputs = {
+            (len(x), len(w), w.dtype): torch.empty(len(x), len(w), dtype=w.dtype, device=w.device) for x, w in self.work
+        }
+
+    @property
+    def flops(self) -> float:
+        """Of all products together."""
+        return sum(2.0 * len(x) * w.numel() for x, w in self.work)
+
+    @torch.inference_mode()
+    def run(self, block_rows: int) -> None:
+        """Compute them, in blocks of that many rows."""
+        for x, w in self.work:
+            out = self.outputs[len(x), len(w), w.dtype]
+            for start in range(0, len(x), block_rows):
+                torch.mm(x[start : start + block_rows], w.T, out=out[start : start + block_rows])
+
+
+def search_weights(codec: Codec) -> list[Tensor]:
+    """Stand-ins of the shapes and precisions that the search multiplies with."""
+    quantizer = codec.config.quantizer
+    if isinstance(quantizer, FiniteScalarQuantizerConfig):
+        return [codec.network.quantizer.inner.project_in.weight]
+    codes, dim, group_dim = quantizer.codebook_size, quantizer.codebook_dim, codec.config.feature_dim
+    group_dim //= quantizer.n_groups
+    if quantizer.n_residuals == 1 and codes * group_dim < (codes + group_dim) * dim:
+        layers = [(codes, group_dim)]
+    else:
+        layers = [(dim, group_dim)] * (dim != group_dim) + [(codes, dim)] * quantizer.n_residuals
+    reduced = codec.dtype != "float32" and codes >= MIN_CODES_REDUCED
+    return [
+        torch.randn(*shape, device=codec.device).to(torch.bfloat16 if reduced and shape[0] == codes else torch.float32)
+        for _ in range(quantizer.n_groups)
+        for shape in layers
+    ]
+
+
+def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, float]:
+    """The first table, and the rate of float32 products over whole packs in FLOP/s."""
+    table = Table(title="One pack from samples to codes beside its bare products, median ratio of each round")
+    for heading in ("precision", "frames", "encode ms", "products ms, whole", "in blocks", "ratio, whole", "in blocks"):
+        table.add_column(heading, justify="left" if heading == "precision" else "right")
+    rate = 0.0
+    for dtype, codec in codecs.items():
+        geometry, encoder = codec._geometry, codec._packed_encoder
+        frames = geometry.pack_frames if codec.device.type == "cuda" else geometry.pack_frames // 4
+        samples = np.random.default_rng(0).normal(0, 0.1, frames * geometry.hop).astype(np.float32)
+        pieces = ((None, piece) for piece in cut_into_pieces([samples], geometry))
+        pack = next(fill_packs(pieces, geometry, fixed_length=codec.device.type == "cuda"))
+        products = Products(encoder, codec, len(pack.gaps[0]))
+        runs: dict[str, Callable[[], object]] = {
+            "encode": lambda encoder=encoder, pack=pack: encoder._start(pack).cpu(),
+            "whole": lambda products=products: products.run(products.frames),
+            "blocks": lambda products=products, encoder=encoder: products.run(encoder._block_rows),
+        }
+        times = common.interleaved(runs, rounds)
+        medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+        if dtype == "float32":
+            rate = products.flops / medians["whole"]
+        table.add_row(
+            dtype,
+            f"{products.frames:,}",
+            *(f"{medians[name] * 1e3:,.1f}" for name in ("encode", "whole", "blocks")),
+            f"{common.ratio(times, 'encode', 'whole'):.2f}",
+            f"{common.ratio(times, 'encode', 'blocks'):.2f}",
+        )
+    table.caption = f"float32 products of these shapes reach {rate / 1e9:,.0f} GFLOP/s"
+    return table, rate
+
+
+def throughput_table(codecs: dict[Precision, Codec], audio: np.ndarray, rounds: int, rate: float) -> Table:
+    """The second table."""
+    exact = codecs["float32"]
+    clips = common.clips_of(audio, exact.sample_rate)
+    alone = {"clips of 2-10 s": [exact.encode(clip, exact.sample_rate) for clip in clips]}
+    alone["one long file"] = [exact.encode(audio, exact.sample_rate)]
+    work = {"clips of 2-10 s": clips, "one long file": [audio]}
+    products = Products(exact._packed_encoder, exact, 1024)
+    flops_per_second = products.flops / 1024 * exact.sample_rate / exact.config.mel.hop_length
+    table = Table(title=f"{len(audio) / exact.sample_rate:,.0f} s of audio, median of {rounds}")
+    for heading in ("audio", "way", "audio s/s", "x padded", "of product rate", "peak MB", "equal codes"):
+        table.add_column(heading, justify="left" if heading in ("audio", "way") else "right")
+    for name, waveforms in work.items():
+        runs: dict[str, Callable[[], list[Tensor]]] = {
+            "padded, float32": lambda waveforms=waveforms: padded_baseline(exact, waveforms)
+        }
+        for dtype, codec in codecs.items():
+            runs[f"packed, {dtype}"] = lambda codec=codec, waveforms=waveforms: codec.encode_batch(
+                waveforms, codec.sample_rate
+            )
+        times = common.interleaved(runs, rounds)
+        for way, run in runs.items():
+            seconds = sum(map(len, waveforms)) / exact.sample_rate
+            speed = seconds / statistics.median(times[way])
+            results: list[Tensor] = []
+            peak = common.peak_megabytes(lambda run=run, results=results: results.extend(run()), exact.device)
+            equal = torch.cat(results) == torch.cat(alone[name])
+            table.add_row(
+                name,
+                way,
+                f"{speed:,.1f}",
+                f"{1 / common.ratio(times, way, 'padded, float32'):.2f}",
+                f"{speed * flops_per_second / rate:.0%}",
+                "-" if peak is None else f"{peak:,.0f}",
+                f"{equal.all(1).double().mean():.2%}",
+            )
+    return table
+
+
+def main() -> None:
+    parser = common.parser("Speed, memory and exactness of encoding.")
+    options = parser.parse_args()
+    dtypes: list[Precision] = ["float32", "bfloat16"]
+    exact = common.load(options.codec, options.device)
+    if exact.device.type == "cuda":
+        dtypes.insert(1, "tf32")
+    codecs = {dtype: common.load(options.codec, options.device, dtype) for dtype in dtypes}
+    report = common.Report()
+    report.console.print(f"{exact.config.name}, {exact.header.origin}\n{common.machine(exact.device)}")
+    report.console.print(f"audio: {'recordings' if options.audio else 'noise'}")
+    table, rate = products_table(codecs, options.rounds)
+    report.console.print(table)
+    seconds = options.seconds or (7200.0 if exact.device.type == "cuda" else 72.0)
+    audio = common.audio_of(options.audio, seconds, exact.sample_rate)
+    report.console.print(throughput_table(codecs, audio, options.rounds, rate))
+    if options.save:
+        report.save(f"encode-{exact.config.name}-{exact.device.type}")
+
+
+if __name__ == "__main__":
+    main()
