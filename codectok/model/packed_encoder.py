@@ -75,10 +75,11 @@ class PackedEncoder:
             inputs = [torch.from_numpy(array) for array in (pack.tape, *pack.gaps)]
             if not self._fixed_length:
                 return self._forward(*inputs)
-            moved = [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in inputs]
-            if self._graph is None:
-                self._graph = CudaGraph(self._forward, moved)
-            return self._graph(moved)
+            with torch.cuda.device(self.device):
+                moved = [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in inputs]
+                if self._graph is None:
+                    self._graph = CudaGraph(self._forward, moved)
+                return self._graph(moved)
 
     def _forward(self, tape: Tensor, *gaps: Tensor) -> Tensor:
         """Codes [frames of codes, n_codebooks] of `tape` [samples]; `gaps` bool [frames] for each level."""
@@ -131,23 +132,30 @@ class PackedEncoder:
         if threads in self._checked_threads:
             return
         generator = torch.Generator().manual_seed(0)
-        parts: tuple[nn.Module, ...] = (self._encoder, *self._downsamples)
-        linears = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
-        layers: dict[object, tuple[Layer, int, torch.dtype]] = {
-            (linear.weight.shape, linear.weight.dtype): (linear, linear.in_features, linear.weight.dtype)
-            for linear in linears
-        }
-        layers["search"] = self._encode_frames, self.geometry.config.feature_dim, torch.float32
-        for layer, dim, dtype in layers.values():
-            rows = torch.randn(self._block_rows, dim, generator=generator).to(self.device, dtype)
-            shift = len(rows) // 2 + 1
+        for layer, dim, dtype, n_rows in self._products():
+            rows = torch.randn(n_rows, dim, generator=generator).to(self.device, dtype)
+            shift = n_rows // 2 + 1
             if not torch.equal(layer(rows).roll(shift, 0), layer(rows.roll(shift, 0))):
                 raise CodectokError(
                     f"Matrix products on this {self.device.type} depend on the position of a row (width {dim},"
-                    f" {self._block_rows} rows, {threads} threads), so codes would depend on a clip's neighbours;"
+                    f" {n_rows} rows, {threads} threads), so codes would depend on a clip's neighbours;"
                     " try another number of threads, or another pack size on a GPU."
                 )
         self._checked_threads.add(threads)
+
+    def _products(self) -> list[tuple[Layer, int, torch.dtype, int]]:
+        """The matrix products of every shape: layer, width, precision, rows."""
+        levels = self.geometry.levels
+        parts = zip((self._encoder, *self._downsamples), levels, strict=True)
+        found: dict[object, tuple[Layer, int, torch.dtype, int]] = {}
+        for part, level in parts:
+            rows = min(self._block_rows, self.geometry.pack_frames // level)
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    dtype = module.weight.dtype
+                    found[module.weight.shape, dtype, rows] = module, module.in_features, dtype, rows
+        rows = min(self._block_rows, self.geometry.pack_frames // levels[-1])
+        return [*found.values(), (self._encode_frames, self.geometry.config.feature_dim, torch.float32, rows)]
 
 
 def _in_precision(module: Module, dtype: Precision) -> Module:

@@ -27,7 +27,7 @@ def lengths(config: CodecConfig, seed: int) -> list[int]:
     borders = [1, 2, edge, edge + 1, edge + 2, frame - 1, frame, frame + 1, 5 * frame - 1, 5 * frame, 5 * frame + 1]
     pack = PackGeometry(config, 1).pack_frames * config.mel.hop_length
     generator = np.random.default_rng(seed)
-    random = generator.integers(1, 20 * frame, 6).tolist() + generator.integers(pack // 4, 3 * pack, 3).tolist()
+    random = [*generator.integers(1, 20 * frame, 6).tolist(), int(generator.integers(pack, 2 * pack))]
     return [*borders, *random, pack - 1, pack, pack + 1, pack + frame]
 
 

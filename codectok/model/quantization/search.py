@@ -22,35 +22,34 @@ class CodeSearch:
     Args:
         table: float32 [codebook_size, dim].
         offset: float32 [codebook_size].
-        centre: float32 [dim], where vectors lie. With it, codes of a large table are scored in bfloat16 first, and
-            only the best of them in float32. A good centre makes the scores small, and so their errors.
+        centre: float32 [dim], where vectors lie; any will do, but near it scores are small, and so are their errors.
+        reduced: score the codes of a large table in bfloat16 first, and only the best of them in float32.
     """
 
-    def __init__(self, table: Tensor, offset: Tensor, centre: Tensor | None = None) -> None:
-        self.table, self.offset = table, offset
+    def __init__(self, table: Tensor, offset: Tensor, centre: Tensor, reduced: bool) -> None:
+        # What all codes share, and what depends on the vector alone, does not change which score is the largest.
+        self._table = table - table.mean(0)
+        shifted = offset.double() + self._table.double() @ centre.double()
+        self._offset = (shifted - shifted.mean()).float()
         self._centre = centre
-        self._half_table: Tensor | None = None
-        if centre is not None and len(table) >= MIN_CODES_REDUCED and len(table) % CHUNK_CODES == 0:
-            # What all codes share, and what depends on the vector alone, does not change which score is the largest.
-            spread = table - table.mean(0)
-            self._half_table = _with_offset_columns(spread, offset + spread @ centre)
+        large = len(table) >= MIN_CODES_REDUCED and len(table) % CHUNK_CODES == 0
+        self._half_table = _with_offset_columns(self._table, self._offset) if reduced and large else None
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Codes [n] int64 of `vectors` float32 [n, dim]."""
-        if self._half_table is None or self._centre is None:
-            return self._exact(vectors)
-        return self._reduced(vectors, self._half_table, self._centre)
+        vectors = vectors - self._centre
+        return self._exact(vectors) if self._half_table is None else self._reduced(vectors, self._half_table)
 
     def _exact(self, vectors: Tensor) -> Tensor:
-        slices = zip(self.table.split(SLICE_CODES), self.offset.split(SLICE_CODES), strict=True)
+        slices = zip(self._table.split(SLICE_CODES), self._offset.split(SLICE_CODES), strict=True)
         best = [torch.addmm(offset, vectors, table.T).max(1) for table, offset in slices]
         winner = torch.stack([values for values, _ in best], 1).argmax(1)
         inside = torch.stack([indices for _, indices in best], 1).gather(1, winner.unsqueeze(1))[:, 0]
         return winner * SLICE_CODES + inside
 
-    def _reduced(self, vectors: Tensor, half_table: Tensor, centre: Tensor) -> Tensor:
+    def _reduced(self, vectors: Tensor, half_table: Tensor) -> Tensor:
         ones = vectors.new_ones(len(vectors), half_table.shape[1] - vectors.shape[1])
-        half_vectors = torch.cat([vectors - centre, ones], 1).bfloat16()
+        half_vectors = torch.cat([vectors, ones], 1).bfloat16()
         scores = _product(half_vectors, half_table).unflatten(1, (-1, CHUNK_CODES))
         # The best codes lie in the chunks with the best maxima.
         chunks = scores.amax(2).topk(CANDIDATES, dim=1).indices
@@ -59,13 +58,13 @@ class CodeSearch:
         candidates = chunks.gather(1, best // CHUNK_CODES) * CHUNK_CODES + best % CHUNK_CODES
         candidates = candidates.sort(dim=1).values
         # Elementwise, since a product of this shape may be computed in TF32.
-        exact = (self.table[candidates] * vectors.unsqueeze(1)).sum(2) + self.offset[candidates]
+        exact = (self._table[candidates] * vectors.unsqueeze(1)).sum(2) + self._offset[candidates]
         return candidates.gather(1, exact.argmax(1, keepdim=True))[:, 0]
 
 
 def _with_offset_columns(table: Tensor, offset: Tensor) -> Tensor:
     """The table in bfloat16 with eight more columns whose sum is the offset, so that one product gives the scores."""
-    columns, rest = [table.bfloat16()], offset - offset.mean()
+    columns, rest = [table.bfloat16()], offset
     for _ in range(8):
         columns.append(rest.bfloat16().unsqueeze(1))
         rest = rest - columns[-1][:, 0].float()

@@ -75,7 +75,7 @@ class ResidualVectorQuantizer(Quantizer):
                 search = _folded_search(project_in, codebooks[0], reduced)
                 return lambda rows: search(rows).unsqueeze(1)
         searches = [
-            CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0) if reduced else None)
+            CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0), reduced)
             for book in codebooks
         ]
 
@@ -117,13 +117,11 @@ def _folded_search(project_in: nn.Linear, codebook: Codebook, reduced: bool) -> 
     |W x + b - e|^2 is smallest where x . (W^T e) + b . e - |e|^2 / 2 is largest.
     """
     weight, bias, embedding = project_in.weight, project_in.bias, codebook.embedding
-    centre: Tensor | None = None
-    if reduced:
-        # The feature that comes closest to the mean code; a little of the identity, should the weight lack rank.
-        square = weight.T @ weight
-        square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
-        centre = torch.linalg.solve(square, weight.T @ (embedding.mean(0) - bias))
-    return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre)
+    # The feature that comes closest to the mean code; a little of the identity, should the weight lack rank.
+    square = weight.T @ weight
+    square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
+    centre = torch.linalg.solve(square, weight.T @ (embedding.mean(0) - bias))
+    return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre, reduced)
 
 
 class GroupedResidualVectorQuantizer(Quantizer):

@@ -18,7 +18,7 @@ def nearest(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 
 def search(codes: torch.Tensor, reduced: bool = False) -> CodeSearch:
-    return CodeSearch(codes, -codes.square().sum(1) / 2, codes.mean(0) if reduced else None)
+    return CodeSearch(codes, -codes.square().sum(1) / 2, codes.mean(0), reduced)
 
 
 @pytest.mark.parametrize("n_codes", [2, 100, 4096, 4097, 10_000])
