@@ -27,7 +27,6 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/stages.py $(CODEC)
 	$(BIN)/python benchmarks/encode.py --codec $(CODEC)
 	$(BIN)/python benchmarks/decode.py --codec $(CODEC)
 

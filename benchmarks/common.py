@@ -96,11 +96,12 @@ def peak_megabytes(run: Callable[[], object], device: torch.device) -> float | N
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        before = torch.cuda.memory_reserved()
         run()
         torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
+        return (torch.cuda.max_memory_reserved() - before) / 1e6
     reset = Path("/proc/self/clear_refs")
     if not reset.exists():
         return None
@@ -112,6 +113,13 @@ def peak_megabytes(run: Callable[[], object], device: torch.device) -> float | N
     before = _status_kilobytes("VmRSS")
     run()
     return (_status_kilobytes("VmHWM") - before) * 1024 / 1e6
+
+
+def product_rate(device: torch.device) -> float:
+    """FLOP/s of a large float32 product, the median of five."""
+    x, y = (torch.randn(2048, 2048, device=device) for _ in range(2))
+    times = interleaved({"product": lambda: x @ y}, 5)["product"]
+    return 2 * 2048**3 / statistics.median(times)
 
 
 def machine(device: torch.device) -> str:

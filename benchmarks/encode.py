@@ -29,6 +29,8 @@ from codectok.model.quantization.vector import ResidualVectorQuantizer
 from codectok.precision import Precision, inference
 
 PADDED_BATCH = 8
+# Distances to every code at once, as many as such a batch of clips of 10 s has: a long file needs slices.
+DISTANCE_ROWS = 7500
 
 
 def padded_baseline(codec: Codec, clips: list[np.ndarray]) -> list[Tensor]:
@@ -59,17 +61,21 @@ def codes_by_definition(codec: Codec, features: Tensor) -> Tensor:
         residual = group.project_in(part).flatten(0, 1)
         for layer in group.layers:
             book = layer.embedding
-            squares = residual.square().sum(1, keepdim=True) - 2 * residual @ book.T + book.square().sum(1)
-            codes.append(squares.argmin(1))
+            codes.append(torch.cat([nearest(rows, book) for rows in residual.split(DISTANCE_ROWS)]))
             residual = residual - book[codes[-1]]
     return torch.stack(codes, -1).view(*features.shape[:2], -1)
+
+
+def nearest(rows: Tensor, book: Tensor) -> Tensor:
+    """Index [n] of the row of `book` with the least |x|^2 - 2 x . e + |e|^2 to each of `rows`."""
+    return (rows.square().sum(1, keepdim=True) - 2 * rows @ book.T + book.square().sum(1)).argmin(1)
 
 
 class Products:
     """The bare matrix products that encoding one frame takes, without anything between them."""
 
     def __init__(self, encoder: PackedEncoder, codec: Codec, frames: int) -> None:
-        self.frames = frames
+        self.frames, self.device, self.dtype = frames, codec.device, codec.dtype
         level = encoder.geometry.alignment
         parts = [(encoder._encoder, frames), *((part, frames // level) for part in encoder._downsamples)]
         modules = [(module, rows) for part, rows in parts for module in part.modules()]
@@ -88,13 +94,13 @@ class Products:
         """Of all products together."""
         return sum(2.0 * len(x) * w.numel() for x, w in self.work)
 
-    @torch.inference_mode()
     def run(self, block_rows: int) -> None:
         """Compute them, in blocks of that many rows."""
-        for x, w in self.work:
-            out = self.outputs[len(x), len(w), w.dtype]
-            for start in range(0, len(x), block_rows):
-                torch.mm(x[start : start + block_rows], w.T, out=out[start : start + block_rows])
+        with inference(self.device, tf32=self.dtype == "tf32", autocast=False):
+            for x, w in self.work:
+                out = self.outputs[len(x), len(w), w.dtype]
+                for start in range(0, len(x), block_rows):
+                    torch.mm(x[start : start + block_rows], w.T, out=out[start : start + block_rows])
 
 
 def search_weights(codec: Codec) -> list[Tensor]:
@@ -130,7 +136,7 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
         pack = next(fill_packs(pieces, geometry, fixed_length=codec.device.type == "cuda"))
         products = Products(encoder, codec, len(pack.gaps[0]))
         runs: dict[str, Callable[[], object]] = {
-            "encode": lambda encoder=encoder, pack=pack: encoder._start(pack).cpu(),
+            "encode": lambda encoder=encoder, pack=pack: encoder._start(pack),
             "whole": lambda products=products: products.run(products.frames),
             "blocks": lambda products=products, encoder=encoder: products.run(encoder._block_rows),
         }
@@ -152,10 +158,7 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
 def throughput_table(codecs: dict[Precision, Codec], audio: np.ndarray, rounds: int, rate: float) -> Table:
     """The second table."""
     exact = codecs["float32"]
-    clips = common.clips_of(audio, exact.sample_rate)
-    alone = {"clips of 2-10 s": [exact.encode(clip, exact.sample_rate) for clip in clips]}
-    alone["one long file"] = [exact.encode(audio, exact.sample_rate)]
-    work = {"clips of 2-10 s": clips, "one long file": [audio]}
+    work = {"clips of 2-10 s": common.clips_of(audio, exact.sample_rate), "one long file": [audio]}
     products = Products(exact._packed_encoder, exact, 1024)
     flops_per_second = products.flops / 1024 * exact.sample_rate / exact.config.mel.hop_length
     table = Table(title=f"{len(audio) / exact.sample_rate:,.0f} s of audio, median of {rounds}")
@@ -169,13 +172,21 @@ def throughput_table(codecs: dict[Precision, Codec], audio: np.ndarray, rounds: 
             runs[f"packed, {dtype}"] = lambda codec=codec, waveforms=waveforms: codec.encode_batch(
                 waveforms, codec.sample_rate
             )
+        # Memory first: what a way takes at its first use and keeps belongs to it.
+        results: dict[str, list[Tensor]] = {}
+        peaks = {
+            way: common.peak_megabytes(
+                lambda way=way, run=run, results=results: results.update({way: run()}), exact.device
+            )
+            for way, run in runs.items()
+        }
+        alone = torch.cat([exact.encode(waveform, exact.sample_rate) for waveform in waveforms])
         times = common.interleaved(runs, rounds)
-        for way, run in runs.items():
+        for way in runs:
             seconds = sum(map(len, waveforms)) / exact.sample_rate
             speed = seconds / statistics.median(times[way])
-            results: list[Tensor] = []
-            peak = common.peak_megabytes(lambda run=run, results=results: results.extend(run()), exact.device)
-            equal = torch.cat(results) == torch.cat(alone[name])
+            peak = peaks[way]
+            equal = torch.cat(results[way]) == alone
             table.add_row(
                 name,
                 way,

@@ -190,17 +190,18 @@ class Codec:
 
     def encode_batch(self, waveforms: Sequence[Tensor | np.ndarray], sample_rate: int) -> list[Tensor]:
         """Codes of several clips: the same as one by one, and faster."""
-        many = []
+        many: list[Tensor] = []
         for codes in self.encode_clips(([waveform] for waveform in waveforms), sample_rate):
             if isinstance(codes, AudioError):
-                raise codes
+                raise codes if len(waveforms) == 1 else AudioError(f"Clip {len(many)}: {codes}", codes.reason)
             many.append(codes)
         return many
 
     def encode_stream(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[Tensor]:
-        """Codes of one clip that arrives in `blocks` ([n] or [channels, n]), in parts, as soon as a pack is full.
+        """Codes of one clip that arrives in `blocks` ([n] or [channels, n]), in parts.
 
-        Joined they are the codes of the whole clip. Memory does not grow with the clip.
+        Joined they are the codes of the whole clip. A part comes when a pack is full, on a GPU when the next one is
+        too. Memory does not grow with the clip.
         """
         pieces = cut_into_pieces(self._samples(blocks, sample_rate), self._geometry)
         for _, _, codes in self._packed_encoder.encode((None, piece) for piece in pieces):
@@ -290,13 +291,15 @@ class Codec:
 def resolve_device(device: str) -> torch.device:
     """The device of that name; "auto" is CUDA where there is one, else the CPU."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
     except RuntimeError:
         raise InputError(f"There is no device {device!r}; use auto, cpu or cuda.") from None
     if resolved.type not in ("cpu", "cuda"):
         raise InputError(f"Device {device!r} is not supported; use auto, cpu or cuda.")
+    if resolved.type == "cuda" and resolved.index is None and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())  # whichever is current later
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise InputError(f"Device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
     return resolved

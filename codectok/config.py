@@ -165,6 +165,8 @@ class CodecConfig(StrictModel):
         upsampling = math.prod(self.decoder.upsample_rates)
         if upsampling != self.mel.hop_length:
             raise ValueError(f"decoder.upsample_rates multiply to {upsampling}, not to the hop {self.mel.hop_length}")
+        if self.left_pad >= self.mel.hop_length:
+            raise ValueError(f"left_pad {self.left_pad} must be below the hop of {self.mel.hop_length} samples")
         if isinstance(self.quantizer, VectorQuantizerConfig) and self.feature_dim % self.quantizer.n_groups:
             raise ValueError(f"encoder width {self.feature_dim} cannot be split into {self.quantizer.n_groups} groups")
         return self

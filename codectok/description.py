@@ -6,9 +6,10 @@ from .config import StrictModel
 
 
 class CodecDescription(StrictModel):
-    """A codec and the way it computes: codes with equal descriptions can stand in one table.
+    """A codec and the way it computes, as a table of its codes records it.
 
-    `device` is "cpu" or the GPU's model; `pack_frames` the frames of the mel that are encoded at once.
+    `device` is "cpu" or the GPU's model; `pack_frames` the frames of the mel that are encoded at once, on which codes
+    depend on a GPU only.
     """
 
     codec_name: str

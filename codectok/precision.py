@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .errors import InputError
 
+_REDUCTION = "allow_bf16_reduced_precision_reduction"
+
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
@@ -36,9 +38,19 @@ def inference(device: torch.device, tf32: bool, autocast: bool) -> Iterator[None
     before = [setting.fp32_precision for setting in settings]
     with ExitStack() as stack:
         for setting, precision in zip(settings, before, strict=True):
-            stack.callback(setattr, setting, "fp32_precision", precision)
+            stack.callback(_restore, setting, precision)
             on_gpu = setting in settings[:2]
             setting.fp32_precision = "tf32" if tf32 and on_gpu else "ieee"
+        matmul = backends.cuda.matmul
+        stack.callback(setattr, matmul, _REDUCTION, getattr(matmul, _REDUCTION))
+        setattr(matmul, _REDUCTION, False)
         stack.enter_context(torch.inference_mode())
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=autocast))
         yield
+
+
+def _restore(setting: Any, precision: str) -> None:
+    # Reading resolves what a setting inherits; written back as it was read, it would inherit no more.
+    setting.fp32_precision = "none"
+    if setting.fp32_precision != precision:
+        setting.fp32_precision = precision

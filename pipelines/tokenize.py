@@ -53,7 +53,7 @@ class TokenizeJob(Job):
         return {
             "codec": self.fingerprint,
             "dtype": self.settings.dtype,
-            "pack_frames": self.pack_frames,
+            "pack_frames": None if self.device_class == "cpu" else self.pack_frames,
             "device": self.device_class,
             "threads": WORKER_THREADS,
             "part_seconds": self.settings.part_seconds,

@@ -14,9 +14,13 @@ MAX_CHANNELS = 64
 
 def mono_blocks(blocks: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
     """`to_mono` of successive blocks of one clip; empty ones are passed over."""
+    if isinstance(blocks, Tensor | np.ndarray):
+        raise InputError("A clip in blocks must be several arrays; put a single one into a list.")
     found = 0
     for block in blocks:
-        if block.shape[-1]:
+        if not isinstance(block, Tensor | np.ndarray):
+            raise InputError("Every block of a clip must be an array [n] or [channels, n].")
+        if block.ndim not in (1, 2) or block.shape[-1]:
             mono = to_mono(block, found)
             found += len(mono)
             yield mono

@@ -55,10 +55,10 @@ class DepthwiseConv(nn.Module):
         return y.transpose(1, 2)
 
     def valid(self, x: Tensor) -> Tensor:
-        """Convolve `x` [T + kernel_size - 1, C] to [T, C], tap by tap.
-
-        Without gradients this is faster than `conv1d`, which wants channels first, and no sum depends on T.
-        """
+        """Convolve `x` [T + kernel_size - 1, C] to [T, C]."""
+        if x.is_cuda:
+            return F.conv1d(x.T.unsqueeze(0), self.weight, self.bias, groups=x.shape[1])[0].T.contiguous()
+        # Tap by tap: for blocks that stay in a processor's cache this beats `conv1d`, which wants channels first.
         taps = self.weight[:, 0].T.contiguous()
         frames = len(x) - len(taps) + 1
         y = torch.addcmul(self.bias, x[:frames], taps[0])
@@ -97,7 +97,7 @@ class WindowedLinear(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, layer norm and a two-layer perceptron on a scaled residual branch."""
 
-    def __init__(self, dim: int, kernel_size: int = 7, drop_path_rate: float = 0.0) -> None:
+    def __init__(self, dim: int, kernel_size: int, drop_path_rate: float = 0.0) -> None:
         super().__init__()
         self.depthwise = DepthwiseConv(dim, kernel_size)
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)

@@ -11,6 +11,22 @@ from torch import Tensor
 WARM_UPS = 2
 
 
+class PendingResult:
+    """A tensor that a GPU is still computing."""
+
+    def __init__(self, device_tensor: Tensor) -> None:
+        # Queued behind the computation at once: asked for later, the copy would wait for whatever was queued since.
+        self._tensor = torch.empty(device_tensor.shape, dtype=device_tensor.dtype, pin_memory=True)
+        self._tensor.copy_(device_tensor, non_blocking=True)
+        self._copied = torch.cuda.Event()
+        self._copied.record()
+
+    def wait(self) -> Tensor:
+        """The tensor, on the CPU."""
+        self._copied.synchronize()
+        return self._tensor
+
+
 class CudaGraph:
     """Records `function` of tensors on the current CUDA device.
 
@@ -20,7 +36,7 @@ class CudaGraph:
     """
 
     def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
-        self._inputs = [tensor.clone() for tensor in inputs]
+        self._inputs = [tensor.cuda() for tensor in inputs]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -28,12 +44,13 @@ class CudaGraph:
                 function(*self._inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # Other threads may use the GPU meanwhile.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._output = function(*self._inputs)
 
-    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The result for `inputs`, queued on the current stream."""
+    def __call__(self, inputs: Sequence[Tensor]) -> PendingResult:
+        """Queue the computation for `inputs` on the CPU."""
         for own, tensor in zip(self._inputs, inputs, strict=True):
-            own.copy_(tensor, non_blocking=True)
+            own.copy_(tensor.pin_memory(), non_blocking=True)
         self._graph.replay()
-        return self._output.clone()
+        return PendingResult(self._output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, cast
 
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 from ..errors import CodectokError
 from ..precision import Precision, inference
 from .convnext import ConvNeXtBlock
-from .cuda_graph import CudaGraph
+from .cuda_graph import CudaGraph, PendingResult
 from .network import CodecNetwork
-from .packing import BLOCK_ROWS, DOWNSAMPLE_KERNEL_SIZE, Pack, PackGeometry, Piece, fill_packs
-from .quantization.temporal import Downsample
+from .packing import BLOCK_ROWS, Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
+from .quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
 
 Tag = TypeVar("Tag")
 Module = TypeVar("Module", bound=nn.Module)
@@ -36,7 +37,8 @@ class PackedEncoder:
         log_mel: maps windows of samples [T, window] to log-mel frames [T, n_mels].
         geometry: of the packs.
         device: on which to work.
-        dtype: in "bfloat16" the two products of every block are, and the search starts so; all else is float32.
+        dtype: in "bfloat16" the two products of every block are; in it and in "tf32" the search starts in bfloat16,
+            and decides in float32; all else is float32, or TF32.
     """
 
     def __init__(
@@ -48,10 +50,10 @@ class PackedEncoder:
         self._log_mel = log_mel
         self._encoder = _in_precision(network.encoder, dtype)
         self._downsamples = cast("Iterable[Downsample]", _in_precision(network.quantizer.downsample, dtype))
-        kernel_sizes = [geometry.config.encoder.kernel_size, DOWNSAMPLE_KERNEL_SIZE]
+        kernel_sizes = [geometry.config.encoder.kernel_size, BLOCK_KERNEL_SIZE]
         self._margin = max(kernel_sizes) // 2
-        self._fixed_length = device.type == "cuda"
-        self._block_rows = geometry.pack_frames if self._fixed_length else BLOCK_ROWS
+        self._on_gpu = device.type == "cuda"
+        self._block_rows = geometry.pack_frames if self._on_gpu else BLOCK_ROWS
         with inference(device, tf32=False, autocast=False):
             self._encode_frames = network.quantizer.frame_encoder(reduced=dtype != "float32")
         self._checked_threads: set[int] = set()
@@ -59,30 +61,68 @@ class PackedEncoder:
 
     def encode(self, pieces: Iterable[tuple[Tag, Piece]]) -> Iterator[tuple[Tag, Piece, Tensor]]:
         """Codes [keep, n_codebooks] int64 on the CPU for every piece, in order, as packs become full."""
-        running: deque[tuple[Pack[Tag], Tensor]] = deque()
-        for pack in fill_packs(pieces, self.geometry, self._fixed_length):
+        running: deque[tuple[Pack[Tag], Tensor | PendingResult]] = deque()
+        packs_ahead = 1 if self._on_gpu else 0  # a GPU works on one pack while the next is being laid out
+        for pack in fill_packs(pieces, self.geometry, self._on_gpu):
             running.append((pack, self._start(pack)))
-            # A GPU works on this pack while the next one is being laid out.
-            if len(running) > self._fixed_length:
+            if len(running) > packs_ahead:
                 yield from _codes_of_pieces(*running.popleft())
         while running:
             yield from _codes_of_pieces(*running.popleft())
 
-    def _start(self, pack: Pack[Tag]) -> Tensor:
-        """Codes [frames of codes, n_codebooks] of a pack; on a GPU they may not be there yet."""
-        with inference(self.device, tf32=self.dtype == "tf32", autocast=False):
-            self._check_products()
-            inputs = [torch.from_numpy(array) for array in (pack.tape, *pack.gaps)]
-            if not self._fixed_length:
-                return self._forward(*inputs)
-            with torch.cuda.device(self.device):
-                moved = [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in inputs]
-                if self._graph is None:
-                    self._graph = CudaGraph(self._forward, moved)
-                return self._graph(moved)
+    def _start(self, pack: Pack[Tag]) -> Tensor | PendingResult:
+        """Codes [frames of codes, n_codebooks] of a pack."""
+        inputs = _tensors(pack)
+        with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
+            self._check_positions()
+            if not self._on_gpu:
+                return self._codes(*inputs)
+            if self._graph is None:
+                self._graph = CudaGraph(self._codes, inputs)
+            return self._graph(inputs)
 
-    def _forward(self, tape: Tensor, *gaps: Tensor) -> Tensor:
+    def _current_device(self) -> AbstractContextManager[object]:
+        return torch.cuda.device(self.device) if self._on_gpu else nullcontext()
+
+    def _check_positions(self) -> None:
+        """Make sure, once for each number of threads, that a clip's codes do not depend on its place in a pack.
+
+        Raises:
+            CodectokError: rows of a matrix product on this machine have other bits in another place.
+        """
+        threads = 1 if self._on_gpu else torch.get_num_threads()
+        if threads in self._checked_threads:
+            return
+        geometry = self.geometry
+        noise = torch.randn(100 * geometry.alignment * geometry.hop, generator=torch.Generator().manual_seed(0))
+        piece = next(cut_into_pieces([noise.numpy()], geometry))
+        length = geometry.pack_frames if self._on_gpu else geometry.unit
+        copies = length // (geometry.aligned(piece.n_frames) + geometry.gap)
+        pack = next(fill_packs([(None, piece)] * copies, geometry, self._on_gpu))
+        features = self._features(*(tensor.to(self.device) for tensor in _tensors(pack)))
+        starts = [placement.position for placement in pack.placements]
+        for rows in (features, self._encode_rows(features)):
+            found = [rows[start : start + piece.keep] for start in starts]
+            if not all(torch.equal(copy, found[0]) for copy in found):
+                raise CodectokError(
+                    f"Matrix products on this {self.device.type} have other last bits in another place"
+                    f" ({self._block_rows} rows, {threads} threads), so codes would depend on a clip's neighbours;"
+                    " try another number of threads, or another pack size on a GPU."
+                )
+        self._checked_threads.add(threads)
+
+    def _codes(self, tape: Tensor, *gaps: Tensor) -> Tensor:
         """Codes [frames of codes, n_codebooks] of `tape` [samples]; `gaps` bool [frames] for each level."""
+        return self._encode_rows(self._features(tape, *gaps))
+
+    def _encode_rows(self, features: Tensor) -> Tensor:
+        rows = min(self._block_rows, len(features))
+        return torch.cat(
+            [self._encode_frames(features[start : start + rows]) for start in range(0, len(features), rows)]
+        )
+
+    def _features(self, tape: Tensor, *gaps: Tensor) -> Tensor:
+        """What is quantized, float32 [frames of codes, C]."""
         encoder, margin = self._encoder, self._margin
         padded = F.pad(tape, (margin * self.geometry.hop, margin * self.geometry.hop))
         x = self._apply(self._log_mel, padded.unfold(0, self.geometry.window, self.geometry.hop), gaps[0])
@@ -95,7 +135,7 @@ class PackedEncoder:
         for downsample, gap in zip(self._downsamples, gaps[1:], strict=True):
             x = self._apply(downsample.join, x, gap, factor=downsample.factor)
             x = self._apply_blocks([downsample.block], x, gap)
-        return self._apply(self._encode_frames, x, gaps[-1])[margin:-margin]
+        return x[margin:-margin]
 
     def _apply_blocks(self, blocks: nn.Module | Sequence[nn.Module], x: Tensor, gap: Tensor) -> Tensor:
         spare: Tensor | None = None
@@ -126,37 +166,6 @@ class PackedEncoder:
         assert into is not None, "a pack has at least one block of rows"
         return into
 
-    def _check_products(self) -> None:
-        """Make sure, once for each number of threads, that a product's rows do not depend on their position."""
-        threads = torch.get_num_threads()
-        if threads in self._checked_threads:
-            return
-        generator = torch.Generator().manual_seed(0)
-        for layer, dim, dtype, n_rows in self._products():
-            rows = torch.randn(n_rows, dim, generator=generator).to(self.device, dtype)
-            shift = n_rows // 2 + 1
-            if not torch.equal(layer(rows).roll(shift, 0), layer(rows.roll(shift, 0))):
-                raise CodectokError(
-                    f"Matrix products on this {self.device.type} depend on the position of a row (width {dim},"
-                    f" {n_rows} rows, {threads} threads), so codes would depend on a clip's neighbours;"
-                    " try another number of threads, or another pack size on a GPU."
-                )
-        self._checked_threads.add(threads)
-
-    def _products(self) -> list[tuple[Layer, int, torch.dtype, int]]:
-        """The matrix products of every shape: layer, width, precision, rows."""
-        levels = self.geometry.levels
-        parts = zip((self._encoder, *self._downsamples), levels, strict=True)
-        found: dict[object, tuple[Layer, int, torch.dtype, int]] = {}
-        for part, level in parts:
-            rows = min(self._block_rows, self.geometry.pack_frames // level)
-            for module in part.modules():
-                if isinstance(module, nn.Linear):
-                    dtype = module.weight.dtype
-                    found[module.weight.shape, dtype, rows] = module, module.in_features, dtype, rows
-        rows = min(self._block_rows, self.geometry.pack_frames // levels[-1])
-        return [*found.values(), (self._encode_frames, self.geometry.config.feature_dim, torch.float32, rows)]
-
 
 def _in_precision(module: Module, dtype: Precision) -> Module:
     """`module`, or in bfloat16 a copy in which the products of its blocks are."""
@@ -170,8 +179,12 @@ def _in_precision(module: Module, dtype: Precision) -> Module:
     return module
 
 
-def _codes_of_pieces(pack: Pack[Tag], codes: Tensor) -> Iterator[tuple[Tag, Piece, Tensor]]:
-    codes = codes.cpu()
+def _tensors(pack: Pack[Tag]) -> list[Tensor]:
+    return [torch.from_numpy(array) for array in (pack.tape, *pack.gaps)]
+
+
+def _codes_of_pieces(pack: Pack[Tag], result: Tensor | PendingResult) -> Iterator[tuple[Tag, Piece, Tensor]]:
+    codes = result if isinstance(result, Tensor) else result.wait()
     for placement in pack.placements:
         start = placement.position + placement.piece.skip
         yield placement.tag, placement.piece, codes[start : start + placement.piece.keep].clone()

@@ -19,11 +19,11 @@ import numpy as np
 
 from ..config import CodecConfig
 from ..errors import AudioError, InputError
+from .quantization.temporal import BLOCK_KERNEL_SIZE
 
 Tag = TypeVar("Tag")
 
-# Of the blocks behind each change of the frame rate, see ConvNeXtBlock.
-DOWNSAMPLE_KERNEL_SIZE = 7
+# Rows of a product on a CPU: fewer are slower, more make a short clip alone dearer.
 BLOCK_ROWS = 512
 DEFAULT_PACK_FRAMES = 8192
 
@@ -32,11 +32,13 @@ class PackGeometry:
     """Distances and sizes on the tape, in frames of the mel unless said otherwise.
 
     Attributes:
+        hop, window: distance and length of the mel's windows in samples.
         levels: frames of the mel per frame, before and after each of the quantizer's changes of the frame rate.
         alignment: clips and pieces start at multiples of this, the frames of the mel per frame of codes.
         gap: least distance between two clips.
         context: frames on each side of a piece whose features are wrong unless the clip ends there.
-        pack_frames: length of a full pack, a multiple of BLOCK_ROWS frames of codes.
+        unit: every pack has a multiple of this, which is BLOCK_ROWS frames of codes.
+        pack_frames: length of a full pack.
 
     Args:
         config: of the codec.
@@ -51,7 +53,7 @@ class PackGeometry:
         self.window = config.mel.n_fft
         self.levels = tuple(itertools.accumulate(config.quantizer.time_factors, initial=1, func=lambda a, b: a * b))
         self.alignment = self.levels[-1]
-        reach, downsample_reach = config.encoder.kernel_size // 2, DOWNSAMPLE_KERNEL_SIZE // 2
+        reach, downsample_reach = config.encoder.kernel_size // 2, BLOCK_KERNEL_SIZE // 2
         window_reach = math.ceil((self.window - self.hop) / self.hop)
         self.gap = self.aligned(max(reach, downsample_reach * self.alignment, window_reach))
         mixing_layers = 1 + sum(config.encoder.depths)
@@ -105,8 +107,6 @@ class _Cutter:
     def __init__(self, geometry: PackGeometry) -> None:
         self._geometry = geometry
         self._edge = geometry.config.mel.padding
-        # Frames of the left pad alone have no frame of codes; before the end is known they must not be promised.
-        self._reserve = math.ceil(geometry.config.left_pad / geometry.hop)
         self._held = np.zeros(geometry.config.left_pad, np.float32)
         self._arrived: list[np.ndarray] = []
         self._n_arrived = 0
@@ -117,16 +117,14 @@ class _Cutter:
     def push(self, block: np.ndarray) -> Iterator[Piece]:
         self._n_samples += len(block)
         self._n_arrived += len(block)
-        enough = self._geometry.tape_samples(self._geometry.pack_frames + self._reserve)
-        if len(self._held) + self._n_arrived <= enough:
+        if len(self._held) + self._n_arrived <= self._geometry.tape_samples(self._geometry.pack_frames):
             # Joined only when they suffice for a piece, since small blocks would be copied over and over; as a copy,
             # since the caller may fill the same memory again.
             self._arrived.append(block.copy())
             return
         self._arrived.append(block)
         self._join()
-        while self._frames() > self._geometry.pack_frames + self._reserve:
-            yield self._take_inner()
+        yield from self._inner_pieces()
 
     def finish(self) -> Iterator[Piece]:
         if self._n_samples == 0:
@@ -135,18 +133,16 @@ class _Cutter:
         self._arrived.append(np.zeros(max(0, config.min_samples - self._n_samples), np.float32))
         self._join()
         self._held = np.concatenate([self._held, self._held[-2 : -2 - self._edge : -1]])
-        n_frames = config.n_frames(self._n_samples)
-        while self._frames() > self._geometry.pack_frames:
-            yield self._take_inner(n_frames - self._frames_done)
-        yield self._take(self._frames(), n_frames - self._frames_done, last=True)
+        yield from self._inner_pieces()
+        yield self._take(self._frames(), config.n_frames(self._n_samples) - self._frames_done, last=True)
 
-    def _take_inner(self, limit: int | None = None) -> Piece:
+    def _inner_pieces(self) -> Iterator[Piece]:
         size, context = self._geometry.pack_frames, self._geometry.context
-        own = (size - context - (context if self._frames_done else 0)) // self._geometry.alignment
-        piece = self._take(size, own if limit is None else min(own, limit), last=False)
-        # The next piece starts where its context does.
-        self._held = self._held[(size - 2 * context) * self._geometry.hop :]
-        return piece
+        while self._frames() > size:
+            own = size - context - (context if self._frames_done else 0)
+            yield self._take(size, own // self._geometry.alignment, last=False)
+            # The next piece starts where its context does.
+            self._held = self._held[(size - 2 * context) * self._geometry.hop :]
 
     def _take(self, frames: int, keep: int, last: bool) -> Piece:
         samples = self._held[: self._geometry.tape_samples(frames)].copy()

@@ -1,8 +1,9 @@
-"""Decoding in windows: memory does not grow with a clip's length, and clips of any lengths are decoded together.
+"""Decoding in windows: memory does not grow with a clip's length.
 
 Every convolution of the decoder pads with zeros at the clip's ends, which a padded batch would not reproduce. So a
-clip is decoded in windows of one length that overlap by the decoder's reach; the first starts and the last ends where
-the clip does, and of the others only the samples that see their whole neighbourhood are kept.
+clip is decoded in windows that overlap by the decoder's reach; the first starts and the last ends where the clip
+does, and of the others only the samples that see their whole neighbourhood are kept. On a GPU windows of equal length
+are decoded together, of whatever clips they are.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..config import CodecConfig
 from ..precision import Precision, inference
 from .network import CodecNetwork
-from .packing import DOWNSAMPLE_KERNEL_SIZE
+from .quantization.temporal import BLOCK_KERNEL_SIZE
 
 # Frames of codes in a window beside its context: a compromise between work done twice and what a cache holds.
 WINDOW_FRAMES = 384
@@ -37,7 +38,7 @@ def decoder_context(config: CodecConfig) -> int:
         reach = max(reach + kernel_size - 1 - padding, reach + rate - 1 + padding) // rate
     reach += decoder.pre_kernel_size // 2
     for factor in config.quantizer.time_factors:
-        reach = math.ceil((reach + DOWNSAMPLE_KERNEL_SIZE // 2) / factor)
+        reach = math.ceil((reach + BLOCK_KERNEL_SIZE // 2) / factor)
     return reach
 
 
@@ -51,15 +52,20 @@ class Window:
     keep_stop: int
 
 
-def windows(n_frames: int, size: int, context: int) -> list[Window]:
-    """Windows of `size` frames that keep every frame of a clip once; a single one of a shorter clip's length."""
+def windows(n_frames: int, size: int, context: int, equal: bool) -> list[Window]:
+    """Windows of `size` frames that keep every frame of a clip once; a single one of a shorter clip's length.
+
+    With `equal` the last window has that size too, and overlaps more with the one before it.
+    """
     if n_frames <= size:
         return [Window(0, n_frames, 0, n_frames)]
     found: list[Window] = []
     done = 0
     while done < n_frames:
-        start = min(max(0, done - context), n_frames - size)
-        stop = start + size
+        start = max(0, done - context)
+        if equal:
+            start = min(start, n_frames - size)
+        stop = min(start + size, n_frames)
         keep_stop = n_frames if stop == n_frames else stop - context
         found.append(Window(start, stop, done, keep_stop))
         done = keep_stop
@@ -85,7 +91,7 @@ class WindowedDecoder:
 
     def stream(self, codes: Tensor) -> Iterator[Tensor]:
         """Samples float32 [n] on the CPU of `codes` [n_frames, n_codebooks], window by window."""
-        parts = windows(len(codes), self._size, self._context)
+        parts = self._windows(codes)
         for first in range(0, len(parts), self._batch):
             yield from self._decode([(codes, window) for window in parts[first : first + self._batch]])
 
@@ -93,7 +99,7 @@ class WindowedDecoder:
         """Samples float32 [n] on the CPU of each clip's codes [n_frames, n_codebooks]."""
         by_length: defaultdict[int, list[tuple[int, Window]]] = defaultdict(list)
         for clip, codes in enumerate(clips):
-            for window in windows(len(codes), self._size, self._context):
+            for window in self._windows(codes):
                 by_length[window.stop - window.start].append((clip, window))
         waveforms = [torch.empty(len(codes) * self._network.config.frame_size) for codes in clips]
         for group in by_length.values():
@@ -104,6 +110,9 @@ class WindowedDecoder:
                     start = window.keep_start * self._network.config.frame_size
                     waveforms[clip][start : start + len(samples)] = samples
         return waveforms
+
+    def _windows(self, codes: Tensor) -> list[Window]:
+        return windows(len(codes), self._size, self._context, equal=self._batch > 1)
 
     def _decode(self, parts: Sequence[tuple[Tensor, Window]]) -> list[Tensor]:
         frame_size = self._network.config.frame_size

@@ -138,10 +138,15 @@ def table_files(path: Path) -> list[Path]:
 def read_metadata(path: Path) -> TableMetadata:
     """The metadata that all files of the table at `path` share (their unit aside); `InputError` if they do not."""
     found = [_file_metadata(file) for file in table_files(path)]
-    shared = {metadata.model_copy(update={"unit_hash": None}) for metadata in found}
-    if len(shared) > 1:
+    if len({_deciding(metadata) for metadata in found}) > 1:
         raise InputError(f"{path} mixes codes of different codecs or settings; keep one table per folder.")
     return found[0]
+
+
+def _deciding(metadata: TableMetadata) -> TableMetadata:
+    """What codes depend on: not the unit, and the size of a pack on a GPU only."""
+    pack_frames = 0 if metadata.device == "cpu" else metadata.pack_frames
+    return metadata.model_copy(update={"unit_hash": None, "pack_frames": pack_frames})
 
 
 def read_rows(path: Path, ids: set[str] | None = None) -> Iterator[TokenRow]:

@@ -27,7 +27,7 @@ VARIANTS = {
         update={
             "quantizer": VectorQuantizerConfig(codebook_size=64, codebook_dim=16, time_factors=(2, 3)),
             "encoder": EncoderConfig(depths=(2, 1), dims=(64, 128), kernel_size=3),
-            "left_pad": 3000,
+            "left_pad": 255,
         }
     ),
     "width-equals-codebook": NANO.model_copy(

@@ -55,6 +55,11 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, message: str, tmp_path:
         named_codec_config(str(path))
 
 
+def test_a_left_pad_of_a_frame_or_more_is_refused() -> None:
+    with pytest.raises(ConfigError, match="left_pad 256 must be below the hop"):
+        parse(CodecConfig, {"left_pad": 256}, "test")
+
+
 @pytest.mark.parametrize(("n_samples", "n_frames"), [(1, 1), (255, 1), (256, 1), (511, 1), (512, 2), (24_000, 93)])
 def test_frames_of_a_length(n_samples: int, n_frames: int) -> None:
     assert preset("distilcodec-v1").n_frames(n_samples) == n_frames

@@ -52,13 +52,14 @@ def test_windows_of_reference_checkpoints_too(golden: Path) -> None:
     assert_decodes_as_a_whole(Codec.from_distilcodec(golden, step=42, device="cpu"))
 
 
+@pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("n_frames", [*range(1, 30), 100, 101, 555])
-def test_every_frame_is_kept_once_and_sees_its_context(n_frames: int) -> None:
-    found = windows(n_frames, size=20, context=6)
+def test_every_frame_is_kept_once_and_sees_its_context(n_frames: int, equal: bool) -> None:
+    found = windows(n_frames, size=20, context=6, equal=equal)
     kept = [frame for window in found for frame in range(window.keep_start, window.keep_stop)]
     assert kept == list(range(n_frames))
     for window in found:
-        assert window.stop - window.start == min(20, n_frames)
+        assert window.stop - window.start == min(20, n_frames) or (window.stop == n_frames and not equal)
         assert window.start == 0 or window.keep_start - window.start >= 6
         assert window.stop == n_frames or window.stop - window.keep_stop >= 6
 

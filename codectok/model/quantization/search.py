@@ -32,8 +32,11 @@ class CodeSearch:
         shifted = offset.double() + self._table.double() @ centre.double()
         self._offset = (shifted - shifted.mean()).float()
         self._centre = centre
-        large = len(table) >= MIN_CODES_REDUCED and len(table) % CHUNK_CODES == 0
-        self._half_table = _with_offset_columns(self._table, self._offset) if reduced and large else None
+        self._half_table: Tensor | None = None
+        if reduced and len(table) >= MIN_CODES_REDUCED:
+            # Equal codes (dead ones are all zero) would take the places of better candidates.
+            self._distinct = _first_of_equals(table)
+            self._half_table = _with_offset_columns(self._table[self._distinct], self._offset[self._distinct])
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Codes [n] int64 of `vectors` float32 [n, dim]."""
@@ -52,23 +55,38 @@ class CodeSearch:
         half_vectors = torch.cat([vectors, ones], 1).bfloat16()
         scores = _product(half_vectors, half_table).unflatten(1, (-1, CHUNK_CODES))
         # The best codes lie in the chunks with the best maxima.
-        chunks = scores.amax(2).topk(CANDIDATES, dim=1).indices
+        chunks = scores.amax(2).topk(min(CANDIDATES, scores.shape[1]), dim=1).indices
         inside = scores.gather(1, chunks.unsqueeze(2).expand(-1, -1, CHUNK_CODES)).flatten(1)
         best = inside.topk(CANDIDATES, dim=1).indices
         candidates = chunks.gather(1, best // CHUNK_CODES) * CHUNK_CODES + best % CHUNK_CODES
-        candidates = candidates.sort(dim=1).values
+        candidates = self._distinct[candidates.clamp(max=len(self._distinct) - 1)].sort(dim=1).values
         # Elementwise, since a product of this shape may be computed in TF32.
         exact = (self._table[candidates] * vectors.unsqueeze(1)).sum(2) + self._offset[candidates]
         return candidates.gather(1, exact.argmax(1, keepdim=True))[:, 0]
 
 
+def _first_of_equals(table: Tensor) -> Tensor:
+    """Ascending indices of the rows of `table` [n, dim] that equal no row before them."""
+    _, group = torch.unique(table, dim=0, return_inverse=True)
+    numbers = torch.arange(len(table), device=table.device)
+    firsts = numbers.new_full((int(group.max()) + 1,), len(table)).scatter_reduce(0, group, numbers, "amin")
+    return firsts.sort().values
+
+
 def _with_offset_columns(table: Tensor, offset: Tensor) -> Tensor:
-    """The table in bfloat16 with eight more columns whose sum is the offset, so that one product gives the scores."""
+    """The table in bfloat16, in whole chunks, with more columns whose sum is the offset: one product gives the scores.
+
+    Three numbers in bfloat16 hold one in float32; eight columns keep rows aligned for tensor cores. Rows beyond the
+    table have the least of all offsets.
+    """
     columns, rest = [table.bfloat16()], offset
     for _ in range(8):
         columns.append(rest.bfloat16().unsqueeze(1))
         rest = rest - columns[-1][:, 0].float()
-    return torch.cat(columns, 1)
+    half = torch.cat(columns, 1)
+    missing = half.new_zeros(-len(half) % CHUNK_CODES, half.shape[1])
+    missing[:, table.shape[1]] = torch.finfo(torch.bfloat16).min
+    return torch.cat([half, missing])
 
 
 def _product(vectors: Tensor, table: Tensor) -> Tensor:

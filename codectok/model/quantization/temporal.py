@@ -12,6 +12,9 @@ from ...precision import no_autocast
 from ..convnext import ConvNeXtBlock, truncated_normal_linear
 from .base import FrameEncoder, Quantizer, QuantizerOutput
 
+# Of the blocks behind each change of the frame rate.
+BLOCK_KERNEL_SIZE = 7
+
 
 class Downsample(nn.Module):
     """Joins `factor` frames into one by a linear layer, then a ConvNeXt block; a remainder of frames is dropped."""
@@ -20,7 +23,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.factor = factor
         self.linear = truncated_normal_linear(factor * dim, dim)
-        self.block = ConvNeXtBlock(dim)
+        self.block = ConvNeXtBlock(dim, BLOCK_KERNEL_SIZE)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, T, C] to [B, T // factor, C]."""
@@ -41,7 +44,7 @@ class Upsample(nn.Module):
         bound = 1 / math.sqrt(factor * dim)
         self.weight = nn.Parameter(torch.empty(factor * dim, dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(dim))
-        self.block = ConvNeXtBlock(dim)
+        self.block = ConvNeXtBlock(dim, BLOCK_KERNEL_SIZE)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, T, C] to [B, T * factor, C]."""

@@ -36,6 +36,17 @@ def test_ties_go_to_the_lowest_index(reduced: bool) -> None:
     assert found.tolist() == [30, 200]
 
 
+@pytest.mark.parametrize("dead", [100, 3000, 8192 - 20])
+def test_dead_codes_do_not_crowd_out_others_in_the_reduced_search(dead: int) -> None:
+    codes = torch.randn(8192, 16)
+    codes[torch.randperm(8192)[:dead]] = 0.0
+    vectors = torch.cat([torch.zeros(3, 16), 2 * torch.rand(400, 1) * torch.randn(400, 16)])
+    found = search(codes, reduced=True)(vectors)
+    assert found[:3].tolist() == [int((codes == 0).all(1).nonzero()[0])] * 3
+    assert float((found == search(codes)(vectors)).float().mean()) > 0.99
+    assert 0.02 < float((codes[found] == 0).all(1).float().mean()) < 0.98
+
+
 def test_the_reduced_search_rescores_in_float32() -> None:
     # Far from the origin and close to each other: bfloat16 alone mistakes most of them.
     codes, vectors = torch.randn(8192, 64) + 10, torch.randn(500, 64) + 10

@@ -28,6 +28,19 @@ def metadata(codebook_size: int = 1024, n_codebooks: int = 2, fingerprint: str =
     )
 
 
+def test_the_size_of_a_pack_matters_on_a_gpu_only(tmp_path: Path) -> None:
+    for device, mixed in (("cpu", False), ("NVIDIA H100", True)):
+        for number, pack_frames in enumerate((512, 8192)):
+            described = metadata().model_copy(update={"device": device, "pack_frames": pack_frames})
+            (tmp_path / device).mkdir(exist_ok=True)
+            write(tmp_path / device / f"{number}.parquet", rows(2), described)
+        if mixed:
+            with pytest.raises(InputError, match="mixes codes"):
+                read_metadata(tmp_path / device)
+        else:
+            read_metadata(tmp_path / device)
+
+
 def rows(count: int, codebook_size: int = 1024, n_codebooks: int = 2) -> list[TokenRow]:
     generator = np.random.default_rng(0)
     return [
