@@ -24,7 +24,7 @@ from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import cut_into_pieces, fill_packs
-from codectok.model.quantization.search import MIN_CODES_REDUCED
+from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
 from codectok.model.quantization.vector import ResidualVectorQuantizer
 from codectok.precision import Precision, inference
 
@@ -114,9 +114,12 @@ def search_weights(codec: Codec) -> list[Tensor]:
         layers = [(codes, group_dim)]
     else:
         layers = [(dim, group_dim)] * (dim != group_dim) + [(codes, dim)] * quantizer.n_residuals
-    reduced = codec.dtype != "float32" and codes >= MIN_CODES_REDUCED
+    exact = list(layers)
+    if codec.device.type == "cuda" and codec.dtype != "float32" and codes >= MIN_CODES_REDUCED:
+        # The search starts with two halves of the table in bfloat16.
+        layers = [(rows, 2 * width + OFFSET_COLUMNS) if rows == codes else (rows, width) for rows, width in layers]
     return [
-        torch.randn(*shape, device=codec.device).to(torch.bfloat16 if reduced and shape[0] == codes else torch.float32)
+        torch.randn(*shape, device=codec.device).to(torch.bfloat16 if shape not in exact else torch.float32)
         for _ in range(quantizer.n_groups)
         for shape in layers
     ]

@@ -37,8 +37,8 @@ class PackedEncoder:
         log_mel: maps windows of samples [T, window] to log-mel frames [T, n_mels].
         geometry: of the packs.
         device: on which to work.
-        dtype: in "bfloat16" the two products of every block are; in it and in "tf32" the search starts in bfloat16,
-            and decides in float32; all else is float32, or TF32.
+        dtype: in "bfloat16" the two products of every block are, in "tf32" all are in TF32. In both a GPU starts the
+            search in bfloat16, and decides in float32. All else is float32.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PackedEncoder:
         self._on_gpu = device.type == "cuda"
         self._block_rows = geometry.pack_frames if self._on_gpu else BLOCK_ROWS
         with inference(device, tf32=False, autocast=False):
-            self._encode_frames = network.quantizer.frame_encoder(reduced=dtype != "float32")
+            self._encode_frames = network.quantizer.frame_encoder(reduced=self._on_gpu and dtype != "float32")
         self._checked_threads: set[int] = set()
         self._graph: CudaGraph | None = None
 

@@ -10,6 +10,8 @@ SLICE_CODES = 4096
 # The reduced search looks for the best codes among the best chunks, and rescores that many.
 CHUNK_CODES = 64
 CANDIDATES = 8
+# Three numbers in bfloat16 hold one in float32; eight columns keep rows aligned for tensor cores.
+OFFSET_COLUMNS = 8
 # Below this size the exact search is as fast.
 MIN_CODES_REDUCED = 4096
 
@@ -23,7 +25,8 @@ class CodeSearch:
         table: float32 [codebook_size, dim].
         offset: float32 [codebook_size].
         centre: float32 [dim], where vectors lie; any will do, but near it scores are small, and so are their errors.
-        reduced: score the codes of a large table in bfloat16 first, and only the best of them in float32.
+        reduced: score the codes of a large table in bfloat16 first, and only the best of them in float32; faster on
+            a GPU only.
     """
 
     def __init__(self, table: Tensor, offset: Tensor, centre: Tensor, reduced: bool) -> None:
@@ -36,7 +39,7 @@ class CodeSearch:
         if reduced and len(table) >= MIN_CODES_REDUCED:
             # Equal codes (dead ones are all zero) would take the places of better candidates.
             self._distinct = _first_of_equals(table)
-            self._half_table = _with_offset_columns(self._table[self._distinct], self._offset[self._distinct])
+            self._half_table = _in_halves(self._table[self._distinct], self._offset[self._distinct])
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Codes [n] int64 of `vectors` float32 [n, dim]."""
@@ -51,8 +54,8 @@ class CodeSearch:
         return winner * SLICE_CODES + inside
 
     def _reduced(self, vectors: Tensor, half_table: Tensor) -> Tensor:
-        ones = vectors.new_ones(len(vectors), half_table.shape[1] - vectors.shape[1])
-        half_vectors = torch.cat([vectors, ones], 1).bfloat16()
+        ones = vectors.new_ones(len(vectors), OFFSET_COLUMNS)
+        half_vectors = torch.cat([vectors, vectors, ones], 1).bfloat16()
         scores = _product(half_vectors, half_table).unflatten(1, (-1, CHUNK_CODES))
         # The best codes lie in the chunks with the best maxima.
         chunks = scores.amax(2).topk(min(CANDIDATES, scores.shape[1]), dim=1).indices
@@ -73,24 +76,32 @@ def _first_of_equals(table: Tensor) -> Tensor:
     return firsts.sort().values
 
 
-def _with_offset_columns(table: Tensor, offset: Tensor) -> Tensor:
-    """The table in bfloat16, in whole chunks, with more columns whose sum is the offset: one product gives the scores.
+def _in_halves(table: Tensor, offset: Tensor) -> Tensor:
+    """Columns in bfloat16 whose product with (vector, vector, ones) is the score, for whole chunks of codes.
 
-    Three numbers in bfloat16 hold one in float32; eight columns keep rows aligned for tensor cores. Rows beyond the
-    table have the least of all offsets.
+    The table is the sum of two halves. Rounding it to one would move codes that lie close together past each other;
+    rounding a vector hardly does, since that moves all of them alike. Rows beyond the table have the least of all
+    offsets.
     """
-    columns, rest = [table.bfloat16()], offset
-    for _ in range(8):
-        columns.append(rest.bfloat16().unsqueeze(1))
-        rest = rest - columns[-1][:, 0].float()
-    half = torch.cat(columns, 1)
+    halves = _terms(table, 2) + _terms(offset.unsqueeze(1), OFFSET_COLUMNS)
+    half = torch.cat(halves, 1)
     missing = half.new_zeros(-len(half) % CHUNK_CODES, half.shape[1])
-    missing[:, table.shape[1]] = torch.finfo(torch.bfloat16).min
+    missing[:, -1] = torch.finfo(torch.bfloat16).min
     return torch.cat([half, missing])
 
 
+def _terms(values: Tensor, count: int) -> list[Tensor]:
+    """`count` tensors in bfloat16, each the rounding error of those before it, whose sum is `values`."""
+    terms: list[Tensor] = []
+    for _ in range(count):
+        terms.append(values.bfloat16())
+        values = values - terms[-1].float()
+    return terms
+
+
 def _product(vectors: Tensor, table: Tensor) -> Tensor:
+    """Products of bfloat16 with sums in float32."""
     if vectors.is_cuda:
-        # Sums of products in float32 are not rounded again on their way out.
         return torch.mm(vectors, table.T, out_dtype=torch.float32)
-    return vectors @ table.T
+    # A CPU's product of bfloat16 would round the scores, by more than the best of them differ.
+    return vectors.float() @ table.float().T

@@ -36,6 +36,22 @@ def test_ties_go_to_the_lowest_index(reduced: bool) -> None:
     assert found.tolist() == [30, 200]
 
 
+def test_codes_far_away_do_not_blur_the_reduced_search() -> None:
+    codes = torch.randn(8192, 32) * torch.rand(8192, 1).exp().pow(4)
+    vectors = 0.3 * torch.randn(400, 32) + codes[torch.randint(8192, (400,))] * 0.5
+    found = search(codes, reduced=True)(vectors)
+    assert len(found.unique()) > 100
+    assert float((found == nearest(vectors, codes)).float().mean()) > 0.99
+
+
+def test_codes_close_together_are_told_apart_by_the_reduced_search() -> None:
+    # As an undertrained codebook has them: a hundred codes where bfloat16 sees one.
+    codes = torch.randn(82, 32).repeat_interleave(100, 0)[:8192] + 1e-3 * torch.randn(8192, 32)
+    vectors = codes[torch.randint(8192, (400,))] + 0.3 * torch.randn(400, 32)
+    found = search(codes, reduced=True)(vectors)
+    assert float((found == nearest(vectors, codes)).float().mean()) > 0.99
+
+
 @pytest.mark.parametrize("dead", [100, 3000, 8192 - 20])
 def test_dead_codes_do_not_crowd_out_others_in_the_reduced_search(dead: int) -> None:
     codes = torch.randn(8192, 16)
