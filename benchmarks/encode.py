@@ -25,7 +25,7 @@ from codectok.config import FiniteScalarQuantizerConfig
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import cut_into_pieces, fill_packs
 from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
-from codectok.model.quantization.vector import ResidualVectorQuantizer
+from codectok.model.quantization.vector import ResidualVectorQuantizer, folding_pays
 from codectok.precision import Precision, inference
 
 PADDED_BATCH = 8
@@ -108,21 +108,17 @@ def search_weights(codec: Codec) -> list[Tensor]:
     quantizer = codec.config.quantizer
     if isinstance(quantizer, FiniteScalarQuantizerConfig):
         return [codec.network.quantizer.inner.project_in.weight]
-    codes, dim, group_dim = quantizer.codebook_size, quantizer.codebook_dim, codec.config.feature_dim
-    group_dim //= quantizer.n_groups
-    if quantizer.n_residuals == 1 and codes * group_dim < (codes + group_dim) * dim:
-        layers = [(codes, group_dim)]
-    else:
-        layers = [(dim, group_dim)] * (dim != group_dim) + [(codes, dim)] * quantizer.n_residuals
-    exact = list(layers)
+    codes, dim = quantizer.codebook_size, quantizer.codebook_dim
+    group_dim = codec.config.feature_dim // quantizer.n_groups
+    folded = quantizer.n_residuals == 1 and dim != group_dim and folding_pays(codes, group_dim, dim)
+    projections = 0 if folded or dim == group_dim else 1
+    width, dtype = group_dim if folded else dim, torch.float32
     if codec.device.type == "cuda" and codec.dtype != "float32" and codes >= MIN_CODES_REDUCED:
         # The search starts with two halves of the table in bfloat16.
-        layers = [(rows, 2 * width + OFFSET_COLUMNS) if rows == codes else (rows, width) for rows, width in layers]
-    return [
-        torch.randn(*shape, device=codec.device).to(torch.bfloat16 if shape not in exact else torch.float32)
-        for _ in range(quantizer.n_groups)
-        for shape in layers
-    ]
+        width, dtype = 2 * width + OFFSET_COLUMNS, torch.bfloat16
+    group = [torch.randn(dim, group_dim)] * projections + [torch.randn(codes, width, dtype=dtype)]
+    group += group[-1:] * (quantizer.n_residuals - 1)
+    return [weight.to(codec.device) for _ in range(quantizer.n_groups) for weight in group]
 
 
 def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, float]:

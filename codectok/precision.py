@@ -34,13 +34,18 @@ def no_autocast(tensor: Tensor) -> torch.autocast:
 def inference(device: torch.device, tf32: bool, autocast: bool) -> Iterator[None]:
     """Inference in float32; with `tf32` products on a GPU are in TF32, with `autocast` layers are in bfloat16."""
     backends: Any = torch.backends  # torch does not declare these settings
-    settings = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv]
-    before = [setting.fp32_precision for setting in settings]
+    on_gpu = "tf32" if tf32 else "ieee"
+    wanted = [
+        (backends.cuda.matmul, on_gpu),
+        (backends.cudnn.conv, on_gpu),
+        (backends.mkldnn.matmul, "ieee"),
+        (backends.mkldnn.conv, "ieee"),
+    ]
+    before = [setting.fp32_precision for setting, _ in wanted]
     with ExitStack() as stack:
-        for setting, precision in zip(settings, before, strict=True):
-            stack.callback(_restore, setting, precision)
-            on_gpu = setting in settings[:2]
-            setting.fp32_precision = "tf32" if tf32 and on_gpu else "ieee"
+        for (setting, precision), found in zip(wanted, before, strict=True):
+            stack.callback(_restore, setting, found)
+            setting.fp32_precision = precision
         matmul = backends.cuda.matmul
         stack.callback(setattr, matmul, _REDUCTION, getattr(matmul, _REDUCTION))
         setattr(matmul, _REDUCTION, False)

@@ -69,11 +69,13 @@ class ResidualVectorQuantizer(Quantizer):
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
         """A search for each codebook; for a single one the projection is folded into the codebook where that pays."""
         project_in, codebooks = self.project_in, self._codebooks()
-        if isinstance(project_in, nn.Linear) and len(codebooks) == 1:
-            codes, dim, codebook_dim = len(codebooks[0].embedding), project_in.in_features, project_in.out_features
-            if codes * dim < (codes + dim) * codebook_dim:
-                search = _folded_search(project_in, codebooks[0], reduced)
-                return lambda rows: search(rows).unsqueeze(1)
+        if (
+            len(codebooks) == 1
+            and isinstance(project_in, nn.Linear)
+            and folding_pays(len(codebooks[0].embedding), project_in.in_features, project_in.out_features)
+        ):
+            search = _folded_search(project_in, codebooks[0], reduced)
+            return lambda rows: search(rows).unsqueeze(1)
         searches = [
             CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0), reduced)
             for book in codebooks
@@ -109,6 +111,11 @@ class ResidualVectorQuantizer(Quantizer):
 
     def _codebooks(self) -> list[Codebook]:
         return cast("list[Codebook]", list(self.layers))
+
+
+def folding_pays(codebook_size: int, dim: int, codebook_dim: int) -> bool:
+    """Whether one product with a folded codebook costs less than the projection and one with the codebook."""
+    return codebook_size * dim < (codebook_size + dim) * codebook_dim
 
 
 def _folded_search(project_in: nn.Linear, codebook: Codebook, reduced: bool) -> CodeSearch:
