@@ -36,7 +36,11 @@ INDEX_SCHEMA = pa.schema(
 
 
 class Sample(BaseModel):
-    """The JSON member of a sample; times in seconds within the source, loudness in LUFS (null for silence)."""
+    """The JSON member of a sample.
+
+    Times are in seconds within the source, loudness in LUFS (none for silence), bandwidth in Hz; id, text and labels
+    are those of a manifest.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -47,6 +51,8 @@ class Sample(BaseModel):
     sample_rate: int
     n_samples: int
     loudness: float | None = None
+    bandwidth: int | None = None
+    id: str | None = None
     text: str | None = None
     language: str | None = None
     speaker: str | None = None

@@ -26,9 +26,22 @@ END_MARK = 2 * tarfile.BLOCKSIZE  # a tar ends with two blocks of zeros
 
 def clips_of(source: Source) -> Iterator[Clip | Reject]:
     """The clips in `source`, in order; a damaged tar gives those before the damage, then a reject."""
-    if source.kind == "audio":
-        yield clip_of_file(source)
+    if source.kind == "tar":
+        yield from _clips_of_tar(source)
         return
+    try:
+        yield clip_of(source)
+    except AudioError as error:
+        yield Reject.of(error, source.dataset, source.name, "read")
+
+
+def clip_of(source: Source) -> Clip:
+    """An audio file, or a stretch of one, as one clip; `AudioError` if it has changed or cannot be fetched."""
+    key = make_key(source.dataset, source.key_path)
+    return Clip(key, source.audio(), source.dataset, source.name, stretch=source.stretch)
+
+
+def _clips_of_tar(source: Source) -> Iterator[Clip | Reject]:
     # As a list, the path is not searched for patterns; without a splitter, a launcher's RANK leaves nothing out.
     tar = webdataset.WebDataset([str(source.location)], shardshuffle=False, empty_check=False, nodesplitter=None)
     try:
@@ -37,13 +50,8 @@ def clips_of(source: Source) -> Iterator[Clip | Reject]:
         if not _has_end_mark(source.location):
             raise EOFError("it has no end mark and may be cut off")
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        message = f"The tar {printable(source.location)} cannot be read to its end: {error}."
-        yield Reject.of(AudioError(message, "unreadable"), source.name, "read")
-
-
-def clip_of_file(source: Source) -> Clip:
-    """A whole audio file as one clip."""
-    return Clip(make_key(source.dataset, source.path), source.location, source.dataset, source.name)
+        message = f"The tar {source.where} cannot be read to its end: {error}."
+        yield Reject.of(AudioError(message, "unreadable"), source.dataset, source.name, "read")
 
 
 def _clip_in_tar(source: Source, sample: dict[str, Any]) -> Clip | Reject:
@@ -51,7 +59,7 @@ def _clip_in_tar(source: Source, sample: dict[str, Any]) -> Clip | Reject:
     suffixes = [name for name in sample if is_audio_path(f"x.{name}")]
     if len(suffixes) != 1:
         message = f"The sample {key} in {printable(source.location)} has {len(suffixes)} audio files, not one."
-        return Reject.of(AudioError(message, "unsupported"), f"{source.name}/{key}", "read")
+        return Reject.of(AudioError(message, "unsupported"), source.dataset, f"{source.name}/{key}", "read")
     described = _description(sample.get("json"))
     return Clip(
         # Keys of other makers are unique in their tar at most.

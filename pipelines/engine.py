@@ -1,225 +1,358 @@
-"""Runs a job's units in this process or on Ray actors; the output's bytes are the same."""
+"""Runs a job: plan, lock, units, commits, what is left over for another time."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
+from typing import Literal, Protocol
 
 from codectok.errors import CodectokError, InputError
+from codectok.storage import Storage, open_storage
 
-from .job import WORKER_THREADS, FinishedUnit, Job, JobSummary, OutputFile, UnitResult
-from .output import REJECTS_FOLDER, OutputFolder, run_in_scratch
-from .sources import Listing, Unit
-
-if TYPE_CHECKING:
-    from ray.actor import ActorHandle
+from .faults import FailedUnit
+from .job import Job, Tally, UnitRecord
+from .listing import JOB_FOLDER, Argument, list_sources, parse_arguments
+from .local_engine import Outcome, run_locally
+from .lock import Lock, Part, entry, lock_job
+from .output import (
+    TEMPORARY,
+    JobSummary,
+    OutputFolder,
+    check_free,
+    finished_units,
+    is_marked_finished,
+    write_summary,
+)
+from .plan import PLAN_FILE, PLAN_FOLDER, Plan, PlanHeader, differences, load_plan, store_generation
+from .ray_engine import ClusterOptions, run_on_ray
+from .rejects import REJECTS_FOLDER
 
 EngineName = Literal["ray", "local"]
-Outcome = tuple[Unit, UnitResult, tuple[OutputFile, ...]]
+# From so many inputs on, a share of broken ones says something.
+INPUTS_BEFORE_JUDGEMENT = 1000
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """Where units run: parallelism and place, never what they write.
+class RunOptions:
+    """How and where units run, and which: never what they write.
 
     Attributes:
         engine: "ray" (actors) or "local" (this process, one after the other).
         workers: Ray actors; all cores (or GPUs) of the cluster by default.
         address: of a Ray cluster to join; without one, `RAY_ADDRESS` or a Ray of this machine's own.
         gpus_per_worker: GPUs that each actor holds.
+        part: the share of the units to run; others run the other shares.
+        limit: units to run at most.
+        extend: list the sources again and add what is new.
+        max_rejects: share of the inputs that may be broken.
+        deadline_seconds: after which a worker counts as hanging and its unit is tried on another (Ray only).
+        check_space: refuse to start where the output would not fit, by estimate.
     """
 
     engine: EngineName = "ray"
     workers: int | None = None
     address: str | None = None
     gpus_per_worker: float = 0.0
+    part: Part | None = None
+    limit: int | None = None
+    extend: bool = False
+    max_rejects: float = 0.1
+    deadline_seconds: float = 6 * 3600.0
+    check_space: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_rejects <= 1:
+            raise InputError(f"The share of rejects is a number from 0 to 1, not {self.max_rejects:g}.")
+        if self.extend and self.part is not None:
+            raise InputError("Extend a job with one command for the whole of it, then run its parts.")
+
+
+class Listener(Protocol):
+    """Hears of what a job does."""
+
+    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: int) -> None:
+        """The plan is stored; `to_do` units will be run now."""
+
+    def finished(self, record: UnitRecord) -> None:
+        """A unit is complete."""
+
+    def note(self, message: str) -> None:
+        """Something that a person may want to know."""
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: int) -> None:
+        """Nothing."""
+
+    def finished(self, record: UnitRecord) -> None:
+        """Nothing."""
+
+    def note(self, message: str) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)
 class JobReport:
-    """How a job ended; `already_finished` where an earlier run had done it all."""
+    """How a run ended.
+
+    Attributes:
+        summary: of all that is complete, earlier runs included.
+        new_units: made by this run.
+        failed: units that could not be made.
+    """
 
     summary: JobSummary
-    already_finished: bool
+    new_units: int
+    failed: tuple[FailedUnit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do.
+
+    Attributes:
+        sources, ignored: files listed, and passed over.
+        units, finished_units: of the plan.
+        estimated_seconds: of audio in the units that are not finished.
+        estimated_bytes: of their output.
+        free_bytes: None where nobody knows.
+        example: the first sources.
+    """
+
+    sources: int
+    ignored: int
+    units: int
+    finished_units: int
+    estimated_seconds: float
+    estimated_bytes: float
+    free_bytes: int | None
+    example: tuple[str, ...]
 
 
 def run_job(
     job: Job,
-    listing: Listing,
-    units: Sequence[Unit],
-    output: Path,
-    options: EngineOptions,
-    on_unit: Callable[[FinishedUnit], None],
+    sources: Sequence[str],
+    output: str | Path,
+    options: RunOptions | None = None,
+    listener: Listener | None = None,
 ) -> JobReport:
-    """Run all `units` of `job` into the folder `output`; `on_unit` hears of each as it is finished.
+    """Run `job` over `sources` into the folder `output`; run it again to go on where it was stopped.
+
+    Args:
+        job: what to do.
+        sources: folders, patterns, files, manifests, or URLs of them; `NAME=SOURCE` names a dataset.
+        output: folder or URL, new or of the same job.
+        options: how and where to run.
+        listener: hears of plan and progress.
 
     Raises:
-        InputError: the output folder is not free.
-        CodectokError: a unit failed, or not one input could be used.
+        InputError: sources that do not exist, an output that is taken or of another job, or too little space.
+        CodectokError: units failed, too many inputs are broken, or not one could be used.
     """
-    folder = OutputFolder(output)
-    earlier = folder.finished_summary(job, listing)
-    if earlier is None:
+    options, listener = options or RunOptions(), listener or Silent()
+    storage = open_storage(output)
+    check_free(storage)
+    run = _Run(job, storage, options, listener)
+    with ExitStack() as stack:
+        with _nothing_left_without_a_plan(storage), entry(storage):
+            plan = _planned(job, sources, storage, options)
+            lock = lock_job(storage, options.part)
+            stack.callback(lock.release)
+        job.prepare(storage)
+        report = run.run(plan, lock)
+    _check_report(report, storage)
+    return report
+
+
+def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: RunOptions | None = None) -> Preview:
+    """What `run_job` would do; nothing is written."""
+    options = options or RunOptions()
+    storage = open_storage(output)
+    check_free(storage)
+    arguments, roots = parse_arguments(sources)
+    plan = load_plan(storage, roots)
+    done = {}
+    if plan is not None:
+        _refuse_other_job(plan, job, arguments, storage, options.extend)
+        done = finished_units(storage, plan)
+    if plan is None or options.extend:
+        plan = _plan_beside(job, arguments, roots, storage, plan)
+    to_do = [unit for unit in plan.units if unit.number not in done]
+    seconds = sum(unit.estimated_seconds for unit in to_do)
+    example = tuple(source.where for source in plan.unit(0).sources[:5])
+    return Preview(
+        sources=plan.n_sources,
+        ignored=plan.ignored,
+        units=len(plan.units),
+        finished_units=len(done),
+        estimated_seconds=seconds,
+        estimated_bytes=seconds * job.output_bytes_per_second,
+        free_bytes=storage.free_bytes(),
+        example=example,
+    )
+
+
+@contextmanager
+def _nothing_left_without_a_plan(storage: Storage) -> Iterator[None]:
+    """Leave no trace in the output folder if the job cannot even be planned."""
+    try:
+        yield
+    except BaseException:
+        if PLAN_FILE not in storage.sizes():
+            storage.remove(JOB_FOLDER)
+            storage.remove_if_empty()
+        raise
+
+
+def _plan_beside(
+    job: Job, arguments: tuple[Argument, ...], roots: dict[str, str], storage: Storage, before: Plan | None
+) -> Plan:
+    """The plan that a run would store, in memory."""
+    shadow = open_storage(f"memory://codectok-preview-{uuid.uuid4().hex}")
+    if before is not None:
+        for name in (PLAN_FILE, *storage.sizes(PLAN_FOLDER)):
+            shadow.write(name, storage.read(name))
+    listing = list_sources(arguments, roots, job.kinds)
+    store_generation(shadow, before, _header(job), listing, job.unit_seconds, job.validation)
+    plan = load_plan(shadow, roots)
+    assert plan is not None, "it has just been stored"
+    return plan
+
+
+def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions) -> Plan:
+    """The stored plan of this very job, made or extended first where it must be."""
+    arguments, roots = parse_arguments(sources)
+    plan = load_plan(storage, roots)
+    if plan is not None:
+        _refuse_other_job(plan, job, arguments, storage, options.extend)
+    if plan is None or options.extend:
+        listing = list_sources(arguments, roots, job.kinds)
+        if plan is not None:
+            # Nobody may be working by the old plan.
+            lock_job(storage, None).release()
+        store_generation(storage, plan, _header(job), listing, job.unit_seconds, job.validation)
+        plan = load_plan(storage, roots)
+        assert plan is not None, "it has just been stored"
+    return plan
+
+
+def _header(job: Job) -> PlanHeader:
+    return PlanHeader(verb=job.verb, bytes_version=job.bytes_version, options=dict(job.options()), generations=())
+
+
+def _refuse_other_job(plan: Plan, job: Job, arguments: tuple[Argument, ...], storage: Storage, extend: bool) -> None:
+    found = differences(plan, _header(job), arguments)
+    sources_differ = [line for line in found if line.startswith("sources differ")]
+    others = [line for line in found if line not in sources_differ]
+    if others or (sources_differ and not extend):
+        advice = "choose another folder" if others else "add --extend to take in new sources, or choose another folder"
+        raise InputError(f"{storage.url} holds the output of another job: {', '.join(found)}; {advice}.")
+
+
+@dataclass
+class _Run:
+    """One run of a job, which holds its lock."""
+
+    job: Job
+    storage: Storage
+    options: RunOptions
+    listener: Listener
+    failed: list[FailedUnit] = field(default_factory=list)
+
+    def run(self, plan: Plan, lock: Lock) -> JobReport:
+        part = self.options.part
+        folder = OutputFolder(self.storage, "whole" if part is None else f"part-{part.index}-of-{part.count}")
+        records = finished_units(self.storage, plan)
+        units = [
+            unit.number
+            for unit in plan.units
+            if unit.number not in records and (part is None or part.includes(unit.number))
+        ][: self.options.limit]
+        self._check_space(plan, units)
+        self.listener.planned(plan, list(records.values()), len(units))
+        suspects = folder.clear_attempts()
+        total = Tally.sum(record.total for record in records.values())
         try:
-            folder.begin(job, listing)
-            summary = _run_units(job, listing, units, folder, options, on_unit)
-        except BaseException:
-            folder.abandon()
-            raise
-    else:
-        summary = earlier
-    if not summary.rows:
+            if units:
+                with closing(self._outcomes(plan, units, folder, suspects)) as outcomes:
+                    for outcome in outcomes:
+                        if isinstance(outcome, FailedUnit):
+                            self.failed.append(outcome)
+                            self.listener.note(f"Unit {outcome.unit} failed: {outcome.message}.")
+                            continue
+                        record, attempt = outcome
+                        lock.check()
+                        folder.commit(record, attempt)
+                        records[record.unit] = record
+                        self.listener.finished(record)
+                        total = Tally.sum([total, record.total])
+                        if total.inputs >= INPUTS_BEFORE_JUDGEMENT:
+                            self._check_rejects(total)
+        finally:
+            folder.clear_attempts()
+        self._check_rejects(total)
+        self._finish_if_complete(plan)
+        new_units = len(units) - len(self.failed)
+        return JobReport(JobSummary.of(plan, records.values()), new_units, tuple(self.failed))
+
+    def _outcomes(
+        self, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
+    ) -> Iterator[Outcome]:
+        options = self.options
+        if options.engine == "local":
+            return run_locally(self.job, plan, units, folder, suspects)
+        cluster = ClusterOptions(options.workers, options.address, options.gpus_per_worker, options.deadline_seconds)
+        return run_on_ray(self.job, plan, units, folder, cluster, self.listener.note)
+
+    def _finish_if_complete(self, plan: Plan) -> None:
+        """Describe the whole, if this run has made the last unit of it, whoever made the others."""
+        with entry(self.storage):
+            records = finished_units(self.storage, plan)
+            if len(records) == len(plan.units) and not is_marked_finished(self.storage, plan):
+                ordered = [records[number] for number in sorted(records)]
+                self.job.finish(self.storage, ordered)
+                self.storage.remove(TEMPORARY)
+                write_summary(self.storage, plan, JobSummary.of(plan, ordered))
+
+    def _check_rejects(self, total: Tally) -> None:
+        limit = self.options.max_rejects
+        if total.errors > limit * total.inputs:
+            raise CodectokError(
+                f"{total.errors:,} of {total.inputs:,} inputs are broken ({total.errors / total.inputs:.0%}), more than"
+                f" --max-rejects {limit:g}; see {self.storage.url}/{REJECTS_FOLDER}, then go on with a higher limit."
+            )
+
+    def _check_space(self, plan: Plan, units: Sequence[int]) -> None:
+        free = self.storage.free_bytes()
+        seconds = sum(plan.units[unit].estimated_seconds for unit in units)
+        needed = seconds * self.job.output_bytes_per_second
+        if self.options.check_space and free is not None and needed > free:
+            raise InputError(
+                f"{self.storage.url} has {free / 1e9:,.1f} GB of free space, but about {needed / 1e9:,.1f} GB would be"
+                " written; make room, or pass --no-space-check if you know better."
+            )
+
+
+def _check_report(report: JobReport, storage: Storage) -> None:
+    if report.failed:
+        names = ", ".join(str(failure.unit) for failure in report.failed)
         raise CodectokError(
-            f"Nothing was written: all inputs were rejected ({describe_rejects(summary)});"
-            f" see {output / REJECTS_FOLDER}."
+            f"{len(report.failed)} of {report.summary.planned_units} units failed ({names}; the first:"
+            f" {report.failed[0].message}); run the same command again to try them once more."
         )
-    return JobReport(summary, already_finished=earlier is not None)
+    if report.summary.complete and not report.summary.total.rows:
+        raise CodectokError(
+            f"Nothing was written: all inputs were rejected ({describe_rejects(report.summary.total)});"
+            f" see {storage.url}/{REJECTS_FOLDER}."
+        )
 
 
-def _run_units(
-    job: Job,
-    listing: Listing,
-    units: Sequence[Unit],
-    folder: OutputFolder,
-    options: EngineOptions,
-    on_unit: Callable[[FinishedUnit], None],
-) -> JobSummary:
-    run = _run_locally if options.engine == "local" else _run_on_ray
-    finished: list[FinishedUnit] = []
-    with closing(run(job, units, folder, options)) as outcomes:
-        for outcome in outcomes:
-            finished.append(folder.commit(*outcome))
-            on_unit(finished[-1])
-    # Units end in any order; what describes them all is made in theirs.
-    finished.sort(key=lambda f: f.unit.number)
-    summary = JobSummary.of(finished, listing.ignored)
-    job.finish(folder.path, finished)
-    folder.end(summary)
-    return summary
-
-
-def describe_rejects(summary: JobSummary) -> str:
+def describe_rejects(total: Tally) -> str:
     """Rejects by reason, the most frequent first, in a few words."""
-    counts = sorted(summary.rejects.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count} {reason}" for reason, count in counts) or "none"
-
-
-def _run_locally(job: Job, units: Sequence[Unit], folder: OutputFolder, _: EngineOptions) -> Iterator[Outcome]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(WORKER_THREADS)
-    try:
-        job.set_up()
-        for unit in units:
-            yield unit, *run_in_scratch(job, unit, folder.scratch(unit))
-    finally:
-        torch.set_num_threads(threads)
-
-
-class _Worker:
-    """Runs units in an actor's process."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.ready = False
-
-    def run(self, unit: Unit, scratch: Path) -> tuple[UnitResult, tuple[OutputFile, ...]]:
-        if not self.ready:  # not in the constructor: Ray would hide the reason of a failure there
-            torch.set_num_threads(WORKER_THREADS)
-            self.job.set_up()
-            self.ready = True
-        return run_in_scratch(self.job, unit, scratch)
-
-
-def _run_on_ray(job: Job, units: Sequence[Unit], folder: OutputFolder, options: EngineOptions) -> Iterator[Outcome]:
-    import ray
-
-    started_here = not ray.is_initialized()
-    if started_here:
-        _start_ray(options)
-    actors: list[ActorHandle] = []
-    try:
-        workers = min(_worker_count(options), len(units))
-        actor_class = ray.remote(num_cpus=1, num_gpus=options.gpus_per_worker)(_Worker)
-        actors = [actor_class.remote(job) for _ in range(workers)]
-        yield from _feed(actors, units, folder)
-    finally:
-        for actor in actors:
-            ray.kill(actor)
-        if started_here:
-            ray.shutdown()
-
-
-def _feed(actors: list[ActorHandle], units: Sequence[Unit], folder: OutputFolder) -> Iterator[Outcome]:
-    """Give each actor a unit at a time; units come back in the order in which they are finished."""
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
-
-    waiting = iter(units)
-    running: dict[Any, tuple[ActorHandle, Unit]] = {}
-
-    def start(actor: ActorHandle) -> None:
-        unit = next(waiting, None)
-        if unit is not None:
-            running[actor.run.remote(unit, folder.scratch(unit).resolve())] = (actor, unit)
-
-    for actor in actors:
-        start(actor)
-    while running:
-        (ready, *_), _ = ray.wait(list(running))
-        actor, unit = running.pop(ready)
-        try:
-            result, files = ray.get(ready)
-        except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, CodectokError | OSError):
-                raise cause from None
-            raise
-        except RayActorError as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise CodectokError(f"The worker of unit {unit.number} died: {first_line}") from None
-        yield unit, result, files
-        start(actor)
-
-
-def _start_ray(options: EngineOptions) -> None:
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray warns about a default of its own unless told which behaviour is meant; the new one is.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address is None:
-        # "local": a Ray that somebody else has started on this machine is not joined unasked. Without --workers, Ray
-        # itself counts the cores, those of a container included.
-        settings |= {"include_dashboard": False, "num_cpus": options.workers}
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address or "local", **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        where = f"reached at {address}" if address else "started on this machine"
-        raise CodectokError(f"Ray could not be {where}: {first_line}") from None
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
-
-
-def _worker_count(options: EngineOptions) -> int:
-    import ray
-
-    resources = ray.cluster_resources()
-    capacity = int(resources.get("CPU", 0))
-    if options.gpus_per_worker:
-        capacity = min(capacity, int(resources.get("GPU", 0) / options.gpus_per_worker))
-    if capacity == 0:
-        raise InputError("The Ray cluster has no free place for a worker: it needs a CPU, and a GPU for --device cuda.")
-    # An actor beyond that would wait for its place for ever, and its unit with it.
-    return min(options.workers or capacity, capacity)
+    counts = sorted(total.rejects.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts) or "none"

@@ -1,32 +1,72 @@
-"""What a job is: one function from a unit to its output."""
+"""What a job is: one function from a unit of sources to its output."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
-from .rejects import Reject
-from .sources import Unit
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field, JsonValue
+
+from codectok.config import StrictModel
+from codectok.storage import Storage
+
+from .plan import Unit
+from .rejects import ERRORS, REJECTS_FOLDER, Reject, write_rejects
+from .sources import Kind
 
 # Bits can depend on the threads of a product, so every worker has the same number wherever it runs.
 WORKER_THREADS = 1
+TABLE_BATCH_ROWS = 1024
 
 
-@dataclass(frozen=True)
-class UnitResult:
-    """What came of a unit: rows (samples, table rows) written, seconds of audio and codes in them, and rejects."""
+class Tally(StrictModel):
+    """Counts of a unit, of a dataset in it, or of a whole job.
 
-    rows: int
-    seconds: float
-    rejects: tuple[Reject, ...] = ()
+    Attributes:
+        inputs: clips that were tried: files, stretches of files, samples of tars.
+        input_seconds: their duration, of those whose duration became known.
+        rows: of output.
+        seconds: of audio in the output.
+        codes: in the output.
+        ignored: files that turned out to be no audio.
+        rejects, reject_seconds: by reason.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=False)
+
+    inputs: int = 0
+    input_seconds: float = 0.0
+    rows: int = 0
+    seconds: float = 0.0
     codes: int = 0
+    ignored: int = 0
+    rejects: dict[str, int] = Field(default_factory=dict)
+    reject_seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def errors(self) -> int:
+        """Rejects of inputs that something is wrong with."""
+        return sum(count for reason, count in self.rejects.items() if reason in ERRORS)
+
+    @classmethod
+    def sum(cls, tallies: Iterable[Tally]) -> Tally:
+        """Of several, in their order."""
+        numbers: Counter[str] = Counter()
+        rejects: Counter[str] = Counter()
+        seconds: Counter[str] = Counter()
+        for tally in tallies:
+            numbers.update(tally.model_dump(exclude={"rejects", "reject_seconds"}))
+            rejects.update(tally.rejects)
+            seconds.update(tally.reject_seconds)
+        return cls(**numbers, rejects=dict(sorted(rejects.items())), reject_seconds=dict(sorted(seconds.items())))
 
 
-@dataclass(frozen=True)
-class OutputFile:
+class OutputFile(StrictModel):
     """A file of the output; `name` is relative to the output folder."""
 
     name: str
@@ -34,67 +74,167 @@ class OutputFile:
     sha256: str
 
 
-@dataclass(frozen=True)
-class FinishedUnit:
-    """A unit and the files it became."""
+class UnitRecord(StrictModel):
+    """A finished unit: what it became, and what is in it, by dataset.
 
-    unit: Unit
-    result: UnitResult
+    `histograms` count values of each quantity by whole steps (`codectok.pipelines.statistics`).
+    """
+
+    unit: int
+    split: str
+    tallies: dict[str, Tally]
+    histograms: dict[str, dict[int, int]]
     files: tuple[OutputFile, ...]
+
+    @property
+    def total(self) -> Tally:
+        """Of all datasets."""
+        return Tally.sum(self.tallies.values())
+
+
+class UnitOutput:
+    """Where a unit's function puts its output, and counts what it did.
+
+    Attributes:
+        folder: for files, laid out as in the output folder.
+    """
+
+    def __init__(self, unit: Unit, folder: Path) -> None:
+        self.folder = folder
+        self._unit = unit
+        self._tallies: dict[str, Tally] = {}
+        self._rejects: list[Reject] = []
+        self._histograms: dict[str, Counter[int]] = {}
+
+    def read(self, dataset: str, seconds: float | None = None) -> None:
+        """Count an input, and its duration where that is known."""
+        tally = self._tally(dataset)
+        tally.inputs += 1
+        tally.input_seconds += seconds or 0.0
+
+    def keep(self, dataset: str, seconds: float, codes: int = 0) -> None:
+        """Count a row of output."""
+        tally = self._tally(dataset)
+        tally.rows += 1
+        tally.seconds += seconds
+        tally.codes += codes
+
+    def reject(self, reject: Reject) -> None:
+        """Note a stretch of an input that gives no output."""
+        tally = self._tally(reject.dataset)
+        tally.rejects[reject.reason] = tally.rejects.get(reject.reason, 0) + 1
+        seconds = tally.reject_seconds.get(reject.reason, 0.0) + (reject.duration or 0.0)
+        tally.reject_seconds[reject.reason] = seconds
+        self._rejects.append(reject)
+
+    def ignore(self, dataset: str) -> None:
+        """Count a file that is no audio and was not said to be."""
+        self._tally(dataset).ignored += 1
+
+    def observe(self, quantity: str, step: int) -> None:
+        """Count a value in the histogram of a quantity."""
+        self._histograms.setdefault(quantity, Counter())[step] += 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of output so far."""
+        return sum(tally.rows for tally in self._tallies.values())
+
+    def record(self, files: Sequence[OutputFile]) -> UnitRecord:
+        """What to remember of the unit."""
+        return UnitRecord(
+            unit=self._unit.number,
+            split=self._unit.split,
+            tallies=dict(sorted(self._tallies.items())),
+            histograms={name: dict(sorted(counts.items())) for name, counts in sorted(self._histograms.items())},
+            files=tuple(files),
+        )
+
+    def write_rejects(self) -> None:
+        """Write the rejects beside the other files, if there are any."""
+        if self._rejects:
+            path = self.folder / REJECTS_FOLDER / f"{self._unit.number:06d}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_rejects(path, self._rejects)
+
+    def _tally(self, dataset: str) -> Tally:
+        return self._tallies.setdefault(dataset, Tally())
 
 
 class Job(ABC):
     """A job is sent to every worker; `set_up` is called there once, then `run` for each unit.
 
-    `verb` is the word on the command line, `row_name` what it calls a row of output.
+    Attributes:
+        verb: the word on the command line.
+        row_name: what it calls a row of output.
+        bytes_version: to be raised when the same sources and options give other bytes.
+        kinds: sources that it reads.
+        output_bytes_per_second: of audio read; to compare with the free space.
     """
 
-    verb: str
-    row_name: str
+    verb: ClassVar[str]
+    row_name: ClassVar[str]
+    bytes_version: ClassVar[int] = 1
+    kinds: ClassVar[tuple[Kind, ...]] = ("audio", "unknown")
+    output_bytes_per_second: float = 0.0
 
     @abstractmethod
-    def options(self) -> Mapping[str, object]:
+    def options(self) -> Mapping[str, JsonValue]:
         """Everything that decides the bytes of the output besides the sources."""
+
+    @property
+    def unit_seconds(self) -> float:
+        """Estimated audio of a unit."""
+        return 3600.0
+
+    @property
+    def validation(self) -> float:
+        """Share of the files whose units are marked as validation."""
+        return 0.0
+
+    def prepare(self, storage: Storage) -> None:
+        """Find out what only the driver can, once the plan is stored; nothing by default."""
 
     def set_up(self) -> None:
         """Load what all units of a worker share, such as a model; nothing by default."""
 
     @abstractmethod
-    def run(self, unit: Unit, folder: Path) -> UnitResult:
-        """Write the unit's files into `folder`, laid out as in the output folder; no rows, no file.
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        """Write the unit's files; their bytes depend on nothing but unit and options. No rows, no file."""
 
-        The bytes depend on nothing but unit and options.
-        """
-
-    def finish(self, folder: Path, units: Sequence[FinishedUnit]) -> None:
+    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> None:
         """Describe the output as a whole, once all units are in place; nothing by default."""
 
 
-@dataclass(frozen=True)
-class JobSummary:
-    """Totals of a job; `rejects` counts by reason."""
+class TableJob(Job):
+    """A job whose units become Parquet files `part-NNNNNN.parquet` of rows of one `schema`."""
 
-    units: int
-    files: int
-    rows: int
-    seconds: float
-    codes: int
-    bytes: int
-    ignored: int
-    rejects: dict[str, int]
+    schema: pa.Schema
+    row_name = "rows"
 
-    @classmethod
-    def of(cls, units: Sequence[FinishedUnit], ignored: int) -> JobSummary:
-        """Totals of `units` in their order, and the number of files that were passed over."""
-        results = [finished.result for finished in units]
-        reasons = Counter(reject.reason for result in results for reject in result.rejects)
-        return cls(
-            units=len(units),
-            files=sum(bool(finished.files) for finished in units),
-            rows=sum(result.rows for result in results),
-            seconds=sum(result.seconds for result in results),
-            codes=sum(result.codes for result in results),
-            bytes=sum(file.bytes for finished in units for file in finished.files),
-            ignored=ignored,
-            rejects=dict(sorted(reasons.items())),
-        )
+    @abstractmethod
+    def rows(self, unit: Unit, output: UnitOutput) -> Iterable[Mapping[str, Any]]:
+        """The rows of a unit; call `output.read`, `output.keep` and `output.reject` for what becomes of its sources."""
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        """Write the rows as they come."""
+        writer: pq.ParquetWriter | None = None
+        batch: list[Mapping[str, Any]] = []
+        path = output.folder / f"part-{unit.number:06d}.parquet"
+
+        def flush() -> None:
+            nonlocal writer
+            if batch:
+                writer = writer or pq.ParquetWriter(path, self.schema, compression="zstd")
+                writer.write_table(pa.Table.from_pylist(batch, schema=self.schema))
+                batch.clear()
+
+        try:
+            for row in self.rows(unit, output):
+                batch.append(row)
+                if len(batch) == TABLE_BATCH_ROWS:
+                    flush()
+            flush()
+        finally:
+            if writer is not None:
+                writer.close()

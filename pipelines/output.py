@@ -1,132 +1,209 @@
-"""The output folder of a job: what was asked for, what is finished, and how files get into it."""
+"""The output folder of a job: attempts at units, their commit, and what is finished.
+
+A worker writes under a name of its own. Only the driver, which holds the job's lock, moves files to their places, and
+then writes the unit's record. A unit is complete when its record is there and its files are as recorded.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-from dataclasses import asdict
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from codectok.atomic import write_text
+from pydantic import ValidationError
+
 from codectok.errors import InputError
+from codectok.storage import LocalStorage, Storage
 
-from .job import FinishedUnit, Job, JobSummary, OutputFile, UnitResult
-from .rejects import write_rejects
-from .sources import Listing, Unit
+from .job import Job, OutputFile, Tally, UnitOutput, UnitRecord
+from .listing import JOB_FOLDER
+from .plan import PLAN_FILE, Plan, Unit
+from .rejects import Reject
+from .sources import Source
 
-JOB_FOLDER = "_codectok"
-JOB_FILE = "job.json"
-SUMMARY_FILE = "summary.json"
-RECORDS = "records"
-REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
+SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
+RECORDS = f"{JOB_FOLDER}/records"
+TEMPORARY = f"{JOB_FOLDER}/tmp"
+READERS = 16
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """What a job has written so far: `units` of `planned_units` are complete."""
+
+    units: int
+    planned_units: int
+    files: int
+    bytes: int
+    total: Tally
+    datasets: dict[str, Tally]
+    histograms: dict[str, dict[int, int]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit is."""
+        return self.units == self.planned_units
+
+    @classmethod
+    def of(cls, plan: Plan, records: Iterable[UnitRecord]) -> JobSummary:
+        """Totals of `records`, added in the order of their units."""
+        ordered = sorted(records, key=lambda record: record.unit)
+        names = sorted({name for record in ordered for name in record.tallies})
+        datasets = {name: Tally.sum(r.tallies[name] for r in ordered if name in r.tallies) for name in names}
+        total = Tally.sum(datasets.values())
+        total.ignored += plan.ignored
+        outputs = [file for record in ordered for file in record.files if not file.name.startswith(JOB_FOLDER)]
+        histograms: dict[str, dict[int, int]] = {}
+        for record in ordered:
+            for quantity, counts in record.histograms.items():
+                sums = histograms.setdefault(quantity, {})
+                for step, count in counts.items():
+                    sums[step] = sums.get(step, 0) + count
+        return cls(
+            units=len(ordered),
+            planned_units=len(plan.units),
+            files=len(outputs),
+            bytes=sum(file.bytes for file in outputs),
+            total=total,
+            datasets=datasets,
+            histograms={name: dict(sorted(counts.items())) for name, counts in sorted(histograms.items())},
+        )
 
 
 class OutputFolder:
-    """Takes in the files of units, each under a temporary name first; `_codectok/` holds everything about the job."""
+    """Commits the units of one run of a job.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.job_folder = path / JOB_FOLDER
-        self.temporary = self.job_folder / "tmp"
-        self._made_here = False
+    Args:
+        storage: where.
+        run_name: "whole" or that of a part, so that parts do not clear away each other's attempts.
+    """
 
-    def finished_summary(self, job: Job, listing: Listing) -> JobSummary | None:
-        """The summary of an earlier, finished run of the same job, or None where the folder is free.
+    def __init__(self, storage: Storage, run_name: str) -> None:
+        self.storage = storage
+        self._attempts = f"{TEMPORARY}/{run_name}"
+        # Actors can outlive a killed driver: what they still write is not where a later run looks.
+        self._token = uuid.uuid4().hex[:8]
 
-        Raises:
-            InputError: the folder holds anything else.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file; give a folder for the output.")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
-            return None
-        job_file, summary_file = self.job_folder / JOB_FILE, self.job_folder / SUMMARY_FILE
-        if not job_file.is_file():
-            raise InputError(f"{self.path} already exists and holds other files; choose another folder.")
-        if not summary_file.is_file():
-            raise InputError(f"{self.path} holds an unfinished job; delete it or choose another folder.")
-        before, now = json.loads(job_file.read_bytes()), _description(job, listing)
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if changed:
-            raise InputError(
-                f"{self.path} holds the output of another job (different: {', '.join(changed)}); choose another folder."
+    def attempt(self, unit: int, number: int) -> str:
+        """The folder in which a worker makes the files of a unit for the `number`-th time."""
+        return f"{self._attempts}/{unit:06d}-{number}-{self._token}"
+
+    def clear_attempts(self) -> set[int]:
+        """Delete what an earlier run of the same name has left behind; the units that it was working on."""
+        left = {int(name.removeprefix(self._attempts)[1:7]) for name in self._left_behind()}
+        self.storage.remove(self._attempts)
+        return left
+
+    def _left_behind(self) -> list[str]:
+        if isinstance(self.storage, LocalStorage):  # folders count, too: a worker may have died before its first file
+            folder = self.storage.path / self._attempts
+            return [f"{self._attempts}/{path.name}" for path in folder.glob("[0-9]*")]
+        return list(self.storage.sizes(self._attempts))
+
+    def commit(self, record: UnitRecord, attempt: str) -> None:
+        """Move the files of a unit to their places and write its record; the record comes last."""
+        for file in record.files:
+            self.storage.move(f"{attempt}/{file.name}", file.name)
+        self.storage.remove(attempt)
+        self.storage.write(record_name(record.unit), record.model_dump_json(indent=2).encode() + b"\n")
+
+
+def record_name(unit: int) -> str:
+    """Where the record of a unit lies."""
+    return f"{RECORDS}/{unit:06d}.json"
+
+
+def check_free(storage: Storage) -> None:
+    """Refuse a folder that holds something else than a job's output."""
+    if isinstance(storage, LocalStorage) and storage.path.exists() and not storage.path.is_dir():
+        raise InputError(f"{storage.url} is a file; give a folder for the output.")
+    names = storage.sizes()
+    # Locks are there before the plan is.
+    if names and PLAN_FILE not in names and any(not name.startswith(f"{JOB_FOLDER}/") for name in names):
+        raise InputError(f"{storage.url} already exists and holds other files; choose another folder.")
+
+
+def finished_units(storage: Storage, plan: Plan) -> dict[int, UnitRecord]:
+    """The records of all complete units."""
+    sizes = storage.sizes()
+    names = [name for name in sizes if name.startswith(f"{RECORDS}/") and name.endswith(".json")]
+
+    def read(name: str) -> UnitRecord | None:
+        try:
+            return UnitRecord.model_validate_json(storage.read(name))
+        except ValidationError:
+            return None  # made again: a record is no more than a note of what can be made from the plan
+
+    if isinstance(storage, LocalStorage):
+        records = [read(name) for name in names]
+    else:
+        with ThreadPoolExecutor(READERS) as pool:
+            records = list(pool.map(read, names))
+    return {
+        record.unit: record
+        for record in records
+        if record is not None
+        and record.unit < len(plan.units)
+        and all(sizes.get(file.name) == file.bytes for file in record.files)
+    }
+
+
+def run_attempt(job: Job, unit: Unit, storage: Storage, attempt: str, crashed: Sequence[Source] = ()) -> UnitRecord:
+    """Let `job` make the files of `unit` in the folder `attempt`; they are on disk for good when this returns.
+
+    Sources in `crashed` are left out and rejected.
+    """
+    sources = tuple(source for source in unit.sources if source not in crashed)
+    with storage.staging(attempt) as folder:
+        output = UnitOutput(unit, folder)
+        for source in crashed:
+            message = f"{source.where} makes the program that decodes it crash."
+            output.read(source.dataset)
+            output.reject(
+                Reject(source.dataset, source.name, source.start or 0.0, None, "decode", "decoder_crash", message)
             )
-        return JobSummary(**json.loads(summary_file.read_bytes()))
-
-    def begin(self, job: Job, listing: Listing) -> None:
-        """Make the folder and note the job in it."""
-        self._made_here = not self.path.exists()  # what was made here may be removed again
-        self.temporary.mkdir(parents=True)
-        _write_json(self.job_folder / JOB_FILE, _description(job, listing))
-
-    def scratch(self, unit: Unit) -> Path:
-        """The folder in which a worker makes the files of `unit`."""
-        return self.temporary / f"{unit.number:06d}"
-
-    def commit(self, unit: Unit, result: UnitResult, files: tuple[OutputFile, ...]) -> FinishedUnit:
-        """Move the files of `unit` to their places and write its record; the record comes last."""
-        scratch = self.scratch(unit)
-        for file in files:
-            target = self.path / file.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (scratch / file.name).rename(target)
-        if result.rejects:
-            rejects = self.path / REJECTS_FOLDER / f"{unit.number:06d}.parquet"
-            rejects.parent.mkdir(exist_ok=True)
-            write_rejects(rejects, result.rejects)
-        shutil.rmtree(scratch)
-        record = {
-            "unit": unit.number,
-            "rows": result.rows,
-            "seconds": result.seconds,
-            "codes": result.codes,
-            "rejects": len(result.rejects),
-            "files": [asdict(file) for file in files],
-        }
-        _write_json(self.job_folder / RECORDS / f"{unit.number:06d}.json", record)
-        return FinishedUnit(unit, result, files)
-
-    def end(self, summary: JobSummary) -> None:
-        """Mark the job as finished."""
-        self.temporary.rmdir()
-        _write_json(self.job_folder / SUMMARY_FILE, asdict(summary))
-
-    def abandon(self) -> None:
-        """Remove the files of units that were not finished, and the folder itself where no unit was."""
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        if not (self.job_folder / RECORDS).exists():
-            shutil.rmtree(self.job_folder, ignore_errors=True)
-            if self._made_here:
-                shutil.rmtree(self.path, ignore_errors=True)
-
-
-def run_in_scratch(job: Job, unit: Unit, scratch: Path) -> tuple[UnitResult, tuple[OutputFile, ...]]:
-    """Let `job` make the files of `unit` in `scratch`, on disk for good when this returns."""
-    scratch.mkdir(parents=True)
-    result = job.run(unit, scratch)
-    paths = sorted(path for path in scratch.rglob("*") if path.is_file())
-    return result, tuple(_sealed(path, scratch) for path in paths)
+        job.run(Unit(unit.number, sources, unit.split), output)
+        output.write_rejects()
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        return output.record([_sealed(path, folder) for path in paths])
 
 
 def unit_hash(job: Job, unit: Unit) -> str:
     """Changes with everything that decides the bytes of a unit."""
-    sources = [(source.dataset, source.path, source.size) for source in unit.sources]
-    text = json.dumps([job.verb, dict(job.options()), sources], sort_keys=True)
+    sources = [(source.dataset, os.fsencode(source.path).hex(), source.size, source.start, source.end, source.id)
+               for source in unit.sources]  # fmt: skip
+    text = json.dumps([job.verb, job.bytes_version, dict(job.options()), sources], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sealed(path: Path, scratch: Path) -> OutputFile:
+def write_summary(storage: Storage, plan: Plan, summary: JobSummary) -> None:
+    """Mark a job as finished."""
+    value = {
+        "plan": plan.header.hash,
+        "units": summary.units,
+        "files": summary.files,
+        "bytes": summary.bytes,
+        "total": summary.total.model_dump(),
+        "datasets": {name: tally.model_dump() for name, tally in summary.datasets.items()},
+    }
+    storage.write(SUMMARY_FILE, json.dumps(value, indent=2).encode() + b"\n")
+
+
+def is_marked_finished(storage: Storage, plan: Plan) -> bool:
+    """Whether a run has finished this very plan."""
+    try:
+        return json.loads(storage.read(SUMMARY_FILE))["plan"] == plan.header.hash
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
+def _sealed(path: Path, folder: Path) -> OutputFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
-    return OutputFile(path.relative_to(scratch).as_posix(), path.stat().st_size, digest)
-
-
-def _description(job: Job, listing: Listing) -> dict[str, object]:
-    return {"format": "codectok.job", "version": 1, "verb": job.verb, "sources": listing.hash, **job.options()}
-
-
-def _write_json(path: Path, value: object) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    return OutputFile(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=digest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codectok.errors import AudioError
+from codectok.storage import Storage
 
 Reason = Literal[
     "unreadable",
@@ -25,9 +28,13 @@ Reason = Literal[
     "unsupported",
     "filtered",
 ]
+# Something is wrong with the input; the others say that it was not wanted.
+ERRORS: frozenset[Reason] = frozenset(["unreadable", "decode_error", "decoder_crash", "not_finite"])
+REJECTS_FOLDER = "_codectok/rejects"
 MESSAGE_LENGTH = 200
 SCHEMA = pa.schema(
     [
+        ("dataset", pa.string()),
         ("source", pa.string()),
         ("start", pa.float64()),
         ("duration", pa.float64()),
@@ -42,6 +49,7 @@ SCHEMA = pa.schema(
 class Reject:
     """A stretch of a source that gives no output; times in seconds, the duration is None where nobody knows it."""
 
+    dataset: str
     source: str
     start: float
     duration: float | None
@@ -50,12 +58,25 @@ class Reject:
     message: str
 
     @classmethod
-    def of(cls, error: AudioError, source: str, stage: str) -> Reject:
-        """A whole source that cannot be used."""
+    def of(
+        cls, error: AudioError, dataset: str, source: str, stage: str, start: float = 0.0, duration: float | None = None
+    ) -> Reject:
+        """A source that cannot be used, or the rest of one."""
         reason = next(known for known in get_args(Reason) if known == error.reason)
-        return cls(source, 0.0, None, stage, reason, str(error)[:MESSAGE_LENGTH])
+        return cls(dataset, source, start, duration, stage, reason, str(error)[:MESSAGE_LENGTH])
 
 
-def write_rejects(path: Path, rejects: tuple[Reject, ...]) -> None:
+def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
     """Write one row per reject to a Parquet file."""
     pq.write_table(pa.Table.from_pylist([asdict(reject) for reject in rejects], schema=SCHEMA), path)
+
+
+def read_rejects(storage: Storage, limit: int | None = None) -> Iterator[Reject]:
+    """The rejects of a job in the order of its units, at most `limit` of them."""
+    rows = (
+        row
+        for name in storage.sizes(REJECTS_FOLDER)
+        for row in pq.read_table(pa.BufferReader(storage.read(name))).to_pylist()
+    )
+    for row in itertools.islice(rows, limit):
+        yield Reject(**row)

@@ -1,39 +1,52 @@
-"""`shard`: audio files into WebDataset tars of segments."""
+"""`shard`: recordings of any length into segments, in WebDataset tars."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 
-from codectok.atomic import write_text
-from codectok.audio.files import AudioFormat, read_audio
-from codectok.audio.loudness import integrated_loudness
-from codectok.audio.segments import Segmenter, check_limits, cut
+from codectok.audio.files import AudioFormat, stream_audio
+from codectok.audio.quality import Quality, QualityLimits
+from codectok.audio.segments import Segment, Segmenter, check_limits, segments_of
+from codectok.audio.stretches import Recording, Stretch, join_short
 from codectok.errors import AudioError, InputError
 from codectok.keys import make_key
-from codectok.shards import (
-    MANIFEST_FILE,
-    Sample,
-    ShardEntry,
-    ShardManifest,
-    ShardWriter,
-    index_path,
-    write_index,
-)
+from codectok.shards import MANIFEST_FILE, Sample, ShardEntry, ShardManifest, ShardWriter, index_path, write_index
+from codectok.storage import Storage
 
-from .job import FinishedUnit, Job, UnitResult
+from .job import Job, UnitOutput, UnitRecord
+from .plan import Unit, check_unit_seconds
 from .rejects import Reject
-from .sources import Source, Unit, check_unit_seconds
+from .sources import Source
 
 SAMPLE_RATES = range(8000, 192_001)
+# Compressed to about two thirds by FLAC, and the JSON beside it.
+FLAC_BYTES_PER_SAMPLE, WAV_BYTES_PER_SAMPLE = 1.4, 2.1
+# A manifest may round the end of a file so far up.
+END_TOLERANCE_SECONDS = 0.1
+NO_LIMITS = QualityLimits()
 
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """How segments are cut and written; `shard_seconds` is the estimated audio of one tar."""
+    """How segments are cut, which are kept, and how they are written.
+
+    Attributes:
+        min_seconds, max_seconds: length of a segment.
+        sample_rate: of segments in Hz.
+        segmenter: "quiet" (cuts at the quietest points) or "fixed" (all of the greatest length).
+        format: of the audio files in the tars.
+        shard_seconds: estimated audio of one tar.
+        validation: share of the files whose segments are kept apart for validation.
+        quality: limits on segments.
+    """
 
     min_seconds: float = 2.0
     max_seconds: float = 10.0
@@ -41,6 +54,8 @@ class ShardOptions:
     segmenter: Segmenter = "quiet"
     format: AudioFormat = "flac"
     shard_seconds: float = 3600.0
+    validation: float = 0.0
+    quality: QualityLimits = NO_LIMITS
 
     def __post_init__(self) -> None:
         check_limits(self.min_seconds, self.max_seconds, self.segmenter)
@@ -50,84 +65,191 @@ class ShardOptions:
                 f" {SAMPLE_RATES[-1]} Hz."
             )
         check_unit_seconds(self.shard_seconds)
+        if not 0 <= self.validation < 1:
+            raise InputError(f"The share for validation is a number from 0 to below 1, not {self.validation:g}.")
 
 
 class ShardJob(Job):
-    """Cuts every file of a unit into segments and writes them into one tar."""
+    """Cuts the sources of a unit into segments and writes them into one tar."""
 
     verb = "shard"
     row_name = "segments"
+    bytes_version = 1
 
     def __init__(self, options: ShardOptions) -> None:
         self.settings = options
+        per_sample = FLAC_BYTES_PER_SAMPLE if options.format == "flac" else WAV_BYTES_PER_SAMPLE
+        self.output_bytes_per_second = per_sample * options.sample_rate
 
-    def options(self) -> Mapping[str, object]:
+    def options(self) -> Mapping[str, JsonValue]:
         """All of `ShardOptions`."""
-        return asdict(self.settings)
+        values = asdict(self.settings)
+        return values | values.pop("quality")
 
-    def run(self, unit: Unit, folder: Path) -> UnitResult:
+    @property
+    def unit_seconds(self) -> float:
+        """Audio of a tar."""
+        return self.settings.shard_seconds
+
+    @property
+    def validation(self) -> float:
+        """Share of the files that are kept apart."""
+        return self.settings.validation
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `shard-NNNNNN.tar` and its index."""
-        path = folder / f"shard-{unit.number:06d}.tar"
-        rejects: list[Reject] = []
+        path = output.folder / f"shard-{unit.number:06d}.tar"
         with ShardWriter(path, self.settings.format) as writer:
-            for source in unit.sources:
-                rejects += self._shard(source, writer)
+            # A file is decoded once for all its stretches, which are neighbours in the plan.
+            for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
+                _FileSharder(self.settings, list(group), writer, output).run()
         if not writer.index:
             path.unlink()
-            return UnitResult(0, 0.0, tuple(rejects))
-        index = index_path(folder, path.name)
+            return
+        index = index_path(output.folder, path.name)
         index.parent.mkdir(parents=True)
         write_index(index, writer.index)
-        seconds = sum(sample.n_samples for sample in writer.index) / self.settings.sample_rate
-        return UnitResult(len(writer.index), seconds, tuple(rejects))
 
-    def finish(self, folder: Path, units: Sequence[FinishedUnit]) -> None:
+    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> None:
         """Write `shards.json`."""
         entries = [
             ShardEntry(
                 name=file.name,
-                samples=finished.result.rows,
-                seconds=finished.result.seconds,
+                samples=record.total.rows,
+                seconds=record.total.seconds,
                 bytes=file.bytes,
                 sha256=file.sha256,
+                split=record.split,
             )
-            for finished in units
-            for file in finished.files
+            for record in records
+            for file in record.files
             if file.name.endswith(".tar")
         ]
         manifest = ShardManifest(sample_rate=self.settings.sample_rate, shards=tuple(entries))
-        write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+        storage.write(MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
 
-    def _shard(self, source: Source, writer: ShardWriter) -> list[Reject]:
-        """Write the segments of `source`; what gives none comes back as rejects."""
-        settings = self.settings
+
+class _FileSharder:
+    """Cuts one file, or the stretches of it that a manifest names."""
+
+    def __init__(
+        self, settings: ShardOptions, sources: Sequence[Source], writer: ShardWriter, output: UnitOutput
+    ) -> None:
+        self._settings, self._source, self._writer, self._output = settings, sources[0], writer, output
+        self._rate = settings.sample_rate
+        self._done = 0  # samples of the recording up to here are written or rejected
+        self._whole_file = len(sources) == 1 and sources[0].key_path == sources[0].path
+        stretches = [source.stretch or Stretch() for source in sources]
+        self._stretches = join_short(stretches, settings.min_seconds, settings.max_seconds)
+
+    def run(self) -> None:
+        """Write all segments; what cannot be decoded from some point on is rejected from there."""
+        pending = deque(self._stretches)
+        starts = [round(stretch.start * self._rate) for stretch in pending]
         try:
-            samples = read_audio(source.location, settings.sample_rate)
+            with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:
+                recording = Recording(blocks, self._rate, starts)
+                while pending:
+                    self._cut(pending[0], recording)
+                    pending.popleft()
         except AudioError as error:
-            return [Reject.of(error, source.name, "decode")]
-        rejects = []
-        for start, end in cut(
-            samples, settings.sample_rate, settings.min_seconds, settings.max_seconds, settings.segmenter
-        ):
-            seconds = (end - start) / settings.sample_rate
-            if seconds < settings.min_seconds:
-                message = f"{seconds:.2f} s are less than {settings.min_seconds:g} s."
-                at = start / settings.sample_rate
-                rejects.append(Reject(source.name, at, seconds, "segment", "too_short", message))
-            else:
-                self._write(source, samples[start:end], start, writer)
-        return rejects
+            if self._source.kind == "unknown" and self._done == 0 and error.reason in ("unreadable", "empty"):
+                self._output.ignore(self._source.dataset)
+                return
+            for stretch in pending:
+                self._lose(stretch, error)
 
-    def _write(self, source: Source, segment: np.ndarray, start: int, writer: ShardWriter) -> None:
+    def _cut(self, stretch: Stretch, recording: Recording) -> None:
+        """Write the segments of a stretch."""
+        settings, rate = self._settings, self._rate
+        first = self._done = round(stretch.start * rate)
+        end = None if stretch.end is None else round(stretch.end * rate)
+        blocks = recording.take(end)
+        segments = (
+            segments_of(blocks, rate, settings.min_seconds, settings.max_seconds, settings.segmenter)
+            if stretch.text is None
+            else _uncut(blocks, round(settings.max_seconds * rate))
+        )
+        for segment in segments:
+            moved = Segment(segment.start + first, segment.samples)
+            self._write(moved, stretch)
+            self._done = moved.end
+        if end is not None and self._done < end - round(END_TOLERANCE_SECONDS * rate):
+            raise AudioError(
+                f"{self._source.where} ends at {recording.n_samples / rate:.2f} s, before the stretch from"
+                f" {stretch.start:g} to {stretch.end:g} s does.",
+                "unreadable",
+            )
+        self._output.read(self._source.dataset, (self._done - first) / rate)
 
-        sample_rate = self.settings.sample_rate
+    def _lose(self, stretch: Stretch, error: AudioError) -> None:
+        """Reject what is not yet done of a stretch."""
+        first = round(stretch.start * self._rate)
+        start = max(self._done, first) / self._rate
+        seconds = None if stretch.end is None else max(0.0, stretch.end - start)
+        self._output.read(self._source.dataset, start - first / self._rate + (seconds or 0.0))
+        self._reject(error, start, seconds, "decode")
+        self._done = 0  # of the next stretch nothing is
+
+    def _write(self, segment: Segment, stretch: Stretch) -> None:
+        """Write a segment, or reject it."""
+        settings, source, rate = self._settings, self._source, self._rate
+        seconds = len(segment.samples) / rate
+        start = segment.start / rate
+        try:
+            if len(segment.samples) < round(settings.min_seconds * rate):
+                raise AudioError(f"{seconds:.2f} s are less than {settings.min_seconds:g} s.", "too_short")
+            if len(segment.samples) > round(settings.max_seconds * rate):
+                message = f"{seconds:.2f} s with one text are more than {settings.max_seconds:g} s and cannot be cut."
+                raise AudioError(message, "too_long")
+            quality = Quality.of(segment.samples, rate)
+            quality.check(settings.quality)
+        except AudioError as error:
+            self._reject(error, start, seconds, "segment")
+            return
+        labels = stretch.labels
         description = Sample(
             dataset=source.dataset,
             source=source.name,
-            start=start / sample_rate,
-            duration=len(segment) / sample_rate,
-            sample_rate=sample_rate,
-            n_samples=len(segment),
-            loudness=integrated_loudness(segment, sample_rate),
+            start=start,
+            duration=seconds,
+            sample_rate=rate,
+            n_samples=len(segment.samples),
+            loudness=quality.loudness,
+            bandwidth=quality.bandwidth,
+            id=stretch.id,
+            text=stretch.text,
+            language=labels.language,
+            speaker=labels.speaker,
+            category=labels.category,
         )
-        writer.write(make_key(source.dataset, source.path, start), segment, description)
+        self._writer.write(self._key(stretch, segment.start), segment.samples, description)
+        self._output.keep(source.dataset, seconds)
+        self._output.observe("duration", math.floor(seconds))
+        self._output.observe("bandwidth", quality.bandwidth // 1000)
+        if quality.loudness is not None:
+            self._output.observe("loudness", math.floor(quality.loudness))
+
+    def _key(self, stretch: Stretch, start: int) -> str:
+        path = self._source.path
+        if not self._whole_file:
+            # Stretches may overlap, so that a start alone does not tell segments apart.
+            path += f"#{stretch.id}" if stretch.id else f"#{stretch.start:g}-{stretch.end or 0:g}"
+        return make_key(self._source.dataset, path, start)
+
+    def _reject(self, error: AudioError, start: float, seconds: float | None, stage: str) -> None:
+        source = self._source
+        self._output.reject(Reject.of(error, source.dataset, source.name, stage, start, seconds))
+
+
+def _uncut(blocks: Iterator[np.ndarray], longest: int) -> Iterator[Segment]:
+    """The whole of a stretch as one segment; of one that is too long anyway no more than its length is true."""
+    held, n_samples = [], 0
+    for block in blocks:
+        if n_samples <= longest:
+            held.append(block)
+        n_samples += len(block)
+    if n_samples > longest:
+        yield Segment(0, np.broadcast_to(np.float32(0), n_samples))
+    elif n_samples:
+        yield Segment(0, np.concatenate(held))

@@ -1,39 +1,62 @@
-"""What a job reads: listing folders, files and tars, and cutting the list into units. No file is opened here."""
+"""What a job reads: one file, or one stretch of a file, and what is known of it."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from codectok.audio.files import is_audio_path
-from codectok.errors import InputError
+from codectok.audio.stretches import Labels, Stretch
+from codectok.errors import AudioError
 from codectok.names import printable
+from codectok.storage import is_url, open_file_system
 
-Kind = Literal["audio", "tar"]
+# "unknown": a file whose name says nothing; its unit opens it, and passes it over if it is no audio.
+Kind = Literal["audio", "tar", "unknown"]
 
 # Bytes of a second of audio in the usual qualities: units are cut before any file is opened.
 BYTES_PER_SECOND = {".wav": 88_200, ".aiff": 88_200, ".aif": 88_200, ".flac": 45_000, ".mp3": 16_000, ".opus": 6_000}
 OTHER_BYTES_PER_SECOND = 10_000
 
+# Files that stand beside audio and are none: passed over without being opened.
+_OTHER_NAMES = """
+    txt md rst html htm pdf doc docx rtf tex json jsonl csv tsv xml yaml yml toml ini cfg log srt vtt lab textgrid trn
+    ctm rttm phn wrd lrc mid midi cue m3u m3u8 pls nfo sfv jpg jpeg png gif bmp svg webp tif tiff ico py pyc sh c h cpp
+    js ipynb lua pl rb java npy npz pt pth bin ckpt safetensors pkl h5 hdf5 parquet arrow feather db sqlite lock md5
+    sha1 sha256 torrent zip gz bz2 xz 7z rar zst tgz
+"""
+OTHER_SUFFIXES = frozenset(f".{name}" for name in _OTHER_NAMES.split())
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A file to read: `path` relative to `root`, with "/"; `dataset` names the root wherever it lies."""
+    """A file, or the stretch of it that a manifest names.
+
+    Attributes:
+        dataset: names the root wherever it lies.
+        root: folder or URL.
+        path: relative to the root, with "/"; or an absolute path or URL, where a manifest gives one.
+        size: bytes when it was listed; None where nobody looked.
+        modified: nanoseconds since 1970 when it was listed; None where nobody knows.
+        kind: what the name promises.
+        start, end: of the stretch in seconds; None for the file's own ends.
+        id: the manifest's name of it.
+    """
 
     dataset: str
     root: str
     path: str
-    size: int
     kind: Kind
-
-    @property
-    def location(self) -> Path:
-        """The file on this machine."""
-        return Path(self.root) / self.path
+    size: int | None = None
+    modified: int | None = None
+    start: float | None = None
+    end: float | None = None
+    id: str | None = None
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    category: str | None = None
 
     @property
     def name(self) -> str:
@@ -41,117 +64,84 @@ class Source:
         return printable(self.path)
 
     @property
-    def estimated_seconds(self) -> float:
-        """A guess at its duration from size and suffix."""
-        return self.size / BYTES_PER_SECOND.get(PurePosixPath(self.path).suffix.lower(), OTHER_BYTES_PER_SECOND)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All files to read, in order, and how many others were passed over."""
-
-    sources: tuple[Source, ...]
-    ignored: int
+    def url(self) -> str | None:
+        """Its address, if it is no file of this machine."""
+        if is_url(self.path):
+            return self.path
+        return f"{self.root.rstrip('/')}/{self.path}" if is_url(self.root) else None
 
     @property
-    def hash(self) -> str:
-        """Changes whenever a file is added, removed, renamed or gets another size; not when a root is moved."""
-        lines = [f"{s.dataset}\0{s.path}\0{s.size}\n" for s in self.sources]
-        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    def location(self) -> Path:
+        """The file on this machine."""
+        return Path(self.root) / self.path
+
+    @property
+    def where(self) -> str:
+        """Its full path or address, for messages."""
+        return self.url or printable(self.location)
+
+    @property
+    def stretch(self) -> Stretch | None:
+        """What a manifest says of it; None for a file that was found in a folder."""
+        labels = Labels(self.language, self.speaker, self.category)
+        found = Stretch(self.start or 0.0, self.end, self.id, self.text, labels)
+        return None if found == Stretch() else found
+
+    @property
+    def key_path(self) -> str:
+        """What tells its samples from others of the dataset: stretches may overlap, so that a start alone does not."""
+        if self.start is None and self.end is None:
+            return self.path
+        return f"{self.path}#{self.id or f'{self.start or 0.0:g}-{self.end or 0.0:g}'}"
+
+    def audio(self) -> Path | bytes:
+        """The file, or the bytes of one that lies elsewhere.
+
+        Raises:
+            AudioError: it has changed since it was listed, or cannot be fetched ("unreadable").
+        """
+        url = self.url
+        if url is None:
+            self._check_unchanged()
+            return self.location
+        files, path = open_file_system(url)
+        try:
+            data = files.cat_file(path)
+        except OSError as error:
+            raise AudioError(f"{url} cannot be fetched: {error}.", "unreadable") from None
+        self._check_size(len(data))
+        return data
+
+    def _check_unchanged(self) -> None:
+        try:
+            found = self.location.stat()
+        except OSError:
+            return  # whoever opens it says what is wrong
+        self._check_size(found.st_size)
+        if self.modified is not None and found.st_mtime_ns != self.modified:
+            raise AudioError(f"{self.where} has changed since the job was planned.", "unreadable")
+
+    def _check_size(self, size: int) -> None:
+        if self.size is not None and size != self.size:
+            raise AudioError(
+                f"{self.where} has changed since the job was planned: it had {self.size} bytes and has {size}.",
+                "unreadable",
+            )
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A share of the work that becomes one output file."""
-
-    number: int
-    sources: tuple[Source, ...]
-
-
-def list_sources(arguments: list[str], kinds: tuple[Kind, ...]) -> Listing:
-    """List `arguments`: files, and folders with all below them.
-
-    A folder's name becomes the name of its dataset; `NAME=FOLDER` gives another. Hidden files and the folders in
-    which jobs keep their records are left out.
-
-    Raises:
-        InputError: an argument that does not exist, two datasets of one name, or nothing to read at all.
-    """
-    roots: dict[str, Path] = {}
-    found: list[Source] = []
-    ignored = 0
-    for argument in arguments:
-        dataset, location = _split_name(argument)
-        root = location if location.is_dir() else location.parent
-        if roots.setdefault(dataset, root.resolve()) != root.resolve():
-            raise InputError(f"Two sources are named {dataset!r}; name one of them, as in other={location}.")
-        for path in _walk(location) if location.is_dir() else [location]:
-            kind = _kind(path)
-            if kind in kinds:
-                relative = path.relative_to(root).as_posix()
-                # A link that leads nowhere is listed too: its unit will reject it by name.
-                size = path.stat().st_size if path.exists() else 0
-                found.append(Source(dataset, str(root.resolve()), relative, size, kind))
-            else:
-                ignored += 1
-    sources = sorted(set(found), key=lambda source: (source.dataset, source.path))
-    if not sources:
-        wanted = " or ".join("tar files" if kind == "tar" else "audio files" for kind in kinds)
-        raise InputError(f"There are no {wanted} in {', '.join(arguments)}.")
-    return Listing(tuple(sources), ignored)
-
-
-def check_unit_seconds(unit_seconds: float) -> None:
-    """Refuse a size of units that is no positive number."""
-    if not 0 < unit_seconds < math.inf:
-        raise InputError(f"Files of {unit_seconds:g} s of audio are impossible; give a number of seconds above 0.")
-
-
-def cut_into_units(sources: tuple[Source, ...], unit_seconds: float) -> list[Unit]:
-    """Group neighbours up to an estimated `unit_seconds`; a tar is a unit of its own."""
-    check_unit_seconds(unit_seconds)
-    groups: list[list[Source]] = []
-    filled = 0.0
-    for source in sources:
-        alone = source.kind == "tar" or (groups and groups[-1][-1].kind == "tar")
-        if not groups or alone or filled + source.estimated_seconds > unit_seconds:
-            groups.append([])
-            filled = 0.0
-        groups[-1].append(source)
-        filled += source.estimated_seconds
-    return [Unit(number, tuple(group)) for number, group in enumerate(groups)]
-
-
-def _split_name(argument: str) -> tuple[str, Path]:
-    path = Path(argument)
-    if path.is_dir():
-        return path.resolve().name or "root", path
-    if path.is_file():
-        return path.resolve().parent.name or "root", path
-    name, separator, rest = argument.partition("=")
-    if separator and name and Path(rest).exists():
-        return name, Path(rest)
-    raise InputError(f"There is no file or folder {argument}.")
-
-
-def _walk(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"The folder {error.filename} cannot be listed: {error.strerror}.")
-
-    paths = []
-    seen = set()  # a link can lead back up
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        here = Path(parent).resolve()
-        if here in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "_codectok")
-        paths += [Path(parent) / name for name in names if not name.startswith(".")]
-    return [path for path in paths if path.is_file() or path.is_symlink()]
-
-
-def _kind(path: Path) -> Kind | None:
-    if is_audio_path(path):
+def kind_of(name: str) -> Kind | None:
+    """What a file's name promises; None for what is known to be no audio."""
+    if is_audio_path(name):
         return "audio"
-    return "tar" if path.suffix == ".tar" else None
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix == ".tar":
+        return "tar"
+    return None if suffix in OTHER_SUFFIXES else "unknown"
+
+
+def estimated_seconds(path: str, size: int | None, start: float | None = None, end: float | None = None) -> float:
+    """A guess at the duration of a source, without opening it."""
+    if end is not None:
+        return max(0.0, end - (start or 0.0))
+    suffix = PurePosixPath(path).suffix.lower()
+    return (size or 0) / BYTES_PER_SECOND.get(suffix, OTHER_BYTES_PER_SECOND)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+from pydantic import JsonValue
 
 from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.codec import Codec, device_class, resolve_device
@@ -14,10 +15,10 @@ from codectok.tokens.clips import Clip, encode_clips
 from codectok.tokens.table import TableMetadata, TokenTableWriter
 
 from .clips import clips_of
-from .job import WORKER_THREADS, Job, UnitResult
+from .job import WORKER_THREADS, Job, UnitOutput
 from .output import unit_hash
+from .plan import Unit, check_unit_seconds
 from .rejects import Reject
-from .sources import Unit
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,11 @@ class TokenizeJob(Job):
 
     verb = "tokenize"
     row_name = "clips"
+    kinds = ("audio", "tar", "unknown")
+    output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
     def __init__(self, options: TokenizeOptions) -> None:
+        check_unit_seconds(options.part_seconds)
         # Absolute, since workers run elsewhere; on the CPU, since a GPU's memory is theirs.
         folder = resolve_codec_directory(options.codec).resolve()
         self.settings = replace(options, codec=str(folder))
@@ -48,7 +52,7 @@ class TokenizeJob(Job):
         self.device_class = device_class(device)
         self._codec: Codec | None = None
 
-    def options(self) -> Mapping[str, object]:
+    def options(self) -> Mapping[str, JsonValue]:
         """What decides the codes: the codec itself, not where it lies."""
         return {
             "codec": self.fingerprint,
@@ -58,6 +62,11 @@ class TokenizeJob(Job):
             "threads": WORKER_THREADS,
             "part_seconds": self.settings.part_seconds,
         }
+
+    @property
+    def unit_seconds(self) -> float:
+        """Audio of a part."""
+        return self.settings.part_seconds
 
     def set_up(self) -> None:
         """Load the codec, the same that the job was made with, on the same kind of device."""
@@ -69,32 +78,34 @@ class TokenizeJob(Job):
                 f" on {self._codec.device_class}; give all workers the same."
             )
 
-    def run(self, unit: Unit, folder: Path) -> UnitResult:
+    def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`."""
         codec = self._codec
         assert codec is not None, "set_up comes first"
         metadata = TableMetadata.of(codec.describe(), unit_hash(self, unit))
-        path = folder / f"part-{unit.number:06d}.parquet"
-        rejects: list[Reject] = []
-        seconds, codes = 0.0, 0
+        path = output.folder / f"part-{unit.number:06d}.parquet"
+        unknown = {source.name for source in unit.sources if source.kind == "unknown"}
         with TokenTableWriter(path, metadata) as writer:
-            for clip, row in encode_clips(codec, _readable_clips(unit, rejects)):
-                if isinstance(row, AudioError):
-                    rejects.append(Reject.of(row, clip.source, "decode"))
-                    continue
-                writer.write(row)
-                seconds += row.duration
-                codes += row.codes.size
+            for clip, row in encode_clips(codec, _readable_clips(unit, output)):
+                if not isinstance(row, AudioError):
+                    output.read(clip.dataset, row.duration)
+                    output.keep(clip.dataset, row.duration, row.codes.size)
+                    writer.write(row)
+                elif clip.source in unknown and row.reason in ("unreadable", "empty"):
+                    output.ignore(clip.dataset)
+                else:
+                    output.read(clip.dataset)
+                    output.reject(Reject.of(row, clip.dataset, clip.source, "decode"))
         if not writer.n_rows:
             path.unlink()
-        return UnitResult(writer.n_rows, seconds, tuple(rejects), codes)
 
 
-def _readable_clips(unit: Unit, rejects: list[Reject]) -> Iterator[Clip]:
-    """The clips of all sources of `unit`; what cannot be read goes to `rejects`."""
+def _readable_clips(unit: Unit, output: UnitOutput) -> Iterator[Clip]:
+    """The clips of all sources of `unit`; what cannot be read is rejected."""
     for source in unit.sources:
         for clip in clips_of(source):
             if isinstance(clip, Reject):
-                rejects.append(clip)
+                output.read(clip.dataset)
+                output.reject(clip)
             else:
                 yield clip

@@ -42,6 +42,8 @@ class SegmentDataset(Dataset[Tensor]):
                     f" write them with --sample-rate {sample_rate}."
                 )
             for shard in manifest.shards:
+                if shard.split != "train":
+                    continue
                 index = read_index(folder, shard.name)
                 shards.append(np.full(len(index), len(self.paths)))
                 offsets.append(index["offset"].to_numpy())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -26,26 +27,51 @@ def check_limits(min_seconds: float, max_seconds: float, segmenter: Segmenter) -
         )
 
 
-def cut(
-    samples: np.ndarray, sample_rate: int, min_seconds: float, max_seconds: float, segmenter: Segmenter
-) -> list[tuple[int, int]]:
-    """Segments (start, end) in samples that cover `samples` [n] without gap, none longer than the maximum.
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a recording: `samples` float32 [n], the first of which is the recording's sample `start`."""
+
+    start: int
+    samples: np.ndarray
+
+    @property
+    def end(self) -> int:
+        """The sample after its last."""
+        return self.start + len(self.samples)
+
+
+def segments_of(
+    blocks: Iterable[np.ndarray], sample_rate: int, min_seconds: float, max_seconds: float, segmenter: Segmenter
+) -> Iterator[Segment]:
+    """Cut a recording that arrives in `blocks` float32 [n], without gap; no segment is longer than the maximum.
 
     "quiet" cuts at the quietest tenth of a second that keeps both sides long enough; only a recording that is too
     short as a whole gives a segment under the minimum. "fixed" gives the maximum each time, and a last remainder.
+    The cuts do not depend on the blocks, and little more than a segment is in memory.
     """
     check_limits(min_seconds, max_seconds, segmenter)
     shortest, longest = round(min_seconds * sample_rate), round(max_seconds * sample_rate)
-    borders = [0]
-    while len(samples) - borders[-1] > longest:
-        start = borders[-1]
+    # To choose the next cut takes so many samples, unless the recording ends before.
+    needed = longest if segmenter == "fixed" else longest + shortest
+    held, start = np.zeros(0, np.float32), 0
+
+    def first_cut() -> int:
         if segmenter == "fixed":
-            borders.append(start + longest)
-        else:
-            last = min(start + longest, len(samples) - shortest)
-            borders.append(_quietest(samples, sample_rate, start + shortest, last))
-    borders.append(len(samples))
-    return list(itertools.pairwise(borders))
+            return longest
+        return _quietest(held, sample_rate, shortest, min(longest, len(held) - shortest))
+
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) > needed:
+            end = first_cut()
+            yield Segment(start, held[:end])
+            held, start = held[end:], start + end
+    while len(held) > longest:
+        end = first_cut()
+        yield Segment(start, held[:end])
+        held, start = held[end:], start + end
+    if len(held):
+        yield Segment(start, held)
 
 
 def _quietest(samples: np.ndarray, sample_rate: int, first: int, last: int) -> int:

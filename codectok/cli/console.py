@@ -72,6 +72,12 @@ class ProgressReport:
         self._done = 0
         self._last_line = time.monotonic()
 
+    def set_total(self, total: int) -> None:
+        """Say how many steps there are, once that is known."""
+        self._total = total
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=total)
+
     def advance(self, note: str = "") -> None:
         """Count a step as done; `note` says what has come of it so far."""
         self._done += 1

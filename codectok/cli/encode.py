@@ -28,22 +28,24 @@ def run(
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.codec import Codec
-    from codectok.pipelines.clips import clip_of_file
-    from codectok.pipelines.sources import list_sources
+    from codectok.pipelines.clips import clip_of
+    from codectok.pipelines.listing import list_sources, parse_arguments
+    from codectok.pipelines.plan import ordered_sources
     from codectok.tokens.clips import encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata
 
     check_codes_path(output)
-    listing = list_sources(inputs, kinds=("audio",))
+    listing = list_sources(*parse_arguments(inputs), kinds=("audio",))
+    sources = list(ordered_sources(listing))
     loaded = Codec.from_pretrained(codec, device, dtype.value)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0
-    with progress(len(listing.sources), "encode: files") as report:
+    with progress(len(sources), "encode: files") as report:
 
         def rows() -> Iterator[TokenRow]:
             nonlocal seconds, frames
-            for _, row in encode_clips(loaded, map(clip_of_file, listing.sources)):
+            for _, row in encode_clips(loaded, map(clip_of, sources)):
                 if isinstance(row, AudioError):
                     skipped.append(row)
                     report.advance()

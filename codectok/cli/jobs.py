@@ -3,66 +3,153 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .console import console, facts_table, format_duration, megabytes, progress, say, warn
+from .console import ProgressReport, console, facts_table, format_duration, megabytes, progress, rows_table, say, warn
 from .options import Engine
 
 if TYPE_CHECKING:
-    from codectok.pipelines.job import FinishedUnit, Job
-    from codectok.pipelines.rejects import Reject
-    from codectok.pipelines.sources import Listing, Unit
+    from codectok.pipelines.engine import JobReport, RunOptions
+    from codectok.pipelines.job import Job, UnitRecord
+    from codectok.pipelines.plan import Plan
 
-SHOWN_REJECTS = 10
+SHOWN_REJECTS = 5
+
+
+@dataclass(frozen=True)
+class JobChoices:
+    """What the options that all jobs share were set to."""
+
+    engine: Engine
+    workers: int | None
+    address: str | None
+    part: str | None
+    limit: int | None
+    extend: bool
+    max_rejects: float
+    dry_run: bool
+    space_check: bool
+
+    def run_options(self, gpus_per_worker: float) -> RunOptions:
+        """The same as the engine takes them."""
+        from codectok.pipelines.engine import RunOptions
+        from codectok.pipelines.lock import Part
+
+        return RunOptions(
+            engine=self.engine.value,
+            workers=self.workers,
+            address=self.address,
+            gpus_per_worker=gpus_per_worker,
+            part=Part.parse(self.part) if self.part else None,
+            limit=self.limit,
+            extend=self.extend,
+            max_rejects=self.max_rejects,
+            check_space=self.space_check,
+        )
 
 
 def run_and_report(
-    job: Job,
-    listing: Listing,
-    units: Sequence[Unit],
-    output: Path,
-    engine: Engine,
-    workers: int | None,
-    address: str | None,
-    gpus_per_worker: float = 0.0,
+    job: Job, sources: Sequence[str], output: str, choices: JobChoices, gpus_per_worker: float = 0.0
 ) -> None:
-    """Run `job` over `units` into `output` and show what came of it."""
-    from codectok.pipelines.engine import EngineOptions, describe_rejects, run_job
-    from codectok.pipelines.output import REJECTS_FOLDER
+    """Run `job` over `sources` into `output` and show what came of it."""
+    from codectok.pipelines.engine import run_job
 
-    options = EngineOptions(engine.value, workers, address, gpus_per_worker)
-    done_seconds = 0.0
-    examples: list[Reject] = []
-    with progress(len(units), f"{job.verb}: units") as report:
-
-        def on_unit(finished: FinishedUnit) -> None:
-            nonlocal done_seconds
-            done_seconds += finished.result.seconds
-            unusable = [reject for reject in finished.result.rejects if reject.reason != "too_short"]
-            examples.extend(unusable[: SHOWN_REJECTS - len(examples)])
-            report.advance(f"({format_duration(done_seconds)} of audio)")
-
-        try:
-            result = run_job(job, listing, units, output, options, on_unit)
-        except KeyboardInterrupt:
-            if output.exists():
-                warn(f"{output} holds a part of the output; delete it before you start again.")
-            raise
-    summary = result.summary
-    for reject in examples:
-        warn(f"Skipped: {reject.message}")
-    if result.already_finished:
+    options = choices.run_options(gpus_per_worker)
+    if choices.dry_run:
+        _show_preview(job, sources, output, options)
+        return
+    listener = _Terminal(job)
+    try:
+        with progress(None, f"{job.verb}: units") as listener.report:
+            result = run_job(job, sources, output, options, listener)
+    except KeyboardInterrupt:
+        if listener.plan is not None:
+            warn(
+                f"{listener.done} of {len(listener.plan.units)} units in {output} are finished;"
+                " run the same command again to go on."
+            )
+        raise
+    if result.new_units == 0 and result.summary.complete:
         say(f"{output} is already finished by the same command; nothing to do.")
+    if result.new_units:
+        from codectok.pipelines.rejects import read_rejects
+        from codectok.storage import open_storage
+
+        for reject in read_rejects(open_storage(output), SHOWN_REJECTS):
+            warn(f"Rejected: {reject.source}: {reject.message}")
+    _show_summary(job, output, result)
+
+
+class _Terminal:
+    """Shows what a job does."""
+
+    def __init__(self, job: Job) -> None:
+        self.report: ProgressReport | None = None
+        self.plan: Plan | None = None
+        self.done = 0
+        self._job = job
+        self._seconds = 0.0
+
+    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: int) -> None:
+        self.plan, self.done = plan, len(done)
+        if done and to_do:
+            say(f"{len(done)} of {len(plan.units)} units are finished from before; going on.")
+        assert self.report is not None, "a job runs within its progress"
+        self.report.set_total(to_do)
+
+    def finished(self, record: UnitRecord) -> None:
+        self.done += 1
+        self._seconds += record.total.seconds
+        assert self.report is not None, "a job runs within its progress"
+        self.report.advance(f"({format_duration(self._seconds)} of audio)")
+
+    def note(self, message: str) -> None:
+        warn(message)
+
+
+def _show_preview(job: Job, sources: Sequence[str], output: str, options: RunOptions) -> None:
+    from codectok.pipelines.engine import preview_job
+
+    preview = preview_job(job, sources, output, options)
     facts = {
-        "output": output,
-        job.row_name: f"{summary.rows:,}",
-        "audio": format_duration(summary.seconds),
-        "files": f"{summary.files:,} ({megabytes(summary.bytes)})",
-        "rejected": describe_rejects(summary) + (f" (see {output / REJECTS_FOLDER})" if summary.rejects else ""),
-        "ignored": f"{summary.ignored:,} other files",
+        "sources": f"{preview.sources:,}, such as {', '.join(preview.example)}",
+        "ignored": f"{preview.ignored:,} other files",
+        "units": f"{preview.units:,}, of which {preview.finished_units:,} are finished",
+        "audio to read": f"about {format_duration(preview.estimated_seconds)}, by file sizes",
+        "output": f"about {megabytes(round(preview.estimated_bytes))} in {output}",
     }
-    if summary.codes:
-        facts["codes"] = f"{summary.codes:,}"
+    if preview.free_bytes is not None:
+        facts["free space"] = megabytes(preview.free_bytes)
+    console.print()
+    facts_table(f"codectok {job.verb}: what would be done", facts)
+
+
+def _show_summary(job: Job, output: str, result: JobReport) -> None:
+    from codectok.pipelines.engine import describe_rejects
+    from codectok.pipelines.rejects import REJECTS_FOLDER
+
+    summary = result.summary
+    total = summary.total
+    facts: dict[str, object] = {
+        "output": output,
+        "units": f"{summary.units:,} of {summary.planned_units:,}" + ("" if summary.complete else " are finished"),
+        job.row_name: f"{total.rows:,}",
+        "audio": f"{format_duration(total.seconds)} of {format_duration(total.input_seconds)} read",
+        "files": f"{summary.files:,} ({megabytes(summary.bytes)})",
+        "rejected": describe_rejects(total) + (f" (see {output}/{REJECTS_FOLDER})" if total.rejects else ""),
+        "ignored": f"{total.ignored:,} other files",
+    }
+    if total.codes:
+        facts["codes"] = f"{total.codes:,}"
     console.print()
     facts_table(f"codectok {job.verb}", facts)
+    if len(summary.datasets) > 1:
+        rows_table(
+            "by dataset",
+            ("dataset", "read", "kept", "rejected"),
+            [
+                (name, format_duration(t.input_seconds), format_duration(t.seconds), describe_rejects(t))
+                for name, t in summary.datasets.items()
+            ],
+        )

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import AddressOption, Engine, EngineOption, WorkersOption
+from .options import (
+    AddressOption,
+    DryRunOption,
+    Engine,
+    EngineOption,
+    ExtendOption,
+    LimitOption,
+    MaxRejectsOption,
+    PartOption,
+    SpaceCheckOption,
+    WorkersOption,
+)
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
@@ -29,8 +39,11 @@ class FormatName(StrEnum):
 
 
 def run(
-    sources: Annotated[list[str], typer.Argument(help="Folders or audio files; NAME=FOLDER names a dataset.")],
-    output: Annotated[Path, typer.Argument(help="Folder for the tars, new or empty.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Folders, patterns, audio files, manifests, or URLs; NAME=SOURCE names a dataset."),
+    ],
+    output: Annotated[str, typer.Argument(help="Folder or URL for the tars: new, or of the same job to go on.")],
     min_seconds: Annotated[float, typer.Option(help="Shortest segment.")] = 2.0,
     max_seconds: Annotated[float, typer.Option(help="Longest segment.")] = 10.0,
     sample_rate: Annotated[int, typer.Option(help="Sample rate of segments in Hz.")] = 24_000,
@@ -39,17 +52,41 @@ def run(
     ] = SegmenterName.QUIET,
     audio_format: Annotated[FormatName, typer.Option("--format", help="File format of segments.")] = FormatName.FLAC,
     shard_seconds: Annotated[float, typer.Option(help="Audio in one tar, estimated from file sizes.")] = 3600.0,
+    validation: Annotated[float, typer.Option(help="Share of the files to keep apart for validation.")] = 0.0,
+    min_loudness: Annotated[float | None, typer.Option(help="Leave out quieter segments (LUFS).")] = None,
+    max_loudness: Annotated[float | None, typer.Option(help="Leave out louder segments (LUFS).")] = None,
+    max_clipping: Annotated[
+        float | None, typer.Option(help="Leave out segments with a greater share of samples at full scale.")
+    ] = None,
+    min_bandwidth: Annotated[
+        float | None, typer.Option(help="Leave out segments without sound up to this frequency (Hz).")
+    ] = None,
     workers: WorkersOption = None,
     engine: EngineOption = Engine.RAY,
     address: AddressOption = None,
+    part: PartOption = None,
+    limit: LimitOption = None,
+    extend: ExtendOption = False,
+    max_rejects: MaxRejectsOption = 0.1,
+    dry_run: DryRunOption = False,
+    space_check: SpaceCheckOption = True,
 ) -> None:
     """Cut audio files into segments and write them as WebDataset tars."""
+    from codectok.audio.quality import QualityLimits
     from codectok.pipelines.shard import ShardJob, ShardOptions
-    from codectok.pipelines.sources import cut_into_units, list_sources
 
-    from .jobs import run_and_report
+    from .jobs import JobChoices, run_and_report
 
-    options = ShardOptions(min_seconds, max_seconds, sample_rate, segmenter.value, audio_format.value, shard_seconds)
-    listing = list_sources(sources, kinds=("audio",))
-    units = cut_into_units(listing.sources, shard_seconds)
-    run_and_report(ShardJob(options), listing, units, output, engine, workers, address)
+    limits = QualityLimits(min_loudness, max_loudness, max_clipping, min_bandwidth)
+    options = ShardOptions(
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        sample_rate=sample_rate,
+        segmenter=segmenter.value,
+        format=audio_format.value,
+        shard_seconds=shard_seconds,
+        validation=validation,
+        quality=limits,
+    )
+    choices = JobChoices(engine, workers, address, part, limit, extend, max_rejects, dry_run, space_check)
+    run_and_report(ShardJob(options), sources, output, choices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,11 +10,17 @@ from .options import (
     AddressOption,
     CodecOption,
     DeviceOption,
+    DryRunOption,
     Dtype,
     DtypeOption,
     Engine,
     EngineOption,
+    ExtendOption,
+    LimitOption,
+    MaxRejectsOption,
     PackFramesOption,
+    PartOption,
+    SpaceCheckOption,
     WorkersOption,
 )
 
@@ -25,9 +30,12 @@ EXAMPLE = "codectok tokenize shards/ tokens/ --codec codec/"
 
 def run(
     sources: Annotated[
-        list[str], typer.Argument(help="Folders with audio files or WebDataset tars; NAME=FOLDER names a dataset.")
+        list[str],
+        typer.Argument(
+            help="Folders, patterns, audio files, WebDataset tars, manifests, or URLs; NAME=SOURCE names a dataset."
+        ),
     ],
-    output: Annotated[Path, typer.Argument(help="Folder for the table, new or empty.")],
+    output: Annotated[str, typer.Argument(help="Folder or URL for the table: new, or of the same job to go on.")],
     codec: CodecOption,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.FLOAT32,
@@ -36,15 +44,18 @@ def run(
     workers: WorkersOption = None,
     engine: EngineOption = Engine.RAY,
     address: AddressOption = None,
+    part: PartOption = None,
+    limit: LimitOption = None,
+    extend: ExtendOption = False,
+    max_rejects: MaxRejectsOption = 0.1,
+    dry_run: DryRunOption = False,
+    space_check: SpaceCheckOption = True,
 ) -> None:
     """Encode audio files and tars into a table of tokens (Parquet)."""
-    from codectok.pipelines.sources import cut_into_units, list_sources
     from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 
-    from .jobs import run_and_report
+    from .jobs import JobChoices, run_and_report
 
-    listing = list_sources(sources, kinds=("audio", "tar"))
     job = TokenizeJob(TokenizeOptions(codec, device, dtype.value, pack_frames, part_seconds))
-    units = cut_into_units(listing.sources, part_seconds)
-    gpus_per_worker = 0.0 if job.device_class == "cpu" else 1.0
-    run_and_report(job, listing, units, output, engine, workers, address, gpus_per_worker)
+    choices = JobChoices(engine, workers, address, part, limit, extend, max_rejects, dry_run, space_check)
+    run_and_report(job, sources, output, choices, gpus_per_worker=0.0 if job.device_class == "cpu" else 1.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..audio.files import stream_audio
+from ..audio.stretches import Recording, Stretch
 from ..codec import Codec
 from ..errors import AudioError
 from ..names import printable
@@ -19,13 +20,17 @@ from .table import TokenRow
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to encode: a file or its bytes, where it comes from, and what its shard says of it."""
+    """A clip to encode: a file or its bytes, where it comes from, and what its shard says of it.
+
+    With a `stretch` the clip is no more than that part of the audio, and the stretch says what is known of it.
+    """
 
     id: str
     audio: Path | bytes
     dataset: str
     source: str
     sample: Sample | None = None
+    stretch: Stretch | None = None
 
     @property
     def name(self) -> str:
@@ -61,23 +66,29 @@ class _Reader:
         self.n_samples = 0
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
-        for block in stream_audio(self.clip.audio, sample_rate, self.clip.name):
+        blocks = stream_audio(self.clip.audio, sample_rate, self.clip.name)
+        stretch = self.clip.stretch
+        if stretch is not None:
+            end = None if stretch.end is None else round(stretch.end * sample_rate)
+            blocks = Recording(blocks, sample_rate, [round(stretch.start * sample_rate)]).take(end)
+        for block in blocks:
             self.n_samples += len(block)
             yield block
 
 
 def _row(clip: Clip, n_samples: int, sample_rate: int, codes: np.ndarray) -> TokenRow:
-    known = clip.sample
+    sample, stretch = clip.sample, clip.stretch
+    labels = stretch.labels if stretch else sample
     return TokenRow(
         id=clip.id,
         source=clip.source,
         dataset=clip.dataset,
-        start=known.start if known else 0.0,
+        start=stretch.start if stretch else sample.start if sample else 0.0,
         duration=n_samples / sample_rate,
         n_samples=n_samples,
         codes=codes,
-        text=known.text if known else None,
-        language=known.language if known else None,
-        speaker=known.speaker if known else None,
-        category=known.category if known else None,
+        text=stretch.text if stretch else sample.text if sample else None,
+        language=labels.language if labels else None,
+        speaker=labels.speaker if labels else None,
+        category=labels.category if labels else None,
     )

@@ -7,44 +7,24 @@ import io
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 import webdataset
 
 from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
-from codectok.pipelines.engine import EngineOptions, JobReport, run_job
-from codectok.pipelines.job import Job
-from codectok.pipelines.output import OutputFolder
-from codectok.pipelines.shard import ShardJob, ShardOptions
-from codectok.pipelines.sources import Kind, Listing, cut_into_units, list_sources
-from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
+from codectok.pipelines.engine import RunOptions
+from codectok.pipelines.tokenize import TokenizeOptions
 from codectok.shards import read_manifest
 from codectok.tokens.table import read_rows
 
-LOCAL = EngineOptions(engine="local")
+from .jobs import LOCAL, digests, rejects, run, shard_job, tokenize_job
+
 REJECTED = {"decode_error": 1, "empty": 2, "not_finite": 1, "too_short": 1, "unreadable": 1}
-
-
-def run(
-    job: Job, source: Path, output: Path, options: EngineOptions = LOCAL, kinds: tuple[Kind, ...] = ("audio",),
-    unit_seconds: float = 15.0,
-) -> JobReport:  # fmt: skip
-    listing = list_sources([str(source)], kinds)
-    return run_job(job, listing, cut_into_units(listing.sources, unit_seconds), output, options, lambda _: None)
-
-
-def shard_job(**options: float) -> ShardJob:
-    return ShardJob(ShardOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -61,28 +41,16 @@ def shards(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tokenize_job(codec_folder: Path) -> TokenizeJob:
-    return TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu"))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_any_engine_and_worker_count_writes_the_same_bytes(
     workers: int, corpus: Path, shards: Path, codec_folder: Path, tmp_path: Path
 ) -> None:
-    on_ray = EngineOptions(engine="ray", workers=workers)
+    on_ray = RunOptions(engine="ray", workers=workers, max_rejects=1.0)
     run(shard_job(), corpus, tmp_path / "shards", on_ray)
     assert digests(tmp_path / "shards") == digests(shards)
-    run(tokenize_job(codec_folder), shards, tmp_path / "a", LOCAL, ("audio", "tar"))
-    run(tokenize_job(codec_folder), shards, tmp_path / "b", on_ray, ("audio", "tar"))
+    run(tokenize_job(codec_folder), shards, tmp_path / "a", LOCAL)
+    run(tokenize_job(codec_folder), shards, tmp_path / "b", on_ray)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert len(list((tmp_path / "a").glob("*.parquet"))) > 1
 
@@ -113,13 +81,9 @@ def test_shards_hold_every_second_that_was_not_rejected(corpus: Path, shards: Pa
 
 def test_every_unusable_file_is_rejected_once_and_the_rest_is_done(corpus: Path, tmp_path: Path) -> None:
     report = run(shard_job(), corpus, tmp_path / "out")
-    assert report.summary.rejects == REJECTED
-    assert report.summary.ignored == 1
-    rows = [
-        row
-        for path in (tmp_path / "out" / "_codectok" / "rejects").iterdir()
-        for row in pq.read_table(path).to_pylist()
-    ]
+    assert report.summary.total.rejects == REJECTED
+    assert report.summary.total.ignored == 1
+    rows = rejects(tmp_path / "out")
     assert {row["source"]: row["reason"] for row in rows} == {
         "empty.wav": "empty",
         "nan.wav": "not_finite",
@@ -135,17 +99,17 @@ def test_files_become_rows_that_equal_encoding_them_alone(corpus: Path, codec_fo
     report = run(tokenize_job(codec_folder), corpus, tmp_path / "out")
     codec = Codec.from_pretrained(codec_folder, device="cpu")
     rows = list(read_rows(tmp_path / "out"))
-    assert len(rows) == report.summary.rows == 7
+    assert len(rows) == report.summary.total.rows == 7
     for row in rows:
         samples = read_audio(corpus / row.source, 24_000)
         np.testing.assert_array_equal(row.codes, codec.encode(samples, 24_000).numpy())
         assert row.n_samples == len(samples)
         assert len(row.codes) == max(1, row.n_samples // codec.frame_size)
-    assert report.summary.rejects == {key: count for key, count in REJECTED.items() if key != "too_short"}
+    assert report.summary.total.rejects == {key: count for key, count in REJECTED.items() if key != "too_short"}
 
 
 def test_tars_become_rows_with_what_the_shards_say(shards: Path, codec_folder: Path, tmp_path: Path) -> None:
-    run(tokenize_job(codec_folder), shards, tmp_path / "out", kinds=("audio", "tar"))
+    run(tokenize_job(codec_folder), shards, tmp_path / "out")
     rows = list(read_rows(tmp_path / "out"))
     assert len(rows) == sum(entry.samples for entry in read_manifest(shards).shards)
     assert {row.dataset for row in rows} == {"speech"}
@@ -171,36 +135,14 @@ def test_foreign_and_damaged_tars_give_what_they_hold(codec_folder: Path, corpus
     with tarfile.open(tmp_path / "in" / "foreign.tar") as tar:
         border = tar.getmember("x/two.txt").offset
     (tmp_path / "in" / "border.tar").write_bytes(whole[:border])
-    report = run(tokenize_job(codec_folder), tmp_path / "in", tmp_path / "out", kinds=("tar",))
+    report = run(tokenize_job(codec_folder), tmp_path / "in", tmp_path / "out")
     foreign = [row for row in read_rows(tmp_path / "out") if "foreign" in row.source]
     assert [row.source for row in foreign] == ["foreign.tar/x/one.wav", "foreign.tar/x/four.wav"]
     rows = list(read_rows(tmp_path / "out"))
     assert len({row.id for row in rows}) == len(rows)
-    assert report.summary.rejects["unsupported"] >= 1
+    assert report.summary.total.rejects["unsupported"] >= 1
     assert [row.source for row in rows if "border" in row.source] == ["border.tar/x/one.wav"]
-    assert report.summary.rejects["unreadable"] >= 3  # one tar cut inside a member, one between two, one of text
-
-
-def test_the_same_command_again_does_nothing(corpus: Path, tmp_path: Path) -> None:
-    first = run(shard_job(), corpus, tmp_path / "out")
-    before = digests(tmp_path / "out")
-    again = run(shard_job(), corpus, tmp_path / "out")
-    assert (first.already_finished, again.already_finished) == (False, True)
-    assert again.summary == first.summary
-    assert digests(tmp_path / "out") == before
-
-
-def test_an_output_that_is_taken_is_refused(corpus: Path, tmp_path: Path) -> None:
-    run(shard_job(), corpus, tmp_path / "out")
-    with pytest.raises(InputError, match=r"another job \(different: max_seconds\)"):
-        run(shard_job(max_seconds=8.0), corpus, tmp_path / "out")
-    (tmp_path / "out" / "_codectok" / "summary.json").unlink()
-    with pytest.raises(InputError, match="unfinished job"):
-        run(shard_job(), corpus, tmp_path / "out")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").touch()
-    with pytest.raises(InputError, match="holds other files"):
-        run(shard_job(), corpus, tmp_path / "full")
+    assert report.summary.total.rejects["unreadable"] >= 3  # one tar cut inside a member, one between two, one of text
 
 
 def test_a_corpus_without_anything_usable_fails(corpus: Path, tmp_path: Path) -> None:
@@ -209,25 +151,6 @@ def test_a_corpus_without_anything_usable_fails(corpus: Path, tmp_path: Path) ->
     for _ in range(2):
         with pytest.raises(CodectokError, match="all inputs were rejected"):
             run(shard_job(), tmp_path / "in", tmp_path / "out")
-
-
-class FailingJob(ShardJob):
-    """Breaks on its second unit."""
-
-    def run(self, unit, folder):
-        if unit.number == 1:
-            raise KeyboardInterrupt
-        return super().run(unit, folder)
-
-
-def test_an_interrupted_job_leaves_no_half_written_file(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(FailingJob(ShardOptions()), corpus, tmp_path / "out")
-    assert not (tmp_path / "out" / "_codectok" / "tmp").exists()
-    assert [path.name for path in (tmp_path / "out").glob("*.tar")] == ["shard-000000.tar"]
-    folder = OutputFolder(tmp_path / "out")
-    with pytest.raises(InputError, match="unfinished"):
-        folder.finished_summary(FailingJob(ShardOptions()), Listing((), 0))
 
 
 @pytest.mark.parametrize("options", [{"min_seconds": 6.0}, {"shard_seconds": 0.0}, {"sample_rate": 24}])
@@ -243,8 +166,8 @@ def test_another_codec_in_the_folder_is_noticed(codec_folder: Path, corpus: Path
     job.settings = TokenizeOptions(str(tmp_path / "other"), device="cpu")
     for name in ("local", "ray"):
         with pytest.raises(CodectokError, match="another codec"):
-            run(job, corpus, tmp_path / "out", EngineOptions(engine=name, workers=1))
-        assert not (tmp_path / "out").exists()
+            run(job, corpus, tmp_path / "out", RunOptions(engine=name, workers=1))
+        assert not list((tmp_path / "out").glob("*.parquet"))
 
 
 def test_odd_names_are_written_as_text_and_lose_nothing(
@@ -257,31 +180,12 @@ def test_odd_names_are_written_as_text_and_lose_nothing(
         shutil.copy(corpus / "text.wav", folder / os.fsdecode(b"t\xe9xt.wav"))
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    report = run(shard_job(), folder, folder / "shards")
-    assert (report.summary.rows, report.summary.rejects) == (1, {"unreadable": 1})
+    report = run(shard_job(), folder, tmp_path / "shards {a,b} ::x")
+    assert (report.summary.total.rows, report.summary.total.rejects) == (1, {"unreadable": 1})
     # A launcher's variables must not make the tar reader leave samples to other ranks.
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    run(tokenize_job(codec_folder), folder / "shards", tmp_path / "out", kinds=("tar",))
+    run(tokenize_job(codec_folder), tmp_path / "shards {a,b} ::x", tmp_path / "out")
     run(tokenize_job(codec_folder), folder, tmp_path / "from-files")
     for output in ("out", "from-files"):
         assert [row.source for row in read_rows(tmp_path / output)] == ["caf\\xe9.wav"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_command_ends_cleanly(number: signal.Signals, corpus: Path, tmp_path: Path) -> None:
-    for copy in range(40):
-        shutil.copytree(corpus, tmp_path / "in" / str(copy))
-    command = [sys.executable, "-m", "codectok", "shard", "in", "out", "--shard-seconds", "30", "--workers", "1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    records = tmp_path / "out" / "_codectok" / "records"
-    deadline = time.monotonic() + 120
-    while not records.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Interrupted." in errors
-    assert "Traceback" not in errors
-    assert not (tmp_path / "out" / "_codectok" / "tmp").exists()
-    assert not (tmp_path / "out" / "shards.json").exists()

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from codectok.pipelines.engine import EngineOptions, run_job
+from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
-from codectok.pipelines.sources import cut_into_units, list_sources
 from codectok.train.config import TrainConfig, load_train_config
 
 TINY = [
@@ -35,9 +34,8 @@ TINY = [
 @pytest.fixture(scope="session")
 def shards(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("train") / "shards"
-    listing = list_sources([str(corpus)], ("audio",))
-    units = cut_into_units(listing.sources, 15.0)
-    run_job(ShardJob(ShardOptions()), listing, units, folder, EngineOptions(engine="local"), lambda _: None)
+    options = RunOptions(engine="local", max_rejects=1.0)
+    run_job(ShardJob(ShardOptions(shard_seconds=15.0)), [str(corpus)], folder, options)
     return folder
 
 

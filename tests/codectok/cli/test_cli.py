@@ -119,7 +119,7 @@ def test_presets_can_be_inspected(name: str) -> None:
 
 def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Path, tmp_path: Path) -> None:
     shards, tokens = tmp_path / "shards", tmp_path / "tokens"
-    result = codectok("shard", corpus, shards, "--engine", "local", "--shard-seconds", 15)
+    result = codectok("shard", corpus, shards, "--engine", "local", "--shard-seconds", 15, "--max-rejects", 1)
     assert result.exit_code == 0, result.output
     assert "1 decode_error" in result.stdout
     assert "nan.wav has samples that are not finite" in one_line(result.stderr)
@@ -136,7 +136,7 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
 
 
 def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> None:
-    codectok("shard", corpus, tmp_path / "shards", "--engine", "local")
+    codectok("shard", corpus, tmp_path / "shards", "--engine", "local", "--max-rejects", 1)
     result = codectok("train", "nano", f"data.shards={tmp_path / 'shards'}", f"output={tmp_path / 'run'}", "--dry-run")
     assert result.exit_code == 0, result.output
     assert "segments" in result.stdout

@@ -1,0 +1,85 @@
+"""What can be measured of a segment, and limits on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import AudioError, InputError
+from .loudness import integrated_loudness
+
+# A sample this close to full scale counts as clipped: coders round the edges of clipped peaks.
+CLIPPED_LEVEL = 0.999
+SPECTRUM_WINDOW = 1024
+SPECTRUM_WINDOWS = 64
+# What lies this far below the loudest part of the spectrum is taken for noise of the coder.
+BANDWIDTH_FLOOR_DB = -80.0
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """Segments beyond them are left out; None for no limit.
+
+    Attributes:
+        min_loudness, max_loudness: in LUFS.
+        max_clipping: share of samples at full scale.
+        min_bandwidth: in Hz.
+    """
+
+    min_loudness: float | None = None
+    max_loudness: float | None = None
+    max_clipping: float | None = None
+    min_bandwidth: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"The limit {name.replace('_', '-')} must be a number, not {value:g}.")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Loudness in LUFS (None for silence), share of samples at full scale, bandwidth in Hz."""
+
+    loudness: float | None
+    clipping: float
+    bandwidth: int
+
+    @classmethod
+    def of(cls, samples: np.ndarray, sample_rate: int) -> Quality:
+        """Measure mono `samples` [n]."""
+        clipping = float(np.count_nonzero(np.abs(samples) >= CLIPPED_LEVEL) / len(samples))
+        return cls(integrated_loudness(samples, sample_rate), clipping, bandwidth(samples, sample_rate))
+
+    def check(self, limits: QualityLimits) -> None:
+        """Raise an `AudioError` ("silent", "clipped", "filtered") if a limit is not kept."""
+        wants_loudness = limits.min_loudness is not None or limits.max_loudness is not None
+        if self.loudness is None:
+            if wants_loudness:
+                raise AudioError("There is no sound above -70 LUFS.", "silent")
+        elif limits.min_loudness is not None and self.loudness < limits.min_loudness:
+            raise AudioError(f"{self.loudness:g} LUFS are below {limits.min_loudness:g}.", "filtered")
+        elif limits.max_loudness is not None and self.loudness > limits.max_loudness:
+            raise AudioError(f"{self.loudness:g} LUFS are above {limits.max_loudness:g}.", "filtered")
+        if limits.max_clipping is not None and self.clipping > limits.max_clipping:
+            raise AudioError(f"{self.clipping:.2%} of the samples are at full scale.", "clipped")
+        if limits.min_bandwidth is not None and self.bandwidth < limits.min_bandwidth:
+            raise AudioError(f"There is nothing above {self.bandwidth:,} Hz.", "filtered")
+
+
+def bandwidth(samples: np.ndarray, sample_rate: int) -> int:
+    """The highest frequency in Hz that is less than 80 dB below the loudest one, to 100 Hz; 0 for silence.
+
+    Taken from the greatest level of each frequency in windows spread over mono `samples` [n].
+    """
+    size = min(SPECTRUM_WINDOW, len(samples))
+    last = len(samples) - size
+    starts = np.unique(np.linspace(0, last, SPECTRUM_WINDOWS, dtype=np.int64))
+    windows = samples[starts[:, None] + np.arange(size)] * np.blackman(size).astype(np.float32)
+    level = np.abs(np.fft.rfft(windows, axis=1)).max(axis=0)
+    if not level.any():
+        return 0
+    present = np.flatnonzero(level > level.max() * 10 ** (BANDWIDTH_FLOOR_DB / 20))
+    return round(float(present[-1]) * sample_rate / size / 100) * 100

@@ -1,0 +1,246 @@
+"""Listing what a job is to read: folders, patterns, files and manifests. No audio file is opened here."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from codectok.config import StrictModel
+from codectok.errors import InputError
+from codectok.storage import is_url, open_file_system
+
+from .manifests import MANIFEST_SUFFIXES, ManifestRow, read_manifest
+from .sources import Kind, kind_of
+
+JOB_FOLDER = "_codectok"
+MAGIC = "*?["
+
+
+class Argument(StrictModel):
+    """A source as it was asked for.
+
+    Attributes:
+        dataset: its name.
+        kind: how it is listed.
+        pattern: what is listed, relative to the root, so that a corpus may move ("" for a whole folder).
+    """
+
+    dataset: str
+    kind: Literal["folder", "glob", "file", "manifest"]
+    pattern: str = ""
+
+
+@dataclass(slots=True)
+class Listing:
+    """Columns of all sources found, in no order yet; `described` holds what manifests say, by position.
+
+    Attributes:
+        roots: the folder or URL of every dataset.
+        ignored: files that were passed over.
+    """
+
+    arguments: tuple[Argument, ...] = ()
+    roots: dict[str, str] = field(default_factory=dict)
+    datasets: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
+    sizes: list[int | None] = field(default_factory=list)
+    modified: list[int | None] = field(default_factory=list)
+    described: dict[int, ManifestRow] = field(default_factory=dict)
+    ignored: int = 0
+
+    def add(self, dataset: str, path: str, kind: Kind, size: int | None, modified: int | None) -> None:
+        """Append a file."""
+        self.datasets.append(dataset)
+        self.paths.append(path)
+        self.kinds.append(kind)
+        self.sizes.append(size)
+        self.modified.append(modified)
+
+
+def parse_arguments(arguments: Iterable[str]) -> tuple[tuple[Argument, ...], dict[str, str]]:
+    """What each argument of the command line means, in order and each once, and the root of every dataset.
+
+    An argument is a folder, a pattern such as `corpus/*/wav/**.flac`, a file, a manifest, or the URL of one of them.
+    Its dataset is named after the folder (the manifest); `NAME=SOURCE` gives another name.
+
+    Raises:
+        InputError: an argument that does not exist, or two datasets of one name.
+    """
+    roots: dict[str, str] = {}
+    parsed: set[tuple[str, str, str]] = set()
+    for text in arguments:
+        argument, root = _parse(text)
+        if roots.setdefault(argument.dataset, root) != root:
+            raise InputError(f"Two sources are named {argument.dataset!r}; name one of them, as in other={text}.")
+        parsed.add((argument.dataset, argument.kind, argument.pattern))
+    ordered = [Argument(dataset=d, kind=k, pattern=p) for d, k, p in sorted(parsed)]  # type: ignore[arg-type]
+    return tuple(ordered), dict(sorted(roots.items()))
+
+
+def list_sources(arguments: tuple[Argument, ...], roots: dict[str, str], kinds: tuple[Kind, ...]) -> Listing:
+    """List all files of `kinds` that `arguments` name.
+
+    Hidden files and the folders in which jobs keep their records are left out; links are followed, each folder once.
+
+    Raises:
+        InputError: a folder or manifest that cannot be read, or nothing to read at all.
+    """
+    listing = Listing(arguments, roots)
+    for argument in arguments:
+        root = roots[argument.dataset]
+        if argument.kind == "manifest":
+            _list_manifest(argument, root, listing)
+            continue
+        list_files = _list_remote if is_url(root) else _list_local
+        for path, size, modified in list_files(argument, root):
+            kind = kind_of(path)
+            if kind is None or kind not in kinds:
+                listing.ignored += 1
+            else:
+                listing.add(argument.dataset, path, kind, size, modified)
+    if not listing.paths:
+        wanted = "audio files or tars" if "tar" in kinds else "audio files"
+        raise InputError(f"There are no {wanted} in {', '.join(sorted(set(roots.values())))}.")
+    return listing
+
+
+Found = Iterator[tuple[str, int | None, int | None]]
+
+
+def _parse(text: str) -> tuple[Argument, str]:
+    name, separator, rest = text.partition("=")
+    if separator and name and "/" not in name and not Path(text).exists():
+        argument, root = _parse(rest)
+        return argument.model_copy(update={"dataset": name}), root
+    remote = is_url(text)
+    if text.lower().endswith(MANIFEST_SUFFIXES) and (remote or Path(text).is_file()):
+        parent, name = _split(text) if remote else _parent_and_name(Path(text))
+        stem = name[: -max(len(suffix) for suffix in MANIFEST_SUFFIXES if name.lower().endswith(suffix))]
+        return Argument(dataset=stem, kind="manifest", pattern=name), parent
+    if not remote and Path(text).is_dir():
+        folder = Path(text).resolve()
+        return Argument(dataset=folder.name or "root", kind="folder"), str(folder)
+    if not remote and Path(text).is_file():
+        parent, name = _parent_and_name(Path(text))
+        return Argument(dataset=Path(parent).name or "root", kind="file", pattern=name), parent
+    if any(character in text for character in MAGIC):
+        fixed = PurePosixPath(text.split("://", 1)[-1])
+        parts = fixed.parts
+        plain = next(i for i, part in enumerate(parts) if any(character in part for character in MAGIC))
+        pattern = "/".join(parts[plain:])
+        root = text[: -len(pattern)].rstrip("/") if remote else str(Path(*parts[:plain]).resolve())
+        return Argument(dataset=_last(root), kind="glob", pattern=pattern), root
+    if remote:
+        root = text.rstrip("/")
+        if kind_of(root) in ("audio", "tar"):
+            parent, name = _split(root)
+            return Argument(dataset=_last(parent), kind="file", pattern=name), parent
+        return Argument(dataset=_last(root), kind="folder"), root
+    raise InputError(f"There is no file or folder {text}.")
+
+
+def _parent_and_name(path: Path) -> tuple[str, str]:
+    # The folder may be a link and is resolved; a file that is a link keeps its own name.
+    return str(path.parent.resolve()), path.name
+
+
+def _split(url: str) -> tuple[str, str]:
+    parent, _, name = url.rpartition("/")
+    return parent, name
+
+
+def _last(root: str) -> str:
+    return root.rstrip("/").rpartition("/")[2] or "root"
+
+
+def _list_local(argument: Argument, root: str) -> Found:
+    if argument.kind == "folder":
+        yield from _walk(root)
+    elif argument.kind == "file":
+        yield argument.pattern, *_size_and_time(lambda: (Path(root) / argument.pattern).stat())
+    else:
+        for path in Path(root).glob(argument.pattern):
+            name = path.relative_to(root).as_posix()
+            if any(part == JOB_FOLDER or part.startswith(".") for part in name.split("/")):
+                continue
+            if path.is_dir():
+                yield from _walk(root, name + "/")
+            else:
+                yield name, *_size_and_time(path.stat)
+
+
+def _walk(root: str, below: str = "") -> Found:
+    """All files in and below the folder `below` of `root`."""
+    pending = [below]
+    seen = set()  # a link can lead back up
+    while pending:
+        prefix = pending.pop()
+        folder = Path(root) / prefix
+        try:
+            here = folder.stat()
+            if (here.st_dev, here.st_ino) in seen:
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"The folder {folder} cannot be listed: {error.strerror}.") from None
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = prefix + entry.name
+            if _is_folder(entry):
+                if entry.name != JOB_FOLDER:
+                    pending.append(path + "/")
+            elif entry.is_symlink() or entry.is_file():
+                # A link that leads nowhere is listed too: its unit will reject it by name.
+                yield path, *_size_and_time(entry.stat)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _size_and_time(look: Callable[[], os.stat_result]) -> tuple[int | None, int | None]:
+    try:
+        found = look()
+    except OSError:
+        return None, None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (None, None)
+
+
+def _list_remote(argument: Argument, root: str) -> Found:
+    files, path = open_file_system(root)
+    path = path.rstrip("/")
+    try:
+        found: dict[str, dict[str, Any]]
+        if argument.kind == "folder":
+            found = files.find(path, detail=True)
+        elif argument.kind == "glob":
+            found = files.glob(f"{path}/{argument.pattern}", detail=True)
+        else:
+            found = {f"{path}/{argument.pattern}": files.info(f"{path}/{argument.pattern}")}
+    except OSError as error:
+        raise InputError(f"{root} cannot be listed: {error}.") from None
+    for name, info in sorted(found.items()):
+        relative = name.removeprefix(path).lstrip("/")
+        parts = relative.split("/")
+        if info["type"] == "file" and JOB_FOLDER not in parts and not any(part.startswith(".") for part in parts):
+            yield relative, info["size"], None
+
+
+def _list_manifest(argument: Argument, root: str, listing: Listing) -> None:
+    for row in read_manifest(root, argument.pattern):
+        listing.described[len(listing.paths)] = row
+        size = modified = None
+        if not is_url(root) and not is_url(row.path):
+            size, modified = _size_and_time(lambda row=row: (Path(root) / row.path).stat())
+        kind = kind_of(row.path)
+        listing.add(argument.dataset, row.path, kind if kind in ("audio", "tar") else "unknown", size, modified)

@@ -1,0 +1,43 @@
+"""Runs units one after the other in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job
+from .job import WORKER_THREADS, Job, UnitRecord
+from .output import OutputFolder, run_attempt
+from .plan import Plan
+
+Outcome = tuple[UnitRecord, str] | FailedUnit
+
+
+def run_locally(
+    job: Job, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
+) -> Iterator[Outcome]:
+    """Run `units`, each with the folder of its attempt; `suspects` were being run when an earlier process died."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(WORKER_THREADS)
+    try:
+        job.set_up()
+        for number in units:
+            yield _run(job, plan, number, folder, number in suspects)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(job: Job, plan: Plan, number: int, folder: OutputFolder, suspect: bool) -> Outcome:
+    unit = plan.unit(number)
+    for turn in range(1, ATTEMPTS + 1):
+        attempt = folder.attempt(number, turn)
+        try:
+            run = run_despite_crashes if suspect else run_attempt
+            return run(job, unit, folder.storage, attempt), attempt
+        except Exception as error:
+            if stops_the_job(error):
+                raise
+            failure = describe(error)
+            folder.storage.remove(attempt)
+    return FailedUnit(number, failure)

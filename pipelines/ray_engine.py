@@ -1,0 +1,258 @@
+"""Runs units on Ray actors, and gives those of an actor that dies, hangs or fails to another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from codectok.errors import CodectokError, InputError
+from codectok.storage import Storage
+
+from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job
+from .job import WORKER_THREADS, Job, UnitRecord
+from .local_engine import Outcome
+from .output import OutputFolder, run_attempt
+from .plan import Plan, Unit
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+# Deaths of actors say nothing of a file: nodes get lost. But a unit that loses so many is not tried for ever.
+DEATHS = 10
+DEATHS_BEFORE_CARE = 2
+POLL_SECONDS = 1.0
+WAITING_NOTE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Which Ray, and what of it.
+
+    Attributes:
+        workers: actors; all cores (or GPUs) of the cluster by default.
+        address: of a cluster to join; without one, `RAY_ADDRESS` or a Ray of this machine's own.
+        gpus_per_worker: GPUs that each actor holds.
+        deadline_seconds: after which an actor counts as hanging and its unit is tried on another.
+    """
+
+    workers: int | None
+    address: str | None
+    gpus_per_worker: float
+    deadline_seconds: float
+
+
+def run_on_ray(
+    job: Job,
+    plan: Plan,
+    units: Sequence[int],
+    folder: OutputFolder,
+    options: ClusterOptions,
+    on_note: Callable[[str], None],
+) -> Iterator[Outcome]:
+    """Run `units` on actors; they come back in the order in which they are finished, each with its attempt's folder."""
+    import ray
+
+    started_here = not ray.is_initialized()
+    if started_here:
+        _start_ray(options)
+    crew = _Crew(job, folder, options, on_note)
+    try:
+        yield from crew.run(plan, units, min(_worker_count(options), len(units)))
+    finally:
+        crew.dismiss()
+        if started_here:
+            ray.shutdown()
+
+
+class _Worker:
+    """Runs units in an actor's process."""
+
+    def __init__(self, job: Job, storage: Storage) -> None:
+        self.job, self.storage = job, storage
+
+    def set_up(self) -> None:
+        # Not in the constructor: Ray would hide the reason of a failure there.
+        torch.set_num_threads(WORKER_THREADS)
+        self.job.set_up()
+
+    def run(self, unit: Unit, attempt: str, with_care: bool) -> UnitRecord:
+        run = run_despite_crashes if with_care else run_attempt
+        return run(self.job, unit, self.storage, attempt)
+
+
+@dataclass
+class _Task:
+    """A unit on its way."""
+
+    unit: int
+    attempts: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    deaths: int = 0
+
+    @property
+    def with_care(self) -> bool:
+        """Whether to run it in a child process, which may crash."""
+        return self.deaths >= DEATHS_BEFORE_CARE
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What an actor is doing: setting itself up, or a task."""
+
+    actor: ActorHandle
+    task: _Task | None
+    deadline: float
+
+
+class _Crew:
+    """The actors of a job."""
+
+    def __init__(self, job: Job, folder: OutputFolder, options: ClusterOptions, on_note: Callable[[str], None]) -> None:
+        import ray
+
+        self._job, self._folder, self._options, self._on_note = job, folder, options, on_note
+        self._actor_class = ray.remote(num_cpus=1, num_gpus=options.gpus_per_worker)(_Worker)
+        self._calls: dict[Any, _Call] = {}
+        self._idle: deque[ActorHandle] = deque()
+        self._waiting: deque[_Task] = deque()
+        self._failed_starts = 0
+
+    def run(self, plan: Plan, units: Sequence[int], workers: int) -> Iterator[Outcome]:
+        """Run all units; yields what is finished or has failed for good."""
+        import ray
+
+        self._waiting.extend(_Task(unit) for unit in units)
+        for _ in range(workers):
+            self._hire()
+        last_sign = time.monotonic()
+        while self._waiting or any(call.task for call in self._calls.values()):
+            while self._idle and self._waiting:
+                self._start(self._idle.popleft(), self._waiting.popleft(), plan)
+            ready, _ = ray.wait(list(self._calls), timeout=POLL_SECONDS)
+            for reference in ready:
+                last_sign = time.monotonic()
+                outcome = self._finish(reference, self._calls.pop(reference))
+                if outcome is not None:
+                    yield outcome
+            yield from self._give_up_on_hanging_actors()
+            nobody_works = not self._idle and not any(call.task for call in self._calls.values())
+            if nobody_works and time.monotonic() - last_sign > WAITING_NOTE_SECONDS:
+                self._on_note("No worker has a place yet: the Ray cluster has no free CPU (or GPU).")
+                last_sign = time.monotonic()
+
+    def dismiss(self) -> None:
+        """End all actors."""
+        import ray
+
+        for actor in [*self._idle, *(call.actor for call in self._calls.values())]:
+            ray.kill(actor)
+
+    def _hire(self) -> None:
+        actor = self._actor_class.remote(self._job, self._folder.storage)
+        # An actor that finds no free place yet holds no unit: it gets its first one when it is ready.
+        self._calls[actor.set_up.remote()] = _Call(actor, None, float("inf"))
+
+    def _start(self, actor: ActorHandle, task: _Task, plan: Plan) -> None:
+        task.attempts += 1
+        attempt = self._folder.attempt(task.unit, task.attempts)
+        reference = actor.run.remote(plan.unit(task.unit), attempt, task.with_care)
+        self._calls[reference] = _Call(actor, task, time.monotonic() + self._options.deadline_seconds)
+
+    def _finish(self, reference: Any, call: _Call) -> Outcome | None:
+        """Take in what an actor has done; a task that did not succeed waits for another turn."""
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
+        task = call.task
+        try:
+            record = ray.get(reference)
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if task is None or stops_the_job(cause):
+                raise cause from None
+            self._idle.append(call.actor)
+            task.errors += 1
+            return self._again(task, describe(cause), task.errors < ATTEMPTS)
+        except RayActorError as error:
+            if task is None:
+                self._failed_starts += 1
+                if self._failed_starts == DEATHS:
+                    raise CodectokError(f"Workers die while they are starting: {describe(error)}") from None
+            self._hire()
+            if task is None:
+                return None
+            task.deaths += 1
+            return self._again(task, f"its worker died {task.deaths} times", task.deaths < DEATHS)
+        self._idle.append(call.actor)
+        return None if task is None else (record, self._folder.attempt(task.unit, task.attempts))
+
+    def _give_up_on_hanging_actors(self) -> Iterator[Outcome]:
+        import ray
+
+        now = time.monotonic()
+        for reference, call in list(self._calls.items()):
+            if call.task is not None and now > call.deadline:
+                del self._calls[reference]
+                ray.kill(call.actor)
+                self._hire()
+                call.task.timeouts += 1
+                hours = self._options.deadline_seconds / 3600
+                outcome = self._again(
+                    call.task, f"it took longer than {hours:g} h, {ATTEMPTS} times", call.task.timeouts < ATTEMPTS
+                )
+                if outcome is not None:
+                    yield outcome
+
+    def _again(self, task: _Task, failure: str, another_turn: bool) -> FailedUnit | None:
+        self._folder.storage.remove(self._folder.attempt(task.unit, task.attempts))
+        if not another_turn:
+            return FailedUnit(task.unit, failure)
+        self._on_note(f"Unit {task.unit} is tried again: {failure}.")
+        # After the others: what was wrong with the machine may have passed by then.
+        self._waiting.append(task)
+        return None
+
+
+def _start_ray(options: ClusterOptions) -> None:
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray warns about a default of its own unless told which behaviour is meant; the new one is.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address is None:
+        # "local": a Ray that somebody else has started on this machine is not joined unasked. Without --workers, Ray
+        # itself counts the cores, those of a container included.
+        settings |= {"include_dashboard": False, "num_cpus": options.workers}
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address or "local", **settings)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        where = f"reached at {address}" if address else "started on this machine"
+        raise CodectokError(f"Ray could not be {where}: {first_line}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
+
+
+def _worker_count(options: ClusterOptions) -> int:
+    import ray
+
+    resources = ray.cluster_resources()
+    capacity = int(resources.get("CPU", 0))
+    if options.gpus_per_worker:
+        capacity = min(capacity, int(resources.get("GPU", 0) / options.gpus_per_worker))
+    if capacity == 0:
+        raise InputError("The Ray cluster has no free place for a worker: it needs a CPU, and a GPU for --device cuda.")
+    # An actor beyond that would wait for its place for ever.
+    return min(options.workers or capacity, capacity)

@@ -1,0 +1,46 @@
+"""What the tests of jobs share."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from codectok.pipelines.engine import JobReport, RunOptions, run_job
+from codectok.pipelines.job import Job
+from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
+
+# Half of the corpus of the tests is broken on purpose.
+LOCAL = RunOptions(engine="local", max_rejects=1.0)
+UNIT_SECONDS = 15.0
+
+
+def shard_job(**options: object) -> ShardJob:
+    return ShardJob(ShardOptions(**{"shard_seconds": UNIT_SECONDS, **options}))
+
+
+def tokenize_job(codec_folder: Path) -> TokenizeJob:
+    return TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu", part_seconds=UNIT_SECONDS))
+
+
+def run(job: Job, source: Path | str, output: Path | str, options: RunOptions = LOCAL) -> JobReport:
+    return run_job(job, [str(source)], output, options)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Hash of every file but the locks, which name their holder while they are held."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "locks" not in path.parts
+    }
+
+
+def rejects(folder: Path) -> list[dict[str, object]]:
+    return [
+        row
+        for path in sorted((folder / "_codectok" / "rejects").glob("*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+    ]

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from codectok import InputError
+from codectok.audio.files import read_audio
+from codectok.pipelines.manifests import read_manifest
+from codectok.shards import Sample
+from codectok.shards import read_manifest as read_shards
+
+from ..conftest import tone
+from .jobs import rejects, run, shard_job
+from .tars import read_samples
+
+RATE = 24_000
+
+
+def write_manifest(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """One recording of a minute, in a folder of its own."""
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "book.flac", tone(60, 16_000), 16_000)
+    return tmp_path / "audio" / "book.flac"
+
+
+def samples_of(tmp_path: Path, rows: list[dict[str, object]], **options: object) -> list[tuple[Sample, np.ndarray]]:
+    run(shard_job(**options), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
+    return [
+        sample
+        for entry in read_shards(tmp_path / "out").shards
+        for sample in read_samples(tmp_path / "out" / entry.name)
+    ]
+
+
+def test_stretches_become_segments_with_what_is_known_of_them(book: Path, tmp_path: Path) -> None:
+    known = {"language": "en", "speaker": "ann", "category": "speech"}
+    rows = [
+        {"path": "audio/book.flac", "start": 3.0, "end": 8.0, "id": "one", "text": "first words", **known},
+        {"path": "audio/book.flac", "start": 6.0, "end": 12.5, "id": "two", "text": "they overlap"},
+        {"path": str(book), "start": 20.0, "end": 29.0},
+    ]
+    found = samples_of(tmp_path, rows)
+    whole = read_audio(book, RATE)
+    by_start = {sample.start: (sample, audio) for sample, audio in found}
+    assert sorted(by_start) == [3.0, 6.0, 20.0]
+    first = by_start[3.0][0]
+    assert (first.id, first.text, first.language, first.speaker, first.category) == (
+        "one",
+        "first words",
+        "en",
+        "ann",
+        "speech",
+    )
+    for start, (sample, audio) in by_start.items():
+        expected = whole[round(start * RATE) :][: sample.n_samples]
+        np.testing.assert_allclose(audio, expected, atol=1 / 32_000)
+    assert [by_start[start][0].duration for start in (3.0, 6.0, 20.0)] == [5.0, 6.5, 9.0]
+
+
+def test_words_are_never_cut_and_short_neighbours_are_joined_with_their_texts(book: Path, tmp_path: Path) -> None:
+    rows = [
+        {"path": "audio/book.flac", "start": 0.0, "end": 1.0, "text": "one", "id": "a"},
+        {"path": "audio/book.flac", "start": 1.5, "end": 2.3, "text": "two", "id": "b"},
+        {"path": "audio/book.flac", "start": 2.5, "end": 3.0, "text": "three", "speaker": "bob"},
+        {"path": "audio/book.flac", "start": 20.0, "end": 32.0, "text": "too long for one segment"},
+        {"path": "audio/book.flac", "start": 40.0, "end": 52.0},
+    ]  # fmt: skip
+    found = samples_of(tmp_path, rows)
+    joined = found[0][0]
+    assert (joined.start, joined.duration, joined.text, joined.id) == (0.0, 2.3, "one two", "a b")
+    assert sum(sample.duration for sample, _ in found[1:]) == pytest.approx(12.0)
+    reasons = {(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")}
+    assert reasons == {(2.5, "too_short", 0.5), (20.0, "too_long", 12.0)}
+
+
+def test_every_second_is_accounted_for(book: Path, corpus: Path, tmp_path: Path) -> None:
+    rows = [
+        {"path": "audio/book.flac", "start": 10.0, "end": 31.0},
+        {"path": "audio/book.flac", "start": 55.0, "end": 70.0},
+        {"path": str(corpus / "a.wav")},
+        {"path": str(corpus / "short.wav"), "text": "hm"},
+        {"path": "nowhere.wav", "start": 0, "end": 4},
+    ]
+    report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
+    total = report.summary.total
+    assert total.inputs == 5
+    assert total.input_seconds == pytest.approx(21 + 15 + 3 + 0.4 + 4)
+    assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(total.input_seconds)
+    assert total.rejects == {"too_short": 1, "unreadable": 2}
+    assert total.seconds == pytest.approx(21 + 5 + 3)  # the stretch beyond the end keeps what there is
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.csv.gz", "list.jsonl.gz"])
+def test_tables_and_compressed_manifests_say_the_same(name: str, tmp_path: Path) -> None:
+    rows = [
+        ["path", "start", "end", "text"],
+        ["a b.wav", "1.5", "", 'with "quotes", commas\nand lines'],
+        ["c.wav", "", "", ""],
+    ]
+    separator = "\t" if ".tsv" in name else ","
+    table = "\r\n".join(separator.join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows) + "\r\n"
+    lines = "\n".join(json.dumps(dict(zip(rows[0], row, strict=True))) for row in rows[1:])
+    data = ("\ufeff" + (lines if ".jsonl" in name else table)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    first, second = read_manifest(str(tmp_path), name)
+    assert (first.path, first.start, first.end, first.text) == ("a b.wav", 1.5, None, rows[1][3])
+    assert (second.path, second.start, second.text) == ("c.wav", None, None)
+
+
+def test_the_names_of_other_tools_are_known(tmp_path: Path) -> None:
+    write_manifest(
+        tmp_path / "x.jsonl", [{"audio_filepath": "a.wav", "offset": 2, "duration": 3.5, "text": "t", "lang": "de"}]
+    )
+    (row,) = read_manifest(str(tmp_path), "x.jsonl")
+    assert (row.path, row.start, row.end, row.language) == ("a.wav", 2.0, 5.5, "de")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "line 2 is no JSON"),
+        ("[1]", "line 2 is no JSON object"),
+        ('{"text": "no path"}', "Line 2 of .* path: Field required"),
+        ('{"path": "a.wav", "start": 3, "end": 2}', r"Line 2 .* its end \(2 s\) is not after its start"),
+        ('{"path": "a.wav", "start": -1}', "Line 2 .* start"),
+        ('{"path": "a.wav", "start": "x"}', "Line 2 .* start"),
+        ('{"path": "a.wav", "end": NaN}', "Line 2 .* end"),
+    ],
+)
+def test_unusable_lines_are_named(line: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"path": "a.wav"}\n' + line + "\n")
+    with pytest.raises(InputError, match=words):
+        list(read_manifest(str(tmp_path), "x.jsonl"))
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"\x1f\x8bbroken"])
+def test_manifests_that_cannot_be_read_are_refused(data: bytes, tmp_path: Path) -> None:
+    for name in ("x.jsonl", "x.jsonl.gz", "x.csv"):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match="cannot be"):
+            list(read_manifest(str(tmp_path), name))

@@ -1,0 +1,262 @@
+"""Stopping and going on: whatever happens in between, the output is that of one clean run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codectok import CodectokError, InputError
+from codectok.pipelines.engine import RunOptions, preview_job, run_job
+from codectok.pipelines.job import UnitOutput
+from codectok.pipelines.lock import Part, entry, lock_job
+from codectok.pipelines.plan import Unit
+from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.shards import read_manifest
+from codectok.storage import LocalStorage
+
+from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
+
+
+@pytest.fixture(scope="module")
+def clean(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What one run without any trouble writes."""
+    folder = tmp_path_factory.mktemp("clean") / "out"
+    run(shard_job(), corpus, folder)
+    return digests(folder)
+
+
+class StoppingJob(ShardJob):
+    """Breaks at a unit."""
+
+    def __init__(self, error: BaseException, unit: int = 1) -> None:
+        super().__init__(ShardOptions(shard_seconds=UNIT_SECONDS))
+        self.error, self.unit = error, unit
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        (output.folder / "half.tar").write_bytes(b"half")
+        if unit.number == self.unit:
+            raise self.error
+        (output.folder / "half.tar").unlink()
+        super().run(unit, output)
+
+
+def test_the_same_command_again_does_nothing(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    first = run(shard_job(), corpus, tmp_path / "out")
+    again = run(shard_job(), corpus, tmp_path / "out")
+    assert first.new_units == first.summary.units > 1
+    assert again.new_units == 0
+    assert again.summary == first.summary
+    assert digests(tmp_path / "out") == clean
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=repr)
+def test_a_stopped_job_leaves_whole_units_only_and_goes_on(
+    error: BaseException, corpus: Path, tmp_path: Path, clean: dict[str, str]
+) -> None:
+    with pytest.raises(type(error)):
+        run(StoppingJob(error, unit=2), corpus, tmp_path / "out")
+    assert not (tmp_path / "out" / "_codectok" / "tmp").exists() or not any(
+        (tmp_path / "out" / "_codectok" / "tmp").iterdir()
+    )
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.tar"))] == ["shard-000000.tar", "shard-000001.tar"]
+    assert not (tmp_path / "out" / "shards.json").exists()
+    report = run(shard_job(), corpus, tmp_path / "out")
+    assert report.new_units == report.summary.units - 2
+    assert digests(tmp_path / "out") == clean
+
+
+def test_damaged_output_is_made_again(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    out = tmp_path / "out"
+    run(shard_job(), corpus, out)
+    (out / "shard-000000.tar").write_bytes(b"short")
+    (out / "_codectok" / "records" / "000001.json").write_text("{")
+    (out / "_codectok" / "records" / "000002.json").unlink()
+    assert run(shard_job(), corpus, out).new_units == 3
+    assert digests(out) == clean
+
+
+def test_a_unit_that_fails_does_not_stop_the_others(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    with pytest.raises(CodectokError, match=r"1 of \d+ units failed \(1; the first: ZeroDivisionError"):
+        run(StoppingJob(ZeroDivisionError("x")), corpus, tmp_path / "out")
+    assert not (tmp_path / "out" / "shards.json").exists()
+    assert run(shard_job(), corpus, tmp_path / "out").new_units == 1
+    assert digests(tmp_path / "out") == clean
+
+
+def test_another_job_is_refused_with_the_difference_named(corpus: Path, tmp_path: Path) -> None:
+    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, limit=1))
+    with pytest.raises(InputError, match=r"max-seconds was 10\.0 and is 8\.0"):
+        run(shard_job(max_seconds=8.0), corpus, tmp_path / "out")
+    (tmp_path / "more").mkdir()
+    shutil.copy(corpus / "a.wav", tmp_path / "more")
+    with pytest.raises(InputError, match=r"sources differ \(new more\); add --extend"):
+        run_job(shard_job(), [str(corpus), str(tmp_path / "more")], tmp_path / "out", LOCAL)
+    with pytest.raises(InputError, match=r"new more; without speech"):
+        run(shard_job(), tmp_path / "more", tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="holds other files"):
+        run(shard_job(), corpus, tmp_path / "full")
+
+
+def test_nothing_is_left_where_nothing_could_be_planned(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="There are no audio files"):
+        run(shard_job(), tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corpus_may_move_between_runs(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, limit=1))
+    shutil.copytree(corpus, tmp_path / "elsewhere" / "speech", copy_function=shutil.copy)
+    run(shard_job(), tmp_path / "elsewhere" / "speech", tmp_path / "out")
+    tars = {name: digest for name, digest in digests(tmp_path / "out").items() if name.endswith(".tar")}
+    assert tars == {name: digest for name, digest in clean.items() if name.endswith(".tar")}
+
+
+def test_limits_and_parts_add_up_to_the_whole(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    for number in range(1, 4):
+        assert run(shard_job(), corpus, tmp_path / "limits", replace(LOCAL, limit=1)).summary.units == number
+    run(shard_job(), corpus, tmp_path / "limits")
+    assert digests(tmp_path / "limits") == clean
+    for index in (3, 1, 2):
+        assert not (tmp_path / "parts" / "shards.json").exists()
+        run(shard_job(), corpus, tmp_path / "parts", replace(LOCAL, part=Part(index, 3)))
+    assert digests(tmp_path / "parts") == clean
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_impossible_parts_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="A part is i/n"):
+        Part.parse(text)
+
+
+def test_extending_adds_units_and_changes_none(corpus: Path, tmp_path: Path) -> None:
+    source = tmp_path / "speech"
+    shutil.copytree(corpus, source)
+    shutil.rmtree(source / "sub folder")
+    out = tmp_path / "out"
+    run(shard_job(), source, out)
+    before = {name: digest for name, digest in digests(out).items() if name.endswith(".tar")}
+    shutil.copytree(corpus / "sub folder", source / "sub folder")
+    assert run(shard_job(), source, out).new_units == 0
+    assert preview_job(shard_job(), [str(source)], out, replace(LOCAL, extend=True)).units > len(before)
+    report = run(shard_job(), source, out, replace(LOCAL, extend=True))
+    after = digests(out)
+    assert report.new_units == 2
+    assert {name: after[name] for name in before} == before
+    manifest = read_manifest(out)
+    assert [entry.name for entry in manifest.shards] == sorted(name for name in after if name.endswith(".tar"))
+    assert run(shard_job(), source, out).new_units == 0
+    assert run(shard_job(), source, out, replace(LOCAL, extend=True)).new_units == 0
+
+
+def test_a_dry_run_writes_nothing(corpus: Path, tmp_path: Path) -> None:
+    preview = preview_job(shard_job(), [str(corpus)], tmp_path / "out", LOCAL)
+    assert (preview.sources, preview.ignored, preview.finished_units) == (12, 1, 0)
+    assert 30 < preview.estimated_seconds < 60
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_broken_inputs_fail_loudly(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    for _ in range(2):
+        with pytest.raises(CodectokError, match="3 of 12 inputs are broken"):
+            run(shard_job(), corpus, tmp_path / "out", RunOptions(engine="local"))
+        assert not (tmp_path / "out" / "shards.json").exists()
+    assert run(shard_job(), corpus, tmp_path / "out").new_units == 0
+    assert digests(tmp_path / "out") == clean
+
+
+def test_too_little_space_is_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalStorage, "free_bytes", lambda _: 1000)
+    with pytest.raises(InputError, match="free space"):
+        run(shard_job(), corpus, tmp_path / "out")
+    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, check_space=False))
+
+
+def test_two_drivers_never_write_one_output(corpus: Path, tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "out")
+    with entry(storage):
+        lock = lock_job(storage, None)
+    for part in (None, Part(1, 2)):
+        with pytest.raises(InputError, match=rf"written by process {os.getpid()} on"):
+            run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, part=part))
+    lock.release()
+    with entry(storage):
+        lock = lock_job(storage, Part(1, 2))
+    for part in (None, Part(1, 2), Part(2, 3)):
+        with pytest.raises(InputError, match="is being written by"):
+            run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, part=part))
+    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, part=Part(2, 2)))
+    lock.release()
+
+
+def test_changed_sources_are_noticed(corpus: Path, tmp_path: Path) -> None:
+    source = tmp_path / "speech"
+    shutil.copytree(corpus, source)
+    run(shard_job(), source, tmp_path / "out", replace(LOCAL, limit=1))
+    os.utime(source / "stereo.wav", (1, 1))
+    with (source / "sub folder" / "d.mp3").open("ab") as file:
+        file.write(b"x")
+    report = run(shard_job(), source, tmp_path / "out")
+    changed = [row["source"] for row in rejects(tmp_path / "out") if "has changed" in str(row["message"])]
+    assert changed == ["stereo.wav", "sub folder/d.mp3"]
+    assert report.summary.total.rejects["unreadable"] == 3
+
+
+def command(corpus: Path, output: Path, *options: str) -> list[str]:
+    arguments = [sys.executable, "-m", "codectok", "shard", str(corpus), str(output), "--max-rejects", "1"]
+    return [*arguments, "--shard-seconds", str(UNIT_SECONDS), *options]
+
+
+def test_a_driver_that_is_killed_anywhere_loses_nothing(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tests.pipelines.jobs import run, shard_job;"
+        "run(shard_job(), Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    pick = random.Random(0)
+    kills = 0
+    for _ in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(corpus), str(tmp_path / "out")], cwd=Path(__file__).parents[2]
+        )
+        locks = tmp_path / "out" / "_codectok" / "locks"
+        while process.poll() is None and not locks.exists():
+            time.sleep(0.01)
+        time.sleep(pick.uniform(0, 0.4))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2
+    run(shard_job(), corpus, tmp_path / "out")
+    assert digests(tmp_path / "out") == clean
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_says_how_to_go_on(number: signal.Signals, corpus: Path, tmp_path: Path) -> None:
+    for copy in range(40):
+        shutil.copytree(corpus, tmp_path / "in" / str(copy))
+    arguments = command(tmp_path / "in", tmp_path / "out", "--workers", "1")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    records = tmp_path / "out" / "_codectok" / "records"
+    deadline = time.monotonic() + 120
+    while not records.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Interrupted." in errors
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    temporary = tmp_path / "out" / "_codectok" / "tmp"
+    assert not temporary.exists() or not any(temporary.iterdir())
+    assert not (tmp_path / "out" / "shards.json").exists()
