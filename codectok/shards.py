@@ -134,9 +134,14 @@ def write_index(path: Path, index: list[IndexedSample]) -> None:
         writer.write_table(table)
 
 
+def index_name(shard_name: str) -> str:
+    """Where the index of a shard lies in its folder."""
+    return f"{INDEX_FOLDER}/{shard_name.removesuffix('.tar')}"
+
+
 def index_path(folder: Path, shard_name: str) -> Path:
-    """Where the index of a shard lies."""
-    return folder / INDEX_FOLDER / shard_name.removesuffix(".tar")
+    """Where the index of a shard lies on a disk."""
+    return folder / index_name(shard_name)
 
 
 def read_index(folder: Path, shard_name: str) -> pa.Table:
@@ -154,7 +159,12 @@ def read_manifest(folder: Path) -> ShardManifest:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         raise InputError(f"{folder} holds no {MANIFEST_FILE}; give a folder that `codectok shard` has written.")
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> ShardManifest:
+    """The manifest in the bytes of a `shards.json`."""
     try:
-        return ShardManifest.model_validate_json(path.read_bytes())
+        return ShardManifest.model_validate_json(data)
     except ValidationError:
-        raise InputError(f"{path} is damaged or of another version; write the shards again.") from None
+        raise InputError(f"{where} is damaged or of another version; write the shards again.") from None

@@ -45,7 +45,7 @@ AUDIO_SUFFIXES = UNREAD_SUFFIXES | frozenset(
         ".voc",
     ]
 )
-BLOCK_FRAMES = 1 << 20
+BLOCK_FRAMES = 1 << 16  # what stays in a processor's cache is resampled faster
 UNKNOWN_LENGTH = 1 << 62
 # libsndfile shortens a cut-off WAV or AIFF to what is there and notes it only in its log.
 CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -112,9 +112,13 @@ def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None
 
 
 def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioFormat) -> bytes:
-    """The bytes of a mono PCM-16 file with `samples` [n] in [-1, 1]; louder ones are clipped."""
+    """The bytes of a mono PCM-16 file with `samples` [n] in [-1, 1]; louder ones are clipped.
+
+    Samples that were read from such a file come out as they were: libsndfile's own conversion would scale them.
+    """
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sample_rate, format=audio_format.upper(), subtype="PCM_16")
+    scaled = np.clip(np.rint(samples * 32_768), -32_768, 32_767).astype(np.int16)
+    soundfile.write(buffer, scaled, sample_rate, format=audio_format.upper(), subtype="PCM_16")
     return buffer.getvalue()
 
 

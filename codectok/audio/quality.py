@@ -8,14 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import AudioError, InputError
-from .loudness import integrated_loudness
+from .spectrum import Spectrum
 
 # A sample this close to full scale counts as clipped: coders round the edges of clipped peaks.
 CLIPPED_LEVEL = 0.999
-SPECTRUM_WINDOW = 1024
-SPECTRUM_WINDOWS = 64
-# What lies this far below the loudest part of the spectrum is taken for noise of the coder.
-BANDWIDTH_FLOOR_DB = -80.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,11 @@ class Quality:
     @classmethod
     def of(cls, samples: np.ndarray, sample_rate: int) -> Quality:
         """Measure mono `samples` [n]."""
-        clipping = float(np.count_nonzero(np.abs(samples) >= CLIPPED_LEVEL) / len(samples))
-        return cls(integrated_loudness(samples, sample_rate), clipping, bandwidth(samples, sample_rate))
+        clipped = 0
+        if max(samples.max(), -samples.min()) >= CLIPPED_LEVEL:
+            clipped = int(np.count_nonzero(np.abs(samples) >= CLIPPED_LEVEL))
+        spectrum = Spectrum(samples, sample_rate)
+        return cls(spectrum.integrated_loudness(), clipped / len(samples), spectrum.bandwidth())
 
     def check(self, limits: QualityLimits) -> None:
         """Raise an `AudioError` ("silent", "clipped", "filtered") if a limit is not kept."""
@@ -67,19 +66,3 @@ class Quality:
             raise AudioError(f"{self.clipping:.2%} of the samples are at full scale.", "clipped")
         if limits.min_bandwidth is not None and self.bandwidth < limits.min_bandwidth:
             raise AudioError(f"There is nothing above {self.bandwidth:,} Hz.", "filtered")
-
-
-def bandwidth(samples: np.ndarray, sample_rate: int) -> int:
-    """The highest frequency in Hz that is less than 80 dB below the loudest one, to 100 Hz; 0 for silence.
-
-    Taken from the greatest level of each frequency in windows spread over mono `samples` [n].
-    """
-    size = min(SPECTRUM_WINDOW, len(samples))
-    last = len(samples) - size
-    starts = np.unique(np.linspace(0, last, SPECTRUM_WINDOWS, dtype=np.int64))
-    windows = samples[starts[:, None] + np.arange(size)] * np.blackman(size).astype(np.float32)
-    level = np.abs(np.fft.rfft(windows, axis=1)).max(axis=0)
-    if not level.any():
-        return 0
-    present = np.flatnonzero(level > level.max() * 10 ** (BANDWIDTH_FLOOR_DB / 20))
-    return round(float(present[-1]) * sample_rate / size / 100) * 100

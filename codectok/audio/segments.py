@@ -54,22 +54,29 @@ def segments_of(
     # To choose the next cut takes so many samples, unless the recording ends before.
     needed = longest if segmenter == "fixed" else longest + shortest
     held, start = np.zeros(0, np.float32), 0
+    arrived: list[np.ndarray] = []
+    n_arrived = 0
 
-    def first_cut() -> int:
-        if segmenter == "fixed":
-            return longest
-        return _quietest(held, sample_rate, shortest, min(longest, len(held) - shortest))
+    def next_segment() -> Segment:
+        nonlocal held, start
+        end = longest
+        if segmenter == "quiet":
+            end = _quietest(held, sample_rate, shortest, min(longest, len(held) - shortest))
+        segment = Segment(start, held[:end])
+        held, start = held[end:], start + end
+        return segment
 
     for block in blocks:
-        held = np.concatenate([held, block])
-        while len(held) > needed:
-            end = first_cut()
-            yield Segment(start, held[:end])
-            held, start = held[end:], start + end
+        arrived.append(block)
+        n_arrived += len(block)
+        if len(held) + n_arrived > needed:
+            held = np.concatenate([held, *arrived])
+            arrived, n_arrived = [], 0
+            while len(held) > needed:
+                yield next_segment()
+    held = np.concatenate([held, *arrived])
     while len(held) > longest:
-        end = first_cut()
-        yield Segment(start, held[:end])
-        held, start = held[end:], start + end
+        yield next_segment()
     if len(held):
         yield Segment(start, held)
 

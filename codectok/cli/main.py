@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import CodectokError
-from . import decode, encode, import_distilcodec, inspect, reconstruct, shard, tokenize, train
+from . import decode, encode, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
 
 INTERRUPTED = 130
@@ -62,7 +62,7 @@ def _root(
     """Turn audio corpora into token tables for language models, and train the codec that does it."""
 
 
-for _verb in (shard, train, tokenize, encode, decode, reconstruct, inspect, import_distilcodec):
+for _verb in (shard, train, tokenize, encode, decode, reconstruct, inspect, verify, import_distilcodec):
     app.command(_verb.NAME, epilog=f"Example: `{_verb.EXAMPLE}`")(_verb.run)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.audio.loudness import integrated_loudness
 from codectok.audio.segments import Segmenter, segments_of
 
 from ...conftest import tone
@@ -67,21 +66,3 @@ def test_impossible_limits_are_refused(low: float, high: float) -> None:
 
 def test_segments_of_one_length_need_no_room_for_two() -> None:
     assert len(cut(np.zeros(9 * RATE, np.float32), 3, 3, "fixed")) == 3
-
-
-def sine(frequency: float, seconds: float, sample_rate: int) -> np.ndarray:
-    return np.sin(2 * np.pi * frequency * np.arange(round(seconds * sample_rate)) / sample_rate).astype(np.float32)
-
-
-@pytest.mark.parametrize("sample_rate", [16_000, 24_000, 44_100, 48_000])
-def test_loudness_of_a_full_scale_sine_is_the_standards(sample_rate: int) -> None:
-    # ITU-R BS.1770-4: a 997 Hz sine at 0 dBFS in one channel measures -3.01 LUFS.
-    assert integrated_loudness(sine(997, 5, sample_rate), sample_rate) == pytest.approx(-3.0, abs=0.051)
-
-
-def test_pauses_do_not_count_for_loudness() -> None:
-    loud = 0.1 * sine(997, 5, 24_000)
-    with_pause = np.concatenate([loud, np.zeros(24_000 * 10, np.float32)])
-    assert integrated_loudness(with_pause, 24_000) == pytest.approx(integrated_loudness(loud, 24_000), abs=0.2)
-    assert integrated_loudness(np.zeros(48_000, np.float32), 24_000) is None
-    assert integrated_loudness(loud[:1000], 24_000) is None

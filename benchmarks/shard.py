@@ -1,0 +1,158 @@
+"""How fast sharding is beside its floor, beside lhotse's Shar writer and beside one ffmpeg per file.
+
+Usage: python benchmarks/shard.py [--audio FOLDER] [--seconds 1200] [--rounds 5] [--save]
+
+All ways turn the same Ogg Vorbis files of 44.1 kHz into FLAC segments of 24 kHz on one core. The floor decodes,
+resamples and encodes in a loop, and writes nothing; ours does all that a user gets: cuts at quiet points, measurements,
+keys, JSON, index, hashes, records. The second table is about workers: two of ours beside two independent floors.
+lhotse and ffmpeg are measured where they are installed (`pip install lhotse`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import multiprocessing
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import common
+import numpy as np
+import soundfile
+import soxr
+import torch
+from rich.table import Table
+
+from codectok.pipelines.engine import EngineName, RunOptions, run_job
+from codectok.pipelines.shard import ShardJob, ShardOptions
+
+SOURCE_RATE, TARGET_RATE = 44_100, 24_000
+FILE_SECONDS, SEGMENT_SECONDS = 120, 6
+SHARD_SECONDS = 300.0
+
+
+def write_corpus(folder: Path, audio: np.ndarray) -> None:
+    """Cut `audio` [n] into Ogg Vorbis files."""
+    for number, start in enumerate(range(0, len(audio), FILE_SECONDS * SOURCE_RATE)):
+        part = audio[start : start + FILE_SECONDS * SOURCE_RATE]
+        with soundfile.SoundFile(folder / f"{number:04d}.ogg", "w", SOURCE_RATE, 1, format="OGG") as file:
+            for block in np.array_split(part, max(1, len(part) // SOURCE_RATE)):
+                file.write(block)
+
+
+def floor(paths: list[Path]) -> None:
+    """Decode, resample and encode, nothing else."""
+    for path in paths:
+        samples, rate = soundfile.read(path, dtype="float32")
+        resampled = soxr.resample(samples, rate, TARGET_RATE, quality="HQ")
+        for start in range(0, len(resampled), SEGMENT_SECONDS * TARGET_RATE):
+            buffer = io.BytesIO()
+            segment = resampled[start : start + SEGMENT_SECONDS * TARGET_RATE]
+            soundfile.write(buffer, segment, TARGET_RATE, format="FLAC", subtype="PCM_16")
+
+
+def two_floors(paths: list[Path]) -> None:
+    """Half of the work in each of two processes."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(floor, [paths[0::2], paths[1::2]], chunksize=1)
+
+
+def ours(folder: Path, engine: EngineName, workers: int = 1) -> None:
+    """The whole job."""
+    with tempfile.TemporaryDirectory() as output:
+        job = ShardJob(ShardOptions(shard_seconds=SHARD_SECONDS))
+        run_job(job, [str(folder)], Path(output) / "out", RunOptions(engine=engine, workers=workers))
+
+
+def shar(paths: list[Path]) -> None:
+    """lhotse's writer of tars, segments of one length."""
+    from lhotse import CutSet, Recording
+
+    recordings = [Recording.from_file(path) for path in paths]
+    cuts = CutSet.from_cuts(recording.to_cut() for recording in recordings)
+    segments = cuts.cut_into_windows(SEGMENT_SECONDS).resample(TARGET_RATE)
+    with tempfile.TemporaryDirectory() as output:
+        segments.to_shar(output, fields={"recording": "flac"}, shard_size=50)
+
+
+def ffmpeg_a_file(paths: list[Path]) -> None:
+    """One ffmpeg process for every file."""
+    with tempfile.TemporaryDirectory() as output:
+        for path in paths:
+            split = ["-f", "segment", "-segment_time", str(SEGMENT_SECONDS), f"{output}/{path.stem}-%04d.flac"]
+            command = [
+                "ffmpeg",
+                "-v",
+                "error",
+                "-threads",
+                "1",
+                "-i",
+                path,
+                "-ar",
+                str(TARGET_RATE),
+                "-ac",
+                "1",
+                *split,
+            ]
+            subprocess.run(command, check=True)
+
+
+def table_of(title: str, runs: dict[str, Callable[[], None]], seconds: float, base: str, rounds: int) -> Table:
+    """Rates of `runs`, and how they compare with the one called `base`."""
+    times = common.interleaved(runs, rounds)
+    table = Table(title=title)
+    for heading in ("way", "audio s/s", f"x {base}"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    for name in runs:
+        rate = seconds / statistics.median(times[name])
+        table.add_row(name, f"{rate:,.0f}", f"{1 / common.ratio(times, name, base):.2f}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of sharding.")
+    parser.add_argument("--audio", type=Path, help="a folder of recordings; noise without it")
+    parser.add_argument("--seconds", type=float, default=1200.0, help="audio to work on")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the median is shown")
+    parser.add_argument("--save", action="store_true", help="also write what is printed to benchmarks/results")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    import ray
+
+    report = common.Report()
+    report.console.print(common.machine(torch.device("cpu")))
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(Path(folder), common.audio_of(options.audio, options.seconds, SOURCE_RATE))
+        paths = sorted(Path(folder).iterdir())
+        runs: dict[str, Callable[[], None]] = {
+            "floor: decode, resample, encode": lambda: floor(paths),
+            "codectok shard": lambda: ours(Path(folder), "local"),
+        }
+        if importlib.util.find_spec("lhotse"):
+            runs["lhotse Shar"] = lambda: shar(paths)
+        if shutil.which("ffmpeg"):
+            runs["an ffmpeg for each file"] = lambda: ffmpeg_a_file(paths)
+        title = f"{options.seconds:,.0f} s of Ogg Vorbis, one core, median of {options.rounds}"
+        report.console.print(table_of(title, runs, options.seconds, "floor: decode, resample, encode", options.rounds))
+        ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        try:
+            runs = {
+                "one floor": lambda: floor(paths),
+                "two floors": lambda: two_floors(paths),
+                "1 worker": lambda: ours(Path(folder), "ray", 1),
+                "2 workers": lambda: ours(Path(folder), "ray", 2),
+            }
+            report.console.print(table_of("Workers", runs, options.seconds, "one floor", options.rounds))
+        finally:
+            ray.shutdown()
+    if options.save:
+        report.save("shard-cpu")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Loudness and bandwidth of a clip, from one look at its spectrum."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+HOP_SECONDS = 0.1
+BLOCK_HOPS = 4  # blocks of 0.4 s begin every 0.1 s
+ABSOLUTE_GATE = -70.0  # LUFS
+RELATIVE_GATE = -10.0  # below the mean of what passes the absolute gate
+OFFSET = -0.691  # makes a 997 Hz sine at full scale -3.01 LUFS
+
+# The standard gives filter coefficients for 48 kHz only; these analogue parameters reproduce them at any rate.
+SHELF_FREQUENCY, SHELF_GAIN, SHELF_Q = 1681.974450955533, 3.999843853973347, 0.7071752369554196
+SHELF_EXPONENT = 0.4996667741545416
+HIGH_PASS_FREQUENCY, HIGH_PASS_Q = 38.13547087602444, 0.5003270373238773
+
+# What lies this far below the loudest frequency is taken for noise of the coder.
+BANDWIDTH_FLOOR_DB = -80.0
+BANDWIDTH_STEP = 100
+BANDWIDTH_EVERY_HOPS = 4
+
+
+class Spectrum:
+    """The spectrum of every tenth of a second of mono `samples` [n]."""
+
+    def __init__(self, samples: np.ndarray, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        hop = round(HOP_SECONDS * sample_rate)
+        self._n_hops = len(samples) // hop
+        if self._n_hops == 0:
+            samples = np.concatenate([samples, np.zeros(hop - len(samples), np.float32)])
+        n_hops = max(1, self._n_hops)
+        self._hops = torch.fft.rfft(torch.from_numpy(samples[: n_hops * hop]).view(n_hops, hop))
+
+    def integrated_loudness(self) -> float | None:
+        """Integrated loudness in LUFS after ITU-R BS.1770-4, to a tenth; None without a block of 0.4 s above -70 LUFS.
+
+        The filters of the standard are factors here. That takes a tenth of the time of filtering samples; 99 of 100
+        recordings differ by no more than 0.15 from it.
+        """
+        if self._n_hops < BLOCK_HOPS:
+            return None
+        powers = (torch.view_as_real(self._hops).flatten(1).square() @ _k_weights(self.sample_rate)).double().numpy()
+        blocks = np.lib.stride_tricks.sliding_window_view(powers, BLOCK_HOPS).mean(axis=1)
+        audible = blocks[blocks > _power(ABSOLUTE_GATE)]
+        if len(audible) == 0:
+            return None
+        gated = audible[audible > audible.mean() * 10 ** (RELATIVE_GATE / 10)]
+        return round(OFFSET + 10 * math.log10(gated.mean()), 1)
+
+    def bandwidth(self) -> int:
+        """The highest frequency in Hz that once is less than 80 dB below the loudest one, to 100 Hz; 0 for silence."""
+        some = self._hops[::BANDWIDTH_EVERY_HOPS]
+        # A Blackman window, as it looks in the spectrum: without it strong frequencies leak into all others.
+        windowed = 0.42 * some[:, 2:-2] - 0.25 * (some[:, 1:-3] + some[:, 3:-1]) + 0.04 * (some[:, :-4] + some[:, 4:])
+        power = torch.view_as_real(windowed).square().amax(0).sum(1).numpy()
+        if not power.any():
+            return 0
+        highest = 2 + int(np.flatnonzero(power > power.max() * 10 ** (BANDWIDTH_FLOOR_DB / 10))[-1])
+        return round(highest / HOP_SECONDS / BANDWIDTH_STEP) * BANDWIDTH_STEP
+
+
+def _power(loudness: float) -> float:
+    return 10 ** ((loudness - OFFSET) / 10)
+
+
+@functools.cache
+def _k_weights(sample_rate: int) -> Tensor:
+    """Share of the squared spectrum of a tenth of a second in the mean square after the standard's two filters."""
+    hop = round(HOP_SECONDS * sample_rate)
+    delay = torch.exp(-1j * torch.arange(hop // 2 + 1, dtype=torch.float64) * (2 * math.pi / hop))
+    k = math.tan(math.pi * SHELF_FREQUENCY / sample_rate)
+    high = 10 ** (SHELF_GAIN / 20)
+    band = high**SHELF_EXPONENT
+    shelf = _response(
+        delay,
+        (high + band * k / SHELF_Q + k * k, 2 * (k * k - high), high - band * k / SHELF_Q + k * k),
+        (1 + k / SHELF_Q + k * k, 2 * (k * k - 1), 1 - k / SHELF_Q + k * k),
+    )
+    k = math.tan(math.pi * HIGH_PASS_FREQUENCY / sample_rate)
+    a = (1 + k / HIGH_PASS_Q + k * k, 2 * (k * k - 1), 1 - k / HIGH_PASS_Q + k * k)
+    # The standard's numerator is 1, -2, 1 after the denominator is normalised.
+    high_pass = _response(delay, (a[0], -2 * a[0], a[0]), a)
+    weights = (shelf * high_pass).abs().square() / hop**2
+    weights[1 : (hop + 1) // 2] *= 2  # negative frequencies
+    return weights.float().repeat_interleave(2)  # for the real and the imaginary part
+
+
+def _response(delay: Tensor, b: tuple[float, float, float], a: tuple[float, float, float]) -> Tensor:
+    """What a filter does to each frequency, given what a delay of one sample does."""
+    return (b[0] + b[1] * delay + b[2] * delay * delay) / (a[0] + a[1] * delay + a[2] * delay * delay)
