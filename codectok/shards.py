@@ -148,10 +148,14 @@ def read_index(folder: Path, shard_name: str) -> pa.Table:
     """The index of a shard: key, offset, size, n_samples."""
     path = index_path(folder, shard_name)
     try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
+        return parse_index(path.read_bytes())
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"The index {path} cannot be read: {error}; write the shards again.") from None
+
+
+def parse_index(data: bytes) -> pa.Table:
+    """The index in the bytes of its file."""
+    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
 
 
 def read_manifest(folder: Path) -> ShardManifest:

@@ -29,6 +29,7 @@ from .output import (
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan, PlanHeader, differences, load_plan, store_generation
 from .ray_engine import ClusterOptions, run_on_ray
 from .rejects import REJECTS_FOLDER
+from .report import write_report
 
 EngineName = Literal["ray", "local"]
 # From so many inputs on, a share of broken ones says something.
@@ -317,7 +318,9 @@ class _Run:
                 ordered = [records[number] for number in sorted(records)]
                 self.job.finish(self.storage, ordered)
                 self.storage.remove(TEMPORARY)
-                write_summary(self.storage, plan, JobSummary.of(plan, ordered))
+                summary = JobSummary.of(plan, ordered)
+                write_report(self.storage, self.job, summary, self.job.examples(self.storage, ordered))
+                write_summary(self.storage, plan, summary)
 
     def _check_rejects(self, total: Tally) -> None:
         limit = self.options.max_rejects

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,6 +93,15 @@ class UnitRecord(StrictModel):
         return Tally.sum(self.tallies.values())
 
 
+@dataclass(frozen=True)
+class Example:
+    """A clip for the report: what it is, and the bytes of its file."""
+
+    caption: str
+    mime: str
+    data: bytes
+
+
 class UnitOutput:
     """Where a unit's function puts its output, and counts what it did.
 
@@ -175,7 +185,7 @@ class Job(ABC):
     verb: ClassVar[str]
     row_name: ClassVar[str]
     bytes_version: ClassVar[int] = 1
-    kinds: ClassVar[tuple[Kind, ...]] = ("audio", "unknown")
+    kinds: ClassVar[tuple[Kind, ...]] = ("audio", "tar", "parquet", "unknown")
     output_bytes_per_second: float = 0.0
 
     @abstractmethod
@@ -201,6 +211,10 @@ class Job(ABC):
     @abstractmethod
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write the unit's files; their bytes depend on nothing but unit and options. No rows, no file."""
+
+    def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[Example]:
+        """Clips of the output for the report; none by default."""
+        return ()
 
     def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> None:
         """Describe the output as a whole, once all units are in place; nothing by default."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
 from .manifests import MANIFEST_SUFFIXES, ManifestRow, read_manifest
-from .sources import Kind, kind_of
+from .sources import CONTAINERS, Kind, estimated_seconds, kind_of
 
 JOB_FOLDER = "_codectok"
 MAGIC = "*?["
@@ -36,7 +37,8 @@ class Argument(StrictModel):
 
 @dataclass(slots=True)
 class Listing:
-    """Columns of all sources found, in no order yet; `described` holds what manifests say, by position.
+    """Columns of all sources found, in no order yet; `described` holds what manifests say, `ranges` which
+    bytes of a container are meant, both by position.
 
     Attributes:
         roots: the folder or URL of every dataset.
@@ -51,6 +53,7 @@ class Listing:
     sizes: list[int | None] = field(default_factory=list)
     modified: list[int | None] = field(default_factory=list)
     described: dict[int, ManifestRow] = field(default_factory=dict)
+    ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
     ignored: int = 0
 
     def add(self, dataset: str, path: str, kind: Kind, size: int | None, modified: int | None) -> None:
@@ -60,6 +63,35 @@ class Listing:
         self.kinds.append(kind)
         self.sizes.append(size)
         self.modified.append(modified)
+
+    def split_containers(self, unit_seconds: float) -> None:
+        """Replace tars and Parquet files that hold several units' work by ranges of their bytes."""
+        for i in range(len(self.paths)):
+            size, kind = self.sizes[i], self.kinds[i]
+            if size is None or kind not in CONTAINERS or i in self.ranges or not self._can_be_split(i):
+                continue
+            parts = round(estimated_seconds(self.paths[i], size) / unit_seconds)
+            borders = [size * part // max(1, parts) for part in range(parts + 1)]
+            for number, (first, last) in enumerate(itertools.pairwise(borders)) if parts > 1 else ():
+                if number == 0:
+                    self.ranges[i] = (first, last)
+                else:
+                    self.ranges[len(self.paths)] = (first, last)
+                    self.add(self.datasets[i], self.paths[i], kind, size, self.modified[i])
+
+    def bytes_of(self, i: int) -> int | None:
+        """Size of a file, or of the range of it."""
+        if i in self.ranges:
+            first, last = self.ranges[i]
+            return last - first
+        return self.sizes[i]
+
+    def _can_be_split(self, i: int) -> bool:
+        # To find a sample of a tar, all headers before it are read: too many requests for a store. And gzip has no
+        # places to begin at.
+        path = self.paths[i]
+        local = not is_url(path) and not is_url(self.roots[self.datasets[i]])
+        return self.kinds[i] == "parquet" or (local and path.lower().endswith(".tar"))
 
 
 def parse_arguments(arguments: Iterable[str]) -> tuple[tuple[Argument, ...], dict[str, str]]:
@@ -104,7 +136,7 @@ def list_sources(arguments: tuple[Argument, ...], roots: dict[str, str], kinds: 
             else:
                 listing.add(argument.dataset, path, kind, size, modified)
     if not listing.paths:
-        wanted = "audio files or tars" if "tar" in kinds else "audio files"
+        wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"
         raise InputError(f"There are no {wanted} in {', '.join(sorted(set(roots.values())))}.")
     return listing
 
@@ -137,7 +169,7 @@ def _parse(text: str) -> tuple[Argument, str]:
         return Argument(dataset=_last(root), kind="glob", pattern=pattern), root
     if remote:
         root = text.rstrip("/")
-        if kind_of(root) in ("audio", "tar"):
+        if kind_of(root) in ("audio", "tar", "parquet"):
             parent, name = _split(root)
             return Argument(dataset=_last(parent), kind="file", pattern=name), parent
         return Argument(dataset=_last(root), kind="folder"), root
@@ -243,4 +275,4 @@ def _list_manifest(argument: Argument, root: str, listing: Listing) -> None:
         if not is_url(root) and not is_url(row.path):
             size, modified = _size_and_time(lambda row=row: (Path(root) / row.path).stat())
         kind = kind_of(row.path)
-        listing.add(argument.dataset, row.path, kind if kind in ("audio", "tar") else "unknown", size, modified)
+        listing.add(argument.dataset, row.path, kind or "unknown", size, modified)

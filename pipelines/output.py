@@ -175,8 +175,10 @@ def run_attempt(job: Job, unit: Unit, storage: Storage, attempt: str, crashed: S
 
 def unit_hash(job: Job, unit: Unit) -> str:
     """Changes with everything that decides the bytes of a unit."""
-    sources = [(source.dataset, os.fsencode(source.path).hex(), source.size, source.start, source.end, source.id)
-               for source in unit.sources]  # fmt: skip
+    sources = [
+        (s.dataset, os.fsencode(s.path).hex(), s.size, s.start, s.end, s.id, s.first_byte, s.last_byte)
+        for s in unit.sources
+    ]
     text = json.dumps([job.verb, job.bytes_version, dict(job.options()), sources], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -22,7 +22,7 @@ from codectok.errors import InputError
 from codectok.storage import Storage
 
 from .listing import JOB_FOLDER, Argument, Listing
-from .sources import Kind, Source, estimated_seconds
+from .sources import CONTAINERS, Kind, Source, estimated_seconds
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
 PLAN_FOLDER = f"{JOB_FOLDER}/plan"
@@ -44,6 +44,8 @@ SOURCE_SCHEMA = pa.schema(
         ("language", pa.string()),
         ("speaker", pa.string()),
         ("category", pa.string()),
+        ("first_byte", pa.int64()),
+        ("last_byte", pa.int64()),
     ]
 )
 UNIT_SCHEMA = pa.schema(
@@ -182,6 +184,7 @@ def store_generation(
         unit_seconds: estimated audio of a unit.
         validation: share of the files whose units are marked as validation.
     """
+    listing.split_containers(unit_seconds)
     order = _order(listing, _known(storage, before), validation)
     number = len(before.header.generations) if before else 0
     first_unit = len(before.units) if before else 0
@@ -257,6 +260,8 @@ def _order(listing: Listing, known: set[SourceName], validation: float) -> list[
     for i, (dataset, path) in enumerate(zip(listing.datasets, listing.paths, strict=True)):
         row = listing.described.get(i)
         start, end, name = (row.start or 0.0, row.end or 0.0, row.id or "") if row else (0.0, 0.0, "")
+        if i in listing.ranges:
+            start = float(listing.ranges[i][0])  # of a container: parts in their order
         encoded = path.encode("utf-8", "surrogateescape")
         if not known or (dataset, encoded, start, end, name) not in known:
             held_out = validation > 0 and _share_of(dataset, encoded) < validation
@@ -279,29 +284,32 @@ def _share_of(dataset: str, path: bytes) -> float:
 def _known(storage: Storage, before: Plan | None) -> set[SourceName]:
     known = set()
     for number in range(len(before.header.generations) if before else 0):
-        table = _read_table(storage, _sources_file(number), ["dataset", "path", "start", "end", "id"])
-        columns = [table.column(name).to_pylist() for name in ("dataset", "path", "start", "end", "id")]
+        table = _read_table(storage, _sources_file(number), ["dataset", "path", "start", "end", "id", "first_byte"])
+        columns = [table.column(name).to_pylist() for name in ("dataset", "path", "start", "end", "id", "first_byte")]
         known.update(
-            (d, p, start or 0.0, end or 0.0, name or "") for d, p, start, end, name in zip(*columns, strict=True)
+            (dataset, path, float(first_byte or start or 0.0), end or 0.0, name or "")
+            for dataset, path, start, end, name, first_byte in zip(*columns, strict=True)
         )
     return known
 
 
 def _cut_into_units(order: list[tuple[int, Listing, int]], unit_seconds: float, first_unit: int) -> pa.Table:
-    """Group neighbours up to an estimated `unit_seconds`; a tar is a unit of its own, and stretches of a file stay
-    together, since it is decoded once for all of them."""
+    """Group neighbours up to an estimated `unit_seconds`.
+
+    A container is a unit of its own, and stretches of a file stay together, since it is decoded once for all of them.
+    """
     rows: dict[str, list[Any]] = {name: [] for name in UNIT_SCHEMA.names}
     previous: tuple[int, str, str, Kind] | None = None
     filled = 0.0
     for position, (split, listing, i) in enumerate(order):
         row = listing.described.get(i)
         start, end = (row.start, row.end) if row else (None, None)
-        seconds = estimated_seconds(listing.paths[i], listing.sizes[i], start, end)
+        seconds = estimated_seconds(listing.paths[i], listing.bytes_of(i), start, end)
         current = (split, listing.datasets[i], listing.paths[i], listing.kinds[i])
         if (
             previous is None
             or split != previous[0]
-            or "tar" in (current[3], previous[3])
+            or not CONTAINERS.isdisjoint((current[3], previous[3]))
             or (filled + seconds > unit_seconds and current[1:3] != previous[1:3])
         ):
             for name, value in zip(
@@ -329,9 +337,11 @@ def _source_table(listing: Listing, order: list[int]) -> pa.Table:
         "kind": [listing.kinds[i] for i in order],
         "size": [listing.sizes[i] for i in order],
         "modified": [listing.modified[i] for i in order],
+        "first_byte": [listing.ranges[i][0] if i in listing.ranges else None for i in order],
+        "last_byte": [listing.ranges[i][1] if i in listing.ranges else None for i in order],
     }
     columns |= {name: described(name) for name in SOURCE_SCHEMA.names if name not in columns}
-    return pa.table(columns, schema=SOURCE_SCHEMA)
+    return pa.table([pa.array(columns[field.name], field.type) for field in SOURCE_SCHEMA], schema=SOURCE_SCHEMA)
 
 
 def _digest(table: pa.Table) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import itertools
 import math
+import random
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
@@ -15,16 +19,27 @@ from pydantic import JsonValue
 from codectok.audio.files import AudioFormat, stream_audio
 from codectok.audio.quality import Quality, QualityLimits
 from codectok.audio.segments import Segment, Segmenter, check_limits, segments_of
-from codectok.audio.stretches import Recording, Stretch, join_short
+from codectok.audio.stretches import Labels, Recording, Stretch, join_short
 from codectok.errors import AudioError, InputError
 from codectok.keys import make_key
-from codectok.shards import MANIFEST_FILE, Sample, ShardEntry, ShardManifest, ShardWriter, index_path, write_index
+from codectok.shards import (
+    MANIFEST_FILE,
+    Sample,
+    ShardEntry,
+    ShardManifest,
+    ShardWriter,
+    index_name,
+    index_path,
+    parse_index,
+    write_index,
+)
 from codectok.storage import Storage
 
-from .job import Job, UnitOutput, UnitRecord
+from .clips import clips_of
+from .job import Example, Job, UnitOutput, UnitRecord
 from .plan import Unit, check_unit_seconds
 from .rejects import Reject
-from .sources import Source
+from .sources import CONTAINERS, Source
 
 SAMPLE_RATES = range(8000, 192_001)
 # Compressed to about two thirds by FLAC, and the JSON beside it.
@@ -32,6 +47,7 @@ FLAC_BYTES_PER_SAMPLE, WAV_BYTES_PER_SAMPLE = 1.4, 2.1
 # A manifest may round the end of a file so far up.
 END_TOLERANCE_SECONDS = 0.1
 NO_LIMITS = QualityLimits()
+EXAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -100,15 +116,31 @@ class ShardJob(Job):
         """Write `shard-NNNNNN.tar` and its index."""
         path = output.folder / f"shard-{unit.number:06d}.tar"
         with ShardWriter(path, self.settings.format) as writer:
-            # A file is decoded once for all its stretches, which are neighbours in the plan.
-            for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
-                _FileSharder(self.settings, list(group), writer, output).run()
+            for recording in _recordings(unit, output, self.settings):
+                _Sharder(self.settings, recording, writer, output).run()
         if not writer.index:
             path.unlink()
             return
         index = index_path(output.folder, path.name)
         index.parent.mkdir(parents=True)
         write_index(index, writer.index)
+
+    def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> list[Example]:
+        """Ten segments, chosen at random and always the same."""
+        tars = [(record, file.name) for record in records for file in record.files if file.name.endswith(".tar")]
+        ends = list(itertools.accumulate(record.total.rows for record, _ in tars))
+        chosen = random.Random(0).sample(range(ends[-1]), min(EXAMPLES, ends[-1])) if ends else []
+        found = []
+        for number in sorted(chosen):
+            place = bisect.bisect_right(ends, number)
+            name = tars[place][1]
+            row = number - (ends[place - 1] if place else 0)
+            sample = parse_index(storage.read(index_name(name))).slice(row, 1).to_pylist()[0]
+            with storage.open(name) as file:
+                file.seek(sample["offset"])
+                data = file.read(sample["size"])
+            found.append(Example(f"{sample['key']} in {name}", f"audio/{self.settings.format}", data))
+        return found
 
     def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> None:
         """Write `shards.json`."""
@@ -129,22 +161,85 @@ class ShardJob(Job):
         storage.write(MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
 
 
-class _FileSharder:
-    """Cuts one file, or the stretches of it that a manifest names."""
+@dataclass(frozen=True)
+class _Source:
+    """A recording, and the stretches of it that are wanted.
 
-    def __init__(
-        self, settings: ShardOptions, sources: Sequence[Source], writer: ShardWriter, output: UnitOutput
-    ) -> None:
-        self._settings, self._source, self._writer, self._output = settings, sources[0], writer, output
+    Attributes:
+        audio: gives the file or its bytes.
+        name: in tables; `where` in messages.
+        key: what tells its segments from those of other recordings.
+        offset: seconds of the original recording before this one.
+        may_be_anything: nobody has said that it is audio.
+    """
+
+    audio: Callable[[], Path | bytes]
+    dataset: str
+    name: str
+    where: str
+    key: str
+    stretches: tuple[Stretch, ...]
+    offset: float = 0.0
+    may_be_anything: bool = False
+
+
+def _recordings(unit: Unit, output: UnitOutput, settings: ShardOptions) -> Iterator[_Source]:
+    """Everything to cut in a unit; what cannot even be read is rejected."""
+    # A file is decoded once for all its stretches, which are neighbours in the plan.
+    for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
+        sources = list(group)
+        first = sources[0]
+        if first.kind in CONTAINERS:
+            for source in sources:
+                yield from _recordings_in(source, output)
+            continue
+        stretches = [source.stretch or Stretch() for source in sources]
+        joined = join_short(stretches, settings.min_seconds, settings.max_seconds)
+        unknown = first.kind == "unknown"
+        yield _Source(
+            first.audio, first.dataset, first.name, first.where, first.path, tuple(joined), may_be_anything=unknown
+        )
+
+
+def _recordings_in(container: Source, output: UnitOutput) -> Iterator[_Source]:
+    for clip in clips_of(container):
+        if clip is None:
+            output.ignore(container.dataset)
+        elif isinstance(clip, Reject):
+            output.read(clip.dataset)
+            output.reject(clip)
+        else:
+            sample = clip.sample
+            stretch = clip.stretch or Stretch()
+            if sample is not None:
+                labels = Labels(sample.language, sample.speaker, sample.category)
+                stretch = Stretch(id=sample.id, text=sample.text, labels=labels)
+            yield _Source(
+                functools.partial(_same, clip.audio),
+                clip.dataset,
+                clip.source,
+                clip.name,
+                clip.id,
+                (stretch,),
+                sample.start if sample else 0.0,
+            )
+
+
+def _same(audio: Path | bytes) -> Path | bytes:
+    return audio
+
+
+class _Sharder:
+    """Cuts one recording."""
+
+    def __init__(self, settings: ShardOptions, source: _Source, writer: ShardWriter, output: UnitOutput) -> None:
+        self._settings, self._source, self._writer, self._output = settings, source, writer, output
         self._rate = settings.sample_rate
         self._done = 0  # samples of the recording up to here are written or rejected
-        self._whole_file = len(sources) == 1 and sources[0].key_path == sources[0].path
-        stretches = [source.stretch or Stretch() for source in sources]
-        self._stretches = join_short(stretches, settings.min_seconds, settings.max_seconds)
 
     def run(self) -> None:
         """Write all segments; what cannot be decoded from some point on is rejected from there."""
-        pending = deque(self._stretches)
+        pending = deque(self._source.stretches)
         starts = [round(stretch.start * self._rate) for stretch in pending]
         try:
             with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:
@@ -153,7 +248,7 @@ class _FileSharder:
                     self._cut(pending[0], recording)
                     pending.popleft()
         except AudioError as error:
-            if self._source.kind == "unknown" and self._done == 0 and error.reason in ("unreadable", "empty"):
+            if self._source.may_be_anything and self._done == 0 and error.reason in ("unreadable", "empty"):
                 self._output.ignore(self._source.dataset)
                 return
             for stretch in pending:
@@ -211,7 +306,7 @@ class _FileSharder:
         description = Sample(
             dataset=source.dataset,
             source=source.name,
-            start=start,
+            start=source.offset + start,
             duration=seconds,
             sample_rate=rate,
             n_samples=len(segment.samples),
@@ -231,15 +326,15 @@ class _FileSharder:
             self._output.observe("loudness", math.floor(quality.loudness))
 
     def _key(self, stretch: Stretch, start: int) -> str:
-        path = self._source.path
-        if not self._whole_file:
+        path = self._source.key
+        if stretch.start or stretch.end is not None:
             # Stretches may overlap, so that a start alone does not tell segments apart.
-            path += f"#{stretch.id}" if stretch.id else f"#{stretch.start:g}-{stretch.end or 0:g}"
+            path += f"#{stretch.id or f'{stretch.start:g}-{stretch.end or 0.0:g}'}"
         return make_key(self._source.dataset, path, start)
 
     def _reject(self, error: AudioError, start: float, seconds: float | None, stage: str) -> None:
         source = self._source
-        self._output.reject(Reject.of(error, source.dataset, source.name, stage, start, seconds))
+        self._output.reject(Reject.of(error, source.dataset, source.name, stage, source.offset + start, seconds))
 
 
 def _uncut(blocks: Iterator[np.ndarray], longest: int) -> Iterator[Segment]:

@@ -13,18 +13,28 @@ from codectok.names import printable
 from codectok.storage import is_url, open_file_system
 
 # "unknown": a file whose name says nothing; its unit opens it, and passes it over if it is no audio.
-Kind = Literal["audio", "tar", "unknown"]
+Kind = Literal["audio", "tar", "parquet", "unknown"]
+CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet"])
 
 # Bytes of a second of audio in the usual qualities: units are cut before any file is opened.
-BYTES_PER_SECOND = {".wav": 88_200, ".aiff": 88_200, ".aif": 88_200, ".flac": 45_000, ".mp3": 16_000, ".opus": 6_000}
+BYTES_PER_SECOND = {
+    ".wav": 88_200,
+    ".aiff": 88_200,
+    ".aif": 88_200,
+    ".flac": 45_000,
+    ".mp3": 16_000,
+    ".opus": 6_000,
+    ".tar": 30_000,
+    ".parquet": 20_000,
+}
 OTHER_BYTES_PER_SECOND = 10_000
 
 # Files that stand beside audio and are none: passed over without being opened.
 _OTHER_NAMES = """
     txt md rst html htm pdf doc docx rtf tex json jsonl csv tsv xml yaml yml toml ini cfg log srt vtt lab textgrid trn
     ctm rttm phn wrd lrc mid midi cue m3u m3u8 pls nfo sfv jpg jpeg png gif bmp svg webp tif tiff ico py pyc sh c h cpp
-    js ipynb lua pl rb java npy npz pt pth bin ckpt safetensors pkl h5 hdf5 parquet arrow feather db sqlite lock md5
-    sha1 sha256 torrent zip gz bz2 xz 7z rar zst tgz
+    js ipynb lua pl rb java npy npz pt pth bin ckpt safetensors pkl h5 hdf5 arrow feather db sqlite lock md5
+    sha1 sha256 torrent zip gz bz2 xz 7z rar zst
 """
 OTHER_SUFFIXES = frozenset(f".{name}" for name in _OTHER_NAMES.split())
 
@@ -42,6 +52,7 @@ class Source:
         kind: what the name promises.
         start, end: of the stretch in seconds; None for the file's own ends.
         id: the manifest's name of it.
+        first_byte, last_byte: of a tar or Parquet file only what begins in this range; None for all of it.
     """
 
     dataset: str
@@ -57,6 +68,8 @@ class Source:
     language: str | None = None
     speaker: str | None = None
     category: str | None = None
+    first_byte: int | None = None
+    last_byte: int | None = None
 
     @property
     def name(self) -> str:
@@ -134,7 +147,9 @@ def kind_of(name: str) -> Kind | None:
     if is_audio_path(name):
         return "audio"
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix == ".tar":
+    if suffix == ".parquet":
+        return "parquet"
+    if suffix == ".tar" or name.lower().endswith((".tar.gz", ".tgz")):
         return "tar"
     return None if suffix in OTHER_SUFFIXES else "unknown"
 

@@ -37,7 +37,6 @@ class TokenizeJob(Job):
 
     verb = "tokenize"
     row_name = "clips"
-    kinds = ("audio", "tar", "unknown")
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
     def __init__(self, options: TokenizeOptions) -> None:
@@ -104,7 +103,9 @@ def _readable_clips(unit: Unit, output: UnitOutput) -> Iterator[Clip]:
     """The clips of all sources of `unit`; what cannot be read is rejected."""
     for source in unit.sources:
         for clip in clips_of(source):
-            if isinstance(clip, Reject):
+            if clip is None:
+                output.ignore(source.dataset)
+            elif isinstance(clip, Reject):
                 output.read(clip.dataset)
                 output.reject(clip)
             else:

@@ -27,6 +27,7 @@ from codectok.shards import (
     ShardEntry,
     ShardManifest,
     index_name,
+    parse_index,
     parse_manifest,
 )
 from codectok.storage import Storage
@@ -224,7 +225,7 @@ def _check_audio(where: str, audio: bytes, sample: Sample) -> None:
 def _read_index(storage: Storage, shard: str) -> list[IndexedSample]:
     name = index_name(shard)
     try:
-        table = pa.ipc.open_file(pa.BufferReader(storage.read(name))).read_all()
+        table = parse_index(storage.read(name))
         return [IndexedSample(**row) for row in table.select(INDEX_SCHEMA.names).to_pylist()]
     except (FileNotFoundError, pa.ArrowInvalid, KeyError):
         raise VerificationError(f"The index {storage.url}/{name} is missing or damaged.") from None

@@ -128,6 +128,7 @@ def _show_preview(job: Job, sources: Sequence[str], output: str, options: RunOpt
 def _show_summary(job: Job, output: str, result: JobReport) -> None:
     from codectok.pipelines.engine import describe_rejects
     from codectok.pipelines.rejects import REJECTS_FOLDER
+    from codectok.pipelines.report import REPORT_FILE, reject_rows
 
     summary = result.summary
     total = summary.total
@@ -142,8 +143,12 @@ def _show_summary(job: Job, output: str, result: JobReport) -> None:
     }
     if total.codes:
         facts["codes"] = f"{total.codes:,}"
+    if summary.complete:
+        facts["report"] = f"{output}/{REPORT_FILE}"
     console.print()
     facts_table(f"codectok {job.verb}", facts)
+    if total.rejects:
+        rows_table("rejected", ("reason", "times", "audio"), reject_rows(total))
     if len(summary.datasets) > 1:
         rows_table(
             "by dataset",

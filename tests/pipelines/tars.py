@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import webdataset
 
-from codectok.shards import Sample
+from codectok.shards import Sample, read_manifest
 
 
 def read_samples(path: Path) -> Iterator[tuple[Sample, np.ndarray]]:
@@ -19,3 +19,8 @@ def read_samples(path: Path) -> Iterator[tuple[Sample, np.ndarray]]:
         description = Sample.model_validate_json(sample["json"])
         assert (rate, len(audio)) == (description.sample_rate, description.n_samples)
         yield description, audio
+
+
+def all_samples(folder: Path) -> list[tuple[Sample, np.ndarray]]:
+    """Those of all tars in the output of a job."""
+    return [sample for entry in read_manifest(folder).shards for sample in read_samples(folder / entry.name)]

@@ -12,11 +12,10 @@ from codectok import InputError
 from codectok.audio.files import read_audio
 from codectok.pipelines.manifests import read_manifest
 from codectok.shards import Sample
-from codectok.shards import read_manifest as read_shards
 
 from ..conftest import tone
 from .jobs import rejects, run, shard_job
-from .tars import read_samples
+from .tars import all_samples
 
 RATE = 24_000
 
@@ -36,11 +35,7 @@ def book(tmp_path: Path) -> Path:
 
 def samples_of(tmp_path: Path, rows: list[dict[str, object]], **options: object) -> list[tuple[Sample, np.ndarray]]:
     run(shard_job(**options), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
-    return [
-        sample
-        for entry in read_shards(tmp_path / "out").shards
-        for sample in read_samples(tmp_path / "out" / entry.name)
-    ]
+    return all_samples(tmp_path / "out")
 
 
 def test_stretches_become_segments_with_what_is_known_of_them(book: Path, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""How long planning a million files takes, and how soon a finished job of them says that it is finished.
+
+Usage: python benchmarks/plan.py [--files 1000000] [--save]
+
+The job reads nothing: it writes one row for each file, so that what is left is the engine's own work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import common
+import pyarrow as pa
+import torch
+from pydantic import JsonValue
+
+from codectok.pipelines.engine import RunOptions, run_job
+from codectok.pipelines.job import TableJob, UnitOutput
+from codectok.pipelines.plan import Unit
+
+FILES_IN_FOLDER = 1000
+FILE_BYTES = 250  # as much as a hundredth of a second: about 360 files an hour in these units
+
+
+class NamesJob(TableJob):
+    """A row for each file."""
+
+    verb = "names"
+    schema = pa.schema([("path", pa.string()), ("size", pa.int64())])
+
+    def options(self) -> dict[str, JsonValue]:
+        """None."""
+        return {}
+
+    @property
+    def unit_seconds(self) -> float:
+        """About 1,800 of the files."""
+        return 10.0
+
+    def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, object]]:
+        """Name and size."""
+        for source in unit.sources:
+            output.read(source.dataset)
+            output.keep(source.dataset, 0.0)
+            yield {"path": source.name, "size": source.size}
+
+
+def make_files(folder: Path, count: int) -> None:
+    for start in range(0, count, FILES_IN_FOLDER):
+        part = folder / f"{start // FILES_IN_FOLDER:06d}"
+        part.mkdir()
+        for number in range(start, min(count, start + FILES_IN_FOLDER)):
+            (part / f"utterance-{number:09d}.flac").write_bytes(b"x" * FILE_BYTES)
+
+
+def run_once(folder: str, output: str, limit: int | None) -> None:
+    """One run, timed by itself, in a fresh process."""
+    started = time.perf_counter()
+    report = run_job(NamesJob(), [folder], output, RunOptions(engine="local", limit=limit))
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{seconds:8.2f} s, at most {peak:.2f} GB in memory, {report.summary.units:,} units", end="")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of planning.")
+    parser.add_argument("--files", type=int, default=1_000_000)
+    parser.add_argument("--save", action="store_true", help="also write what is printed to benchmarks/results")
+    parser.add_argument("--once", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.once:
+        folder, output, limit = options.once
+        run_once(folder, output, int(limit) or None)
+        return
+    report = common.Report()
+    report.console.print(f"{common.machine(torch.device('cpu'))}\n{options.files:,} files")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "in"
+        folder.mkdir()
+        make_files(folder, options.files)
+        for what, limit in (("plan, and 1 unit", 1), ("all the others", 0), ("again, finished", 0)):
+            command = [sys.executable, __file__, "--once", str(folder), f"{temporary}/out", str(limit)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            report.console.print(f"{what:18} {done.stdout}")
+    if options.save:
+        report.save("plan-cpu")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Reports as one HTML file that needs nothing else: tables, histograms, clips to listen to."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em; color: #222 }
+h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
+table { border-collapse: collapse } th, td { padding: .25em .9em .25em 0; text-align: left; vertical-align: top }
+th { border-bottom: 1px solid #999; font-weight: 600 } td.number, th.number { text-align: right }
+tr:nth-child(even) td { background: #f6f6f6 }
+svg { display: block; margin: .5em 0 } rect { fill: #4477aa } text { font-size: 11px; fill: #555 }
+audio { height: 2em; vertical-align: middle } .clip { margin: .4em 0 } .caption { margin-left: .7em }
+"""
+BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 26, 4, 120
+LABEL_HEIGHT, TOP = 16, 14
+
+
+class HtmlReport:
+    """A page that grows from top to bottom; `render` gives its text."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._parts: list[str] = []
+
+    def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Add a table; columns whose cells begin with a digit are aligned to the right."""
+        rows = [list(row) for row in rows]
+        numeric = [
+            bool(rows) and all(row[column][:1].isdigit() for row in rows) and column > 0
+            for column in range(len(header))
+        ]
+
+        def line(tag: str, cells: Sequence[str]) -> str:
+            marked = (
+                f"<{tag}{' class=number' if number else ''}>{escape(cell)}</{tag}>"
+                for cell, number in zip(cells, numeric, strict=True)
+            )
+            return f"<tr>{''.join(marked)}</tr>"
+
+        head = line("th", header) if any(header) else ""
+        body = "\n".join(line("td", row) for row in rows)
+        self._parts.append(f"<h2>{escape(title)}</h2>\n<table>{head}\n{body}\n</table>")
+
+    def histogram(self, title: str, counts: Mapping[int, int]) -> None:
+        """Add bars for how often each whole step from the least to the greatest came up."""
+        if not counts:
+            return
+        steps = range(min(counts), max(counts) + 1)
+        most = max(counts.values())
+        bars = []
+        for place, step in enumerate(steps):
+            height = CHART_HEIGHT * counts.get(step, 0) / most
+            x, y = place * (BAR_WIDTH + BAR_GAP), TOP + CHART_HEIGHT - height
+            middle = x + BAR_WIDTH / 2
+            bars.append(
+                f'<rect x="{x}" y="{y:.1f}" width="{BAR_WIDTH}" height="{height:.1f}">'
+                f"<title>{step}: {counts.get(step, 0):,}</title></rect>"
+                f'<text x="{middle}" y="{TOP + CHART_HEIGHT + LABEL_HEIGHT - 4}" text-anchor="middle">{step}</text>'
+            )
+        width, height = len(steps) * (BAR_WIDTH + BAR_GAP), TOP + CHART_HEIGHT + LABEL_HEIGHT
+        chart = f'<svg viewBox="0 0 {width} {height}" width="{width}" style="max-width: 100%">{"".join(bars)}</svg>'
+        self._parts.append(f"<h2>{escape(title)}</h2>\n{chart}")
+
+    def clips(self, title: str, clips: Iterable[tuple[str, str, bytes]]) -> None:
+        """Add clips to listen to: what each is, its MIME type, the bytes of its file."""
+        lines = [
+            f'<div class="clip"><audio controls preload="none" src="data:{mime};base64,'
+            f'{base64.b64encode(data).decode()}"></audio><span class="caption">{escape(caption)}</span></div>'
+            for caption, mime, data in clips
+        ]
+        if lines:
+            self._parts.append(f"<h2>{escape(title)}</h2>\n" + "\n".join(lines))
+
+    def render(self) -> str:
+        """The whole page."""
+        title = escape(self._title)
+        head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+        body = "\n".join(self._parts)
+        return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n'

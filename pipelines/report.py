@@ -1,0 +1,59 @@
+"""The report of a finished job: what went in, what came out, what was rejected and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from codectok.evaluation.html_report import HtmlReport
+from codectok.storage import Storage
+
+from .job import Example, Job, Tally
+from .listing import JOB_FOLDER
+from .output import JobSummary
+
+REPORT_FILE = f"{JOB_FOLDER}/report.html"
+# What is counted in histograms, and the size of a step.
+QUANTITIES = {"duration": "Duration in s", "loudness": "Loudness in LUFS", "bandwidth": "Bandwidth in kHz"}
+
+
+def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequence[Example]) -> None:
+    """Write `report.html`, the same bytes for the same output."""
+    report = HtmlReport(f"codectok {job.verb}")
+    total = summary.total
+    report.table(
+        "In all",
+        ("", ""),
+        [
+            ("read", f"{hours(total.input_seconds)} in {total.inputs:,} inputs"),
+            ("kept", f"{hours(total.seconds)} in {total.rows:,} {job.row_name}"),
+            *([("codes", f"{total.codes:,}")] if total.codes else []),
+            ("written", f"{summary.bytes / 1e6:,.1f} MB in {summary.files:,} files"),
+            ("ignored", f"{total.ignored:,} other files"),
+        ],
+    )
+    if total.rejects:
+        report.table("Rejected", ("reason", "times", "audio"), reject_rows(total))
+    report.table(
+        "By dataset",
+        ("dataset", "read", "kept", job.row_name, "rejected"),
+        [
+            (name, hours(t.input_seconds), hours(t.seconds), f"{t.rows:,}", f"{sum(t.rejects.values()):,}")
+            for name, t in summary.datasets.items()
+        ],
+    )
+    for quantity, title in QUANTITIES.items():
+        report.histogram(title, summary.histograms.get(quantity, {}))
+    report.clips("To listen to", [(example.caption, example.mime, example.data) for example in examples])
+    storage.write(REPORT_FILE, report.render().encode())
+
+
+def reject_rows(total: Tally) -> Iterator[tuple[str, str, str]]:
+    """Reason, count and known duration, the most frequent first."""
+    for reason, count in sorted(total.rejects.items(), key=lambda item: (-item[1], item[0])):
+        seconds = total.reject_seconds.get(reason, 0.0)
+        yield reason, f"{count:,}", hours(seconds) if seconds else "not known"
+
+
+def hours(seconds: float) -> str:
+    """A duration in hours."""
+    return f"{seconds / 3600:,.2f} h"

@@ -1,0 +1,190 @@
+"""Tars and Parquet files as sources, whole or in ranges."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from codectok.audio.files import read_audio
+from codectok.pipelines.clips import clips_of
+from codectok.pipelines.rejects import Reject
+from codectok.pipelines.sources import Source
+from codectok.tokens.clips import Clip
+
+from ..conftest import tone
+from .jobs import digests, rejects, run, shard_job
+from .tars import all_samples
+
+
+def flac(seconds: float, seed: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(seconds, 16_000, seed=seed), 16_000, format="FLAC")
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def members(count: int) -> list[tuple[str, bytes]]:
+    found = []
+    for number in range(count):
+        found.append((f"set/{number:03d}.flac", flac(2.5 + number % 3, number)))
+        found.append((f"set/{number:03d}.json", json.dumps({"text": f"words {number}", "lang": "en"}).encode()))
+    return found
+
+
+def source(path: Path, first: int | None = None, last: int | None = None) -> Source:
+    kind = "parquet" if path.suffix == ".parquet" else "tar"
+    return Source("d", str(path.parent), path.name, kind, path.stat().st_size, None, first_byte=first, last_byte=last)
+
+
+def keys(path: Path, first: int | None = None, last: int | None = None) -> list[str]:
+    found = list(clips_of(source(path, first, last)))
+    assert all(isinstance(clip, Clip) for clip in found)
+    return [clip.id for clip in found]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 50])
+def test_ranges_of_a_tar_give_every_sample_once(parts: int, tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", members(12))
+    size = path.stat().st_size
+    borders = [size * part // parts for part in range(parts + 1)]
+    found = [keys(path, first, last) for first, last in itertools.pairwise(borders)]
+    assert list(itertools.chain(*found)) == keys(path)
+    assert len(keys(path)) == 12
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 40])
+def test_ranges_of_a_parquet_file_give_every_row_once(parts: int, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", 20)
+    size = path.stat().st_size
+    borders = [size * part // parts for part in range(parts + 1)]
+    found = [keys(path, first, last) for first, last in itertools.pairwise(borders)]
+    assert list(itertools.chain(*found)) == keys(path)
+    assert len(set(keys(path))) == 20
+
+
+def write_parquet(path: Path, rows: int) -> Path:
+    audio = [{"bytes": flac(2.5 + number % 3, number), "path": f"{number}.flac"} for number in range(rows)]
+    table = pa.table({"audio": audio, "sentence": [f"words {n}" for n in range(rows)], "speaker_id": list(range(rows))})
+    pq.write_table(table, path, row_group_size=3)
+    return path
+
+
+def test_large_containers_become_several_units_and_nothing_else_changes(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_tar(tmp_path / "in" / "a.tar", members(12))
+    write_parquet(tmp_path / "in" / "b.parquet", 12)
+    few = run(shard_job(shard_seconds=3600.0), tmp_path / "in", tmp_path / "few")
+    many = run(shard_job(shard_seconds=10.0), tmp_path / "in", tmp_path / "many")
+    assert few.summary.units == 2 < many.summary.planned_units
+
+    def content(folder: Path) -> dict[str, tuple[str | None, int]]:
+        return {sample.source: (sample.text, sample.n_samples) for sample, _ in all_samples(folder)}
+
+    assert content(tmp_path / "few") == content(tmp_path / "many")
+    assert len(content(tmp_path / "few")) == 24
+    again = run(shard_job(shard_seconds=10.0), tmp_path / "in", tmp_path / "many")
+    assert again.new_units == 0
+
+
+def test_what_others_say_of_their_samples_is_kept(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "a.tar",
+        [
+            ("x.wav", flac(3)),
+            ("x.txt", b" spoken words\n"),
+            ("y.flac", flac(3)),
+            ("y.json", b'{"transcription": "other words", "language": "nl", "speaker_id": 7}'),
+        ],
+    )
+    write_parquet(tmp_path / "b.parquet", 1)
+    run(shard_job(), tmp_path, tmp_path / "out")
+    by_source = {sample.source: sample for sample, _ in all_samples(tmp_path / "out")}
+    assert by_source["a.tar/x.wav"].text == "spoken words"
+    y = by_source["a.tar/y.flac"]
+    assert (y.text, y.language, y.speaker) == ("other words", "nl", "7")
+    row = by_source["b.parquet/0.flac"]
+    assert (row.text, row.speaker) == ("words 0", "0")
+    assert path.exists()
+
+
+def test_odd_tars_give_what_they_hold(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    good = flac(3)
+    odd = [
+        ("../../escape.flac", good),
+        ("/absolute.flac", flac(3, 1)),
+        ("a b\n.flac", flac(3, 2)),
+        ("two.flac", good),
+        ("two.wav", good),
+        ("again.flac", flac(3, 3)),
+        ("between.txt", b"text"),
+        ("again.flac", good),
+        (".hidden", b"x"),
+    ]
+    write_tar(tmp_path / "in" / "odd.tar", odd)
+    write_tar(tmp_path / "in" / "packed.tar.gz", members(2), "w:gz")
+    (tmp_path / "in" / "cut.tar.gz").write_bytes((tmp_path / "in" / "packed.tar.gz").read_bytes()[:-3000])
+    report = run(shard_job(), tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "escape.flac").exists()
+    kept = {sample.source for sample, _ in all_samples(tmp_path / "out")}
+    assert {"odd.tar/../../escape.flac", "odd.tar/absolute.flac", "odd.tar/again.flac"} <= kept
+    assert {"packed.tar.gz/set/000.flac", "packed.tar.gz/set/001.flac", "cut.tar.gz/set/000.flac"} <= kept
+    reasons = {row["source"]: row["reason"] for row in rejects(tmp_path / "out")}
+    assert reasons["odd.tar/two"] == reasons["odd.tar/again"] == "unsupported"
+    assert reasons["cut.tar.gz"] == "unreadable"
+    assert report.summary.total.rejects["unreadable"] == 1
+
+
+def test_shards_can_be_cut_again(corpus: Path, tmp_path: Path) -> None:
+    run(shard_job(), corpus, tmp_path / "first")
+    run(shard_job(min_seconds=1.0, max_seconds=3.0), tmp_path / "first", tmp_path / "second")
+    found = all_samples(tmp_path / "second")
+    assert {sample.dataset for sample, _ in found} == {"speech"}
+    pieces = sorted((s.start, audio) for s, audio in found if s.source == "b.flac")
+    joined = np.concatenate([audio for _, audio in pieces])
+    np.testing.assert_allclose(joined, read_audio(corpus / "b.flac", 24_000), atol=2 / 32_768)
+
+
+def test_parquet_without_audio_is_passed_over_and_broken_parquet_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_parquet(tmp_path / "in" / "a.parquet", 2)
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "in" / "b.parquet")
+    (tmp_path / "in" / "c.parquet").write_bytes(b"PAR1" + gzip.compress(b"no"))
+    empty = pa.table({"audio": [{"bytes": None, "path": None}, {"bytes": b"text", "path": "x.wav"}]})
+    pq.write_table(empty, tmp_path / "in" / "d.parquet")
+    report = run(shard_job(), tmp_path / "in", tmp_path / "out")
+    assert report.summary.total.ignored == 1
+    assert {row["source"]: row["reason"] for row in rejects(tmp_path / "out")} == {
+        "c.parquet": "unreadable",
+        "d.parquet/0": "empty",
+        "d.parquet/1.wav": "unreadable",
+    }
+    assert digests(tmp_path / "out")
+
+
+def test_a_damaged_tar_gives_a_reject_after_its_samples(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", members(4))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    found = list(clips_of(source(path)))
+    assert isinstance(found[-1], Reject)
+    assert found[-1].reason == "unreadable"
+    assert len(found) >= 2
