@@ -136,6 +136,10 @@ class RemoteStorage(Storage):
     def __init__(self, url: str) -> None:
         self.url = url
         self._files, self._root = open_file_system(url)
+        try:
+            self._files.exists(self._root)
+        except Exception as error:  # every store's client has errors of its own
+            raise InputError(f"{url} cannot be reached: {error}.") from None
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading."""

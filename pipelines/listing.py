@@ -259,7 +259,7 @@ def _list_remote(argument: Argument, root: str) -> Found:
             found = files.glob(f"{path}/{argument.pattern}", detail=True)
         else:
             found = {f"{path}/{argument.pattern}": files.info(f"{path}/{argument.pattern}")}
-    except OSError as error:
+    except Exception as error:  # every store's client has errors of its own
         raise InputError(f"{root} cannot be listed: {error}.") from None
     for name, info in sorted(found.items()):
         relative = name.removeprefix(path).lstrip("/")

@@ -27,6 +27,7 @@ LOCKS = f"{JOB_FOLDER}/locks"
 RENEW_SECONDS = 15.0
 LEASE_SECONDS = 90.0
 ENTRY_POLL_SECONDS = 0.2
+SETTLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class _Lease(Lock):
             return before["holder"]
         self._renew()
         # Of two that write at once the later wins; both look again.
-        time.sleep(1.0)
+        time.sleep(SETTLE_SECONDS)
         now = self._read()
         if now is None or now["token"] != self._token:
             return "another process" if now is None else now["holder"]

@@ -120,7 +120,8 @@ class Source:
         files, path = open_file_system(url)
         try:
             data = files.cat_file(path)
-        except OSError as error:
+        except (FileNotFoundError, PermissionError) as error:
+            # Anything else may pass, and is left to whoever tries the unit again.
             raise AudioError(f"{url} cannot be fetched: {error}.", "unreadable") from None
         self._check_size(len(data))
         return data

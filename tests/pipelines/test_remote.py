@@ -1,0 +1,129 @@
+"""Sources and outputs that are not on this machine: in memory, and in a local stand-in for S3."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from codectok import InputError
+from codectok.pipelines import lock as lock_module
+from codectok.pipelines.engine import RunOptions, run_job
+from codectok.pipelines.lock import entry, lock_job
+from codectok.pipelines.verify import verify_output
+from codectok.storage import RemoteStorage, Storage, open_storage
+
+from .jobs import LOCAL, digests, run, shard_job
+
+
+def remote_digests(storage: Storage) -> dict[str, bytes]:
+    return {name: storage.read(name) for name in storage.sizes() if "/locks/" not in name}
+
+
+def upload(folder: Path, url: str) -> str:
+    files, path = fsspec.core.url_to_fs(url)
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        files.pipe_file(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+    return url
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "SETTLE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    url = f"memory://test-{uuid.uuid4().hex}"
+    yield url
+    open_storage(url).remove("")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket in a server of this process, on loopback."""
+    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    before = dict(fsspec.config.conf)
+    fsspec.config.conf["s3"] = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
+    fsspec.filesystem("s3").mkdir("corpora")
+    yield "s3://corpora"
+    fsspec.config.conf.clear()
+    fsspec.config.conf.update(before)
+    server.stop()
+
+
+def check_the_way_there_and_back(url: str, corpus: Path, tmp_path: Path) -> None:
+    """A remote corpus gives what the local one gives, in a remote folder as in a local one."""
+    run(shard_job(), corpus, tmp_path / "local")
+    source = upload(corpus, f"{url}/speech")
+    stopped = run(shard_job(), source, f"{url}/out", replace(LOCAL, limit=2))
+    assert stopped.summary.units == 2
+    report = run(shard_job(), source, f"{url}/out")
+    assert report.summary.complete
+    assert run(shard_job(), source, f"{url}/out").new_units == 0
+    storage = open_storage(f"{url}/out")
+    assert verify_output(storage).rows == report.summary.total.rows
+    expected = set(digests(tmp_path / "local"))
+    assert set(remote_digests(storage)) == expected
+    for name in expected:
+        if name.endswith(".tar") or "/index/" in name or name == "shards.json":
+            assert storage.read(name) == (tmp_path / "local" / name).read_bytes(), name
+    run(shard_job(), f"{url}/speech/sub folder/*.mp3", tmp_path / "some")
+    (tmp_path / "list.jsonl").write_text(json.dumps({"path": f"{url}/speech/a.wav", "start": 0.5, "end": 2.9}))
+    assert run(shard_job(), tmp_path / "list.jsonl", tmp_path / "listed").summary.total.rows == 1
+    with pytest.raises(InputError, match="another job"):
+        run(shard_job(max_seconds=8.0), source, f"{url}/out")
+
+
+def test_memory(memory: str, corpus: Path, tmp_path: Path) -> None:
+    check_the_way_there_and_back(memory, corpus, tmp_path)
+
+
+def test_an_object_store(s3: str, corpus: Path, tmp_path: Path) -> None:
+    check_the_way_there_and_back(s3, corpus, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".parquet"])
+def test_containers_in_an_object_store(s3: str, suffix: str, tmp_path: Path) -> None:
+    from .test_containers import members, write_parquet, write_tar
+
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / f"a{suffix}"
+    if suffix == ".tar":
+        write_tar(path, members(5))
+    else:
+        write_parquet(path, 5)
+    url = upload(tmp_path / "in", f"{s3}/containers{suffix[1:]}")
+    assert run(shard_job(), url, tmp_path / "out").summary.total.rows == 5
+
+
+def test_a_lease_keeps_others_out_until_it_is_old(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(memory)
+    with entry(storage):
+        lock = lock_job(storage, None)
+    with entry(storage), pytest.raises(InputError, match="is being written by process"):
+        lock_job(storage, None)
+    lock.check()
+    monkeypatch.setattr(lock_module, "LEASE_SECONDS", 0.1)
+    time.sleep(0.2)
+    with entry(storage):
+        other = lock_job(storage, None)
+    other.release()
+    lock.release()
+
+
+def test_places_that_cannot_be_reached_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be reached"):
+        RemoteStorage("nosuch://x/y")
+    with pytest.raises(InputError, match="There are no audio files"):
+        run_job(shard_job(), ["memory://nothing-here"], tmp_path / "out", RunOptions(engine="local"))
