@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -26,7 +26,7 @@ from .output import (
     is_marked_finished,
     write_summary,
 )
-from .plan import PLAN_FILE, PLAN_FOLDER, Plan, PlanHeader, differences, load_plan, store_generation
+from .plan import PLAN_FILE, PLAN_FOLDER, Plan, PlanHeader, copy_plan, differences, load_plan, store_generation
 from .ray_engine import ClusterOptions, run_on_ray
 from .rejects import REJECTS_FOLDER
 from .report import write_report
@@ -34,6 +34,7 @@ from .report import write_report
 EngineName = Literal["ray", "local"]
 # From so many inputs on, a share of broken ones says something.
 INPUTS_BEFORE_JUDGEMENT = 1000
+FIRST_PASS = f"{JOB_FOLDER}/first-pass"
 
 
 @dataclass(frozen=True)
@@ -158,16 +159,40 @@ def run_job(
     options, listener = options or RunOptions(), listener or Silent()
     storage = open_storage(output)
     check_free(storage)
-    run = _Run(job, storage, options, listener)
     with ExitStack() as stack:
         with _nothing_left_without_a_plan(storage), entry(storage):
             plan = _planned(job, sources, storage, options)
             lock = lock_job(storage, options.part)
             stack.callback(lock.release)
-        job.prepare(storage)
-        report = run.run(plan, lock)
-    _check_report(report, storage)
+        first = job.first_pass()
+        if first is not None:
+            job.use_first_pass(_run_first_pass(first, plan, storage, options, listener))
+        report = _Run(job, storage, options, listener).run(plan, lock)
+    _check_failures(report)
+    _check_rows(report, storage)
     return report
+
+
+def _run_first_pass(job: Job, plan: Plan, storage: Storage, options: RunOptions, listener: Listener) -> Storage:
+    """Run `job` over the units of `plan` in a folder of their own, and return that; what is finished stays so."""
+    inner = open_storage(f"{storage.url}/{FIRST_PASS}")
+    listener.note(f"First, {job.verb} goes over all sources.")
+    with ExitStack() as stack:
+        with entry(inner):
+            copy_plan(plan, storage, inner, _header(job))
+            inner_plan = load_plan(inner, plan.roots)
+            assert inner_plan is not None, "it has just been stored"
+            lock = lock_job(inner, options.part)
+            stack.callback(lock.release)
+        inner_options = replace(options, limit=None, max_rejects=1.0, check_space=False)
+        report = _Run(job, inner, inner_options, listener).run(inner_plan, lock)
+    _check_failures(report)
+    if not report.summary.complete:
+        raise CodectokError(
+            f"The first pass is not complete: {report.summary.units} of {report.summary.planned_units} units are;"
+            " run the same command again once the other parts have done theirs."
+        )
+    return inner
 
 
 def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: RunOptions | None = None) -> Preview:
@@ -341,13 +366,16 @@ class _Run:
             )
 
 
-def _check_report(report: JobReport, storage: Storage) -> None:
+def _check_failures(report: JobReport) -> None:
     if report.failed:
         names = ", ".join(str(failure.unit) for failure in report.failed)
         raise CodectokError(
             f"{len(report.failed)} of {report.summary.planned_units} units failed ({names}; the first:"
             f" {report.failed[0].message}); run the same command again to try them once more."
         )
+
+
+def _check_rows(report: JobReport, storage: Storage) -> None:
     if report.summary.complete and not report.summary.total.rows:
         raise CodectokError(
             f"Nothing was written: all inputs were rejected ({describe_rejects(report.summary.total)});"

@@ -202,8 +202,12 @@ class Job(ABC):
         """Share of the files whose units are marked as validation."""
         return 0.0
 
-    def prepare(self, storage: Storage) -> None:
-        """Find out what only the driver can, once the plan is stored; nothing by default."""
+    def first_pass(self) -> Job | None:
+        """A job that must have gone over all units before this one begins, for what the whole corpus decides."""
+        return None
+
+    def use_first_pass(self, output: Storage) -> None:
+        """Take in the output of the first pass, in the driver, before this job is sent to its workers."""
 
     def set_up(self) -> None:
         """Load what all units of a worker share, such as a model; nothing by default."""

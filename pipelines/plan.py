@@ -205,6 +205,16 @@ def store_generation(
     storage.write(PLAN_FILE, header.model_dump_json(indent=2).encode() + b"\n")
 
 
+def copy_plan(plan: Plan, storage: Storage, target: Storage, described: PlanHeader) -> None:
+    """Store the sources and units of `plan`, which lies in `storage`, as the plan of another job in `target`."""
+    there = target.sizes(PLAN_FOLDER)
+    for name in storage.sizes(PLAN_FOLDER):
+        if name not in there:
+            target.write(name, storage.read(name))
+    header = described.model_copy(update={"generations": plan.header.generations})
+    target.write(PLAN_FILE, header.model_dump_json(indent=2).encode() + b"\n")
+
+
 def ordered_sources(listing: Listing) -> Iterator[Source]:
     """All sources of a listing, each once, by dataset and path."""
     order = [entry[-1] for entry in _order(listing, set(), 0.0)]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import bisect
-import functools
 import itertools
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
@@ -19,7 +17,7 @@ from pydantic import JsonValue
 from codectok.audio.files import AudioFormat, stream_audio
 from codectok.audio.quality import Quality, QualityLimits
 from codectok.audio.segments import Segment, Segmenter, check_limits, segments_of
-from codectok.audio.stretches import Labels, Recording, Stretch, join_short
+from codectok.audio.stretches import Recording, Stretch, join_short
 from codectok.errors import AudioError, InputError
 from codectok.keys import make_key
 from codectok.shards import (
@@ -35,11 +33,11 @@ from codectok.shards import (
 )
 from codectok.storage import Storage
 
-from .clips import clips_of
+from .duplicates import Duplicate, HashJob, read_duplicates, write_duplicates
 from .job import Example, Job, UnitOutput, UnitRecord
 from .plan import Unit, check_unit_seconds
+from .recordings import RecordingSource, recordings_of
 from .rejects import Reject
-from .sources import CONTAINERS, Source
 
 SAMPLE_RATES = range(8000, 192_001)
 # Compressed to about two thirds by FLAC, and the JSON beside it.
@@ -61,6 +59,7 @@ class ShardOptions:
         format: of the audio files in the tars.
         shard_seconds: estimated audio of one tar.
         validation: share of the files whose segments are kept apart for validation.
+        deduplicate: leave out recordings whose samples equal those of another one, anywhere in the corpus.
         quality: limits on segments.
     """
 
@@ -71,6 +70,7 @@ class ShardOptions:
     format: AudioFormat = "flac"
     shard_seconds: float = 3600.0
     validation: float = 0.0
+    deduplicate: bool = False
     quality: QualityLimits = NO_LIMITS
 
     def __post_init__(self) -> None:
@@ -94,6 +94,8 @@ class ShardJob(Job):
 
     def __init__(self, options: ShardOptions) -> None:
         self.settings = options
+        self._hashes: Storage | None = None
+        self._duplicates: dict[tuple[str, str], Duplicate] = {}
         per_sample = FLAC_BYTES_PER_SAMPLE if options.format == "flac" else WAV_BYTES_PER_SAMPLE
         self.output_bytes_per_second = per_sample * options.sample_rate
 
@@ -112,12 +114,30 @@ class ShardJob(Job):
         """Share of the files that are kept apart."""
         return self.settings.validation
 
+    def first_pass(self) -> HashJob | None:
+        """Hashes of all samples, where duplicates are to be left out."""
+        return HashJob(self.settings.sample_rate) if self.settings.deduplicate else None
+
+    def use_first_pass(self, output: Storage) -> None:
+        """Find the duplicates."""
+        write_duplicates(output, self.settings.sample_rate)
+        self._hashes = output
+
+    def set_up(self) -> None:
+        """Load the list of duplicates."""
+        if self._hashes is not None:
+            self._duplicates = read_duplicates(self._hashes)
+
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `shard-NNNNNN.tar` and its index."""
         path = output.folder / f"shard-{unit.number:06d}.tar"
         with ShardWriter(path, self.settings.format) as writer:
-            for recording in _recordings(unit, output, self.settings):
-                _Sharder(self.settings, recording, writer, output).run()
+            for recording in recordings_of(unit, output):
+                same = self._duplicates.get((recording.dataset, recording.key))
+                if same is not None:
+                    _reject_duplicate(recording, same, output)
+                else:
+                    _Sharder(self.settings, recording, writer, output).run()
         if not writer.index:
             path.unlink()
             return
@@ -161,85 +181,26 @@ class ShardJob(Job):
         storage.write(MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A recording, and the stretches of it that are wanted.
-
-    Attributes:
-        audio: gives the file or its bytes.
-        name: in tables; `where` in messages.
-        key: what tells its segments from those of other recordings.
-        offset: seconds of the original recording before this one.
-        may_be_anything: nobody has said that it is audio.
-    """
-
-    audio: Callable[[], Path | bytes]
-    dataset: str
-    name: str
-    where: str
-    key: str
-    stretches: tuple[Stretch, ...]
-    offset: float = 0.0
-    may_be_anything: bool = False
-
-
-def _recordings(unit: Unit, output: UnitOutput, settings: ShardOptions) -> Iterator[_Source]:
-    """Everything to cut in a unit; what cannot even be read is rejected."""
-    # A file is decoded once for all its stretches, which are neighbours in the plan.
-    for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
-        sources = list(group)
-        first = sources[0]
-        if first.kind in CONTAINERS:
-            for source in sources:
-                yield from _recordings_in(source, output)
-            continue
-        stretches = [source.stretch or Stretch() for source in sources]
-        joined = join_short(stretches, settings.min_seconds, settings.max_seconds)
-        unknown = first.kind == "unknown"
-        yield _Source(
-            first.audio, first.dataset, first.name, first.where, first.path, tuple(joined), may_be_anything=unknown
-        )
-
-
-def _recordings_in(container: Source, output: UnitOutput) -> Iterator[_Source]:
-    for clip in clips_of(container):
-        if clip is None:
-            output.ignore(container.dataset)
-        elif isinstance(clip, Reject):
-            output.read(clip.dataset)
-            output.reject(clip)
-        else:
-            sample = clip.sample
-            stretch = clip.stretch or Stretch()
-            if sample is not None:
-                labels = Labels(sample.language, sample.speaker, sample.category)
-                stretch = Stretch(id=sample.id, text=sample.text, labels=labels)
-            yield _Source(
-                functools.partial(_same, clip.audio),
-                clip.dataset,
-                clip.source,
-                clip.name,
-                clip.id,
-                (stretch,),
-                sample.start if sample else 0.0,
-            )
-
-
-def _same(audio: Path | bytes) -> Path | bytes:
-    return audio
+def _reject_duplicate(recording: RecordingSource, same: Duplicate, output: UnitOutput) -> None:
+    error = AudioError(f"It holds the same samples as {same.same_as}.", "duplicate")
+    output.read(recording.dataset, same.seconds)
+    output.reject(Reject.of(error, recording.dataset, recording.name, "read", recording.offset, duration=same.seconds))
 
 
 class _Sharder:
     """Cuts one recording."""
 
-    def __init__(self, settings: ShardOptions, source: _Source, writer: ShardWriter, output: UnitOutput) -> None:
+    def __init__(
+        self, settings: ShardOptions, source: RecordingSource, writer: ShardWriter, output: UnitOutput
+    ) -> None:
         self._settings, self._source, self._writer, self._output = settings, source, writer, output
         self._rate = settings.sample_rate
         self._done = 0  # samples of the recording up to here are written or rejected
 
     def run(self) -> None:
         """Write all segments; what cannot be decoded from some point on is rejected from there."""
-        pending = deque(self._source.stretches)
+        settings = self._settings
+        pending = deque(join_short(self._source.stretches, settings.min_seconds, settings.max_seconds))
         starts = [round(stretch.start * self._rate) for stretch in pending]
         try:
             with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:

@@ -1,4 +1,4 @@
-"""Reading and writing audio files with libsndfile."""
+"""Reading audio files with libsndfile, or ffmpeg where that must be, and writing them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from torch import Tensor
 from ..atomic import replacing
 from ..errors import AudioError, CodectokError, InputError
 from ..names import printable
+from . import ffmpeg
 from .mp3 import as_pipe, is_mp3_without_length
 from .resample import resample_blocks
 from .waveform import check_finite, mono_blocks
 
-# Audio that libsndfile does not read: listed like the rest, so that it is reported and not passed over.
-UNREAD_SUFFIXES = frozenset([".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka"])
+# What libsndfile does not read goes through ffmpeg; where that is missing, it is reported and not passed over.
+FFMPEG_SUFFIXES = frozenset(
+    [".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka", ".mp4", ".mkv", ".mov", ".ac3", ".3gp"]
+)
 # A file is taken for audio by its suffix; what it really is shows when it is opened.
-AUDIO_SUFFIXES = UNREAD_SUFFIXES | frozenset(
+AUDIO_SUFFIXES = FFMPEG_SUFFIXES | frozenset(
     [
         ".wav",
         ".wave",
@@ -80,7 +83,12 @@ def is_audio_path(path: str | Path) -> bool:
 
 def audio_info(path: Path) -> AudioInfo:
     """Read the header of an audio file; `AudioError` if it has none."""
-    with _opened(path, printable(path)) as file:
+    where = printable(path)
+    if _needs_ffmpeg(path, where):
+        with ffmpeg.decoding(path, where) as stream:
+            n_samples = sum(len(block) for block in stream.blocks(BLOCK_FRAMES))
+        return AudioInfo(stream.sample_rate, stream.channels, n_samples, path.suffix[1:].upper(), "read by ffmpeg")
+    with _opened(path, where) as file:
         return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
 
 
@@ -101,10 +109,10 @@ def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None
     """
     where = name or (printable(source) if isinstance(source, Path) else "The audio")
     empty = True
-    with _opened(source, where) as file:
-        if file.samplerate not in SAMPLE_RATES:
-            raise AudioError(f"{where} has an impossible sample rate of {file.samplerate} Hz.", "unsupported")
-        for block in resample_blocks(_mono_blocks(file, where), file.samplerate, sample_rate):
+    with _decoding(source, where) as (source_rate, channel_blocks):
+        if source_rate not in SAMPLE_RATES:
+            raise AudioError(f"{where} has an impossible sample rate of {source_rate} Hz.", "unsupported")
+        for block in resample_blocks(_mono_blocks(channel_blocks, where), source_rate, sample_rate):
             empty = empty and len(block) == 0
             yield block
     if empty:
@@ -157,6 +165,34 @@ def is_output_path(path: Path) -> bool:
     return path.suffix.lower() in (".wav", ".flac")
 
 
+Blocks = Iterator[np.ndarray]
+
+
+@contextmanager
+def _decoding(source: Path | bytes, where: str) -> Iterator[tuple[int, Blocks]]:
+    """Sample rate and blocks [n, channels] of whatever can be read."""
+    if _needs_ffmpeg(source, where):
+        with ffmpeg.decoding(source, where) as stream:
+            yield stream.sample_rate, stream.blocks(BLOCK_FRAMES)
+    else:
+        with _opened(source, where) as file:
+            yield file.samplerate, _blocks(file, where)
+
+
+def _needs_ffmpeg(source: Path | bytes, where: str) -> bool:
+    """Whether only ffmpeg may know the format; an `AudioError` where it is missing."""
+    # Bytes out of a tar are called by their name in it and, in parentheses, their key.
+    names = [source] if isinstance(source, Path) else [Path(where), Path(where.rpartition(" (")[0])]
+    if not any(name.suffix.lower() in FFMPEG_SUFFIXES for name in names):
+        return False
+    if isinstance(source, Path) and not source.is_file():
+        return False  # whoever opens it says what is wrong
+    if not ffmpeg.is_installed():
+        message = f"{where} is in a format that only ffmpeg reads; install ffmpeg, or convert it to FLAC or WAV first."
+        raise AudioError(message, "unsupported")
+    return True
+
+
 @contextmanager
 def _opened(source: Path | bytes, where: str) -> Iterator[soundfile.SoundFile]:
     with ExitStack() as stack:
@@ -165,9 +201,6 @@ def _opened(source: Path | bytes, where: str) -> Iterator[soundfile.SoundFile]:
         except OSError as error:
             raise AudioError(f"{where} cannot be read: {error.strerror or error}.", "unreadable") from None
         except soundfile.LibsndfileError as error:
-            if Path(where).suffix.lower() in UNREAD_SUFFIXES:
-                message = f"{where} is in a format that is not read; convert it to FLAC or WAV first."
-                raise AudioError(message, "unsupported") from None
             raise AudioError(f"{where} is no audio file that can be read: {_reason(error)}", "unreadable") from None
         yield file
 
@@ -189,8 +222,17 @@ def _open(source: Path | bytes, where: str, stack: ExitStack) -> soundfile.Sound
     )
 
 
-def _mono_blocks(file: soundfile.SoundFile, where: str) -> Iterator[np.ndarray]:
-    """Blocks [n] of the average of all channels; an `AudioError` where the data ends before the header says."""
+def _mono_blocks(blocks: Blocks, where: str) -> Blocks:
+    """The average [n] of all channels of `blocks` [n, channels]."""
+    found = 0
+    for block in blocks:
+        check_finite(block, where, found)
+        found += len(block)
+        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+
+
+def _blocks(file: soundfile.SoundFile, where: str) -> Blocks:
+    """Blocks [n, channels] of a file; an `AudioError` where the data ends before the header says."""
     expected, found = file.frames, 0
     shortened = CUT_OFF.search(file.extra_info)
     if shortened and int(shortened[2]) < int(shortened[1]) < STREAMED_SIZE:
@@ -202,9 +244,8 @@ def _mono_blocks(file: soundfile.SoundFile, where: str) -> Iterator[np.ndarray]:
             raise AudioError(f"{where} cannot be decoded: {_reason(error)}", "decode_error") from None
         if len(block) == 0:
             break
-        check_finite(block, where, found)
         found += len(block)
-        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        yield block
     if found < expected < UNKNOWN_LENGTH:
         raise AudioError(f"{where} is cut off: it has {found} of {expected} samples.", "decode_error")
 

@@ -53,6 +53,9 @@ def run(
     audio_format: Annotated[FormatName, typer.Option("--format", help="File format of segments.")] = FormatName.FLAC,
     shard_seconds: Annotated[float, typer.Option(help="Audio in one tar, estimated from file sizes.")] = 3600.0,
     validation: Annotated[float, typer.Option(help="Share of the files to keep apart for validation.")] = 0.0,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Leave out recordings with the samples of another (reads all twice).")
+    ] = False,
     min_loudness: Annotated[float | None, typer.Option(help="Leave out quieter segments (LUFS).")] = None,
     max_loudness: Annotated[float | None, typer.Option(help="Leave out louder segments (LUFS).")] = None,
     max_clipping: Annotated[
@@ -86,6 +89,7 @@ def run(
         format=audio_format.value,
         shard_seconds=shard_seconds,
         validation=validation,
+        deduplicate=deduplicate,
         quality=limits,
     )
     choices = JobChoices(engine, workers, address, part, limit, extend, max_rejects, dry_run, space_check)

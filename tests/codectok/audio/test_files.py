@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import soundfile
 
 from codectok import AudioError, InputError
-from codectok.audio import files
-from codectok.audio.files import audio_info, read_audio, write_audio
+from codectok.audio import ffmpeg, files
+from codectok.audio.files import audio_info, read_audio, stream_audio, write_audio
 from codectok.audio.resample import resample
 
 from ...conftest import tone
@@ -96,13 +97,59 @@ def test_an_mp3_that_does_not_say_how_long_it_is_is_read_to_its_end(tmp_path: Pa
         assert len(read_audio(source, 24_000)) == pytest.approx(len(samples), abs=3000)
 
 
-def test_audio_in_a_format_that_is_not_read_is_called_unsupported(tmp_path: Path) -> None:
+def test_formats_that_nothing_installed_reads_are_called_unsupported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A " + bytes(1000))
     (tmp_path / "a.raw").write_bytes(bytes(1000))
+    monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("a.m4a", "a.raw"):
-        with pytest.raises(AudioError, match="convert it to FLAC") as caught:
+        with pytest.raises(AudioError) as caught:
             read_audio(tmp_path / name, 24_000)
         assert caught.value.reason == "unsupported"
+    with pytest.raises(AudioError, match="install ffmpeg"):
+        read_audio(tmp_path / "a.m4a", 24_000)
+
+
+@pytest.fixture
+def m4a(tmp_path: Path) -> Path:
+    """A stereo file that libsndfile does not read."""
+    if not ffmpeg.is_installed():
+        pytest.skip("ffmpeg is not installed")
+    stereo = np.stack([tone(3, 44_100), tone(3, 44_100, 500)], axis=1)
+    soundfile.write(tmp_path / "source.wav", stereo, 44_100)
+    path = tmp_path / "odd: name.m4a"
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "source.wav", "-c:a", "aac", f"file:{path}"]
+    subprocess.run(command, check=True)
+    return path
+
+
+def test_ffmpeg_reads_what_libsndfile_does_not(m4a: Path) -> None:
+    samples = read_audio(m4a, 44_100)
+    np.testing.assert_array_equal(read_audio(m4a.read_bytes(), 44_100, "x.m4a"), samples)
+    expected = read_audio(m4a.parent / "source.wav", 44_100)
+    assert len(samples) == pytest.approx(len(expected), abs=3000)
+    part = slice(44_100, 88_200)
+    assert np.corrcoef(samples[part], expected[part])[0, 1] > 0.95
+    info = audio_info(m4a)
+    assert (info.sample_rate, info.channels, info.n_samples) == (44_100, 2, len(samples))
+
+
+def test_what_ffmpeg_cannot_read_is_rejected(m4a: Path) -> None:
+    whole = m4a.read_bytes()
+    for data in (b"text" * 100, whole[:100], b""):
+        m4a.write_bytes(data)
+        with pytest.raises(AudioError) as caught:
+            read_audio(m4a, 24_000)
+        assert caught.value.reason in ("unreadable", "empty")
+
+
+def test_stopping_early_leaves_no_process_behind(m4a: Path) -> None:
+    blocks = stream_audio(m4a, 24_000)
+    next(blocks)
+    blocks.close()
+    running = subprocess.run(["ps", "-ef"], capture_output=True, text=True, check=True).stdout
+    assert m4a.name not in running
 
 
 def test_an_impossible_sample_rate_is_refused(tmp_path: Path) -> None:

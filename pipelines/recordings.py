@@ -1,0 +1,94 @@
+"""The recordings of a unit: files with the stretches of them that are wanted, and what lies in tars and Parquet."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from codectok.audio.stretches import Labels, Stretch
+
+from .clips import clips_of
+from .job import UnitOutput
+from .plan import Unit
+from .rejects import Reject
+from .sources import CONTAINERS, Source
+
+
+@dataclass(frozen=True)
+class RecordingSource:
+    """A recording, and the stretches of it that are wanted.
+
+    Attributes:
+        audio: gives the file or its bytes.
+        name: in tables; `where` in messages.
+        key: what tells its segments from those of other recordings of the dataset.
+        stretches: in the order of their starts.
+        offset: seconds of the original recording before this one.
+        may_be_anything: nobody has said that it is audio.
+    """
+
+    audio: Callable[[], Path | bytes]
+    dataset: str
+    name: str
+    where: str
+    key: str
+    stretches: tuple[Stretch, ...]
+    offset: float = 0.0
+    may_be_anything: bool = False
+
+
+def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSource]:
+    """Everything to decode in a unit, in order; what cannot even be read is rejected in `output` if there is one."""
+    # A file is decoded once for all its stretches, which are neighbours in the plan.
+    for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
+        sources = list(group)
+        first = sources[0]
+        if first.kind in CONTAINERS:
+            for source in sources:
+                yield from _recordings_in(source, output)
+            continue
+        yield RecordingSource(
+            audio=first.audio,
+            dataset=first.dataset,
+            name=first.name,
+            where=first.where,
+            key=first.path,
+            stretches=tuple(source.stretch or Stretch() for source in sources),
+            may_be_anything=first.kind == "unknown",
+        )
+
+
+def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[RecordingSource]:
+    for clip in clips_of(container):
+        if clip is None or isinstance(clip, Reject):
+            if output is not None:
+                _note(container, clip, output)
+            continue
+        sample, stretch = clip.sample, clip.stretch or Stretch()
+        if sample is not None:
+            labels = Labels(sample.language, sample.speaker, sample.category)
+            stretch = Stretch(id=sample.id, text=sample.text, labels=labels)
+        yield RecordingSource(
+            audio=functools.partial(_same, clip.audio),
+            dataset=clip.dataset,
+            name=clip.source,
+            where=clip.name,
+            key=clip.id,
+            stretches=(stretch,),
+            offset=sample.start if sample else 0.0,
+        )
+
+
+def _note(container: Source, problem: Reject | None, output: UnitOutput) -> None:
+    if problem is None:
+        output.ignore(container.dataset)
+    else:
+        output.read(problem.dataset)
+        output.reject(problem)
+
+
+def _same(audio: Path | bytes) -> Path | bytes:
+    return audio

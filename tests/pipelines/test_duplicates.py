@@ -1,0 +1,77 @@
+"""Recordings with the same samples, whatever files they are in, come up once in the output."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from codectok import CodectokError
+from codectok.pipelines.engine import RunOptions
+from codectok.pipelines.lock import Part
+
+from ..conftest import tone
+from .jobs import LOCAL, digests, rejects, run, shard_job
+from .tars import all_samples
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    root = tmp_path / "in"
+    (root / "more").mkdir(parents=True)
+    for number in range(4):
+        soundfile.write(root / f"{number}.wav", tone(6, 16_000, seed=number), 16_000, subtype="PCM_16")
+    data, rate = soundfile.read(root / "1.wav", dtype="int16")
+    soundfile.write(root / "more" / "1.flac", data, rate)
+    shutil.copy(root / "2.wav", root / "more" / "another name.wav")
+    shutil.copy(root / "2.wav", root / "more" / "and another.wav")
+    (root / "broken.wav").write_text("text")
+    shutil.copy(root / "broken.wav", root / "broken too.wav")
+    return root
+
+
+def job(**options: object):
+    return shard_job(deduplicate=True, **options)
+
+
+def test_the_first_of_equals_is_kept(copies: Path, tmp_path: Path) -> None:
+    report = run(job(), copies, tmp_path / "out")
+    assert {s.source for s, _ in all_samples(tmp_path / "out")} == {"0.wav", "1.wav", "2.wav", "3.wav"}
+    rows = [row for row in rejects(tmp_path / "out") if row["reason"] == "duplicate"]
+    assert {row["source"]: row["message"] for row in rows} == {
+        "more/1.flac": "It holds the same samples as in/1.wav.",
+        "more/another name.wav": "It holds the same samples as in/2.wav.",
+        "more/and another.wav": "It holds the same samples as in/2.wav.",
+    }
+    assert {row["duration"] for row in rows} == {6.0}
+    total = report.summary.total
+    assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(total.input_seconds)
+    assert total.rejects["unreadable"] == 2
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_workers_stops_and_parts_change_nothing(copies: Path, tmp_path: Path) -> None:
+    run(job(), copies, tmp_path / "clean")
+    run(job(), copies, tmp_path / "ray", RunOptions(engine="ray", workers=2, max_rejects=1.0))
+    run(job(), copies, tmp_path / "stopped", replace(LOCAL, limit=1))
+    run(job(), copies, tmp_path / "stopped")
+    with pytest.raises(CodectokError, match="first pass is not complete"):
+        run(job(), copies, tmp_path / "parts", replace(LOCAL, part=Part(1, 2)))
+    for index in (2, 1):
+        run(job(), copies, tmp_path / "parts", replace(LOCAL, part=Part(index, 2)))
+    clean = digests(tmp_path / "clean")
+    for name in ("ray", "stopped", "parts"):
+        assert digests(tmp_path / name) == clean, name
+    assert run(job(), copies, tmp_path / "ray").new_units == 0
+
+
+def test_extending_never_takes_back_what_was_kept(copies: Path, tmp_path: Path) -> None:
+    run(job(), copies, tmp_path / "out")
+    before = {s.source for s, _ in all_samples(tmp_path / "out")}
+    shutil.copy(copies / "3.wav", copies / "0 earlier by name.wav")
+    soundfile.write(copies / "new.wav", tone(5, 16_000, seed=9), 16_000)
+    run(job(), copies, tmp_path / "out", replace(LOCAL, extend=True))
+    assert {s.source for s, _ in all_samples(tmp_path / "out")} == before | {"new.wav"}
