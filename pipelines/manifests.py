@@ -16,6 +16,8 @@ from codectok.errors import InputError
 from codectok.names import printable
 from codectok.storage import is_url, open_file_system
 
+from .sources import Part, Parts
+
 MANIFEST_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 # Names that other tools give to the same columns.
 SYNONYMS = {
@@ -38,10 +40,13 @@ class ManifestRow(BaseModel):
     language: str | None = None
     speaker: str | None = None
     category: str | None = None
+    parts: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(values.get("recording"), dict):
+            values = _of_lhotse_cut(values)
         # An empty cell of a table says nothing.
         values = {key: value for key, value in values.items() if value is not None and value != ""}
         for name, others in SYNONYMS.items():
@@ -50,6 +55,8 @@ class ManifestRow(BaseModel):
                     values.setdefault(name, values[other])
         if "end" not in values and "start" in values and "duration" in values:
             values["end"] = float(values["start"]) + float(values["duration"])
+        if "supervisions" in values:
+            values |= _of_supervisions(values["supervisions"], float(values.get("start", 0.0)), values)
         return values
 
     @model_validator(mode="after")
@@ -57,6 +64,35 @@ class ManifestRow(BaseModel):
         if self.end is not None and self.end <= (self.start or 0.0):
             raise ValueError(f"its end ({self.end:g} s) is not after its start ({self.start or 0.0:g} s)")
         return self
+
+
+def _of_lhotse_cut(cut: dict[str, Any]) -> dict[str, Any]:
+    """A cut as lhotse writes it, whose recording is a file."""
+    sources = cut["recording"].get("sources") or [{}]
+    if cut.get("type") not in (None, "MonoCut", "MultiCut") or sources[0].get("type") != "file":
+        raise ValueError("only cuts of recordings in files can be read, not mixed, padded or stored ones")
+    if len(sources) > 1:
+        raise ValueError("its recording has its channels in several files")
+    return {key: cut.get(key) for key in ("id", "start", "duration", "supervisions")} | {"path": sources[0]["source"]}
+
+
+def _of_supervisions(supervisions: list[dict[str, Any]], offset: float, known: dict[str, Any]) -> dict[str, Any]:
+    """Text and labels from supervisions, whose times count from `offset` on; what is already `known` stays."""
+    parts = []
+    for one in sorted(supervisions, key=lambda one: float(one.get("start", 0.0))):
+        start = float(one.get("start", 0.0))
+        end = float(one["end"]) if "end" in one else start + float(one["duration"])
+        words = {name: one.get(name) for name in ("text", "language", "speaker")}
+        parts.append(Part(start=max(0.0, offset + start), end=offset + end, **words))
+    texts = [part.text for part in parts if part.text]
+    found: dict[str, Any] = {"text": " ".join(texts)} if texts else {}
+    for name in ("language", "speaker"):
+        values = {getattr(part, name) for part in parts}
+        if len(values) == 1 and None not in values:
+            found[name] = values.pop()
+    if texts:
+        found["parts"] = Parts(tuple(parts)).model_dump_json(exclude_none=True)
+    return found | {key: value for key, value in known.items() if key in found}
 
 
 def read_manifest(root: str, name: str) -> Iterator[ManifestRow]:

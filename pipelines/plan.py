@@ -44,6 +44,7 @@ SOURCE_SCHEMA = pa.schema(
         ("language", pa.string()),
         ("speaker", pa.string()),
         ("category", pa.string()),
+        ("parts", pa.string()),
         ("first_byte", pa.int64()),
         ("last_byte", pa.int64()),
     ]

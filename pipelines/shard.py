@@ -9,15 +9,16 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from pydantic import JsonValue
 
 from codectok.audio.files import AudioFormat, stream_audio
 from codectok.audio.quality import Quality, QualityLimits
-from codectok.audio.segments import Segment, Segmenter, check_limits, segments_of
-from codectok.audio.stretches import Recording, Stretch, join_short
+from codectok.audio.segments import Cutter, Segment, Segmenter, check_limits, segments_of
+from codectok.audio.speech import SPEECH_RATE, check_installed, speech_in
+from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join_short
 from codectok.errors import AudioError, InputError
 from codectok.keys import make_key
 from codectok.shards import (
@@ -55,7 +56,8 @@ class ShardOptions:
     Attributes:
         min_seconds, max_seconds: length of a segment.
         sample_rate: of segments in Hz.
-        segmenter: "quiet" (cuts at the quietest points) or "fixed" (all of the greatest length).
+        segmenter: "quiet" (cuts at the quietest points), "fixed" (all of the greatest length) or "vad" (only speech;
+            its stretches are joined and cut to fit).
         format: of the audio files in the tars.
         shard_seconds: estimated audio of one tar.
         validation: share of the files whose segments are kept apart for validation.
@@ -80,6 +82,8 @@ class ShardOptions:
                 f"A sample rate of {self.sample_rate} Hz is impossible; give one from {SAMPLE_RATES[0]} to"
                 f" {SAMPLE_RATES[-1]} Hz."
             )
+        if self.segmenter == "vad":
+            check_installed()
         check_unit_seconds(self.shard_seconds)
         if not 0 <= self.validation < 1:
             raise InputError(f"The share for validation is a number from 0 to below 1, not {self.validation:g}.")
@@ -124,7 +128,9 @@ class ShardJob(Job):
         self._hashes = output
 
     def set_up(self) -> None:
-        """Load the list of duplicates."""
+        """Load the list of duplicates, and what hears speech."""
+        if self.settings.segmenter == "vad":
+            check_installed()
         if self._hashes is not None:
             self._duplicates = read_duplicates(self._hashes)
 
@@ -196,13 +202,18 @@ class _Sharder:
         self._settings, self._source, self._writer, self._output = settings, source, writer, output
         self._rate = settings.sample_rate
         self._done = 0  # samples of the recording up to here are written or rejected
+        self._cutter: Cutter = "fixed" if settings.segmenter == "fixed" else "quiet"
 
     def run(self) -> None:
         """Write all segments; what cannot be decoded from some point on is rejected from there."""
         settings = self._settings
-        pending = deque(join_short(self._source.stretches, settings.min_seconds, settings.max_seconds))
-        starts = [round(stretch.start * self._rate) for stretch in pending]
+        pending = deque(self._source.stretches)
         try:
+            if settings.segmenter == "vad":
+                pending = deque(self._speech())
+            stretches = cut_between_parts(pending, settings.max_seconds)
+            pending = deque(join_short(stretches, settings.min_seconds, settings.max_seconds))
+            starts = [round(stretch.start * self._rate) for stretch in pending]
             with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:
                 recording = Recording(blocks, self._rate, starts)
                 while pending:
@@ -219,10 +230,10 @@ class _Sharder:
         """Write the segments of a stretch."""
         settings, rate = self._settings, self._rate
         first = self._done = round(stretch.start * rate)
-        end = None if stretch.end is None else round(stretch.end * rate)
+        end = _samples(stretch.end, rate)
         blocks = recording.take(end)
         segments = (
-            segments_of(blocks, rate, settings.min_seconds, settings.max_seconds, settings.segmenter)
+            segments_of(blocks, rate, settings.min_seconds, settings.max_seconds, self._cutter)
             if stretch.text is None
             else _uncut(blocks, round(settings.max_seconds * rate))
         )
@@ -237,6 +248,26 @@ class _Sharder:
                 "unreadable",
             )
         self._output.read(self._source.dataset, (self._done - first) / rate)
+
+    def _speech(self) -> list[Stretch]:
+        """The stretches with text, and the speech in the others; what lies between is rejected."""
+        listened = [stretch for stretch in self._source.stretches if stretch.text is None]
+        starts = [round(stretch.start * SPEECH_RATE) for stretch in listened]
+        speech, silence = [], []
+        with closing(stream_audio(self._source.audio(), SPEECH_RATE, self._source.where)) as blocks:
+            recording = Recording(blocks, SPEECH_RATE, starts)
+            for stretch in listened:
+                found, seconds = speech_in(recording.take(_samples(stretch.end, SPEECH_RATE)))
+                speech += [replace(stretch, start=stretch.start + a, end=stretch.start + b) for a, b in found]
+                borders = [0.0, *itertools.chain(*found), seconds]
+                pauses = zip(borders[::2], borders[1::2], strict=True)
+                silence += [(stretch.start + a, stretch.start + b) for a, b in pauses]
+        for start, end in silence:
+            if end > start:
+                self._output.read(self._source.dataset, end - start)
+                self._reject(AudioError("Nobody speaks.", "filtered"), start, end - start, "segment")
+        with_text = [stretch for stretch in self._source.stretches if stretch.text is not None]
+        return sorted([*speech, *with_text], key=lambda stretch: stretch.start)
 
     def _lose(self, stretch: Stretch, error: AudioError) -> None:
         """Reject what is not yet done of a stretch."""
@@ -296,6 +327,10 @@ class _Sharder:
     def _reject(self, error: AudioError, start: float, seconds: float | None, stage: str) -> None:
         source = self._source
         self._output.reject(Reject.of(error, source.dataset, source.name, stage, source.offset + start, seconds))
+
+
+def _samples(seconds: float | None, rate: int) -> int | None:
+    return None if seconds is None else round(seconds * rate)
 
 
 def _uncut(blocks: Iterator[np.ndarray], longest: int) -> Iterator[Segment]:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from pydantic import RootModel
+
 from codectok.audio.files import is_audio_path
 from codectok.audio.stretches import Labels, Stretch
+from codectok.config import StrictModel
 from codectok.errors import AudioError
 from codectok.names import printable
 from codectok.storage import is_url, open_file_system
@@ -39,6 +42,20 @@ _OTHER_NAMES = """
 OTHER_SUFFIXES = frozenset(f".{name}" for name in _OTHER_NAMES.split())
 
 
+class Part(StrictModel):
+    """Words that are spoken from `start` to `end`, in seconds of the file."""
+
+    start: float
+    end: float
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+
+
+class Parts(RootModel[tuple[Part, ...]]):
+    """All parts of a stretch, in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A file, or the stretch of it that a manifest names.
@@ -52,6 +69,7 @@ class Source:
         kind: what the name promises.
         start, end: of the stretch in seconds; None for the file's own ends.
         id: the manifest's name of it.
+        parts: JSON of `Parts`: when which words are spoken, in seconds of the file.
         first_byte, last_byte: of a tar or Parquet file only what begins in this range; None for all of it.
     """
 
@@ -68,6 +86,7 @@ class Source:
     language: str | None = None
     speaker: str | None = None
     category: str | None = None
+    parts: str | None = None
     first_byte: int | None = None
     last_byte: int | None = None
 
@@ -97,7 +116,15 @@ class Source:
     def stretch(self) -> Stretch | None:
         """What a manifest says of it; None for a file that was found in a folder."""
         labels = Labels(self.language, self.speaker, self.category)
-        found = Stretch(self.start or 0.0, self.end, self.id, self.text, labels)
+        parts = Parts.model_validate_json(self.parts).root if self.parts else ()
+        found = Stretch(
+            self.start or 0.0,
+            self.end,
+            self.id,
+            self.text,
+            labels,
+            tuple(Stretch(p.start, p.end, None, p.text, Labels(p.language, p.speaker, self.category)) for p in parts),
+        )
         return None if found == Stretch() else found
 
     @property

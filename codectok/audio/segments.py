@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import InputError
 
-Segmenter = Literal["quiet", "fixed"]
+Segmenter = Literal["quiet", "fixed", "vad"]
+Cutter = Literal["quiet", "fixed"]
 
 ENERGY_HOP_SECONDS = 0.01
 ENERGY_WINDOW_HOPS = 10  # 0.1 s: shorter dips lie inside words
@@ -19,7 +20,7 @@ ENERGY_WINDOW_HOPS = 10  # 0.1 s: shorter dips lie inside words
 
 def check_limits(min_seconds: float, max_seconds: float, segmenter: Segmenter) -> None:
     """Refuse limits that cannot be kept: a cut at a quiet point needs room for two segments of the minimum."""
-    factor = 2 if segmenter == "quiet" else 1
+    factor = 1 if segmenter == "fixed" else 2
     if not 0 < min_seconds * factor <= max_seconds < math.inf:
         raise InputError(
             f"Segments of {min_seconds:g} to {max_seconds:g} s are impossible: the minimum must be above 0,"
@@ -41,7 +42,7 @@ class Segment:
 
 
 def segments_of(
-    blocks: Iterable[np.ndarray], sample_rate: int, min_seconds: float, max_seconds: float, segmenter: Segmenter
+    blocks: Iterable[np.ndarray], sample_rate: int, min_seconds: float, max_seconds: float, segmenter: Cutter
 ) -> Iterator[Segment]:
     """Cut a recording that arrives in `blocks` float32 [n], without gap; no segment is longer than the maximum.
 

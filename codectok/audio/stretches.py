@@ -23,13 +23,68 @@ class Labels:
 
 @dataclass(frozen=True)
 class Stretch:
-    """From `start` to `end` in seconds (None: to the end of the recording), and what is known of it."""
+    """From `start` to `end` in seconds (None: to the end of the recording), and what is known of it.
+
+    `parts` are stretches inside it, in order, that say when which of its words are spoken.
+    """
 
     start: float = 0.0
     end: float | None = None
     id: str | None = None
     text: str | None = None
     labels: Labels = Labels()
+    parts: tuple[Stretch, ...] = ()
+
+
+def cut_between_parts(stretches: Iterable[Stretch], max_seconds: float) -> list[Stretch]:
+    """Cut stretches with text that are too long in the middle of the pauses between their parts, where there are any.
+
+    Neighbouring parts stay together up to the maximum, their texts joined, and no time is left out.
+    """
+    return [
+        piece
+        for stretch in stretches
+        for piece in (
+            _between_parts(stretch, max_seconds)
+            if stretch.text is not None and stretch.parts and _duration(stretch) > max_seconds
+            else [stretch]
+        )
+    ]
+
+
+def _between_parts(stretch: Stretch, max_seconds: float) -> list[Stretch]:
+    pieces: list[Stretch] = []
+    start = stretch.start
+    held: list[Stretch] = []
+    for part, following in zip(stretch.parts, [*stretch.parts[1:], None], strict=True):
+        held.append(part)
+        spoken_until = max(_end(one) for one in held)
+        if following is not None and following.start < spoken_until:
+            continue  # where speakers overlap there is no pause to cut in
+        end = stretch.end if following is None else (spoken_until + following.start) / 2
+        piece = _of_parts(held, start, end, stretch)
+        if pieces and end is not None and end - pieces[-1].start <= max_seconds:
+            pieces[-1] = _of_parts([*pieces[-1].parts, *held], pieces[-1].start, end, stretch)
+        else:
+            pieces.append(piece)
+        start, held = _end(piece), []
+    return [replace(piece, parts=()) for piece in pieces]
+
+
+def _of_parts(parts: Sequence[Stretch], start: float, end: float | None, whole: Stretch) -> Stretch:
+    labels = {part.labels for part in parts}
+    return Stretch(
+        start=start,
+        end=end,
+        id=whole.id,
+        text=" ".join(part.text for part in parts if part.text) or None,
+        labels=labels.pop() if len(labels) == 1 else whole.labels,
+        parts=tuple(parts),
+    )
+
+
+def _end(stretch: Stretch) -> float:
+    return float("inf") if stretch.end is None else stretch.end
 
 
 def join_short(stretches: Sequence[Stretch], min_seconds: float, max_seconds: float) -> list[Stretch]:

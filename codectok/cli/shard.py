@@ -29,6 +29,7 @@ class SegmenterName(StrEnum):
 
     QUIET = "quiet"
     FIXED = "fixed"
+    VAD = "vad"
 
 
 class FormatName(StrEnum):
@@ -48,7 +49,7 @@ def run(
     max_seconds: Annotated[float, typer.Option(help="Longest segment.")] = 10.0,
     sample_rate: Annotated[int, typer.Option(help="Sample rate of segments in Hz.")] = 24_000,
     segmenter: Annotated[
-        SegmenterName, typer.Option(help="Cut at the quietest points, or all to one length.")
+        SegmenterName, typer.Option(help="Cut at the quietest points, all to one length, or keep speech only.")
     ] = SegmenterName.QUIET,
     audio_format: Annotated[FormatName, typer.Option("--format", help="File format of segments.")] = FormatName.FLAC,
     shard_seconds: Annotated[float, typer.Option(help="Audio in one tar, estimated from file sizes.")] = 3600.0,

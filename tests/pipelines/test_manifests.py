@@ -145,3 +145,42 @@ def test_manifests_that_cannot_be_read_are_refused(data: bytes, tmp_path: Path) 
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="cannot be"):
             list(read_manifest(str(tmp_path), name))
+
+
+def test_long_texts_are_cut_between_their_supervisions(book: Path, tmp_path: Path) -> None:
+    times = [(0.5, 4.0, "one"), (4.5, 7.5, "two"), (7.0, 9.0, "three"), (11.0, 14.0, "four"), (14.5, 26.0, "too long")]
+    supervisions = [{"start": a, "duration": b - a, "text": text, "speaker": "ann"} for a, b, text in times]
+    row = {"path": "audio/book.flac", "start": 10.0, "end": 38.0, "supervisions": supervisions}
+    found = sorted(samples_of(tmp_path, [row]), key=lambda one: one[0].start)
+    assert [(s.start, s.duration, s.text, s.speaker) for s, _ in found] == [
+        (10.0, 10.0, "one two three", "ann"),
+        (20.0, 4.25, "four", "ann"),
+    ]
+    (lost,) = rejects(tmp_path / "out")
+    assert (lost["start"], lost["duration"], lost["reason"]) == (24.25, 13.75, "too_long")
+
+
+def test_cuts_of_lhotse_are_read(book: Path, tmp_path: Path) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    recording = lhotse.Recording.from_file(book)
+    supervision = lhotse.SupervisionSegment("s", recording.id, 12.0, 5.0, text="hello", language="en", speaker="bob")
+    cut = lhotse.MonoCut("cut-1", 11.5, 6.0, 0, [supervision.with_offset(-11.5)], recording=recording)
+    lhotse.CutSet.from_cuts([cut]).to_jsonl(tmp_path / "cuts.jsonl.gz")
+    run(shard_job(), tmp_path / "cuts.jsonl.gz", tmp_path / "out")
+    ((sample, _),) = all_samples(tmp_path / "out")
+    assert (sample.start, sample.duration, sample.text) == (11.5, 6.0, "hello")
+    assert (sample.id, sample.language, sample.speaker) == ("cut-1", "en", "bob")
+
+
+def test_cuts_as_lhotse_writes_them_need_no_lhotse(book: Path, tmp_path: Path) -> None:
+    source = {"type": "file", "channels": [0], "source": str(book)}
+    cut = {
+        "id": "a", "start": 2.0, "duration": 3.0, "channel": 0, "type": "MonoCut",
+        "supervisions": [{"id": "s", "recording_id": "r", "start": 0.0, "duration": 3.0, "text": "t", "speaker": "x"}],
+        "recording": {"id": "r", "sources": [source], "sampling_rate": 16000, "num_samples": 960000, "duration": 60.0},
+    }  # fmt: skip
+    ((sample, _),) = samples_of(tmp_path, [cut])
+    assert (sample.start, sample.duration, sample.text, sample.speaker, sample.id) == (2.0, 3.0, "t", "x", "a")
+    write_manifest(tmp_path / "x.jsonl", [cut | {"type": "MixedCut"}])
+    with pytest.raises(InputError, match="only cuts of recordings in files"):
+        list(read_manifest(str(tmp_path), "x.jsonl"))
