@@ -166,6 +166,20 @@ def read_manifest(folder: Path) -> ShardManifest:
     return parse_manifest(path.read_bytes(), str(path))
 
 
+def first_sample(folder: Path) -> tuple[str, Sample] | None:
+    """Key and description of the first sample in a folder of shards."""
+    shards = read_manifest(folder).shards
+    if not shards:
+        return None
+    with tarfile.open(folder / shards[0].name) as tar:
+        tar.next()
+        member = tar.next()
+        data = tar.extractfile(member) if member is not None else None
+        if member is None or data is None:
+            raise InputError(f"{folder / shards[0].name} is damaged; `codectok verify` says where.")
+        return member.name.partition(".")[0], Sample.model_validate_json(data.read())
+
+
 def parse_manifest(data: bytes, where: str) -> ShardManifest:
     """The manifest in the bytes of a `shards.json`."""
     try:

@@ -27,6 +27,7 @@ def run(
     from codectok.checkpoints.native import is_checkpoint
     from codectok.config import PRESETS
     from codectok.errors import InputError
+    from codectok.pipelines.plan import PLAN_FILE
     from codectok.shards import MANIFEST_FILE
     from codectok.tokens.codes_file import CODES_SUFFIXES
 
@@ -39,9 +40,12 @@ def run(
         facts_table(f"codec {path}", _codec_facts(path))
     elif path.is_dir() and (path / MANIFEST_FILE).is_file():
         facts_table(f"shards {path}", _shard_facts(path))
+        facts_table("first segment", _first_segment(path))
     elif path.suffix in CODES_SUFFIXES or (path.is_dir() and any(path.glob("*.parquet"))):
         facts_table(f"codes {path}", _codes_facts(path))
         rows_table("first clips", ("id", "frames", "codes"), _first_codes(path))
+    elif (path / PLAN_FILE).is_file():
+        facts_table(f"unfinished job {path}", _job_facts(path))
     elif path.suffix == ".tar":
         facts_table(f"tar {path}", _tar_facts(path))
     elif path.is_dir():
@@ -91,15 +95,47 @@ def _config_facts(name: str, config: CodecConfig) -> dict[str, object]:
 
 
 def _shard_facts(path: Path) -> dict[str, object]:
+    from codectok.pipelines.report import REPORT_FILE
     from codectok.shards import read_manifest
 
     manifest = read_manifest(path)
+    held_out = sum(shard.seconds for shard in manifest.shards if shard.split == "validation")
     return {
         "tars": f"{len(manifest.shards):,}",
         "segments": f"{sum(shard.samples for shard in manifest.shards):,}",
         "audio": format_duration(sum(shard.seconds for shard in manifest.shards)),
+        "for validation": format_duration(held_out) if held_out else "none",
         "size": megabytes(sum(shard.bytes for shard in manifest.shards)),
         "sample rate": f"{manifest.sample_rate:,} Hz",
+        "report": report if (report := path / REPORT_FILE).is_file() else "none",
+    }
+
+
+def _first_segment(path: Path) -> dict[str, object]:
+    from codectok.shards import first_sample
+
+    found = first_sample(path)
+    if found is None:
+        return {"key": "none: there are no segments"}
+    key, sample = found
+    return {"key": key, **sample.model_dump(exclude_none=True)}
+
+
+def _job_facts(path: Path) -> dict[str, object]:
+    from codectok.pipelines.output import finished_units
+    from codectok.pipelines.plan import load_plan
+    from codectok.storage import open_storage
+
+    storage = open_storage(path)
+    plan = load_plan(storage, {})
+    assert plan is not None, "its file is there"
+    done = finished_units(storage, plan)
+    total = sum(record.total.seconds for record in done.values())
+    return {
+        "verb": plan.header.verb,
+        "sources": f"{plan.n_sources:,} in {', '.join(plan.roots.values())}",
+        "units": f"{len(done):,} of {len(plan.units):,} are finished ({format_duration(total)} of audio)",
+        "to go on": "run the same command again",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -189,3 +190,14 @@ def test_odd_names_are_written_as_text_and_lose_nothing(
     run(tokenize_job(codec_folder), folder, tmp_path / "from-files")
     for output in ("out", "from-files"):
         assert [row.source for row in read_rows(tmp_path / output)] == ["caf\\xe9.wav"]
+
+
+def test_a_report_shows_what_came_of_everything(corpus: Path, shards: Path, tmp_path: Path) -> None:
+    page = (shards / "_codectok" / "report.html").read_text()
+    for words in ("decode_error", "too_short", "Loudness in LUFS", "Bandwidth in kHz", "<td>speech</td>"):
+        assert words in page
+    assert page.count("<audio") == min(10, sum(entry.samples for entry in read_manifest(shards).shards))
+    assert "http" not in page  # nothing is fetched from elsewhere
+    encoded = page.partition("base64,")[2].partition('"')[0]
+    audio, rate = soundfile.read(io.BytesIO(base64.b64decode(encoded)))
+    assert (rate, len(audio) >= 48_000) == (24_000, True)

@@ -260,3 +260,60 @@ def test_a_stopped_command_says_how_to_go_on(number: signal.Signals, corpus: Pat
     temporary = tmp_path / "out" / "_codectok" / "tmp"
     assert not temporary.exists() or not any(temporary.iterdir())
     assert not (tmp_path / "out" / "shards.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_drivers_and_workers_that_are_killed_leave_the_output_of_a_clean_run(
+    workers: int, corpus: Path, tmp_path: Path
+) -> None:
+    for copy in range(12):
+        shutil.copytree(corpus, tmp_path / "in" / str(copy))
+    run(shard_job(), tmp_path / "in", tmp_path / "clean")
+    expected = digests(tmp_path / "clean")
+    pick = random.Random(workers)
+    records = tmp_path / "out" / "_codectok" / "records"
+    arguments = command(tmp_path / "in", tmp_path / "out", "--workers", str(workers))
+    for turn in range(6):
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = len(list(records.glob("*"))) if records.exists() else 0
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            if records.exists() and len(list(records.glob("*"))) > done:
+                break
+        time.sleep(pick.uniform(0, 0.3))
+        if turn % 2:
+            actors = subprocess.run(["pgrep", "-f", "ray::_Worker"], capture_output=True, text=True, check=False)
+            for actor in actors.stdout.split():
+                subprocess.run(["kill", "-9", actor], check=False)
+                break
+            time.sleep(pick.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+    finished = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert digests(tmp_path / "out") == expected
+
+
+def test_a_full_disk_is_said_and_made_good(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs rights that this process has not")
+    try:
+        arguments = command(corpus, small / "out", "--engine", "local", "--no-space-check")
+        full = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert full.returncode == 1
+        assert "No space left" in full.stderr
+        assert "Traceback" not in full.stderr
+        done = sorted(path.name for path in (small / "out").glob("*.tar"))
+        assert 0 < len(done) < len([name for name in clean if name.endswith(".tar")])
+        for name in done:
+            assert digests(small / "out")[name] == clean[name]
+        subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
+        assert subprocess.run(arguments, capture_output=True, check=False).returncode == 0
+        assert digests(small / "out") == clean
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

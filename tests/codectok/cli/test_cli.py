@@ -131,6 +131,20 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
     assert "already finished" in one_line(again.stdout)
     for output in (shards, tokens, shards / "shard-000000.tar"):
         assert codectok("inspect", output).exit_code == 0
+    assert "first segment" in codectok("inspect", shards).stdout
+    for output in (shards, tokens):
+        verified = codectok("verify", output)
+        assert verified.exit_code == 0, verified.output
+        assert "all is as it should be" in one_line(verified.stdout)
+    codectok("shard", corpus, tmp_path / "part", "--engine", "local", "--shard-seconds", 15, "--limit", 1)
+    assert "1 of 4 are finished" in one_line(codectok("inspect", tmp_path / "part").stdout)
+    refused = codectok("verify", tmp_path / "part")
+    assert refused.exit_code == 1
+    assert "run the same command again" in one_line(refused.stderr)
+    assert_refused(codectok("verify", tmp_path), "holds no output of a job")
+    dry = codectok("shard", corpus, tmp_path / "dry", "--dry-run", "--engine", "local")
+    assert "what would be done" in one_line(dry.stdout)
+    assert not (tmp_path / "dry").exists()
     (tmp_path / "no.tar").write_text("text")
     assert_refused(codectok("inspect", tmp_path / "no.tar"), "cannot be read as a tar")
 
