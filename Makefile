@@ -36,4 +36,5 @@ $(INSTALLED): pyproject.toml
 	@echo "Installing into $(VENV): some minutes and about 5 GB the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev-s3]'
 	@touch $@
