@@ -54,6 +54,8 @@ def clips_of_tar(source: Source) -> Iterator[Clip | Reject]:
                     yield _clip_in_tar(source, key, members)
         if source.url is None and not source.path.endswith("gz") and not _has_end_mark(source.location):
             raise EOFError("it has no end mark and may be cut off")
+    except AudioError as error:
+        yield _reject(source, str(error), error.reason)
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
         yield _reject(source, f"The tar {source.where} cannot be read to its end: {error}.", "unreadable")
 
@@ -78,6 +80,8 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | None]:
                 )
                 for number, row in enumerate(rows, start=first):
                     yield _clip_in_row(source, number, row, column)
+    except AudioError as error:
+        yield _reject(source, str(error), error.reason)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         yield _reject(source, f"The Parquet file {source.where} cannot be read: {reason}.", "unreadable")

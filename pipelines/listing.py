@@ -275,4 +275,5 @@ def _list_manifest(argument: Argument, root: str, listing: Listing) -> None:
         if not is_url(root) and not is_url(row.path):
             size, modified = _size_and_time(lambda row=row: (Path(root) / row.path).stat())
         kind = kind_of(row.path)
-        listing.add(argument.dataset, row.path, kind or "unknown", size, modified)
+        # Whoever lists a file says that it is audio, whatever it is called.
+        listing.add(argument.dataset, row.path, kind if kind in CONTAINERS else "audio", size, modified)

@@ -188,3 +188,13 @@ def test_a_damaged_tar_gives_a_reject_after_its_samples(tmp_path: Path) -> None:
     assert isinstance(found[-1], Reject)
     assert found[-1].reason == "unreadable"
     assert len(found) >= 2
+
+
+def test_containers_that_have_changed_are_rejected(tmp_path: Path) -> None:
+    for path in (write_tar(tmp_path / "a.tar", members(2)), write_parquet(tmp_path / "b.parquet", 2)):
+        listed = source(path)
+        with path.open("ab") as file:
+            file.write(b"more")
+        (found,) = clips_of(listed)
+        assert isinstance(found, Reject)
+        assert "has changed" in found.message
