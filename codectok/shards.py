@@ -6,7 +6,6 @@ A sample is two neighbouring members, `KEY.flac` (or `.wav`) and `KEY.json`; sto
 from __future__ import annotations
 
 import io
-import json
 import math
 import tarfile
 from dataclasses import dataclass
@@ -52,6 +51,7 @@ class Sample(BaseModel):
     n_samples: int
     loudness: float | None = None
     bandwidth: int | None = None
+    dnsmos: float | None = None
     id: str | None = None
     text: str | None = None
     language: str | None = None
@@ -117,7 +117,7 @@ class ShardWriter:
         padded_size = math.ceil(len(audio) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         offset = self._file.tell() - padded_size
         self.index.append(IndexedSample(key, offset, len(audio), description.n_samples))
-        self._add(f"{key}.json", json.dumps(description.model_dump(exclude_none=True), ensure_ascii=False).encode())
+        self._add(f"{key}.json", description.model_dump_json(exclude_none=True).encode())
 
     def _add(self, name: str, data: bytes) -> None:
         member = tarfile.TarInfo(name)  # time, owner and group are 0 by default

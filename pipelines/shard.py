@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from pydantic import JsonValue
 
+from codectok.audio import dnsmos, speech
 from codectok.audio.files import AudioFormat, stream_audio
 from codectok.audio.quality import Quality, QualityLimits
 from codectok.audio.segments import Cutter, Segment, Segmenter, check_limits, segments_of
-from codectok.audio.speech import SPEECH_RATE, check_installed, speech_in
+from codectok.audio.speech import SPEECH_RATE, speech_in
 from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join_short
 from codectok.errors import AudioError, InputError
 from codectok.keys import make_key
@@ -83,7 +84,9 @@ class ShardOptions:
                 f" {SAMPLE_RATES[-1]} Hz."
             )
         if self.segmenter == "vad":
-            check_installed()
+            speech.check_installed()
+        if self.quality.min_dnsmos is not None:
+            dnsmos.check_installed()
         check_unit_seconds(self.shard_seconds)
         if not 0 <= self.validation < 1:
             raise InputError(f"The share for validation is a number from 0 to below 1, not {self.validation:g}.")
@@ -130,7 +133,7 @@ class ShardJob(Job):
     def set_up(self) -> None:
         """Load the list of duplicates, and what hears speech."""
         if self.settings.segmenter == "vad":
-            check_installed()
+            speech.check_installed()
         if self._hashes is not None:
             self._duplicates = read_duplicates(self._hashes)
 
@@ -289,8 +292,7 @@ class _Sharder:
             if len(segment.samples) > round(settings.max_seconds * rate):
                 message = f"{seconds:.2f} s with one text are more than {settings.max_seconds:g} s and cannot be cut."
                 raise AudioError(message, "too_long")
-            quality = Quality.of(segment.samples, rate)
-            quality.check(settings.quality)
+            quality = Quality.within(settings.quality, segment.samples, rate)
         except AudioError as error:
             self._reject(error, start, seconds, "segment")
             return
@@ -304,6 +306,7 @@ class _Sharder:
             n_samples=len(segment.samples),
             loudness=quality.loudness,
             bandwidth=quality.bandwidth,
+            dnsmos=quality.dnsmos,
             id=stretch.id,
             text=stretch.text,
             language=labels.language,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import AudioError, InputError
+from .dnsmos import overall_quality
 from .spectrum import Spectrum
 
 # A sample this close to full scale counts as clipped: coders round the edges of clipped peaks.
@@ -22,12 +23,14 @@ class QualityLimits:
         min_loudness, max_loudness: in LUFS.
         max_clipping: share of samples at full scale.
         min_bandwidth: in Hz.
+        min_dnsmos: from 1 to 5.
     """
 
     min_loudness: float | None = None
     max_loudness: float | None = None
     max_clipping: float | None = None
     min_bandwidth: float | None = None
+    min_dnsmos: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -37,23 +40,35 @@ class QualityLimits:
 
 @dataclass(frozen=True)
 class Quality:
-    """Loudness in LUFS (None for silence), share of samples at full scale, bandwidth in Hz."""
+    """Loudness in LUFS (None for silence), share of samples at full scale, bandwidth in Hz, DNSMOS if asked for."""
 
     loudness: float | None
     clipping: float
     bandwidth: int
+    dnsmos: float | None = None
 
     @classmethod
     def of(cls, samples: np.ndarray, sample_rate: int) -> Quality:
-        """Measure mono `samples` [n]."""
+        """Measure mono `samples` [n], except for DNSMOS."""
         clipped = 0
         if max(samples.max(), -samples.min()) >= CLIPPED_LEVEL:
             clipped = int(np.count_nonzero(np.abs(samples) >= CLIPPED_LEVEL))
         spectrum = Spectrum(samples, sample_rate)
         return cls(spectrum.integrated_loudness(), clipped / len(samples), spectrum.bandwidth())
 
-    def check(self, limits: QualityLimits) -> None:
-        """Raise an `AudioError` ("silent", "clipped", "filtered") if a limit is not kept."""
+    @classmethod
+    def within(cls, limits: QualityLimits, samples: np.ndarray, sample_rate: int) -> Quality:
+        """Measure `samples` and raise an `AudioError` ("silent", "clipped", "filtered") if a limit is not kept."""
+        quality = cls.of(samples, sample_rate)
+        quality._check(limits)
+        if limits.min_dnsmos is None:
+            return quality
+        score = overall_quality(samples, sample_rate)  # takes as long as everything else, many times over
+        if score < limits.min_dnsmos:
+            raise AudioError(f"A DNSMOS of {score:g} is below {limits.min_dnsmos:g}.", "filtered")
+        return replace(quality, dnsmos=score)
+
+    def _check(self, limits: QualityLimits) -> None:
         wants_loudness = limits.min_loudness is not None or limits.max_loudness is not None
         if self.loudness is None:
             if wants_loudness:

@@ -27,7 +27,7 @@ BANDWIDTH_EVERY_HOPS = 4
 
 
 class Spectrum:
-    """The spectrum of every tenth of a second of mono `samples` [n]."""
+    """What the spectrum of every tenth of a second of mono `samples` [n] tells."""
 
     def __init__(self, samples: np.ndarray, sample_rate: int) -> None:
         self.sample_rate = sample_rate
@@ -36,7 +36,7 @@ class Spectrum:
         if self._n_hops == 0:
             samples = np.concatenate([samples, np.zeros(hop - len(samples), np.float32)])
         n_hops = max(1, self._n_hops)
-        self._hops = torch.fft.rfft(torch.from_numpy(samples[: n_hops * hop]).view(n_hops, hop))
+        self._hops = torch.from_numpy(samples[: n_hops * hop]).view(n_hops, hop)
 
     def integrated_loudness(self) -> float | None:
         """Integrated loudness in LUFS after ITU-R BS.1770-4, to a tenth; None without a block of 0.4 s above -70 LUFS.
@@ -46,8 +46,9 @@ class Spectrum:
         """
         if self._n_hops < BLOCK_HOPS:
             return None
-        powers = (torch.view_as_real(self._hops).flatten(1).square() @ _k_weights(self.sample_rate)).double().numpy()
-        blocks = np.lib.stride_tricks.sliding_window_view(powers, BLOCK_HOPS).mean(axis=1)
+        spectrum = torch.view_as_real(torch.fft.rfft(self._hops)).flatten(1)
+        powers = (spectrum.square() @ _k_weights(self.sample_rate)).double().numpy()
+        blocks = np.convolve(powers, np.full(BLOCK_HOPS, 1 / BLOCK_HOPS), mode="valid")
         audible = blocks[blocks > _power(ABSOLUTE_GATE)]
         if len(audible) == 0:
             return None
@@ -57,13 +58,18 @@ class Spectrum:
     def bandwidth(self) -> int:
         """The highest frequency in Hz that once is less than 80 dB below the loudest one, to 100 Hz; 0 for silence."""
         some = self._hops[::BANDWIDTH_EVERY_HOPS]
-        # A Blackman window, as it looks in the spectrum: without it strong frequencies leak into all others.
-        windowed = 0.42 * some[:, 2:-2] - 0.25 * (some[:, 1:-3] + some[:, 3:-1]) + 0.04 * (some[:, :-4] + some[:, 4:])
-        power = torch.view_as_real(windowed).square().amax(0).sum(1).numpy()
+        # Without a window strong frequencies leak into all others.
+        spectrum = torch.fft.rfft(some * _blackman(some.shape[1]))
+        power = torch.view_as_real(spectrum).square().amax(0).sum(1).numpy()
         if not power.any():
             return 0
-        highest = 2 + int(np.flatnonzero(power > power.max() * 10 ** (BANDWIDTH_FLOOR_DB / 10))[-1])
+        highest = int(np.flatnonzero(power > power.max() * 10 ** (BANDWIDTH_FLOOR_DB / 10))[-1])
         return round(highest / HOP_SECONDS / BANDWIDTH_STEP) * BANDWIDTH_STEP
+
+
+@functools.cache
+def _blackman(size: int) -> Tensor:
+    return torch.blackman_window(size, periodic=True, dtype=torch.float64).float()
 
 
 def _power(loudness: float) -> float:

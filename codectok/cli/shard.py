@@ -65,6 +65,7 @@ def run(
     min_bandwidth: Annotated[
         float | None, typer.Option(help="Leave out segments without sound up to this frequency (Hz).")
     ] = None,
+    min_dnsmos: Annotated[float | None, typer.Option(help="Leave out speech that sounds worse (1 to 5).")] = None,
     workers: WorkersOption = None,
     engine: EngineOption = Engine.RAY,
     address: AddressOption = None,
@@ -81,7 +82,7 @@ def run(
 
     from .jobs import JobChoices, run_and_report
 
-    limits = QualityLimits(min_loudness, max_loudness, max_clipping, min_bandwidth)
+    limits = QualityLimits(min_loudness, max_loudness, max_clipping, min_bandwidth, min_dnsmos)
     options = ShardOptions(
         min_seconds=min_seconds,
         max_seconds=max_seconds,

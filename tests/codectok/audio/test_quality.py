@@ -56,13 +56,23 @@ def test_silence_and_shortness_have_no_bandwidth_or_loudness() -> None:
     ],
 )
 def test_limits_that_are_not_kept_are_named(samples: np.ndarray, limits: dict[str, float], reason: str) -> None:
-    quality = Quality.of(samples, 24_000)
-    quality.check(QualityLimits())
+    Quality.within(QualityLimits(), samples, 24_000)
     with pytest.raises(AudioError) as caught:
-        quality.check(QualityLimits(**limits))
+        Quality.within(QualityLimits(**limits), samples, 24_000)
     assert caught.value.reason == reason
 
 
 def test_limits_must_be_numbers() -> None:
     with pytest.raises(InputError, match="min-loudness"):
         QualityLimits(min_loudness=float("nan"))
+
+
+def test_noise_sounds_bad() -> None:
+    pytest.importorskip("speechmos")
+    pytest.importorskip("librosa")
+    noise = np.random.default_rng(0).normal(0, 0.1, 72_000).astype(np.float32)
+    score = Quality.within(QualityLimits(min_dnsmos=1.0), noise, 24_000).dnsmos
+    assert score is not None
+    assert 1 <= score < 2.5
+    with pytest.raises(AudioError, match="DNSMOS"):
+        Quality.within(QualityLimits(min_dnsmos=3.0), noise, 24_000)
