@@ -88,7 +88,8 @@ def _quietest(samples: np.ndarray, sample_rate: int, first: int, last: int) -> i
     hops = (last - first) // hop
     if hops < ENERGY_WINDOW_HOPS:
         return last
-    energy = np.square(samples[first : first + hops * hop], dtype=np.float64).reshape(hops, hop).sum(axis=1)
+    parts = samples[first : first + hops * hop].reshape(hops, hop)
+    energy = np.einsum("ij,ij->i", parts, parts).astype(np.float64)
     windows = np.convolve(energy, np.ones(ENERGY_WINDOW_HOPS), mode="valid")
     best = len(windows) - 1 - int(windows[::-1].argmin())
     return first + best * hop + ENERGY_WINDOW_HOPS * hop // 2
