@@ -101,7 +101,8 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
 
 def _tar_samples(file: BinaryIO) -> Iterator[tuple[str, int, dict[str, bytes]]]:
     """Key, place of the first member and all members by suffix of each sample; data is read on the way."""
-    key, offset, members = "", 0, {}
+    key, offset = "", 0
+    members: dict[str, bytes] = {}
     with tarfile.open(fileobj=file, mode="r:*") as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile remembers every member it has seen

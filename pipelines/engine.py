@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from codectok.storage import Storage, open_storage
 
 from .faults import FailedUnit
 from .job import Job, Tally, UnitRecord
-from .listing import JOB_FOLDER, Argument, list_sources, parse_arguments
+from .listing import JOB_FOLDER, list_sources, parse_arguments
 from .local_engine import Outcome, run_locally
 from .lock import Lock, Part, entry, lock_job
 from .output import (
@@ -26,7 +25,8 @@ from .output import (
     is_marked_finished,
     write_summary,
 )
-from .plan import PLAN_FILE, PLAN_FOLDER, Plan, PlanHeader, copy_plan, differences, load_plan, store_generation
+from .plan import PLAN_FILE, Plan, copy_plan, load_plan
+from .planning import header_of, refuse_other_job, store_generation
 from .ray_engine import ClusterOptions, run_on_ray
 from .rejects import REJECTS_FOLDER
 from .report import write_report
@@ -113,29 +113,6 @@ class JobReport:
     failed: tuple[FailedUnit, ...] = ()
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a run would do.
-
-    Attributes:
-        sources, ignored: files listed, and passed over.
-        units, finished_units: of the plan.
-        estimated_seconds: of audio in the units that are not finished.
-        estimated_bytes: of their output.
-        free_bytes: None where nobody knows.
-        example: the first sources.
-    """
-
-    sources: int
-    ignored: int
-    units: int
-    finished_units: int
-    estimated_seconds: float
-    estimated_bytes: float
-    free_bytes: int | None
-    example: tuple[str, ...]
-
-
 def run_job(
     job: Job,
     sources: Sequence[str],
@@ -179,7 +156,7 @@ def _run_first_pass(job: Job, plan: Plan, storage: Storage, options: RunOptions,
     listener.note(f"First, {job.verb} goes over all sources.")
     with ExitStack() as stack:
         with entry(inner):
-            copy_plan(plan, storage, inner, _header(job))
+            copy_plan(plan, storage, inner, header_of(job))
             inner_plan = load_plan(inner, plan.roots)
             assert inner_plan is not None, "it has just been stored"
             lock = lock_job(inner, options.part)
@@ -195,34 +172,6 @@ def _run_first_pass(job: Job, plan: Plan, storage: Storage, options: RunOptions,
     return inner
 
 
-def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: RunOptions | None = None) -> Preview:
-    """What `run_job` would do; nothing is written."""
-    options = options or RunOptions()
-    storage = open_storage(output)
-    check_free(storage)
-    arguments, roots = parse_arguments(sources)
-    plan = load_plan(storage, roots)
-    done = {}
-    if plan is not None:
-        _refuse_other_job(plan, job, arguments, storage, options.extend)
-        done = finished_units(storage, plan)
-    if plan is None or options.extend:
-        plan = _plan_beside(job, arguments, roots, storage, plan)
-    to_do = [unit for unit in plan.units if unit.number not in done]
-    seconds = sum(unit.estimated_seconds for unit in to_do)
-    example = tuple(source.where for source in plan.unit(0).sources[:5])
-    return Preview(
-        sources=plan.n_sources,
-        ignored=plan.ignored,
-        units=len(plan.units),
-        finished_units=len(done),
-        estimated_seconds=seconds,
-        estimated_bytes=seconds * job.output_bytes_per_second,
-        free_bytes=storage.free_bytes(),
-        example=example,
-    )
-
-
 @contextmanager
 def _nothing_left_without_a_plan(storage: Storage) -> Iterator[None]:
     """Leave no trace in the output folder if the job cannot even be planned."""
@@ -235,49 +184,21 @@ def _nothing_left_without_a_plan(storage: Storage) -> Iterator[None]:
         raise
 
 
-def _plan_beside(
-    job: Job, arguments: tuple[Argument, ...], roots: dict[str, str], storage: Storage, before: Plan | None
-) -> Plan:
-    """The plan that a run would store, in memory."""
-    shadow = open_storage(f"memory://codectok-preview-{uuid.uuid4().hex}")
-    if before is not None:
-        for name in (PLAN_FILE, *storage.sizes(PLAN_FOLDER)):
-            shadow.write(name, storage.read(name))
-    listing = list_sources(arguments, roots, job.kinds)
-    store_generation(shadow, before, _header(job), listing, job.unit_seconds, job.validation)
-    plan = load_plan(shadow, roots)
-    assert plan is not None, "it has just been stored"
-    return plan
-
-
 def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions) -> Plan:
     """The stored plan of this very job, made or extended first where it must be."""
     arguments, roots = parse_arguments(sources)
     plan = load_plan(storage, roots)
     if plan is not None:
-        _refuse_other_job(plan, job, arguments, storage, options.extend)
+        refuse_other_job(plan, job, arguments, storage, options.extend)
     if plan is None or options.extend:
         listing = list_sources(arguments, roots, job.kinds)
         if plan is not None:
             # Nobody may be working by the old plan.
             lock_job(storage, None).release()
-        store_generation(storage, plan, _header(job), listing, job.unit_seconds, job.validation)
+        store_generation(storage, plan, header_of(job), listing, job.unit_seconds, job.validation)
         plan = load_plan(storage, roots)
         assert plan is not None, "it has just been stored"
     return plan
-
-
-def _header(job: Job) -> PlanHeader:
-    return PlanHeader(verb=job.verb, bytes_version=job.bytes_version, options=dict(job.options()), generations=())
-
-
-def _refuse_other_job(plan: Plan, job: Job, arguments: tuple[Argument, ...], storage: Storage, extend: bool) -> None:
-    found = differences(plan, _header(job), arguments)
-    sources_differ = [line for line in found if line.startswith("sources differ")]
-    others = [line for line in found if line not in sources_differ]
-    if others or (sources_differ and not extend):
-        advice = "choose another folder" if others else "add --extend to take in new sources, or choose another folder"
-        raise InputError(f"{storage.url} holds the output of another job: {', '.join(found)}; {advice}.")
 
 
 @dataclass
@@ -328,7 +249,7 @@ class _Run:
 
     def _outcomes(
         self, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         options = self.options
         if options.engine == "local":
             return run_locally(self.job, plan, units, folder, suspects)

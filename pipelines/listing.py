@@ -194,7 +194,7 @@ def _list_local(argument: Argument, root: str) -> Found:
     if argument.kind == "folder":
         yield from _walk(root)
     elif argument.kind == "file":
-        yield argument.pattern, *_size_and_time(lambda: (Path(root) / argument.pattern).stat())
+        yield argument.pattern, *_size_and_time((Path(root) / argument.pattern).stat)
     else:
         for path in Path(root).glob(argument.pattern):
             name = path.relative_to(root).as_posix()
@@ -273,7 +273,7 @@ def _list_manifest(argument: Argument, root: str, listing: Listing) -> None:
         listing.described[len(listing.paths)] = row
         size = modified = None
         if not is_url(root) and not is_url(row.path):
-            size, modified = _size_and_time(lambda row=row: (Path(root) / row.path).stat())
+            size, modified = _size_and_time((Path(root) / row.path).stat)
         kind = kind_of(row.path)
         # Whoever lists a file says that it is audio, whatever it is called.
         listing.add(argument.dataset, row.path, kind if kind in CONTAINERS else "audio", size, modified)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ Outcome = tuple[UnitRecord, str] | FailedUnit
 
 def run_locally(
     job: Job, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run `units`, each with the folder of its attempt; `suspects` were being run when an earlier process died."""
     threads = torch.get_num_threads()
     torch.set_num_threads(WORKER_THREADS)

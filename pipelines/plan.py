@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -22,7 +21,7 @@ from codectok.errors import InputError
 from codectok.storage import Storage
 
 from .listing import JOB_FOLDER, Argument, Listing
-from .sources import CONTAINERS, Kind, Source, estimated_seconds
+from .sources import Source
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
 PLAN_FOLDER = f"{JOB_FOLDER}/plan"
@@ -54,6 +53,7 @@ UNIT_SCHEMA = pa.schema(
      ("estimated_seconds", pa.float64())]
 )  # fmt: skip
 ROW_GROUP_SOURCES = 65_536
+SourceName = tuple[str, bytes, float, float, str]
 
 
 @dataclass(frozen=True)
@@ -169,28 +169,9 @@ def load_plan(storage: Storage, roots: Mapping[str, str]) -> Plan | None:
         ) from None
 
 
-def store_generation(
-    storage: Storage,
-    before: Plan | None,
-    described: PlanHeader,
-    listing: Listing,
-    unit_seconds: float,
-    validation: float,
-) -> None:
-    """Cut the sources of `listing` that `before` has not into units, and add them to the plan.
-
-    Args:
-        before: the plan so far.
-        described: verb and options, for a plan that begins.
-        unit_seconds: estimated audio of a unit.
-        validation: share of the files whose units are marked as validation.
-    """
-    listing.split_containers(unit_seconds)
-    order = _order(listing, _known(storage, before), validation)
-    number = len(before.header.generations) if before else 0
-    first_unit = len(before.units) if before else 0
-    units = _cut_into_units([(split, listing, i) for split, *_, i in order], unit_seconds, first_unit)
-    sources = _source_table(listing, [entry[-1] for entry in order])
+def add_generation(storage: Storage, header: PlanHeader, listing: Listing, sources: pa.Table, units: pa.Table) -> None:
+    """Store what `listing` added to the plan that `header` describes so far."""
+    number = len(header.generations)
     _write_table(storage, _sources_file(number), sources)
     _write_table(storage, _units_file(number), units)
     generation = Generation(
@@ -201,9 +182,7 @@ def store_generation(
         ignored=listing.ignored,
         listing_sha256=_digest(sources),
     )
-    header = before.header if before else described
-    header = header.model_copy(update={"generations": (*header.generations, generation)})
-    storage.write(PLAN_FILE, header.model_dump_json(indent=2).encode() + b"\n")
+    _write_header(storage, header.model_copy(update={"generations": (*header.generations, generation)}))
 
 
 def copy_plan(plan: Plan, storage: Storage, target: Storage, described: PlanHeader) -> None:
@@ -212,16 +191,28 @@ def copy_plan(plan: Plan, storage: Storage, target: Storage, described: PlanHead
     for name in storage.sizes(PLAN_FOLDER):
         if name not in there:
             target.write(name, storage.read(name))
-    header = described.model_copy(update={"generations": plan.header.generations})
-    target.write(PLAN_FILE, header.model_dump_json(indent=2).encode() + b"\n")
+    _write_header(target, described.model_copy(update={"generations": plan.header.generations}))
 
 
-def ordered_sources(listing: Listing) -> Iterator[Source]:
-    """All sources of a listing, each once, by dataset and path."""
-    order = [entry[-1] for entry in _order(listing, set(), 0.0)]
-    for batch in _source_table(listing, order).to_batches(max_chunksize=ROW_GROUP_SOURCES):
+def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
+    """Dataset, path, start, end and id of all sources; the parts of a container are one."""
+    names: set[SourceName] = set()
+    for number in range(len(plan.header.generations)):
+        table = _read_table(storage, _sources_file(number), ["dataset", "path", "start", "end", "id"])
+        for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
+            columns = [column.to_pylist() for column in batch.columns]
+            names.update(
+                (dataset, path, start or 0.0, end or 0.0, name or "")
+                for dataset, path, start, end, name in zip(*columns, strict=True)
+            )
+    return names
+
+
+def sources_in(table: pa.Table, roots: Mapping[str, str]) -> Iterator[Source]:
+    """The sources that a table of them describes."""
+    for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
         for row in batch.to_pylist():
-            yield _source(row, listing.roots)
+            yield _source(row, roots)
 
 
 def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ...]) -> list[str]:
@@ -261,98 +252,8 @@ def _units_file(generation: int) -> str:
     return f"{PLAN_FOLDER}/{generation:03d}-units.parquet"
 
 
-Entry = tuple[int, str, bytes, float, float, str, int]
-SourceName = tuple[str, bytes, float, float, str]
-
-
-def _order(listing: Listing, known: set[SourceName], validation: float) -> list[Entry]:
-    """Positions in the listing, each source once: training first, then by dataset, path, start, end and id."""
-    order = []
-    for i, (dataset, path) in enumerate(zip(listing.datasets, listing.paths, strict=True)):
-        row = listing.described.get(i)
-        start, end, name = (row.start or 0.0, row.end or 0.0, row.id or "") if row else (0.0, 0.0, "")
-        if i in listing.ranges:
-            start = float(listing.ranges[i][0])  # of a container: parts in their order
-        encoded = path.encode("utf-8", "surrogateescape")
-        if not known or (dataset, encoded, start, end, name) not in known:
-            held_out = validation > 0 and _share_of(dataset, encoded) < validation
-            order.append((int(held_out), dataset, encoded, start, end, name, i))
-    order.sort()
-    unique = [entry for entry, previous in zip(order, [None, *order], strict=False) if _differ(entry, previous)]
-    return unique
-
-
-def _differ(entry: Entry, previous: Entry | None) -> bool:
-    return previous is None or entry[:-1] != previous[:-1]
-
-
-def _share_of(dataset: str, path: bytes) -> float:
-    """A number from 0 to 1 that is the file's own, so that all of a recording is on one side of a split."""
-    digest = hashlib.sha256(dataset.encode() + b"\0" + path).digest()
-    return int.from_bytes(digest[:8]) / 2**64
-
-
-def _known(storage: Storage, before: Plan | None) -> set[SourceName]:
-    known = set()
-    for number in range(len(before.header.generations) if before else 0):
-        table = _read_table(storage, _sources_file(number), ["dataset", "path", "start", "end", "id", "first_byte"])
-        columns = [table.column(name).to_pylist() for name in ("dataset", "path", "start", "end", "id", "first_byte")]
-        known.update(
-            (dataset, path, float(first_byte or start or 0.0), end or 0.0, name or "")
-            for dataset, path, start, end, name, first_byte in zip(*columns, strict=True)
-        )
-    return known
-
-
-def _cut_into_units(order: list[tuple[int, Listing, int]], unit_seconds: float, first_unit: int) -> pa.Table:
-    """Group neighbours up to an estimated `unit_seconds`.
-
-    A container is a unit of its own, and stretches of a file stay together, since it is decoded once for all of them.
-    """
-    rows: dict[str, list[Any]] = {name: [] for name in UNIT_SCHEMA.names}
-    previous: tuple[int, str, str, Kind] | None = None
-    filled = 0.0
-    for position, (split, listing, i) in enumerate(order):
-        row = listing.described.get(i)
-        start, end = (row.start, row.end) if row else (None, None)
-        seconds = estimated_seconds(listing.paths[i], listing.bytes_of(i), start, end)
-        current = (split, listing.datasets[i], listing.paths[i], listing.kinds[i])
-        if (
-            previous is None
-            or split != previous[0]
-            or not CONTAINERS.isdisjoint((current[3], previous[3]))
-            or (filled + seconds > unit_seconds and current[1:3] != previous[1:3])
-        ):
-            for name, value in zip(
-                UNIT_SCHEMA.names, (first_unit + len(rows["unit"]), SPLITS[split], position, 0, 0.0), strict=True
-            ):
-                rows[name].append(value)
-            filled = 0.0
-        previous = current
-        filled += seconds
-        rows["n_sources"][-1] += 1
-        rows["estimated_seconds"][-1] = filled
-    return pa.table(rows, schema=UNIT_SCHEMA)
-
-
-def _source_table(listing: Listing, order: list[int]) -> pa.Table:
-    def described(name: str) -> list[Any]:
-        if not listing.described:
-            return [None] * len(order)
-        rows = (listing.described.get(i) for i in order)
-        return [None if row is None else getattr(row, name) for row in rows]
-
-    columns = {
-        "dataset": [listing.datasets[i] for i in order],
-        "path": [listing.paths[i].encode("utf-8", "surrogateescape") for i in order],
-        "kind": [listing.kinds[i] for i in order],
-        "size": [listing.sizes[i] for i in order],
-        "modified": [listing.modified[i] for i in order],
-        "first_byte": [listing.ranges[i][0] if i in listing.ranges else None for i in order],
-        "last_byte": [listing.ranges[i][1] if i in listing.ranges else None for i in order],
-    }
-    columns |= {name: described(name) for name in SOURCE_SCHEMA.names if name not in columns}
-    return pa.table([pa.array(columns[field.name], field.type) for field in SOURCE_SCHEMA], schema=SOURCE_SCHEMA)
+def _write_header(storage: Storage, header: PlanHeader) -> None:
+    storage.write(PLAN_FILE, header.model_dump_json(indent=2).encode() + b"\n")
 
 
 def _digest(table: pa.Table) -> str:
@@ -380,7 +281,7 @@ class _SourceTable:
     def __init__(self, storage: Storage, generation: int) -> None:
         self._file = pq.ParquetFile(storage.open(_sources_file(generation)))
         metadata = self._file.metadata
-        self._group_ends = []
+        self._group_ends: list[int] = []
         for i in range(metadata.num_row_groups):
             self._group_ends.append((self._group_ends[-1] if i else 0) + metadata.row_group(i).num_rows)
         self._held: tuple[int, pa.Table] = (-1, pa.table({}))
@@ -401,9 +302,3 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return sorted((key, _sorted(item)) for key, item in value.items())
     return [_sorted(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def check_unit_seconds(unit_seconds: float) -> None:
-    """Refuse a size of units that is no positive number."""
-    if not 0 < unit_seconds < math.inf:
-        raise InputError(f"Files of {unit_seconds:g} s of audio are impossible; give a number of seconds above 0.")

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def run_on_ray(
     folder: OutputFolder,
     options: ClusterOptions,
     on_note: Callable[[str], None],
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run `units` on actors; they come back in the order in which they are finished, each with its attempt's folder."""
     import ray
 
@@ -120,13 +120,13 @@ class _Crew:
         import ray
 
         self._job, self._folder, self._options, self._on_note = job, folder, options, on_note
-        self._actor_class = ray.remote(num_cpus=1, num_gpus=options.gpus_per_worker)(_Worker)
+        self._actor_class: Any = ray.remote(num_cpus=1, num_gpus=options.gpus_per_worker)(_Worker)
         self._calls: dict[Any, _Call] = {}
         self._idle: deque[ActorHandle] = deque()
         self._waiting: deque[_Task] = deque()
         self._failed_starts = 0
 
-    def run(self, plan: Plan, units: Sequence[int], workers: int) -> Iterator[Outcome]:
+    def run(self, plan: Plan, units: Sequence[int], workers: int) -> Generator[Outcome, None, None]:
         """Run all units; yields what is finished or has failed for good."""
         import ray
 
@@ -164,7 +164,7 @@ class _Crew:
     def _start(self, actor: ActorHandle, task: _Task, plan: Plan) -> None:
         task.attempts += 1
         attempt = self._folder.attempt(task.unit, task.attempts)
-        reference = actor.run.remote(plan.unit(task.unit), attempt, task.with_care)
+        reference: Any = actor.run.remote(plan.unit(task.unit), attempt, task.with_care)
         self._calls[reference] = _Call(actor, task, time.monotonic() + self._options.deadline_seconds)
 
     def _finish(self, reference: Any, call: _Call) -> Outcome | None:
@@ -195,7 +195,7 @@ class _Crew:
         self._idle.append(call.actor)
         return None if task is None else (record, self._folder.attempt(task.unit, task.attempts))
 
-    def _give_up_on_hanging_actors(self) -> Iterator[Outcome]:
+    def _give_up_on_hanging_actors(self) -> Generator[Outcome, None, None]:
         import ray
 
         now = time.monotonic()

@@ -37,7 +37,8 @@ from codectok.storage import Storage
 
 from .duplicates import Duplicate, HashJob, read_duplicates, write_duplicates
 from .job import Example, Job, UnitOutput, UnitRecord
-from .plan import Unit, check_unit_seconds
+from .plan import Unit
+from .planning import check_unit_seconds
 from .recordings import RecordingSource, recordings_of
 from .rejects import Reject
 

@@ -17,7 +17,8 @@ from codectok.tokens.table import TableMetadata, TokenTableWriter
 from .clips import clips_of
 from .job import WORKER_THREADS, Job, UnitOutput
 from .output import unit_hash
-from .plan import Unit, check_unit_seconds
+from .plan import Unit
+from .planning import check_unit_seconds
 from .rejects import Reject
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -126,7 +127,7 @@ def _refuse_orphans(storage: Storage, files: list[OutputFile]) -> None:
 def _hash_check(storage: Storage, file: OutputFile) -> Callable[[], None]:
     def check() -> None:
         with storage.open(file.name) as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto
         if digest != file.sha256:
             raise VerificationError(f"{storage.url}/{file.name} has changed: its hash is not the recorded one.")
 
@@ -171,7 +172,7 @@ def _shard_check(
     check_hash: Callable[[], None],
     keys: dict[str, str],
 ) -> Callable[[], None]:
-    options = plan.header.options
+    shortest, longest = (cast(float, plan.header.options[name]) for name in ("min_seconds", "max_seconds"))
 
     def check() -> None:
         check_hash()
@@ -189,7 +190,7 @@ def _shard_check(
             if sample.sample_rate != manifest.sample_rate:
                 raise VerificationError(f"{where} is at {sample.sample_rate} Hz, not {manifest.sample_rate} Hz.")
             _check_audio(where, audio, sample)
-            if not options["min_seconds"] <= round(sample.duration, 6) <= options["max_seconds"]:  # type: ignore[operator]
+            if not shortest <= round(sample.duration, 6) <= longest:
                 raise VerificationError(f"{where} has {sample.duration:g} s, outside the limits of the job.")
             if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples)]:
                 raise VerificationError(f"{where} is not where the index says.")

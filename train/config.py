@@ -233,8 +233,10 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
         old, new = before.get(key), now.get(key)
         if old == new or name in CONTINUABLE_KEYS:
             continue
-        nested = isinstance(old, dict) and isinstance(new, dict)
-        changed += changed_keys(old, new, f"{name}.") if nested else [name]
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed += changed_keys(old, new, f"{name}.")
+        else:
+            changed.append(name)
     return changed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +97,7 @@ def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) 
     return np.concatenate(list(stream_audio(source, sample_rate, name)))
 
 
-def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> Iterator[np.ndarray]:
+def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> Generator[np.ndarray, None, None]:
     """Decode `source` (a path, or a file's bytes) to blocks of mono float32 [n] at `sample_rate` Hz.
 
     Channels are averaged and the rate is converted with soxr HQ block by block, so that memory does not grow with the

@@ -30,7 +30,7 @@ def run(
     from codectok.codec import Codec
     from codectok.pipelines.clips import clip_of
     from codectok.pipelines.listing import list_sources, parse_arguments
-    from codectok.pipelines.plan import ordered_sources
+    from codectok.pipelines.planning import ordered_sources
     from codectok.tokens.clips import encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata

@@ -109,7 +109,7 @@ class _Terminal:
 
 
 def _show_preview(job: Job, sources: Sequence[str], output: str, options: RunOptions) -> None:
-    from codectok.pipelines.engine import preview_job
+    from codectok.pipelines.preview import preview_job
 
     preview = preview_job(job, sources, output, options)
     facts = {

@@ -66,7 +66,7 @@ class _Reader:
         self.n_samples = 0
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
-        blocks = stream_audio(self.clip.audio, sample_rate, self.clip.name)
+        blocks: Iterator[np.ndarray] = stream_audio(self.clip.audio, sample_rate, self.clip.name)
         stretch = self.clip.stretch
         if stretch is not None:
             end = None if stretch.end is None else round(stretch.end * sample_rate)

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from codectok.pipelines.sources import Source
 from codectok.tokens.clips import Clip
 
 from ..conftest import tone
-from .jobs import digests, rejects, run, shard_job
+from .jobs import LOCAL, digests, rejects, run, shard_job
 from .tars import all_samples
 
 
@@ -198,3 +199,21 @@ def test_containers_that_have_changed_are_rejected(tmp_path: Path) -> None:
         (found,) = clips_of(listed)
         assert isinstance(found, Reject)
         assert "has changed" in found.message
+
+
+def test_a_container_that_has_grown_is_not_read_again(tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    write_tar(inside / "a.tar", members(4))
+    job = shard_job(shard_seconds=10.0)
+    run(job, inside, tmp_path / "out")
+    before = sorted(sample.source for sample, _ in all_samples(tmp_path / "out"))
+    write_tar(inside / "a.tar", members(60))
+    write_tar(inside / "b.tar", members(2))
+    report = run(job, inside, tmp_path / "out", replace(LOCAL, extend=True))
+    after = sorted(sample.source for sample, _ in all_samples(tmp_path / "out"))
+    assert set(before) < set(after) and len(after) == len(set(after))
+    assert {sample.source.split("/")[0] for sample, _ in all_samples(tmp_path / "out") if sample.source not in before} == {
+        "b.tar"
+    }
+    assert report.new_units == 1

@@ -18,7 +18,8 @@ from codectok.pipelines.faults import run_despite_crashes
 from codectok.pipelines.job import UnitOutput
 from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.output import OutputFolder
-from codectok.pipelines.plan import Unit, ordered_sources
+from codectok.pipelines.plan import Unit
+from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.storage import LocalStorage
 

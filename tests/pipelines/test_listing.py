@@ -8,7 +8,8 @@ import pytest
 
 from codectok import InputError
 from codectok.pipelines.listing import Listing, list_sources, parse_arguments
-from codectok.pipelines.plan import Plan, PlanHeader, load_plan, ordered_sources, store_generation
+from codectok.pipelines.plan import Plan, PlanHeader, load_plan
+from codectok.pipelines.planning import ordered_sources, store_generation
 from codectok.pipelines.sources import Kind, Source
 from codectok.storage import LocalStorage
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from codectok import CodectokError, InputError
-from codectok.pipelines.engine import RunOptions, preview_job, run_job
+from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.job import UnitOutput
 from codectok.pipelines.lock import Part, entry, lock_job
 from codectok.pipelines.plan import Unit
+from codectok.pipelines.preview import preview_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage
