@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .console import ProgressReport, console, facts_table, format_duration, megabytes, progress, rows_table, say, warn
+from .interruption import check_interruption
 from .options import Engine
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class _Terminal:
         self._seconds += record.total.seconds
         assert self.report is not None, "a job runs within its progress"
         self.report.advance(f"({format_duration(self._seconds)} of audio)")
+        check_interruption()
 
     def note(self, message: str) -> None:
         warn(message)

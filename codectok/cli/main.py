@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from typer.core import TyperGroup
 from ..errors import CodectokError
 from . import decode, encode, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
+from .interruption import listen_for_signals
 
 INTERRUPTED = 130
 
@@ -68,5 +68,5 @@ for _verb in (shard, train, tokenize, encode, decode, reconstruct, inspect, veri
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    listen_for_signals()
     app()

@@ -318,3 +318,20 @@ def test_a_full_disk_is_said_and_made_good(corpus: Path, tmp_path: Path, clean: 
         assert digests(small / "out") == clean
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_stop_that_a_library_swallows_is_heeded_after_the_unit(corpus: Path, tmp_path: Path) -> None:
+    script = (
+        "import signal, sys; from codectok.cli import jobs, main; from codectok.pipelines.shard import ShardJob\n"
+        "run = ShardJob.run\n"
+        "def swallowing(job, unit, output):\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        run(job, unit, output)\n"
+        "ShardJob.run = swallowing; main.main()"
+    )
+    arguments = [sys.executable, "-c", script, *command(corpus, tmp_path / "out", "--engine", "local")[3:]]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert result.returncode == 130, result.stderr
+    assert "1 of" in result.stderr and "run the same command again to go on" in result.stderr
