@@ -128,14 +128,14 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
         table.add_column(heading, justify="left" if heading == "precision" else "right")
     rate = 0.0
     for dtype, codec in codecs.items():
-        geometry, encoder = codec._geometry, codec._packed_encoder
+        geometry, encoder = codec._geometry, codec.packed_encoder
         frames = geometry.pack_frames if codec.device.type == "cuda" else geometry.pack_frames // 4
         samples = np.random.default_rng(0).normal(0, 0.1, frames * geometry.hop).astype(np.float32)
         pieces = ((None, piece) for piece in cut_into_pieces([samples], geometry))
         pack = next(fill_packs(pieces, geometry, fixed_length=codec.device.type == "cuda"))
         products = Products(encoder, codec, len(pack.gaps[0]))
         runs: dict[str, Callable[[], object]] = {
-            "encode": lambda encoder=encoder, pack=pack: encoder._start(pack),
+            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.tape, pack.gaps),
             "whole": lambda products=products: products.run(products.frames),
             "blocks": lambda products=products, encoder=encoder: products.run(encoder._block_rows),
         }
@@ -158,7 +158,7 @@ def throughput_table(codecs: dict[Precision, Codec], audio: np.ndarray, rounds: 
     """The second table."""
     exact = codecs["float32"]
     work = {"clips of 2-10 s": common.clips_of(audio, exact.sample_rate), "one long file": [audio]}
-    products = Products(exact._packed_encoder, exact, 1024)
+    products = Products(exact.packed_encoder, exact, 1024)
     flops_per_second = products.flops / 1024 * exact.sample_rate / exact.config.mel.hop_length
     table = Table(title=f"{len(audio) / exact.sample_rate:,.0f} s of audio, median of {rounds}")
     for heading in ("audio", "way", "audio s/s", "x padded", "of product rate", "peak MB", "equal codes"):

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from .audio.mel import LogMel
-from .audio.resample import resample, resample_blocks
-from .audio.waveform import mono_blocks, to_mono
+from .audio.resample import resample
+from .audio.waveform import to_mono
 from .checkpoints import CheckpointHeader, import_distilcodec, load_checkpoint, save_checkpoint
 from .checkpoints.hub import resolve_codec_directory
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
+from .encoding import ClipEncoder
 from .errors import AudioError, InputError
 from .model.network import CodecNetwork
 from .model.packed_encoder import PackedEncoder
-from .model.packing import DEFAULT_PACK_FRAMES, PackGeometry, Piece, cut_into_pieces
+from .model.packing import DEFAULT_PACK_FRAMES, PackGeometry
 from .model.windowed_decoder import WindowedDecoder
 from .precision import Precision, check_precision
 
@@ -148,8 +149,14 @@ class Codec:
         return digest.hexdigest()
 
     @cached_property
-    def _packed_encoder(self) -> PackedEncoder:
+    def packed_encoder(self) -> PackedEncoder:
+        """Computes the codes of packs."""
         return PackedEncoder(self.network, self.log_mel.of_windows, self._geometry, self.device, self.dtype)
+
+    @cached_property
+    def clip_encoder(self) -> ClipEncoder:
+        """Lays clips into packs, and encodes them here."""
+        return ClipEncoder(self._geometry, self.packed_encoder)
 
     @cached_property
     def _windowed_decoder(self) -> WindowedDecoder:
@@ -203,9 +210,7 @@ class Codec:
         Joined they are the codes of the whole clip. A part comes when a pack is full, on a GPU when the next one is
         too. Memory does not grow with the clip.
         """
-        pieces = cut_into_pieces(self._samples(blocks, sample_rate), self._geometry)
-        for _, _, codes in self._packed_encoder.encode((None, piece) for piece in pieces):
-            yield codes
+        return self.clip_encoder.encode_stream(blocks, sample_rate)
 
     def encode_clips(
         self, clips: Iterable[Iterable[Tensor | np.ndarray]], sample_rate: int
@@ -214,28 +219,7 @@ class Codec:
 
         A clip whose samples cannot be used, or whose blocks raise an `AudioError`, gives that error in its place.
         """
-        failed: dict[int, AudioError] = {}
-
-        def pieces() -> Iterator[tuple[int, Piece]]:
-            for number, blocks in enumerate(clips):
-                try:
-                    for piece in cut_into_pieces(self._samples(blocks, sample_rate), self._geometry):
-                        yield number, piece
-                except AudioError as error:
-                    failed[number] = error
-
-        current, parts = 0, list[Tensor]()
-        for number, piece, codes in self._packed_encoder.encode(pieces()):
-            while current < number:  # Clips before this one that are not finished never will be.
-                yield failed.pop(current)
-                current, parts = current + 1, []
-            parts.append(codes)
-            if piece.last:
-                yield torch.cat(parts)
-                current, parts = current + 1, []
-        while current in failed:
-            yield failed.pop(current)
-            current += 1
+        return self.clip_encoder.encode_clips(clips, sample_rate)
 
     def decode(self, codes: Tensor | np.ndarray) -> Tensor:
         """Waveform [n_frames * frame_size] float32 on the CPU of `codes` [n_frames, n_codebooks].
@@ -269,9 +253,6 @@ class Codec:
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into `directory`."""
         save_checkpoint(Path(directory), self.header, self.network.state_dict())
-
-    def _samples(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-        return resample_blocks(mono_blocks(blocks), sample_rate, self.sample_rate)
 
     def _checked_codes(self, codes: Tensor | np.ndarray) -> Tensor:
         codes = torch.as_tensor(codes).cpu()

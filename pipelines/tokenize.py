@@ -86,7 +86,7 @@ class TokenizeJob(Job):
         path = output.folder / f"part-{unit.number:06d}.parquet"
         unknown = {source.name for source in unit.sources if source.kind == "unknown"}
         with TokenTableWriter(path, metadata) as writer:
-            for clip, row in encode_clips(codec, _readable_clips(unit, output)):
+            for clip, row in encode_clips(codec.clip_encoder, _readable_clips(unit, output)):
                 if not isinstance(row, AudioError):
                     output.read(clip.dataset, row.duration)
                     output.keep(clip.dataset, row.duration, row.codes.size)

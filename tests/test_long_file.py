@@ -30,7 +30,7 @@ codec = Codec.from_config("nano", device="cpu")
 for name in (short, source):
     if name == source:
         before = peak()
-    (_, row), = encode_clips(codec, [Clip("id", name, "dataset", str(name))])
+    (_, row), = encode_clips(codec.clip_encoder, [Clip("id", name, "dataset", str(name))])
 encoded = peak()
 write_audio(target, codec.decode_stream(row.codes), codec.sample_rate)
 print(json.dumps({

@@ -45,7 +45,7 @@ def run(
 
         def rows() -> Iterator[TokenRow]:
             nonlocal seconds, frames
-            for _, row in encode_clips(loaded, map(clip_of, sources)):
+            for _, row in encode_clips(loaded.clip_encoder, map(clip_of, sources)):
                 if isinstance(row, AudioError):
                     skipped.append(row)
                     report.advance()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from ..errors import CodectokError
 from ..precision import Precision, inference
 from .convnext import ConvNeXtBlock
-from .cuda_graph import CudaGraph, PendingResult
+from .cuda_graph import CudaGraph
 from .network import CodecNetwork
-from .packing import BLOCK_ROWS, Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
+from .packing import BLOCK_ROWS, PackGeometry, cut_into_pieces, fill_packs
 from .quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
 
-Tag = TypeVar("Tag")
 Module = TypeVar("Module", bound=nn.Module)
 Layer = Callable[[Tensor], Tensor]
 
@@ -59,27 +58,27 @@ class PackedEncoder:
         self._checked_threads: set[int] = set()
         self._graph: CudaGraph | None = None
 
-    def encode(self, pieces: Iterable[tuple[Tag, Piece]]) -> Iterator[tuple[Tag, Piece, Tensor]]:
-        """Codes [keep, n_codebooks] int64 on the CPU for every piece, in order, as packs become full."""
-        running: deque[tuple[Pack[Tag], Tensor | PendingResult]] = deque()
-        packs_ahead = 1 if self._on_gpu else 0  # a GPU works on one pack while the next is being laid out
-        for pack in fill_packs(pieces, self.geometry, self._on_gpu):
-            running.append((pack, self._start(pack)))
-            if len(running) > packs_ahead:
-                yield from _codes_of_pieces(*running.popleft())
-        while running:
-            yield from _codes_of_pieces(*running.popleft())
+    @property
+    def fixed_length(self) -> bool:
+        """Whether every pack must have `pack_frames` frames."""
+        return self._on_gpu
 
-    def _start(self, pack: Pack[Tag]) -> Tensor | PendingResult:
-        """Codes [frames of codes, n_codebooks] of a pack."""
-        inputs = _tensors(pack)
+    @property
+    def packs_ahead(self) -> int:
+        """A GPU works on one pack while the next is being laid out."""
+        return 1 if self._on_gpu else 0
+
+    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+        """Begin with a pack; the result waits for its codes, int64 [frames of codes, n_codebooks] on the CPU."""
+        inputs = [torch.from_numpy(array) for array in (tape, *gaps)]
         with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
             self._check_positions()
             if not self._on_gpu:
-                return self._codes(*inputs)
+                codes = self._codes(*inputs)
+                return lambda: codes
             if self._graph is None:
                 self._graph = CudaGraph(self._codes, inputs)
-            return self._graph(inputs)
+            return self._graph(inputs).wait
 
     def _current_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self._on_gpu else nullcontext()
@@ -99,7 +98,8 @@ class PackedEncoder:
         length = geometry.pack_frames if self._on_gpu else geometry.unit
         copies = length // (geometry.aligned(piece.n_frames) + geometry.gap)
         pack = next(fill_packs([(None, piece)] * copies, geometry, self._on_gpu))
-        features = self._features(*(tensor.to(self.device) for tensor in _tensors(pack)))
+        inputs = (torch.from_numpy(array).to(self.device) for array in (pack.tape, *pack.gaps))
+        features = self._features(*inputs)
         starts = [placement.position for placement in pack.placements]
         for rows in (features, self._encode_rows(features)):
             found = [rows[start : start + piece.keep] for start in starts]
@@ -177,14 +177,3 @@ def _in_precision(module: Module, dtype: Precision) -> Module:
             block.expand.bfloat16()
             block.contract.bfloat16()
     return module
-
-
-def _tensors(pack: Pack[Tag]) -> list[Tensor]:
-    return [torch.from_numpy(array) for array in (pack.tape, *pack.gaps)]
-
-
-def _codes_of_pieces(pack: Pack[Tag], result: Tensor | PendingResult) -> Iterator[tuple[Tag, Piece, Tensor]]:
-    codes = result if isinstance(result, Tensor) else result.wait()
-    for placement in pack.placements:
-        start = placement.position + placement.piece.skip
-        yield placement.tag, placement.piece, codes[start : start + placement.piece.keep].clone()

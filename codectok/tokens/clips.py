@@ -11,7 +11,7 @@ import numpy as np
 
 from ..audio.files import stream_audio
 from ..audio.stretches import Recording, Stretch
-from ..codec import Codec
+from ..encoding import ClipEncoder
 from ..errors import AudioError
 from ..names import printable
 from ..shards import Sample
@@ -38,7 +38,7 @@ class Clip:
         return printable(self.audio) if isinstance(self.audio, Path) else f"{self.source} ({self.id})"
 
 
-def encode_clips(codec: Codec, clips: Iterable[Clip]) -> Iterator[tuple[Clip, TokenRow | AudioError]]:
+def encode_clips(encoder: ClipEncoder, clips: Iterable[Clip]) -> Iterator[tuple[Clip, TokenRow | AudioError]]:
     """Encode `clips`, neighbours together, in their order; a clip that cannot be decoded or used gives its error.
 
     Files are decoded as their samples are needed: memory does not grow with their length.
@@ -48,14 +48,14 @@ def encode_clips(codec: Codec, clips: Iterable[Clip]) -> Iterator[tuple[Clip, To
     def opened() -> Iterator[Iterator[np.ndarray]]:
         for clip in clips:
             waiting.append(_Reader(clip))
-            yield waiting[-1].blocks(codec.sample_rate)
+            yield waiting[-1].blocks(encoder.sample_rate)
 
-    for codes in codec.encode_clips(opened(), codec.sample_rate):
+    for codes in encoder.encode_clips(opened(), encoder.sample_rate):
         reader = waiting.popleft()
         if isinstance(codes, AudioError):
             yield reader.clip, codes
         else:
-            yield reader.clip, _row(reader.clip, reader.n_samples, codec.sample_rate, codes.numpy())
+            yield reader.clip, _row(reader.clip, reader.n_samples, encoder.sample_rate, codes.numpy())
 
 
 class _Reader:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from codectok import AudioError, Codec, CodectokError, InputError
 from codectok.config import CodecConfig
+from codectok.encoding import ClipEncoder
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_pieces
 
@@ -38,7 +39,7 @@ def features_of(codec: Codec, clips: list[np.ndarray], pack_frames: int) -> list
     encoder._encode_frames = torch.clone
     parts: list[list[Tensor]] = [[] for _ in clips]
     pieces = ((number, piece) for number, clip in enumerate(clips) for piece in cut_into_pieces([clip], geometry))
-    for number, _, features in encoder.encode(pieces):
+    for number, _, features in ClipEncoder(geometry, encoder).encode_pieces(pieces):
         parts[number].append(features)
     return [torch.cat(part) for part in parts]
 

@@ -213,7 +213,7 @@ def test_a_container_that_has_grown_is_not_read_again(tmp_path: Path) -> None:
     report = run(job, inside, tmp_path / "out", replace(LOCAL, extend=True))
     after = sorted(sample.source for sample, _ in all_samples(tmp_path / "out"))
     assert set(before) < set(after) and len(after) == len(set(after))
-    assert {sample.source.split("/")[0] for sample, _ in all_samples(tmp_path / "out") if sample.source not in before} == {
-        "b.tar"
-    }
+    assert {
+        sample.source.split("/")[0] for sample, _ in all_samples(tmp_path / "out") if sample.source not in before
+    } == {"b.tar"}
     assert report.new_units == 1
