@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
+# What the system says of a file that it will say tomorrow too; anything else may pass.
+LASTING_REFUSALS = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL,
+    errno.ENXIO,
+}  # fmt: skip
+
 
 class CodectokError(Exception):
     """Something failed while working; the command line ends with exit code 1."""
@@ -37,3 +45,8 @@ class AudioError(InputError):
     def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
         # The default reduction forgets `reason`, and workers send these errors between processes.
         return type(self), (str(self), self.reason)
+
+
+def is_lasting(error: OSError) -> bool:
+    """Whether trying again will not help: the file itself cannot be read, or is not what it should be."""
+    return error.errno is None or error.errno in LASTING_REFUSALS

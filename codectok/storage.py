@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,9 @@ import fsspec
 
 from .atomic import replacing
 from .errors import InputError
+
+# In the folder of an attempt, where folders do not exist of their own.
+STARTED = "started"
 
 
 def is_url(text: str) -> bool:
@@ -57,6 +60,10 @@ class Storage(ABC):
         """Put a file into the place of `target`, at once."""
 
     @abstractmethod
+    def remove_file(self, name: str) -> None:
+        """Delete a file, if it is there."""
+
+    @abstractmethod
     def remove(self, folder: str) -> None:
         """Delete a folder with all that is in it, if it is there."""
 
@@ -65,7 +72,10 @@ class Storage(ABC):
 
     @abstractmethod
     def staging(self, name: str) -> Any:
-        """A context with a new folder on this machine, whose files lie in the folder `name` when it ends."""
+        """A context with a new folder on this machine, whose files lie in the folder `name` when it ends.
+
+        The folder `name` is there from the beginning, so that it shows who began and did not come to an end.
+        """
 
     @abstractmethod
     def free_bytes(self) -> int | None:
@@ -94,7 +104,9 @@ class LocalStorage(Storage):
         for parent, _, names in os.walk(self.path / folder):
             for name in names:
                 path = Path(parent) / name
-                found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+                # Others may be working in the folder: what is gone by now was never there.
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(self.path).as_posix()] = path.stat().st_size
         return dict(sorted(found.items()))
 
     def move(self, name: str, target: str) -> None:
@@ -107,6 +119,10 @@ class LocalStorage(Storage):
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def remove_file(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
 
     def remove(self, folder: str) -> None:
         """Delete a folder with all that is in it, if it is there."""
@@ -164,6 +180,11 @@ class RemoteStorage(Storage):
         self._files.cp_file(self._path(name), self._path(target))
         self._files.rm_file(self._path(name))
 
+    def remove_file(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
+
     def remove(self, folder: str) -> None:
         """Delete a folder with all that is in it, if it is there."""
         self._files.invalidate_cache()
@@ -173,6 +194,7 @@ class RemoteStorage(Storage):
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
         """A temporary folder of this machine, whose files are then sent."""
+        self.write(f"{name}/{STARTED}", b"")
         with tempfile.TemporaryDirectory(prefix="codectok-") as folder:
             yield Path(folder)
             for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):

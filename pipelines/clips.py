@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from codectok.errors import AudioError
@@ -10,16 +11,14 @@ from codectok.tokens.clips import Clip
 
 from .containers import clips_of_parquet, clips_of_tar
 from .rejects import Reject
-from .sources import Source
+from .sources import CONTAINERS, Source
 
 
 def clips_of(source: Source) -> Iterator[Clip | Reject | None]:
     """The clips in `source`, in order; rejects for what cannot be read, None for a file without audio in it."""
-    if source.kind == "tar":
-        yield from clips_of_tar(source)
-        return
-    if source.kind == "parquet":
-        yield from clips_of_parquet(source)
+    if source.kind in CONTAINERS:
+        found = clips_of_tar(source) if source.kind == "tar" else clips_of_parquet(source)
+        yield from itertools.islice(found, source.first_clip, source.last_clip)
         return
     try:
         yield clip_of(source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from .plan import PLAN_FILE, Plan, copy_plan, load_plan
 from .planning import header_of, refuse_other_job, store_generation
 from .ray_engine import ClusterOptions, run_on_ray
 from .rejects import REJECTS_FOLDER
-from .report import write_report
+from .report import REPORT_FILE, write_report
 
 EngineName = Literal["ray", "local"]
 # From so many inputs on, a share of broken ones says something.
@@ -137,7 +137,7 @@ def run_job(
     storage = open_storage(output)
     check_free(storage)
     with ExitStack() as stack:
-        with _nothing_left_without_a_plan(storage), entry(storage):
+        with entry(storage), _nothing_left_without_a_plan(storage):
             plan = _planned(job, sources, storage, options)
             lock = lock_job(storage, options.part)
             stack.callback(lock.release)
@@ -174,7 +174,7 @@ def _run_first_pass(job: Job, plan: Plan, storage: Storage, options: RunOptions,
 
 @contextmanager
 def _nothing_left_without_a_plan(storage: Storage) -> Iterator[None]:
-    """Leave no trace in the output folder if the job cannot even be planned."""
+    """Leave no trace in the output folder if the job cannot even be planned; within `entry`, so that nobody else is."""
     try:
         yield
     except BaseException:
@@ -215,12 +215,9 @@ class _Run:
         part = self.options.part
         folder = OutputFolder(self.storage, "whole" if part is None else f"part-{part.index}-of-{part.count}")
         records = finished_units(self.storage, plan)
-        units = [
-            unit.number
-            for unit in plan.units
-            if unit.number not in records and (part is None or part.includes(unit.number))
-        ][: self.options.limit]
+        units = units_to_do(plan, records, self.options)
         self._check_space(plan, units)
+        folder.clear_unrecorded(units)
         self.listener.planned(plan, list(records.values()), len(units))
         suspects = folder.clear_attempts()
         total = Tally.sum(record.total for record in records.values())
@@ -230,7 +227,8 @@ class _Run:
                     for outcome in outcomes:
                         if isinstance(outcome, FailedUnit):
                             self.failed.append(outcome)
-                            self.listener.note(f"Unit {outcome.unit} failed: {outcome.message}.")
+                            where = folder.note_failure(outcome.unit, outcome.details or outcome.message)
+                            self.listener.note(f"Unit {outcome.unit} failed: {outcome.message} (see {where}).")
                             continue
                         record, attempt = outcome
                         lock.check()
@@ -260,13 +258,13 @@ class _Run:
         """Describe the whole, if this run has made the last unit of it, whoever made the others."""
         with entry(self.storage):
             records = finished_units(self.storage, plan)
-            if len(records) == len(plan.units) and not is_marked_finished(self.storage, plan):
-                ordered = [records[number] for number in sorted(records)]
-                self.job.finish(self.storage, ordered)
+            ordered = [records[number] for number in sorted(records)]
+            if len(records) == len(plan.units) and not is_marked_finished(self.storage, plan, ordered):
+                described = self.job.finish(self.storage, ordered)
                 self.storage.remove(TEMPORARY)
                 summary = JobSummary.of(plan, ordered)
                 write_report(self.storage, self.job, summary, self.job.examples(self.storage, ordered))
-                write_summary(self.storage, plan, summary)
+                write_summary(self.storage, plan, summary, ordered, [*described, REPORT_FILE])
 
     def _check_rejects(self, total: Tally) -> None:
         limit = self.options.max_rejects
@@ -287,6 +285,16 @@ class _Run:
             )
 
 
+def units_to_do(plan: Plan, records: Mapping[int, UnitRecord], options: RunOptions) -> list[int]:
+    """The units that a run with these options makes, if those of `records` are finished."""
+    part = options.part
+    return [
+        unit.number
+        for unit in plan.units
+        if unit.number not in records and (part is None or part.includes(unit.number))
+    ][: options.limit]
+
+
 def _check_failures(report: JobReport) -> None:
     if report.failed:
         names = ", ".join(str(failure.unit) for failure in report.failed)
@@ -298,8 +306,11 @@ def _check_failures(report: JobReport) -> None:
 
 def _check_rows(report: JobReport, storage: Storage) -> None:
     if report.summary.complete and not report.summary.total.rows:
+        total = report.summary.total
+        if not total.rejects:
+            raise CodectokError(f"Nothing was written: of {total.ignored:,} files none is audio.")
         raise CodectokError(
-            f"Nothing was written: all inputs were rejected ({describe_rejects(report.summary.total)});"
+            f"Nothing was written: all inputs were rejected ({describe_rejects(total)});"
             f" see {storage.url}/{REJECTS_FOLDER}."
         )
 

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from codectok.errors import CodectokError
+from codectok.errors import AudioError, CodectokError
 from codectok.storage import Storage
 
+from .clips import clips_of
 from .job import WORKER_THREADS, Job, UnitRecord
 from .output import run_attempt
 from .plan import Unit
-from .sources import Source
+from .sources import CONTAINERS, Source
 
 ATTEMPTS = 3
+PARENT_POLL_SECONDS = 1.0
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 # No use in trying again: the next unit would fail in the same way.
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
@@ -33,21 +38,28 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES,
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """A unit that could not be made; the job goes on with the others."""
+    """A unit that could not be made; the job goes on with the others. `details` are for whoever looks into it."""
 
     unit: int
     message: str
+    details: str = ""
+
+
+class UnitError(CodectokError):
+    """A unit cannot be made, which says nothing of the others."""
 
 
 def stops_the_job(error: BaseException) -> bool:
     """Whether an error in a unit is one of the whole job."""
     if isinstance(error, CodectokError):
-        return True
+        return not isinstance(error, UnitError | AudioError)
     return isinstance(error, OSError) and error.errno in FULL_DISK
 
 
 def describe(error: BaseException) -> str:
-    """An unexpected error in a few words."""
+    """An error in a few words; one of ours has them."""
+    if isinstance(error, CodectokError):
+        return str(error).rstrip(".")
     return f"{type(error).__name__}: {error}".strip().splitlines()[0]
 
 
@@ -55,21 +67,20 @@ def run_despite_crashes(job: Job, unit: Unit, storage: Storage, attempt: str) ->
     """Make a unit in child processes, without the sources that crash them.
 
     Raises:
-        CodectokError: it crashes though none of its sources does so alone, or it is killed from outside each time.
+        UnitError: it crashes though none of its sources does so alone, or it is killed from outside each time.
     """
-    crashed: list[Source] = []
     unexplained = 0
     while True:
-        outcome = _run_in_child(job, unit, storage, attempt, crashed)
+        outcome = _run_in_child(job, unit, storage, attempt)
         if isinstance(outcome, UnitRecord):
             return outcome
-        culprit = _find_culprit(job, unit, storage, attempt, [s for s in unit.sources if s not in crashed])
+        culprit = _find_culprit(job, unit, storage, attempt, _files(unit))
         if culprit is not None:
-            crashed.append(culprit)
+            unit = unit.without(culprit)
             continue
         unexplained += 1
         if unexplained == ATTEMPTS:
-            raise CodectokError(f"Unit {unit.number} crashed {ATTEMPTS} times, though no source of it does so alone.")
+            raise UnitError(f"Unit {unit.number} crashed {ATTEMPTS} times, though no source of it does so alone.")
 
 
 @dataclass(frozen=True)
@@ -77,30 +88,60 @@ class _Crash:
     """A child process has crashed."""
 
 
-def _find_culprit(job: Job, unit: Unit, storage: Storage, attempt: str, suspects: Sequence[Source]) -> Source | None:
+# Stretches of one file, which are decoded together; or some clips of a container.
+Suspect = tuple[Source, ...]
+
+
+def _files(unit: Unit) -> list[Suspect]:
+    found: list[Suspect] = []
+    for source in unit.sources:
+        if found and source.kind not in CONTAINERS and found[-1][0].same_file(source):
+            found[-1] += (source,)
+        else:
+            found.append((source,))
+    return found
+
+
+def _find_culprit(job: Job, unit: Unit, storage: Storage, attempt: str, suspects: Sequence[Suspect]) -> Suspect | None:
     """The first of `suspects` that crashes a process alone, found by halving."""
 
-    def crashes(sources: Sequence[Source]) -> bool:
+    def crashes(some: Sequence[Suspect]) -> bool:
         probe = f"{attempt}-probe"
-        outcome = _run_in_child(job, Unit(unit.number, tuple(sources), unit.split), storage, probe, [])
+        sources = tuple(source for suspect in some for source in suspect)
+        outcome = _run_in_child(job, Unit(unit.number, sources, unit.split), storage, probe)
         storage.remove(probe)
         return isinstance(outcome, _Crash)
 
     if len(suspects) == 1:
-        return suspects[0] if all(crashes(suspects) for _ in range(ATTEMPTS)) else None
-    middle = len(suspects) // 2
-    for half in (suspects[:middle], suspects[middle:]):
-        if half and crashes(half):
+        halves = [[half] for half in _halves(suspects[0])]
+        if not halves:
+            return suspects[0] if all(crashes(suspects) for _ in range(ATTEMPTS)) else None
+    else:
+        middle = len(suspects) // 2
+        halves = [list(suspects[:middle]), list(suspects[middle:])]
+    for half in halves:
+        if crashes(half):
             return _find_culprit(job, unit, storage, attempt, half)
     return None
 
 
-def _run_in_child(
-    job: Job, unit: Unit, storage: Storage, attempt: str, crashed: Sequence[Source]
-) -> UnitRecord | _Crash:
+def _halves(suspect: Suspect) -> list[Suspect]:
+    """The halves of a container; none of what is one clip."""
+    source = suspect[0]
+    if source.kind not in CONTAINERS:
+        return []
+    first = source.first_clip
+    count = sum(1 for _ in clips_of(source))
+    if count < 2:
+        return []
+    middle, end = first + count // 2, first + count
+    return [(replace(source, first_clip=a, last_clip=b),) for a, b in ((first, middle), (middle, end))]
+
+
+def _run_in_child(job: Job, unit: Unit, storage: Storage, attempt: str) -> UnitRecord | _Crash:
     import ray.cloudpickle as cloudpickle
 
-    task = cloudpickle.dumps((job, unit, storage, attempt, tuple(crashed)))
+    task = cloudpickle.dumps((job, unit, storage, attempt))
     path = json.dumps(sys.path).encode() + b"\n"
     for _ in range(ATTEMPTS):
         storage.remove(attempt)
@@ -113,7 +154,7 @@ def _run_in_child(
         # A library that ends the process itself crashes it as well.
         if child.returncode > 0 or -child.returncode in CRASH_SIGNALS:
             return _Crash()
-    raise CodectokError(
+    raise UnitError(
         f"Unit {unit.number} was killed from outside {ATTEMPTS} times, the last by signal {-child.returncode};"
         " is there too little memory?"
     )
@@ -127,6 +168,7 @@ _CHILD = (
 
 def run_child() -> None:
     """What a child process does: one attempt, whose outcome goes to standard output."""
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     results = sys.stdout.buffer
     sys.stdout = sys.stderr  # a library that prints must not mix its words into the outcome
     outcome: UnitRecord | Exception
@@ -139,3 +181,9 @@ def run_child() -> None:
         outcome = error
     results.write(pickle.dumps(outcome))
     results.flush()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_SECONDS)
+    os._exit(1)

@@ -78,7 +78,7 @@ class OutputFile(StrictModel):
 class UnitRecord(StrictModel):
     """A finished unit: what it became, and what is in it, by dataset.
 
-    `histograms` count values of each quantity by whole steps (`codectok.pipelines.statistics`).
+    `histograms` count values of each quantity by whole steps (`codectok.pipelines.report` names them).
     """
 
     unit: int
@@ -220,8 +220,9 @@ class Job(ABC):
         """Clips of the output for the report; none by default."""
         return ()
 
-    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> None:
-        """Describe the output as a whole, once all units are in place; nothing by default."""
+    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+        """Describe the whole once all units are in place, and name the files that do; none by default."""
+        return ()
 
 
 class TableJob(Job):

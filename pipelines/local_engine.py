@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Generator, Sequence
 
 import torch
@@ -38,6 +39,6 @@ def _run(job: Job, plan: Plan, number: int, folder: OutputFolder, suspect: bool)
         except Exception as error:
             if stops_the_job(error):
                 raise
-            failure = describe(error)
+            failure, details = describe(error), "".join(traceback.format_exception(error))
             folder.storage.remove(attempt)
-    return FailedUnit(number, failure)
+    return FailedUnit(number, failure, details)

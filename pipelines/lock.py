@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from codectok.errors import CodectokError, InputError
 from codectok.storage import LocalStorage, Storage
@@ -121,15 +121,19 @@ class _FileLock(Lock):
         self._file: Any = None
 
     def acquire(self) -> str | None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read() or "another process"
+        while True:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._path.open("a+")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read() or "another process"
+                file.close()
+                return holder
+            if self._is_in_place(file):
+                break
             file.close()
-            return holder
         file.truncate(0)
         file.write(_this_process())
         file.flush()
@@ -137,9 +141,15 @@ class _FileLock(Lock):
         return None
 
     def release(self) -> None:
-        # The file stays: whoever deletes it could delete one that somebody else has just locked.
         self._file.truncate(0)
         self._file.close()
+
+    def _is_in_place(self, file: IO[str]) -> bool:
+        """Whether `file` is the one at the path: its last holder may have deleted the folder."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
 
 
 class _Lease(Lock):
@@ -154,14 +164,18 @@ class _Lease(Lock):
 
     def acquire(self) -> str | None:
         before = self._read()
-        if before is not None and time.time() - before["time"] < LEASE_SECONDS:
-            return before["holder"]
+        if before is not None:
+            if time.time() - before["time"] < LEASE_SECONDS:
+                return before["holder"]
+            # Clocks differ: it is old only if nobody renews it.
+            time.sleep(2 * RENEW_SECONDS)
+            if self._read() not in (before, None):
+                return before["holder"]
         self._renew()
         # Of two that write at once the later wins; both look again.
         time.sleep(SETTLE_SECONDS)
-        now = self._read()
-        if now is None or now["token"] != self._token:
-            return "another process" if now is None else now["holder"]
+        if not self._is_mine():
+            return (self._read() or {"holder": "another process"})["holder"]
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
         return None
@@ -170,7 +184,8 @@ class _Lease(Lock):
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        self._storage.remove(self._name)
+        if self._is_mine():
+            self._storage.remove(self._name)
 
     def check(self) -> None:
         if time.monotonic() - self._renewed > LEASE_SECONDS / 2:
@@ -178,16 +193,21 @@ class _Lease(Lock):
                 f"The lease on {self._storage.url} could not be renewed for {LEASE_SECONDS / 2:g} s, so that others may"
                 " have taken it; run the same command again to go on."
             )
+        if not self._is_mine():
+            raise CodectokError(f"Another process has taken the lease on {self._storage.url}; let it go on.")
 
     def _keep(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
-                now = self._read()
-                if now is None or now["token"] != self._token:
-                    return  # taken over: `check` will say so
+                if not self._is_mine():
+                    return  # `check` will say so
                 self._renew()
-            except OSError:
-                continue  # tried again; `check` counts the time
+            except Exception:
+                continue  # every store's client has errors of its own; tried again, and `check` counts the time
+
+    def _is_mine(self) -> bool:
+        now = self._read()
+        return now is not None and now["token"] == self._token
 
     def _renew(self) -> None:
         lease = {"token": self._token, "holder": _this_process(), "time": time.time()}

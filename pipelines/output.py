@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from codectok.errors import InputError
+from codectok.errors import CodectokError, InputError
 from codectok.storage import LocalStorage, Storage
+from codectok.tokens.clips import Clip
 
+from .clips import clips_of
 from .job import Job, OutputFile, Tally, UnitOutput, UnitRecord
 from .listing import JOB_FOLDER
 from .plan import PLAN_FILE, Plan, Unit
@@ -29,7 +32,11 @@ from .sources import Source
 SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 RECORDS = f"{JOB_FOLDER}/records"
 TEMPORARY = f"{JOB_FOLDER}/tmp"
+FAILURES = f"{JOB_FOLDER}/failures"
 READERS = 16
+FILE_OF_A_UNIT = re.compile(
+    rf"(?:(?:shard|part)-|{JOB_FOLDER}/(?:records|rejects|failures)/|{JOB_FOLDER}/index/shard-)(\d{{6,}})(?:\.\w+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,30 @@ class OutputFolder:
             return [f"{self._attempts}/{path.name}" for path in folder.glob("[0-9]*")]
         return list(self.storage.sizes(self._attempts))
 
+    def clear_unrecorded(self, units: Iterable[int]) -> None:
+        """Delete what is left of earlier attempts at `units`, whose files may be others than they will be."""
+        numbers = set(units)
+        for name in self.storage.sizes():
+            found = FILE_OF_A_UNIT.fullmatch(name)
+            if found and int(found[1]) in numbers:
+                self.storage.remove_file(name)
+
+    def note_failure(self, unit: int, details: str) -> str:
+        """Store what is known of a unit's failure, and say where."""
+        name = f"{FAILURES}/{unit:06d}.txt"
+        self.storage.write(name, details.encode(errors="replace") + b"\n")
+        return f"{self.storage.url}/{name}"
+
     def commit(self, record: UnitRecord, attempt: str) -> None:
         """Move the files of a unit to their places and write its record; the record comes last."""
         for file in record.files:
-            self.storage.move(f"{attempt}/{file.name}", file.name)
+            try:
+                self.storage.move(f"{attempt}/{file.name}", file.name)
+            except FileNotFoundError:
+                raise CodectokError(
+                    f"A worker has written {file.name}, but it is not in {self.storage.url} as this machine sees it;"
+                    " the output must lie where all machines of the cluster reach it."
+                ) from None
         self.storage.remove(attempt)
         self.storage.write(record_name(record.unit), record.model_dump_json(indent=2).encode() + b"\n")
 
@@ -153,40 +180,49 @@ def finished_units(storage: Storage, plan: Plan) -> dict[int, UnitRecord]:
     }
 
 
-def run_attempt(job: Job, unit: Unit, storage: Storage, attempt: str, crashed: Sequence[Source] = ()) -> UnitRecord:
-    """Let `job` make the files of `unit` in the folder `attempt`; they are on disk for good when this returns.
-
-    Sources in `crashed` are left out and rejected.
-    """
-    sources = tuple(source for source in unit.sources if source not in crashed)
+def run_attempt(job: Job, unit: Unit, storage: Storage, attempt: str) -> UnitRecord:
+    """Let `job` make the files of `unit` in the folder `attempt`; they are on disk for good when this returns."""
     with storage.staging(attempt) as folder:
         output = UnitOutput(unit, folder)
-        for source in crashed:
-            message = f"{source.where} makes the program that decodes it crash."
-            output.read(source.dataset)
-            output.reject(
-                Reject(source.dataset, source.name, source.start or 0.0, None, "decode", "decoder_crash", message)
-            )
-        job.run(Unit(unit.number, sources, unit.split), output)
+        for source in unit.crashed:
+            _reject_crashed(source, output)
+        job.run(unit, output)
         output.write_rejects()
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         return output.record([_sealed(path, folder) for path in paths])
 
 
+def _reject_crashed(source: Source, output: UnitOutput) -> None:
+    dataset, name, where = source.dataset, source.name, source.where
+    if source.last_clip is not None:
+        clip = next(clips_of(source))
+        assert isinstance(clip, Clip), "it has been decoded"
+        dataset, name, where = clip.dataset, clip.source, clip.name
+    message = f"{where} makes the program that decodes it crash."
+    output.read(dataset)
+    output.reject(Reject(dataset, name, source.start or 0.0, None, "decode", "decoder_crash", message))
+
+
 def unit_hash(job: Job, unit: Unit) -> str:
     """Changes with everything that decides the bytes of a unit."""
-    sources = [
-        (s.dataset, os.fsencode(s.path).hex(), s.size, s.start, s.end, s.id, s.first_byte, s.last_byte)
-        for s in unit.sources
-    ]
+    sources = sorted(
+        {
+            json.dumps([s.dataset, os.fsencode(s.path).hex(), s.size, s.start, s.end, s.id, s.first_byte, s.last_byte])
+            for s in (*unit.sources, *unit.crashed)
+        }
+    )
     text = json.dumps([job.verb, job.bytes_version, dict(job.options()), sources], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_summary(storage: Storage, plan: Plan, summary: JobSummary) -> None:
-    """Mark a job as finished."""
+def write_summary(
+    storage: Storage, plan: Plan, summary: JobSummary, records: Sequence[UnitRecord], described: Sequence[str]
+) -> None:
+    """Mark a job as finished: these `records`, and the files that describe the whole."""
     value = {
         "plan": plan.header.hash,
+        "records": _hash_of(records),
+        "described": list(described),
         "units": summary.units,
         "files": summary.files,
         "bytes": summary.bytes,
@@ -196,12 +232,22 @@ def write_summary(storage: Storage, plan: Plan, summary: JobSummary) -> None:
     storage.write(SUMMARY_FILE, json.dumps(value, indent=2).encode() + b"\n")
 
 
-def is_marked_finished(storage: Storage, plan: Plan) -> bool:
-    """Whether a run has finished this very plan."""
+def is_marked_finished(storage: Storage, plan: Plan, records: Sequence[UnitRecord]) -> bool:
+    """Whether a run has described these very `records` of this plan, and its files are still there."""
     try:
-        return json.loads(storage.read(SUMMARY_FILE))["plan"] == plan.header.hash
-    except (FileNotFoundError, ValueError, KeyError):
+        found = json.loads(storage.read(SUMMARY_FILE))
+        described = set(found["described"])
+        same = (found["plan"], found["records"]) == (plan.header.hash, _hash_of(records))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
+    return same and described <= storage.sizes().keys()
+
+
+def _hash_of(records: Sequence[UnitRecord]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(record.model_dump_json().encode())
+    return digest.hexdigest()
 
 
 def _sealed(path: Path, folder: Path) -> OutputFile:

@@ -58,11 +58,26 @@ SourceName = tuple[str, bytes, float, float, str]
 
 @dataclass(frozen=True)
 class Unit:
-    """A share of the work that becomes one output file."""
+    """A share of the work that becomes one output file.
+
+    Attributes:
+        sources: to read.
+        crashed: sources of the plan that crash their decoder, to be rejected and not opened.
+    """
 
     number: int
     sources: tuple[Source, ...]
     split: Split = "train"
+    crashed: tuple[Source, ...] = ()
+
+    def without(self, culprits: Iterable[Source]) -> Unit:
+        """The unit with `culprits`, each a source of it or some clips of a container, among the crashed."""
+        sources, crashed = list(self.sources), list(self.crashed)
+        for culprit in culprits:
+            place = next(i for i, source in enumerate(sources) if source.holds(culprit))
+            sources[place : place + 1] = sources[place].without(culprit)
+            crashed.append(culprit)
+        return replace(self, sources=tuple(sources), crashed=tuple(crashed))
 
 
 @dataclass(frozen=True, slots=True)

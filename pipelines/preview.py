@@ -9,7 +9,7 @@ from pathlib import Path
 
 from codectok.storage import Storage, open_storage
 
-from .engine import RunOptions
+from .engine import RunOptions, units_to_do
 from .job import Job
 from .listing import Argument, list_sources, parse_arguments
 from .output import check_free, finished_units
@@ -24,7 +24,8 @@ class Preview:
     Attributes:
         sources, ignored: files listed, and passed over.
         units, finished_units: of the plan.
-        estimated_seconds: of audio in the units that are not finished.
+        units_to_do: that this run would make.
+        estimated_seconds: of audio in them.
         estimated_bytes: of their output.
         free_bytes: None where nobody knows.
         example: the first sources.
@@ -34,6 +35,7 @@ class Preview:
     ignored: int
     units: int
     finished_units: int
+    units_to_do: int
     estimated_seconds: float
     estimated_bytes: float
     free_bytes: int | None
@@ -53,7 +55,7 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
         done = finished_units(storage, plan)
     if plan is None or options.extend:
         plan = _plan_beside(job, arguments, roots, storage, plan)
-    to_do = [unit for unit in plan.units if unit.number not in done]
+    to_do = [plan.units[number] for number in units_to_do(plan, done, options)]
     seconds = sum(unit.estimated_seconds for unit in to_do)
     example = tuple(source.where for source in plan.unit(0).sources[:5])
     return Preview(
@@ -61,6 +63,7 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
         ignored=plan.ignored,
         units=len(plan.units),
         finished_units=len(done),
+        units_to_do=len(to_do),
         estimated_seconds=seconds,
         estimated_bytes=seconds * job.output_bytes_per_second,
         free_bytes=storage.free_bytes(),

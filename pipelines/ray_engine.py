@@ -124,7 +124,7 @@ class _Crew:
         self._calls: dict[Any, _Call] = {}
         self._idle: deque[ActorHandle] = deque()
         self._waiting: deque[_Task] = deque()
-        self._failed_starts = 0
+        self._started, self._failed_starts = False, 0
 
     def run(self, plan: Plan, units: Sequence[int], workers: int) -> Generator[Outcome, None, None]:
         """Run all units; yields what is finished or has failed for good."""
@@ -161,6 +161,17 @@ class _Crew:
         # An actor that finds no free place yet holds no unit: it gets its first one when it is ready.
         self._calls[actor.set_up.remote()] = _Call(actor, None, float("inf"))
 
+    def _replace_failed_start(self, actor: ActorHandle, error: Exception, hopeless: bool) -> None:
+        """Try again elsewhere: one machine may be out of order, but not all of them."""
+        import ray
+
+        ray.kill(actor)
+        self._failed_starts += 1
+        if hopeless or self._failed_starts == DEATHS:
+            raise error from None
+        self._on_note(f"A worker could not start: {describe(error)}.")
+        self._hire()
+
     def _start(self, actor: ActorHandle, task: _Task, plan: Plan) -> None:
         task.attempts += 1
         attempt = self._folder.attempt(task.unit, task.attempts)
@@ -170,29 +181,33 @@ class _Crew:
     def _finish(self, reference: Any, call: _Call) -> Outcome | None:
         """Take in what an actor has done; a task that did not succeed waits for another turn."""
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         task = call.task
         try:
             record = ray.get(reference)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            if task is None or stops_the_job(cause):
+            if task is None:
+                self._replace_failed_start(call.actor, cause, hopeless=not self._started)
+                return None
+            if stops_the_job(cause):
                 raise cause from None
             self._idle.append(call.actor)
             task.errors += 1
-            return self._again(task, describe(cause), task.errors < ATTEMPTS)
-        except RayActorError as error:
+            return self._again(task, describe(cause), task.errors < ATTEMPTS, str(error))
+        except RayError as error:
+            # The actor is gone: it crashed, was killed, for want of memory too, or has lost its machine.
             if task is None:
-                self._failed_starts += 1
-                if self._failed_starts == DEATHS:
-                    raise CodectokError(f"Workers die while they are starting: {describe(error)}") from None
-            self._hire()
-            if task is None:
+                death = CodectokError(f"Workers die while they are starting: {describe(error)}.")
+                self._replace_failed_start(call.actor, death, hopeless=False)
                 return None
+            ray.kill(call.actor)
+            self._hire()
             task.deaths += 1
-            return self._again(task, f"its worker died {task.deaths} times", task.deaths < DEATHS)
+            return self._again(task, f"its worker died {task.deaths} times ({describe(error)})", task.deaths < DEATHS)
         self._idle.append(call.actor)
+        self._started, self._failed_starts = True, 0
         return None if task is None else (record, self._folder.attempt(task.unit, task.attempts))
 
     def _give_up_on_hanging_actors(self) -> Generator[Outcome, None, None]:
@@ -212,10 +227,10 @@ class _Crew:
                 if outcome is not None:
                     yield outcome
 
-    def _again(self, task: _Task, failure: str, another_turn: bool) -> FailedUnit | None:
+    def _again(self, task: _Task, failure: str, another_turn: bool, details: str = "") -> FailedUnit | None:
         self._folder.storage.remove(self._folder.attempt(task.unit, task.attempts))
         if not another_turn:
-            return FailedUnit(task.unit, failure)
+            return FailedUnit(task.unit, failure, details)
         self._on_note(f"Unit {task.unit} is tried again: {failure}.")
         # After the others: what was wrong with the machine may have passed by then.
         self._waiting.append(task)

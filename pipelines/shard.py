@@ -172,7 +172,7 @@ class ShardJob(Job):
             found.append(Example(f"{sample['key']} in {name}", f"audio/{self.settings.format}", data))
         return found
 
-    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> None:
+    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Write `shards.json`."""
         entries = [
             ShardEntry(
@@ -189,6 +189,7 @@ class ShardJob(Job):
         ]
         manifest = ShardManifest(sample_rate=self.settings.sample_rate, shards=tuple(entries))
         storage.write(MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
+        return [MANIFEST_FILE]
 
 
 def _reject_duplicate(recording: RecordingSource, same: Duplicate, output: UnitOutput) -> None:

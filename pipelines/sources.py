@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -71,6 +71,7 @@ class Source:
         id: the manifest's name of it.
         parts: JSON of `Parts`: when which words are spoken, in seconds of the file.
         first_byte, last_byte: of a tar or Parquet file only what begins in this range; None for all of it.
+        first_clip, last_clip: of what is then left only the clips from this number to before that.
     """
 
     dataset: str
@@ -89,6 +90,28 @@ class Source:
     parts: str | None = None
     first_byte: int | None = None
     last_byte: int | None = None
+    first_clip: int = 0
+    last_clip: int | None = None
+
+    def same_file(self, other: Source) -> bool:
+        """Whether `other` is a stretch or a range of the same file."""
+        return (self.dataset, self.path) == (other.dataset, other.path)
+
+    def holds(self, other: Source) -> bool:
+        """Whether `other` is this source, or some clips of it."""
+        end = self.last_clip
+        within = end is None or (other.last_clip is not None and other.last_clip <= end)
+        same = replace(other, first_clip=self.first_clip, last_clip=end) == self
+        return same and self.first_clip <= other.first_clip and within
+
+    def without(self, clips: Source) -> list[Source]:
+        """What is left when `clips`, which it holds, are left out."""
+        rest = []
+        if clips.first_clip > self.first_clip:
+            rest.append(replace(self, last_clip=clips.first_clip))
+        if clips.last_clip is not None and clips.last_clip != self.last_clip:
+            rest.append(replace(self, first_clip=clips.last_clip))
+        return rest
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ import soundfile
 from torch import Tensor
 
 from ..atomic import replacing
-from ..errors import AudioError, CodectokError, InputError
+from ..errors import AudioError, CodectokError, InputError, is_lasting
 from ..names import printable
 from . import ffmpeg
 from .mp3 import as_pipe, is_mp3_without_length
@@ -49,6 +49,7 @@ AUDIO_SUFFIXES = FFMPEG_SUFFIXES | frozenset(
     ]
 )
 BLOCK_FRAMES = 1 << 16  # what stays in a processor's cache is resampled faster
+READ_BYTES = 1 << 20
 UNKNOWN_LENGTH = 1 << 62
 # libsndfile shortens a cut-off WAV or AIFF to what is there and notes it only in its log.
 CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -106,15 +107,21 @@ def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None
     Raises:
         AudioError: with reason "unreadable" (no audio), "unsupported", "empty", "decode_error" (damaged or cut off),
             "not_finite".
+        OSError: the disk or the network does not give the file now, but may do so later.
     """
     where = name or (printable(source) if isinstance(source, Path) else "The audio")
     empty = True
-    with _decoding(source, where) as (source_rate, channel_blocks):
-        if source_rate not in SAMPLE_RATES:
-            raise AudioError(f"{where} has an impossible sample rate of {source_rate} Hz.", "unsupported")
-        for block in resample_blocks(_mono_blocks(channel_blocks, where), source_rate, sample_rate):
-            empty = empty and len(block) == 0
-            yield block
+    try:
+        with _decoding(source, where) as (source_rate, channel_blocks):
+            if source_rate not in SAMPLE_RATES:
+                raise AudioError(f"{where} has an impossible sample rate of {source_rate} Hz.", "unsupported")
+            for block in resample_blocks(_mono_blocks(channel_blocks, where), source_rate, sample_rate):
+                empty = empty and len(block) == 0
+                yield block
+    except AudioError as error:
+        if isinstance(source, Path) and error.reason in ("unreadable", "decode_error"):
+            _check_that_it_can_be_read(source)
+        raise
     if empty:
         raise AudioError(f"{where} has no samples.", "empty")
 
@@ -165,6 +172,19 @@ def is_output_path(path: Path) -> bool:
     return path.suffix.lower() in (".wav", ".flac")
 
 
+def _check_that_it_can_be_read(path: Path) -> None:
+    """Raise the system's error where a decoder was not given all bytes, which it takes for a damaged file."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            while file.read(READ_BYTES):
+                pass
+    except OSError as error:
+        if not is_lasting(error):
+            raise
+
+
 Blocks = Iterator[np.ndarray]
 
 
@@ -199,6 +219,8 @@ def _opened(source: Path | bytes, where: str) -> Iterator[soundfile.SoundFile]:
         try:
             file = _open(source, where, stack)
         except OSError as error:
+            if not is_lasting(error):
+                raise
             raise AudioError(f"{where} cannot be read: {error.strerror or error}.", "unreadable") from None
         except soundfile.LibsndfileError as error:
             raise AudioError(f"{where} is no audio file that can be read: {_reason(error)}", "unreadable") from None

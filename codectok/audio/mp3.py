@@ -34,6 +34,8 @@ def as_pipe(source: Path | bytes) -> Iterator[int]:
     """The reading end of a pipe through which `source` comes, open while the context lasts."""
     reading, writing = os.pipe()
 
+    failures: list[OSError] = []
+
     def feed() -> None:
         try:
             with os.fdopen(writing, "wb") as pipe:
@@ -45,6 +47,8 @@ def as_pipe(source: Path | bytes) -> Iterator[int]:
                         pipe.write(chunk)
         except BrokenPipeError:
             return  # the reader has what it wanted
+        except OSError as error:
+            failures.append(error)
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
@@ -53,3 +57,5 @@ def as_pipe(source: Path | bytes) -> Iterator[int]:
     finally:
         os.close(reading)  # a feeder that still writes ends with a broken pipe
         feeder.join()
+        if failures:  # what the decoder made of it says nothing of the file
+            raise failures[0]

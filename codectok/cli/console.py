@@ -73,10 +73,10 @@ class ProgressReport:
         self._last_line = time.monotonic()
 
     def set_total(self, total: int) -> None:
-        """Say how many steps there are, once that is known."""
-        self._total = total
+        """Say how many steps there are, once that is known; those before it belonged to another count."""
+        self._total, self._done = total, 0
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=total)
+            self._bar.update(self._task, total=total, completed=0)
 
     def advance(self, note: str = "") -> None:
         """Count a step as done; `note` says what has come of it so far."""

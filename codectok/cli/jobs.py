@@ -67,8 +67,8 @@ def run_and_report(
     except KeyboardInterrupt:
         if listener.plan is not None:
             warn(
-                f"{listener.done} of {len(listener.plan.units)} units in {output} are finished;"
-                " run the same command again to go on."
+                f"{listener.done} of {len(listener.plan.units)} units of `{listener.plan.header.verb}` in {output} are"
+                " finished; run the same command again to go on."
             )
         raise
     if result.new_units == 0 and result.summary.complete:
@@ -117,7 +117,8 @@ def _show_preview(job: Job, sources: Sequence[str], output: str, options: RunOpt
     facts = {
         "sources": f"{preview.sources:,}, such as {', '.join(preview.example)}",
         "ignored": f"{preview.ignored:,} other files",
-        "units": f"{preview.units:,}, of which {preview.finished_units:,} are finished",
+        "units": f"{preview.units:,}, of which {preview.finished_units:,} are finished;"
+        f" {preview.units_to_do:,} would be made now",
         "audio to read": f"about {format_duration(preview.estimated_seconds)}, by file sizes",
         "output": f"about {megabytes(round(preview.estimated_bytes))} in {output}",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,3 +25,12 @@ def read_samples(path: Path) -> Iterator[tuple[Sample, np.ndarray]]:
 def all_samples(folder: Path) -> list[tuple[Sample, np.ndarray]]:
     """Those of all tars in the output of a job."""
     return [sample for entry in read_manifest(folder).shards for sample in read_samples(folder / entry.name)]
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path

@@ -6,7 +6,6 @@ import gzip
 import io
 import itertools
 import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,22 +23,13 @@ from codectok.tokens.clips import Clip
 
 from ..conftest import tone
 from .jobs import LOCAL, digests, rejects, run, shard_job
-from .tars import all_samples
+from .tars import all_samples, write_tar
 
 
 def flac(seconds: float, seed: int = 0) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, tone(seconds, 16_000, seed=seed), 16_000, format="FLAC")
     return buffer.getvalue()
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as tar:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 def members(count: int) -> list[tuple[str, bytes]]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray.cloudpickle
+import soundfile
 
 from codectok import CodectokError
+from codectok.audio.files import read_audio
+from codectok.errors import AudioError
+from codectok.pipelines.clips import clips_of
 from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.faults import run_despite_crashes
+from codectok.pipelines.faults import UnitError, run_despite_crashes
 from codectok.pipelines.job import UnitOutput
 from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.output import OutputFolder
@@ -22,9 +30,12 @@ from codectok.pipelines.plan import Unit
 from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.storage import LocalStorage
+from codectok.tokens.clips import Clip
 
+from ..conftest import tone
 from . import test_faults
 from .jobs import UNIT_SECONDS, digests, rejects, run, shard_job
+from .tars import write_tar
 
 # Actors and child processes cannot import the tests.
 ray.cloudpickle.register_pickle_by_value(test_faults)
@@ -46,6 +57,8 @@ class FaultyJob(ShardJob):
                     time.sleep(1000)
                 if self.fault == "error":
                     raise RuntimeError("bad luck")
+                if self.fault == "memory":
+                    raise UnitError("Killed from outside.")
                 if self.fault == "exit":
                     os._exit(3)
                 os.kill(os.getpid(), getattr(signal, self.fault))
@@ -152,3 +165,118 @@ def test_a_full_disk_stops_the_job_at_once(corpus: Path, tmp_path: Path) -> None
         with pytest.raises(OSError, match="No space left"):
             run_job(FullDisk(ShardOptions()), [str(corpus)], tmp_path / engine, options)
         assert not list((tmp_path / engine).glob("*.tar"))
+
+
+class CrashingClip(ShardJob):
+    """Crashes when it comes to a clip of this length."""
+
+    def __init__(self, seconds: float, tries: Path) -> None:
+        super().__init__(ShardOptions(shard_seconds=UNIT_SECONDS))
+        self.seconds, self.tries = seconds, tries
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        with (self.tries / "runs").open("a") as file:
+            file.write("x")
+        for source in unit.sources:
+            for clip in clips_of(source):
+                if isinstance(clip, Clip) and len(read_audio(clip.audio, 24_000)) == round(self.seconds * 24_000):
+                    os.kill(os.getpid(), signal.SIGSEGV)
+        super().run(unit, output)
+
+
+def test_a_clip_in_a_tar_that_crashes_its_decoder_is_rejected_alone(notes: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    members = []
+    for number in range(9):
+        data = io.BytesIO()
+        soundfile.write(data, tone(2.0 + number / 4, 24_000), 24_000, format="FLAC")
+        members.append((f"{number}.flac", data.getvalue()))
+    write_tar(inside / "a.tar", members)
+    storage, job = LocalStorage(tmp_path / "out"), CrashingClip(3.25, notes)
+    sources = tuple(ordered_sources(list_sources(*parse_arguments([str(inside)]), job.kinds)))
+    attempt = OutputFolder(storage, "whole").attempt(0, 1)
+    record = run_despite_crashes(job, Unit(0, sources), storage, attempt)
+    assert (record.total.rows, record.total.inputs, record.total.rejects) == (8, 9, {"decoder_crash": 1})
+    (row,) = rejects(tmp_path / "out" / attempt)
+    assert (row["source"], row["reason"]) == ("a.tar/5.flac", "decoder_crash")
+
+
+def test_stretches_of_a_crashing_file_are_rejected_together(corpus: Path, notes: Path, tmp_path: Path) -> None:
+    rows = [{"path": str(corpus / "b.flac"), "start": 2.5 * n, "end": 2.5 * n + 2.5, "id": str(n)} for n in range(6)]
+    rows.append({"path": str(corpus / "a.wav")})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = CrashingFile(notes)
+    sources = tuple(ordered_sources(list_sources(*parse_arguments([str(tmp_path / "rows.jsonl")]), job.kinds)))
+    storage = LocalStorage(tmp_path / "out")
+    attempt = OutputFolder(storage, "whole").attempt(0, 1)
+    record = run_despite_crashes(job, Unit(0, sources), storage, attempt)
+    assert record.total.rejects["decoder_crash"] == 6
+    assert record.total.rows > 0
+    # The whole, a half, the culprit three times, and the rest.
+    assert len((notes / "runs").read_text()) <= 7
+
+
+class CrashingFile(ShardJob):
+    """Crashes when a unit has the file `b.flac`."""
+
+    def __init__(self, tries: Path) -> None:
+        super().__init__(ShardOptions(shard_seconds=UNIT_SECONDS))
+        self.tries = tries
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        with (self.tries / "runs").open("a") as file:
+            file.write("x")
+        if any(source.path.endswith("b.flac") for source in unit.sources):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        super().run(unit, output)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_unit_that_always_dies_does_not_stop_the_others(
+    engine: str, corpus: Path, notes: Path, tmp_path: Path, clean: dict[str, str]
+) -> None:
+    options = RunOptions(engine=engine, workers=2, max_rejects=1.0)  # type: ignore[arg-type]
+    with pytest.raises(CodectokError, match="1 of 4 units failed"):
+        run(FaultyJob("memory", notes), corpus, tmp_path / "out", options)
+    assert len(list((tmp_path / "out").glob("*.tar"))) == len([name for name in clean if name.endswith(".tar")]) - 1
+    (failure,) = (tmp_path / "out" / "_codectok" / "failures").iterdir()
+    assert "Killed from outside." in failure.read_text()
+    run(shard_job(), corpus, tmp_path / "out")
+    assert digests(tmp_path / "out") == clean
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_file(
+    corpus: Path, tmp_path: Path, clean: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = Path.open, iter([errno.ESTALE, errno.EIO])
+
+    def unsteady(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "b.flac" and (number := next(failures, None)):
+            raise OSError(number, os.strerror(number))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", unsteady)
+    run(shard_job(), corpus, tmp_path / "out")
+    assert digests(tmp_path / "out") == clean
+
+
+def test_data_that_the_system_withholds_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(3.0, 24_000), 24_000)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(AudioError):
+        read_audio(path, 24_000)
+
+    real, opened = Path.open, []
+
+    def refuse_the_second_time(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        if len(opened) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse_the_second_time)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_audio(path, 24_000)

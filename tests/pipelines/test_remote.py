@@ -6,16 +6,18 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from codectok import InputError
+from codectok import CodectokError, InputError
 from codectok.pipelines import lock as lock_module
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.lock import entry, lock_job
+from codectok.pipelines.output import OutputFolder
 from codectok.pipelines.verify import verify_output
 from codectok.storage import RemoteStorage, Storage, open_storage
 
@@ -114,12 +116,26 @@ def test_a_lease_keeps_others_out_until_it_is_old(memory: str, monkeypatch: pyte
     with entry(storage), pytest.raises(InputError, match="is being written by process"):
         lock_job(storage, None)
     lock.check()
-    monkeypatch.setattr(lock_module, "LEASE_SECONDS", 0.1)
-    time.sleep(0.2)
+    monkeypatch.setattr(lock_module, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lock_module, "LEASE_SECONDS", 0.2)
+    time.sleep(0.3)
     with entry(storage):
         other = lock_job(storage, None)
-    other.release()
+    monkeypatch.setattr(lock_module, "LEASE_SECONDS", 90.0)
+    with pytest.raises(CodectokError, match="Another process has taken the lease"):
+        lock.check()
     lock.release()
+    other.check()
+    other.release()
+
+
+def test_a_unit_that_killed_its_process_is_known_to_the_next_run(memory: str) -> None:
+    storage = open_storage(memory)
+    died = OutputFolder(storage, "whole")
+    with suppress(KeyboardInterrupt), storage.staging(died.attempt(3, 1)):
+        raise KeyboardInterrupt
+    assert OutputFolder(storage, "whole").clear_attempts() == {3}
+    assert storage.sizes() == {}
 
 
 def test_places_that_cannot_be_reached_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
 import random
 import shutil
@@ -10,20 +12,23 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from codectok import CodectokError, InputError
+from codectok.atomic import replacing
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.job import UnitOutput
-from codectok.pipelines.lock import Part, entry, lock_job
+from codectok.pipelines.lock import Part, entry, lock_job, make_lock
 from codectok.pipelines.plan import Unit
 from codectok.pipelines.preview import preview_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.pipelines.verify import verify_output
 from codectok.shards import read_manifest
-from codectok.storage import LocalStorage
+from codectok.storage import LocalStorage, open_storage
 
 from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
 
@@ -335,3 +340,91 @@ def test_a_stop_that_a_library_swallows_is_heeded_after_the_unit(corpus: Path, t
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 130, result.stderr
     assert "1 of" in result.stderr and "run the same command again to go on" in result.stderr
+
+
+def test_what_describes_the_whole_is_made_again(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    out = tmp_path / "out"
+    run(shard_job(), corpus, out)
+    (out / "shards.json").unlink()
+    assert run(shard_job(), corpus, out).new_units == 0
+    assert digests(out) == clean
+
+
+def test_a_unit_that_becomes_another_one_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.wav", "b.flac"):
+        shutil.copy(corpus / name, source / name)
+    run(shard_job(shard_seconds=1.0), source, out)
+    (out / "shard-000001.tar").unlink()
+    (source / "b.flac").write_bytes(b"no audio any more")
+    report = run(shard_job(shard_seconds=1.0), source, out)
+    assert report.summary.total.rejects == {"unreadable": 1}
+    verify_output(open_storage(out))
+    assert len(json.loads((out / "shards.json").read_text())["shards"]) == 1
+
+
+def test_whoever_waits_for_the_folder_takes_nothing_away(corpus: Path, tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "out")
+    waiting = None
+    with entry(storage):
+        storage.write("_codectok/plan/000-sources.parquet", b"being planned")
+        arguments = command(corpus, tmp_path / "out", "--engine", "local")
+        waiting = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        locks = tmp_path / "out" / "_codectok" / "locks"
+        while not locks.exists():
+            time.sleep(0.1)
+        time.sleep(5.0)
+        waiting.send_signal(signal.SIGINT)
+        waiting.communicate(timeout=60)
+        assert waiting.returncode == 130
+        assert storage.read("_codectok/plan/000-sources.parquet") == b"being planned"
+        with pytest.raises(BlockingIOError), (locks / "entry").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_lock_whose_file_is_deleted_by_its_holder_is_taken_anew(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    first, second, third = (make_lock(storage, "entry") for _ in range(3))
+    assert first.acquire() is None
+    storage.remove("_codectok")
+    first.release()
+    assert second.acquire() is None
+    assert third.acquire() is not None
+    second.release()
+
+
+def test_files_that_vanish_while_a_folder_is_listed_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    assert open_storage(tmp_path).sizes() == {"a": 1}
+
+
+def test_several_processes_may_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    def write(number: int) -> None:
+        for _ in range(50):
+            with replacing(path) as temporary:
+                temporary.write_bytes(bytes([number]) * 1000)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert len(set(path.read_bytes())) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_that_are_no_audio_at_all_are_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "noise.xyz").write_bytes(b"no audio")
+    with pytest.raises(CodectokError, match="of 1 files none is audio"):
+        run(shard_job(), tmp_path / "in", tmp_path / "out")
+
+
+def test_a_dry_run_counts_what_this_run_would_make(corpus: Path, tmp_path: Path) -> None:
+    job = shard_job()
+    whole = preview_job(job, [str(corpus)], tmp_path / "out", LOCAL)
+    some = preview_job(job, [str(corpus)], tmp_path / "out", replace(LOCAL, limit=1))
+    part = preview_job(job, [str(corpus)], tmp_path / "out", replace(LOCAL, part=Part(1, 2)))
+    assert (whole.units_to_do, some.units_to_do, part.units_to_do) == (4, 1, 2)
+    assert 0 < some.estimated_seconds < whole.estimated_seconds
