@@ -24,7 +24,7 @@ from codectok.errors import AudioError, CodectokError
 from codectok.storage import Storage
 
 from .clips import clips_of
-from .job import WORKER_THREADS, Job, UnitRecord
+from .job import Job, UnitRecord
 from .output import run_attempt
 from .plan import Unit
 from .sources import CONTAINERS, Source
@@ -174,7 +174,7 @@ def run_child() -> None:
     outcome: UnitRecord | Exception
     try:
         job, *attempt = pickle.load(sys.stdin.buffer)
-        torch.set_num_threads(WORKER_THREADS)
+        torch.set_num_threads(job.threads)
         job.set_up()
         outcome = run_attempt(job, *attempt)
     except Exception as error:

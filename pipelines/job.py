@@ -20,8 +20,6 @@ from .plan import Unit
 from .rejects import ERRORS, REJECTS_FOLDER, Reject, write_rejects
 from .sources import Kind
 
-# Bits can depend on the threads of a product, so every worker has the same number wherever it runs.
-WORKER_THREADS = 1
 TABLE_BATCH_ROWS = 1024
 
 
@@ -198,6 +196,11 @@ class Job(ABC):
         return 3600.0
 
     @property
+    def threads(self) -> int:
+        """Threads of a worker: the same everywhere, since the bits of a product can depend on them."""
+        return 1
+
+    @property
     def validation(self) -> float:
         """Share of the files whose units are marked as validation."""
         return 0.0
@@ -219,6 +222,10 @@ class Job(ABC):
     def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[Example]:
         """Clips of the output for the report; none by default."""
         return ()
+
+    def charts(self, storage: Storage) -> Mapping[str, Mapping[int, int]]:
+        """Histograms for the report beside those that units have counted, by their titles; none by default."""
+        return {}
 
     def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Describe the whole once all units are in place, and name the files that do; none by default."""

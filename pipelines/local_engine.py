@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 import torch
 
 from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job
-from .job import WORKER_THREADS, Job, UnitRecord
+from .job import Job, UnitRecord
 from .output import OutputFolder, run_attempt
 from .plan import Plan
 
@@ -20,7 +20,7 @@ def run_locally(
 ) -> Generator[Outcome, None, None]:
     """Run `units`, each with the folder of its attempt; `suspects` were being run when an earlier process died."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(WORKER_THREADS)
+    torch.set_num_threads(job.threads)
     try:
         job.set_up()
         for number in units:

@@ -17,7 +17,7 @@ from codectok.errors import CodectokError, InputError
 from codectok.storage import Storage
 
 from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job
-from .job import WORKER_THREADS, Job, UnitRecord
+from .job import Job, UnitRecord
 from .local_engine import Outcome
 from .output import OutputFolder, run_attempt
 from .plan import Plan, Unit
@@ -62,10 +62,10 @@ def run_on_ray(
 
     started_here = not ray.is_initialized()
     if started_here:
-        _start_ray(options)
+        _start_ray(options, job.threads)
     crew = _Crew(job, folder, options, on_note)
     try:
-        yield from crew.run(plan, units, min(_worker_count(options), len(units)))
+        yield from crew.run(plan, units, min(_worker_count(options, job.threads), len(units)))
     finally:
         crew.dismiss()
         if started_here:
@@ -80,7 +80,7 @@ class _Worker:
 
     def set_up(self) -> None:
         # Not in the constructor: Ray would hide the reason of a failure there.
-        torch.set_num_threads(WORKER_THREADS)
+        torch.set_num_threads(self.job.threads)
         self.job.set_up()
 
     def run(self, unit: Unit, attempt: str, with_care: bool) -> UnitRecord:
@@ -120,7 +120,7 @@ class _Crew:
         import ray
 
         self._job, self._folder, self._options, self._on_note = job, folder, options, on_note
-        self._actor_class: Any = ray.remote(num_cpus=1, num_gpus=options.gpus_per_worker)(_Worker)
+        self._actor_class: Any = ray.remote(num_cpus=job.threads, num_gpus=options.gpus_per_worker)(_Worker)
         self._calls: dict[Any, _Call] = {}
         self._idle: deque[ActorHandle] = deque()
         self._waiting: deque[_Task] = deque()
@@ -237,7 +237,7 @@ class _Crew:
         return None
 
 
-def _start_ray(options: ClusterOptions) -> None:
+def _start_ray(options: ClusterOptions, threads: int) -> None:
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -248,7 +248,7 @@ def _start_ray(options: ClusterOptions) -> None:
     if address is None:
         # "local": a Ray that somebody else has started on this machine is not joined unasked. Without --workers, Ray
         # itself counts the cores, those of a container included.
-        settings |= {"include_dashboard": False, "num_cpus": options.workers}
+        settings |= {"include_dashboard": False, "num_cpus": options.workers and options.workers * threads}
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", **settings)
@@ -260,14 +260,17 @@ def _start_ray(options: ClusterOptions) -> None:
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
 
 
-def _worker_count(options: ClusterOptions) -> int:
+def _worker_count(options: ClusterOptions, threads: int) -> int:
     import ray
 
     resources = ray.cluster_resources()
-    capacity = int(resources.get("CPU", 0))
+    capacity = int(resources.get("CPU", 0)) // threads
     if options.gpus_per_worker:
         capacity = min(capacity, int(resources.get("GPU", 0) / options.gpus_per_worker))
     if capacity == 0:
-        raise InputError("The Ray cluster has no free place for a worker: it needs a CPU, and a GPU for --device cuda.")
+        raise InputError(
+            f"The Ray cluster has no place for a worker: it needs {threads} CPUs on one machine, and a GPU for"
+            " --device cuda."
+        )
     # An actor beyond that would wait for its place for ever.
     return min(options.workers or capacity, capacity)

@@ -43,6 +43,8 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
     )
     for quantity, title in QUANTITIES.items():
         report.histogram(title, summary.histograms.get(quantity, {}))
+    for title, counts in job.charts(storage).items():
+        report.histogram(title, counts)
     report.clips("To listen to", [(example.caption, example.mime, example.data) for example in examples])
     storage.write(REPORT_FILE, report.render().encode())
 

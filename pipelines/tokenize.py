@@ -2,51 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from codectok.audio.stretches import Stretch
 from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.codec import Codec, device_class, resolve_device
-from codectok.errors import AudioError, CodectokError
+from codectok.config import StrictModel
+from codectok.errors import AudioError, CodectokError, InputError
+from codectok.evaluation.codebook import CodebookUse
 from codectok.precision import Precision, check_precision
+from codectok.storage import Storage
 from codectok.tokens.clips import Clip, encode_clips
-from codectok.tokens.table import TableMetadata, TokenTableWriter
+from codectok.tokens.slicing import cut_row
+from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
 from .clips import clips_of
-from .job import WORKER_THREADS, Job, UnitOutput
+from .job import Job, Tally, UnitOutput, UnitRecord
+from .listing import JOB_FOLDER
 from .output import unit_hash
 from .plan import Unit
 from .planning import check_unit_seconds
 from .rejects import Reject
 
+STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
+CODE_COUNTS = f"{JOB_FOLDER}/codes"
+
+
+class TokenStatistics(StrictModel):
+    """Contents of `stats.json`: `codebooks` in the order of the table's columns."""
+
+    rows: int
+    hours: float
+    frames: int
+    codes: int
+    codebooks: tuple[CodebookUse, ...]
+
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """Which codec, in which arithmetic, on which device; `part_seconds` is the estimated audio of a part."""
+    """Which codec, how it computes, and what becomes a row.
+
+    Attributes:
+        codec: folder, or name on the Hugging Face Hub.
+        device: "auto", "cpu", "cuda".
+        dtype: arithmetic.
+        pack_frames: frames that are encoded at once.
+        max_seconds: longer recordings become several rows, slices of their codes.
+        encoder_threads: of one worker on a CPU; codes can depend on it.
+        part_seconds: estimated audio of a part.
+    """
 
     codec: str
     device: str = "auto"
     dtype: Precision = "float32"
     pack_frames: int | None = None
+    max_seconds: float | None = None
+    encoder_threads: int = 1
     part_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        check_unit_seconds(self.part_seconds)
+        if self.encoder_threads < 1:
+            raise InputError(f"An encoder needs at least 1 thread, not {self.encoder_threads}.")
+        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
+            raise InputError(f"The longest row is a number of seconds above 0, not {self.max_seconds:g}.")
 
 
 class TokenizeJob(Job):
     """Encodes every clip of a unit into one Parquet file: a row for each audio file and each sample of a tar."""
 
     verb = "tokenize"
-    row_name = "clips"
+    row_name = "rows"
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
     def __init__(self, options: TokenizeOptions) -> None:
-        check_unit_seconds(options.part_seconds)
         # Absolute, since workers run elsewhere; on the CPU, since a GPU's memory is theirs.
         folder = resolve_codec_directory(options.codec).resolve()
         self.settings = replace(options, codec=str(folder))
-        described = Codec.from_pretrained(folder, device="cpu", pack_frames=options.pack_frames).describe()
-        self.fingerprint, self.pack_frames = described.codec_fingerprint, described.pack_frames
+        described = Codec.from_pretrained(folder, device="cpu", pack_frames=options.pack_frames)
+        self.description = described.describe()
+        self.frame_size = described.frame_size
         device = resolve_device(options.device)
         check_precision(options.dtype, device)
         self.device_class = device_class(device)
@@ -54,12 +97,14 @@ class TokenizeJob(Job):
 
     def options(self) -> Mapping[str, JsonValue]:
         """What decides the codes: the codec itself, not where it lies."""
+        on_cpu = self.device_class == "cpu"
         return {
-            "codec": self.fingerprint,
+            "codec": self.description.codec_fingerprint,
             "dtype": self.settings.dtype,
-            "pack_frames": None if self.device_class == "cpu" else self.pack_frames,
+            "pack_frames": None if on_cpu else self.description.pack_frames,
             "device": self.device_class,
-            "threads": WORKER_THREADS,
+            "encoder_threads": self.settings.encoder_threads if on_cpu else None,
+            "max_seconds": self.settings.max_seconds,
             "part_seconds": self.settings.part_seconds,
         }
 
@@ -68,36 +113,111 @@ class TokenizeJob(Job):
         """Audio of a part."""
         return self.settings.part_seconds
 
+    @property
+    def threads(self) -> int:
+        """Of a worker that encodes."""
+        return self.settings.encoder_threads
+
     def set_up(self) -> None:
         """Load the codec, the same that the job was made with, on the same kind of device."""
         settings = self.settings
         self._codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
-        if self._codec.fingerprint != self.fingerprint or self._codec.device_class != self.device_class:
+        found = (self._codec.fingerprint, self._codec.device_class)
+        if found != (self.description.codec_fingerprint, self.device_class):
             raise CodectokError(
                 f"A worker found another codec or device than the job started with: {self.settings.codec}"
                 f" on {self._codec.device_class}; give all workers the same."
             )
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
-        """Write `part-NNNNNN.parquet`."""
+        """Write `part-NNNNNN.parquet`, and beside it how often each code came up."""
         codec = self._codec
         assert codec is not None, "set_up comes first"
         metadata = TableMetadata.of(codec.describe(), unit_hash(self, unit))
         path = output.folder / f"part-{unit.number:06d}.parquet"
         unknown = {source.name for source in unit.sources if source.kind == "unknown"}
+        counts = _CodeCounts(codec.n_codebooks, codec.codebook_size)
         with TokenTableWriter(path, metadata) as writer:
             for clip, row in encode_clips(codec.clip_encoder, _readable_clips(unit, output)):
                 if not isinstance(row, AudioError):
                     output.read(clip.dataset, row.duration)
-                    output.keep(clip.dataset, row.duration, row.codes.size)
-                    writer.write(row)
+                    for part in self._slices(row, clip.stretch):
+                        if isinstance(part, AudioError):
+                            output.reject(
+                                Reject.of(part, clip.dataset, clip.source, "slice", row.start, duration=row.duration)
+                            )
+                            continue
+                        output.keep(clip.dataset, part.duration, part.codes.size)
+                        output.observe("duration", int(part.duration))
+                        counts.add(part.codes)
+                        writer.write(part)
                 elif clip.source in unknown and row.reason in ("unreadable", "empty"):
                     output.ignore(clip.dataset)
                 else:
                     output.read(clip.dataset)
                     output.reject(Reject.of(row, clip.dataset, clip.source, "decode"))
-        if not writer.n_rows:
+        if writer.n_rows:
+            counts.write(output, unit.number)
+        else:
             path.unlink()
+
+    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+        """Write `stats.json`."""
+        codebooks = [CodebookUse.of(counts) for counts in _sum_of_counts(storage, self.description.n_codebooks)]
+        total = Tally.sum(record.total for record in records)
+        statistics = TokenStatistics(
+            rows=total.rows,
+            hours=total.seconds / 3600,
+            frames=total.codes // self.description.n_codebooks,
+            codes=total.codes,
+            codebooks=tuple(codebooks),
+        )
+        storage.write(STATISTICS_FILE, statistics.model_dump_json().encode() + b"\n")
+        return [STATISTICS_FILE]
+
+    def charts(self, storage: Storage) -> Mapping[str, Mapping[int, int]]:
+        """How often each code came up."""
+        charts = {}
+        for number, use in enumerate(read_statistics(storage).codebooks):
+            facts = f"{use.used:,} of {len(use.counts):,} used, {use.entropy:.2f} bits a code"
+            charts[f"Codes of codebook {number}: {facts}"] = dict(enumerate(use.counts))
+        return charts
+
+    def _slices(self, row: TokenRow, stretch: Stretch | None) -> Iterator[TokenRow | AudioError]:
+        if self.settings.max_seconds is None:
+            return iter([row])
+        return cut_row(row, stretch, self.settings.max_seconds, self.description.sample_rate, self.frame_size)
+
+
+def read_statistics(storage: Storage) -> TokenStatistics:
+    """The statistics of a finished table."""
+    return TokenStatistics.model_validate_json(storage.read(STATISTICS_FILE))
+
+
+class _CodeCounts:
+    """How often each code of each codebook came up."""
+
+    def __init__(self, n_codebooks: int, codebook_size: int) -> None:
+        self._counts = np.zeros((n_codebooks, codebook_size), np.int64)
+
+    def add(self, codes: np.ndarray) -> None:
+        """Count `codes` [n_frames, n_codebooks]."""
+        for counts, column in zip(self._counts, codes.T, strict=True):
+            counts += np.bincount(column, minlength=len(counts))
+
+    def write(self, output: UnitOutput, unit: int) -> None:
+        """Put them beside the unit's other files."""
+        path = output.folder / CODE_COUNTS / f"{unit:06d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"count": self._counts.reshape(-1)}), path, compression="zstd")
+
+
+def _sum_of_counts(storage: Storage, n_codebooks: int) -> np.ndarray:
+    total: np.ndarray | int = 0
+    for name in storage.sizes(CODE_COUNTS):
+        counts = pq.read_table(io.BytesIO(storage.read(name)))["count"].to_numpy()
+        total = total + counts.reshape(n_codebooks, -1)
+    return np.asarray(total)
 
 
 def _readable_clips(unit: Unit, output: UnitOutput) -> Iterator[Clip]:

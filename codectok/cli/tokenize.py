@@ -40,6 +40,10 @@ def run(
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.FLOAT32,
     pack_frames: PackFramesOption = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Longer recordings become several rows, slices of their codes.")
+    ] = None,
+    encoder_threads: Annotated[int, typer.Option(help="Threads of each worker that encodes on a CPU.")] = 1,
     part_seconds: Annotated[float, typer.Option(help="Audio in one part, estimated from file sizes.")] = 3600.0,
     workers: WorkersOption = None,
     engine: EngineOption = Engine.RAY,
@@ -56,6 +60,7 @@ def run(
 
     from .jobs import JobChoices, run_and_report
 
-    job = TokenizeJob(TokenizeOptions(codec, device, dtype.value, pack_frames, part_seconds))
+    options = TokenizeOptions(codec, device, dtype.value, pack_frames, max_seconds, encoder_threads, part_seconds)
+    job = TokenizeJob(options)
     choices = JobChoices(engine, workers, address, part, limit, extend, max_rejects, dry_run, space_check)
     run_and_report(job, sources, output, choices, gpus_per_worker=0.0 if job.device_class == "cpu" else 1.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -17,6 +19,7 @@ audio { height: 2em; vertical-align: middle } .clip { margin: .4em 0 } .caption 
 """
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 26, 4, 120
 LABEL_HEIGHT, TOP = 16, 14
+MOST_BARS, MOST_LABELS = 64, 32
 
 
 class HtmlReport:
@@ -46,10 +49,17 @@ class HtmlReport:
         self._parts.append(f"<h2>{escape(title)}</h2>\n<table>{head}\n{body}\n</table>")
 
     def histogram(self, title: str, counts: Mapping[int, int]) -> None:
-        """Add bars for how often each whole step from the least to the greatest came up."""
+        """Add bars for how often each whole step from the least to the greatest came up; many are drawn together."""
         if not counts:
             return
-        steps = range(min(counts), max(counts) + 1)
+        step_size = math.ceil((max(counts) + 1 - min(counts)) / MOST_BARS)
+        if step_size > 1:
+            wider: Counter[int] = Counter()
+            for step, count in counts.items():
+                wider[step // step_size * step_size] += count
+            counts = wider
+        steps = range(min(counts), max(counts) + 1, step_size)
+        labelled = math.ceil(len(steps) / MOST_LABELS)
         most = max(counts.values())
         bars = []
         for place, step in enumerate(steps):
@@ -59,8 +69,10 @@ class HtmlReport:
             bars.append(
                 f'<rect x="{x}" y="{y:.1f}" width="{BAR_WIDTH}" height="{height:.1f}">'
                 f"<title>{step}: {counts.get(step, 0):,}</title></rect>"
-                f'<text x="{middle}" y="{TOP + CHART_HEIGHT + LABEL_HEIGHT - 4}" text-anchor="middle">{step}</text>'
             )
+            if place % labelled == 0:
+                y = TOP + CHART_HEIGHT + LABEL_HEIGHT - 4
+                bars.append(f'<text x="{middle}" y="{y}" text-anchor="middle">{step}</text>')
         width, height = len(steps) * (BAR_WIDTH + BAR_GAP), TOP + CHART_HEIGHT + LABEL_HEIGHT
         chart = f'<svg viewBox="0 0 {width} {height}" width="{width}" style="max-width: 100%">{"".join(bars)}</svg>'
         self._parts.append(f"<h2>{escape(title)}</h2>\n{chart}")

@@ -29,13 +29,6 @@ REJECTED = {"decode_error": 1, "empty": 2, "not_finite": 1, "too_short": 1, "unr
 
 
 @pytest.fixture(scope="module")
-def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("codec") / "nano"
-    Codec.from_config("nano", seed=1).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def shards(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards") / "out"
     run(shard_job(), corpus, folder)

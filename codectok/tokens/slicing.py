@@ -1,0 +1,55 @@
+"""Rows of a table that are slices of one recording's codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..audio.stretches import Stretch, cut_between_parts
+from ..errors import AudioError
+from .table import TokenRow
+
+
+def cut_row(
+    row: TokenRow, stretch: Stretch | None, max_seconds: float, sample_rate: int, frame_size: int
+) -> Iterator[TokenRow | AudioError]:
+    """Cut `row` into slices of at most `max_seconds`, at frames.
+
+    A row without text becomes slices of equal length. One with text is cut only where `stretch`, which it was made of,
+    says when which words are spoken; where that is not enough, it gives an error instead.
+    """
+    max_frames = max(1, int(max_seconds * sample_rate / frame_size))
+    if len(row.codes) <= max_frames:
+        yield row
+        return
+    if row.text is None:
+        count = -(-len(row.codes) // max_frames)
+        starts = [len(row.codes) * number // count for number in range(count)]
+        for first, end in zip(starts, [*starts[1:], len(row.codes)], strict=True):
+            yield _slice(row, first, end, sample_rate, frame_size)
+        return
+    # A frame less than the longest: pauses need not lie at frames.
+    limit = (max_frames - 1) * frame_size / sample_rate
+    spoken = cut_between_parts([stretch], limit) if stretch is not None else []
+    starts = [round((part.start - row.start) * sample_rate / frame_size) for part in spoken]
+    borders = list(zip([0, *starts[1:]], [*starts[1:], len(row.codes)], strict=True)) if spoken else []
+    if not borders or not all(0 < end - first <= max_frames for first, end in borders):
+        message = f"{row.duration:.2f} s with one text are more than {max_seconds:g} s and cannot be cut."
+        yield AudioError(message, "too_long")
+        return
+    for part, (first, end) in zip(spoken, borders, strict=True):
+        words = replace(row, text=part.text, language=part.labels.language, speaker=part.labels.speaker)
+        yield _slice(words, first, end, sample_rate, frame_size)
+
+
+def _slice(row: TokenRow, first: int, end: int, sample_rate: int, frame_size: int) -> TokenRow:
+    start = first * frame_size
+    stop = row.n_samples if end == len(row.codes) else end * frame_size
+    return replace(
+        row,
+        id=f"{row.id}_{start:010d}",
+        start=row.start + start / sample_rate,
+        duration=(stop - start) / sample_rate,
+        n_samples=stop - start,
+        codes=row.codes[first:end],
+    )

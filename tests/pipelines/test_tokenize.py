@@ -1,0 +1,120 @@
+"""Token tables: slices, statistics, what they depend on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codectok import Codec, InputError
+from codectok.audio.files import read_audio
+from codectok.audio.stretches import Stretch
+from codectok.errors import AudioError
+from codectok.pipelines.report import REPORT_FILE
+from codectok.pipelines.tokenize import STATISTICS_FILE, TokenizeJob, TokenizeOptions, read_statistics
+from codectok.storage import open_storage
+from codectok.tokens.slicing import cut_row
+from codectok.tokens.table import TokenRow, read_rows
+
+from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run
+
+RATE, FRAME = 24_000, 256
+
+
+def job(codec_folder: Path, **options: object) -> TokenizeJob:
+    return TokenizeJob(TokenizeOptions(str(codec_folder), **{"device": "cpu", "part_seconds": UNIT_SECONDS, **options}))
+
+
+def row(seconds: float, text: str | None = None) -> TokenRow:
+    n_samples = round(seconds * RATE)
+    codes = np.arange(max(1, n_samples // FRAME))[:, None]
+    return TokenRow("id", "a.wav", "d", 1.5, n_samples / RATE, n_samples, codes, text)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.4, 2.0, 2.02, 4.0, 4.0001, 9.99, 61.7])
+def test_slices_are_the_codes_of_the_whole(seconds: float) -> None:
+    whole = row(seconds)
+    slices = [part for part in cut_row(whole, None, 2.0, RATE, FRAME) if isinstance(part, TokenRow)]
+    np.testing.assert_array_equal(np.concatenate([part.codes for part in slices]), whole.codes)
+    assert sum(part.n_samples for part in slices) == whole.n_samples
+    assert len({part.id for part in slices}) == len(slices)
+    position = 0
+    for part in slices:
+        assert part.start == pytest.approx(1.5 + position / RATE)
+        assert part.duration == pytest.approx(part.n_samples / RATE)
+        assert len(part.codes) == max(1, part.n_samples // FRAME) <= 2.0 * RATE / FRAME
+        position += part.n_samples
+
+
+def test_text_is_cut_where_its_words_have_times_and_nowhere_else() -> None:
+    parts = tuple(Stretch(1.5 + 1.9 * n, 1.5 + 1.9 * n + 1.2, text=f"word{n}") for n in range(4))
+    spoken = row(7.6, "word0 word1 word2 word3")
+    stretch = Stretch(1.5, 9.1, "id", spoken.text, parts=parts)
+    slices = [part for part in cut_row(spoken, stretch, 4.5, RATE, FRAME) if isinstance(part, TokenRow)]
+    assert [part.text for part in slices] == ["word0 word1", "word2 word3"]
+    np.testing.assert_array_equal(np.concatenate([part.codes for part in slices]), spoken.codes)
+    for without in (None, replace(stretch, parts=())):
+        (error,) = cut_row(spoken, without, 4.5, RATE, FRAME)
+        assert isinstance(error, AudioError)
+        assert error.reason == "too_long"
+    assert list(cut_row(spoken, None, 8.0, RATE, FRAME)) == [spoken]
+
+
+def test_long_recordings_become_rows_of_one_stream(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    report = run(job(codec_folder, max_seconds=3.0), corpus, tmp_path / "out")
+    rows = [found for found in read_rows(tmp_path / "out") if found.source == "b.flac"]
+    codec = Codec.from_pretrained(codec_folder, device="cpu")
+    whole = codec.encode(read_audio(corpus / "b.flac", RATE), RATE).numpy()
+    np.testing.assert_array_equal(np.concatenate([found.codes for found in rows]), whole)
+    assert all(found.duration <= 3.0 for found in rows)
+    assert len(rows) == -(-len(whole) // (3 * RATE // FRAME))
+    assert report.summary.total.seconds == pytest.approx(sum(found.duration for found in read_rows(tmp_path / "out")))
+    assert sum(found.n_samples for found in rows) == len(read_audio(corpus / "b.flac", RATE))
+
+
+def test_text_that_is_too_long_is_rejected_whole(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    lines = [{"path": str(corpus / "b.flac"), "text": "many words"}, {"path": str(corpus / "a.wav")}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(job(codec_folder, max_seconds=3.0), tmp_path / "in.jsonl", tmp_path / "out")
+    assert {found.source for found in read_rows(tmp_path / "out")} == {str(corpus / "a.wav")}
+    (reject,) = rejects(tmp_path / "out")
+    assert (reject["reason"], reject["stage"]) == ("too_long", "slice")
+
+
+def test_statistics_are_those_of_the_rows(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    report = run(job(codec_folder), corpus, tmp_path / "out")
+    found = read_statistics(open_storage(tmp_path / "out"))
+    rows = list(read_rows(tmp_path / "out"))
+    assert (found.rows, found.frames) == (len(rows), sum(len(one.codes) for one in rows))
+    assert found.hours == pytest.approx(report.summary.total.seconds / 3600)
+    for number, use in enumerate(found.codebooks):
+        counts = Counter(int(code) for one in rows for code in one.codes[:, number])
+        assert dict(counts) == {code: count for code, count in enumerate(use.counts) if count}
+        shares = np.array(list(counts.values())) / sum(counts.values())
+        assert use.entropy == pytest.approx(-(shares * np.log2(shares)).sum())
+        assert use.perplexity == pytest.approx(2**use.entropy)
+    assert "Codes of codebook 0" in (tmp_path / "out" / REPORT_FILE).read_text()
+    (tmp_path / "out" / STATISTICS_FILE).unlink()
+    before = digests(tmp_path / "out")
+    assert run(job(codec_folder), corpus, tmp_path / "out").new_units == 0
+    assert digests(tmp_path / "out").items() > before.items()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_threads_of_an_encoder_belong_to_the_plan(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    two = job(codec_folder, encoder_threads=2)
+    run(two, corpus, tmp_path / "local")
+    run(two, corpus, tmp_path / "ray", replace(LOCAL, engine="ray"))
+    assert digests(tmp_path / "local") == digests(tmp_path / "ray")
+    with pytest.raises(InputError, match="encoder-threads was 2 and is 1"):
+        run(job(codec_folder), corpus, tmp_path / "local")
+
+
+@pytest.mark.parametrize("options", [{"max_seconds": 0.0}, {"encoder_threads": 0}, {"part_seconds": -1.0}])
+def test_impossible_options_are_refused(options: dict[str, object], codec_folder: Path) -> None:
+    with pytest.raises(InputError):
+        job(codec_folder, **options)
