@@ -128,7 +128,7 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
         table.add_column(heading, justify="left" if heading == "precision" else "right")
     rate = 0.0
     for dtype, codec in codecs.items():
-        geometry, encoder = codec._geometry, codec.packed_encoder
+        geometry, encoder = codec.geometry, codec.packed_encoder
         frames = geometry.pack_frames if codec.device.type == "cuda" else geometry.pack_frames // 4
         samples = np.random.default_rng(0).normal(0, 0.1, frames * geometry.hop).astype(np.float32)
         pieces = ((None, piece) for piece in cut_into_pieces([samples], geometry))

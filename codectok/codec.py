@@ -37,6 +37,9 @@ class Codec:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
         dtype: "float32"; "tf32" (CUDA only) and "bfloat16" are faster and change some codes.
         pack_frames: frames of the mel that are encoded at once (8192), rounded up to what is possible.
+
+    Attributes:
+        geometry: of the packs in which clips are encoded.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Codec:
         self.dtype = check_precision(dtype, self.device)
         self.network = network.to(self.device)
         self.log_mel = LogMel(header.config.mel).to(self.device)
-        self._geometry = PackGeometry(header.config, DEFAULT_PACK_FRAMES if pack_frames is None else pack_frames)
+        self.geometry = PackGeometry(header.config, DEFAULT_PACK_FRAMES if pack_frames is None else pack_frames)
 
     @classmethod
     def from_pretrained(
@@ -151,12 +154,12 @@ class Codec:
     @cached_property
     def packed_encoder(self) -> PackedEncoder:
         """Computes the codes of packs."""
-        return PackedEncoder(self.network, self.log_mel.of_windows, self._geometry, self.device, self.dtype)
+        return PackedEncoder(self.network, self.log_mel.of_windows, self.geometry, self.device, self.dtype)
 
     @cached_property
     def clip_encoder(self) -> ClipEncoder:
         """Lays clips into packs, and encodes them here."""
-        return ClipEncoder(self._geometry, self.packed_encoder)
+        return ClipEncoder(self.geometry, self.packed_encoder)
 
     @cached_property
     def _windowed_decoder(self) -> WindowedDecoder:
@@ -173,7 +176,7 @@ class Codec:
             sample_rate=self.sample_rate,
             dtype=self.dtype,
             device=self.device_class,
-            pack_frames=self._geometry.pack_frames,
+            pack_frames=self.geometry.pack_frames,
         )
 
     def encode(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .audio.resample import resample_blocks
 from .audio.waveform import mono_blocks
-from .errors import AudioError
+from .errors import AudioError, CodectokError
 from .model.packing import Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
 
 Tag = TypeVar("Tag")
@@ -91,18 +92,30 @@ class ClipEncoder:
         """Codes [keep, n_codebooks] int64 on the CPU for every piece, in order, as packs become full."""
         running: deque[tuple[Pack[Tag], Callable[[], Tensor]]] = deque()
         for pack in fill_packs(pieces, self._geometry, self._packs.fixed_length):
-            running.append((pack, self._packs.start(pack.tape, pack.gaps)))
+            with self._memory_errors():
+                running.append((pack, self._packs.start(pack.tape, pack.gaps)))
             if len(running) > self._packs.packs_ahead:
-                yield from _codes_of_pieces(*running.popleft())
+                yield from self._codes_of_pieces(*running.popleft())
         while running:
-            yield from _codes_of_pieces(*running.popleft())
+            yield from self._codes_of_pieces(*running.popleft())
+
+    def _codes_of_pieces(self, pack: Pack[Tag], wait: Callable[[], Tensor]) -> Iterator[tuple[Tag, Piece, Tensor]]:
+        with self._memory_errors():
+            codes = wait()
+        for placement in pack.placements:
+            start = placement.position + placement.piece.skip
+            yield placement.tag, placement.piece, codes[start : start + placement.piece.keep].clone()
+
+    @contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            # Smaller packs might do, but codes can depend on their size: that is for the user to choose.
+            raise CodectokError(
+                f"The GPU has too little memory for packs of {self._geometry.pack_frames:,} frames; choose smaller ones"
+                " (--pack-frames, for a table of its own), or let nothing else use the GPU."
+            ) from None
 
     def _samples(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
         return resample_blocks(mono_blocks(blocks), sample_rate, self.sample_rate)
-
-
-def _codes_of_pieces(pack: Pack[Tag], wait: Callable[[], Tensor]) -> Iterator[tuple[Tag, Piece, Tensor]]:
-    codes = wait()
-    for placement in pack.placements:
-        start = placement.position + placement.piece.skip
-        yield placement.tag, placement.piece, codes[start : start + placement.piece.keep].clone()

@@ -6,13 +6,14 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from codectok.errors import CodectokError, InputError
 from codectok.storage import Storage, open_storage
 
 from .faults import FailedUnit
 from .job import Job, Tally, UnitRecord
+from .listener import Listener, Silent
 from .listing import JOB_FOLDER, list_sources, parse_arguments
 from .local_engine import Outcome, run_locally
 from .lock import Lock, Part, entry, lock_job
@@ -43,9 +44,9 @@ class RunOptions:
 
     Attributes:
         engine: "ray" (actors) or "local" (this process, one after the other).
-        workers: Ray actors; all cores (or GPUs) of the cluster by default.
+        workers: Ray actors; all cores of the cluster by default.
         address: of a Ray cluster to join; without one, `RAY_ADDRESS` or a Ray of this machine's own.
-        gpus_per_worker: GPUs that each actor holds.
+        gpus: that serve the workers of a job that uses some; all of the cluster by default.
         part: the share of the units to run; others run the other shares.
         limit: units to run at most.
         extend: list the sources again and add what is new.
@@ -57,7 +58,7 @@ class RunOptions:
     engine: EngineName = "ray"
     workers: int | None = None
     address: str | None = None
-    gpus_per_worker: float = 0.0
+    gpus: int | None = None
     part: Part | None = None
     limit: int | None = None
     extend: bool = False
@@ -70,32 +71,6 @@ class RunOptions:
             raise InputError(f"The share of rejects is a number from 0 to 1, not {self.max_rejects:g}.")
         if self.extend and self.part is not None:
             raise InputError("Extend a job with one command for the whole of it, then run its parts.")
-
-
-class Listener(Protocol):
-    """Hears of what a job does."""
-
-    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: int) -> None:
-        """The plan is stored; `to_do` units will be run now."""
-
-    def finished(self, record: UnitRecord) -> None:
-        """A unit is complete."""
-
-    def note(self, message: str) -> None:
-        """Something that a person may want to know."""
-
-
-class Silent:
-    """A listener that does nothing."""
-
-    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: int) -> None:
-        """Nothing."""
-
-    def finished(self, record: UnitRecord) -> None:
-        """Nothing."""
-
-    def note(self, message: str) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +193,7 @@ class _Run:
         units = units_to_do(plan, records, self.options)
         self._check_space(plan, units)
         folder.clear_unrecorded(units)
-        self.listener.planned(plan, list(records.values()), len(units))
+        self.listener.planned(plan, list(records.values()), units)
         suspects = folder.clear_attempts()
         total = Tally.sum(record.total for record in records.values())
         try:
@@ -251,8 +226,8 @@ class _Run:
         options = self.options
         if options.engine == "local":
             return run_locally(self.job, plan, units, folder, suspects)
-        cluster = ClusterOptions(options.workers, options.address, options.gpus_per_worker, options.deadline_seconds)
-        return run_on_ray(self.job, plan, units, folder, cluster, self.listener.note)
+        cluster = ClusterOptions(options.workers, options.address, options.gpus, options.deadline_seconds)
+        return run_on_ray(self.job, plan, units, folder, cluster, self.listener)
 
     def _finish_if_complete(self, plan: Plan) -> None:
         """Describe the whole, if this run has made the last unit of it, whoever made the others."""

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,6 +34,10 @@ PARENT_POLL_SECONDS = 1.0
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 # No use in trying again: the next unit would fail in the same way.
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
+
+
+# What is done in a child process.
+Step = Callable[[Job, Unit, Storage, str], UnitRecord | None]
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,29 @@ def run_despite_crashes(job: Job, unit: Unit, storage: Storage, attempt: str) ->
     Raises:
         UnitError: it crashes though none of its sources does so alone, or it is killed from outside each time.
     """
+    unit, record = _made_without_crash(job, unit, storage, attempt, run_attempt)
+    assert isinstance(record, UnitRecord), "that is what an attempt gives"
+    return record
+
+
+def without_crashing_sources(job: Job, unit: Unit, storage: Storage, attempt: str) -> Unit:
+    """The unit without those of its sources that crash a child process in which `job` rehearses; else the same."""
+    return _made_without_crash(job, unit, storage, attempt, _rehearse)[0]
+
+
+def _rehearse(job: Job, unit: Unit, storage: Storage, attempt: str) -> None:
+    job.rehearse(unit)
+
+
+def _made_without_crash(
+    job: Job, unit: Unit, storage: Storage, attempt: str, step: Step
+) -> tuple[Unit, UnitRecord | None]:
     unexplained = 0
     while True:
-        outcome = _run_in_child(job, unit, storage, attempt)
-        if isinstance(outcome, UnitRecord):
-            return outcome
-        culprit = _find_culprit(job, unit, storage, attempt, _files(unit))
+        outcome = _run_in_child(job, unit, storage, attempt, step)
+        if not isinstance(outcome, _Crash):
+            return unit, outcome
+        culprit = _find_culprit(job, unit, storage, attempt, step, _files(unit))
         if culprit is not None:
             unit = unit.without(culprit)
             continue
@@ -102,13 +123,15 @@ def _files(unit: Unit) -> list[Suspect]:
     return found
 
 
-def _find_culprit(job: Job, unit: Unit, storage: Storage, attempt: str, suspects: Sequence[Suspect]) -> Suspect | None:
+def _find_culprit(
+    job: Job, unit: Unit, storage: Storage, attempt: str, step: Step, suspects: Sequence[Suspect]
+) -> Suspect | None:
     """The first of `suspects` that crashes a process alone, found by halving."""
 
     def crashes(some: Sequence[Suspect]) -> bool:
         probe = f"{attempt}-probe"
         sources = tuple(source for suspect in some for source in suspect)
-        outcome = _run_in_child(job, Unit(unit.number, sources, unit.split), storage, probe)
+        outcome = _run_in_child(job, Unit(unit.number, sources, unit.split), storage, probe, step)
         storage.remove(probe)
         return isinstance(outcome, _Crash)
 
@@ -121,7 +144,7 @@ def _find_culprit(job: Job, unit: Unit, storage: Storage, attempt: str, suspects
         halves = [list(suspects[:middle]), list(suspects[middle:])]
     for half in halves:
         if crashes(half):
-            return _find_culprit(job, unit, storage, attempt, half)
+            return _find_culprit(job, unit, storage, attempt, step, half)
     return None
 
 
@@ -138,10 +161,10 @@ def _halves(suspect: Suspect) -> list[Suspect]:
     return [(replace(source, first_clip=a, last_clip=b),) for a, b in ((first, middle), (middle, end))]
 
 
-def _run_in_child(job: Job, unit: Unit, storage: Storage, attempt: str) -> UnitRecord | _Crash:
+def _run_in_child(job: Job, unit: Unit, storage: Storage, attempt: str, step: Step) -> UnitRecord | _Crash | None:
     import ray.cloudpickle as cloudpickle
 
-    task = cloudpickle.dumps((job, unit, storage, attempt))
+    task = cloudpickle.dumps((step, job, unit, storage, attempt))
     path = json.dumps(sys.path).encode() + b"\n"
     for _ in range(ATTEMPTS):
         storage.remove(attempt)
@@ -171,12 +194,13 @@ def run_child() -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     results = sys.stdout.buffer
     sys.stdout = sys.stderr  # a library that prints must not mix its words into the outcome
-    outcome: UnitRecord | Exception
+    outcome: UnitRecord | Exception | None
     try:
-        job, *attempt = pickle.load(sys.stdin.buffer)
+        step, job, *attempt = pickle.load(sys.stdin.buffer)
         torch.set_num_threads(job.threads)
-        job.set_up()
-        outcome = run_attempt(job, *attempt)
+        if step is run_attempt:
+            job.set_up()
+        outcome = step(job, *attempt)
     except Exception as error:
         outcome = error
     results.write(pickle.dumps(outcome))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -169,6 +169,24 @@ class UnitOutput:
         return self._tallies.setdefault(dataset, Tally())
 
 
+class Server(ABC):
+    """What several workers share, in an actor of its own: a model on a GPU."""
+
+    gpus: float = 1.0
+
+    @abstractmethod
+    def set_up(self) -> None:
+        """Get ready, once, before the first call."""
+
+    @abstractmethod
+    def call(self, *arguments: Any) -> Any:
+        """Answer a worker; several calls come at the same time, from threads."""
+
+
+# Begins a call of the server with some arguments, and gives a function that waits for the answer.
+ServerCall = Callable[..., Callable[[], Any]]
+
+
 class Job(ABC):
     """A job is sent to every worker; `set_up` is called there once, then `run` for each unit.
 
@@ -211,6 +229,16 @@ class Job(ABC):
 
     def use_first_pass(self, output: Storage) -> None:
         """Take in the output of the first pass, in the driver, before this job is sent to its workers."""
+
+    def server(self) -> Server | None:
+        """What the workers of a cluster share; None, the default, where each does all by itself."""
+        return None
+
+    def connect(self, call: ServerCall) -> None:
+        """Take in, in a worker, how to call the server."""
+
+    def rehearse(self, unit: Unit) -> None:
+        """Do all for a unit that can crash a process, but without a server; for jobs that have one."""
 
     def set_up(self) -> None:
         """Load what all units of a worker share, such as a model; nothing by default."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,13 @@ import torch
 from codectok.errors import CodectokError, InputError
 from codectok.storage import Storage
 
-from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job
+from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job, without_crashing_sources
 from .job import Job, UnitRecord
+from .listener import Listener
 from .local_engine import Outcome
 from .output import OutputFolder, run_attempt
 from .plan import Plan, Unit
+from .servers import RunningServer, busy_share, call_of, start_servers
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 DEATHS = 10
 DEATHS_BEFORE_CARE = 2
 POLL_SECONDS = 1.0
+BUSY_REPORT_SECONDS = 10.0
 WAITING_NOTE_SECONDS = 30.0
 
 
@@ -37,15 +42,15 @@ class ClusterOptions:
     """Which Ray, and what of it.
 
     Attributes:
-        workers: actors; all cores (or GPUs) of the cluster by default.
+        workers: actors; all cores of the cluster by default.
         address: of a cluster to join; without one, `RAY_ADDRESS` or a Ray of this machine's own.
-        gpus_per_worker: GPUs that each actor holds.
+        gpus: to use if the job has a server; all of the cluster by default.
         deadline_seconds: after which an actor counts as hanging and its unit is tried on another.
     """
 
     workers: int | None
     address: str | None
-    gpus_per_worker: float
+    gpus: int | None
     deadline_seconds: float
 
 
@@ -55,19 +60,29 @@ def run_on_ray(
     units: Sequence[int],
     folder: OutputFolder,
     options: ClusterOptions,
-    on_note: Callable[[str], None],
+    listener: Listener,
 ) -> Generator[Outcome, None, None]:
     """Run `units` on actors; they come back in the order in which they are finished, each with its attempt's folder."""
     import ray
 
+    server = job.server()
     started_here = not ray.is_initialized()
     if started_here:
-        _start_ray(options, job.threads)
-    crew = _Crew(job, folder, options, on_note)
+        # Every GPU takes a core of its own.
+        taken = (options.gpus or torch.cuda.device_count()) if server and server.gpus else 0
+        _start_ray(options, job.threads, taken)
+    servers: list[RunningServer] = []
     try:
-        yield from crew.run(plan, units, min(_worker_count(options, job.threads), len(units)))
+        servers = start_servers(server, options.gpus, listener.note) if server else []
+        taken = len(servers) if server and server.gpus else 0
+        crew = _Crew(job, folder, options, listener, servers)
+        try:
+            yield from crew.run(plan, units, min(_worker_count(options, job.threads, taken), len(units)))
+        finally:
+            crew.dismiss()
     finally:
-        crew.dismiss()
+        for running in servers:
+            ray.kill(running.actor)
         if started_here:
             ray.shutdown()
 
@@ -75,8 +90,11 @@ def run_on_ray(
 class _Worker:
     """Runs units in an actor's process."""
 
-    def __init__(self, job: Job, storage: Storage) -> None:
-        self.job, self.storage = job, storage
+    def __init__(self, job: Job, storage: Storage, server: ActorHandle | None) -> None:
+        self.job, self.storage, self.server = job, storage, server
+        self.unconnected_job = copy.copy(job)
+        if server is not None:
+            job.connect(call_of(server))
 
     def set_up(self) -> None:
         # Not in the constructor: Ray would hide the reason of a failure there.
@@ -84,8 +102,11 @@ class _Worker:
         self.job.set_up()
 
     def run(self, unit: Unit, attempt: str, with_care: bool) -> UnitRecord:
-        run = run_despite_crashes if with_care else run_attempt
-        return run(self.job, unit, self.storage, attempt)
+        if with_care and self.server is None:
+            return run_despite_crashes(self.job, unit, self.storage, attempt)
+        if with_care:
+            unit = without_crashing_sources(self.unconnected_job, unit, self.storage, attempt)
+        return run_attempt(self.job, unit, self.storage, attempt)
 
 
 @dataclass
@@ -116,11 +137,22 @@ class _Call:
 class _Crew:
     """The actors of a job."""
 
-    def __init__(self, job: Job, folder: OutputFolder, options: ClusterOptions, on_note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        folder: OutputFolder,
+        options: ClusterOptions,
+        listener: Listener,
+        servers: Sequence[RunningServer],
+    ) -> None:
         import ray
 
-        self._job, self._folder, self._options, self._on_note = job, folder, options, on_note
-        self._actor_class: Any = ray.remote(num_cpus=job.threads, num_gpus=options.gpus_per_worker)(_Worker)
+        self._job, self._folder, self._options, self._listener = job, folder, options, listener
+        self._on_note = listener.note
+        self._servers = list(servers)
+        self._next_server = itertools.cycle(servers)
+        self._last_busy_report = time.monotonic()
+        self._actor_class: Any = ray.remote(num_cpus=job.threads)(_Worker)
         self._calls: dict[Any, _Call] = {}
         self._idle: deque[ActorHandle] = deque()
         self._waiting: deque[_Task] = deque()
@@ -144,6 +176,7 @@ class _Crew:
                 if outcome is not None:
                     yield outcome
             yield from self._give_up_on_hanging_actors()
+            self._report_busy_share()
             nobody_works = not self._idle and not any(call.task for call in self._calls.values())
             if nobody_works and time.monotonic() - last_sign > WAITING_NOTE_SECONDS:
                 self._on_note("No worker has a place yet: the Ray cluster has no free CPU (or GPU).")
@@ -157,9 +190,26 @@ class _Crew:
             ray.kill(actor)
 
     def _hire(self) -> None:
-        actor = self._actor_class.remote(self._job, self._folder.storage)
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        server = next(self._next_server, None)
+        place: dict[str, Any] = {}
+        if server is not None:
+            # Beside its server, so that what it sends stays on the machine.
+            place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(server.node, soft=True)
+        actor = self._actor_class.options(**place).remote(
+            self._job, self._folder.storage, None if server is None else server.actor
+        )
         # An actor that finds no free place yet holds no unit: it gets its first one when it is ready.
         self._calls[actor.set_up.remote()] = _Call(actor, None, float("inf"))
+
+    def _report_busy_share(self) -> None:
+        now = time.monotonic()
+        if self._servers and now - self._last_busy_report > BUSY_REPORT_SECONDS:
+            self._last_busy_report = now
+            share = busy_share(self._servers)
+            if share is not None:
+                self._listener.busy(share)
 
     def _replace_failed_start(self, actor: ActorHandle, error: Exception, hopeless: bool) -> None:
         """Try again elsewhere: one machine may be out of order, but not all of them."""
@@ -237,7 +287,7 @@ class _Crew:
         return None
 
 
-def _start_ray(options: ClusterOptions, threads: int) -> None:
+def _start_ray(options: ClusterOptions, threads: int, taken: int) -> None:
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -248,7 +298,7 @@ def _start_ray(options: ClusterOptions, threads: int) -> None:
     if address is None:
         # "local": a Ray that somebody else has started on this machine is not joined unasked. Without --workers, Ray
         # itself counts the cores, those of a container included.
-        settings |= {"include_dashboard": False, "num_cpus": options.workers and options.workers * threads}
+        settings |= {"include_dashboard": False, "num_cpus": options.workers and options.workers * threads + taken}
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", **settings)
@@ -260,17 +310,12 @@ def _start_ray(options: ClusterOptions, threads: int) -> None:
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
 
 
-def _worker_count(options: ClusterOptions, threads: int) -> int:
+def _worker_count(options: ClusterOptions, threads: int, taken: int) -> int:
     import ray
 
     resources = ray.cluster_resources()
-    capacity = int(resources.get("CPU", 0)) // threads
-    if options.gpus_per_worker:
-        capacity = min(capacity, int(resources.get("GPU", 0) / options.gpus_per_worker))
-    if capacity == 0:
-        raise InputError(
-            f"The Ray cluster has no place for a worker: it needs {threads} CPUs on one machine, and a GPU for"
-            " --device cuda."
-        )
+    capacity = (int(resources.get("CPU", 0)) - taken) // threads
+    if capacity < 1:
+        raise InputError(f"The Ray cluster has no place for a worker, which needs a CPU for each of {threads} threads.")
     # An actor beyond that would wait for its place for ever.
     return min(options.workers or capacity, capacity)

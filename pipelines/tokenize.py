@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from pydantic import JsonValue
+from torch import Tensor
 
 from codectok.audio.stretches import Stretch
 from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.codec import Codec, device_class, resolve_device
 from codectok.config import StrictModel
+from codectok.description import CodecDescription
+from codectok.encoding import ClipEncoder
 from codectok.errors import AudioError, CodectokError, InputError
 from codectok.evaluation.codebook import CodebookUse
 from codectok.precision import Precision, check_precision
 from codectok.storage import Storage
-from codectok.tokens.clips import Clip, encode_clips
+from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
 from .clips import clips_of
-from .job import Job, Tally, UnitOutput, UnitRecord
+from .job import Job, Server, ServerCall, Tally, UnitOutput, UnitRecord
 from .listing import JOB_FOLDER
 from .output import unit_hash
 from .plan import Unit
@@ -34,6 +40,8 @@ from .rejects import Reject
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
 CODE_COUNTS = f"{JOB_FOLDER}/codes"
+# While a server works on one pack of a worker, the next is on its way and another is being laid out.
+PACKS_AHEAD = 2
 
 
 class TokenStatistics(StrictModel):
@@ -87,13 +95,15 @@ class TokenizeJob(Job):
         # Absolute, since workers run elsewhere; on the CPU, since a GPU's memory is theirs.
         folder = resolve_codec_directory(options.codec).resolve()
         self.settings = replace(options, codec=str(folder))
-        described = Codec.from_pretrained(folder, device="cpu", pack_frames=options.pack_frames)
-        self.description = described.describe()
-        self.frame_size = described.frame_size
+        codec = Codec.from_pretrained(folder, device="cpu", pack_frames=options.pack_frames)
         device = resolve_device(options.device)
         check_precision(options.dtype, device)
         self.device_class = device_class(device)
-        self._codec: Codec | None = None
+        # What the codec will say of itself where it encodes.
+        self.description = codec.describe().model_copy(update={"dtype": options.dtype, "device": self.device_class})
+        self.frame_size = codec.frame_size
+        self._geometry = codec.geometry
+        self._encoder: ClipEncoder | None = None
 
     def options(self) -> Mapping[str, JsonValue]:
         """What decides the codes: the codec itself, not where it lies."""
@@ -115,30 +125,38 @@ class TokenizeJob(Job):
 
     @property
     def threads(self) -> int:
-        """Of a worker that encodes."""
-        return self.settings.encoder_threads
+        """Of a worker that encodes; those of a GPU only decode."""
+        return self.settings.encoder_threads if self.device_class == "cpu" else 1
+
+    def server(self) -> Server | None:
+        """A GPU encodes for several workers, who decode."""
+        return None if self.device_class == "cpu" else EncoderServer(self.settings, self.description, self.device_class)
+
+    def connect(self, call: ServerCall) -> None:
+        """Let the server encode."""
+        self._encoder = ClipEncoder(self._geometry, _RemoteEncoder(call, self.device_class != "cpu"))
+
+    def rehearse(self, unit: Unit) -> None:
+        """Decode everything."""
+        for clip in _readable_clips(unit, None):
+            with suppress(AudioError):
+                for _ in decoded_blocks(clip, self.description.sample_rate):
+                    pass
 
     def set_up(self) -> None:
-        """Load the codec, the same that the job was made with, on the same kind of device."""
-        settings = self.settings
-        self._codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
-        found = (self._codec.fingerprint, self._codec.device_class)
-        if found != (self.description.codec_fingerprint, self.device_class):
-            raise CodectokError(
-                f"A worker found another codec or device than the job started with: {self.settings.codec}"
-                f" on {self._codec.device_class}; give all workers the same."
-            )
+        """Load the codec, unless a server has it."""
+        if self._encoder is None:
+            self._encoder = _load(self.settings, self.description, self.device_class).clip_encoder
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`, and beside it how often each code came up."""
-        codec = self._codec
-        assert codec is not None, "set_up comes first"
-        metadata = TableMetadata.of(codec.describe(), unit_hash(self, unit))
+        assert self._encoder is not None, "set_up comes first"
+        metadata = TableMetadata.of(self.description, unit_hash(self, unit))
         path = output.folder / f"part-{unit.number:06d}.parquet"
         unknown = {source.name for source in unit.sources if source.kind == "unknown"}
-        counts = _CodeCounts(codec.n_codebooks, codec.codebook_size)
+        counts = _CodeCounts(self.description.n_codebooks, self.description.codebook_size)
         with TokenTableWriter(path, metadata) as writer:
-            for clip, row in encode_clips(codec.clip_encoder, _readable_clips(unit, output)):
+            for clip, row in encode_clips(self._encoder, _readable_clips(unit, output)):
                 if not isinstance(row, AudioError):
                     output.read(clip.dataset, row.duration)
                     for part in self._slices(row, clip.stretch):
@@ -194,6 +212,61 @@ def read_statistics(storage: Storage) -> TokenStatistics:
     return TokenStatistics.model_validate_json(storage.read(STATISTICS_FILE))
 
 
+class EncoderServer(Server):
+    """The codec on one GPU; workers send it their packs.
+
+    Args:
+        settings: of the job.
+        description: that the codec must have.
+        device_class: on which it must be.
+    """
+
+    def __init__(self, settings: TokenizeOptions, description: CodecDescription, device_class: str) -> None:
+        self._settings, self._description, self._device_class = settings, description, device_class
+        self._codec: Codec | None = None
+        self._lock: threading.Lock | None = None  # made where it is needed: locks do not travel
+
+    def set_up(self) -> None:
+        """Load the codec."""
+        self._lock = threading.Lock()
+        self._codec = _load(self._settings, self._description, self._device_class)
+
+    def call(self, *arguments: np.ndarray) -> np.ndarray:
+        """Codes int32 [frames of codes, n_codebooks] of a pack: its tape and its gaps."""
+        assert self._codec is not None and self._lock is not None, "set_up comes first"
+        # Arrays from Ray's store cannot be written, which torch does not like.
+        tape, *gaps = (array.copy() for array in arguments)
+        with self._lock:
+            wait = self._codec.packed_encoder.start(tape, tuple(gaps))
+        # Another thread starts the next pack meanwhile.
+        return wait().to(torch.int32).numpy()
+
+
+class _RemoteEncoder:
+    """Lets a server compute the codes of packs."""
+
+    packs_ahead = PACKS_AHEAD
+
+    def __init__(self, call: ServerCall, fixed_length: bool) -> None:
+        self._call, self.fixed_length = call, fixed_length
+
+    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+        """Send a pack."""
+        wait = self._call(tape, *gaps)
+        return lambda: torch.from_numpy(wait().astype(np.int64))
+
+
+def _load(settings: TokenizeOptions, description: CodecDescription, device_class: str) -> Codec:
+    """The codec, the same that the job was made with, on the same kind of device."""
+    codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
+    if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
+        raise CodectokError(
+            f"A worker found another codec or device than the job started with: {settings.codec}"
+            f" on {codec.device_class}; give all workers the same."
+        )
+    return codec
+
+
 class _CodeCounts:
     """How often each code of each codebook came up."""
 
@@ -220,14 +293,14 @@ def _sum_of_counts(storage: Storage, n_codebooks: int) -> np.ndarray:
     return np.asarray(total)
 
 
-def _readable_clips(unit: Unit, output: UnitOutput) -> Iterator[Clip]:
-    """The clips of all sources of `unit`; what cannot be read is rejected."""
+def _readable_clips(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:
+    """The clips of all sources of `unit`; what cannot be read is rejected in `output` if there is one."""
     for source in unit.sources:
         for clip in clips_of(source):
-            if clip is None:
+            if isinstance(clip, Clip):
+                yield clip
+            elif output is not None and clip is None:
                 output.ignore(source.dataset)
-            elif isinstance(clip, Reject):
+            elif output is not None and clip is not None:
                 output.read(clip.dataset)
                 output.reject(clip)
-            else:
-                yield clip

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-PLAIN_LINE_SECONDS = 15.0
+PLAIN_LINE_SECONDS = 60.0
 
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -66,36 +66,43 @@ def megabytes(n_bytes: int) -> str:
 class ProgressReport:
     """A bar on a terminal, now and then a plain line elsewhere."""
 
-    def __init__(self, bar: Progress | None, total: int | None, what: str) -> None:
+    def __init__(self, bar: Progress | None, total: float | None, what: str) -> None:
         self._bar, self._total, self._what = bar, total, what
         self._task: TaskID | None = bar.add_task(what, total=total, note="") if bar else None
-        self._done = 0
-        self._last_line = time.monotonic()
+        self._done = 0.0
+        self._started = self._last_line = time.monotonic()
 
-    def set_total(self, total: int) -> None:
-        """Say how many steps there are, once that is known; those before it belonged to another count."""
-        self._total, self._done = total, 0
+    def set_total(self, total: float) -> None:
+        """Say how much there is to do, once that is known; what was done before belonged to another count."""
+        self._total, self._done = total, 0.0
+        self._started = time.monotonic()
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=total, completed=0)
+            self._bar.reset(self._task, total=total)
 
-    def advance(self, note: str = "") -> None:
+    def advance(self, note: str = "", amount: float = 1.0) -> None:
         """Count a step as done; `note` says what has come of it so far."""
-        self._done += 1
+        self._done += amount
+        now = time.monotonic()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, note=_escape(note))
-        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
-            self._last_line = time.monotonic()
-            of_all = f" of {self._total}" if self._total else ""
-            say(f"{self._what}: {self._done}{of_all} {note}".rstrip())
+        elif now - self._last_line > PLAIN_LINE_SECONDS:
+            self._last_line = now
+            share = f" {self._done / self._total:.0%}" if self._total else f" {self._done:,.0f}"
+            left = f", {format_duration(self._seconds_left(now))} left" if self._total else ""
+            say(f"{self._what}:{share}{left}{', ' if note else ''}{note}")
+
+    def _seconds_left(self, now: float) -> float:
+        assert self._total is not None, "otherwise nobody knows"
+        return (now - self._started) * max(0.0, self._total - self._done) / self._done
 
 
 @contextmanager
-def progress(total: int | None, what: str) -> Iterator[ProgressReport]:
-    """Show progress over `total` steps (None where nobody knows) while the context lasts."""
+def progress(total: float | None, what: str) -> Iterator[ProgressReport]:
+    """Show progress over `total` (None where nobody knows yet) while the context lasts."""
     if not console.is_terminal:
         yield ProgressReport(None, total, what)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bar:
         yield ProgressReport(bar, total, what)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from codectok.pipelines.plan import Plan
 
 SHOWN_REJECTS = 5
+# Seconds: a unit of which nobody knows the size is one, too.
+LEAST_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class JobChoices:
     max_rejects: float
     dry_run: bool
     space_check: bool
+    gpus: int | None = None
 
-    def run_options(self, gpus_per_worker: float) -> RunOptions:
+    def run_options(self) -> RunOptions:
         """The same as the engine takes them."""
         from codectok.pipelines.engine import RunOptions
         from codectok.pipelines.lock import Part
@@ -41,7 +45,7 @@ class JobChoices:
             engine=self.engine.value,
             workers=self.workers,
             address=self.address,
-            gpus_per_worker=gpus_per_worker,
+            gpus=self.gpus,
             part=Part.parse(self.part) if self.part else None,
             limit=self.limit,
             extend=self.extend,
@@ -50,19 +54,17 @@ class JobChoices:
         )
 
 
-def run_and_report(
-    job: Job, sources: Sequence[str], output: str, choices: JobChoices, gpus_per_worker: float = 0.0
-) -> None:
+def run_and_report(job: Job, sources: Sequence[str], output: str, choices: JobChoices) -> None:
     """Run `job` over `sources` into `output` and show what came of it."""
     from codectok.pipelines.engine import run_job
 
-    options = choices.run_options(gpus_per_worker)
+    options = choices.run_options()
     if choices.dry_run:
         _show_preview(job, sources, output, options)
         return
     listener = _Terminal(job)
     try:
-        with progress(None, f"{job.verb}: units") as listener.report:
+        with progress(None, job.verb) as listener.report:
             result = run_job(job, sources, output, options, listener)
     except KeyboardInterrupt:
         if listener.plan is not None:
@@ -83,31 +85,58 @@ def run_and_report(
 
 
 class _Terminal:
-    """Shows what a job does."""
+    """Shows what a job does: how much audio is done, how fast, how long the rest will take."""
 
     def __init__(self, job: Job) -> None:
         self.report: ProgressReport | None = None
         self.plan: Plan | None = None
         self.done = 0
-        self._job = job
-        self._seconds = 0.0
+        self._audio_seconds, self._rejects = 0.0, 0
+        self._started = time.monotonic()
+        self._busy: float | None = None
 
-    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: int) -> None:
+    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
         self.plan, self.done = plan, len(done)
+        self._audio_seconds, self._rejects = 0.0, 0
+        self._started = time.monotonic()
         if done and to_do:
             say(f"{len(done)} of {len(plan.units)} units are finished from before; going on.")
         assert self.report is not None, "a job runs within its progress"
-        self.report.set_total(to_do)
+        # Units differ in size: what is left is measured by their audio, which is estimated from sizes of files.
+        self.report.set_total(sum(self._weight(unit) for unit in to_do))
 
     def finished(self, record: UnitRecord) -> None:
         self.done += 1
-        self._seconds += record.total.seconds
+        total = record.total
+        self._audio_seconds += total.input_seconds
+        self._rejects += sum(total.rejects.values())
         assert self.report is not None, "a job runs within its progress"
-        self.report.advance(f"({format_duration(self._seconds)} of audio)")
+        self.report.advance(self._note(), self._weight(record.unit))
         check_interruption()
+
+    def busy(self, share: float) -> None:
+        self._busy = share
 
     def note(self, message: str) -> None:
         warn(message)
+
+    def _weight(self, unit: int) -> float:
+        assert self.plan is not None, "units are those of a plan"
+        return self.plan.units[unit].estimated_seconds + LEAST_WEIGHT
+
+    def _note(self) -> str:
+        assert self.plan is not None, "units are those of a plan"
+        elapsed = max(time.monotonic() - self._started, 1e-3)
+        parts = [
+            f"{self.done:,} of {len(self.plan.units):,} units",
+            f"{format_duration(self._audio_seconds)} of audio",
+            f"{self._audio_seconds / elapsed:,.0f}x real time",
+        ]
+        if self._busy is not None:
+            parts.append(f"GPU {self._busy:.0%} busy")
+        if self._rejects:
+            parts.append(f"{self._rejects:,} rejects")
+        return ", ".join(parts)
 
 
 def _show_preview(job: Job, sources: Sequence[str], output: str, options: RunOptions) -> None:

@@ -46,6 +46,7 @@ def run(
     encoder_threads: Annotated[int, typer.Option(help="Threads of each worker that encodes on a CPU.")] = 1,
     part_seconds: Annotated[float, typer.Option(help="Audio in one part, estimated from file sizes.")] = 3600.0,
     workers: WorkersOption = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use; by default all of the machine or cluster.")] = None,
     engine: EngineOption = Engine.RAY,
     address: AddressOption = None,
     part: PartOption = None,
@@ -62,5 +63,5 @@ def run(
 
     options = TokenizeOptions(codec, device, dtype.value, pack_frames, max_seconds, encoder_threads, part_seconds)
     job = TokenizeJob(options)
-    choices = JobChoices(engine, workers, address, part, limit, extend, max_rejects, dry_run, space_check)
-    run_and_report(job, sources, output, choices, gpus_per_worker=0.0 if job.device_class == "cpu" else 1.0)
+    choices = JobChoices(engine, workers, address, part, limit, extend, max_rejects, dry_run, space_check, gpus)
+    run_and_report(job, sources, output, choices)

@@ -58,6 +58,16 @@ def encode_clips(encoder: ClipEncoder, clips: Iterable[Clip]) -> Iterator[tuple[
             yield reader.clip, _row(reader.clip, reader.n_samples, encoder.sample_rate, codes.numpy())
 
 
+def decoded_blocks(clip: Clip, sample_rate: int) -> Iterator[np.ndarray]:
+    """The samples of a clip, float32 [n] at `sample_rate` Hz in blocks; `AudioError` where they cannot be used."""
+    blocks: Iterator[np.ndarray] = stream_audio(clip.audio, sample_rate, clip.name)
+    stretch = clip.stretch
+    if stretch is not None:
+        end = None if stretch.end is None else round(stretch.end * sample_rate)
+        blocks = Recording(blocks, sample_rate, [round(stretch.start * sample_rate)]).take(end)
+    yield from blocks
+
+
 class _Reader:
     """Decodes a clip and counts its samples."""
 
@@ -66,12 +76,7 @@ class _Reader:
         self.n_samples = 0
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
-        blocks: Iterator[np.ndarray] = stream_audio(self.clip.audio, sample_rate, self.clip.name)
-        stretch = self.clip.stretch
-        if stretch is not None:
-            end = None if stretch.end is None else round(stretch.end * sample_rate)
-            blocks = Recording(blocks, sample_rate, [round(stretch.start * sample_rate)]).take(end)
-        for block in blocks:
+        for block in decoded_blocks(self.clip, sample_rate):
             self.n_samples += len(block)
             yield block
 

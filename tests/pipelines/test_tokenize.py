@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray.cloudpickle
+import torch
 
-from codectok import Codec, InputError
+from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
 from codectok.audio.stretches import Stretch
 from codectok.errors import AudioError
+from codectok.pipelines.engine import RunOptions
+from codectok.pipelines.job import Server
 from codectok.pipelines.report import REPORT_FILE
-from codectok.pipelines.tokenize import STATISTICS_FILE, TokenizeJob, TokenizeOptions, read_statistics
+from codectok.pipelines.tokenize import STATISTICS_FILE, EncoderServer, TokenizeJob, TokenizeOptions, read_statistics
 from codectok.storage import open_storage
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow, read_rows
 
+from . import test_tokenize
 from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run
+
+ray.cloudpickle.register_pickle_by_value(test_tokenize)
 
 RATE, FRAME = 24_000, 256
 
@@ -118,3 +127,69 @@ def test_threads_of_an_encoder_belong_to_the_plan(codec_folder: Path, corpus: Pa
 def test_impossible_options_are_refused(options: dict[str, object], codec_folder: Path) -> None:
     with pytest.raises(InputError):
         job(codec_folder, **options)
+
+
+class ServedJob(TokenizeJob):
+    """Lets one encoder serve all workers, as on a GPU, though it is on the CPU."""
+
+    def server(self) -> Server:
+        server = EncoderServer(self.settings, self.description, self.device_class)
+        server.gpus = 0.0
+        return server
+
+
+class FailingServer(EncoderServer):
+    """Has no memory, or dies in its second call; `notes` counts the calls."""
+
+    gpus = 0.0
+
+    def __init__(self, job: TokenizeJob, fault: str, notes: Path) -> None:
+        super().__init__(job.settings, job.description, job.device_class)
+        self.fault, self.notes = fault, notes
+
+    def call(self, *arguments: np.ndarray) -> np.ndarray:
+        self.notes.joinpath(str(len(list(self.notes.iterdir())))).touch()
+        if self.fault == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        if len(list(self.notes.iterdir())) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().call(*arguments)
+
+
+class FaultyServedJob(TokenizeJob):
+    def __init__(self, options: TokenizeOptions, fault: str, notes: Path) -> None:
+        super().__init__(options)
+        self.fault, self.notes = fault, notes
+
+    def server(self) -> Server:
+        return FailingServer(self, self.fault, self.notes)
+
+
+ON_RAY = RunOptions(engine="ray", workers=2, max_rejects=1.0)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_workers_that_share_an_encoder_write_the_same(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    plain = job(codec_folder, pack_frames=1024)
+    run(plain, corpus, tmp_path / "local")
+    run(ServedJob(plain.settings), corpus, tmp_path / "served", ON_RAY)
+    assert digests(tmp_path / "local") == digests(tmp_path / "served")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_encoder_that_dies_is_started_again(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    plain, notes = job(codec_folder), tmp_path / "notes"
+    notes.mkdir()
+    run(plain, corpus, tmp_path / "local")
+    run(FaultyServedJob(plain.settings, "SIGKILL", notes), corpus, tmp_path / "served", ON_RAY)
+    assert len(list(notes.iterdir())) > 2
+    assert digests(tmp_path / "local") == digests(tmp_path / "served")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_encoder_without_memory_says_what_to_lower(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    plain, notes = job(codec_folder), tmp_path / "notes"
+    notes.mkdir()
+    with pytest.raises(CodectokError, match="--pack-frames"):
+        run(FaultyServedJob(plain.settings, "memory", notes), corpus, tmp_path / "out", ON_RAY)
+    assert not list((tmp_path / "out").glob("*.parquet"))
