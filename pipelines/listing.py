@@ -15,7 +15,7 @@ from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
 from .manifests import MANIFEST_SUFFIXES, ManifestRow, read_manifest
-from .sources import CONTAINERS, Kind, estimated_seconds, kind_of
+from .sources import CONTAINERS, Kind, estimated_seconds, kind_of, size_and_time
 
 JOB_FOLDER = "_codectok"
 MAGIC = "*?["
@@ -265,7 +265,7 @@ def _list_remote(argument: Argument, root: str) -> Found:
         relative = name.removeprefix(path).lstrip("/")
         parts = relative.split("/")
         if info["type"] == "file" and JOB_FOLDER not in parts and not any(part.startswith(".") for part in parts):
-            yield relative, info["size"], None
+            yield relative, *size_and_time(info)
 
 
 def _list_manifest(argument: Argument, root: str, listing: Listing) -> None:
