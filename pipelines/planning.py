@@ -13,7 +13,7 @@ from codectok.errors import InputError
 from codectok.storage import Storage
 
 from .job import Job
-from .listing import Argument, Listing
+from .listing import Argument, Listing, still_there
 from .plan import (
     SOURCE_SCHEMA,
     SPLITS,
@@ -41,6 +41,8 @@ def store_generation(
 ) -> None:
     """Cut the sources of `listing` that `before` has not into units, and add them to the plan.
 
+    Nothing is added where nothing is new.
+
     Args:
         before: the plan so far.
         described: verb and options, for a plan that begins.
@@ -49,6 +51,8 @@ def store_generation(
     """
     listing.split_containers(unit_seconds)
     order = _order(listing, names_of_sources(storage, before) if before else set(), validation)
+    if before and not order and before.arguments.issuperset(listing.arguments):
+        return
     units = _cut_into_units(
         [(split, listing, i) for split, *_, i in order], unit_seconds, len(before.units) if before else 0
     )
@@ -70,11 +74,19 @@ def header_of(job: Job) -> PlanHeader:
 def refuse_other_job(plan: Plan, job: Job, arguments: tuple[Argument, ...], storage: Storage, extend: bool) -> None:
     """Stop unless `job` over `arguments` is what is stored in `plan`, or may extend it."""
     found = differences(plan, header_of(job), arguments)
-    sources_differ = [line for line in found if line.startswith("sources differ")]
-    others = [line for line in found if line not in sources_differ]
-    if others or (sources_differ and not extend):
-        advice = "choose another folder" if others else "add --extend to take in new sources, or choose another folder"
-        raise InputError(f"{storage.url} holds the output of another job: {', '.join(found)}; {advice}.")
+    if found.others or (found.sources and not extend):
+        advice = (
+            "choose another folder" if found.others else "add --extend to take in new sources, or choose another folder"
+        )
+        listed = [*found.others, *([found.sources] if found.sources else [])]
+        raise InputError(f"{storage.url} holds the output of another job: {', '.join(listed)}; {advice}.")
+    for move in plan.moves:
+        if any(still_there(argument, move.before) for argument in plan.arguments if argument.dataset == move.dataset):
+            raise InputError(
+                f"The dataset {move.dataset!r} of {storage.url} lies in {move.before}, which is still there, and this"
+                f" command takes it from {move.now}; name another dataset, as in NAME=SOURCE with --extend, remove the"
+                " old place if the corpus has moved, or choose another output folder."
+            )
 
 
 def _order(listing: Listing, known: set[SourceName], validation: float) -> list[Entry]:

@@ -164,3 +164,21 @@ def test_a_container_in_an_object_store_of_the_same_size_and_another_time_is_rej
     (found,) = clips_of(listed)
     assert isinstance(found, Reject)
     assert "has changed" in found.message
+
+
+def test_a_job_does_not_read_its_own_output_elsewhere(memory: str, corpus: Path) -> None:
+    source = upload(corpus / "sub folder", f"{memory}/speech")
+    run(shard_job(), source, f"{source}/shards")
+    assert run(shard_job(), source, f"{source}/shards", replace(LOCAL, extend=True)).new_units == 0
+    assert run(shard_job(), f"{source}/**", f"{source}/others").summary.total.inputs > 2  # those of the first output
+    assert run(shard_job(), f"{source}/**", f"{source}/others", replace(LOCAL, extend=True)).new_units == 0
+
+
+def test_another_corpus_of_the_same_name_elsewhere_is_refused(memory: str, corpus: Path, tmp_path: Path) -> None:
+    one, two = upload(corpus, f"{memory}/one/speech"), upload(corpus, f"{memory}/two/speech")
+    run(shard_job(), one, tmp_path / "out")
+    for other in (two, corpus):
+        with pytest.raises(InputError, match=f"'speech' .*{one}.*{other}"):
+            run(shard_job(), other, tmp_path / "out")
+    open_storage(one).remove("")
+    assert run(shard_job(), two, tmp_path / "out").new_units == 0
