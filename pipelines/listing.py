@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import os
@@ -18,7 +19,7 @@ from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
 from .manifests import MANIFEST_SUFFIXES, ManifestRow, read_manifest
-from .sources import CONTAINERS, Kind, estimated_seconds, kind_of, size_and_time
+from .sources import CONTAINERS, Kind, container_kind, estimated_seconds, kind_of, size_and_time
 
 JOB_FOLDER = "_codectok"
 MAGIC = "*?["
@@ -38,6 +39,34 @@ class Argument(StrictModel):
     pattern: str = ""
 
 
+class Descriptions:
+    """What manifests say of sources, by their position in a listing.
+
+    Columns, with None where nothing is said: an object for each of many million rows would take several times the room.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name in ManifestRow._fields}
+
+    def add(self, position: int, row: ManifestRow) -> None:
+        """Describe the source at `position`, which lies behind all that are described already."""
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.extend([None] * (position - len(column)))
+            column.append(value)
+
+    def get(self, position: int) -> ManifestRow | None:
+        """What is said of a source, if anything is."""
+        paths = self._columns["path"]
+        if position >= len(paths) or paths[position] is None:
+            return None
+        return ManifestRow(*[column[position] for column in self._columns.values()])
+
+    def column(self, name: str, positions: Iterable[int]) -> list[Any]:
+        """One thing that is said, of each of several sources."""
+        column = self._columns[name]
+        return [column[position] if position < len(column) else None for position in positions]
+
+
 @dataclass(slots=True)
 class Listing:
     """Columns of all sources found, in no order yet; `described` holds what manifests say, `ranges` which
@@ -55,7 +84,7 @@ class Listing:
     kinds: list[Kind] = field(default_factory=list)
     sizes: list[int | None] = field(default_factory=list)
     modified: list[int | None] = field(default_factory=list)
-    described: dict[int, ManifestRow] = field(default_factory=dict)
+    described: Descriptions = field(default_factory=Descriptions)
     ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
     passed_over: dict[Argument, int] = field(default_factory=dict)
 
@@ -343,11 +372,16 @@ def _list_remote(argument: Argument, root: str, output: str | None) -> Found:
 
 
 def _list_manifest(argument: Argument, root: str, listing: Listing) -> None:
+    size = modified = previous = None
     for row in read_manifest(root, argument.pattern):
-        listing.described[len(listing.paths)] = row
-        size = modified = None
-        if not is_url(root) and not is_url(row.path):
-            size, modified = _size_and_time((Path(root) / row.path).stat)
-        kind = kind_of(row.path)
+        path = row.path
+        if path != previous:
+            size = modified = None
+            if not is_url(root) and not is_url(path):
+                # Text, since a `Path` for each of a million rows takes longer than all the rest.
+                place = path if path.startswith("/") else f"{root}/{path}"
+                size, modified = _size_and_time(functools.partial(os.stat, place))
+            previous = path
+        listing.described.add(len(listing.paths), row._replace(path=previous))
         # Whoever lists a file says that it is audio, whatever it is called.
-        listing.add(argument.dataset, row.path, kind if kind in CONTAINERS else "audio", size, modified)
+        listing.add(argument.dataset, previous, container_kind(path) or "audio", size, modified)

@@ -194,12 +194,19 @@ def kind_of(name: str) -> Kind | None:
     """What a file's name promises; None for what is known to be no audio."""
     if is_audio_path(name):
         return "audio"
+    container = container_kind(name)
+    if container is not None:
+        return container
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix == ".parquet":
-        return "parquet"
-    if suffix == ".tar" or name.lower().endswith((".tar.gz", ".tgz")):
-        return "tar"
     return None if suffix in OTHER_SUFFIXES else "unknown"
+
+
+def container_kind(name: str) -> Kind | None:
+    """Which container a file's name promises, if any."""
+    lowered = name.lower()
+    if lowered.endswith(".parquet"):
+        return "parquet"
+    return "tar" if lowered.endswith((".tar", ".tar.gz", ".tgz")) else None
 
 
 def estimated_seconds(path: str, size: int | None, start: float | None = None, end: float | None = None) -> float:
