@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,29 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
     assert not (tmp_path / "dry").exists()
     (tmp_path / "no.tar").write_text("text")
     assert_refused(codectok("inspect", tmp_path / "no.tar"), "cannot be read as a tar")
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "zeros", "other members"])
+def test_inspecting_damaged_shards_is_refused_in_one_sentence(damage: str, corpus: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    codectok("shard", corpus, shards, "--engine", "local", "--max-rejects", 1)
+    tar = shards / "shard-000000.tar"
+    data = tar.read_bytes()
+    match damage:
+        case "missing":
+            tar.unlink()
+        case "other members":
+            with tarfile.open(tar, "w") as written:
+                for name in ("a.json", "b.json"):
+                    written.addfile(tarfile.TarInfo(name))
+        case _:
+            damaged = {"empty": b"", "text": b"text", "cut": data[:1000], "zeros": bytes(len(data))}
+            tar.write_bytes(damaged[damage])
+    assert_refused(codectok("inspect", shards), "shard-000000.tar is damaged")
+
+
+def test_inspecting_a_url_is_refused_with_what_to_use_instead() -> None:
+    assert_refused(codectok("inspect", "memory://bucket/shards"), "codectok verify")
 
 
 def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> None:
