@@ -150,22 +150,19 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
     assert_refused(codectok("inspect", tmp_path / "no.tar"), "cannot be read as a tar")
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "zeros", "other members"])
-def test_inspecting_damaged_shards_is_refused_in_one_sentence(damage: str, corpus: Path, tmp_path: Path) -> None:
+def test_inspecting_damaged_shards_is_refused_in_one_sentence(corpus: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
-    codectok("shard", corpus, shards, "--engine", "local", "--max-rejects", 1)
+    codectok("shard", corpus / "a.wav", shards, "--engine", "local")
     tar = shards / "shard-000000.tar"
     data = tar.read_bytes()
-    match damage:
-        case "missing":
-            tar.unlink()
-        case "other members":
-            with tarfile.open(tar, "w") as written:
-                for name in ("a.json", "b.json"):
-                    written.addfile(tarfile.TarInfo(name))
-        case _:
-            damaged = {"empty": b"", "text": b"text", "cut": data[:1000], "zeros": bytes(len(data))}
-            tar.write_bytes(damaged[damage])
+    for damaged in (b"", b"text", data[:1000], bytes(len(data))):
+        tar.write_bytes(damaged)
+        assert_refused(codectok("inspect", shards), "shard-000000.tar is damaged")
+    with tarfile.open(tar, "w") as written:
+        for name in ("a.json", "b.json"):
+            written.addfile(tarfile.TarInfo(name))
+    assert_refused(codectok("inspect", shards), "shard-000000.tar is damaged")
+    tar.unlink()
     assert_refused(codectok("inspect", shards), "shard-000000.tar is damaged")
 
 
