@@ -374,14 +374,15 @@ def _list_remote(argument: Argument, root: str, output: str | None) -> Found:
 def _list_manifest(argument: Argument, root: str, listing: Listing) -> None:
     size = modified = previous = None
     for row in read_manifest(root, argument.pattern):
-        path = row.path
-        if path != previous:
+        if row.path == previous:
+            row = row._replace(path=previous)  # in memory once
+        else:
+            previous = row.path
             size = modified = None
-            if not is_url(root) and not is_url(path):
+            if not is_url(root) and not is_url(previous):
                 # Text, since a `Path` for each of a million rows takes longer than all the rest.
-                place = path if path.startswith("/") else f"{root}/{path}"
+                place = previous if previous.startswith("/") else f"{root}/{previous}"
                 size, modified = _size_and_time(functools.partial(os.stat, place))
-            previous = path
-        listing.described.add(len(listing.paths), row._replace(path=previous))
+        listing.described.add(len(listing.paths), row)
         # Whoever lists a file says that it is audio, whatever it is called.
-        listing.add(argument.dataset, previous, container_kind(path) or "audio", size, modified)
+        listing.add(argument.dataset, row.path, container_kind(row.path) or "audio", size, modified)
