@@ -1,4 +1,5 @@
-"""How long planning a million files takes, and how soon a finished job of them says that it is finished.
+"""How long planning a million files takes, from their folder and from a manifest of them, and how soon a finished job
+says that it is finished.
 
 Usage: python benchmarks/plan.py [--files 1000000] [--save]
 
@@ -8,6 +9,7 @@ The job reads nothing: it writes one row for each file, so that what is left is 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -24,9 +26,11 @@ from pydantic import JsonValue
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.job import TableJob, UnitOutput
 from codectok.pipelines.plan import Unit
+from codectok.pipelines.sources import BYTES_PER_SECOND
 
 FILES_IN_FOLDER = 1000
-FILE_BYTES = 250  # as much as a hundredth of a second: about 360 files an hour in these units
+FILE_BYTES = 250  # as much as a 180th of a second: about 1,800 files in a unit
+ROW_SECONDS = FILE_BYTES / BYTES_PER_SECOND[".flac"]
 
 
 class NamesJob(TableJob):
@@ -60,6 +64,21 @@ def make_files(folder: Path, count: int) -> None:
             (part / f"utterance-{number:09d}.flac").write_bytes(b"x" * FILE_BYTES)
 
 
+def write_manifest(path: Path, count: int) -> None:
+    with path.open("w") as file:
+        for number in range(count):
+            row = {
+                "path": f"in/{number // FILES_IN_FOLDER:06d}/utterance-{number:09d}.flac",
+                "start": 0.0,
+                "end": ROW_SECONDS,
+                "id": f"utterance-{number:09d}",
+                "text": f"the words that somebody speaks in utterance {number}",
+                "speaker": f"speaker-{number % 1000:03d}",
+                "language": "en",
+            }
+            file.write(json.dumps(row) + "\n")
+
+
 def run_once(folder: str, output: str, limit: int | None) -> None:
     """One run, timed by itself, in a fresh process."""
     started = time.perf_counter()
@@ -85,10 +104,21 @@ def main() -> None:
         folder = Path(temporary) / "in"
         folder.mkdir()
         make_files(folder, options.files)
-        for what, limit in (("plan, and 1 unit", 1), ("all the others", 0), ("again, finished", 0)):
-            command = [sys.executable, __file__, "--once", str(folder), f"{temporary}/out", str(limit)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            report.console.print(f"{what:18} {done.stdout}")
+        manifest = Path(temporary) / "list.jsonl"
+        write_manifest(manifest, options.files)
+        for source in (folder, manifest):
+            report.console.print("folder" if source == folder else "manifest")
+            for what, limit in (("plan, and 1 unit", 1), ("all the others", 0), ("again, finished", 0)):
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--once",
+                    str(source),
+                    f"{temporary}/out-{source.name}",
+                    str(limit),
+                ]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                report.console.print(f"  {what:16} {done.stdout}")
     if options.save:
         report.save("plan-cpu")
 

@@ -167,17 +167,21 @@ def read_manifest(folder: Path) -> ShardManifest:
 
 
 def first_sample(folder: Path) -> tuple[str, Sample] | None:
-    """Key and description of the first sample in a folder of shards."""
+    """Key and description of the first sample in a folder of shards; `InputError` if its tar is damaged."""
     shards = read_manifest(folder).shards
     if not shards:
         return None
-    with tarfile.open(folder / shards[0].name) as tar:
-        tar.next()
-        member = tar.next()
-        data = tar.extractfile(member) if member is not None else None
-        if member is None or data is None:
-            raise InputError(f"{folder / shards[0].name} is damaged; `codectok verify` says where.")
-        return member.name.partition(".")[0], Sample.model_validate_json(data.read())
+    path = folder / shards[0].name
+    try:
+        with tarfile.open(path) as tar:
+            tar.next()
+            member = tar.next()
+            data = tar.extractfile(member) if member is not None else None
+            if member is not None and data is not None:
+                return member.name.partition(".")[0], Sample.model_validate_json(data.read())
+    except (tarfile.TarError, EOFError, OSError, ValidationError):
+        pass  # said below
+    raise InputError(f"{path} is damaged; `codectok verify {folder}` says what else is.")
 
 
 def parse_manifest(data: bytes, where: str) -> ShardManifest:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -38,22 +39,23 @@ IDS = ("id", "utt_id", "segment_id")
 def clips_of_tar(source: Source) -> Iterator[Clip | Reject]:
     """The samples of a tar (those that begin in the source's range of bytes); a damaged one gives what it can."""
     seen: set[str] = set()
+    # The last range has no end: what is called .tar may be packed, and places are those of what is inside.
+    last_byte = sys.maxsize if source.last_byte in (None, source.size) else source.last_byte
+    wanted = range(source.first_byte or 0, last_byte)
     try:
         with _opened(source) as file:
-            for key, offset, members in _tar_samples(file):
-                if source.last_byte is not None and offset >= source.last_byte:
+            for key, offset, members in _tar_samples(file, wanted):
+                if offset >= wanted.stop:
                     return  # the rest belongs to other units
                 repeated = key in seen
                 seen.add(key)
-                if offset < (source.first_byte or 0):
+                if members is None:
                     continue
                 if repeated:
                     message = f"The sample {key} in {source.where} comes up twice; its members must be neighbours."
                     yield _reject(source, message, "unsupported", key)
                 else:
                     yield _clip_in_tar(source, key, members)
-        if source.url is None and not source.path.endswith("gz") and not _has_end_mark(source.location):
-            raise EOFError("it has no end mark and may be cut off")
     except AudioError as error:
         yield _reject(source, str(error), error.reason)
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
@@ -69,9 +71,7 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | None]:
                 yield None
                 return
             for group in range(file.num_row_groups):
-                metadata = file.metadata.row_group(group)
-                begins = min(metadata.column(i).file_offset for i in range(metadata.num_columns))
-                begins = max(begins, 4) if group else 0  # some writers leave offsets out
+                begins = _first_page(file.metadata.row_group(group))
                 if not (source.first_byte or 0) <= begins < (source.last_byte or float("inf")):
                     continue
                 first = sum(file.metadata.row_group(i).num_rows for i in range(group))
@@ -89,9 +89,10 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | None]:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[BinaryIO]:
+    source.check_unchanged()
     if source.url is None:
-        source.audio()  # notices that it has changed
-        with source.location.open("rb") as file:
+        # A buffer of its usual size would read much of the data between two headers.
+        with source.location.open("rb", buffering=2 * tarfile.BLOCKSIZE) as file:
             yield file
     else:
         files, path = open_file_system(source.url)
@@ -99,9 +100,12 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
             yield file
 
 
-def _tar_samples(file: BinaryIO) -> Iterator[tuple[str, int, dict[str, bytes]]]:
-    """Key, place of the first member and all members by suffix of each sample; data is read on the way."""
-    key, offset = "", 0
+def _tar_samples(file: BinaryIO, wanted: range) -> Iterator[tuple[str, int, dict[str, bytes] | None]]:
+    """Key, place of the first member and all members by suffix of each sample; None where that place is not wanted.
+
+    Of samples that are not wanted only headers are read.
+    """
+    key, offset = "", -1
     members: dict[str, bytes] = {}
     with tarfile.open(fileobj=file, mode="r:*") as tar:
         while (member := tar.next()) is not None:
@@ -113,16 +117,27 @@ def _tar_samples(file: BinaryIO) -> Iterator[tuple[str, int, dict[str, bytes]]]:
             if not stem:
                 continue
             own_key = f"{folder}/{stem}" if folder else stem
-            if own_key != key and members:
-                yield key, offset, members
-                members = {}
-            if not members:
-                key, offset = own_key, member.offset
-            opened = tar.extractfile(member)
-            assert opened is not None, "it is a file"
-            members[suffix.lower()] = opened.read()
-    if members:
-        yield key, offset, members
+            if own_key != key or offset < 0:
+                if offset >= 0:
+                    yield key, offset, members if offset in wanted else None
+                key, offset, members = own_key, member.offset, {}
+            if offset in wanted:
+                opened = tar.extractfile(member)
+                assert opened is not None, "it is a file"
+                members[suffix.lower()] = opened.read()
+    if offset >= 0:
+        yield key, offset, members if offset in wanted else None
+    if tar.fileobj is file:  # a packed one that is cut off cannot be unpacked
+        file.seek(-END_MARK, os.SEEK_END)
+        if any(file.read()):
+            raise EOFError("it has no end mark and may be cut off")
+
+
+def _first_page(group: pq.RowGroupMetaData) -> int:
+    """Where the data of a row group begins."""
+    columns = [group.column(i) for i in range(group.num_columns)]
+    pages = [page for column in columns for page in (column.dictionary_page_offset, column.data_page_offset) if page]
+    return min(pages, default=0)
 
 
 def _clip_in_tar(source: Source, key: str, members: dict[str, bytes]) -> Clip | Reject:
@@ -196,12 +211,6 @@ def _json(data: bytes | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _has_end_mark(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-END_MARK, os.SEEK_END)
-        return not any(file.read())
 
 
 def _reject(source: Source, message: str, reason: str, key: str | None = None) -> Reject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import heapq
 import itertools
 import os
 import stat
@@ -10,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from fsspec.implementations.local import LocalFileSystem
+
 from codectok.config import StrictModel
 from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
 from .manifests import MANIFEST_SUFFIXES, ManifestRow, read_manifest
-from .sources import CONTAINERS, Kind, estimated_seconds, kind_of
+from .sources import CONTAINERS, Kind, container_kind, estimated_seconds, kind_of, size_and_time
 
 JOB_FOLDER = "_codectok"
 MAGIC = "*?["
@@ -35,6 +39,34 @@ class Argument(StrictModel):
     pattern: str = ""
 
 
+class Descriptions:
+    """What manifests say of sources, by their position in a listing.
+
+    Columns, with None where nothing is said: an object for each of many million rows would take several times the room.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name in ManifestRow._fields}
+
+    def add(self, position: int, row: ManifestRow) -> None:
+        """Describe the source at `position`, which lies behind all that are described already."""
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.extend([None] * (position - len(column)))
+            column.append(value)
+
+    def get(self, position: int) -> ManifestRow | None:
+        """What is said of a source, if anything is."""
+        paths = self._columns["path"]
+        if position >= len(paths) or paths[position] is None:
+            return None
+        return ManifestRow(*[column[position] for column in self._columns.values()])
+
+    def column(self, name: str, positions: Iterable[int]) -> list[Any]:
+        """One thing that is said, of each of several sources."""
+        column = self._columns[name]
+        return [column[position] if position < len(column) else None for position in positions]
+
+
 @dataclass(slots=True)
 class Listing:
     """Columns of all sources found, in no order yet; `described` holds what manifests say, `ranges` which
@@ -42,7 +74,7 @@ class Listing:
 
     Attributes:
         roots: the folder or URL of every dataset.
-        ignored: files that were passed over.
+        passed_over: how many files each argument names that are no audio.
     """
 
     arguments: tuple[Argument, ...] = ()
@@ -52,9 +84,14 @@ class Listing:
     kinds: list[Kind] = field(default_factory=list)
     sizes: list[int | None] = field(default_factory=list)
     modified: list[int | None] = field(default_factory=list)
-    described: dict[int, ManifestRow] = field(default_factory=dict)
+    described: Descriptions = field(default_factory=Descriptions)
     ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
-    ignored: int = 0
+    passed_over: dict[Argument, int] = field(default_factory=dict)
+
+    @property
+    def ignored(self) -> int:
+        """Files that were passed over."""
+        return sum(self.passed_over.values())
 
     def add(self, dataset: str, path: str, kind: Kind, size: int | None, modified: int | None) -> None:
         """Append a file."""
@@ -114,10 +151,13 @@ def parse_arguments(arguments: Iterable[str]) -> tuple[tuple[Argument, ...], dic
     return tuple(ordered), dict(sorted(roots.items()))
 
 
-def list_sources(arguments: tuple[Argument, ...], roots: dict[str, str], kinds: tuple[Kind, ...]) -> Listing:
+def list_sources(
+    arguments: tuple[Argument, ...], roots: dict[str, str], kinds: tuple[Kind, ...], output: str | Path | None = None
+) -> Listing:
     """List all files of `kinds` that `arguments` name.
 
-    Hidden files and the folders in which jobs keep their records are left out; links are followed, each folder once.
+    Hidden files, the folders in which jobs keep their records and the folder `output`, which the job itself writes,
+    are left out; links are followed, each folder once.
 
     Raises:
         InputError: a folder or manifest that cannot be read, or nothing to read at all.
@@ -129,16 +169,35 @@ def list_sources(arguments: tuple[Argument, ...], roots: dict[str, str], kinds: 
             _list_manifest(argument, root, listing)
             continue
         list_files = _list_remote if is_url(root) else _list_local
-        for path, size, modified in list_files(argument, root):
+        ignored = 0
+        for path, size, modified in list_files(argument, root, None if output is None else str(output)):
             kind = kind_of(path)
             if kind is None or kind not in kinds:
-                listing.ignored += 1
+                ignored += 1
             else:
                 listing.add(argument.dataset, path, kind, size, modified)
+        listing.passed_over[argument] = ignored
     if not listing.paths:
         wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"
         raise InputError(f"There are no {wanted} in {', '.join(sorted(set(roots.values())))}.")
     return listing
+
+
+def still_there(argument: Argument, root: str) -> bool:
+    """Whether anything lies at `root` that `argument` may name; not where nobody can look."""
+    name = argument.pattern if argument.kind in ("file", "manifest") else ""
+    if is_url(root):
+        try:
+            files, path = open_file_system(f"{root.rstrip('/')}/{name}")
+            files.invalidate_cache()
+            return bool(files.exists(path))
+        except Exception:  # every store's client has errors of its own
+            return False
+    place = Path(root) / name
+    try:
+        return place.is_file() if name else any(place.iterdir())
+    except OSError:
+        return False
 
 
 Found = Iterator[tuple[str, int | None, int | None]]
@@ -190,34 +249,57 @@ def _last(root: str) -> str:
     return root.rstrip("/").rpartition("/")[2] or "root"
 
 
-def _list_local(argument: Argument, root: str) -> Found:
+def _list_local(argument: Argument, root: str, output: str | None) -> Found:
+    own = None if output is None or is_url(output) else Path(output).resolve()
     if argument.kind == "folder":
-        yield from _walk(root)
-    elif argument.kind == "file":
+        yield from _walk(root, [""], own)
+    elif argument.kind == "glob":
+        yield from _glob(root, argument.pattern, own)
+    elif not _is_within(Path(root), own):
         yield argument.pattern, *_size_and_time((Path(root) / argument.pattern).stat)
-    else:
-        for path in Path(root).glob(argument.pattern):
-            name = path.relative_to(root).as_posix()
-            if any(part == JOB_FOLDER or part.startswith(".") for part in name.split("/")):
-                continue
-            if path.is_dir():
-                yield from _walk(root, name + "/")
-            else:
-                yield name, *_size_and_time(path.stat)
 
 
-def _walk(root: str, below: str = "") -> Found:
-    """All files in and below the folder `below` of `root`."""
-    pending = [below]
-    seen = set()  # a link can lead back up
+def _glob(root: str, pattern: str, output: Path | None) -> Found:
+    """All files that match, or are in or below a folder that does; of a folder with several names only one."""
+    folders = []
+    files: dict[Path, list[Path]] = {}
+    for path in Path(root).glob(pattern):
+        name = path.relative_to(root).as_posix()
+        if any(part == JOB_FOLDER or part.startswith(".") for part in name.split("/")):
+            continue
+        if path.is_dir():
+            folders.append(name + "/")
+        else:
+            files.setdefault(path.parent, []).append(path)
+    entered = set()
+    for linked, folder in sorted((_is_linked(folder), folder) for folder in files):
+        real = folder.resolve() if linked else folder
+        if real not in entered and not _is_within(folder, output):
+            entered.add(real)
+            for path in files[folder]:
+                yield path.relative_to(root).as_posix(), *_size_and_time(path.stat)
+    yield from _walk(root, folders, output)
+
+
+def _walk(root: str, folders: Iterable[str], output: Path | None) -> Found:
+    """All files in and below `folders` of `root`, each folder once."""
+    # Real folders come before those that links lead to: a new link must not give files that are known another name.
+    pending = [(_is_linked(Path(root) / prefix), prefix) for prefix in folders]
+    pending = [(linked, prefix) for linked, prefix in pending if not _is_within(Path(root) / prefix, output)]
+    heapq.heapify(pending)
+    entered = set()  # a link can lead back up
+    if output is not None and output.exists():
+        entered.add(_identity(output.stat()))
     while pending:
-        prefix = pending.pop()
+        linked, prefix = heapq.heappop(pending)
         folder = Path(root) / prefix
+        if linked and _is_within(folder, output):
+            continue
         try:
-            here = folder.stat()
-            if (here.st_dev, here.st_ino) in seen:
+            identity = _identity(folder.stat())
+            if identity in entered:
                 continue
-            seen.add((here.st_dev, here.st_ino))
+            entered.add(identity)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             raise InputError(f"The folder {folder} cannot be listed: {error.strerror}.") from None
@@ -227,10 +309,23 @@ def _walk(root: str, below: str = "") -> Found:
             path = prefix + entry.name
             if _is_folder(entry):
                 if entry.name != JOB_FOLDER:
-                    pending.append(path + "/")
+                    heapq.heappush(pending, (entry.is_symlink(), path + "/"))
             elif entry.is_symlink() or entry.is_file():
                 # A link that leads nowhere is listed too: its unit will reject it by name.
                 yield path, *_size_and_time(entry.stat)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _is_linked(folder: Path) -> bool:
+    """Whether a link lies on the way from a root, which is resolved, to a folder below it."""
+    return folder.resolve() != folder
+
+
+def _is_within(folder: Path, output: Path | None) -> bool:
+    return output is not None and folder.resolve().is_relative_to(output)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -248,9 +343,15 @@ def _size_and_time(look: Callable[[], os.stat_result]) -> tuple[int | None, int 
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (None, None)
 
 
-def _list_remote(argument: Argument, root: str) -> Found:
+def _list_remote(argument: Argument, root: str, output: str | None) -> Found:
     files, path = open_file_system(root)
     path = path.rstrip("/")
+    own = None
+    if output is not None and is_url(output):
+        other, place = open_file_system(output)
+        own = place.rstrip("/") + "/" if other == files else None
+    elif output is not None and isinstance(files, LocalFileSystem):
+        own = f"{Path(output).resolve()}/"
     try:
         found: dict[str, dict[str, Any]]
         if argument.kind == "folder":
@@ -262,18 +363,26 @@ def _list_remote(argument: Argument, root: str) -> Found:
     except Exception as error:  # every store's client has errors of its own
         raise InputError(f"{root} cannot be listed: {error}.") from None
     for name, info in sorted(found.items()):
+        if own is not None and name.startswith(own):
+            continue
         relative = name.removeprefix(path).lstrip("/")
         parts = relative.split("/")
         if info["type"] == "file" and JOB_FOLDER not in parts and not any(part.startswith(".") for part in parts):
-            yield relative, info["size"], None
+            yield relative, *size_and_time(info)
 
 
 def _list_manifest(argument: Argument, root: str, listing: Listing) -> None:
+    size = modified = previous = None
     for row in read_manifest(root, argument.pattern):
-        listing.described[len(listing.paths)] = row
-        size = modified = None
-        if not is_url(root) and not is_url(row.path):
-            size, modified = _size_and_time((Path(root) / row.path).stat)
-        kind = kind_of(row.path)
+        if row.path == previous:
+            row = row._replace(path=previous)  # in memory once
+        else:
+            previous = row.path
+            size = modified = None
+            if not is_url(root) and not is_url(previous):
+                # Text, since a `Path` for each of a million rows takes longer than all the rest.
+                place = previous if previous.startswith("/") else f"{root}/{previous}"
+                size, modified = _size_and_time(functools.partial(os.stat, place))
+        listing.described.add(len(listing.paths), row)
         # Whoever lists a file says that it is audio, whatever it is called.
-        listing.add(argument.dataset, row.path, kind if kind in CONTAINERS else "audio", size, modified)
+        listing.add(argument.dataset, row.path, container_kind(row.path) or "audio", size, modified)

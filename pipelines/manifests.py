@@ -6,11 +6,12 @@ import csv
 import gzip
 import io
 import json
+import math
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Any, NamedTuple, TextIO
 
 from codectok.errors import InputError
 from codectok.names import printable
@@ -25,16 +26,17 @@ SYNONYMS = {
     "start": ("offset",),
     "language": ("lang",),
 }
+TIMES = ("start", "end", "duration")
+LABELS = ("language", "speaker", "category")
+EMPTY = (None, "")  # an empty cell of a table says nothing
 
 
-class ManifestRow(BaseModel):
+class ManifestRow(NamedTuple):
     """A line of a manifest; times in seconds, the path relative to the manifest's folder or absolute."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
-
-    path: str = Field(min_length=1)
-    start: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    end: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    path: str
+    start: float | None = None
+    end: float | None = None
     id: str | None = None
     text: str | None = None
     language: str | None = None
@@ -42,57 +44,102 @@ class ManifestRow(BaseModel):
     category: str | None = None
     parts: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(values.get("recording"), dict):
-            values = _of_lhotse_cut(values)
-        # An empty cell of a table says nothing.
-        values = {key: value for key, value in values.items() if value is not None and value != ""}
-        for name, others in SYNONYMS.items():
-            for other in others:
-                if other in values:
-                    values.setdefault(name, values[other])
-        if "end" not in values and "start" in values and "duration" in values:
-            values["end"] = float(values["start"]) + float(values["duration"])
-        if "supervisions" in values:
-            values |= _of_supervisions(values["supervisions"], float(values.get("start", 0.0)), values)
-        return values
 
-    @model_validator(mode="after")
-    def _forwards(self) -> ManifestRow:
-        if self.end is not None and self.end <= (self.start or 0.0):
-            raise ValueError(f"its end ({self.end:g} s) is not after its start ({self.start or 0.0:g} s)")
-        return self
+def _row(values: dict[str, Any]) -> ManifestRow:
+    """The row that a line describes; `ValueError` with what is wrong with it."""
+    if isinstance(values.get("recording"), dict):
+        values = _of_lhotse_cut(values)
+    for name, others in SYNONYMS.items():
+        if values.get(name) in EMPTY:
+            values[name] = next((values[other] for other in others if values.get(other) not in EMPTY), None)
+    path = _text(values, "path")
+    if not path:
+        raise ValueError("it has no path")
+    if "\0" in path:
+        raise ValueError("its path cannot be that of a file")
+    start, end, duration = (_seconds(values, name, lowest=0.0) for name in TIMES)
+    if end is None and duration is not None:
+        end = (start or 0.0) + duration
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"its end ({end:g} s) is not after its start ({start or 0.0:g} s)")
+    known = {name: _text(values, name) for name in ("id", "text", *LABELS)}
+    if values.get("supervisions") in EMPTY:
+        return ManifestRow(path, start, end, **known)
+    found = _of_supervisions(values["supervisions"], start or 0.0)
+    parts = found.pop("parts", None)
+    return ManifestRow(path, start, end, **{name: known[name] or found.get(name) for name in known}, parts=parts)
+
+
+def _text(values: dict[str, Any], name: str) -> str | None:
+    """A cell as text; None where it says nothing."""
+    value = values.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"its {name} is no text")
+    if not value.isascii():
+        try:
+            value.encode("utf-8", "surrogateescape" if name == "path" else "strict")
+        except UnicodeEncodeError:
+            raise ValueError(f"its {name} is no valid text") from None
+    # Many rows have the same label, which need not lie in memory many times.
+    return sys.intern(value) if name in LABELS else value
+
+
+def _seconds(values: dict[str, Any], name: str, lowest: float = -math.inf) -> float | None:
+    """A cell as a time; None where it says nothing."""
+    value = values.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        time = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        time = math.nan
+    if not math.isfinite(time):
+        raise ValueError(f"its {name} is no number of seconds")
+    if time < lowest:
+        raise ValueError(f"its {name} ({time:g} s) is below {lowest:g}")
+    return time
 
 
 def _of_lhotse_cut(cut: dict[str, Any]) -> dict[str, Any]:
     """A cut as lhotse writes it, whose recording is a file."""
     sources = cut["recording"].get("sources") or [{}]
+    if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+        raise ValueError("its recording does not say which files it is made of")
     if cut.get("type") not in (None, "MonoCut", "MultiCut") or sources[0].get("type") != "file":
         raise ValueError("only cuts of recordings in files can be read, not mixed, padded or stored ones")
     if len(sources) > 1:
         raise ValueError("its recording has its channels in several files")
-    return {key: cut.get(key) for key in ("id", "start", "duration", "supervisions")} | {"path": sources[0]["source"]}
+    named = {key: cut.get(key) for key in ("id", "start", "duration", "supervisions")}
+    return named | {"path": sources[0].get("source")}
 
 
-def _of_supervisions(supervisions: list[dict[str, Any]], offset: float, known: dict[str, Any]) -> dict[str, Any]:
-    """Text and labels from supervisions, whose times count from `offset` on; what is already `known` stays."""
+def _of_supervisions(supervisions: Any, offset: float) -> dict[str, str]:
+    """Text, labels and parts from supervisions, whose times count from `offset` on."""
+    if not isinstance(supervisions, list) or not all(isinstance(one, dict) for one in supervisions):
+        raise ValueError("its supervisions are no list of objects")
     parts = []
-    for one in sorted(supervisions, key=lambda one: float(one.get("start", 0.0))):
-        start = float(one.get("start", 0.0))
-        end = float(one["end"]) if "end" in one else start + float(one["duration"])
-        words = {name: one.get(name) for name in ("text", "language", "speaker")}
+    for one in supervisions:
+        start, end, duration = (_seconds(one, name) for name in TIMES)
+        start = start or 0.0
+        if end is None and duration is None:
+            raise ValueError("one of its supervisions has neither an end nor a duration")
+        end = start + (duration or 0.0) if end is None else end
+        words = {name: _text(one, name) for name in ("text", "language", "speaker")}
         parts.append(Part(start=max(0.0, offset + start), end=offset + end, **words))
+    parts.sort(key=lambda part: part.start)
     texts = [part.text for part in parts if part.text]
-    found: dict[str, Any] = {"text": " ".join(texts)} if texts else {}
+    found = {"text": " ".join(texts)} if texts else {}
     for name in ("language", "speaker"):
         values = {getattr(part, name) for part in parts}
         if len(values) == 1 and None not in values:
             found[name] = values.pop()
     if texts:
         found["parts"] = Parts(tuple(parts)).model_dump_json(exclude_none=True)
-    return found | {key: value for key, value in known.items() if key in found}
+    return found
 
 
 def read_manifest(root: str, name: str) -> Iterator[ManifestRow]:
@@ -107,13 +154,11 @@ def read_manifest(root: str, name: str) -> Iterator[ManifestRow]:
             lines = _json_lines(file) if ".jsonl" in name.lower() else _table_rows(file, name)
             for number, values in lines:
                 try:
-                    yield ManifestRow.model_validate(values)
-                except ValidationError as error:
-                    first = error.errors()[0]
-                    place = ".".join(str(part) for part in first["loc"])
-                    problem = f"{place}: {first['msg']}" if place else first["msg"]
-                    raise InputError(f"Line {number} of {where} cannot be used: {problem}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, EOFError, gzip.BadGzipFile, ValueError) as error:
+                    row = _row(values)
+                except ValueError as error:
+                    raise InputError(f"Line {number} of {where} cannot be used: {error}.") from None
+                yield row
+    except (ValueError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"The manifest {where} cannot be read: {error}.") from None
     except OSError as error:
         raise InputError(f"The manifest {where} cannot be read: {error.strerror or error}.") from None
@@ -137,6 +182,8 @@ def _json_lines(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number} is no JSON ({error.msg})") from None
+            except RecursionError:
+                raise ValueError(f"line {number} is no JSON that can be read (it is nested too deeply)") from None
             if not isinstance(values, dict):
                 raise ValueError(f"line {number} is no JSON object")
             yield number, values

@@ -92,20 +92,37 @@ class UnitOutline:
     estimated_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A dataset that lay in one folder (or URL) when it was planned, and is said to lie in another."""
+
+    dataset: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What a command asks for and a plan does not say, in words.
+
+    Attributes:
+        sources: arguments that are new or missing.
+        others: what can never be added to the plan.
+    """
+
+    sources: str | None = None
+    others: tuple[str, ...] = ()
+
+
 class Generation(StrictModel):
-    """What one listing added."""
+    """What one listing added; `ignored` counts the files that were passed over, for each argument."""
 
     arguments: tuple[Argument, ...]
     roots: dict[str, str]
     sources: int
     units: int
-    ignored: int
+    ignored: tuple[int, ...]
     listing_sha256: str
-
-    @property
-    def files(self) -> int:
-        """Sources, those passed over included."""
-        return self.sources + self.ignored
 
 
 class PlanHeader(StrictModel):
@@ -130,10 +147,9 @@ class Plan:
 
     def __init__(self, storage: Storage, header: PlanHeader, roots: Mapping[str, str]) -> None:
         self.header = header
-        self.roots = {name: root for generation in header.generations for name, root in generation.roots.items()}
-        # A moved corpus has new times: sizes must do.
-        self._moved = {name for name, root in roots.items() if self.roots.get(name, root) != root}
-        self.roots |= roots
+        stored = {name: root for generation in header.generations for name, root in generation.roots.items()}
+        self.roots = {**stored, **roots}
+        self.moves = [Move(name, stored[name], root) for name, root in roots.items() if stored.get(name, root) != root]
         self._storage = storage
         self._tables: dict[int, _SourceTable] = {}
         self.units: list[UnitOutline] = []
@@ -150,9 +166,17 @@ class Plan:
         return sum(generation.sources for generation in self.header.generations)
 
     @property
+    def arguments(self) -> set[Argument]:
+        """Of all generations."""
+        return {argument for generation in self.header.generations for argument in generation.arguments}
+
+    @property
     def ignored(self) -> int:
-        """Files that were passed over when listing."""
-        return sum(generation.ignored for generation in self.header.generations)
+        """Files that were passed over when each argument was listed last."""
+        last: dict[Argument, int] = {}
+        for generation in self.header.generations:
+            last |= zip(generation.arguments, generation.ignored, strict=True)
+        return sum(last.values())
 
     def unit(self, number: int) -> Unit:
         """A unit with its sources."""
@@ -161,8 +185,10 @@ class Plan:
             self._tables = {outline.generation: _SourceTable(self._storage, outline.generation)}
         rows = self._tables[outline.generation].rows(outline.first_source, outline.n_sources)
         sources = [_source(row, self.roots) for row in rows]
-        unmoved = [replace(s, modified=None) if s.dataset in self._moved else s for s in sources]
-        return Unit(number, tuple(unmoved), outline.split)
+        # A moved corpus has new times: sizes must do.
+        listed = self.header.generations[outline.generation].roots
+        checked = [replace(s, modified=None) if listed[s.dataset] != s.root else s for s in sources]
+        return Unit(number, tuple(checked), outline.split)
 
 
 def _source(row: dict[str, Any], roots: Mapping[str, str]) -> Source:
@@ -194,7 +220,7 @@ def add_generation(storage: Storage, header: PlanHeader, listing: Listing, sourc
         roots=listing.roots,
         sources=len(sources),
         units=len(units),
-        ignored=listing.ignored,
+        ignored=tuple(listing.passed_over.get(argument, 0) for argument in listing.arguments),
         listing_sha256=_digest(sources),
     )
     _write_header(storage, header.model_copy(update={"generations": (*header.generations, generation)}))
@@ -230,25 +256,25 @@ def sources_in(table: pa.Table, roots: Mapping[str, str]) -> Iterator[Source]:
             yield _source(row, roots)
 
 
-def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ...]) -> list[str]:
-    """What a command asks for and the plan does not say, in words; empty if it is the same job."""
+def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ...]) -> Differences:
+    """What a command asks for and the plan does not say."""
     header = plan.header
-    found = []
     if header.verb != described.verb:
-        return [f"it was made by `{header.verb}`"]
+        return Differences(others=(f"it was made by `{header.verb}`",))
+    others = []
     if header.bytes_version != described.bytes_version:
-        found.append("another version of codectok wrote it")
+        others.append("another version of codectok wrote it")
     for name in sorted(header.options.keys() | described.options.keys()):
         before, now = header.options.get(name), described.options.get(name)
         if before != now:
-            found.append(f"{name.replace('_', '-')} was {_words(before)} and is {_words(now)}")
-    union = {argument for generation in header.generations for argument in generation.arguments}
-    if set(arguments) not in [union, *(set(generation.arguments) for generation in header.generations)]:
-        added = [_describe(argument) for argument in arguments if argument not in union]
-        missing = [_describe(argument) for argument in sorted(union - set(arguments), key=_describe)]
-        changes = ["new " + ", ".join(added)] * bool(added) + ["without " + ", ".join(missing)] * bool(missing)
-        found.append(f"sources differ ({'; '.join(changes)})")
-    return found
+            others.append(f"{name.replace('_', '-')} was {_words(before)} and is {_words(now)}")
+    planned = plan.arguments
+    if set(arguments) in [planned, *(set(generation.arguments) for generation in header.generations)]:
+        return Differences(None, tuple(others))
+    added = [_describe(argument) for argument in arguments if argument not in planned]
+    missing = [_describe(argument) for argument in sorted(planned - set(arguments), key=_describe)]
+    changes = ["new " + ", ".join(added)] * bool(added) + ["without " + ", ".join(missing)] * bool(missing)
+    return Differences(f"sources differ ({'; '.join(changes)})", tuple(others))
 
 
 def _describe(argument: Argument) -> str:

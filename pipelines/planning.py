@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from codectok.errors import InputError
 from codectok.storage import Storage
 
 from .job import Job
-from .listing import Argument, Listing
+from .listing import Argument, Listing, still_there
 from .plan import (
     SOURCE_SCHEMA,
     SPLITS,
@@ -28,6 +29,7 @@ from .plan import (
 )
 from .sources import CONTAINERS, Kind, Source, estimated_seconds
 
+RANGE_COLUMNS = ("first_byte", "last_byte")
 Entry = tuple[int, str, bytes, float, float, str, int]
 
 
@@ -41,6 +43,8 @@ def store_generation(
 ) -> None:
     """Cut the sources of `listing` that `before` has not into units, and add them to the plan.
 
+    Nothing is added where nothing is new.
+
     Args:
         before: the plan so far.
         described: verb and options, for a plan that begins.
@@ -48,18 +52,21 @@ def store_generation(
         validation: share of the files whose units are marked as validation.
     """
     listing.split_containers(unit_seconds)
-    order = _order(listing, names_of_sources(storage, before) if before else set(), validation)
-    units = _cut_into_units(
-        [(split, listing, i) for split, *_, i in order], unit_seconds, len(before.units) if before else 0
-    )
-    sources = _source_table(listing, [entry[-1] for entry in order])
+    known = names_of_sources(storage, before) if before else set()
+    order = _order(listing, known, validation)
+    splits, positions = array("b", (entry[0] for entry in order)), array("q", (entry[-1] for entry in order))
+    del order  # takes as much room as the listing
+    if before and not positions and before.arguments.issuperset(listing.arguments):
+        return
+    units = _cut_into_units(listing, positions, splits, unit_seconds, len(before.units) if before else 0)
+    sources = _source_table(listing, positions)
     add_generation(storage, before.header if before else described, listing, sources, units)
 
 
 def ordered_sources(listing: Listing) -> Iterator[Source]:
     """All sources of a listing, each once, by dataset and path."""
-    order = [entry[-1] for entry in _order(listing, set(), 0.0)]
-    return sources_in(_source_table(listing, order), listing.roots)
+    positions = [entry[-1] for entry in _order(listing, set(), 0.0)]
+    return sources_in(_source_table(listing, positions), listing.roots)
 
 
 def header_of(job: Job) -> PlanHeader:
@@ -70,11 +77,19 @@ def header_of(job: Job) -> PlanHeader:
 def refuse_other_job(plan: Plan, job: Job, arguments: tuple[Argument, ...], storage: Storage, extend: bool) -> None:
     """Stop unless `job` over `arguments` is what is stored in `plan`, or may extend it."""
     found = differences(plan, header_of(job), arguments)
-    sources_differ = [line for line in found if line.startswith("sources differ")]
-    others = [line for line in found if line not in sources_differ]
-    if others or (sources_differ and not extend):
-        advice = "choose another folder" if others else "add --extend to take in new sources, or choose another folder"
-        raise InputError(f"{storage.url} holds the output of another job: {', '.join(found)}; {advice}.")
+    if found.others or (found.sources and not extend):
+        advice = (
+            "choose another folder" if found.others else "add --extend to take in new sources, or choose another folder"
+        )
+        listed = [*found.others, *([found.sources] if found.sources else [])]
+        raise InputError(f"{storage.url} holds the output of another job: {', '.join(listed)}; {advice}.")
+    for move in plan.moves:
+        if any(still_there(argument, move.before) for argument in plan.arguments if argument.dataset == move.dataset):
+            raise InputError(
+                f"The dataset {move.dataset!r} of {storage.url} lies in {move.before}, which is still there, and this"
+                f" command takes it from {move.now}; name another dataset, as in NAME=SOURCE with --extend, remove the"
+                " old place if the corpus has moved, or choose another output folder."
+            )
 
 
 def _order(listing: Listing, known: set[SourceName], validation: float) -> list[Entry]:
@@ -104,7 +119,9 @@ def _share_of(dataset: str, path: bytes) -> float:
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def _cut_into_units(order: list[tuple[int, Listing, int]], unit_seconds: float, first_unit: int) -> pa.Table:
+def _cut_into_units(
+    listing: Listing, positions: Sequence[int], splits: Sequence[int], unit_seconds: float, first_unit: int
+) -> pa.Table:
     """Group neighbours up to an estimated `unit_seconds`.
 
     A container is a unit of its own, and stretches of a file stay together, since it is decoded once for all of them.
@@ -112,7 +129,7 @@ def _cut_into_units(order: list[tuple[int, Listing, int]], unit_seconds: float, 
     rows: dict[str, list[Any]] = {name: [] for name in UNIT_SCHEMA.names}
     previous: tuple[int, str, str, Kind] | None = None
     filled = 0.0
-    for position, (split, listing, i) in enumerate(order):
+    for position, (split, i) in enumerate(zip(splits, positions, strict=True)):
         row = listing.described.get(i)
         start, end = (row.start, row.end) if row else (None, None)
         seconds = estimated_seconds(listing.paths[i], listing.bytes_of(i), start, end)
@@ -135,24 +152,25 @@ def _cut_into_units(order: list[tuple[int, Listing, int]], unit_seconds: float, 
     return pa.table(rows, schema=UNIT_SCHEMA)
 
 
-def _source_table(listing: Listing, order: list[int]) -> pa.Table:
-    def described(name: str) -> list[Any]:
-        if not listing.described:
-            return [None] * len(order)
-        rows = (listing.described.get(i) for i in order)
-        return [None if row is None else getattr(row, name) for row in rows]
-
-    columns = {
-        "dataset": [listing.datasets[i] for i in order],
-        "path": [listing.paths[i].encode("utf-8", "surrogateescape") for i in order],
-        "kind": [listing.kinds[i] for i in order],
-        "size": [listing.sizes[i] for i in order],
-        "modified": [listing.modified[i] for i in order],
-        "first_byte": [listing.ranges[i][0] if i in listing.ranges else None for i in order],
-        "last_byte": [listing.ranges[i][1] if i in listing.ranges else None for i in order],
+def _source_table(listing: Listing, positions: Sequence[int]) -> pa.Table:
+    listed: dict[str, Sequence[Any]] = {
+        "dataset": listing.datasets,
+        "kind": listing.kinds,
+        "size": listing.sizes,
+        "modified": listing.modified,
     }
-    columns |= {name: described(name) for name in SOURCE_SCHEMA.names if name not in columns}
-    return pa.table([pa.array(columns[field.name], field.type) for field in SOURCE_SCHEMA], schema=SOURCE_SCHEMA)
+
+    def column(name: str) -> list[Any]:
+        if name == "path":
+            return [listing.paths[i].encode("utf-8", "surrogateescape") for i in positions]
+        if name in RANGE_COLUMNS:
+            end = RANGE_COLUMNS.index(name)
+            return [listing.ranges[i][end] if i in listing.ranges else None for i in positions]
+        return [listed[name][i] for i in positions] if name in listed else listing.described.column(name, positions)
+
+    # One after the other, so that only one at a time is a list of objects.
+    arrays = [pa.array(column(field.name), field.type) for field in SOURCE_SCHEMA]
+    return pa.table(arrays, schema=SOURCE_SCHEMA)
 
 
 def check_unit_seconds(unit_seconds: float) -> None:

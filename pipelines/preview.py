@@ -79,7 +79,7 @@ def _plan_beside(
     if before is not None:
         for name in (PLAN_FILE, *storage.sizes(PLAN_FOLDER)):
             shadow.write(name, storage.read(name))
-    listing = list_sources(arguments, roots, job.kinds)
+    listing = list_sources(arguments, roots, job.kinds, storage.url)
     store_generation(shadow, before, header_of(job), listing, job.unit_seconds, job.validation)
     plan = load_plan(shadow, roots)
     assert plan is not None, "it has just been stored"

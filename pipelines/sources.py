@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import RootModel
 
@@ -18,6 +20,9 @@ from codectok.storage import is_url, open_file_system
 # "unknown": a file whose name says nothing; its unit opens it, and passes it over if it is no audio.
 Kind = Literal["audio", "tar", "parquet", "unknown"]
 CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet"])
+
+# What the clients of stores call the time of a file's last change.
+TIMES = ("LastModified", "last_modified", "mtime", "updated")
 
 # Bytes of a second of audio in the usual qualities: units are cut before any file is opened.
 BYTES_PER_SECOND = {
@@ -165,7 +170,7 @@ class Source:
         """
         url = self.url
         if url is None:
-            self._check_unchanged()
+            self.check_unchanged()
             return self.location
         files, path = open_file_system(url)
         try:
@@ -173,36 +178,58 @@ class Source:
         except (FileNotFoundError, PermissionError) as error:
             # Anything else may pass, and is left to whoever tries the unit again.
             raise AudioError(f"{url} cannot be fetched: {error}.", "unreadable") from None
-        self._check_size(len(data))
+        self._check(len(data), None)
         return data
 
-    def _check_unchanged(self) -> None:
-        try:
-            found = self.location.stat()
-        except OSError:
-            return  # whoever opens it says what is wrong
-        self._check_size(found.st_size)
-        if self.modified is not None and found.st_mtime_ns != self.modified:
-            raise AudioError(f"{self.where} has changed since the job was planned.", "unreadable")
+    def check_unchanged(self) -> None:
+        """Compare size and time with those of the listing; `AudioError` ("unreadable") where they differ."""
+        if self.url is None:
+            try:
+                found = self.location.stat()
+            except OSError:
+                return  # whoever opens it says what is wrong
+            self._check(found.st_size, found.st_mtime_ns)
+        else:
+            files, path = open_file_system(self.url)
+            files.invalidate_cache()  # it may remember the listing
+            self._check(*size_and_time(files.info(path)))
 
-    def _check_size(self, size: int) -> None:
-        if self.size is not None and size != self.size:
+    def _check(self, size: int | None, modified: int | None) -> None:
+        if None not in (self.size, size) and size != self.size:
             raise AudioError(
                 f"{self.where} has changed since the job was planned: it had {self.size} bytes and has {size}.",
                 "unreadable",
             )
+        if None not in (self.modified, modified) and modified != self.modified:
+            raise AudioError(f"{self.where} has changed since the job was planned.", "unreadable")
+
+
+def size_and_time(info: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Bytes, and nanoseconds since 1970, as a store gives them; None for what it does not say."""
+    time = next((info[name] for name in TIMES if info.get(name) is not None), None)
+    if isinstance(time, datetime):
+        time = time.timestamp()
+    # Stores give a file's own time in whole seconds, and in a listing more exactly.
+    return info.get("size"), int(time) * 1_000_000_000 if isinstance(time, int | float) else None
 
 
 def kind_of(name: str) -> Kind | None:
     """What a file's name promises; None for what is known to be no audio."""
     if is_audio_path(name):
         return "audio"
+    container = container_kind(name)
+    if container is not None:
+        return container
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix == ".parquet":
-        return "parquet"
-    if suffix == ".tar" or name.lower().endswith((".tar.gz", ".tgz")):
-        return "tar"
     return None if suffix in OTHER_SUFFIXES else "unknown"
+
+
+def container_kind(name: str) -> Kind | None:
+    """Which container a file's name promises, if any."""
+    lowered = name.lower()
+    if lowered.endswith(".parquet"):
+        return "parquet"
+    return "tar" if lowered.endswith((".tar", ".tar.gz", ".tgz")) else None
 
 
 def estimated_seconds(path: str, size: int | None, start: float | None = None, end: float | None = None) -> float:

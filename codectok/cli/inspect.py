@@ -29,8 +29,14 @@ def run(
     from codectok.errors import InputError
     from codectok.pipelines.plan import PLAN_FILE
     from codectok.shards import MANIFEST_FILE
+    from codectok.storage import is_url
     from codectok.tokens.codes_file import CODES_SUFFIXES
 
+    if is_url(target):
+        raise InputError(
+            f"inspect looks at files and folders of this machine, not at {target};"
+            " `codectok verify` takes the URL of a job's output."
+        )
     path = Path(target)
     if not path.exists() and target in PRESETS:
         facts_table(f"codec preset {target}", _preset_facts(target))

@@ -207,3 +207,60 @@ def test_a_container_that_has_grown_is_not_read_again(tmp_path: Path) -> None:
         sample.source.split("/")[0] for sample, _ in all_samples(tmp_path / "out") if sample.source not in before
     } == {"b.tar"}
     assert report.new_units == 1
+
+
+class CountingFile(io.FileIO):
+    """Counts the bytes that are read."""
+
+    count = 0
+
+    def readinto(self, buffer: object) -> int | None:
+        got = super().readinto(buffer)
+        CountingFile.count += got or 0
+        return got
+
+    def read(self, size: int = -1) -> bytes | None:
+        data = super().read(size)
+        CountingFile.count += len(data or b"")
+        return data
+
+
+def test_a_range_of_a_tar_reads_only_headers_of_what_comes_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).bytes(50_000)
+    long = "folder-with-a-long-name/" * 8
+    path = write_tar(tmp_path / "a.tar", [(f"{long}{number:03d}.wav", noise) for number in range(80)])
+    size = path.stat().st_size
+    borders = [size * part // 20 for part in range(21)]
+
+    def counting_open(path: Path, mode: str = "r", buffering: int = -1) -> io.BufferedReader:
+        return io.BufferedReader(CountingFile(path), buffering if buffering > 0 else io.DEFAULT_BUFFER_SIZE)
+
+    monkeypatch.setattr(Path, "open", counting_open)
+    found = [keys(path, first, last) for first, last in itertools.pairwise(borders)]
+    assert CountingFile.count < 2 * size
+    assert list(itertools.chain(*found)) == keys(path)
+    assert len(keys(path)) == 80
+
+
+def test_a_packed_tar_that_is_not_called_so_gives_every_sample_once_in_ranges(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [(f"{number}.wav", bytes(9000)) for number in range(9)], "w:gz")
+    size = path.stat().st_size
+    found = [keys(path, first, last) for first, last in ((0, size // 2), (size // 2, size))]
+    assert list(itertools.chain(*found)) == keys(path)
+    assert len(keys(path)) == 9
+
+
+@pytest.mark.parametrize("writer", [{}, {"use_dictionary": False}, {"data_page_version": "2.0"}], ids=str)
+def test_ranges_of_a_parquet_file_share_its_rows_evenly(writer: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    noise = np.random.default_rng(0)
+    audio = [{"bytes": noise.bytes(5000), "path": f"{number}.wav"} for number in range(20)]
+    table = pa.table({"audio": audio, "x": list(range(20))})
+    pq.write_table(table, path, row_group_size=2, **writer)
+    size = path.stat().st_size
+    borders = [size * part // 10 for part in range(11)]
+    found = [keys(path, first, last) for first, last in itertools.pairwise(borders)]
+    assert list(itertools.chain(*found)) == keys(path)
+    assert all(len(part) <= 4 for part in found)

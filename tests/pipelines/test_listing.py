@@ -179,3 +179,35 @@ def test_an_extended_plan_keeps_its_units(corpus: Path, tmp_path: Path) -> None:
     assert [source.path for source in after.unit(len(before.units)).sources] == ["0.wav"]
     assert len(after.units) == len(before.units) + 1
     assert before.header.hash != after.header.hash
+
+
+def test_a_link_is_entered_after_the_folders_wherever_its_name_stands(corpus: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(corpus / "sub folder", root / "m")
+    before = paths(root)
+    for name in ("a", "z"):
+        (root / name).symlink_to(root / "m")
+    (root / "m" / "up").symlink_to(root)
+    assert paths(root) == before
+    assert paths(root / "*") == before
+    assert paths(root / "*" / "*.mp3") == [path for path in before if path.endswith(".mp3")]
+
+
+def test_of_several_links_to_one_folder_the_first_by_name_is_entered(corpus: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for number in (3, 1, 2):
+        (root / str(number)).mkdir(parents=True)
+        (root / str(number) / "link").symlink_to(corpus / "sub folder")
+    assert paths(root) == ["1/link/c ü.ogg", "1/link/d.mp3"]
+
+
+@pytest.mark.parametrize("argument", ["", "*", "**/*.mp3", "out", "out/*", "in/../out/deeper"])
+def test_the_output_of_the_job_is_no_source(argument: str, corpus: Path, tmp_path: Path) -> None:
+    for folder in ("in", "out", "out/deeper"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(corpus / "sub folder" / "d.mp3", tmp_path / folder)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    arguments = [str(tmp_path / "in"), str(tmp_path / argument)]
+    listing = list_sources(*parse_arguments([f"a={arguments[0]}", f"b={arguments[1]}"]), AUDIO, tmp_path / "link")
+    assert set(listing.paths) <= {"d.mp3", "in/d.mp3"}
+    assert listing.datasets.count("b") == (1 if argument in ("", "*", "**/*.mp3") else 0)

@@ -10,7 +10,9 @@ import soundfile
 
 from codectok import InputError
 from codectok.audio.files import read_audio
+from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.manifests import read_manifest
+from codectok.pipelines.planning import ordered_sources
 from codectok.shards import Sample
 
 from ..conftest import tone
@@ -126,22 +128,73 @@ def test_the_names_of_other_tools_are_known(tmp_path: Path) -> None:
     [
         ("{", "line 2 is no JSON"),
         ("[1]", "line 2 is no JSON object"),
-        ('{"text": "no path"}', "Line 2 of .* path: Field required"),
+        ('{"text": "no path"}', "Line 2 of .* it has no path"),
         ('{"path": "a.wav", "start": 3, "end": 2}', r"Line 2 .* its end \(2 s\) is not after its start"),
         ('{"path": "a.wav", "start": -1}', "Line 2 .* start"),
         ('{"path": "a.wav", "start": "x"}', "Line 2 .* start"),
         ('{"path": "a.wav", "end": NaN}', "Line 2 .* end"),
+        ('{"path": "a.wav", "end": 0}', "Line 2 .* end"),
+        ('{"path": "a.wav", "start": true}', "Line 2 .* start"),
+        ('{"path": "a.wav", "start": 1' + 400 * "0" + "}", "Line 2 .* start"),
+        ('{"path": "a.wav", "duration": [1]}', "Line 2 .* duration"),
+        ('{"path": "a.wav", "duration": -1}', "Line 2 .* duration"),
+        ('{"path": ["a.wav"]}', "Line 2 .* path"),
+        ('{"path": "a\\u0000.wav"}', "Line 2 .* path"),
+        ('{"path": "a.wav", "text": {"a": 1}}', "Line 2 .* text"),
+        ('{"path": "a.wav", "text": "\\ud800"}', "Line 2 .* text"),
+        ('{"path": "a.wav", "supervisions": "x"}', "Line 2 .* supervisions"),
+        ('{"path": "a.wav", "supervisions": ["x"]}', "Line 2 .* supervisions"),
+        ('{"path": "a.wav", "supervisions": [{"text": "a"}]}', "Line 2 .* supervisions .* duration"),
+        ('{"path": "a.wav", "supervisions": [{"start": "x", "duration": 1}]}', "Line 2 .* start"),
+        ('{"path": "a.wav", "supervisions": [{"duration": 1, "text": ["a"]}]}', "Line 2 .* text"),
+        ('{"recording": {"sources": ["a"]}}', "Line 2 .* recording"),
+        ('{"recording": {"sources": {"type": "file"}}}', "Line 2 .* recording"),
+        ('{"recording": {"sources": [{"type": "file"}]}}', "Line 2 .* it has no path"),
+        ('{"recording": {"sources": [{"type": "file", "source": 7}]}, "duration": {}}', "Line 2 .* duration"),
+        (100_000 * "[", "line 2 is no JSON"),
     ],
 )
 def test_unusable_lines_are_named(line: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"path": "a.wav"}\n' + line + "\n")
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         list(read_manifest(str(tmp_path), "x.jsonl"))
+    assert "x.jsonl" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"\x1f\x8bbroken"])
+def test_a_duration_alone_counts_from_the_start_of_the_file(book: Path, tmp_path: Path) -> None:
+    rows = [{"path": "audio/book.flac", "duration": 4.5, "text": "words"}]
+    (sample,) = [sample for sample, _ in samples_of(tmp_path, rows)]
+    assert (sample.start, sample.duration) == (0.0, 4.5)
+
+
+def test_numbers_are_taken_for_text_and_text_for_times(tmp_path: Path) -> None:
+    write_manifest(
+        tmp_path / "x.jsonl", [{"path": 7, "start": "1.5", "end": "2", "id": 12, "speaker": 3.5, "text": ""}]
+    )
+    (row,) = read_manifest(str(tmp_path), "x.jsonl")
+    assert (row.path, row.start, row.end, row.id, row.speaker, row.text) == ("7", 1.5, 2.0, "12", "3.5", None)
+
+
+def test_what_manifests_say_stays_with_its_source(corpus: Path, tmp_path: Path) -> None:
+    """Whatever else is listed before, between and after."""
+    for name in ("one", "two"):
+        rows = [{"path": f"{name}-{n}.wav", "start": n, "end": n + 2.5, "text": f"{name} {n}"} for n in range(3)]
+        write_manifest(tmp_path / f"{name}.jsonl", rows[::-1])
+    arguments = [f"a={tmp_path}/one.jsonl", f"b={corpus}", f"c={tmp_path}/two.jsonl", f"d={corpus}/a.wav"]
+    found = list(ordered_sources(list_sources(*parse_arguments(arguments), ("audio",))))
+    described = [(s.dataset, s.path, s.start, s.end, s.text) for s in found if s.text is not None]
+    assert described == [
+        (dataset, f"{name}-{n}.wav", n, n + 2.5, f"{name} {n}")
+        for dataset, name in (("a", "one"), ("c", "two"))
+        for n in range(3)
+    ]
+    assert {s.dataset for s in found if s.start is None} == {"b", "d"}
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"\x1f\x8bbroken", gzip.compress(b"{}")[:10] + b"\xff" * 20])
 def test_manifests_that_cannot_be_read_are_refused(data: bytes, tmp_path: Path) -> None:
-    for name in ("x.jsonl", "x.jsonl.gz", "x.csv"):
+    for name in ("x.jsonl", "x.jsonl.gz", "x.csv", "x.csv.gz"):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="cannot be"):
             list(read_manifest(str(tmp_path), name))

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -15,9 +16,13 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.pipelines import lock as lock_module
+from codectok.pipelines.clips import clips_of
 from codectok.pipelines.engine import RunOptions, run_job
+from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.lock import entry, lock_job
 from codectok.pipelines.output import OutputFolder
+from codectok.pipelines.planning import ordered_sources
+from codectok.pipelines.rejects import Reject
 from codectok.pipelines.verify import verify_output
 from codectok.storage import RemoteStorage, Storage, open_storage
 
@@ -143,3 +148,53 @@ def test_places_that_cannot_be_reached_are_refused(tmp_path: Path) -> None:
         RemoteStorage("nosuch://x/y")
     with pytest.raises(InputError, match="There are no audio files"):
         run_job(shard_job(), ["memory://nothing-here"], tmp_path / "out", RunOptions(engine="local"))
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".parquet"])
+def test_a_container_elsewhere_that_has_changed_is_rejected(memory: str, suffix: str, tmp_path: Path) -> None:
+    from .test_containers import members, write_parquet, write_tar
+
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / f"a{suffix}"
+    write = (lambda count: write_tar(path, members(count))) if suffix == ".tar" else partial(write_parquet, path)
+    write(2)
+    (listed,) = ordered_sources(list_sources(*parse_arguments([upload(tmp_path / "in", memory)]), ("tar", "parquet")))
+    assert len(list(clips_of(listed))) == 2
+    write(4)
+    upload(tmp_path / "in", memory)
+    (found,) = clips_of(listed)
+    assert isinstance(found, Reject)
+    assert "has changed" in found.message
+
+
+def test_a_container_in_an_object_store_of_the_same_size_and_another_time_is_rejected(s3: str, tmp_path: Path) -> None:
+    from .test_containers import members, write_tar
+
+    (tmp_path / "in").mkdir()
+    write_tar(tmp_path / "in" / "a.tar", members(2))
+    url = upload(tmp_path / "in", f"{s3}/changing")
+    (listed,) = ordered_sources(list_sources(*parse_arguments([url]), ("tar",)))
+    assert len(list(clips_of(listed))) == 2
+    time.sleep(1.1)  # stores tell times in whole seconds
+    upload(tmp_path / "in", url)
+    (found,) = clips_of(listed)
+    assert isinstance(found, Reject)
+    assert "has changed" in found.message
+
+
+def test_a_job_does_not_read_its_own_output_elsewhere(memory: str, corpus: Path) -> None:
+    source = upload(corpus / "sub folder", f"{memory}/speech")
+    run(shard_job(), source, f"{source}/shards")
+    assert run(shard_job(), source, f"{source}/shards", replace(LOCAL, extend=True)).new_units == 0
+    assert run(shard_job(), f"{source}/**", f"{source}/others").summary.total.inputs > 2  # those of the first output
+    assert run(shard_job(), f"{source}/**", f"{source}/others", replace(LOCAL, extend=True)).new_units == 0
+
+
+def test_another_corpus_of_the_same_name_elsewhere_is_refused(memory: str, corpus: Path, tmp_path: Path) -> None:
+    one, two = upload(corpus, f"{memory}/one/speech"), upload(corpus, f"{memory}/two/speech")
+    run(shard_job(), one, tmp_path / "out")
+    for other in (two, corpus):
+        with pytest.raises(InputError, match=f"'speech' .*{one}.*{other}"):
+            run(shard_job(), other, tmp_path / "out")
+    open_storage(one).remove("")
+    assert run(shard_job(), two, tmp_path / "out").new_units == 0

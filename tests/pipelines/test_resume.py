@@ -31,6 +31,7 @@ from codectok.shards import read_manifest
 from codectok.storage import LocalStorage, open_storage
 
 from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
+from .tars import all_samples
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +124,10 @@ def test_nothing_is_left_where_nothing_could_be_planned(tmp_path: Path) -> None:
 
 
 def test_a_corpus_may_move_between_runs(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
-    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, limit=1))
-    shutil.copytree(corpus, tmp_path / "elsewhere" / "speech", copy_function=shutil.copy)
+    shutil.copytree(corpus, tmp_path / "speech")
+    run(shard_job(), tmp_path / "speech", tmp_path / "out", replace(LOCAL, limit=1))
+    shutil.copytree(tmp_path / "speech", tmp_path / "elsewhere" / "speech", copy_function=shutil.copy)
+    shutil.rmtree(tmp_path / "speech")
     run(shard_job(), tmp_path / "elsewhere" / "speech", tmp_path / "out")
     tars = {name: digest for name, digest in digests(tmp_path / "out").items() if name.endswith(".tar")}
     assert tars == {name: digest for name, digest in clean.items() if name.endswith(".tar")}
@@ -428,3 +431,81 @@ def test_a_dry_run_counts_what_this_run_would_make(corpus: Path, tmp_path: Path)
     part = preview_job(job, [str(corpus)], tmp_path / "out", replace(LOCAL, part=Part(1, 2)))
     assert (whole.units_to_do, some.units_to_do, part.units_to_do) == (4, 1, 2)
     assert 0 < some.estimated_seconds < whole.estimated_seconds
+
+
+def test_a_job_does_not_read_its_own_output(corpus: Path, tmp_path: Path) -> None:
+    source = tmp_path / "speech"
+    shutil.copytree(corpus, source)
+    out = source / "shards"
+    run(shard_job(), source, out)
+    shutil.copy(corpus / "a.wav", source / "new.wav")
+    options = replace(LOCAL, extend=True)
+    before = preview_job(shard_job(), [str(source)], out, LOCAL)
+    assert preview_job(shard_job(), [str(source)], out, options).sources == before.sources + 1
+    assert run(shard_job(), source, out, options).new_units == 1
+    assert {sample.source for sample, _ in all_samples(out)} & {"new.wav", "shards"} == {"new.wav"}
+    assert not any("shards/" in sample.source for sample, _ in all_samples(out))
+
+
+def test_another_corpus_of_the_same_name_is_refused(corpus: Path, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place / "wav").mkdir(parents=True)
+        shutil.copy(corpus / "a.wav", tmp_path / place / "wav" / "1.wav")
+    one, two, out = tmp_path / "one" / "wav", tmp_path / "two" / "wav", tmp_path / "out"
+    run(shard_job(), one, out)
+    for options in (LOCAL, replace(LOCAL, extend=True)):
+        for act in (run_job, preview_job):
+            with pytest.raises(InputError, match=rf"'wav' .*{one}.*{two}.*=SOURCE"):
+                act(shard_job(), [str(two)], out, options)
+    assert run_job(shard_job(), [str(one), f"other={two}"], out, replace(LOCAL, extend=True)).new_units == 1
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    again = ["wav=" + str(tmp_path / "link" / "wav"), f"other={two}"]
+    assert run_job(shard_job(), again, out, LOCAL).new_units == 0
+    (one / "1.wav").rename(tmp_path / "1.wav")
+    assert run_job(shard_job(), [f"wav={two}", f"other={two}"], out, LOCAL).new_units == 0  # an empty folder is left
+
+
+def test_another_manifest_of_the_same_name_is_refused(corpus: Path, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "list.jsonl").write_text(f'{{"path": "{corpus}/a.wav"}}\n')
+    run(shard_job(), tmp_path / "one" / "list.jsonl", tmp_path / "out")
+    with pytest.raises(InputError, match="choose another output folder"):
+        run(shard_job(), tmp_path / "two" / "list.jsonl", tmp_path / "out")
+    (tmp_path / "one" / "list.jsonl").unlink()
+    assert run(shard_job(), tmp_path / "two" / "list.jsonl", tmp_path / "out").new_units == 0
+
+
+def test_a_corpus_that_moves_and_grows_is_not_held_for_changed(corpus: Path, tmp_path: Path) -> None:
+    source = tmp_path / "one" / "speech"
+    shutil.copytree(corpus, source)
+    run(shard_job(), source, tmp_path / "out", replace(LOCAL, limit=1))
+    moved = tmp_path / "two" / "speech"
+    shutil.copytree(source, moved, copy_function=shutil.copyfile)
+    shutil.rmtree(source)
+    shutil.copy(corpus / "a.wav", moved / "new.wav")
+    for options in (replace(LOCAL, extend=True, limit=1), LOCAL):
+        run(shard_job(), moved, tmp_path / "out", options)
+    assert not any("has changed" in str(row["message"]) for row in rejects(tmp_path / "out"))
+
+
+def test_files_that_are_passed_over_are_counted_once(corpus: Path, tmp_path: Path) -> None:
+    source, more, out = tmp_path / "speech", tmp_path / "more", tmp_path / "out"
+    shutil.copytree(corpus, source)
+    more.mkdir()
+    for name in ("notes.txt", "list.csv"):
+        (more / name).write_text("x")
+    extend = replace(LOCAL, extend=True)
+    ignored = run(shard_job(), source, out).summary.total.ignored
+    for number in range(3):
+        shutil.copy(corpus / "a.wav", source / f"{number}.wav")
+        assert run(shard_job(), source, out, extend).summary.total.ignored == ignored
+    shutil.copy(corpus / "a.wav", more)
+    assert run(shard_job(), more, out, extend).summary.total.ignored == ignored + 2
+
+
+def test_extending_by_nothing_leaves_the_plan_as_it_is(corpus: Path, tmp_path: Path) -> None:
+    run(shard_job(), corpus, tmp_path / "out")
+    before = digests(tmp_path / "out")
+    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, extend=True))
+    assert digests(tmp_path / "out") == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,26 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
     assert not (tmp_path / "dry").exists()
     (tmp_path / "no.tar").write_text("text")
     assert_refused(codectok("inspect", tmp_path / "no.tar"), "cannot be read as a tar")
+
+
+def test_inspecting_damaged_shards_is_refused_in_one_sentence(corpus: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    codectok("shard", corpus / "a.wav", shards, "--engine", "local")
+    tar = shards / "shard-000000.tar"
+    data = tar.read_bytes()
+    for damaged in (b"", b"text", data[:1000], bytes(len(data))):
+        tar.write_bytes(damaged)
+        assert_refused(codectok("inspect", shards), "shard-000000.tar is damaged")
+    with tarfile.open(tar, "w") as written:
+        for name in ("a.json", "b.json"):
+            written.addfile(tarfile.TarInfo(name))
+    assert_refused(codectok("inspect", shards), "shard-000000.tar is damaged")
+    tar.unlink()
+    assert_refused(codectok("inspect", shards), "shard-000000.tar is damaged")
+
+
+def test_inspecting_a_url_is_refused_with_what_to_use_instead() -> None:
+    assert_refused(codectok("inspect", "memory://bucket/shards"), "codectok verify")
 
 
 def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> None:
