@@ -90,7 +90,7 @@ def test_speech_becomes_segments_and_the_rest_is_rejected(
     def hears_two(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
         return [(1.0, 2.5), (3.0, 19.0)], sum(len(block) for block in blocks) / SPEECH_RATE
 
-    monkeypatch.setattr("codectok.pipelines.shard.speech_in", hears_two)
+    monkeypatch.setattr("codectok.pipelines.cutter.speech_in", hears_two)
     run(shard_job(segmenter="vad"), tmp_path / "talk.wav", tmp_path / "long")
     kept = [sample for sample, _ in all_samples(tmp_path / "long")]
     assert sum(sample.duration for sample in kept) == pytest.approx(16.0, abs=0.01)
