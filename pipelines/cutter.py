@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from codectok.audio.files import stream_audio
 from codectok.audio.quality import Quality
-from codectok.audio.segments import Cutter, Segment, segments_of
+from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
 from codectok.audio.speech import SPEECH_RATE, speech_in
 from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join_short
 from codectok.errors import AudioError
@@ -25,33 +24,28 @@ from .recordings import RecordingSource
 from .rejects import Reject
 from .shard_options import ShardOptions
 
-# A manifest may round the end of a file so far up.
-END_TOLERANCE_SECONDS = 0.1
-
 
 class RecordingCutter:
-    """Cuts one recording."""
+    """Cuts one recording; every second that is asked for and exists is written or rejected."""
 
     def __init__(
         self, settings: ShardOptions, source: RecordingSource, writer: ShardWriter, output: UnitOutput
     ) -> None:
         self._settings, self._source, self._writer, self._output = settings, source, writer, output
         self._rate = settings.sample_rate
+        self._shortest, self._longest = limits_in_samples(settings.min_seconds, settings.max_seconds, self._rate)
         self._done = 0  # samples of the recording up to here are written or rejected
+        self._seconds = 0.0  # of all that is written or rejected
+        self._failed: set[str] = set()  # keys of what was rejected because the file ends or breaks off
         self._cutter: Cutter = "fixed" if settings.segmenter == "fixed" else "quiet"
 
     def run(self) -> None:
         """Write all segments; what cannot be decoded from some point on is rejected from there."""
-        settings = self._settings
         pending = deque(self._source.stretches)
         try:
-            if settings.segmenter == "vad":
-                pending = deque(self._speech())
-            stretches = cut_between_parts(pending, settings.max_seconds)
-            pending = deque(join_short(stretches, settings.min_seconds, settings.max_seconds))
-            starts = [round(stretch.start * self._rate) for stretch in pending]
+            pending = deque(self._pieces())
             with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:
-                recording = Recording(blocks, self._rate, starts)
+                recording = Recording(blocks, [piece.span(self._rate) for piece in pending])
                 while pending:
                     self._cut(pending[0], recording)
                     pending.popleft()
@@ -59,77 +53,86 @@ class RecordingCutter:
             if self._source.may_be_anything and self._done == 0 and error.reason in ("unreadable", "empty"):
                 self._output.ignore(self._source.dataset)
                 return
-            for stretch in pending:
-                self._lose(stretch, error)
+            for piece in pending:
+                first, _ = piece.span(self._rate)
+                # Nobody knows how much of what a manifest asks for would have been there.
+                self._fail(piece, error, max(first, self._done) / self._rate, None)
+                self._done = 0  # of the next one nothing is
+        self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.stretches))
 
-    def _cut(self, stretch: Stretch, recording: Recording) -> None:
-        """Write the segments of a stretch."""
-        settings, rate = self._settings, self._rate
-        first = self._done = round(stretch.start * rate)
-        end = _samples(stretch.end, rate)
-        blocks = recording.take(end)
-        segments = (
-            segments_of(blocks, rate, settings.min_seconds, settings.max_seconds, self._cutter)
-            if stretch.text is None
-            else _uncut(blocks, round(settings.max_seconds * rate))
+    def _pieces(self) -> list[Stretch]:
+        """What to take from the recording, in order: stretches cut and joined to fit, and of some only the speech."""
+        stretches = self._source.stretches
+        if self._settings.segmenter != "vad":
+            return self._fitted(stretches)
+        speech = self._speech([stretch for stretch in stretches if stretch.text is None])
+        with_text = self._fitted(stretch for stretch in stretches if stretch.text is not None)
+        return sorted([*speech, *with_text], key=lambda piece: piece.start)
+
+    def _fitted(self, stretches: Iterable[Stretch]) -> list[Stretch]:
+        settings = self._settings
+        return join_short(
+            cut_between_parts(stretches, settings.max_seconds), settings.min_seconds, settings.max_seconds
         )
-        for segment in segments:
-            moved = Segment(segment.start + first, segment.samples)
-            self._write(moved, stretch)
-            self._done = moved.end
-        if end is not None and self._done < end - round(END_TOLERANCE_SECONDS * rate):
-            raise AudioError(
-                f"{self._source.where} ends at {recording.n_samples / rate:.2f} s, before the stretch from"
-                f" {stretch.start:g} to {stretch.end:g} s does.",
-                "unreadable",
-            )
-        self._output.read(self._source.dataset, (self._done - first) / rate)
 
-    def _speech(self) -> list[Stretch]:
-        """The stretches with text, and the speech in the others; what lies between is rejected."""
-        listened = [stretch for stretch in self._source.stretches if stretch.text is None]
-        starts = [round(stretch.start * SPEECH_RATE) for stretch in listened]
-        speech, silence = [], []
+    def _speech(self, stretches: list[Stretch]) -> list[Stretch]:
+        """The speech in each of `stretches`; what lies between is rejected."""
+        pieces: list[Stretch] = []
         with closing(stream_audio(self._source.audio(), SPEECH_RATE, self._source.where)) as blocks:
-            recording = Recording(blocks, SPEECH_RATE, starts)
-            for stretch in listened:
-                found, seconds = speech_in(recording.take(_samples(stretch.end, SPEECH_RATE)))
-                speech += [replace(stretch, start=stretch.start + a, end=stretch.start + b) for a, b in found]
-                borders = [0.0, *itertools.chain(*found), seconds]
-                pauses = zip(borders[::2], borders[1::2], strict=True)
-                silence += [(stretch.start + a, stretch.start + b) for a, b in pauses]
-        for start, end in silence:
-            if end > start:
-                self._output.read(self._source.dataset, end - start)
-                self._reject(AudioError("Nobody speaks.", "filtered"), start, end - start, "segment")
-        with_text = [stretch for stretch in self._source.stretches if stretch.text is not None]
-        return sorted([*speech, *with_text], key=lambda stretch: stretch.start)
+            recording = Recording(blocks, [stretch.span(SPEECH_RATE) for stretch in stretches])
+            heard = [speech_in(recording.take()) for _ in stretches]
+        for stretch, (found, seconds) in zip(stretches, heard, strict=True):
+            # Short pauses become part of a segment here, so that what is left between is surely left out.
+            own = self._fitted(replace(stretch, start=stretch.start + a, end=stretch.start + b) for a, b in found)
+            pieces += own
+            begins = [stretch.start, *(piece.end for piece in own if piece.end is not None)]
+            ends = [*(piece.start for piece in own), stretch.start + seconds]
+            for start, end in zip(begins, ends, strict=True):
+                if start < end:
+                    self._reject(AudioError("Nobody speaks.", "filtered"), start, end - start, "segment")
+            missing = stretch.missing_end(recording.n_samples, SPEECH_RATE, self._source.where)
+            if missing is not None:
+                self._fail(stretch, missing, stretch.start + seconds, 0.0)
+        return pieces
 
-    def _lose(self, stretch: Stretch, error: AudioError) -> None:
-        """Reject what is not yet done of a stretch."""
-        first = round(stretch.start * self._rate)
-        start = max(self._done, first) / self._rate
-        seconds = None if stretch.end is None else max(0.0, stretch.end - start)
-        self._output.read(self._source.dataset, start - first / self._rate + (seconds or 0.0))
-        self._reject(error, start, seconds, "decode")
-        self._done = 0  # of the next stretch nothing is
+    def _cut(self, piece: Stretch, recording: Recording) -> None:
+        """Write the segments of a piece; one that has words is written whole or not at all."""
+        settings, rate = self._settings, self._rate
+        first, _ = piece.span(rate)
+        self._done = end = first
+        if piece.text is None:
+            cutter = self._cutter
+            for segment in segments_of(recording.take(), rate, settings.min_seconds, settings.max_seconds, cutter):
+                end = first + segment.end
+                self._write(Segment(first + segment.start, segment.samples), piece)
+                self._done = end
+            missing = piece.missing_end(recording.n_samples, rate, self._source.where)
+        else:
+            whole = _uncut(first, recording.take(), self._longest)
+            end = whole.end
+            missing = piece.missing_end(recording.n_samples, rate, self._source.where)
+            if missing is None:
+                self._write(whole, piece)
+                self._done = end
+        if missing is not None:
+            self._fail(piece, missing, self._done / rate, (end - self._done) / rate)
 
-    def _write(self, segment: Segment, stretch: Stretch) -> None:
+    def _write(self, segment: Segment, piece: Stretch) -> None:
         """Write a segment, or reject it."""
         settings, source, rate = self._settings, self._source, self._rate
         seconds = len(segment.samples) / rate
         start = segment.start / rate
         try:
-            if len(segment.samples) < round(settings.min_seconds * rate):
+            if len(segment.samples) < self._shortest:
                 raise AudioError(f"{seconds:.2f} s are less than {settings.min_seconds:g} s.", "too_short")
-            if len(segment.samples) > round(settings.max_seconds * rate):
+            if len(segment.samples) > self._longest:
                 message = f"{seconds:.2f} s with one text are more than {settings.max_seconds:g} s and cannot be cut."
                 raise AudioError(message, "too_long")
             quality = Quality.within(settings.quality, segment.samples, rate)
         except AudioError as error:
             self._reject(error, start, seconds, "segment")
             return
-        labels = stretch.labels
+        labels = piece.labels
         description = Sample(
             dataset=source.dataset,
             source=source.name,
@@ -140,43 +143,38 @@ class RecordingCutter:
             loudness=quality.loudness,
             bandwidth=quality.bandwidth,
             dnsmos=quality.dnsmos,
-            id=stretch.id,
-            text=stretch.text,
+            id=piece.id,
+            text=piece.text,
             language=labels.language,
             speaker=labels.speaker,
             category=labels.category,
         )
-        self._writer.write(self._key(stretch, segment.start), segment.samples, description)
+        self._writer.write(make_key(source.dataset, piece.key, segment.start), segment.samples, description)
+        self._seconds += seconds
         self._output.keep(source.dataset, seconds)
         self._output.observe("duration", math.floor(seconds))
         self._output.observe("bandwidth", quality.bandwidth // 1000)
         if quality.loudness is not None:
             self._output.observe("loudness", math.floor(quality.loudness))
 
-    def _key(self, stretch: Stretch, start: int) -> str:
-        path = self._source.key
-        if stretch.start or stretch.end is not None:
-            # Stretches may overlap, so that a start alone does not tell segments apart.
-            path += f"#{stretch.id or f'{stretch.start:g}-{stretch.end or 0.0:g}'}"
-        return make_key(self._source.dataset, path, start)
+    def _fail(self, piece: Stretch, error: AudioError, start: float, seconds: float | None) -> None:
+        """Reject what cannot be had of a piece; of several pieces of one stretch, once is enough."""
+        if piece.key not in self._failed or seconds:
+            self._reject(error, start, seconds, "decode")
+        self._failed.add(piece.key)
 
     def _reject(self, error: AudioError, start: float, seconds: float | None, stage: str) -> None:
         source = self._source
+        self._seconds += seconds or 0.0
         self._output.reject(Reject.of(error, source.dataset, source.name, stage, source.offset + start, seconds))
 
 
-def _samples(seconds: float | None, rate: int) -> int | None:
-    return None if seconds is None else round(seconds * rate)
-
-
-def _uncut(blocks: Iterator[np.ndarray], longest: int) -> Iterator[Segment]:
-    """The whole of a stretch as one segment; of one that is too long anyway no more than its length is true."""
-    held, n_samples = [], 0
+def _uncut(first: int, blocks: Iterator[np.ndarray], longest: int) -> Segment:
+    """All of `blocks` as one segment from `first` on; of one that is too long anyway only its length is true."""
+    held, n_samples = [np.zeros(0, np.float32)], 0
     for block in blocks:
         if n_samples <= longest:
             held.append(block)
         n_samples += len(block)
-    if n_samples > longest:
-        yield Segment(0, np.broadcast_to(np.float32(0), n_samples))
-    elif n_samples:
-        yield Segment(0, np.concatenate(held))
+    too_long = n_samples > longest
+    return Segment(first, np.broadcast_to(np.float32(0), n_samples) if too_long else np.concatenate(held))

@@ -66,14 +66,14 @@ class _Reader:
         self.n_samples = 0
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
-        blocks: Iterator[np.ndarray] = stream_audio(self.clip.audio, sample_rate, self.clip.name)
-        stretch = self.clip.stretch
-        if stretch is not None:
-            end = None if stretch.end is None else round(stretch.end * sample_rate)
-            blocks = Recording(blocks, sample_rate, [round(stretch.start * sample_rate)]).take(end)
-        for block in blocks:
+        stretch = self.clip.stretch or Stretch()
+        recording = Recording(stream_audio(self.clip.audio, sample_rate, self.clip.name), [stretch.span(sample_rate)])
+        for block in recording.take():
             self.n_samples += len(block)
             yield block
+        missing = stretch.missing_end(recording.n_samples, sample_rate, self.clip.name)
+        if missing is not None and (stretch.text is not None or self.n_samples == 0):
+            raise missing  # words are for all of it
 
 
 def _row(clip: Clip, n_samples: int, sample_rate: int, codes: np.ndarray) -> TokenRow:

@@ -90,7 +90,7 @@ def test_every_second_is_accounted_for(book: Path, corpus: Path, tmp_path: Path)
     report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
     total = report.summary.total
     assert total.inputs == 5
-    assert total.input_seconds == pytest.approx(21 + 15 + 3 + 0.4 + 4)
+    assert total.input_seconds == pytest.approx(21 + 5 + 3 + 0.4)
     assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(total.input_seconds)
     assert total.rejects == {"too_short": 1, "unreadable": 2}
     assert total.seconds == pytest.approx(21 + 5 + 3)  # the stretch beyond the end keeps what there is
@@ -184,3 +184,64 @@ def test_cuts_as_lhotse_writes_them_need_no_lhotse(book: Path, tmp_path: Path) -
     write_manifest(tmp_path / "x.jsonl", [cut | {"type": "MixedCut"}])
     with pytest.raises(InputError, match="only cuts of recordings in files"):
         list(read_manifest(str(tmp_path), "x.jsonl"))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A file of four seconds."""
+    soundfile.write(tmp_path / "clip.wav", tone(4, 16_000), 16_000)
+    return tmp_path / "clip.wav"
+
+
+def test_a_wrong_end_is_the_fault_of_one_stretch_only(book: Path, tmp_path: Path) -> None:
+    times = [(0, 100), (10, 15), (20, 25), (30, 35), (59, 70), (65, 70), (80, None)]
+    rows = [{"path": "audio/book.flac", "start": a, "end": b, "id": str(a)} for a, b in times]
+    report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
+    kept = [sample for sample, _ in all_samples(tmp_path / "out")]
+    assert [(s.id, s.start, s.duration) for s in kept if s.id != "0"] == [
+        ("10", 10.0, 5.0),
+        ("20", 20.0, 5.0),
+        ("30", 30.0, 5.0),
+    ]
+    assert sum(sample.duration for sample in kept) == pytest.approx(60 + 3 * 5)
+    found = {(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")}
+    assert found == {
+        (60.0, "unreadable", 0.0),
+        (59.0, "too_short", 1.0),
+        (65.0, "unreadable", 0.0),
+        (80.0, "unreadable", 0.0),
+    }
+    assert report.summary.total.inputs == len(rows)
+    assert report.summary.total.input_seconds == pytest.approx(60 + 3 * 5 + 1)
+
+
+def test_words_for_more_than_there_is_are_not_written_over_a_part(clip: Path, tmp_path: Path) -> None:
+    rows = [
+        {"path": "clip.wav", "start": 0.0, "end": 8.0, "text": "words for eight seconds"},
+        {"path": "clip.wav", "start": 1.0, "end": 4.05, "text": "an end that was rounded up"},
+        {"path": "clip.wav", "start": 5.0, "end": 8.0, "text": "nothing at all"},
+    ]
+    report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
+    ((sample, _),) = all_samples(tmp_path / "out")
+    assert (sample.text, sample.duration) == ("an end that was rounded up", 3.0)
+    found = [(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")]
+    assert found == [(0.0, "unreadable", 4.0), (5.0, "unreadable", 0.0)]
+    assert report.summary.total.input_seconds == pytest.approx(4.0 + 3.0)
+
+
+def test_seconds_that_a_manifest_only_claims_are_not_counted(clip: Path, tmp_path: Path) -> None:
+    rows = [{"path": "clip.wav", "start": 0, "end": 8}, {"path": "missing.wav", "start": 0, "end": 100}]
+    total = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out").summary.total
+    assert (total.inputs, total.input_seconds, total.seconds) == (2, pytest.approx(4.0), pytest.approx(4.0))
+    assert [row["duration"] for row in rejects(tmp_path / "out")] == [0.0, None]
+
+
+def test_timed_words_before_a_wrong_end_are_kept(clip: Path, tmp_path: Path) -> None:
+    times = [(0.0, 2.5, "one"), (3.0, 6.0, "two"), (7.0, 12.0, "three"), (13.0, 18.0, "four")]
+    parts = [{"start": a, "duration": b - a, "text": text} for a, b, text in times]
+    rows = [{"path": "clip.wav", "start": 0.0, "end": 20.0, "supervisions": parts}]
+    total = run(shard_job(max_seconds=4.0), write_manifest(tmp_path / "x.jsonl", rows), tmp_path / "out").summary.total
+    assert [(sample.text, sample.duration) for sample, _ in all_samples(tmp_path / "out")] == [("one", 2.75)]
+    found = [(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")]
+    assert found == [(2.75, "unreadable", 1.25)]
+    assert (total.inputs, total.input_seconds) == (1, pytest.approx(4.0))
