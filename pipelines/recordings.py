@@ -33,7 +33,6 @@ class RecordingSource:
     dataset: str
     name: str
     where: str
-    key: str
     stretches: tuple[Stretch, ...]
     offset: float = 0.0
     may_be_anything: bool = False
@@ -54,7 +53,6 @@ def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSo
             dataset=first.dataset,
             name=first.name,
             where=first.where,
-            key=first.path,
             stretches=tuple(replace(source.stretch or Stretch(), key=source.key_path) for source in sources),
             may_be_anything=first.kind == "unknown",
         )
@@ -75,7 +73,6 @@ def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[Rec
             dataset=clip.dataset,
             name=clip.source,
             where=clip.name,
-            key=clip.id,
             stretches=(replace(stretch, key=clip.id),),
             offset=sample.start if sample else 0.0,
         )

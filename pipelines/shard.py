@@ -6,7 +6,7 @@ import bisect
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pydantic import JsonValue
 
@@ -25,7 +25,7 @@ from codectok.shards import (
 from codectok.storage import Storage
 
 from .cutter import RecordingCutter
-from .duplicates import Duplicate, HashJob, read_duplicates, write_duplicates
+from .duplicates import Duplicate, HashJob, duplicate_key, read_duplicates, write_duplicates
 from .job import Example, Job, UnitOutput, UnitRecord
 from .plan import Unit
 from .recordings import RecordingSource, recordings_of
@@ -47,7 +47,7 @@ class ShardJob(Job):
     def __init__(self, options: ShardOptions) -> None:
         self.settings = options
         self._hashes: Storage | None = None
-        self._duplicates: dict[tuple[str, str], Duplicate] = {}
+        self._duplicates: dict[str, Duplicate] = {}
         per_sample = FLAC_BYTES_PER_SAMPLE if options.format == "flac" else WAV_BYTES_PER_SAMPLE
         self.output_bytes_per_second = per_sample * options.sample_rate
 
@@ -87,17 +87,29 @@ class ShardJob(Job):
         path = output.folder / f"shard-{unit.number:06d}.tar"
         with ShardWriter(path, self.settings.format) as writer:
             for recording in recordings_of(unit, output):
-                same = self._duplicates.get((recording.dataset, recording.key))
-                if same is not None:
-                    _reject_duplicate(recording, same, output)
-                else:
-                    RecordingCutter(self.settings, recording, writer, output).run()
+                new = self._without_duplicates(recording, output)
+                if new.stretches:
+                    RecordingCutter(self.settings, new, writer, output).run()
         if not writer.index:
             path.unlink()
             return
         index = index_path(output.folder, path.name)
         index.parent.mkdir(parents=True)
         write_index(index, writer.index)
+
+    def _without_duplicates(self, recording: RecordingSource, output: UnitOutput) -> RecordingSource:
+        """The recording with those of its stretches that are new; the others are rejected."""
+        new = []
+        for stretch in recording.stretches:
+            same = self._duplicates.get(duplicate_key(recording, stretch))
+            if same is None:
+                new.append(stretch)
+                continue
+            error = AudioError(f"It holds the same samples as {same.same_as}.", "duplicate")
+            start = recording.offset + stretch.start
+            output.read(recording.dataset, same.seconds)
+            output.reject(Reject.of(error, recording.dataset, recording.name, "read", start, same.seconds))
+        return replace(recording, stretches=tuple(new))
 
     def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> list[Example]:
         """Ten segments, chosen at random and always the same."""
@@ -133,9 +145,3 @@ class ShardJob(Job):
         ]
         manifest = ShardManifest(sample_rate=self.settings.sample_rate, shards=tuple(entries))
         storage.write(MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
-
-
-def _reject_duplicate(recording: RecordingSource, same: Duplicate, output: UnitOutput) -> None:
-    error = AudioError(f"It holds the same samples as {same.same_as}.", "duplicate")
-    output.read(recording.dataset, same.seconds)
-    output.reject(Reject.of(error, recording.dataset, recording.name, "read", recording.offset, duration=same.seconds))
