@@ -73,7 +73,8 @@ def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[Rec
             dataset=clip.dataset,
             name=clip.source,
             where=clip.name,
-            stretches=(replace(stretch, key=clip.id),),
+            # Keys that other jobs have given are unique in their folder at most.
+            stretches=(replace(stretch, key=f"{container.dataset}/{container.path}/{clip.id}"),),
             offset=sample.start if sample else 0.0,
         )
 
