@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -18,6 +21,8 @@ from codectok.storage import is_url, open_file_system
 # "unknown": a file whose name says nothing; its unit opens it, and passes it over if it is no audio.
 Kind = Literal["audio", "tar", "parquet", "unknown"]
 CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet"])
+# What a row of a manifest can say of a file.
+ROW_FIELDS = ("start", "end", "id", "text", "language", "speaker", "category", "parts")
 
 # Bytes of a second of audio in the usual qualities: units are cut before any file is opened.
 BYTES_PER_SECOND = {
@@ -129,10 +134,9 @@ class Source:
 
     @property
     def key_path(self) -> str:
-        """What tells its samples from others of the dataset: stretches may overlap, so that a start alone does not."""
-        if self.start is None and self.end is None:
-            return self.path
-        return f"{self.path}#{self.id or f'{self.start or 0.0:g}-{self.end or 0.0:g}'}"
+        """What tells its samples from others of the dataset: its path, and which row of a manifest names it."""
+        row = row_digest([getattr(self, name) for name in ROW_FIELDS])
+        return f"{self.path}#{row}" if row else self.path
 
     def audio(self) -> Path | bytes:
         """The file, or the bytes of one that lies elsewhere.
@@ -168,6 +172,18 @@ class Source:
                 f"{self.where} has changed since the job was planned: it had {self.size} bytes and has {size}.",
                 "unreadable",
             )
+
+
+def row_digest(values: Sequence[object]) -> str:
+    """Tells rows of manifests that name one file apart, from their `ROW_FIELDS`; "" where they say nothing.
+
+    Rows may overlap, and an id or a text may stand in several, so that only all of it together tells them apart.
+    """
+    start, *others = values
+    described = [start or None, *others]
+    if not any(value is not None for value in described):
+        return ""
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def kind_of(name: str) -> Kind | None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,17 @@ import soundfile
 
 from codectok import InputError
 from codectok.audio.files import read_audio
+from codectok.pipelines.clips import clip_of
+from codectok.pipelines.engine import run_job
+from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.manifests import read_manifest
+from codectok.pipelines.planning import ordered_sources
+from codectok.pipelines.verify import verify_output
 from codectok.shards import Sample
+from codectok.storage import open_storage
 
 from ..conftest import tone
-from .jobs import rejects, run, shard_job
+from .jobs import LOCAL, rejects, run, shard_job
 from .tars import all_samples
 
 RATE = 24_000
@@ -245,3 +254,56 @@ def test_timed_words_before_a_wrong_end_are_kept(clip: Path, tmp_path: Path) -> 
     found = [(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")]
     assert found == [(2.75, "unreadable", 1.25)]
     assert (total.inputs, total.input_seconds) == (1, pytest.approx(4.0))
+
+
+CAPTIONS = [
+    {"id": "1", "text": "a dog"},
+    {"id": "2", "text": "barking"},
+    {"id": "2", "text": "barking", "start": 1.0},
+    {"text": "a hound. And more"},
+    {"text": "wow"},
+    {"text": "wow", "speaker": "rex"},
+    {"text": "wow", "start": 0.0, "end": 4.0},
+    {"text": "wow", "start": 0.0, "end": 3.0},
+]
+
+
+@pytest.fixture
+def captions(clip: Path, tmp_path: Path) -> Path:
+    """Several rows for one file, and one that stands there twice."""
+    rows = [{"path": clip.name, **row} for row in [*CAPTIONS, CAPTIONS[3]]]
+    return write_manifest(tmp_path / "list.jsonl", rows)
+
+
+def test_all_rows_of_one_file_come_up_once_under_keys_of_their_own(captions: Path, tmp_path: Path) -> None:
+    report = run(shard_job(), captions, tmp_path / "out")
+    # What webdataset gives: it would make one sample of those with one key.
+    found = [(sample.id, sample.text, sample.start, sample.speaker) for sample, _ in all_samples(tmp_path / "out")]
+    expected = [(row.get("id"), row["text"], row.get("start", 0.0), row.get("speaker")) for row in CAPTIONS]
+    assert Counter(found) == Counter(expected)
+    assert report.summary.total.rows == report.summary.total.inputs == len(CAPTIONS)
+    verify_output(open_storage(tmp_path / "out"))
+    sources = ordered_sources(list_sources(*parse_arguments([str(captions)]), kinds=("audio",)))
+    assert len({clip_of(source).id for source in sources}) == len(CAPTIONS)  # rows of a token table
+
+
+def test_an_extension_takes_in_rows_with_other_texts_only(captions: Path, clip: Path, tmp_path: Path) -> None:
+    run(shard_job(), captions, tmp_path / "out")
+    row = {"path": clip.name, "text": "one more"}
+    captions.write_text(captions.read_text() + json.dumps(row) + "\n")
+    new = {"path": clip.name, "text": "another manifest"}
+    other = write_manifest(tmp_path / "other.jsonl", [new])
+    options = replace(LOCAL, extend=True)
+    report = run_job(shard_job(), [str(captions), str(other)], tmp_path / "out", options)
+    assert report.summary.total.rows == len(CAPTIONS) + 2
+    verify_output(open_storage(tmp_path / "out"))
+
+
+def test_a_tar_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(4, 16_000), 16_000)
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "a.wav", "a.wav")
+    rows = [{"path": "x.tar", "text": "one"}, {"path": "x.tar", "text": "two", "start": 1.0}]
+    assert len(samples_of(tmp_path, rows)) == 1
+    run(shard_job(), tmp_path / "list.jsonl", tmp_path / "out", replace(LOCAL, extend=True))
+    assert len(all_samples(tmp_path / "out")) == 1
