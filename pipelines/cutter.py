@@ -14,7 +14,7 @@ from codectok.audio.files import stream_audio
 from codectok.audio.quality import Quality
 from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
 from codectok.audio.speech import SPEECH_RATE, speech_in
-from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join_short
+from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join_short, joined_within
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.shards import Sample, ShardWriter
@@ -111,9 +111,12 @@ class RecordingCutter:
             whole = _uncut(first, recording.take(), self._longest)
             end = whole.end
             missing = piece.missing_end(recording.n_samples, rate, self._source.where)
-            if missing is None:
-                self._write(whole, piece)
-                self._done = end
+            there = piece if missing is None else joined_within(piece, recording.n_samples, rate)
+            if there is not None:
+                _, last = there.span(rate)
+                segment = Segment(first, whole.samples[: None if last is None else last - first])
+                self._write(segment, there)
+                self._done = segment.end
         if missing is not None:
             self._fail(piece, missing, self._done / rate, (end - self._done) / rate)
 

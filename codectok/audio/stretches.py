@@ -30,7 +30,7 @@ class Stretch:
     """From `start` to `end` in seconds (None: to the end of the recording), and what is known of it.
 
     `parts` are stretches inside it, in order, that say when which of its words are spoken. `key` tells its segments
-    from those of all other stretches of the dataset.
+    from those of all other stretches of the dataset. `joined` are those that this one was made of.
     """
 
     start: float = 0.0
@@ -40,16 +40,21 @@ class Stretch:
     labels: Labels = Labels()
     parts: tuple[Stretch, ...] = ()
     key: str = ""
+    joined: tuple[Stretch, ...] = ()
 
     def span(self, sample_rate: int) -> tuple[int, int | None]:
         """Its first sample, and the one after its last; there is always one at least."""
         first = round(self.start * sample_rate)
         return first, None if self.end is None else max(first + 1, round(self.end * sample_rate))
 
+    def is_within(self, n_samples: int, sample_rate: int) -> bool:
+        """Whether a recording of `n_samples` has all of it, but for what was rounded."""
+        first, end = self.span(sample_rate)
+        return n_samples > first and (end is None or n_samples >= end - round(END_TOLERANCE_SECONDS * sample_rate))
+
     def missing_end(self, n_samples: int, sample_rate: int, where: str) -> AudioError | None:
         """What to say if a recording that turned out to have `n_samples` ends before this does."""
-        first, end = self.span(sample_rate)
-        if n_samples > first and (end is None or n_samples >= end - round(END_TOLERANCE_SECONDS * sample_rate)):
+        if self.is_within(n_samples, sample_rate):
             return None
         asked = f"from {self.start:g} s on" if self.end is None else f"from {self.start:g} to {self.end:g} s"
         return AudioError(f"{where} ends at {n_samples / sample_rate:.2f} s, but is wanted {asked}.", "unreadable")
@@ -145,7 +150,15 @@ def _joined(group: Sequence[Stretch]) -> Stretch:
     # Several pieces of one stretch have one id.
     ids = dict.fromkeys(stretch.id for stretch in group if stretch.id)
     texts = [stretch.text for stretch in group if stretch.text]
-    return replace(group[0], end=group[-1].end, id=" ".join(ids) or None, text=" ".join(texts) or None)
+    return replace(
+        group[0], end=group[-1].end, id=" ".join(ids) or None, text=" ".join(texts) or None, joined=tuple(group)
+    )
+
+
+def joined_within(stretch: Stretch, n_samples: int, sample_rate: int) -> Stretch | None:
+    """Of those that `stretch` was made of, all that a recording of `n_samples` has, joined; None if it has none."""
+    group = [one for one in stretch.joined if one.is_within(n_samples, sample_rate)]
+    return _joined(group) if group else None
 
 
 class Recording:

@@ -238,6 +238,15 @@ def test_words_for_more_than_there_is_are_not_written_over_a_part(clip: Path, tm
     assert report.summary.total.input_seconds == pytest.approx(4.0 + 3.0)
 
 
+def test_a_wrong_end_is_not_the_fault_of_what_was_joined_to_it(clip: Path, tmp_path: Path) -> None:
+    times = {"one": (0.0, 1.5), "two": (1.5, 2.8), "three": (3.0, 4.3)}
+    rows = [{"path": "clip.wav", "start": a, "end": b, "text": text, "id": text} for text, (a, b) in times.items()]
+    ((sample, _),) = samples_of(tmp_path, rows)
+    assert (sample.text, sample.id, sample.start, sample.duration) == ("one two", "one two", 0.0, 2.8)
+    found = [(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")]
+    assert found == [(2.8, "unreadable", pytest.approx(1.2))]
+
+
 def test_seconds_that_a_manifest_only_claims_are_not_counted(clip: Path, tmp_path: Path) -> None:
     rows = [{"path": "clip.wav", "start": 0, "end": 8}, {"path": "missing.wav", "start": 0, "end": 100}]
     total = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out").summary.total
