@@ -103,8 +103,9 @@ def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Stre
         pass  # what was complete before counts
     for stretch, one in zip(recording.stretches, hashes, strict=True):
         complete = whole or (one.end is not None and one.end <= decoded)
-        in_vain = stretch.missing_end(decoded, sample_rate, recording.where) and (stretch.text is not None)
-        if complete and one.n_samples and not in_vain:
+        # Words for more than there is are rejected by the next pass.
+        usable = stretch.text is None or stretch.is_within(decoded, sample_rate)
+        if complete and one.n_samples and usable:
             yield stretch, one.n_samples, one.digest.hexdigest()
 
 
