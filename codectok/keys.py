@@ -14,8 +14,8 @@ def make_key(dataset: str, path: str, start: int | None = None) -> str:
 
     The readable part is cut short; a hash of the exact names keeps keys of different sources apart.
     """
-    stem, dot, _ = path.rpartition(".")
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{dataset}-{stem if dot else path}").strip("-")[-SLUG_LENGTH:].strip("-")
+    stem = re.sub(r"\.[^./]*$", "", path)
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{dataset}-{stem}").strip("-")[-SLUG_LENGTH:].strip("-")
     digest = hashlib.sha256(f"{dataset}\0{path}".encode(errors="surrogateescape")).hexdigest()[:12]
     key = f"{readable}_{digest}" if readable else digest
     return key if start is None else f"{key}_{start:010d}"

@@ -1,50 +1,51 @@
-"""Recordings that hold the same samples as another one: a first pass over the corpus, and the list that it leads to."""
+"""Stretches that hold the same samples as another one: a first pass over the corpus, and the list that it leads to."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from codectok.audio.files import stream_audio
+from codectok.audio.stretches import Stretch
 from codectok.errors import AudioError
+from codectok.keys import make_key
 from codectok.storage import Storage
 
 from .job import TableJob, UnitOutput
 from .listing import JOB_FOLDER
 from .plan import Unit
-from .recordings import recordings_of
+from .recordings import RecordingSource, recordings_of
 
 DUPLICATES_FILE = f"{JOB_FOLDER}/duplicates.parquet"
-DUPLICATES_SCHEMA = pa.schema(
-    [("dataset", pa.string()), ("key", pa.string()), ("seconds", pa.float64()), ("same_as", pa.string())]
-)
+DUPLICATES_SCHEMA = pa.schema([("key", pa.string()), ("seconds", pa.float64()), ("same_as", pa.string())])
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A recording that is left out: how long it is, and which one it equals."""
+    """A stretch that is left out: how long it is, and what it equals."""
 
     seconds: float
     same_as: str
 
 
 class HashJob(TableJob):
-    """A row for each recording: the hash of its samples, whatever file they came in."""
+    """A row for each stretch that is asked for: the hash of its samples, whatever file they came in."""
 
     verb = "hash"
-    row_name = "recordings"
+    row_name = "stretches"
     schema = pa.schema(
         [
-            ("dataset", pa.string()),
-            ("source", pa.string()),
+            ("name", pa.string()),
             ("key", pa.string()),
             ("n_samples", pa.int64()),
             ("sha256", pa.string()),
@@ -59,29 +60,72 @@ class HashJob(TableJob):
         return {"sample_rate": self.sample_rate}
 
     def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
-        """Hashes; what cannot be decoded equals nothing, and is the next pass's to reject."""
+        """Hashes; what cannot be had equals nothing, and is the next pass's to reject."""
         for recording in recordings_of(unit, None):
-            digest, n_samples = hashlib.sha256(), 0
-            try:
-                with closing(stream_audio(recording.audio(), self.sample_rate, recording.where)) as blocks:
-                    for block in blocks:
-                        digest.update(block.tobytes())
-                        n_samples += len(block)
-            except AudioError:
-                continue
-            output.read(recording.dataset, n_samples / self.sample_rate)
-            output.keep(recording.dataset, n_samples / self.sample_rate)
-            yield {
-                "dataset": recording.dataset,
-                "source": recording.name,
-                "key": recording.key,
-                "n_samples": n_samples,
-                "sha256": digest.hexdigest(),
-            }
+            for stretch, n_samples, digest in _hashes(recording, self.sample_rate):
+                output.read(recording.dataset, n_samples / self.sample_rate)
+                output.keep(recording.dataset, n_samples / self.sample_rate)
+                start = recording.offset + stretch.start
+                yield {
+                    "name": f"{recording.dataset}/{recording.name}" + (f" from {start:g} s on" if start else ""),
+                    "key": duplicate_key(recording, stretch),
+                    "n_samples": n_samples,
+                    "sha256": digest,
+                }
+
+
+def duplicate_key(recording: RecordingSource, stretch: Stretch) -> str:
+    """What a stretch is called in the list of duplicates."""
+    return make_key(recording.dataset, stretch.key)
+
+
+def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Stretch, int, str]]:
+    """Each stretch of a recording that can be had, in order, with its length and hash.
+
+    All are hashed as the blocks come, so that no more than a block is held however they overlap.
+    """
+    hashes = [_Hash(*stretch.span(sample_rate)) for stretch in recording.stretches]
+    waiting = deque(hashes)
+    running: list[_Hash] = []
+    decoded, whole = 0, False
+    try:
+        with closing(stream_audio(recording.audio(), sample_rate, recording.where)) as blocks:
+            for block in blocks:
+                end = decoded + len(block)
+                while waiting and waiting[0].first < end:
+                    running.append(waiting.popleft())
+                for one in running:
+                    one.update(block, decoded)
+                running = [one for one in running if one.end is None or one.end > end]
+                decoded = end
+        whole = True
+    except AudioError:
+        pass  # what was complete before counts
+    for stretch, one in zip(recording.stretches, hashes, strict=True):
+        complete = whole or (one.end is not None and one.end <= decoded)
+        # Words for more than there is are rejected by the next pass.
+        usable = stretch.text is None or stretch.is_within(decoded, sample_rate)
+        if complete and one.n_samples and usable:
+            yield stretch, one.n_samples, one.digest.hexdigest()
+
+
+class _Hash:
+    """The hash of the samples from `first` to before `end` (None: to the last one)."""
+
+    def __init__(self, first: int, end: int | None) -> None:
+        self.first, self.end = first, end
+        self.n_samples = 0
+        self.digest = hashlib.sha256()
+
+    def update(self, block: np.ndarray, start: int) -> None:
+        """Take in a block [n], the first sample of which is the recording's sample `start`."""
+        part = block[max(0, self.first - start) : None if self.end is None else self.end - start]
+        self.digest.update(part.tobytes())
+        self.n_samples += len(part)
 
 
 def write_duplicates(hashes: Storage, sample_rate: int) -> None:
-    """From the output of a `HashJob`, write the list of all recordings but the first of equals beside it."""
+    """From the output of a `HashJob`, write the list of all stretches but the first of equals beside it."""
     first: dict[str, str] = {}
     rows = []
     for name in hashes.sizes():
@@ -89,16 +133,17 @@ def write_duplicates(hashes: Storage, sample_rate: int) -> None:
             continue
         # Units are in the order of the plan: an earlier generation, then an earlier name.
         for row in pq.read_table(pa.BufferReader(hashes.read(name))).to_pylist():
-            same_as = first.setdefault(row["sha256"], f"{row['dataset']}/{row['source']}")
-            if same_as != f"{row['dataset']}/{row['source']}":
-                seconds = row["n_samples"] / sample_rate
-                rows.append({"dataset": row["dataset"], "key": row["key"], "seconds": seconds, "same_as": same_as})
+            if row["sha256"] in first:
+                same_as, seconds = first[row["sha256"]], row["n_samples"] / sample_rate
+                rows.append({"key": row["key"], "seconds": seconds, "same_as": same_as})
+            else:
+                first[row["sha256"]] = row["name"]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=DUPLICATES_SCHEMA), buffer, compression="zstd")
     hashes.write(DUPLICATES_FILE, buffer.getvalue())
 
 
-def read_duplicates(hashes: Storage) -> dict[tuple[str, str], Duplicate]:
-    """The list by dataset and key."""
+def read_duplicates(hashes: Storage) -> dict[str, Duplicate]:
+    """The list by `duplicate_key`."""
     table = pq.read_table(pa.BufferReader(hashes.read(DUPLICATES_FILE)))
-    return {(row["dataset"], row["key"]): Duplicate(row["seconds"], row["same_as"]) for row in table.to_pylist()}
+    return {row["key"]: Duplicate(row["seconds"], row["same_as"]) for row in table.to_pylist()}

@@ -114,10 +114,10 @@ class UnitOutput:
         self._rejects: list[Reject] = []
         self._histograms: dict[str, Counter[int]] = {}
 
-    def read(self, dataset: str, seconds: float | None = None) -> None:
-        """Count an input, and its duration where that is known."""
+    def read(self, dataset: str, seconds: float | None = None, inputs: int = 1) -> None:
+        """Count an input or several, and their duration where that is known."""
         tally = self._tally(dataset)
-        tally.inputs += 1
+        tally.inputs += inputs
         tally.input_seconds += seconds or 0.0
 
     def keep(self, dataset: str, seconds: float, codes: int = 0) -> None:

@@ -27,7 +27,7 @@ from .job import Job, OutputFile, Tally, UnitOutput, UnitRecord
 from .listing import JOB_FOLDER
 from .plan import PLAN_FILE, Plan, Unit
 from .rejects import Reject
-from .sources import Source
+from .sources import Source, row_of
 
 SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 RECORDS = f"{JOB_FOLDER}/records"
@@ -207,7 +207,7 @@ def unit_hash(job: Job, unit: Unit) -> str:
     """Changes with everything that decides the bytes of a unit."""
     sources = sorted(
         {
-            json.dumps([s.dataset, os.fsencode(s.path).hex(), s.size, s.start, s.end, s.id, s.first_byte, s.last_byte])
+            json.dumps([s.dataset, os.fsencode(s.path).hex(), s.size, s.first_byte, s.last_byte, *row_of(s)])
             for s in (*unit.sources, *unit.crashed)
         }
     )

@@ -21,7 +21,7 @@ from codectok.errors import InputError
 from codectok.storage import Storage
 
 from .listing import JOB_FOLDER, Argument, Listing
-from .sources import Source
+from .sources import CONTAINERS, ROW_FIELDS, Source, row_digest
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
 PLAN_FOLDER = f"{JOB_FOLDER}/plan"
@@ -53,7 +53,7 @@ UNIT_SCHEMA = pa.schema(
      ("estimated_seconds", pa.float64())]
 )  # fmt: skip
 ROW_GROUP_SOURCES = 65_536
-SourceName = tuple[str, bytes, float, float, str]
+SourceName = tuple[str, bytes, str]
 
 
 @dataclass(frozen=True)
@@ -236,15 +236,15 @@ def copy_plan(plan: Plan, storage: Storage, target: Storage, described: PlanHead
 
 
 def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
-    """Dataset, path, start, end and id of all sources; the parts of a container are one."""
+    """Dataset, path and digest of the manifest's row of all sources; the parts of a container are one."""
     names: set[SourceName] = set()
     for number in range(len(plan.header.generations)):
-        table = _read_table(storage, _sources_file(number), ["dataset", "path", "start", "end", "id"])
+        table = _read_table(storage, _sources_file(number), ["dataset", "path", "kind", *ROW_FIELDS])
         for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
             columns = [column.to_pylist() for column in batch.columns]
             names.update(
-                (dataset, path, start or 0.0, end or 0.0, name or "")
-                for dataset, path, start, end, name in zip(*columns, strict=True)
+                (dataset, path, "" if kind in CONTAINERS else row_digest(row))
+                for dataset, path, kind, *row in zip(*columns, strict=True)
             )
     return names
 

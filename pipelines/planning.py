@@ -27,10 +27,10 @@ from .plan import (
     names_of_sources,
     sources_in,
 )
-from .sources import CONTAINERS, Kind, Source, estimated_seconds
+from .sources import CONTAINERS, Kind, Source, estimated_seconds, row_digest, row_of
 
 RANGE_COLUMNS = ("first_byte", "last_byte")
-Entry = tuple[int, str, bytes, float, float, str, int]
+Entry = tuple[int, str, bytes, float, float, str, str, int]
 
 
 def store_generation(
@@ -93,17 +93,22 @@ def refuse_other_job(plan: Plan, job: Job, arguments: tuple[Argument, ...], stor
 
 
 def _order(listing: Listing, known: set[SourceName], validation: float) -> list[Entry]:
-    """Positions in the listing, each source once: training first, then by dataset, path, start, end and id."""
+    """Positions in the listing: training first, then by dataset, path, start, end and id.
+
+    What is listed twice comes up once; rows of a manifest that differ in anything are not the same.
+    """
     order = []
     for i, (dataset, path) in enumerate(zip(listing.datasets, listing.paths, strict=True)):
-        row = listing.described.get(i)
+        # What a manifest says of a container is not used.
+        row = None if listing.kinds[i] in CONTAINERS else listing.described.get(i)
         start, end, name = (row.start or 0.0, row.end or 0.0, row.id or "") if row else (0.0, 0.0, "")
+        digest = row_digest(row_of(row)) if row else ""
         encoded = path.encode("utf-8", "surrogateescape")
-        if not known or (dataset, encoded, start, end, name) not in known:
+        if not known or (dataset, encoded, digest) not in known:
             if i in listing.ranges:
                 start = float(listing.ranges[i][0])  # of a container: parts in their order
             held_out = validation > 0 and _share_of(dataset, encoded) < validation
-            order.append((int(held_out), dataset, encoded, start, end, name, i))
+            order.append((int(held_out), dataset, encoded, start, end, name, digest, i))
     order.sort()
     unique = [entry for entry, previous in zip(order, [None, *order], strict=False) if _differ(entry, previous)]
     return unique

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codectok.audio.stretches import Labels, Stretch
@@ -24,7 +24,6 @@ class RecordingSource:
     Attributes:
         audio: gives the file or its bytes.
         name: in tables; `where` in messages.
-        key: what tells its segments from those of other recordings of the dataset.
         stretches: in the order of their starts.
         offset: seconds of the original recording before this one.
         may_be_anything: nobody has said that it is audio.
@@ -34,7 +33,6 @@ class RecordingSource:
     dataset: str
     name: str
     where: str
-    key: str
     stretches: tuple[Stretch, ...]
     offset: float = 0.0
     may_be_anything: bool = False
@@ -55,8 +53,7 @@ def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSo
             dataset=first.dataset,
             name=first.name,
             where=first.where,
-            key=first.path,
-            stretches=tuple(source.stretch or Stretch() for source in sources),
+            stretches=tuple(replace(source.stretch or Stretch(), key=source.key_path) for source in sources),
             may_be_anything=first.kind == "unknown",
         )
 
@@ -76,8 +73,8 @@ def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[Rec
             dataset=clip.dataset,
             name=clip.source,
             where=clip.name,
-            key=clip.id,
-            stretches=(stretch,),
+            # Keys that other jobs have given are unique in their folder at most.
+            stretches=(replace(stretch, key=f"{container.dataset}/{container.path}/{clip.id}"),),
             offset=sample.start if sample else 0.0,
         )
 

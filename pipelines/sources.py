@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,8 @@ from codectok.storage import is_url, open_file_system
 # "unknown": a file whose name says nothing; its unit opens it, and passes it over if it is no audio.
 Kind = Literal["audio", "tar", "parquet", "unknown"]
 CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet"])
+# What a row of a manifest can say of a file.
+ROW_FIELDS = ("start", "end", "id", "text", "language", "speaker", "category", "parts")
 
 # What the clients of stores call the time of a file's last change.
 TIMES = ("LastModified", "last_modified", "mtime", "updated")
@@ -157,10 +161,9 @@ class Source:
 
     @property
     def key_path(self) -> str:
-        """What tells its samples from others of the dataset: stretches may overlap, so that a start alone does not."""
-        if self.start is None and self.end is None:
-            return self.path
-        return f"{self.path}#{self.id or f'{self.start or 0.0:g}-{self.end or 0.0:g}'}"
+        """What tells its samples from others of the dataset: its path, and which row of a manifest names it."""
+        row = row_digest(row_of(self))
+        return f"{self.path}#{row}" if row else self.path
 
     def audio(self) -> Path | bytes:
         """The file, or the bytes of one that lies elsewhere.
@@ -211,6 +214,23 @@ def size_and_time(info: Mapping[str, Any]) -> tuple[int | None, int | None]:
         time = time.timestamp()
     # Stores give a file's own time in whole seconds, and in a listing more exactly.
     return info.get("size"), int(time) * 1_000_000_000 if isinstance(time, int | float) else None
+
+
+def row_of(described: object) -> list[Any]:
+    """What a row of a manifest says: the `ROW_FIELDS` of a source, or of the row itself."""
+    return [getattr(described, name) for name in ROW_FIELDS]
+
+
+def row_digest(values: Sequence[object]) -> str:
+    """Tells rows of manifests that name one file apart, from their `ROW_FIELDS`; "" where they say nothing.
+
+    Rows may overlap, and an id or a text may stand in several, so that only all of it together tells them apart.
+    """
+    start, *others = values
+    described = [start or None, *others]
+    if not any(value is not None for value in described):
+        return ""
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def kind_of(name: str) -> Kind | None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import soundfile
 from pydantic import ValidationError
 
+from codectok.audio.segments import limits_in_samples
 from codectok.errors import CodectokError, InputError
 from codectok.keys import VALID_KEY
 from codectok.shards import (
@@ -172,7 +173,8 @@ def _shard_check(
     check_hash: Callable[[], None],
     keys: dict[str, str],
 ) -> Callable[[], None]:
-    shortest, longest = (cast(float, plan.header.options[name]) for name in ("min_seconds", "max_seconds"))
+    min_seconds, max_seconds = (cast(float, plan.header.options[name]) for name in ("min_seconds", "max_seconds"))
+    shortest, longest = limits_in_samples(min_seconds, max_seconds, manifest.sample_rate)
 
     def check() -> None:
         check_hash()
@@ -190,7 +192,7 @@ def _shard_check(
             if sample.sample_rate != manifest.sample_rate:
                 raise VerificationError(f"{where} is at {sample.sample_rate} Hz, not {manifest.sample_rate} Hz.")
             _check_audio(where, audio, sample)
-            if not shortest <= round(sample.duration, 6) <= longest:
+            if not shortest <= sample.n_samples <= longest:
                 raise VerificationError(f"{where} has {sample.duration:g} s, outside the limits of the job.")
             if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples)]:
                 raise VerificationError(f"{where} is not where the index says.")

@@ -28,6 +28,11 @@ def check_limits(min_seconds: float, max_seconds: float, segmenter: Segmenter) -
         )
 
 
+def limits_in_samples(min_seconds: float, max_seconds: float, sample_rate: int) -> tuple[int, int]:
+    """The least and the greatest length of a segment."""
+    return round(min_seconds * sample_rate), round(max_seconds * sample_rate)
+
+
 @dataclass(frozen=True)
 class Segment:
     """A piece of a recording: `samples` float32 [n], the first of which is the recording's sample `start`."""
@@ -51,7 +56,7 @@ def segments_of(
     The cuts do not depend on the blocks, and little more than a segment is in memory.
     """
     check_limits(min_seconds, max_seconds, segmenter)
-    shortest, longest = round(min_seconds * sample_rate), round(max_seconds * sample_rate)
+    shortest, longest = limits_in_samples(min_seconds, max_seconds, sample_rate)
     # To choose the next cut takes so many samples, unless the recording ends before.
     needed = longest if segmenter == "fixed" else longest + shortest
     held, start = np.zeros(0, np.float32), 0

@@ -8,8 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..errors import AudioError
+
 # Short neighbours are joined over a pause of at most so many seconds, which then is part of the segment.
 MAX_PAUSE_SECONDS = 1.0
+# A manifest may round the end of a file so far up.
+END_TOLERANCE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Labels:
 class Stretch:
     """From `start` to `end` in seconds (None: to the end of the recording), and what is known of it.
 
-    `parts` are stretches inside it, in order, that say when which of its words are spoken.
+    `parts` are stretches inside it, in order, that say when which of its words are spoken. `key` tells its segments
+    from those of all other stretches of the dataset. `joined` are those that this one was made of.
     """
 
     start: float = 0.0
@@ -34,6 +39,25 @@ class Stretch:
     text: str | None = None
     labels: Labels = Labels()
     parts: tuple[Stretch, ...] = ()
+    key: str = ""
+    joined: tuple[Stretch, ...] = ()
+
+    def span(self, sample_rate: int) -> tuple[int, int | None]:
+        """Its first sample, and the one after its last; there is always one at least."""
+        first = round(self.start * sample_rate)
+        return first, None if self.end is None else max(first + 1, round(self.end * sample_rate))
+
+    def is_within(self, n_samples: int, sample_rate: int) -> bool:
+        """Whether a recording of `n_samples` has all of it, but for what was rounded."""
+        first, end = self.span(sample_rate)
+        return n_samples > first and (end is None or n_samples >= end - round(END_TOLERANCE_SECONDS * sample_rate))
+
+    def missing_end(self, n_samples: int, sample_rate: int, where: str) -> AudioError | None:
+        """What to say if a recording that turned out to have `n_samples` ends before this does."""
+        if self.is_within(n_samples, sample_rate):
+            return None
+        asked = f"from {self.start:g} s on" if self.end is None else f"from {self.start:g} to {self.end:g} s"
+        return AudioError(f"{where} ends at {n_samples / sample_rate:.2f} s, but is wanted {asked}.", "unreadable")
 
 
 def cut_between_parts(stretches: Iterable[Stretch], max_seconds: float) -> list[Stretch]:
@@ -80,6 +104,7 @@ def _of_parts(parts: Sequence[Stretch], start: float, end: float | None, whole: 
         text=" ".join(part.text for part in parts if part.text) or None,
         labels=labels.pop() if len(labels) == 1 else whole.labels,
         parts=tuple(parts),
+        key=whole.key,
     )
 
 
@@ -92,89 +117,102 @@ def join_short(stretches: Sequence[Stretch], min_seconds: float, max_seconds: fl
 
     A short one takes in those after it; where none fits, it goes to the one before it.
     """
-    joined: list[Stretch] = []
+    groups: list[list[Stretch]] = []
     for stretch in stretches:
-        if joined and _duration(joined[-1]) < min_seconds and _fit(joined[-1], stretch, max_seconds):
-            joined[-1] = _join(joined[-1], stretch)
-        elif joined and _duration(stretch) < min_seconds and _fit(joined[-1], stretch, max_seconds):
-            # What comes after it might fit as well, but may be long itself; this one is known to.
-            joined[-1] = _join(joined[-1], stretch)
+        # What comes after a short one might fit as well, but may be long itself; the one before is known to fit.
+        short = groups and min(_length(groups[-1]), _duration(stretch)) < min_seconds
+        if short and _fit(groups[-1], stretch, max_seconds):
+            groups[-1].append(stretch)
         else:
-            joined.append(stretch)
-    return joined
+            groups.append([stretch])
+    return [group[0] if len(group) == 1 else _joined(group) for group in groups]
 
 
 def _duration(stretch: Stretch) -> float:
     return float("inf") if stretch.end is None else stretch.end - stretch.start
 
 
-def _fit(first: Stretch, second: Stretch, max_seconds: float) -> bool:
-    if first.end is None or second.end is None or first.labels != second.labels:
+def _length(group: Sequence[Stretch]) -> float:
+    return _end(group[-1]) - group[0].start
+
+
+def _fit(group: Sequence[Stretch], following: Stretch, max_seconds: float) -> bool:
+    last = group[-1]
+    if last.end is None or following.end is None or last.labels != following.labels:
         return False
     # Words for a part of a segment only would be wrong for the whole.
-    same_kind = (first.text is None) == (second.text is None)
-    pause = second.start - first.end
-    return same_kind and 0 <= pause <= MAX_PAUSE_SECONDS and second.end - first.start <= max_seconds
+    same_kind = (last.text is None) == (following.text is None)
+    pause = following.start - last.end
+    return same_kind and 0 <= pause <= MAX_PAUSE_SECONDS and following.end - group[0].start <= max_seconds
 
 
-def _join(first: Stretch, second: Stretch) -> Stretch:
-    return replace(first, end=second.end, text=_words(first.text, second.text), id=_words(first.id, second.id))
+def _joined(group: Sequence[Stretch]) -> Stretch:
+    # Several pieces of one stretch have one id.
+    ids = dict.fromkeys(stretch.id for stretch in group if stretch.id)
+    texts = [stretch.text for stretch in group if stretch.text]
+    return replace(
+        group[0], end=group[-1].end, id=" ".join(ids) or None, text=" ".join(texts) or None, joined=tuple(group)
+    )
 
 
-def _words(first: str | None, second: str | None) -> str | None:
-    return " ".join(part for part in (first, second) if part) or None
+def joined_within(stretch: Stretch, n_samples: int, sample_rate: int) -> Stretch | None:
+    """Of those that `stretch` was made of, all that a recording of `n_samples` has, joined; None if it has none."""
+    group = [one for one in stretch.joined if one.is_within(n_samples, sample_rate)]
+    return _joined(group) if group else None
 
 
 class Recording:
     """A recording that is decoded once, from which stretches are taken in the order of their starts.
+
+    Only what a later stretch needs is held, so that a long one beside short ones does not keep the file in memory.
 
     Attributes:
         n_samples: decoded so far.
 
     Args:
         blocks: float32 [n].
-        sample_rate: of them in Hz.
-        starts: of the stretches that will be taken, in order, in samples.
+        spans: first sample and the one after the last of each stretch (None: to the end), in the order of the firsts.
     """
 
-    def __init__(self, blocks: Iterable[np.ndarray], sample_rate: int, starts: Iterable[int]) -> None:
+    def __init__(self, blocks: Iterable[np.ndarray], spans: Iterable[tuple[int, int | None]]) -> None:
         self.n_samples = 0
-        self.sample_rate = sample_rate
         self._blocks = iter(blocks)
-        self._starts = deque(starts)
-        self._held = np.zeros(0, np.float32)
-        self._held_from = 0
+        self._spans = list(spans)
+        self._taken = 0
+        self._next = 0  # the first stretch after the one that is being taken that may need what comes now
+        self._held: deque[tuple[int, np.ndarray]] = deque()  # each with the place of its first sample
 
-    def take(self, end: int | None) -> Iterator[np.ndarray]:
-        """Blocks [n] of the next stretch, up to sample `end` or the end of the recording."""
-        position = self._starts.popleft()
+    def take(self) -> Iterator[np.ndarray]:
+        """Blocks [n] of the next stretch, as far as the recording goes."""
+        first, end = self._spans[self._taken]
+        self._taken += 1
+        self._next = self._taken
+        before, self._held = self._held, deque()
+        position = first
         while end is None or position < end:
-            while self.n_samples <= position and self._decode(position):
-                pass
-            block = self._held[position - self._held_from :][: None if end is None else end - position]
-            if len(block) == 0:
+            start = before[0][0] if before else self.n_samples
+            block = before.popleft()[1] if before else self._decode()
+            if block is None:
                 return
-            position += len(block)
-            self._forget(position)
-            yield block
+            if self._is_needed_later(start, start + len(block)):
+                self._held.append((start, block))
+            part = block[max(0, first - start) : None if end is None else end - start]
+            if len(part):
+                position = start + len(block)
+                yield part
+        self._held.extend(before)
 
-    def read_to_end(self) -> None:
-        """Decode what is left, to know that it is sound and how long the recording is."""
-        while self._decode(self.n_samples):
-            self._forget(self.n_samples)
-
-    def _decode(self, needed_from: int) -> bool:
-        self._forget(needed_from)
+    def _decode(self) -> np.ndarray | None:
         block = next(self._blocks, None)
-        if block is None:
-            return False
-        self._held = np.concatenate([self._held, block]) if len(self._held) else block
-        self.n_samples += len(block)
-        return True
+        if block is not None:
+            self.n_samples += len(block)
+        return block
 
-    def _forget(self, position: int) -> None:
-        """Drop what lies before `position`, unless a later stretch begins there."""
-        keep_from = min(position, self._starts[0]) if self._starts else position
-        dropped = min(max(0, keep_from - self._held_from), len(self._held))
-        self._held = self._held[dropped:]
-        self._held_from += dropped
+    def _is_needed_later(self, start: int, end: int) -> bool:
+        while self._next < len(self._spans) and _ends_by(self._spans[self._next], start):
+            self._next += 1
+        return self._next < len(self._spans) and self._spans[self._next][0] < end
+
+
+def _ends_by(span: tuple[int, int | None], place: int) -> bool:
+    return span[1] is not None and span[1] <= place

@@ -60,12 +60,14 @@ def encode_clips(encoder: ClipEncoder, clips: Iterable[Clip]) -> Iterator[tuple[
 
 def decoded_blocks(clip: Clip, sample_rate: int) -> Iterator[np.ndarray]:
     """The samples of a clip, float32 [n] at `sample_rate` Hz in blocks; `AudioError` where they cannot be used."""
-    blocks: Iterator[np.ndarray] = stream_audio(clip.audio, sample_rate, clip.name)
-    stretch = clip.stretch
-    if stretch is not None:
-        end = None if stretch.end is None else round(stretch.end * sample_rate)
-        blocks = Recording(blocks, sample_rate, [round(stretch.start * sample_rate)]).take(end)
-    yield from blocks
+    stretch, found = clip.stretch or Stretch(), False
+    recording = Recording(stream_audio(clip.audio, sample_rate, clip.name), [stretch.span(sample_rate)])
+    for block in recording.take():
+        found = found or len(block) > 0
+        yield block
+    missing = stretch.missing_end(recording.n_samples, sample_rate, clip.name)
+    if missing is not None and (stretch.text is not None or not found):
+        raise missing  # words are for all of it
 
 
 class _Reader:

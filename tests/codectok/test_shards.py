@@ -80,6 +80,11 @@ def test_keys_of_different_sources_differ() -> None:
     assert len({make_key(dataset, path) for dataset, path in names}) == len(names)
 
 
+def test_a_key_shows_the_name_of_the_file_without_its_suffix() -> None:
+    assert make_key("d", "v1.0/some file.wav").startswith("d-v1-0-some-file_")
+    assert make_key("d", "v1.0/file").startswith("d-v1-0-file_")
+
+
 def test_folders_without_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no shards\.json"):
         read_manifest(tmp_path)

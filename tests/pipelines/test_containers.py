@@ -17,8 +17,11 @@ import soundfile
 
 from codectok.audio.files import read_audio
 from codectok.pipelines.clips import clips_of
+from codectok.pipelines.engine import run_job
 from codectok.pipelines.rejects import Reject
 from codectok.pipelines.sources import Source
+from codectok.pipelines.verify import verify_output
+from codectok.storage import open_storage
 from codectok.tokens.clips import Clip
 
 from ..conftest import tone
@@ -264,3 +267,15 @@ def test_ranges_of_a_parquet_file_share_its_rows_evenly(writer: dict[str, object
     found = [keys(path, first, last) for first, last in itertools.pairwise(borders)]
     assert list(itertools.chain(*found)) == keys(path)
     assert all(len(part) <= 4 for part in found)
+
+
+def test_shards_of_one_corpus_are_cut_again_under_keys_of_their_own(corpus: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    for name in ("first", "second"):
+        run(shard_job(), corpus, both / name)
+    sources = {"one folder": [str(both)], "two": [str(both / "first"), str(both / "second")]}
+    for name, arguments in sources.items():
+        report = run_job(shard_job(max_seconds=5.0), arguments, tmp_path / name, LOCAL)
+        assert verify_output(open_storage(tmp_path / name)).rows == report.summary.total.rows > 10
+        report = run_job(shard_job(max_seconds=5.0, deduplicate=True), arguments, tmp_path / f"{name} once", LOCAL)
+        assert report.summary.total.rejects["duplicate"] == report.summary.total.inputs / 2

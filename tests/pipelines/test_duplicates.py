@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import soundfile
 
 from codectok import CodectokError
-from codectok.pipelines.engine import RunOptions
+from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.lock import Part
 
 from ..conftest import tone
@@ -75,3 +77,44 @@ def test_extending_never_takes_back_what_was_kept(copies: Path, tmp_path: Path) 
     soundfile.write(copies / "new.wav", tone(5, 16_000, seed=9), 16_000)
     run(job(), copies, tmp_path / "out", replace(LOCAL, extend=True))
     assert {s.source for s, _ in all_samples(tmp_path / "out")} == before | {"new.wav"}
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps({"path": "0.wav"} | row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_only_stretches_with_the_same_samples_are_duplicates(copies: Path, tmp_path: Path) -> None:
+    first = write_rows(copies / "first.jsonl", [{"start": 0.0, "end": 2.5}, {"start": 3.0, "end": 6.0, "text": "a"}])
+    rows = [{"start": 0.0, "end": 3.0}, {"start": 2.5, "end": 5.0}, {"start": 3.0, "end": 6.0, "text": "b"}]
+    second = write_rows(copies / "second.jsonl", [*rows, {"path": "1.wav", "text": "c"}, {"path": "more/1.flac"}])
+    report = run_job(job(), [first, second], tmp_path / "out", LOCAL)
+    kept = sorted((s.dataset, s.source, s.start, s.duration) for s, _ in all_samples(tmp_path / "out"))
+    assert kept == [
+        ("first", "0.wav", 0.0, 2.5),
+        ("first", "0.wav", 3.0, 3.0),
+        ("second", "0.wav", 0.0, 3.0),
+        ("second", "0.wav", 2.5, 2.5),
+        ("second", "1.wav", 0.0, 6.0),
+    ]
+    found = [(row["source"], row["start"], row["duration"], row["message"]) for row in rejects(tmp_path / "out")]
+    assert found == [
+        ("0.wav", 3.0, 3.0, "It holds the same samples as first/0.wav from 3 s on."),
+        ("more/1.flac", 0.0, 6.0, "It holds the same samples as second/1.wav."),
+    ]
+    assert report.summary.total.inputs == 7
+
+
+def test_what_is_rejected_itself_makes_nothing_else_a_duplicate(copies: Path, tmp_path: Path) -> None:
+    rows = [{"start": 2.0, "end": 9.0, "text": "words beyond the end"}, {"start": 2.0, "end": 6.0, "text": "right"}]
+    run(job(), write_rows(copies / "list.jsonl", rows), tmp_path / "out")
+    assert [sample.text for sample, _ in all_samples(tmp_path / "out")] == ["right"]
+
+
+def test_names_that_are_no_text_can_be_duplicates(copies: Path, tmp_path: Path) -> None:
+    try:
+        shutil.copy(copies / "3.wav", copies / os.fsdecode(b"caf\xe9.wav"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    run(job(), copies, tmp_path / "out")
+    assert "caf\\xe9.wav" in {row["source"] for row in rejects(tmp_path / "out") if row["reason"] == "duplicate"}

@@ -17,7 +17,7 @@ import soundfile
 import webdataset
 
 from codectok import Codec, CodectokError, InputError
-from codectok.audio.files import read_audio
+from codectok.audio.files import audio_info, read_audio
 from codectok.pipelines.engine import RunOptions
 from codectok.pipelines.tokenize import TokenizeOptions
 from codectok.shards import read_manifest
@@ -100,6 +100,18 @@ def test_files_become_rows_that_equal_encoding_them_alone(corpus: Path, codec_fo
         assert row.n_samples == len(samples)
         assert len(row.codes) == max(1, row.n_samples // codec.frame_size)
     assert report.summary.total.rejects == {key: count for key, count in REJECTED.items() if key != "too_short"}
+
+
+def test_words_for_more_than_there_is_become_no_row(corpus: Path, codec_folder: Path, tmp_path: Path) -> None:
+    seconds = audio_info(corpus / "a.wav").seconds
+    times = {"words": (0.0, seconds + 5), None: (0.5, seconds + 5), "rounded": (1.0, seconds + 0.05)}
+    rows = [{"path": str(corpus / "a.wav"), "start": a, "end": b, "text": text} for text, (a, b) in times.items()]
+    rows.append({"path": str(corpus / "a.wav"), "start": seconds + 1})
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(tokenize_job(codec_folder), tmp_path / "list.jsonl", tmp_path / "out")
+    found = {row.text: row.duration for row in read_rows(tmp_path / "out")}
+    assert found == {None: pytest.approx(seconds - 0.5), "rounded": pytest.approx(seconds - 1.0)}
+    assert [row["reason"] for row in rejects(tmp_path / "out")] == ["unreadable", "unreadable"]
 
 
 def test_tars_become_rows_with_what_the_shards_say(shards: Path, codec_folder: Path, tmp_path: Path) -> None:

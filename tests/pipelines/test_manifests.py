@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +13,17 @@ import soundfile
 
 from codectok import InputError
 from codectok.audio.files import read_audio
+from codectok.pipelines.clips import clip_of
+from codectok.pipelines.engine import run_job
 from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.manifests import read_manifest
 from codectok.pipelines.planning import ordered_sources
+from codectok.pipelines.verify import verify_output
 from codectok.shards import Sample
+from codectok.storage import open_storage
 
 from ..conftest import tone
-from .jobs import rejects, run, shard_job
+from .jobs import LOCAL, rejects, run, shard_job
 from .tars import all_samples
 
 RATE = 24_000
@@ -92,7 +99,7 @@ def test_every_second_is_accounted_for(book: Path, corpus: Path, tmp_path: Path)
     report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
     total = report.summary.total
     assert total.inputs == 5
-    assert total.input_seconds == pytest.approx(21 + 15 + 3 + 0.4 + 4)
+    assert total.input_seconds == pytest.approx(21 + 5 + 3 + 0.4)
     assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(total.input_seconds)
     assert total.rejects == {"too_short": 1, "unreadable": 2}
     assert total.seconds == pytest.approx(21 + 5 + 3)  # the stretch beyond the end keeps what there is
@@ -237,3 +244,126 @@ def test_cuts_as_lhotse_writes_them_need_no_lhotse(book: Path, tmp_path: Path) -
     write_manifest(tmp_path / "x.jsonl", [cut | {"type": "MixedCut"}])
     with pytest.raises(InputError, match="only cuts of recordings in files"):
         list(read_manifest(str(tmp_path), "x.jsonl"))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A file of four seconds."""
+    soundfile.write(tmp_path / "clip.wav", tone(4, 16_000), 16_000)
+    return tmp_path / "clip.wav"
+
+
+def test_a_wrong_end_is_the_fault_of_one_stretch_only(book: Path, tmp_path: Path) -> None:
+    times = [(0, 100), (10, 15), (20, 25), (30, 35), (59, 70), (65, 70), (80, None)]
+    rows = [{"path": "audio/book.flac", "start": a, "end": b, "id": str(a)} for a, b in times]
+    report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
+    kept = [sample for sample, _ in all_samples(tmp_path / "out")]
+    assert [(s.id, s.start, s.duration) for s in kept if s.id != "0"] == [
+        ("10", 10.0, 5.0),
+        ("20", 20.0, 5.0),
+        ("30", 30.0, 5.0),
+    ]
+    assert sum(sample.duration for sample in kept) == pytest.approx(60 + 3 * 5)
+    found = {(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")}
+    assert found == {
+        (60.0, "unreadable", 0.0),
+        (59.0, "too_short", 1.0),
+        (65.0, "unreadable", 0.0),
+        (80.0, "unreadable", 0.0),
+    }
+    assert report.summary.total.inputs == len(rows)
+    assert report.summary.total.input_seconds == pytest.approx(60 + 3 * 5 + 1)
+
+
+def test_words_for_more_than_there_is_are_not_written_over_a_part(clip: Path, tmp_path: Path) -> None:
+    rows = [
+        {"path": "clip.wav", "start": 0.0, "end": 8.0, "text": "words for eight seconds"},
+        {"path": "clip.wav", "start": 1.0, "end": 4.05, "text": "an end that was rounded up"},
+        {"path": "clip.wav", "start": 5.0, "end": 8.0, "text": "nothing at all"},
+    ]
+    report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
+    ((sample, _),) = all_samples(tmp_path / "out")
+    assert (sample.text, sample.duration) == ("an end that was rounded up", 3.0)
+    found = [(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")]
+    assert found == [(0.0, "unreadable", 4.0), (5.0, "unreadable", 0.0)]
+    assert report.summary.total.input_seconds == pytest.approx(4.0 + 3.0)
+
+
+def test_a_wrong_end_is_not_the_fault_of_what_was_joined_to_it(clip: Path, tmp_path: Path) -> None:
+    times = {"one": (0.0, 1.5), "two": (1.5, 2.8), "three": (3.0, 4.3)}
+    rows = [{"path": "clip.wav", "start": a, "end": b, "text": text, "id": text} for text, (a, b) in times.items()]
+    ((sample, _),) = samples_of(tmp_path, rows)
+    assert (sample.text, sample.id, sample.start, sample.duration) == ("one two", "one two", 0.0, 2.8)
+    found = [(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")]
+    assert found == [(2.8, "unreadable", pytest.approx(1.2))]
+
+
+def test_seconds_that_a_manifest_only_claims_are_not_counted(clip: Path, tmp_path: Path) -> None:
+    rows = [{"path": "clip.wav", "start": 0, "end": 8}, {"path": "missing.wav", "start": 0, "end": 100}]
+    total = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out").summary.total
+    assert (total.inputs, total.input_seconds, total.seconds) == (2, pytest.approx(4.0), pytest.approx(4.0))
+    assert [row["duration"] for row in rejects(tmp_path / "out")] == [0.0, None]
+
+
+def test_timed_words_before_a_wrong_end_are_kept(clip: Path, tmp_path: Path) -> None:
+    times = [(0.0, 2.5, "one"), (3.0, 6.0, "two"), (7.0, 12.0, "three"), (13.0, 18.0, "four")]
+    parts = [{"start": a, "duration": b - a, "text": text} for a, b, text in times]
+    rows = [{"path": "clip.wav", "start": 0.0, "end": 20.0, "supervisions": parts}]
+    total = run(shard_job(max_seconds=4.0), write_manifest(tmp_path / "x.jsonl", rows), tmp_path / "out").summary.total
+    assert [(sample.text, sample.duration) for sample, _ in all_samples(tmp_path / "out")] == [("one", 2.75)]
+    found = [(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")]
+    assert found == [(2.75, "unreadable", 1.25)]
+    assert (total.inputs, total.input_seconds) == (1, pytest.approx(4.0))
+
+
+CAPTIONS = [
+    {"id": "1", "text": "a dog"},
+    {"id": "2", "text": "barking"},
+    {"id": "2", "text": "barking", "start": 1.0},
+    {"text": "a hound. And more"},
+    {"text": "wow"},
+    {"text": "wow", "speaker": "rex"},
+    {"text": "wow", "start": 0.0, "end": 4.0},
+    {"text": "wow", "start": 0.0, "end": 3.0},
+]
+
+
+@pytest.fixture
+def captions(clip: Path, tmp_path: Path) -> Path:
+    """Several rows for one file, and one that stands there twice."""
+    rows = [{"path": clip.name, **row} for row in [*CAPTIONS, CAPTIONS[3]]]
+    return write_manifest(tmp_path / "list.jsonl", rows)
+
+
+def test_all_rows_of_one_file_come_up_once_under_keys_of_their_own(captions: Path, tmp_path: Path) -> None:
+    report = run(shard_job(), captions, tmp_path / "out")
+    # What webdataset gives: it would make one sample of those with one key.
+    found = [(sample.id, sample.text, sample.start, sample.speaker) for sample, _ in all_samples(tmp_path / "out")]
+    expected = [(row.get("id"), row["text"], row.get("start", 0.0), row.get("speaker")) for row in CAPTIONS]
+    assert Counter(found) == Counter(expected)
+    assert report.summary.total.rows == report.summary.total.inputs == len(CAPTIONS)
+    verify_output(open_storage(tmp_path / "out"))
+    sources = ordered_sources(list_sources(*parse_arguments([str(captions)]), kinds=("audio",)))
+    assert len({clip_of(source).id for source in sources}) == len(CAPTIONS)  # rows of a token table
+
+
+def test_an_extension_takes_in_rows_with_other_texts_only(captions: Path, clip: Path, tmp_path: Path) -> None:
+    run(shard_job(), captions, tmp_path / "out")
+    row = {"path": clip.name, "text": "one more"}
+    captions.write_text(captions.read_text() + json.dumps(row) + "\n")
+    new = {"path": clip.name, "text": "another manifest"}
+    other = write_manifest(tmp_path / "other.jsonl", [new])
+    options = replace(LOCAL, extend=True)
+    report = run_job(shard_job(), [str(captions), str(other)], tmp_path / "out", options)
+    assert report.summary.total.rows == len(CAPTIONS) + 2
+    verify_output(open_storage(tmp_path / "out"))
+
+
+def test_a_tar_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(4, 16_000), 16_000)
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "a.wav", "a.wav")
+    rows = [{"path": "x.tar", "text": "one"}, {"path": "x.tar", "text": "two", "start": 1.0}]
+    assert len(samples_of(tmp_path, rows)) == 1
+    run(shard_job(), tmp_path / "list.jsonl", tmp_path / "out", replace(LOCAL, extend=True))
+    assert len(all_samples(tmp_path / "out")) == 1

@@ -15,6 +15,7 @@ from torchaudio.functional import lfilter
 from codectok import CodectokError
 from codectok.audio.speech import SPEECH_RATE, speech_in
 
+from ..conftest import tone
 from .jobs import rejects, run, shard_job
 from .tars import all_samples
 
@@ -79,6 +80,7 @@ def test_speech_becomes_segments_and_the_rest_is_rejected(
     total = report.summary.total
     assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(2 * VOICE + 3 * PAUSE, abs=0.01)
     assert total.input_seconds == pytest.approx(2 * VOICE + 3 * PAUSE, abs=0.01)
+    assert total.inputs == 1
     assert {row["message"] for row in rejects(tmp_path / "out") if row["reason"] == "filtered"} == {"Nobody speaks."}
 
     # With texts, the manifest knows better where somebody speaks.
@@ -90,12 +92,39 @@ def test_speech_becomes_segments_and_the_rest_is_rejected(
     def hears_two(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
         return [(1.0, 2.5), (3.0, 19.0)], sum(len(block) for block in blocks) / SPEECH_RATE
 
-    monkeypatch.setattr("codectok.pipelines.shard.speech_in", hears_two)
+    monkeypatch.setattr("codectok.pipelines.cutter.speech_in", hears_two)
     run(shard_job(segmenter="vad"), tmp_path / "talk.wav", tmp_path / "long")
     kept = [sample for sample, _ in all_samples(tmp_path / "long")]
     assert sum(sample.duration for sample in kept) == pytest.approx(16.0, abs=0.01)
     assert max(sample.duration for sample in kept) <= 10
     assert rejects(tmp_path / "long")[-1]["reason"] == "too_short"
+
+
+def test_a_pause_that_becomes_part_of_a_segment_is_not_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "talk.wav", tone(20, SPEECH_RATE), SPEECH_RATE)
+    rows = [
+        {"path": "talk.wav", "start": 0.0, "end": 10.0, "id": "u1", "speaker": "ann"},
+        {"path": "talk.wav", "start": 8.0, "end": 25.0, "id": "u2"},
+    ]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def hears_three(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
+        return [(1.0, 2.0), (2.75, 3.5), (6.0, 9.0)], sum(len(block) for block in blocks) / SPEECH_RATE
+
+    monkeypatch.setattr("codectok.pipelines.cutter.speech_in", hears_three)
+    report = run(shard_job(segmenter="vad"), tmp_path / "list.jsonl", tmp_path / "out")
+    kept = [(sample.id, sample.start, sample.duration) for sample, _ in all_samples(tmp_path / "out")]
+    assert kept == [("u1", 1.0, 2.5), ("u1", 6.0, 3.0), ("u2", 9.0, 2.5), ("u2", 14.0, 3.0)]
+    found = [(row["start"], row["duration"], row["reason"]) for row in rejects(tmp_path / "out")]
+    assert sorted(found) == [
+        (0.0, 1.0, "filtered"), (3.5, 2.5, "filtered"), (8.0, 1.0, "filtered"), (9.0, 1.0, "filtered"),
+        (11.5, 2.5, "filtered"), (17.0, 3.0, "filtered"), (20.0, 0.0, "unreadable"),
+    ]  # fmt: skip
+    total = report.summary.total
+    assert total.inputs == 2
+    assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(10 + 12) == total.input_seconds
 
 
 def test_damaged_recordings_are_rejected_whole(corpus: Path, tmp_path: Path) -> None:

@@ -99,6 +99,12 @@ def test_what_a_job_has_written_is_right(made: Path) -> None:
     assert verified.files > verified.units
 
 
+def test_limits_that_are_no_whole_number_of_samples_are_kept(corpus: Path, tmp_path: Path) -> None:
+    job = shard_job(sample_rate=22_050, min_seconds=1.23456, max_seconds=5.55, segmenter="fixed")
+    run(job, corpus, tmp_path / "out")
+    assert verify_output(open_storage(tmp_path / "out")).rows > 5
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

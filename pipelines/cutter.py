@@ -1,0 +1,183 @@
+"""Cuts one recording into the segments of a shard."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+
+from codectok.audio.files import stream_audio
+from codectok.audio.quality import Quality
+from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
+from codectok.audio.speech import SPEECH_RATE, speech_in
+from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join_short, joined_within
+from codectok.errors import AudioError
+from codectok.keys import make_key
+from codectok.shards import Sample, ShardWriter
+
+from .job import UnitOutput
+from .recordings import RecordingSource
+from .rejects import Reject
+from .shard_options import ShardOptions
+
+
+class RecordingCutter:
+    """Cuts one recording; every second that is asked for and exists is written or rejected."""
+
+    def __init__(
+        self, settings: ShardOptions, source: RecordingSource, writer: ShardWriter, output: UnitOutput
+    ) -> None:
+        self._settings, self._source, self._writer, self._output = settings, source, writer, output
+        self._rate = settings.sample_rate
+        self._shortest, self._longest = limits_in_samples(settings.min_seconds, settings.max_seconds, self._rate)
+        self._done = 0  # samples of the recording up to here are written or rejected
+        self._seconds = 0.0  # of all that is written or rejected
+        self._failed: set[str] = set()  # keys of what was rejected because the file ends or breaks off
+        self._cutter: Cutter = "fixed" if settings.segmenter == "fixed" else "quiet"
+
+    def run(self) -> None:
+        """Write all segments; what cannot be decoded from some point on is rejected from there."""
+        pending = deque(self._source.stretches)
+        try:
+            pending = deque(self._pieces())
+            with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:
+                recording = Recording(blocks, [piece.span(self._rate) for piece in pending])
+                while pending:
+                    self._cut(pending[0], recording)
+                    pending.popleft()
+        except AudioError as error:
+            if self._source.may_be_anything and self._done == 0 and error.reason in ("unreadable", "empty"):
+                self._output.ignore(self._source.dataset)
+                return
+            for piece in pending:
+                first, _ = piece.span(self._rate)
+                # Nobody knows how much of what a manifest asks for would have been there.
+                self._fail(piece, error, max(first, self._done) / self._rate, None)
+                self._done = 0  # of the next one nothing is
+        self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.stretches))
+
+    def _pieces(self) -> list[Stretch]:
+        """What to take from the recording, in order: stretches cut and joined to fit, and of some only the speech."""
+        stretches = self._source.stretches
+        if self._settings.segmenter != "vad":
+            return self._fitted(stretches)
+        speech = self._speech([stretch for stretch in stretches if stretch.text is None])
+        with_text = self._fitted(stretch for stretch in stretches if stretch.text is not None)
+        return sorted([*speech, *with_text], key=lambda piece: piece.start)
+
+    def _fitted(self, stretches: Iterable[Stretch]) -> list[Stretch]:
+        settings = self._settings
+        return join_short(
+            cut_between_parts(stretches, settings.max_seconds), settings.min_seconds, settings.max_seconds
+        )
+
+    def _speech(self, stretches: list[Stretch]) -> list[Stretch]:
+        """The speech in each of `stretches`; what lies between is rejected."""
+        pieces: list[Stretch] = []
+        with closing(stream_audio(self._source.audio(), SPEECH_RATE, self._source.where)) as blocks:
+            recording = Recording(blocks, [stretch.span(SPEECH_RATE) for stretch in stretches])
+            heard = [speech_in(recording.take()) for _ in stretches]
+        for stretch, (found, seconds) in zip(stretches, heard, strict=True):
+            # Short pauses become part of a segment here, so that what is left between is surely left out.
+            own = self._fitted(replace(stretch, start=stretch.start + a, end=stretch.start + b) for a, b in found)
+            pieces += own
+            begins = [stretch.start, *(piece.end for piece in own if piece.end is not None)]
+            ends = [*(piece.start for piece in own), stretch.start + seconds]
+            for start, end in zip(begins, ends, strict=True):
+                if start < end:
+                    self._reject(AudioError("Nobody speaks.", "filtered"), start, end - start, "segment")
+            missing = stretch.missing_end(recording.n_samples, SPEECH_RATE, self._source.where)
+            if missing is not None:
+                self._fail(stretch, missing, stretch.start + seconds, 0.0)
+        return pieces
+
+    def _cut(self, piece: Stretch, recording: Recording) -> None:
+        """Write the segments of a piece; one that has words is written whole or not at all."""
+        settings, rate = self._settings, self._rate
+        first, _ = piece.span(rate)
+        self._done = end = first
+        if piece.text is None:
+            cutter = self._cutter
+            for segment in segments_of(recording.take(), rate, settings.min_seconds, settings.max_seconds, cutter):
+                end = first + segment.end
+                self._write(Segment(first + segment.start, segment.samples), piece)
+                self._done = end
+            missing = piece.missing_end(recording.n_samples, rate, self._source.where)
+        else:
+            whole = _uncut(first, recording.take(), self._longest)
+            end = whole.end
+            missing = piece.missing_end(recording.n_samples, rate, self._source.where)
+            there = piece if missing is None else joined_within(piece, recording.n_samples, rate)
+            if there is not None:
+                _, last = there.span(rate)
+                segment = Segment(first, whole.samples[: None if last is None else last - first])
+                self._write(segment, there)
+                self._done = segment.end
+        if missing is not None:
+            self._fail(piece, missing, self._done / rate, (end - self._done) / rate)
+
+    def _write(self, segment: Segment, piece: Stretch) -> None:
+        """Write a segment, or reject it."""
+        settings, source, rate = self._settings, self._source, self._rate
+        seconds = len(segment.samples) / rate
+        start = segment.start / rate
+        try:
+            if len(segment.samples) < self._shortest:
+                raise AudioError(f"{seconds:.2f} s are less than {settings.min_seconds:g} s.", "too_short")
+            if len(segment.samples) > self._longest:
+                message = f"{seconds:.2f} s with one text are more than {settings.max_seconds:g} s and cannot be cut."
+                raise AudioError(message, "too_long")
+            quality = Quality.within(settings.quality, segment.samples, rate)
+        except AudioError as error:
+            self._reject(error, start, seconds, "segment")
+            return
+        labels = piece.labels
+        description = Sample(
+            dataset=source.dataset,
+            source=source.name,
+            start=source.offset + start,
+            duration=seconds,
+            sample_rate=rate,
+            n_samples=len(segment.samples),
+            loudness=quality.loudness,
+            bandwidth=quality.bandwidth,
+            dnsmos=quality.dnsmos,
+            id=piece.id,
+            text=piece.text,
+            language=labels.language,
+            speaker=labels.speaker,
+            category=labels.category,
+        )
+        self._writer.write(make_key(source.dataset, piece.key, segment.start), segment.samples, description)
+        self._seconds += seconds
+        self._output.keep(source.dataset, seconds)
+        self._output.observe("duration", math.floor(seconds))
+        self._output.observe("bandwidth", quality.bandwidth // 1000)
+        if quality.loudness is not None:
+            self._output.observe("loudness", math.floor(quality.loudness))
+
+    def _fail(self, piece: Stretch, error: AudioError, start: float, seconds: float | None) -> None:
+        """Reject what cannot be had of a piece; of several pieces of one stretch, once is enough."""
+        if piece.key not in self._failed or seconds:
+            self._reject(error, start, seconds, "decode")
+        self._failed.add(piece.key)
+
+    def _reject(self, error: AudioError, start: float, seconds: float | None, stage: str) -> None:
+        source = self._source
+        self._seconds += seconds or 0.0
+        self._output.reject(Reject.of(error, source.dataset, source.name, stage, source.offset + start, seconds))
+
+
+def _uncut(first: int, blocks: Iterator[np.ndarray], longest: int) -> Segment:
+    """All of `blocks` as one segment from `first` on; of one that is too long anyway only its length is true."""
+    held, n_samples = [np.zeros(0, np.float32)], 0
+    for block in blocks:
+        if n_samples <= longest:
+            held.append(block)
+        n_samples += len(block)
+    too_long = n_samples > longest
+    return Segment(first, np.broadcast_to(np.float32(0), n_samples) if too_long else np.concatenate(held))

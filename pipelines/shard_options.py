@@ -1,0 +1,58 @@
+"""The options of `shard`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codectok.audio import dnsmos, speech
+from codectok.audio.files import AudioFormat
+from codectok.audio.quality import QualityLimits
+from codectok.audio.segments import Segmenter, check_limits
+from codectok.errors import InputError
+
+from .planning import check_unit_seconds
+
+SAMPLE_RATES = range(8000, 192_001)
+NO_LIMITS = QualityLimits()
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How segments are cut, which are kept, and how they are written.
+
+    Attributes:
+        min_seconds, max_seconds: length of a segment.
+        sample_rate: of segments in Hz.
+        segmenter: "quiet" (cuts at the quietest points), "fixed" (all of the greatest length) or "vad" (only speech;
+            its stretches are joined and cut to fit).
+        format: of the audio files in the tars.
+        shard_seconds: estimated audio of one tar.
+        validation: share of the files whose segments are kept apart for validation.
+        deduplicate: leave out recordings whose samples equal those of another one, anywhere in the corpus.
+        quality: limits on segments.
+    """
+
+    min_seconds: float = 2.0
+    max_seconds: float = 10.0
+    sample_rate: int = 24_000
+    segmenter: Segmenter = "quiet"
+    format: AudioFormat = "flac"
+    shard_seconds: float = 3600.0
+    validation: float = 0.0
+    deduplicate: bool = False
+    quality: QualityLimits = NO_LIMITS
+
+    def __post_init__(self) -> None:
+        check_limits(self.min_seconds, self.max_seconds, self.segmenter)
+        if self.sample_rate not in SAMPLE_RATES:
+            raise InputError(
+                f"A sample rate of {self.sample_rate} Hz is impossible; give one from {SAMPLE_RATES[0]} to"
+                f" {SAMPLE_RATES[-1]} Hz."
+            )
+        if self.segmenter == "vad":
+            speech.check_installed()
+        if self.quality.min_dnsmos is not None:
+            dnsmos.check_installed()
+        check_unit_seconds(self.shard_seconds)
+        if not 0 <= self.validation < 1:
+            raise InputError(f"The share for validation is a number from 0 to below 1, not {self.validation:g}.")
