@@ -9,11 +9,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from ..description import CodecDescription
 from ..errors import InputError
+from .filters import parse_filter
 
 METADATA_KEY = b"codectok"
 ROW_GROUP_CODES = 1 << 22
@@ -149,19 +151,52 @@ def _deciding(metadata: TableMetadata) -> TableMetadata:
     return metadata.model_copy(update={"unit_hash": None, "pack_frames": pack_frames})
 
 
-def read_rows(path: Path, ids: set[str] | None = None) -> Iterator[TokenRow]:
-    """Rows of the table at `path` in order, all or those with the given `ids`."""
+def read_rows(path: Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[TokenRow]:
+    """Rows of the table at `path` in order: all, those with the given `ids`, or those of which `where` is true.
+
+    Raises:
+        InputError: a damaged table, or a condition that cannot be understood (see `codectok.tokens.filters`).
+    """
     metadata = read_metadata(path)
-    columns = table_schema(metadata).names  # users may have added columns of their own
+    schema = table_schema(metadata)
+    condition = None if where is None else parse_filter(where, schema)
+    if ids is not None:
+        chosen = pc.field("id").isin(sorted(ids))
+        condition = chosen if condition is None else condition & chosen
     for file in table_files(path):
         with pq.ParquetFile(file) as parquet:
-            for batch in _batches(parquet, columns, file):
-                # The codes are nearly all of the table: they stay out of Python lists.
-                codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
-                for number, record in enumerate(batch.drop_columns(["codes", "n_frames"]).to_pylist()):
-                    if ids is None or record["id"] in ids:
-                        own = codes[borders[number] : borders[number + 1]].astype(np.int64)
-                        yield TokenRow(codes=own.reshape(-1, metadata.n_codebooks), **record)
+            # By name: users may have added columns of their own.
+            for batch in _batches(parquet, schema.names, file):
+                yield from _chosen(batch, condition, metadata, where)
+
+
+def _chosen(
+    batch: pa.RecordBatch, condition: pc.Expression | None, metadata: TableMetadata, where: str | None
+) -> Iterator[TokenRow]:
+    if condition is None:
+        yield from _rows(batch, metadata)
+        return
+    try:
+        rows = pa.Table.from_batches([batch]).filter(condition)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # a number is compared with a text
+        raise InputError(f"The condition {where!r} cannot be understood; its values do not fit the columns.") from None
+    for part in rows.to_batches():
+        yield from _rows(part, metadata)
+
+
+def rows_of_group(file: Path, group: int, metadata: TableMetadata) -> list[TokenRow]:
+    """The rows of one row group of a file."""
+    with pq.ParquetFile(file) as parquet:
+        table = parquet.read_row_group(group, columns=table_schema(metadata).names)
+    return [row for batch in table.to_batches() for row in _rows(batch, metadata)]
+
+
+def _rows(batch: pa.RecordBatch, metadata: TableMetadata) -> Iterator[TokenRow]:
+    # The codes are nearly all of the table: they stay out of Python lists.
+    codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
+    for number, record in enumerate(batch.drop_columns(["codes", "n_frames"]).to_pylist()):
+        own = codes[borders[number] : borders[number + 1]].astype(np.int64)
+        yield TokenRow(codes=own.reshape(-1, metadata.n_codebooks), **record)
 
 
 def _batches(parquet: pq.ParquetFile, columns: list[str], file: Path) -> Iterator[pa.RecordBatch]:

@@ -1,0 +1,213 @@
+"""Reading token tables: what they hold, their rows in order, single rows by id, and a data set for training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ..errors import InputError
+from .table import TokenRow, read_metadata, read_rows, rows_of_group, table_files
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Some rows of a file that are stored together, and how many rows of the table come before them."""
+
+    file: Path
+    number: int
+    first_row: int
+    n_rows: int
+
+
+class TokenTable:
+    """A table of the codes of one codec.
+
+    Args:
+        path: a Parquet file, or a folder of them.
+
+    Attributes:
+        metadata: which codec, and how it computed.
+        groups: where the rows are, in order.
+
+    Raises:
+        InputError: no token table, or one that mixes codecs.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.metadata = read_metadata(self.path)
+        self.groups: list[RowGroup] = []
+        for file in table_files(self.path):
+            sizes = pq.read_metadata(file)
+            for number in range(sizes.num_row_groups):
+                group = RowGroup(file, number, len(self), sizes.row_group(number).num_rows)
+                self.groups.append(group)
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return self.groups[-1].first_row + self.groups[-1].n_rows if self.groups else 0
+
+    def __iter__(self) -> Iterator[TokenRow]:
+        """All rows in order; memory does not grow with the table."""
+        return read_rows(self.path)
+
+    def __getitem__(self, row_id: str) -> TokenRow:
+        """The row of that id; the first call reads all ids (16 bytes of memory a row).
+
+        Raises:
+            InputError: there is none.
+        """
+        hashes, rows = self._index
+        wanted = _hash(row_id)
+        place = int(np.searchsorted(hashes, wanted))
+        while place < len(hashes) and hashes[place] == wanted:
+            row = self.row(int(rows[place]))
+            if row.id == row_id:
+                return row
+            place += 1
+        raise InputError(f"{self.path} holds no row {row_id}.")
+
+    def row(self, number: int) -> TokenRow:
+        """The row at a place, from 0 to `len(table) - 1`."""
+        starts = [group.first_row for group in self.groups]
+        group = self.groups[int(np.searchsorted(starts, number, side="right")) - 1]
+        return self.rows_of(group)[number - group.first_row]
+
+    def rows_of(self, group: RowGroup) -> list[TokenRow]:
+        """The rows of a group; those of the last one asked for are kept."""
+        if self._held is None or self._held[0] != group:
+            self._held = (group, rows_of_group(group.file, group.number, self.metadata))
+        return self._held[1]
+
+    def to_torch_dataset(
+        self,
+        batch_size: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+        seed: int | None = None,
+        drop_last: bool = True,
+    ) -> TokenDataset:
+        """The rows for training, see `TokenDataset`."""
+        return TokenDataset(self, batch_size, rank, world_size, start, seed, drop_last)
+
+    _held: tuple[RowGroup, list[TokenRow]] | None = None
+
+    @cached_property
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of all ids in order, and the rows that they belong to."""
+        hashes = np.empty(len(self), np.uint64)
+        position = 0
+        for file in table_files(self.path):
+            with pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(columns=["id"]):
+                    for row_id in batch["id"].to_pylist():
+                        hashes[position] = _hash(row_id)
+                        position += 1
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order
+
+
+def open_table(path: str | Path) -> TokenTable:
+    """Open the token table at `path`."""
+    return TokenTable(path)
+
+
+class TokenDataset(IterableDataset[dict[str, Any]]):
+    """Rows as dictionaries of `id`, `codes` (LongTensor [n_frames, n_codebooks]), `text`, `language`, `speaker`.
+
+    Batches of `batch_size` rows go to the ranks in turn, and within a rank to the workers of a DataLoader of the same
+    `batch_size`. So the batches are the same for any number of workers, and after n batches of each rank training goes
+    on with `start = n * batch_size * world_size`, also on another number of ranks.
+
+    Args:
+        table: to read.
+        batch_size: of the DataLoader that reads this.
+        rank, world_size: of the process.
+        start: rows of the table that are done, in the order of this data set.
+        seed: of the order of rows, which are shuffled within row groups and those within the table; None for no change.
+        drop_last: leave out what is not a whole batch for every rank.
+    """
+
+    def __init__(
+        self,
+        table: TokenTable,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        start: int,
+        seed: int | None,
+        drop_last: bool,
+    ) -> None:
+        step = batch_size * world_size
+        if batch_size < 1 or not 0 <= rank < world_size:
+            raise InputError(f"Rank {rank} of {world_size} with batches of {batch_size} rows is impossible.")
+        if start % step:
+            raise InputError(f"The start is a multiple of {step} rows (a batch for each rank), not {start}.")
+        self._table, self._batch_size, self._rank, self._world_size = table, batch_size, rank, world_size
+        self._start, self._seed = start, seed
+        self._end = len(table) // step * step if drop_last else len(table)
+
+    def __len__(self) -> int:
+        """Rows of this rank that are still to come."""
+        return sum(end - first for first, end in self._batches(0, 1))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows of this rank, in a worker of a DataLoader those of its batches."""
+        info = get_worker_info()
+        worker, n_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        order, starts = self._order()
+        for first, end in self._batches(worker, n_workers):
+            for position in range(first, end):
+                place = int(np.searchsorted(starts, position, side="right")) - 1
+                group = self._table.groups[order[place]]
+                number = position - int(starts[place])
+                row = self._table.rows_of(group)[self._row_order(order[place])[number]]
+                yield {
+                    "id": row.id,
+                    "codes": torch.from_numpy(row.codes),
+                    "text": row.text or "",
+                    "language": row.language or "",
+                    "speaker": row.speaker or "",
+                }
+
+    def _batches(self, worker: int, n_workers: int) -> Iterator[tuple[int, int]]:
+        """First row and end of each batch, in this data set's order."""
+        own = self._start + self._rank * self._batch_size
+        step = self._batch_size * self._world_size
+        for first in range(own + worker * step, self._end, n_workers * step):
+            yield first, min(first + self._batch_size, self._end)
+
+    def _order(self) -> tuple[list[int], np.ndarray]:
+        """Row groups in the order in which they come, and the first row of each in that order."""
+        count = len(self._table.groups)
+        order = (
+            list(range(count)) if self._seed is None else np.random.default_rng(self._seed).permutation(count).tolist()
+        )
+        sizes = [self._table.groups[number].n_rows for number in order]
+        return order, np.cumsum([0, *sizes])[:-1]
+
+    def _row_order(self, group: int) -> np.ndarray:
+        if self._row_orders is None or self._row_orders[0] != group:
+            n_rows = self._table.groups[group].n_rows
+            rows = np.arange(n_rows)
+            if self._seed is not None:
+                rows = np.random.default_rng([self._seed, group]).permutation(n_rows)
+            self._row_orders = (group, rows)
+        return self._row_orders[1]
+
+    _row_orders: tuple[int, np.ndarray] | None = None
+
+
+def _hash(row_id: str) -> np.uint64:
+    digest = hashlib.blake2b(row_id.encode(errors="surrogateescape"), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "big"))

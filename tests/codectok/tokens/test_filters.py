@@ -1,0 +1,50 @@
+"""Conditions on rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codectok import InputError
+from codectok.tokens.table import read_rows
+
+from .test_table import metadata, rows, write
+
+CASES = {
+    "start > 3": lambda row: row.start > 3,
+    "1 <= start < 4": lambda row: 1 <= row.start < 4,
+    'dataset == "d" and not start == 3': lambda row: row.dataset == "d" and row.start != 3,
+    'dataset == "e" or id == "clip/1"': lambda row: row.dataset == "e" or row.id == "clip/1",
+    'id in ["clip/2", "clip/5"]': lambda row: row.id in ("clip/2", "clip/5"),
+    'dataset not in ["d"]': lambda row: row.dataset != "d",
+    "text is None": lambda row: row.text is None,
+    "text is not None": lambda row: row.text is not None,
+    'contains(text, "ell")': lambda row: "ell" in (row.text or ""),
+    'starts_with(id, "clip/1")': lambda row: row.id.startswith("clip/1"),
+    "n_frames >= 8": lambda row: len(row.codes) >= 8,
+    "start < -1": lambda row: False,
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table")
+    write(folder / "a.parquet", rows(12), metadata())
+    return folder
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_conditions_choose_rows(text: str, table: Path) -> None:
+    expected = [row.id for row in rows(12) if CASES[text](row)]
+    assert [row.id for row in read_rows(table, where=text)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "start >", "start", "nothing == 1", "__import__('os')", "start + 1 > 2", "start > text()", "id is 3",
+     "id in 3", 'start > "a"', "f(id, 'x')", "(" * 500],
+)  # fmt: skip
+def test_what_is_no_condition_is_refused_in_one_sentence(text: str, table: Path) -> None:
+    with pytest.raises(InputError, match=r"(cannot be understood|There is no column)"):
+        list(read_rows(table, where=text))
