@@ -17,6 +17,10 @@ class CodectokError(Exception):
     exit_code = 1
 
 
+class VerificationError(CodectokError):
+    """An output is not what it should be; the message names the first place."""
+
+
 class InputError(CodectokError):
     """What the caller gave cannot be used; the command line ends with exit code 2."""
 

@@ -9,3 +9,8 @@ from pathlib import Path
 def printable(path: str | Path) -> str:
     """`path` with bytes that are no UTF-8 written as escapes: such names exist, but no table or terminal takes them."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def file_name_of(clip_id: str) -> str:
+    """A file name for a clip; ids from tars of other makers may hold anything, path separators included."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in clip_id).lstrip(".") or "clip"

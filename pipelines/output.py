@@ -25,7 +25,7 @@ from codectok.tokens.clips import Clip
 from .clips import clips_of
 from .job import Job, OutputFile, Tally, UnitOutput, UnitRecord
 from .listing import JOB_FOLDER
-from .plan import PLAN_FILE, Plan, Unit
+from .plan import PLAN_FILE, Plan, PlanHeader, Unit
 from .rejects import Reject
 from .sources import Source, row_of
 
@@ -203,7 +203,7 @@ def _reject_crashed(source: Source, output: UnitOutput) -> None:
     output.reject(Reject(dataset, name, source.start or 0.0, None, "decode", "decoder_crash", message))
 
 
-def unit_hash(job: Job, unit: Unit) -> str:
+def unit_hash(header: PlanHeader, unit: Unit) -> str:
     """Changes with everything that decides the bytes of a unit."""
     sources = sorted(
         {
@@ -211,7 +211,7 @@ def unit_hash(job: Job, unit: Unit) -> str:
             for s in (*unit.sources, *unit.crashed)
         }
     )
-    text = json.dumps([job.verb, job.bytes_version, dict(job.options()), sources], sort_keys=True)
+    text = json.dumps([header.verb, header.bytes_version, header.options, sources], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

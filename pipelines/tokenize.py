@@ -35,7 +35,7 @@ from .job import Job, Server, ServerCall, Tally, UnitOutput, UnitRecord
 from .listing import JOB_FOLDER
 from .output import unit_hash
 from .plan import Unit
-from .planning import check_unit_seconds
+from .planning import check_unit_seconds, header_of
 from .rejects import Reject
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
@@ -151,7 +151,7 @@ class TokenizeJob(Job):
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`, and beside it how often each code came up."""
         assert self._encoder is not None, "set_up comes first"
-        metadata = TableMetadata.of(self.description, unit_hash(self, unit))
+        metadata = TableMetadata.of(self.description, unit_hash(header_of(self), unit))
         path = output.folder / f"part-{unit.number:06d}.parquet"
         unknown = {source.name for source in unit.sources if source.kind == "unknown"}
         counts = _CodeCounts(self.description.n_codebooks, self.description.codebook_size)
@@ -267,6 +267,11 @@ def _load(settings: TokenizeOptions, description: CodecDescription, device_class
     return codec
 
 
+def counts_name(unit: int) -> str:
+    """Where it is counted how often each code came up in a unit."""
+    return f"{CODE_COUNTS}/{unit:06d}.parquet"
+
+
 class _CodeCounts:
     """How often each code of each codebook came up."""
 
@@ -280,7 +285,7 @@ class _CodeCounts:
 
     def write(self, output: UnitOutput, unit: int) -> None:
         """Put them beside the unit's other files."""
-        path = output.folder / CODE_COUNTS / f"{unit:06d}.parquet"
+        path = output.folder / counts_name(unit)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"count": self._counts.reshape(-1)}), path, compression="zstd")
 

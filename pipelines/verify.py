@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
 
-import numpy as np
-import pyarrow as pa
-import soundfile
-from pydantic import ValidationError
-
-from codectok.audio.segments import limits_in_samples
-from codectok.errors import CodectokError, InputError
-from codectok.keys import VALID_KEY
+from codectok.errors import InputError, VerificationError
 from codectok.shards import (
     INDEX_FOLDER,
-    INDEX_SCHEMA,
     MANIFEST_FILE,
-    IndexedSample,
-    Sample,
-    ShardEntry,
-    ShardManifest,
-    index_name,
-    parse_index,
-    parse_manifest,
 )
 from codectok.storage import Storage
 
@@ -39,10 +21,9 @@ from .listing import JOB_FOLDER
 from .output import finished_units
 from .plan import Plan, load_plan
 from .rejects import REJECTS_FOLDER, read_rejects
-
-
-class VerificationError(CodectokError):
-    """An output is not what it should be; the message names the first place."""
+from .tokenize import CODE_COUNTS
+from .verify_shards import shard_checks
+from .verify_tables import TableVerifier
 
 
 @dataclass(frozen=True)
@@ -72,11 +53,17 @@ def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) 
     files = [file for record in records for file in record.files]
     _verify_rejects(storage, records)
     _refuse_orphans(storage, files)
-    checks: dict[str, Callable[[], None]] = {file.name: _hash_check(storage, file) for file in files}
+    checks: dict[str, list[Callable[[], None]]] = {file.name: [_hash_check(storage, file)] for file in files}
+    further: Mapping[str, Callable[[], None]] = {}
+    table = TableVerifier(storage, plan) if plan.header.verb == "tokenize" else None
     if plan.header.verb == "shard":
-        _add_shard_checks(storage, plan, records, checks)
+        further = shard_checks(storage, plan, records)
+    elif table is not None:
+        further = {name: table.check_of(record, name) for record in records for name in _parts(record)}
+    for name, check in further.items():
+        checks[name].append(check)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pending = [pool.submit(check) for _, check in sorted(checks.items())]
+        pending = [pool.submit(_run_all, checks[name]) for name in sorted(checks)]
         try:
             for future in pending:
                 future.result()
@@ -84,6 +71,8 @@ def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) 
         finally:
             for future in pending:
                 future.cancel()
+    if table is not None:
+        table.finish(records)
     totals = [record.total for record in records]
     return Verified(
         units=len(records),
@@ -97,6 +86,15 @@ def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) 
 def count_files(storage: Storage) -> int:
     """How many files `verify_output` will look at, roughly."""
     return sum(not name.startswith(f"{JOB_FOLDER}/") for name in storage.sizes())
+
+
+def _run_all(checks: Sequence[Callable[[], None]]) -> None:
+    for check in checks:
+        check()
+
+
+def _parts(record: UnitRecord) -> list[str]:
+    return [file.name for file in record.files if not file.name.startswith(f"{JOB_FOLDER}/")]
 
 
 def _verified_records(storage: Storage, plan: Plan) -> list[UnitRecord]:
@@ -120,7 +118,9 @@ def _verify_rejects(storage: Storage, records: list[UnitRecord]) -> None:
 def _refuse_orphans(storage: Storage, files: list[OutputFile]) -> None:
     known = {file.name for file in files} | {MANIFEST_FILE}
     for name in storage.sizes():
-        of_units = not name.startswith(f"{JOB_FOLDER}/") or name.startswith((f"{INDEX_FOLDER}/", f"{REJECTS_FOLDER}/"))
+        of_units = not name.startswith(f"{JOB_FOLDER}/") or name.startswith(
+            (f"{INDEX_FOLDER}/", f"{REJECTS_FOLDER}/", f"{CODE_COUNTS}/")
+        )
         if of_units and name not in known:
             raise VerificationError(f"{storage.url}/{name} belongs to no unit of the job; move it elsewhere.")
 
@@ -133,136 +133,3 @@ def _hash_check(storage: Storage, file: OutputFile) -> Callable[[], None]:
             raise VerificationError(f"{storage.url}/{file.name} has changed: its hash is not the recorded one.")
 
     return check
-
-
-def _add_shard_checks(
-    storage: Storage, plan: Plan, records: list[UnitRecord], checks: dict[str, Callable[[], None]]
-) -> None:
-    """Add to the check of every tar that of its samples, and compare `shards.json` with the records."""
-    manifest = _manifest(storage)
-    by_name = {file.name: (record, file) for record in records for file in record.files}
-    tars = {name for name in by_name if name.endswith(".tar")}
-    for entry in manifest.shards:
-        if entry.name not in tars:
-            raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit has made.")
-        record, file = by_name[entry.name]
-        total = record.total
-        said = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split)
-        if said != (file.bytes, file.sha256, total.rows, total.seconds, record.split):
-            raise VerificationError(f"{MANIFEST_FILE} and the record of its unit disagree about {entry.name}.")
-    if len(manifest.shards) != len(tars):
-        missing = sorted(tars - {entry.name for entry in manifest.shards})
-        raise VerificationError(f"{MANIFEST_FILE} does not name {missing[0]}.")
-    keys: dict[str, str] = {}
-    for entry in manifest.shards:
-        checks[entry.name] = _shard_check(storage, plan, manifest, entry, checks[entry.name], keys)
-
-
-def _manifest(storage: Storage) -> ShardManifest:
-    try:
-        return parse_manifest(storage.read(MANIFEST_FILE), f"{storage.url}/{MANIFEST_FILE}")
-    except FileNotFoundError:
-        raise VerificationError(f"{storage.url}/{MANIFEST_FILE} is missing.") from None
-
-
-def _shard_check(
-    storage: Storage,
-    plan: Plan,
-    manifest: ShardManifest,
-    entry: ShardEntry,
-    check_hash: Callable[[], None],
-    keys: dict[str, str],
-) -> Callable[[], None]:
-    min_seconds, max_seconds = (cast(float, plan.header.options[name]) for name in ("min_seconds", "max_seconds"))
-    shortest, longest = limits_in_samples(min_seconds, max_seconds, manifest.sample_rate)
-
-    def check() -> None:
-        check_hash()
-        index = _read_index(storage, entry.name)
-        seconds, count = 0.0, 0
-        seen: set[str] = set()
-        for key, offset, audio, sample in _samples(storage, entry.name):
-            where = f"The sample {key} in {storage.url}/{entry.name}"
-            # Threads share the keys; a dictionary's setdefault is one step.
-            if keys.setdefault(key, entry.name) != entry.name or key in seen:
-                raise VerificationError(f"{where} has the key of another sample, in {keys[key]}.")
-            seen.add(key)
-            if not VALID_KEY.fullmatch(key):
-                raise VerificationError(f"{where} has a key with other characters than letters, digits, _ and -.")
-            if sample.sample_rate != manifest.sample_rate:
-                raise VerificationError(f"{where} is at {sample.sample_rate} Hz, not {manifest.sample_rate} Hz.")
-            _check_audio(where, audio, sample)
-            if not shortest <= sample.n_samples <= longest:
-                raise VerificationError(f"{where} has {sample.duration:g} s, outside the limits of the job.")
-            if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples)]:
-                raise VerificationError(f"{where} is not where the index says.")
-            seconds += sample.duration
-            count += 1
-        if count != entry.samples or abs(seconds - entry.seconds) > 1e-6 * max(1.0, seconds):
-            raise VerificationError(
-                f"{storage.url}/{entry.name} has {count} samples of {seconds:g} s, but {MANIFEST_FILE} says"
-                f" {entry.samples} of {entry.seconds:g} s."
-            )
-
-    return check
-
-
-def _check_audio(where: str, audio: bytes, sample: Sample) -> None:
-    try:
-        with soundfile.SoundFile(io.BytesIO(audio)) as file:
-            samples = file.read(dtype="float32")
-            found = (file.samplerate, file.channels, len(samples))
-    except soundfile.LibsndfileError as error:
-        raise VerificationError(f"{where} cannot be decoded: {error.error_string.strip()}") from None
-    if found != (sample.sample_rate, 1, sample.n_samples):
-        raise VerificationError(
-            f"{where} has {found[2]} samples in {found[1]} channels at {found[0]} Hz, but its JSON says"
-            f" {sample.n_samples} in 1 at {sample.sample_rate} Hz."
-        )
-    if abs(sample.duration * sample.sample_rate - sample.n_samples) > 0.5:
-        raise VerificationError(f"{where} has a duration that is not that of its samples.")
-    if not np.isfinite(samples).all():
-        raise VerificationError(f"{where} has samples that are not finite.")
-
-
-def _read_index(storage: Storage, shard: str) -> list[IndexedSample]:
-    name = index_name(shard)
-    try:
-        table = parse_index(storage.read(name))
-        return [IndexedSample(**row) for row in table.select(INDEX_SCHEMA.names).to_pylist()]
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError):
-        raise VerificationError(f"The index {storage.url}/{name} is missing or damaged.") from None
-
-
-def _samples(storage: Storage, shard: str) -> Iterator[tuple[str, int, bytes, Sample]]:
-    """Key, place of the audio, its bytes and the description of each sample."""
-    where = f"{storage.url}/{shard}"
-    try:
-        with storage.open(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            waiting: tuple[str, int, bytes] | None = None
-            for member in tar:
-                if (member.mtime, member.uid, member.gid, member.isfile()) != (0, 0, 0, True):
-                    raise VerificationError(
-                        f"The member {member.name} of {where} is no plain file without time and owner."
-                    )
-                key, _, suffix = member.name.partition(".")
-                opened = tar.extractfile(member)
-                assert opened is not None, "it is a file"
-                data = opened.read()
-                if waiting is None:
-                    if suffix not in ("flac", "wav"):
-                        raise VerificationError(f"The sample {key} of {where} does not begin with its audio.")
-                    waiting = (key, member.offset_data, data)
-                    continue
-                if (key, suffix) != (waiting[0], "json"):
-                    raise VerificationError(f"The sample {waiting[0]} of {where} has no JSON beside its audio.")
-                try:
-                    sample = Sample.model_validate_json(data)
-                except ValidationError:
-                    raise VerificationError(f"The JSON of the sample {key} of {where} is damaged.") from None
-                yield *waiting, sample
-                waiting = None
-            if waiting is not None:
-                raise VerificationError(f"The sample {waiting[0]} of {where} has no JSON beside its audio.")
-    except (tarfile.TarError, EOFError) as error:
-        raise VerificationError(f"{where} cannot be read as a tar: {error}.") from None

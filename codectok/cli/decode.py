@@ -19,12 +19,16 @@ def run(
     output: Annotated[Path, typer.Argument(help="A folder, or for one clip a .wav or .flac file.")],
     codec: CodecOption,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Decode this clip only; may be repeated.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Decode these rows of a table only, as in 'language == \"en\" and duration > 5'.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Turn codes back into audio."""
     from codectok.audio.files import is_output_path, write_audio
     from codectok.codec import Codec
     from codectok.errors import InputError
+    from codectok.names import file_name_of
     from codectok.tokens.codes_file import read_codes, read_codes_metadata
 
     metadata = read_codes_metadata(codes)
@@ -42,18 +46,15 @@ def run(
     seconds, missing = 0.0, set(ids or ())
     count = 0
     with progress(len(ids) if ids else None, "decode: clips") as report:
-        for name, clip_codes in read_codes(codes, set(ids) if ids else None):
-            path = output if one_file else output / f"{_file_name(name)}.wav"
+        for name, clip_codes in read_codes(codes, set(ids) if ids else None, where):
+            path = output if one_file else output / f"{file_name_of(name)}.wav"
             n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.sample_rate)
             missing.discard(name)
             count += 1
             seconds += n_samples / loaded.sample_rate
             report.advance(f"({format_duration(seconds)} of audio)")
+    if where is not None and not count:
+        raise InputError(f"{codes} holds no row of which {where} is true.")
     if missing:
         raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
     facts_table("codectok decode", {"output": output, "clips": f"{count:,}", "audio": format_duration(seconds)})
-
-
-def _file_name(clip_id: str) -> str:
-    # Ids from tars of other makers may hold anything, path separators included.
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in clip_id).lstrip(".") or "clip"

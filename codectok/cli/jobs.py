@@ -32,6 +32,7 @@ class JobChoices:
     limit: int | None
     extend: bool
     max_rejects: float
+    deadline_hours: float
     dry_run: bool
     space_check: bool
     gpus: int | None = None
@@ -50,6 +51,7 @@ class JobChoices:
             limit=self.limit,
             extend=self.extend,
             max_rejects=self.max_rejects,
+            deadline_seconds=3600 * self.deadline_hours,
             check_space=self.space_check,
         )
 

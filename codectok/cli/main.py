@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import CodectokError
-from . import decode, encode, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
+from . import decode, encode, export, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
 from .interruption import listen_for_signals
 
@@ -64,6 +64,8 @@ def _root(
 
 for _verb in (shard, train, tokenize, encode, decode, reconstruct, inspect, verify, import_distilcodec):
     app.command(_verb.NAME, epilog=f"Example: `{_verb.EXAMPLE}`")(_verb.run)
+
+app.add_typer(export.app, name=export.NAME)
 
 
 def main() -> None:

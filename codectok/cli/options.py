@@ -31,7 +31,7 @@ PackFramesOption = Annotated[
     typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Ray actors; all cores (or GPUs) by default.", show_default=False)
+    int | None, typer.Option("--workers", min=1, help="Ray actors; all cores by default.", show_default=False)
 ]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="Ray actors, or this process alone.")]
 AddressOption = Annotated[
@@ -47,6 +47,9 @@ LimitOption = Annotated[
 ExtendOption = Annotated[bool, typer.Option("--extend", help="List the sources again and add what is new.")]
 MaxRejectsOption = Annotated[
     float, typer.Option("--max-rejects", min=0.0, max=1.0, help="Share of the inputs that may be broken.")
+]
+DeadlineOption = Annotated[
+    float, typer.Option("--deadline-hours", help="After so long a unit is tried on another worker (Ray only).")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
 SpaceCheckOption = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from .options import (
     AddressOption,
+    DeadlineOption,
     DryRunOption,
     Engine,
     EngineOption,
@@ -73,6 +74,7 @@ def run(
     limit: LimitOption = None,
     extend: ExtendOption = False,
     max_rejects: MaxRejectsOption = 0.1,
+    deadline_hours: DeadlineOption = 6.0,
     dry_run: DryRunOption = False,
     space_check: SpaceCheckOption = True,
 ) -> None:
@@ -94,5 +96,7 @@ def run(
         deduplicate=deduplicate,
         quality=limits,
     )
-    choices = JobChoices(engine, workers, address, part, limit, extend, max_rejects, dry_run, space_check)
+    choices = JobChoices(
+        engine, workers, address, part, limit, extend, max_rejects, deadline_hours, dry_run, space_check
+    )
     run_and_report(ShardJob(options), sources, output, choices)

@@ -9,6 +9,7 @@ import typer
 from .options import (
     AddressOption,
     CodecOption,
+    DeadlineOption,
     DeviceOption,
     DryRunOption,
     Dtype,
@@ -53,6 +54,7 @@ def run(
     limit: LimitOption = None,
     extend: ExtendOption = False,
     max_rejects: MaxRejectsOption = 0.1,
+    deadline_hours: DeadlineOption = 6.0,
     dry_run: DryRunOption = False,
     space_check: SpaceCheckOption = True,
 ) -> None:
@@ -63,5 +65,7 @@ def run(
 
     options = TokenizeOptions(codec, device, dtype.value, pack_frames, max_seconds, encoder_threads, part_seconds)
     job = TokenizeJob(options)
-    choices = JobChoices(engine, workers, address, part, limit, extend, max_rejects, dry_run, space_check, gpus)
+    choices = JobChoices(
+        engine, workers, address, part, limit, extend, max_rejects, deadline_hours, dry_run, space_check, gpus
+    )
     run_and_report(job, sources, output, choices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,25 +10,52 @@ import typer
 from .console import facts_table, format_duration, megabytes, progress
 
 NAME = "verify"
-EXAMPLE = "codectok verify shards/"
+EXAMPLE = "codectok verify tokens/ --codec codec/ --reencode 20 --decode 5 --to listen/"
 
 
 def run(
     target: Annotated[str, typer.Argument(help="Folder or URL that `shard` or `tokenize` has written.")],
+    codec: Annotated[str | None, typer.Option(help="Folder or name of the codec, for --reencode and --decode.")] = None,
+    reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of so many random rows again.")] = 0,
+    decode: Annotated[int, typer.Option(min=0, help="Decode so many random rows to wav files.")] = 0,
+    to: Annotated[Path, typer.Option(help="Folder for the wav files.")] = Path("listen"),
+    seed: Annotated[int, typer.Option(help="Decides which rows.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Check that an output is whole and is what it says it is."""
+    from codectok.errors import InputError
     from codectok.pipelines.verify import count_files, verify_output
     from codectok.storage import open_storage
 
+    if (reencode or decode) and codec is None:
+        raise InputError("--reencode and --decode need the codec of the table: pass --codec.")
     storage = open_storage(target)
     with progress(count_files(storage), "verify: files") as report:
         verified = verify_output(storage, report.advance)
-    facts_table(
-        f"codectok verify {target}: all is as it should be",
-        {
-            "units": f"{verified.units:,}",
-            "files": f"{verified.files:,} ({megabytes(verified.bytes)})",
-            "rows": f"{verified.rows:,}",
-            "audio": format_duration(verified.seconds),
-        },
-    )
+    facts: dict[str, object] = {
+        "units": f"{verified.units:,}",
+        "files": f"{verified.files:,} ({megabytes(verified.bytes)})",
+        "rows": f"{verified.rows:,}",
+        "audio": format_duration(verified.seconds),
+    }
+    if codec is not None:
+        facts |= _sampled(Path(target), codec, reencode, decode, to, seed, device)
+    facts_table(f"codectok verify {target}: all is as it should be", facts)
+
+
+def _sampled(
+    table: Path, codec: str, n_reencoded: int, n_decoded: int, to: Path, seed: int, device: str
+) -> dict[str, object]:
+    from codectok.codec import Codec
+    from codectok.pipelines.reencode import decode_some, reencode
+    from codectok.tokens.reader import open_table
+
+    facts: dict[str, object] = {}
+    loaded = Codec.from_pretrained(codec, device, open_table(table).metadata.precision)
+    if n_reencoded:
+        found = reencode(table, loaded, n_reencoded, seed)
+        share = f"{found.equal_frames:,} of {found.frames:,} frames of {found.rows:,} rows are equal"
+        facts["encoded again"] = share + ("" if found.exact else ", on another kind of device than before")
+    if n_decoded:
+        facts["to listen to"] = ", ".join(str(path) for path in decode_some(table, loaded, n_decoded, to, seed))
+    return facts

@@ -49,11 +49,13 @@ def read_codes_metadata(path: Path) -> TableMetadata:
             raise InputError(f"{path} was written by another version than this codectok reads.") from None
 
 
-def read_codes(path: Path, ids: set[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Pairs of id and codes [n_frames, n_codebooks] at `path`, all or those with the given `ids`."""
+def read_codes(path: Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Pairs of id and codes [n_frames, n_codebooks] at `path`: all, those with `ids`, those that `where` is true of."""
     if path.suffix != ".npz":
-        yield from ((row.id, row.codes) for row in read_rows(path, ids))
+        yield from ((row.id, row.codes) for row in read_rows(path, ids, where))
         return
+    if where is not None:
+        raise InputError(f"{path} is no table, so that there are no columns for --where; give ids.")
     with _open_npz(path) as arrays:
         for name in arrays.files:
             if name != NPZ_METADATA and (ids is None or name in ids):

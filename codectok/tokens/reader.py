@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
-from .table import TokenRow, read_metadata, read_rows, rows_of_group, table_files
+from .table import TokenRow, hash_of_id, read_metadata, read_rows, rows_of_group, table_files
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class TokenTable:
             InputError: there is none.
         """
         hashes, rows = self._index
-        wanted = _hash(row_id)
+        wanted = np.uint64(hash_of_id(row_id))
         place = int(np.searchsorted(hashes, wanted))
         while place < len(hashes) and hashes[place] == wanted:
             row = self.row(int(rows[place]))
@@ -76,10 +75,14 @@ class TokenTable:
             place += 1
         raise InputError(f"{self.path} holds no row {row_id}.")
 
+    def group_of(self, number: int) -> RowGroup:
+        """Where the row at a place is."""
+        starts = [group.first_row for group in self.groups]
+        return self.groups[int(np.searchsorted(starts, number, side="right")) - 1]
+
     def row(self, number: int) -> TokenRow:
         """The row at a place, from 0 to `len(table) - 1`."""
-        starts = [group.first_row for group in self.groups]
-        group = self.groups[int(np.searchsorted(starts, number, side="right")) - 1]
+        group = self.group_of(number)
         return self.rows_of(group)[number - group.first_row]
 
     def rows_of(self, group: RowGroup) -> list[TokenRow]:
@@ -111,7 +114,7 @@ class TokenTable:
             with pq.ParquetFile(file) as parquet:
                 for batch in parquet.iter_batches(columns=["id"]):
                     for row_id in batch["id"].to_pylist():
-                        hashes[position] = _hash(row_id)
+                        hashes[position] = hash_of_id(row_id)
                         position += 1
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
@@ -206,8 +209,3 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         return self._row_orders[1]
 
     _row_orders: tuple[int, np.ndarray] | None = None
-
-
-def _hash(row_id: str) -> np.uint64:
-    digest = hashlib.blake2b(row_id.encode(errors="surrogateescape"), digest_size=8).digest()
-    return np.uint64(int.from_bytes(digest, "big"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from ..description import CodecDescription
 from ..errors import InputError
+from ..precision import Precision
 from .filters import parse_filter
 
 METADATA_KEY = b"codectok"
@@ -28,6 +30,11 @@ class TableMetadata(CodecDescription):
     format: Literal["codectok.tokens"] = "codectok.tokens"
     version: Literal[1] = 1
     unit_hash: str | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic in which the codes were computed."""
+        return cast(Precision, self.dtype)
 
     @property
     def code_type(self) -> type[np.unsignedinteger]:
@@ -85,13 +92,7 @@ class TokenTableWriter:
 
     def __init__(self, path: Path, metadata: TableMetadata) -> None:
         self.schema = table_schema(metadata)
-        self._writer = pq.ParquetWriter(
-            path,
-            self.schema,
-            compression="zstd",
-            # Smallest and largest code of a row group say nothing.
-            write_statistics=[name for name in self.schema.names if name != "codes"],
-        )
+        self._writer = table_writer(path, self.schema)
         self.n_rows = 0
         self._rows: list[TokenRow] = []
         self._buffered_codes = 0
@@ -127,6 +128,18 @@ class TokenTableWriter:
             columns.append(pa.array(values, type=field.type))
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
         self._rows, self._buffered_codes = [], 0
+
+
+def hash_of_id(row_id: str) -> int:
+    """64 bits that stand for an id where all of them are held in memory."""
+    return int.from_bytes(hashlib.blake2b(row_id.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
+
+
+def table_writer(place: Path | BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of Parquet as token tables have it."""
+    # Smallest and largest code of a row group say nothing.
+    statistics = [name for name in schema.names if name != "codes"]
+    return pq.ParquetWriter(place, schema, compression="zstd", write_statistics=statistics)
 
 
 def table_files(path: Path) -> list[Path]:

@@ -10,16 +10,23 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from codectok import InputError
+from codectok import Codec, InputError
+from codectok.audio.files import read_audio
 from codectok.pipelines.output import OutputFile
+from codectok.pipelines.reencode import decode_some, reencode
+from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 from codectok.pipelines.verify import VerificationError, verify_output
 from codectok.shards import IndexedSample, read_index, write_index
 from codectok.storage import open_storage
+from codectok.tokens.table import read_rows
 
 from .jobs import LOCAL, run, shard_job
 
@@ -184,3 +191,91 @@ def test_one_key_for_two_samples_is_noticed(shards: Path) -> None:
     update_record(shards, index_path)
     with pytest.raises(VerificationError, match="has the key of another sample"):
         verify_output(open_storage(shards))
+
+
+@pytest.fixture(scope="module")
+def whole_table(codec_folder: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table") / "out"
+    options = TokenizeOptions(str(codec_folder), device="cpu", max_seconds=4.0, part_seconds=15.0)
+    run(TokenizeJob(options), corpus, folder)
+    return folder
+
+
+@pytest.fixture
+def table(whole_table: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole_table, tmp_path / "table")
+    return tmp_path / "table"
+
+
+def test_a_whole_table_is_found_whole(table: Path) -> None:
+    verified = verify_output(open_storage(table))
+    assert verified.rows == len(list(read_rows(table)))
+
+
+def forge(table: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change the first part, and its record so that size and hash agree."""
+    path = table / "part-000000.parquet"
+    before = pq.read_table(path)
+    changed = change(before)
+    pq.write_table(changed.cast(before.schema) if changed.schema.metadata else changed, path)
+    record_path = table / "_codectok" / "records" / "000000.json"
+    record = json.loads(record_path.read_text())
+    for file in record["files"]:
+        if file["name"] == path.name:
+            data = path.read_bytes()
+            file |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    record_path.write_text(json.dumps(record))
+
+
+def with_column(name: str, values: Callable[[list[Any]], list[Any]]) -> Callable[[pa.Table], pa.Table]:
+    def change(rows: pa.Table) -> pa.Table:
+        number = rows.schema.get_field_index(name)
+        field = rows.schema.field(number)
+        return rows.set_column(number, field, pa.array(values(rows[name].to_pylist()), field.type))
+
+    return change
+
+
+FORGERIES = {
+    "a code beyond 1023": with_column("codes", lambda lists: [[1024, *lists[0][1:]], *lists[1:]]),
+    "has not n_frames codes": with_column("codes", lambda lists: [lists[0][1:], *lists[1:]]),
+    "a number of frames": with_column("n_samples", lambda values: [values[0] + 256, *values[1:]]),
+    "a duration that is not": with_column("duration", lambda values: [values[0] + 1, *values[1:]]),
+    "its record says": lambda rows: rows.slice(1),
+    "is also that of a row": with_column("id", lambda values: [values[1], *values[1:]]),
+    "does not count the codes": with_column("codes", lambda lists: [[*lists[0][1:], lists[0][0] ^ 1], *lists[1:]]),
+    "does not say of which codec": lambda rows: rows.replace_schema_metadata(None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", FORGERIES)
+def test_what_is_wrong_in_a_table_is_named(message: str, table: Path) -> None:
+    forge(table, FORGERIES[message])
+    with pytest.raises(VerificationError, match=message):
+        verify_output(open_storage(table))
+
+
+@pytest.mark.parametrize("name", ["stats.json", "codes/000000.parquet"])
+def test_missing_statistics_are_named(name: str, table: Path) -> None:
+    (table / "_codectok" / name).unlink()
+    with pytest.raises(VerificationError):
+        verify_output(open_storage(table))
+
+
+def test_rows_are_encoded_again_from_their_sources(table: Path, codec_folder: Path, tmp_path: Path) -> None:
+    codec = Codec.from_pretrained(codec_folder, device="cpu")
+    found = reencode(table, codec, 1000)
+    rows = list(read_rows(table))
+    assert (found.rows, found.frames, found.exact) == (len(rows), sum(len(row.codes) for row in rows), True)
+    assert found.equal_frames == found.frames
+    forge(table, with_column("codes", lambda lists: [[code ^ 1 for code in lists[0]], *lists[1:]]))
+    with pytest.raises(VerificationError, match="has other codes than its source gives now"):
+        reencode(table, codec, 1000)
+    with pytest.raises(InputError, match="another codec"):
+        reencode(table, Codec.from_config("nano", seed=9, device="cpu"), 1)
+
+
+def test_rows_are_decoded_to_listen_to(table: Path, codec_folder: Path, tmp_path: Path) -> None:
+    paths = decode_some(table, Codec.from_pretrained(codec_folder, device="cpu"), 3, tmp_path / "listen")
+    assert len(paths) == 3
+    assert all(len(read_audio(path, 24_000)) > 0 for path in paths)

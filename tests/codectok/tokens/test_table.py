@@ -59,6 +59,7 @@ def rows(count: int, codebook_size: int = 1024, n_codebooks: int = 2) -> list[To
 
 
 def write(path: Path, made: list[TokenRow], described: TableMetadata) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with TokenTableWriter(path, described) as writer:
         for row in made:
             writer.write(row)

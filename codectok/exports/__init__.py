@@ -1,0 +1,1 @@
+"""From a token table to what trains a language model."""

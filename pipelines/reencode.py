@@ -1,0 +1,126 @@
+"""Encoding some sources of a token table again, to see that the same codes come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from codectok.audio.files import write_audio
+from codectok.codec import Codec
+from codectok.errors import AudioError, InputError, VerificationError
+from codectok.names import file_name_of
+from codectok.storage import open_storage
+from codectok.tokens.clips import Clip, encode_clips
+from codectok.tokens.reader import open_table
+from codectok.tokens.slicing import cut_row
+from codectok.tokens.table import TokenRow
+
+from .clips import clips_of
+from .plan import Plan, load_plan
+
+# Elsewhere than where a table was made, codes may differ where two are equally near.
+LEAST_EQUAL_SHARE = 0.999
+
+
+@dataclass(frozen=True)
+class Reencoded:
+    """What came of it: `exact` says that codec, arithmetic and kind of device are those of the table."""
+
+    rows: int
+    frames: int
+    equal_frames: int
+    exact: bool
+
+
+def reencode(folder: Path, codec: Codec, count: int, seed: int = 0) -> Reencoded:
+    """Encode the sources of `count` rows of the table in `folder` again, chosen at random by `seed`.
+
+    Raises:
+        InputError: another codec, or no output of `tokenize`.
+        VerificationError: other codes where the device is the same, or too many elsewhere; or a source has gone.
+    """
+    table, plan = open_table(folder), load_plan(open_storage(folder), {})
+    if plan is None or plan.header.verb != "tokenize":
+        raise InputError(f"{folder} is not what `tokenize` has written: it has no plan that names its sources.")
+    if table.metadata.codec_fingerprint != codec.fingerprint:
+        raise InputError(f"{folder} was encoded by another codec ({table.metadata.codec_name}) than the one given.")
+    described = codec.describe()
+    exact = (described.dtype, described.device) == (table.metadata.dtype, table.metadata.device)
+    numbers = np.random.default_rng(seed).choice(len(table), min(count, len(table)), replace=False)
+    wanted: dict[int, dict[str, TokenRow]] = {}
+    for number in sorted(numbers.tolist()):
+        row, unit = table.row(number), int(table.group_of(number).file.stem.rpartition("-")[2])
+        wanted.setdefault(unit, {})[row.id] = row
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cast(int, plan.header.options["encoder_threads"] or threads))
+    frames = equal = 0
+    try:
+        for unit, rows in wanted.items():
+            for again in _encoded_again(codec, plan, unit, rows):
+                before = rows.pop(again.id)
+                same = (
+                    int((again.codes == before.codes).all(axis=1).sum())
+                    if again.codes.shape == before.codes.shape
+                    else 0
+                )
+                frames, equal = frames + len(before.codes), equal + same
+                if exact and same < len(before.codes):
+                    raise VerificationError(
+                        f"The row {before.id} of {folder} has other codes than its source gives now, in"
+                        f" {len(before.codes) - same} of {len(before.codes)} frames; was {before.source} changed?"
+                    )
+            if rows:
+                name, row = next(iter(rows.items()))
+                raise VerificationError(
+                    f"The source {row.source} of the row {name} of {folder} gives no codes any more."
+                )
+    finally:
+        torch.set_num_threads(threads)
+    if equal < LEAST_EQUAL_SHARE * frames:
+        raise VerificationError(
+            f"{folder} has other codes than its sources give here in {1 - equal / frames:.2%} of the frames."
+        )
+    return Reencoded(len(numbers), frames, equal, exact)
+
+
+def decode_some(folder: Path, codec: Codec, count: int, output: Path, seed: int = 0) -> list[Path]:
+    """Decode `count` rows of the table in `folder`, chosen at random by `seed`, to wav files in `output`."""
+    table = open_table(folder)
+    if table.metadata.codec_fingerprint != codec.fingerprint:
+        raise InputError(f"{folder} was encoded by another codec ({table.metadata.codec_name}) than the one given.")
+    numbers = np.random.default_rng(seed).choice(len(table), min(count, len(table)), replace=False)
+    paths = []
+    for number in sorted(numbers.tolist()):
+        row = table.row(number)
+        paths.append(output / f"{file_name_of(row.id)}.wav")
+        write_audio(paths[-1], codec.decode_stream(row.codes), codec.sample_rate)
+    return paths
+
+
+def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenRow]) -> Iterator[TokenRow]:
+    max_seconds = cast(float | None, plan.header.options["max_seconds"])
+    # Slices have the id of their recording, and their place in it.
+    ids = set(wanted) | {name.rpartition("_")[0] for name in wanted}
+
+    def clips() -> Iterator[Clip]:
+        for source in plan.unit(unit).sources:
+            for clip in clips_of(source):
+                if isinstance(clip, Clip) and clip.id in ids:
+                    yield clip
+
+    for clip, row in encode_clips(codec.clip_encoder, clips()):
+        if isinstance(row, AudioError):
+            continue  # its rows will be missed
+        slices = (
+            [row]
+            if max_seconds is None
+            else cut_row(row, clip.stretch, max_seconds, codec.sample_rate, codec.frame_size)
+        )
+        for part in slices:
+            if isinstance(part, TokenRow) and part.id in wanted:
+                yield part

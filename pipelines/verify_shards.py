@@ -1,0 +1,160 @@
+"""Checking shards: their samples, their index, and what `shards.json` says."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+from pydantic import ValidationError
+
+from codectok.audio.segments import limits_in_samples
+from codectok.errors import VerificationError
+from codectok.keys import VALID_KEY
+from codectok.shards import (
+    INDEX_SCHEMA,
+    MANIFEST_FILE,
+    IndexedSample,
+    Sample,
+    ShardEntry,
+    ShardManifest,
+    index_name,
+    parse_index,
+    parse_manifest,
+)
+from codectok.storage import Storage
+
+from .job import UnitRecord
+from .plan import Plan
+
+
+def shard_checks(storage: Storage, plan: Plan, records: list[UnitRecord]) -> dict[str, Callable[[], None]]:
+    """The checks of the samples of every tar; `shards.json` is compared with the records at once."""
+    manifest = _manifest(storage)
+    by_name = {file.name: (record, file) for record in records for file in record.files}
+    tars = {name for name in by_name if name.endswith(".tar")}
+    for entry in manifest.shards:
+        if entry.name not in tars:
+            raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit has made.")
+        record, file = by_name[entry.name]
+        total = record.total
+        said = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split)
+        if said != (file.bytes, file.sha256, total.rows, total.seconds, record.split):
+            raise VerificationError(f"{MANIFEST_FILE} and the record of its unit disagree about {entry.name}.")
+    if len(manifest.shards) != len(tars):
+        missing = sorted(tars - {entry.name for entry in manifest.shards})
+        raise VerificationError(f"{MANIFEST_FILE} does not name {missing[0]}.")
+    keys: dict[str, str] = {}
+    return {entry.name: _shard_check(storage, plan, manifest, entry, keys) for entry in manifest.shards}
+
+
+def _manifest(storage: Storage) -> ShardManifest:
+    try:
+        return parse_manifest(storage.read(MANIFEST_FILE), f"{storage.url}/{MANIFEST_FILE}")
+    except FileNotFoundError:
+        raise VerificationError(f"{storage.url}/{MANIFEST_FILE} is missing.") from None
+
+
+def _shard_check(
+    storage: Storage,
+    plan: Plan,
+    manifest: ShardManifest,
+    entry: ShardEntry,
+    keys: dict[str, str],
+) -> Callable[[], None]:
+    min_seconds, max_seconds = (cast(float, plan.header.options[name]) for name in ("min_seconds", "max_seconds"))
+    shortest, longest = limits_in_samples(min_seconds, max_seconds, manifest.sample_rate)
+
+    def check() -> None:
+        index = _read_index(storage, entry.name)
+        seconds, count = 0.0, 0
+        seen: set[str] = set()
+        for key, offset, audio, sample in _samples(storage, entry.name):
+            where = f"The sample {key} in {storage.url}/{entry.name}"
+            # Threads share the keys; a dictionary's setdefault is one step.
+            if keys.setdefault(key, entry.name) != entry.name or key in seen:
+                raise VerificationError(f"{where} has the key of another sample, in {keys[key]}.")
+            seen.add(key)
+            if not VALID_KEY.fullmatch(key):
+                raise VerificationError(f"{where} has a key with other characters than letters, digits, _ and -.")
+            if sample.sample_rate != manifest.sample_rate:
+                raise VerificationError(f"{where} is at {sample.sample_rate} Hz, not {manifest.sample_rate} Hz.")
+            _check_audio(where, audio, sample)
+            if not shortest <= sample.n_samples <= longest:
+                raise VerificationError(f"{where} has {sample.duration:g} s, outside the limits of the job.")
+            if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples)]:
+                raise VerificationError(f"{where} is not where the index says.")
+            seconds += sample.duration
+            count += 1
+        if count != entry.samples or abs(seconds - entry.seconds) > 1e-6 * max(1.0, seconds):
+            raise VerificationError(
+                f"{storage.url}/{entry.name} has {count} samples of {seconds:g} s, but {MANIFEST_FILE} says"
+                f" {entry.samples} of {entry.seconds:g} s."
+            )
+
+    return check
+
+
+def _check_audio(where: str, audio: bytes, sample: Sample) -> None:
+    try:
+        with soundfile.SoundFile(io.BytesIO(audio)) as file:
+            samples = file.read(dtype="float32")
+            found = (file.samplerate, file.channels, len(samples))
+    except soundfile.LibsndfileError as error:
+        raise VerificationError(f"{where} cannot be decoded: {error.error_string.strip()}") from None
+    if found != (sample.sample_rate, 1, sample.n_samples):
+        raise VerificationError(
+            f"{where} has {found[2]} samples in {found[1]} channels at {found[0]} Hz, but its JSON says"
+            f" {sample.n_samples} in 1 at {sample.sample_rate} Hz."
+        )
+    if abs(sample.duration * sample.sample_rate - sample.n_samples) > 0.5:
+        raise VerificationError(f"{where} has a duration that is not that of its samples.")
+    if not np.isfinite(samples).all():
+        raise VerificationError(f"{where} has samples that are not finite.")
+
+
+def _read_index(storage: Storage, shard: str) -> list[IndexedSample]:
+    name = index_name(shard)
+    try:
+        table = parse_index(storage.read(name))
+        return [IndexedSample(**row) for row in table.select(INDEX_SCHEMA.names).to_pylist()]
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError):
+        raise VerificationError(f"The index {storage.url}/{name} is missing or damaged.") from None
+
+
+def _samples(storage: Storage, shard: str) -> Iterator[tuple[str, int, bytes, Sample]]:
+    """Key, place of the audio, its bytes and the description of each sample."""
+    where = f"{storage.url}/{shard}"
+    try:
+        with storage.open(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            waiting: tuple[str, int, bytes] | None = None
+            for member in tar:
+                if (member.mtime, member.uid, member.gid, member.isfile()) != (0, 0, 0, True):
+                    raise VerificationError(
+                        f"The member {member.name} of {where} is no plain file without time and owner."
+                    )
+                key, _, suffix = member.name.partition(".")
+                opened = tar.extractfile(member)
+                assert opened is not None, "it is a file"
+                data = opened.read()
+                if waiting is None:
+                    if suffix not in ("flac", "wav"):
+                        raise VerificationError(f"The sample {key} of {where} does not begin with its audio.")
+                    waiting = (key, member.offset_data, data)
+                    continue
+                if (key, suffix) != (waiting[0], "json"):
+                    raise VerificationError(f"The sample {waiting[0]} of {where} has no JSON beside its audio.")
+                try:
+                    sample = Sample.model_validate_json(data)
+                except ValidationError:
+                    raise VerificationError(f"The JSON of the sample {key} of {where} is damaged.") from None
+                yield *waiting, sample
+                waiting = None
+            if waiting is not None:
+                raise VerificationError(f"The sample {waiting[0]} of {where} has no JSON beside its audio.")
+    except (tarfile.TarError, EOFError) as error:
+        raise VerificationError(f"{where} cannot be read as a tar: {error}.") from None
