@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.table import Table
 
 from codectok import Codec
 from codectok.audio.files import AUDIO_SUFFIXES, read_audio
@@ -89,6 +90,18 @@ def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
 def ratio(times: Mapping[str, list[float]], name: str, other: str) -> float:
     """Median over the rounds of how many times as long `name` took as `other` in the same round."""
     return statistics.median(a / b for a, b in zip(times[name], times[other], strict=True))
+
+
+def rates_table(title: str, runs: Mapping[str, Callable[[], object]], seconds: float, base: str, rounds: int) -> Table:
+    """Rates of `runs` over so many seconds of audio, and how they compare with the one called `base`."""
+    times = interleaved(runs, rounds)
+    table = Table(title=title)
+    for heading in ("way", "audio s/s", f"x {base}"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    for name in runs:
+        rate = seconds / statistics.median(times[name])
+        table.add_row(name, f"{rate:,.0f}", f"{1 / ratio(times, name, base):.2f}")
+    return table
 
 
 def peak_megabytes(run: Callable[[], object], device: torch.device) -> float | None:

@@ -15,7 +15,6 @@ import importlib.util
 import io
 import multiprocessing
 import shutil
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -26,7 +25,6 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from rich.table import Table
 
 from codectok.pipelines.engine import EngineName, RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
@@ -103,18 +101,6 @@ def ffmpeg_a_file(paths: list[Path]) -> None:
             subprocess.run(command, check=True)
 
 
-def table_of(title: str, runs: dict[str, Callable[[], None]], seconds: float, base: str, rounds: int) -> Table:
-    """Rates of `runs`, and how they compare with the one called `base`."""
-    times = common.interleaved(runs, rounds)
-    table = Table(title=title)
-    for heading in ("way", "audio s/s", f"x {base}"):
-        table.add_column(heading, justify="left" if heading == "way" else "right")
-    for name in runs:
-        rate = seconds / statistics.median(times[name])
-        table.add_row(name, f"{rate:,.0f}", f"{1 / common.ratio(times, name, base):.2f}")
-    return table
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of sharding.")
     parser.add_argument("--audio", type=Path, help="a folder of recordings; noise without it")
@@ -140,7 +126,9 @@ def main() -> None:
         if shutil.which("ffmpeg"):
             runs["an ffmpeg for each file"] = lambda: ffmpeg_a_file(paths)
         title = f"{options.seconds:,.0f} s of Ogg Vorbis, one core, median of {options.rounds}"
-        report.console.print(table_of(title, runs, options.seconds, "floor: decode, resample, encode", options.rounds))
+        report.console.print(
+            common.rates_table(title, runs, options.seconds, "floor: decode, resample, encode", options.rounds)
+        )
         # Starting actors takes seconds, which a real job does not notice: this one is longer.
         more = Path(folder) / "more"
         more.mkdir()
@@ -157,7 +145,9 @@ def main() -> None:
                 "2 workers": lambda: ours(more, "ray", 2),
             }
             seconds = options.seconds * WORKER_COPIES
-            table = table_of(f"Workers, {seconds:,.0f} s of audio", runs, seconds, "one floor", options.rounds)
+            table = common.rates_table(
+                f"Workers, {seconds:,.0f} s of audio", runs, seconds, "one floor", options.rounds
+            )
             report.console.print(table)
         finally:
             ray.shutdown()
