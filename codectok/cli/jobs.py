@@ -137,7 +137,7 @@ class _Terminal:
         if self._busy is not None:
             parts.append(f"GPU {self._busy:.0%} busy")
         if self._rejects:
-            parts.append(f"{self._rejects:,} rejects")
+            parts.append(f"{self._rejects:,} rejected")
         return ", ".join(parts)
 
 

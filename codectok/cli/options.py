@@ -31,7 +31,8 @@ PackFramesOption = Annotated[
     typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Ray actors; all cores by default.", show_default=False)
+    int | None,
+    typer.Option("--workers", "--cpu-workers", min=1, help="Ray actors; all cores by default.", show_default=False),
 ]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="Ray actors, or this process alone.")]
 AddressOption = Annotated[
