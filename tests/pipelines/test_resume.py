@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +272,20 @@ def test_a_stopped_command_says_how_to_go_on(number: signal.Signals, corpus: Pat
     assert not (tmp_path / "out" / "shards.json").exists()
 
 
+def workers_of(driver: int) -> list[int]:
+    """Process numbers of the Ray actors that work for this driver: others may be running on the machine."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(maxsplit=2) for line in listing.stdout.splitlines()]
+    parents = {int(row[0]): int(row[1]) for row in rows}
+
+    def ancestors(process: int) -> Iterator[int]:
+        while process in parents:
+            process = parents[process]
+            yield process
+
+    return [int(row[0]) for row in rows if "ray::_Worker" in row[-1] and driver in ancestors(int(row[0]))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_drivers_and_workers_that_are_killed_leave_the_output_of_a_clean_run(
@@ -293,10 +308,8 @@ def test_drivers_and_workers_that_are_killed_leave_the_output_of_a_clean_run(
                 break
         time.sleep(pick.uniform(0, 0.3))
         if turn % 2:
-            actors = subprocess.run(["pgrep", "-f", "ray::_Worker"], capture_output=True, text=True, check=False)
-            for actor in actors.stdout.split():
-                subprocess.run(["kill", "-9", actor], check=False)
-                break
+            for actor in workers_of(process.pid)[:1]:
+                subprocess.run(["kill", "-9", str(actor)], check=False)
             time.sleep(pick.uniform(0, 0.5))
         process.kill()
         process.wait()
