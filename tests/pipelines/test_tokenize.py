@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,10 +19,14 @@ from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
 from codectok.audio.stretches import Stretch
 from codectok.errors import AudioError
-from codectok.pipelines.engine import RunOptions
-from codectok.pipelines.job import Server
+from codectok.pipelines import ray_engine
+from codectok.pipelines.engine import RunOptions, run_job
+from codectok.pipelines.job import Server, UnitOutput
+from codectok.pipelines.listener import Silent
+from codectok.pipelines.plan import Unit
 from codectok.pipelines.report import REPORT_FILE
 from codectok.pipelines.tokenize import STATISTICS_FILE, EncoderServer, TokenizeJob, TokenizeOptions, read_statistics
+from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow, read_rows
@@ -193,3 +198,53 @@ def test_an_encoder_without_memory_says_what_to_lower(codec_folder: Path, corpus
     with pytest.raises(CodectokError, match="--pack-frames"):
         run(FaultyServedJob(plain.settings, "memory", notes), corpus, tmp_path / "out", ON_RAY)
     assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+class CrashingServedJob(ServedJob):
+    """Its decoder takes the process down when it comes to `b.flac`."""
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        self.crash(unit)
+        super().run(unit, output)
+
+    def rehearse(self, unit: Unit) -> None:
+        self.crash(unit)
+        super().rehearse(unit)
+
+    def crash(self, unit: Unit) -> None:
+        if any(source.path == "b.flac" for source in unit.sources):
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_file_that_crashes_a_worker_beside_an_encoder_is_rejected_alone(
+    codec_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    plain = job(codec_folder)
+    run(plain, corpus, tmp_path / "clean")
+    run(CrashingServedJob(plain.settings), corpus, tmp_path / "out", ON_RAY)
+    reasons = {row["source"]: row["reason"] for row in rejects(tmp_path / "out")}
+    assert reasons == {row["source"]: row["reason"] for row in rejects(tmp_path / "clean")} | {
+        "b.flac": "decoder_crash"
+    }
+    kept = {row.id for row in read_rows(tmp_path / "out")}
+    assert kept == {row.id for row in read_rows(tmp_path / "clean") if row.source != "b.flac"}
+    verify_output(open_storage(tmp_path / "out"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_how_busy_an_encoder_is_becomes_known(
+    codec_folder: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "BUSY_REPORT_SECONDS", 0.0)
+
+    class Busy(Silent):
+        shares: ClassVar[list[float]] = []
+
+        def busy(self, share: float) -> None:
+            self.shares.append(share)
+
+    run_job(ServedJob(job(codec_folder).settings), [str(corpus)], tmp_path / "out", ON_RAY, Busy())
+    assert Busy.shares
+    assert all(0 <= share <= 1 for share in Busy.shares)
+    assert Busy.shares[-1] > 0
