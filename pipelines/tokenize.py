@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import io
-import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pydantic import JsonValue
-from torch import Tensor
 
 from codectok.audio.stretches import Stretch
 from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.codec import Codec, device_class, resolve_device
 from codectok.config import StrictModel
-from codectok.description import CodecDescription
 from codectok.encoding import ClipEncoder
-from codectok.errors import AudioError, CodectokError, InputError
+from codectok.errors import AudioError
 from codectok.evaluation.codebook import CodebookUse
-from codectok.precision import Precision, check_precision
+from codectok.precision import check_precision
 from codectok.storage import Storage
 from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
 from .clips import clips_of
+from .encoder_server import EncoderServer, RemoteEncoder, load_codec
 from .job import Job, Server, ServerCall, Tally, UnitOutput, UnitRecord
 from .listing import JOB_FOLDER
 from .output import unit_hash
 from .plan import Unit
-from .planning import check_unit_seconds, header_of
+from .planning import header_of
 from .rejects import Reject
+from .tokenize_options import TokenizeOptions
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
 CODE_COUNTS = f"{JOB_FOLDER}/codes"
-# While a server works on one pack of a worker, the next is on its way and another is being laid out.
-PACKS_AHEAD = 2
 
 
 class TokenStatistics(StrictModel):
@@ -52,36 +47,6 @@ class TokenStatistics(StrictModel):
     frames: int
     codes: int
     codebooks: tuple[CodebookUse, ...]
-
-
-@dataclass(frozen=True)
-class TokenizeOptions:
-    """Which codec, how it computes, and what becomes a row.
-
-    Attributes:
-        codec: folder, or name on the Hugging Face Hub.
-        device: "auto", "cpu", "cuda".
-        dtype: arithmetic.
-        pack_frames: frames that are encoded at once.
-        max_seconds: longer recordings become several rows, slices of their codes.
-        encoder_threads: of one worker on a CPU; codes can depend on it.
-        part_seconds: estimated audio of a part.
-    """
-
-    codec: str
-    device: str = "auto"
-    dtype: Precision = "float32"
-    pack_frames: int | None = None
-    max_seconds: float | None = None
-    encoder_threads: int = 1
-    part_seconds: float = 3600.0
-
-    def __post_init__(self) -> None:
-        check_unit_seconds(self.part_seconds)
-        if self.encoder_threads < 1:
-            raise InputError(f"An encoder needs at least 1 thread, not {self.encoder_threads}.")
-        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
-            raise InputError(f"The longest row is a number of seconds above 0, not {self.max_seconds:g}.")
 
 
 class TokenizeJob(Job):
@@ -134,7 +99,7 @@ class TokenizeJob(Job):
 
     def connect(self, call: ServerCall) -> None:
         """Let the server encode."""
-        self._encoder = ClipEncoder(self._geometry, _RemoteEncoder(call, self.device_class != "cpu"))
+        self._encoder = ClipEncoder(self._geometry, RemoteEncoder(call, self.device_class != "cpu"))
 
     def rehearse(self, unit: Unit) -> None:
         """Decode everything."""
@@ -146,7 +111,7 @@ class TokenizeJob(Job):
     def set_up(self) -> None:
         """Load the codec, unless a server has it."""
         if self._encoder is None:
-            self._encoder = _load(self.settings, self.description, self.device_class).clip_encoder
+            self._encoder = load_codec(self.settings, self.description, self.device_class).clip_encoder
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`, and beside it how often each code came up."""
@@ -210,61 +175,6 @@ class TokenizeJob(Job):
 def read_statistics(storage: Storage) -> TokenStatistics:
     """The statistics of a finished table."""
     return TokenStatistics.model_validate_json(storage.read(STATISTICS_FILE))
-
-
-class EncoderServer(Server):
-    """The codec on one GPU; workers send it their packs.
-
-    Args:
-        settings: of the job.
-        description: that the codec must have.
-        device_class: on which it must be.
-    """
-
-    def __init__(self, settings: TokenizeOptions, description: CodecDescription, device_class: str) -> None:
-        self._settings, self._description, self._device_class = settings, description, device_class
-        self._codec: Codec | None = None
-        self._lock: threading.Lock | None = None  # made where it is needed: locks do not travel
-
-    def set_up(self) -> None:
-        """Load the codec."""
-        self._lock = threading.Lock()
-        self._codec = _load(self._settings, self._description, self._device_class)
-
-    def call(self, *arguments: np.ndarray) -> np.ndarray:
-        """Codes int32 [frames of codes, n_codebooks] of a pack: its tape and its gaps."""
-        assert self._codec is not None and self._lock is not None, "set_up comes first"
-        # Arrays from Ray's store cannot be written, which torch does not like.
-        tape, *gaps = (array.copy() for array in arguments)
-        with self._lock:
-            wait = self._codec.packed_encoder.start(tape, tuple(gaps))
-        # Another thread starts the next pack meanwhile.
-        return wait().to(torch.int32).numpy()
-
-
-class _RemoteEncoder:
-    """Lets a server compute the codes of packs."""
-
-    packs_ahead = PACKS_AHEAD
-
-    def __init__(self, call: ServerCall, fixed_length: bool) -> None:
-        self._call, self.fixed_length = call, fixed_length
-
-    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
-        """Send a pack."""
-        wait = self._call(tape, *gaps)
-        return lambda: torch.from_numpy(wait().astype(np.int64))
-
-
-def _load(settings: TokenizeOptions, description: CodecDescription, device_class: str) -> Codec:
-    """The codec, the same that the job was made with, on the same kind of device."""
-    codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
-    if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
-        raise CodectokError(
-            f"A worker found another codec or device than the job started with: {settings.codec}"
-            f" on {codec.device_class}; give all workers the same."
-        )
-    return codec
 
 
 def counts_name(unit: int) -> str:

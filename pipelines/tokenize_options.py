@@ -1,0 +1,41 @@
+"""What `tokenize` can be told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from codectok.errors import InputError
+from codectok.precision import Precision
+
+from .planning import check_unit_seconds
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """Which codec, how it computes, and what becomes a row.
+
+    Attributes:
+        codec: folder, or name on the Hugging Face Hub.
+        device: "auto", "cpu", "cuda".
+        dtype: arithmetic.
+        pack_frames: frames that are encoded at once.
+        max_seconds: longer recordings become several rows, slices of their codes.
+        encoder_threads: of one worker on a CPU; codes can depend on it.
+        part_seconds: estimated audio of a part.
+    """
+
+    codec: str
+    device: str = "auto"
+    dtype: Precision = "float32"
+    pack_frames: int | None = None
+    max_seconds: float | None = None
+    encoder_threads: int = 1
+    part_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        check_unit_seconds(self.part_seconds)
+        if self.encoder_threads < 1:
+            raise InputError(f"An encoder needs at least 1 thread, not {self.encoder_threads}.")
+        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
+            raise InputError(f"The longest row is a number of seconds above 0, not {self.max_seconds:g}.")
