@@ -22,6 +22,7 @@ from .output import (
     JobSummary,
     OutputFolder,
     check_free,
+    clear_temporaries,
     finished_units,
     is_marked_finished,
     write_summary,
@@ -118,7 +119,9 @@ def run_job(
             stack.callback(lock.release)
         first = job.first_pass()
         if first is not None:
-            job.use_first_pass(_run_first_pass(first, plan, storage, options, listener))
+            first_output = _run_first_pass(first, plan, storage, options, listener)
+            with entry(storage):
+                job.use_first_pass(first_output)
         report = _Run(job, storage, options, listener).run(plan, lock)
     _check_failures(report)
     _check_rows(report, storage)
@@ -234,7 +237,11 @@ class _Run:
         with entry(self.storage):
             records = finished_units(self.storage, plan)
             ordered = [records[number] for number in sorted(records)]
-            if len(records) == len(plan.units) and not is_marked_finished(self.storage, plan, ordered):
+            if len(records) < len(plan.units):
+                return
+            # Whatever is written now is written within `entry`.
+            clear_temporaries(self.storage)
+            if not is_marked_finished(self.storage, plan, ordered):
                 described = self.job.finish(self.storage, ordered)
                 self.storage.remove(TEMPORARY)
                 summary = JobSummary.of(plan, ordered)

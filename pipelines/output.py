@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from codectok.atomic import TEMPORARY_SUFFIX
 from codectok.errors import CodectokError, InputError
 from codectok.storage import LocalStorage, Storage
 from codectok.tokens.clips import Clip
@@ -138,6 +139,14 @@ class OutputFolder:
                 ) from None
         self.storage.remove(attempt)
         self.storage.write(record_name(record.unit), record.model_dump_json(indent=2).encode() + b"\n")
+
+
+def clear_temporaries(storage: Storage) -> None:
+    """Delete what processes that were killed in the middle of writing a small file have left."""
+    for name in storage.sizes():
+        base = name.rpartition("/")[2]
+        if base.startswith(".") and base.endswith(TEMPORARY_SUFFIX):
+            storage.remove_file(name)
 
 
 def record_name(unit: int) -> str:

@@ -522,3 +522,16 @@ def test_extending_by_nothing_leaves_the_plan_as_it_is(corpus: Path, tmp_path: P
     before = digests(tmp_path / "out")
     run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, extend=True))
     assert digests(tmp_path / "out") == before
+
+
+def test_half_written_small_files_go_when_the_job_ends(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+    out = tmp_path / "out"
+    run(shard_job(), corpus, out, replace(LOCAL, limit=1))
+    for name in (
+        ".shards.json.0a1b2c3d.tmp",
+        "_codectok/records/.000001.json.0a1b2c3d.tmp",
+        "_codectok/.plan.json.0.tmp",
+    ):
+        (out / name).write_bytes(b"half of")
+    run(shard_job(), corpus, out)
+    assert digests(out) == clean
