@@ -17,6 +17,7 @@ from collections.abc import Callable
 import common
 import numpy as np
 import torch
+from padded import padded_baseline
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -25,50 +26,8 @@ from codectok.config import FiniteScalarQuantizerConfig
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import cut_into_pieces, fill_packs
 from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
-from codectok.model.quantization.vector import ResidualVectorQuantizer, folding_pays
+from codectok.model.quantization.vector import folding_pays
 from codectok.precision import Precision, inference
-
-PADDED_BATCH = 8
-# Distances to every code at once, as many as such a batch of clips of 10 s has: a long file needs slices.
-DISTANCE_ROWS = 7500
-
-
-def padded_baseline(codec: Codec, clips: list[np.ndarray]) -> list[Tensor]:
-    """Codes [n_frames, n_codebooks] of each clip by the definition, in batches padded to the longest clip."""
-    config, found = codec.config, []
-    for first in range(0, len(clips), PADDED_BATCH):
-        batch = clips[first : first + PADDED_BATCH]
-        longest = max(config.left_pad + max(len(clip), config.min_samples) for clip in batch)
-        samples = torch.zeros(len(batch), longest)
-        for row, clip in zip(samples, batch, strict=True):
-            row[config.left_pad : config.left_pad + len(clip)] = torch.from_numpy(clip)
-        with inference(codec.device, tf32=False, autocast=False):
-            features = codec.network.encoder(codec.log_mel(samples.to(codec.device)))
-            features = codec.network.quantizer.downsample(features)
-            codes = codes_by_definition(codec, features).cpu()
-        found += [row[: config.n_frames(len(clip))] for row, clip in zip(codes, batch, strict=True)]
-    return found
-
-
-def codes_by_definition(codec: Codec, features: Tensor) -> Tensor:
-    """Codes [B, T, n_codebooks] of `features` [B, T, C]: argmin of |W x + b - e|^2 in every layer."""
-    quantizer = codec.network.quantizer.inner
-    if isinstance(codec.config.quantizer, FiniteScalarQuantizerConfig):
-        return quantizer.encode(features)
-    codes = []
-    for group, part in zip(quantizer.groups, features.chunk(len(quantizer.groups), dim=-1), strict=True):
-        assert isinstance(group, ResidualVectorQuantizer)
-        residual = group.project_in(part).flatten(0, 1)
-        for layer in group.layers:
-            book = layer.embedding
-            codes.append(torch.cat([nearest(rows, book) for rows in residual.split(DISTANCE_ROWS)]))
-            residual = residual - book[codes[-1]]
-    return torch.stack(codes, -1).view(*features.shape[:2], -1)
-
-
-def nearest(rows: Tensor, book: Tensor) -> Tensor:
-    """Index [n] of the row of `book` with the least |x|^2 - 2 x . e + |e|^2 to each of `rows`."""
-    return (rows.square().sum(1, keepdim=True) - 2 * rows @ book.T + book.square().sum(1)).argmin(1)
 
 
 class Products:
