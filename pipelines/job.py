@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from codectok.config import StrictModel
 from codectok.storage import Storage
 
+from .listing import Listing
 from .plan import Unit
 from .rejects import ERRORS, REJECTS_FOLDER, Reject, write_rejects
 from .sources import Kind
@@ -222,6 +223,9 @@ class Job(ABC):
     def validation(self) -> float:
         """Share of the files whose units are marked as validation."""
         return 0.0
+
+    def check_sources(self, listing: Listing) -> None:
+        """Raise an `InputError` where sources cannot be worked on together; nothing by default."""
 
     def first_pass(self) -> Job | None:
         """A job that must have gone over all units before this one begins, for what the whole corpus decides."""

@@ -80,6 +80,7 @@ def _plan_beside(
         for name in (PLAN_FILE, *storage.sizes(PLAN_FOLDER)):
             shadow.write(name, storage.read(name))
     listing = list_sources(arguments, roots, job.kinds, storage.url)
+    job.check_sources(listing)
     store_generation(shadow, before, header_of(job), listing, job.unit_seconds, job.validation)
     plan = load_plan(shadow, roots)
     assert plan is not None, "it has just been stored"

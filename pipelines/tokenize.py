@@ -17,10 +17,11 @@ from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.codec import Codec, device_class, resolve_device
 from codectok.config import StrictModel
 from codectok.encoding import ClipEncoder
-from codectok.errors import AudioError
+from codectok.errors import AudioError, InputError
 from codectok.evaluation.codebook import CodebookUse
+from codectok.names import printable
 from codectok.precision import check_precision
-from codectok.storage import Storage
+from codectok.storage import Storage, open_storage
 from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
@@ -28,15 +29,18 @@ from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 from .clips import clips_of
 from .encoder_server import EncoderServer, RemoteEncoder, load_codec
 from .job import Job, Server, ServerCall, Tally, UnitOutput, UnitRecord
-from .listing import JOB_FOLDER
+from .listing import JOB_FOLDER, Listing
 from .output import unit_hash
-from .plan import Unit
+from .plan import Unit, load_plan, names_of_sources
 from .planning import header_of
 from .rejects import Reject
 from .tokenize_options import TokenizeOptions
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
 CODE_COUNTS = f"{JOB_FOLDER}/codes"
+# Minutes of a worker: what a kill costs. Several workers share a GPU, so that a part must not be all of a small corpus.
+CPU_PART_SECONDS = 3600.0
+GPU_PART_SECONDS = 6 * 3600.0
 
 
 class TokenStatistics(StrictModel):
@@ -80,13 +84,35 @@ class TokenizeJob(Job):
             "device": self.device_class,
             "encoder_threads": self.settings.encoder_threads if on_cpu else None,
             "max_seconds": self.settings.max_seconds,
-            "part_seconds": self.settings.part_seconds,
+            "part_seconds": self.unit_seconds,
         }
+
+    def check_sources(self, listing: Listing) -> None:
+        """Refuse shards of two jobs that name a recording alike: their segments could have the same keys."""
+        folders = {
+            f"{listing.roots[dataset]}/{path.rpartition('/')[0]}".rstrip("/")
+            for dataset, path, kind in zip(listing.datasets, listing.paths, listing.kinds, strict=True)
+            if kind == "tar"
+        }
+        owners: dict[tuple[str, bytes], str] = {}
+        for folder in sorted(folders) if len(folders) > 1 else ():
+            storage = open_storage(folder)
+            plan = load_plan(storage, {})
+            if plan is None or plan.header.verb != "shard":
+                continue
+            for recording in sorted({(dataset, path) for dataset, path, _ in names_of_sources(storage, plan)}):
+                if owners.setdefault(recording, folder) != folder:
+                    name = printable(f"{recording[0]}/{recording[1].decode('utf-8', 'surrogateescape')}")
+                    raise InputError(
+                        f"{owners[recording]} and {folder} both hold segments of {name}, which could have the same id;"
+                        " make a table of each, or shard other recordings under another name (NAME=SOURCE)."
+                    )
 
     @property
     def unit_seconds(self) -> float:
         """Audio of a part."""
-        return self.settings.part_seconds
+        default = CPU_PART_SECONDS if self.device_class == "cpu" else GPU_PART_SECONDS
+        return self.settings.part_seconds or default
 
     @property
     def threads(self) -> int:

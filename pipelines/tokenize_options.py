@@ -22,7 +22,7 @@ class TokenizeOptions:
         pack_frames: frames that are encoded at once.
         max_seconds: longer recordings become several rows, slices of their codes.
         encoder_threads: of one worker on a CPU; codes can depend on it.
-        part_seconds: estimated audio of a part.
+        part_seconds: estimated audio of a part; None for an hour on a CPU, and six on a GPU.
     """
 
     codec: str
@@ -31,10 +31,11 @@ class TokenizeOptions:
     pack_frames: int | None = None
     max_seconds: float | None = None
     encoder_threads: int = 1
-    part_seconds: float = 3600.0
+    part_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        check_unit_seconds(self.part_seconds)
+        if self.part_seconds is not None:
+            check_unit_seconds(self.part_seconds)
         if self.encoder_threads < 1:
             raise InputError(f"An encoder needs at least 1 thread, not {self.encoder_threads}.")
         if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job from end to end on real recordings: shard, train, tokenize, decode.
+# The main job from end to end on real recordings: shard, train, tokenize, verify.
 # Usage: demo.sh OUTPUT [FOLDER_WITH_AUDIO]
 set -euo pipefail
 out=$1
@@ -66,20 +66,14 @@ codectok tokenize "$out/shards" "$out/tokens" --codec "$out/run/codec"
 say "4. Look at the table: codectok inspect"
 codectok inspect "$out/tokens"
 
-say "5. Turn the tokens of one clip back into audio: codectok decode"
-rm -f "$out/clip.wav"
-id=$(python - "$out/tokens" <<'PYTHON'
-import sys
-import pyarrow.dataset
-print(pyarrow.dataset.dataset(sys.argv[1]).head(1, columns=["id"])["id"][0])
-PYTHON
-)
-codectok decode "$out/tokens" "$out/clip.wav" --codec "$out/run/codec" --id "$id"
+say "5. Check it, encode some clips again, and turn some back into audio: codectok verify"
+rm -rf "$out/listen"
+codectok verify "$out/tokens" --codec "$out/run/codec" --reencode 20 --decode 3 --to "$out/listen"
 
 say "Done. Everything lies in $out:"
 cat <<TEXT
   shards/   segments in WebDataset tars
   run/      training: codec/ is the codec, tensorboard/ its curves
   tokens/   the token table (Parquet), for pyarrow, datasets, pandas
-  clip.wav  one clip, from tokens back to audio
+  listen/   some clips, from tokens back to audio
 TEXT

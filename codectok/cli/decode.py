@@ -15,7 +15,7 @@ EXAMPLE = "codectok decode tokens/ clip.wav --codec codec/ --id speech-hello_1f0
 
 
 def run(
-    codes: Annotated[Path, typer.Argument(help="A file of codes, or a folder with a token table.")],
+    codes: Annotated[str, typer.Argument(help="A file of codes, or a token table: its folder or URL.")],
     output: Annotated[Path, typer.Argument(help="A folder, or for one clip a .wav or .flac file.")],
     codec: CodecOption,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Decode this clip only; may be repeated.")] = None,

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Bring a token table into another f
 
 @app.command("compact", epilog="Example: `codectok export compact tokens/ compact/`")
 def compact(
-    table: Annotated[Path, typer.Argument(help="Folder that `tokenize` has written, or one Parquet file.")],
+    table: Annotated[str, typer.Argument(help="Folder or URL that `tokenize` has written, or one Parquet file.")],
     output: Annotated[Path, typer.Argument(help="Folder for the large files; new or empty.")],
     file_megabytes: Annotated[float, typer.Option(help="Least size of a file.")] = 256.0,
     group_megabytes: Annotated[float, typer.Option(help="Least size of the codes in a row group.")] = 32.0,

@@ -45,7 +45,10 @@ def run(
         float | None, typer.Option(help="Longer recordings become several rows, slices of their codes.")
     ] = None,
     encoder_threads: Annotated[int, typer.Option(help="Threads of each worker that encodes on a CPU.")] = 1,
-    part_seconds: Annotated[float, typer.Option(help="Audio in one part, estimated from file sizes.")] = 3600.0,
+    part_seconds: Annotated[
+        float | None,
+        typer.Option(help="Audio in one part, estimated from file sizes.", show_default="an hour; six on a GPU"),
+    ] = None,
     workers: WorkersOption = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to use; by default all of the machine or cluster.")] = None,
     engine: EngineOption = Engine.RAY,

@@ -39,12 +39,12 @@ def run(
         "audio": format_duration(verified.seconds),
     }
     if codec is not None:
-        facts |= _sampled(Path(target), codec, reencode, decode, to, seed, device)
+        facts |= _sampled(target, codec, reencode, decode, to, seed, device)
     facts_table(f"codectok verify {target}: all is as it should be", facts)
 
 
 def _sampled(
-    table: Path, codec: str, n_reencoded: int, n_decoded: int, to: Path, seed: int, device: str
+    table: str, codec: str, n_reencoded: int, n_decoded: int, to: Path, seed: int, device: str
 ) -> dict[str, object]:
     from codectok.codec import Codec
     from codectok.pipelines.reencode import decode_some, reencode

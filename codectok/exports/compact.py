@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..atomic import replacing
 from ..errors import InputError
@@ -26,7 +25,7 @@ class Compacted:
 
 
 def compact(
-    source: Path,
+    source: str | Path,
     output: Path,
     file_megabytes: float = 256.0,
     group_megabytes: float = 32.0,
@@ -63,12 +62,12 @@ def compact(
     return Compacted(rows, files, size)
 
 
-def _groups(source: Path, schema: pa.Schema, group_bytes: int, on_file: Callable[[], None]) -> Iterator[pa.Table]:
+def _groups(source: str | Path, schema: pa.Schema, group_bytes: int, on_file: Callable[[], None]) -> Iterator[pa.Table]:
     """The rows in tables of at least so many bytes of codes."""
     held: list[pa.Table] = []
     held_bytes = 0
-    for path in table_files(source):
-        with pq.ParquetFile(path) as file:
+    for table_file in table_files(source):
+        with table_file.open() as file:
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number, columns=schema.names).cast(schema)
                 held.append(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class CudaGraph:
 
     def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
         self._inputs = [tensor.cuda() for tensor in inputs]
+        self._arrivals: torch.cuda.Stream = torch.cuda.Stream()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -50,7 +51,16 @@ class CudaGraph:
 
     def __call__(self, inputs: Sequence[Tensor]) -> PendingResult:
         """Queue the computation for `inputs` on the CPU."""
-        for own, tensor in zip(self._inputs, inputs, strict=True):
-            own.copy_(tensor.pin_memory(), non_blocking=True)
+        # They travel while the GPU still works on what came before, and wait for it in memory of their own.
+        with torch.cuda.stream(self._arrivals):
+            arrived = [tensor.pin_memory().to(own.device, non_blocking=True) for own, tensor in self._pairs(inputs)]
+        work = torch.cuda.current_stream()
+        work.wait_stream(self._arrivals)
+        for own, tensor in self._pairs(arrived):
+            own.copy_(tensor)
+            tensor.record_stream(work)
         self._graph.replay()
         return PendingResult(self._output)
+
+    def _pairs(self, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self._inputs, inputs, strict=True)

@@ -80,6 +80,11 @@ class PackedEncoder:
                 self._graph = CudaGraph(self._codes, inputs)
             return self._graph(inputs).wait
 
+    def features(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Tensor:
+        """What is quantized in a pack, float32 [frames of codes, C] on the CPU."""
+        with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
+            return self._features(*(torch.from_numpy(array).to(self.device) for array in (tape, *gaps))).cpu()
+
     def _current_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self._on_gpu else nullcontext()
 
@@ -165,6 +170,25 @@ class PackedEncoder:
             torch.where(gap[start : start + rows].unsqueeze(1), block.new_zeros(()), block, out=part)
         assert into is not None, "a pack has at least one block of rows"
         return into
+
+
+class FeatureEncoder:
+    """Gives what is quantized in place of codes, for whoever wants to see how near they were.
+
+    Args:
+        packs: computes the features.
+    """
+
+    packs_ahead = 0
+
+    def __init__(self, packs: PackedEncoder) -> None:
+        self._packs = packs
+        self.fixed_length = packs.fixed_length
+
+    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+        """The features of a pack."""
+        features = self._packs.features(tape, gaps)
+        return lambda: features
 
 
 def _in_precision(module: Module, dtype: Precision) -> Module:

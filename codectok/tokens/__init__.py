@@ -1,1 +1,5 @@
-"""Tokens: the token table and files of codes."""
+"""Codes of audio as tables: schema, writing, reading."""
+
+from .reader import TokenTable, open_table
+
+__all__ = ["TokenTable", "open_table"]

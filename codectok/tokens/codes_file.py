@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ..atomic import replacing
 from ..errors import InputError
+from ..storage import is_url
 from .table import TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
 
 NPZ_METADATA = "codectok"
@@ -34,8 +35,11 @@ def write_codes(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -
         return write(temporary, metadata, rows)
 
 
-def read_codes_metadata(path: Path) -> TableMetadata:
-    """What the codes at `path` (a file of codes or a folder with a token table) are."""
+def read_codes_metadata(place: str | Path) -> TableMetadata:
+    """What the codes at `place` (a file of codes, or a token table at a path or URL) are."""
+    if is_url(str(place)):
+        return read_metadata(place)
+    path = Path(place)
     if not path.exists():
         raise InputError(f"There is no file or folder {path}.")
     if path.suffix != ".npz":
@@ -49,11 +53,14 @@ def read_codes_metadata(path: Path) -> TableMetadata:
             raise InputError(f"{path} was written by another version than this codectok reads.") from None
 
 
-def read_codes(path: Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Pairs of id and codes [n_frames, n_codebooks] at `path`: all, those with `ids`, those that `where` is true of."""
-    if path.suffix != ".npz":
-        yield from ((row.id, row.codes) for row in read_rows(path, ids, where))
+def read_codes(
+    place: str | Path, ids: set[str] | None = None, where: str | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Pairs of id and codes [n_frames, n_codebooks] at `place`: all, or those with `ids` of which `where` is true."""
+    if is_url(str(place)) or Path(place).suffix != ".npz":
+        yield from ((row.id, row.codes) for row in read_rows(place, ids, where))
         return
+    path = Path(place)
     if where is not None:
         raise InputError(f"{path} is no table, so that there are no columns for --where; give ids.")
     with _open_npz(path) as arrays:

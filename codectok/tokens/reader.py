@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
-from .table import TokenRow, hash_of_id, read_metadata, read_rows, rows_of_group, table_files
+from .table import TableFile, TokenRow, hash_of_id, read_metadata, read_rows, rows_of_group, table_files
 
 
 @dataclass(frozen=True)
 class RowGroup:
     """Some rows of a file that are stored together, and how many rows of the table come before them."""
 
-    file: Path
+    file: TableFile
     number: int
     first_row: int
     n_rows: int
@@ -31,7 +30,7 @@ class TokenTable:
     """A table of the codes of one codec.
 
     Args:
-        path: a Parquet file, or a folder of them.
+        path: a Parquet file or a folder of them, or the URL of either.
 
     Attributes:
         metadata: which codec, and how it computed.
@@ -42,11 +41,12 @@ class TokenTable:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = path
         self.metadata = read_metadata(self.path)
         self.groups: list[RowGroup] = []
         for file in table_files(self.path):
-            sizes = pq.read_metadata(file)
+            with file.open() as parquet:
+                sizes = parquet.metadata
             for number in range(sizes.num_row_groups):
                 group = RowGroup(file, number, len(self), sizes.row_group(number).num_rows)
                 self.groups.append(group)
@@ -111,7 +111,7 @@ class TokenTable:
         hashes = np.empty(len(self), np.uint64)
         position = 0
         for file in table_files(self.path):
-            with pq.ParquetFile(file) as parquet:
+            with file.open() as parquet:
                 for batch in parquet.iter_batches(columns=["id"]):
                     for row_id in batch["id"].to_pylist():
                         hashes[position] = hash_of_id(row_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, Self, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ..description import CodecDescription
 from ..errors import InputError
 from ..precision import Precision
+from ..storage import is_url, open_file_system
 from .filters import parse_filter
 
 METADATA_KEY = b"codectok"
@@ -142,15 +143,52 @@ def table_writer(place: Path | BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(place, schema, compression="zstd", write_statistics=statistics)
 
 
-def table_files(path: Path) -> list[Path]:
+@dataclass(frozen=True)
+class TableFile:
+    """One Parquet file of a table, at a path or URL."""
+
+    place: str
+
+    def __str__(self) -> str:
+        return self.place
+
+    @property
+    def stem(self) -> str:
+        """Its name without folder and suffix."""
+        return PurePosixPath(self.place).stem
+
+    def open(self) -> pq.ParquetFile:
+        """Open it for reading.
+
+        Raises:
+            InputError: it is not there, or no Parquet.
+        """
+        try:
+            if not is_url(self.place):
+                return pq.ParquetFile(self.place)
+            files, path = open_file_system(self.place)
+            return pq.ParquetFile(path, filesystem=files)
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{self.place} cannot be read as Parquet: {reason}") from None
+
+
+def table_files(path: str | Path) -> list[TableFile]:
     """The Parquet files of a table: `path` itself, or those directly in the folder `path`, by name."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
+    place = str(path)
+    if is_url(place):
+        files, root = open_file_system(place)
+        names = files.glob(f"{root.rstrip('/')}/*.parquet") if files.isdir(root) else [root]
+        found = [TableFile(files.unstrip_protocol(name)) for name in sorted(names)]
+    else:
+        paths = sorted(Path(place).glob("*.parquet")) if Path(place).is_dir() else [path]
+        found = [TableFile(str(file)) for file in paths]
+    if not found:
         raise InputError(f"{path} holds no Parquet file; give a token table.")
-    return files
+    return found
 
 
-def read_metadata(path: Path) -> TableMetadata:
+def read_metadata(path: str | Path) -> TableMetadata:
     """The metadata that all files of the table at `path` share (their unit aside); `InputError` if they do not."""
     found = [_file_metadata(file) for file in table_files(path)]
     if len({_deciding(metadata) for metadata in found}) > 1:
@@ -164,7 +202,7 @@ def _deciding(metadata: TableMetadata) -> TableMetadata:
     return metadata.model_copy(update={"unit_hash": None, "pack_frames": pack_frames})
 
 
-def read_rows(path: Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[TokenRow]:
+def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[TokenRow]:
     """Rows of the table at `path` in order: all, those with the given `ids`, or those of which `where` is true.
 
     Raises:
@@ -177,7 +215,7 @@ def read_rows(path: Path, ids: set[str] | None = None, where: str | None = None)
         chosen = pc.field("id").isin(sorted(ids))
         condition = chosen if condition is None else condition & chosen
     for file in table_files(path):
-        with pq.ParquetFile(file) as parquet:
+        with file.open() as parquet:
             # By name: users may have added columns of their own.
             for batch in _batches(parquet, schema.names, file):
                 yield from _chosen(batch, condition, metadata, where)
@@ -197,9 +235,9 @@ def _chosen(
         yield from _rows(part, metadata)
 
 
-def rows_of_group(file: Path, group: int, metadata: TableMetadata) -> list[TokenRow]:
+def rows_of_group(file: TableFile, group: int, metadata: TableMetadata) -> list[TokenRow]:
     """The rows of one row group of a file."""
-    with pq.ParquetFile(file) as parquet:
+    with file.open() as parquet:
         table = parquet.read_row_group(group, columns=table_schema(metadata).names)
     return [row for batch in table.to_batches() for row in _rows(batch, metadata)]
 
@@ -212,7 +250,7 @@ def _rows(batch: pa.RecordBatch, metadata: TableMetadata) -> Iterator[TokenRow]:
         yield TokenRow(codes=own.reshape(-1, metadata.n_codebooks), **record)
 
 
-def _batches(parquet: pq.ParquetFile, columns: list[str], file: Path) -> Iterator[pa.RecordBatch]:
+def _batches(parquet: pq.ParquetFile, columns: list[str], file: TableFile) -> Iterator[pa.RecordBatch]:
     try:
         yield from parquet.iter_batches(batch_size=1024, columns=columns)
     except (pa.ArrowException, OSError) as error:
@@ -220,12 +258,9 @@ def _batches(parquet: pq.ParquetFile, columns: list[str], file: Path) -> Iterato
         raise InputError(f"{file} is damaged: {reason}") from None
 
 
-def _file_metadata(file: Path) -> TableMetadata:
-    try:
-        found = (pq.read_schema(file).metadata or {}).get(METADATA_KEY)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{file} cannot be read as Parquet: {reason}") from None
+def _file_metadata(file: TableFile) -> TableMetadata:
+    with file.open() as parquet:
+        found = (parquet.schema_arrow.metadata or {}).get(METADATA_KEY)
     if found is None:
         raise InputError(f"{file} is Parquet, but no token table: it has no codectok metadata.")
     try:

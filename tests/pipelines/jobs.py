@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,6 +24,19 @@ def shard_job(**options: object) -> ShardJob:
 
 def tokenize_job(codec_folder: Path) -> TokenizeJob:
     return TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu", part_seconds=UNIT_SECONDS))
+
+
+def shard_command(corpus: Path, output: Path, *options: str) -> list[str]:
+    return [*_command("shard", corpus, output), "--shard-seconds", str(UNIT_SECONDS), *options]
+
+
+def tokenize_command(codec_folder: Path, corpus: Path, output: Path, *options: str) -> list[str]:
+    own = ["--codec", str(codec_folder), "--device", "cpu", "--part-seconds", str(UNIT_SECONDS)]
+    return [*_command("tokenize", corpus, output), *own, *options]
+
+
+def _command(verb: str, corpus: Path, output: Path) -> list[str]:
+    return [sys.executable, "-m", "codectok", verb, str(corpus), str(output), "--max-rejects", "1"]
 
 
 def run(job: Job, source: Path | str, output: Path | str, options: RunOptions = LOCAL) -> JobReport:

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 
-from codectok import CodectokError, InputError
+from codectok import Codec, CodectokError, InputError
+from codectok.exports.compact import compact
 from codectok.pipelines import lock as lock_module
 from codectok.pipelines.clips import clips_of
 from codectok.pipelines.engine import RunOptions, run_job
@@ -22,9 +24,12 @@ from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.lock import entry, lock_job
 from codectok.pipelines.output import OutputFolder
 from codectok.pipelines.planning import ordered_sources
+from codectok.pipelines.reencode import reencode
 from codectok.pipelines.rejects import Reject
+from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 from codectok.pipelines.verify import verify_output
 from codectok.storage import RemoteStorage, Storage, open_storage
+from codectok.tokens.reader import open_table
 
 from .jobs import LOCAL, digests, run, shard_job
 
@@ -98,6 +103,25 @@ def test_memory(memory: str, corpus: Path, tmp_path: Path) -> None:
 
 def test_an_object_store(s3: str, corpus: Path, tmp_path: Path) -> None:
     check_the_way_there_and_back(s3, corpus, tmp_path)
+
+
+def test_a_table_in_an_object_store_is_read_there(s3: str, codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    job = TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu"))
+    run(job, corpus, tmp_path / "tokens")
+    run(job, corpus, url := f"{s3}/tokens")
+    here, there = open_table(tmp_path / "tokens"), open_table(url)
+    assert [row.id for row in there] == [row.id for row in here]
+    last = here.row(len(here) - 1)
+    np.testing.assert_array_equal(there[last.id].codes, last.codes)
+    assert len(list(there.to_torch_dataset())) == len(here)
+    codec = Codec.from_pretrained(codec_folder, device="cpu")
+    assert reencode(url, codec, 3).exact
+    compact(url, tmp_path / "compact")
+    assert len(open_table(tmp_path / "compact")) == len(here)
+    with pytest.raises(InputError, match="holds no Parquet file"):
+        open_table(f"{s3}/speech")
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        open_table(f"{s3}/nothing.parquet")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet"])

@@ -6,13 +6,11 @@ import errno
 import fcntl
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +29,7 @@ from codectok.pipelines.verify import verify_output
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage, open_storage
 
-from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
+from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_command, shard_job
 from .tars import all_samples
 
 
@@ -224,123 +222,6 @@ def test_changed_sources_are_noticed(corpus: Path, tmp_path: Path) -> None:
     assert report.summary.total.rejects["unreadable"] == 3
 
 
-def command(corpus: Path, output: Path, *options: str) -> list[str]:
-    arguments = [sys.executable, "-m", "codectok", "shard", str(corpus), str(output), "--max-rejects", "1"]
-    return [*arguments, "--shard-seconds", str(UNIT_SECONDS), *options]
-
-
-def test_a_driver_that_is_killed_anywhere_loses_nothing(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
-    script = (
-        "import sys; from pathlib import Path; from tests.pipelines.jobs import run, shard_job;"
-        "run(shard_job(), Path(sys.argv[1]), Path(sys.argv[2]))"
-    )
-    pick = random.Random(0)
-    kills = 0
-    for _ in range(8):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(corpus), str(tmp_path / "out")], cwd=Path(__file__).parents[2]
-        )
-        locks = tmp_path / "out" / "_codectok" / "locks"
-        while process.poll() is None and not locks.exists():
-            time.sleep(0.01)
-        time.sleep(pick.uniform(0, 0.4))
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills >= 2
-    run(shard_job(), corpus, tmp_path / "out")
-    assert digests(tmp_path / "out") == clean
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_command_says_how_to_go_on(number: signal.Signals, corpus: Path, tmp_path: Path) -> None:
-    for copy in range(40):
-        shutil.copytree(corpus, tmp_path / "in" / str(copy))
-    arguments = command(tmp_path / "in", tmp_path / "out", "--workers", "1")
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    records = tmp_path / "out" / "_codectok" / "records"
-    deadline = time.monotonic() + 120
-    while not records.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Interrupted." in errors
-    assert "run the same command again to go on" in errors
-    assert "Traceback" not in errors
-    temporary = tmp_path / "out" / "_codectok" / "tmp"
-    assert not temporary.exists() or not any(temporary.iterdir())
-    assert not (tmp_path / "out" / "shards.json").exists()
-
-
-def workers_of(driver: int) -> list[int]:
-    """Process numbers of the Ray actors that work for this driver: others may be running on the machine."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
-    rows = [line.split(maxsplit=2) for line in listing.stdout.splitlines()]
-    parents = {int(row[0]): int(row[1]) for row in rows}
-
-    def ancestors(process: int) -> Iterator[int]:
-        while process in parents:
-            process = parents[process]
-            yield process
-
-    return [int(row[0]) for row in rows if "ray::_Worker" in row[-1] and driver in ancestors(int(row[0]))]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_drivers_and_workers_that_are_killed_leave_the_output_of_a_clean_run(
-    workers: int, corpus: Path, tmp_path: Path
-) -> None:
-    for copy in range(12):
-        shutil.copytree(corpus, tmp_path / "in" / str(copy))
-    run(shard_job(), tmp_path / "in", tmp_path / "clean")
-    expected = digests(tmp_path / "clean")
-    pick = random.Random(workers)
-    records = tmp_path / "out" / "_codectok" / "records"
-    arguments = command(tmp_path / "in", tmp_path / "out", "--workers", str(workers))
-    for turn in range(6):
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        done = len(list(records.glob("*"))) if records.exists() else 0
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-            if records.exists() and len(list(records.glob("*"))) > done:
-                break
-        time.sleep(pick.uniform(0, 0.3))
-        if turn % 2:
-            for actor in workers_of(process.pid)[:1]:
-                subprocess.run(["kill", "-9", str(actor)], check=False)
-            time.sleep(pick.uniform(0, 0.5))
-        process.kill()
-        process.wait()
-    finished = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert digests(tmp_path / "out") == expected
-
-
-def test_a_full_disk_is_said_and_made_good(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(small)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs rights that this process has not")
-    try:
-        arguments = command(corpus, small / "out", "--engine", "local", "--no-space-check")
-        full = subprocess.run(arguments, capture_output=True, text=True, check=False)
-        assert full.returncode == 1
-        assert "No space left" in full.stderr
-        assert "Traceback" not in full.stderr
-        done = sorted(path.name for path in (small / "out").glob("*.tar"))
-        assert 0 < len(done) < len([name for name in clean if name.endswith(".tar")])
-        for name in done:
-            assert digests(small / "out")[name] == clean[name]
-        subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
-        assert subprocess.run(arguments, capture_output=True, check=False).returncode == 0
-        assert digests(small / "out") == clean
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
-
-
 def test_a_stop_that_a_library_swallows_is_heeded_after_the_unit(corpus: Path, tmp_path: Path) -> None:
     script = (
         "import signal, sys; from codectok.cli import jobs, main; from codectok.pipelines.shard import ShardJob\n"
@@ -352,7 +233,7 @@ def test_a_stop_that_a_library_swallows_is_heeded_after_the_unit(corpus: Path, t
         "        run(job, unit, output)\n"
         "ShardJob.run = swallowing; main.main()"
     )
-    arguments = [sys.executable, "-c", script, *command(corpus, tmp_path / "out", "--engine", "local")[3:]]
+    arguments = [sys.executable, "-c", script, *shard_command(corpus, tmp_path / "out", "--engine", "local")[3:]]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 130, result.stderr
     assert "1 of" in result.stderr and "run the same command again to go on" in result.stderr
@@ -385,7 +266,7 @@ def test_whoever_waits_for_the_folder_takes_nothing_away(corpus: Path, tmp_path:
     waiting = None
     with entry(storage):
         storage.write("_codectok/plan/000-sources.parquet", b"being planned")
-        arguments = command(corpus, tmp_path / "out", "--engine", "local")
+        arguments = shard_command(corpus, tmp_path / "out", "--engine", "local")
         waiting = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         locks = tmp_path / "out" / "_codectok" / "locks"
         while not locks.exists():

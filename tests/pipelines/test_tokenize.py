@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -32,7 +33,7 @@ from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow, read_rows
 
 from . import test_tokenize
-from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run
+from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
 
 ray.cloudpickle.register_pickle_by_value(test_tokenize)
 
@@ -248,3 +249,19 @@ def test_how_busy_an_encoder_is_becomes_known(
     assert Busy.shares
     assert all(0 <= share <= 1 for share in Busy.shares)
     assert Busy.shares[-1] > 0
+
+
+def test_shards_of_two_jobs_that_could_share_ids_are_refused(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    """Two corpora of one name, sharded apart, with a file of the same name: keys say no more than that."""
+    (tmp_path / "more").mkdir()
+    shutil.copy(corpus / "a.wav", tmp_path / "more" / "z.wav")
+    run(shard_job(), f"speech={corpus}", tmp_path / "shards" / "1")
+    run(shard_job(), f"speech={corpus}", tmp_path / "shards" / "2")
+    run(shard_job(), f"speech={tmp_path / 'more'}", tmp_path / "shards" / "3")
+    job = TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu"))
+    for sources in (["shards"], ["shards/1", "shards/2"]):
+        with pytest.raises(InputError, match=r"both hold segments of speech/a\.wav"):
+            run_job(job, [str(tmp_path / source) for source in sources], tmp_path / "out", LOCAL)
+        assert not (tmp_path / "out").exists()
+    run_job(job, [str(tmp_path / "shards" / number) for number in "13"], tmp_path / "out", LOCAL)
+    verify_output(open_storage(tmp_path / "out"))

@@ -26,7 +26,7 @@ from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 from codectok.pipelines.verify import VerificationError, verify_output
 from codectok.shards import IndexedSample, read_index, write_index
 from codectok.storage import open_storage
-from codectok.tokens.table import read_rows
+from codectok.tokens.table import METADATA_KEY, TableMetadata, read_rows
 
 from .jobs import LOCAL, run, shard_job
 
@@ -273,6 +273,55 @@ def test_rows_are_encoded_again_from_their_sources(table: Path, codec_folder: Pa
         reencode(table, codec, 1000)
     with pytest.raises(InputError, match="another codec"):
         reencode(table, Codec.from_config("nano", seed=9, device="cpu"), 1)
+
+
+def say_another_device(table: Path) -> None:
+    for path in table.glob("*.parquet"):
+        rows = pq.read_table(path)
+        metadata = TableMetadata.model_validate_json(rows.schema.metadata[METADATA_KEY])
+        elsewhere = metadata.model_copy(update={"device": "NVIDIA H100"})
+        pq.write_table(rows.replace_schema_metadata({METADATA_KEY: elsewhere.model_dump_json()}), path)
+
+
+def replacing_code(row_id: str, frame: int, code: int) -> Callable[[pa.Table], pa.Table]:
+    """One code of a row is another."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        lists = rows["codes"].to_pylist()
+        lists[rows["id"].to_pylist().index(row_id)][frame] = code
+        return with_column("codes", lambda _: lists)(rows)
+
+    return change
+
+
+@pytest.mark.parametrize("max_seconds", [None, 1.0])
+def test_codes_of_another_device_may_be_near_ties_and_nothing_else(
+    max_seconds: float | None, corpus: Path, codec_folder: Path, tmp_path: Path
+) -> None:
+    """One code of the codec has a twin, a millionth of its length away."""
+    codec = Codec.from_pretrained(codec_folder, device="cpu")
+    samples = read_audio(corpus / "a.wav", codec.sample_rate)
+    code = int(codec.encode(samples, codec.sample_rate)[-5, 0])
+    embedding = codec.network.quantizer.inner.groups[0].layers[0].embedding
+    twin, farthest = (code + 1) % len(embedding), int((embedding - embedding[code]).norm(dim=1).argmax())
+    embedding[twin] = embedding[code] * (1 + 1e-6)
+    codec.save_pretrained(tmp_path / "codec")
+    codec = Codec.from_pretrained(tmp_path / "codec", device="cpu")
+    table = tmp_path / "tokens"
+    run(TokenizeJob(TokenizeOptions(str(tmp_path / "codec"), device="cpu", max_seconds=max_seconds)), corpus, table)
+    row, frame = next(
+        (row, int(np.flatnonzero(np.isin(row.codes[:, 0], (code, twin)))[0]))
+        for row in read_rows(table / "part-000000.parquet")
+        if np.isin(row.codes, (code, twin)).any()
+    )
+    found_code = int(row.codes[frame, 0])
+    say_another_device(table)
+    forge(table, replacing_code(row.id, frame, twin if found_code == code else code))
+    found = reencode(table, codec, 1000)
+    assert (found.frames - found.equal_frames, found.exact) == (1, False)
+    forge(table, replacing_code(row.id, frame, farthest))
+    with pytest.raises(VerificationError, match="in 1 of"):
+        reencode(table, codec, 1000)
 
 
 def test_rows_are_decoded_to_listen_to(table: Path, codec_folder: Path, tmp_path: Path) -> None:

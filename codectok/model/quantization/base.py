@@ -48,6 +48,18 @@ class Quantizer(nn.Module, ABC):
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
         """The fastest `encode` for weights that stay as they are; `reduced` lets it search in bfloat16 first."""
 
+    @abstractmethod
+    def distances(self, features: Tensor, codes: Tensor) -> Tensor:
+        """How far each code lies from what it stands for, as a share of the length of what was quantized.
+
+        Args:
+            features: [B, T', C] at the rate of the codes.
+            codes: [B, T', n_codebooks], of which each is judged by what those before it leave over.
+
+        Returns:
+            [B, T', n_codebooks]
+        """
+
     @property
     @abstractmethod
     def codebooks(self) -> Tensor:

@@ -54,6 +54,12 @@ class FiniteScalarQuantizer(Quantizer):
         """Features [B, T, C] of `codes` [B, T, 1]."""
         return self.project_out(self._vectors(codes))
 
+    def distances(self, features: Tensor, codes: Tensor) -> Tensor:
+        """Of each code's levels to the bounded channels, as a share of the widest range."""
+        bounded = self._bound(self.project_in(features))
+        missed = bounded - (codes // self.basis % self.levels - self.levels // 2)
+        return torch.linalg.vector_norm(missed, dim=-1, keepdim=True) / self.levels.max()
+
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
         """`encode`: there is nothing to search."""
         return lambda rows: self.encode(rows.unsqueeze(0))[0]

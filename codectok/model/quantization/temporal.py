@@ -82,6 +82,10 @@ class TemporalQuantizer(Quantizer):
         """Features [B, T, C] of `codes` [B, T', n_codebooks]."""
         return self.upsample(self.inner.decode(codes))
 
+    def distances(self, features: Tensor, codes: Tensor) -> Tensor:
+        """Those of the inner quantizer: it takes downsampled features."""
+        return self.inner.distances(features, codes)
+
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
         """That of the inner quantizer: it takes downsampled features."""
         return self.inner.frame_encoder(reduced)

@@ -65,6 +65,16 @@ class ResidualVectorQuantizer(Quantizer):
         vectors = [layer.lookup(c) for layer, c in zip(self._codebooks(), codes.unbind(-1), strict=True)]
         return self.project_out(torch.stack(vectors).sum(0))
 
+    def distances(self, features: Tensor, codes: Tensor) -> Tensor:
+        """Of each layer's code to the residual that it was given."""
+        residual = self.project_in(features)
+        length = torch.linalg.vector_norm(residual, dim=-1)
+        distances = []
+        for codebook, layer_codes in zip(self._codebooks(), codes.unbind(-1), strict=True):
+            residual = residual - codebook.lookup(layer_codes)
+            distances.append(torch.linalg.vector_norm(residual, dim=-1) / length)
+        return torch.stack(distances, dim=-1)
+
     @torch.no_grad()
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
         """A search for each codebook; for a single one the projection is folded into the codebook where that pays."""
@@ -159,6 +169,11 @@ class GroupedResidualVectorQuantizer(Quantizer):
         """Features [B, T, C] of `codes` [B, T, n_groups * n_residuals]."""
         parts = zip(self._groups(), codes.chunk(len(self.groups), dim=-1), strict=True)
         return torch.cat([group.decode(part) for group, part in parts], dim=-1)
+
+    def distances(self, features: Tensor, codes: Tensor) -> Tensor:
+        """Those of all groups."""
+        parts = zip(self._groups(), self._split(features), codes.chunk(len(self.groups), dim=-1), strict=True)
+        return torch.cat([group.distances(part, own) for group, part, own in parts], dim=-1)
 
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
         """The groups' encoders side by side."""
