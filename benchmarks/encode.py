@@ -25,8 +25,8 @@ from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import cut_into_pieces, fill_packs
+from codectok.model.quantization.chain import folding_pays
 from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
-from codectok.model.quantization.vector import folding_pays
 from codectok.precision import Precision, inference
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
-from codectok.model.quantization.vector import ResidualVectorQuantizer
+from codectok.model.quantization.chain import CodebookChain
 from codectok.precision import inference
 
 PADDED_BATCH = 8
@@ -40,7 +40,7 @@ def codes_by_definition(codec: Codec, features: Tensor) -> Tensor:
         return quantizer.encode(features)
     codes = []
     for group, part in zip(quantizer.groups, features.chunk(len(quantizer.groups), dim=-1), strict=True):
-        assert isinstance(group, ResidualVectorQuantizer)
+        assert isinstance(group, CodebookChain)
         residual = group.project_in(part).flatten(0, 1)
         for layer in group.layers:
             book = layer.embedding

@@ -77,6 +77,8 @@ class VectorQuantizerConfig(StrictModel):
     """Grouped residual vector quantizer with exponential-moving-average codebooks.
 
     Features are split into `n_groups`, each projected to `codebook_dim` and quantized by `n_residuals` codebooks.
+    A training step leaves `ema_decay` of a code's average. Codes with less than `expiry_share` of uniform use over a
+    window of many steps are replaced by recent features; 0 leaves them as they are.
     """
 
     type: Literal["grvq"] = "grvq"
@@ -86,11 +88,29 @@ class VectorQuantizerConfig(StrictModel):
     codebook_dim: PositiveInt = 3584
     time_factors: tuple[PositiveInt, ...] = (1,)
     ema_decay: float = Field(default=0.8, gt=0, lt=1)
+    expiry_share: float = Field(default=0.05, ge=0, lt=1)
 
     @property
     def n_codebooks(self) -> int:
         """Codes per frame."""
         return self.n_groups * self.n_residuals
+
+
+class SimVectorQuantizerConfig(StrictModel):
+    """SimVQ (Zhu et al. 2024): one codebook, learned as fixed codes behind a linear map.
+
+    A training step multiplies `codebook_size` codes by a matrix of `codebook_dim` squared.
+    """
+
+    type: Literal["simvq"] = "simvq"
+    codebook_size: Annotated[int, Field(ge=2, le=MAX_CODEBOOK_SIZE)] = 32_768
+    codebook_dim: PositiveInt = 512
+    time_factors: tuple[PositiveInt, ...] = (1,)
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codes per frame."""
+        return 1
 
 
 class FiniteScalarQuantizerConfig(StrictModel):
@@ -117,7 +137,9 @@ class FiniteScalarQuantizerConfig(StrictModel):
         return math.prod(self.levels)
 
 
-QuantizerConfig = Annotated[VectorQuantizerConfig | FiniteScalarQuantizerConfig, Field(discriminator="type")]
+QuantizerConfig = Annotated[
+    VectorQuantizerConfig | SimVectorQuantizerConfig | FiniteScalarQuantizerConfig, Field(discriminator="type")
+]
 
 
 class DecoderConfig(StrictModel):
@@ -198,7 +220,8 @@ class CodecConfig(StrictModel):
 
     def canonical_json(self) -> str:
         """What decides codes and waveforms, always in the same bytes: names and training settings are left out."""
-        aside: dict[str, Any] = {"name": True, "encoder": {"drop_path_rate"}, "quantizer": {"ema_decay"}}
+        training = {"encoder": {"drop_path_rate"}, "quantizer": {"ema_decay", "expiry_share"}}
+        aside: dict[str, Any] = {"name": True, **training}
         return json.dumps(self.model_dump(mode="json", exclude=aside), sort_keys=True)
 
     def n_frames(self, n_samples: int) -> int:
@@ -213,6 +236,12 @@ PRESETS: dict[str, CodecConfig] = {
         CodecConfig(
             name="distilcodec-teacher",
             quantizer=VectorQuantizerConfig(n_groups=4, n_residuals=8, codebook_size=1024, codebook_dim=512),
+        ),
+        CodecConfig(
+            name="small",
+            encoder=EncoderConfig(depths=(2, 2, 6, 2), dims=(96, 192, 288, 384), drop_path_rate=0.1),
+            quantizer=VectorQuantizerConfig(codebook_size=8192, codebook_dim=256),
+            decoder=DecoderConfig(initial_channels=384),
         ),
         CodecConfig(
             name="nano",
@@ -272,7 +301,7 @@ def named_codec_config(name: str) -> CodecConfig:
 
 
 def _describe(model: type[BaseModel], error: Any) -> str:
-    tags = {"grvq", "fsq"}  # pydantic names the chosen member of a union in the path; users never wrote it
+    tags = {"grvq", "simvq", "fsq"}  # pydantic names the chosen member of a union in the path; users never wrote it
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":

@@ -15,12 +15,13 @@ from typing import Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .audio.files import AudioFormat, encode_audio
 from .config import StrictModel
 from .errors import InputError
 from .keys import VALID_KEY
+from .storage import LocalStorage, Storage
 
 MANIFEST_FILE = "shards.json"
 INDEX_FOLDER = "_codectok/index"
@@ -30,6 +31,7 @@ INDEX_SCHEMA = pa.schema(
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("n_samples", pa.int64(), nullable=False),
+        pa.field("category", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
 
@@ -60,7 +62,7 @@ class Sample(BaseModel):
 
 
 class ShardEntry(StrictModel):
-    """One tar in `shards.json`."""
+    """One tar in `shards.json`; `categories` counts the samples that have one."""
 
     name: str
     samples: int
@@ -68,6 +70,7 @@ class ShardEntry(StrictModel):
     bytes: int
     sha256: str
     split: str = "train"
+    categories: dict[str, int] = Field(default_factory=dict)
 
 
 class ShardManifest(StrictModel):
@@ -87,6 +90,7 @@ class IndexedSample:
     offset: int
     size: int
     n_samples: int
+    category: str | None = None
 
 
 class ShardWriter:
@@ -116,7 +120,7 @@ class ShardWriter:
         self._add(f"{key}.{self.audio_format}", audio)
         padded_size = math.ceil(len(audio) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         offset = self._file.tell() - padded_size
-        self.index.append(IndexedSample(key, offset, len(audio), description.n_samples))
+        self.index.append(IndexedSample(key, offset, len(audio), description.n_samples, description.category))
         self._add(f"{key}.json", description.model_dump_json(exclude_none=True).encode())
 
     def _add(self, name: str, data: bytes) -> None:
@@ -144,13 +148,13 @@ def index_path(folder: Path, shard_name: str) -> Path:
     return folder / index_name(shard_name)
 
 
-def read_index(folder: Path, shard_name: str) -> pa.Table:
-    """The index of a shard: key, offset, size, n_samples."""
-    path = index_path(folder, shard_name)
+def read_index(storage: Storage, shard_name: str) -> pa.Table:
+    """The index of a shard: key, offset, size, n_samples, category."""
+    name = index_name(shard_name)
     try:
-        return parse_index(path.read_bytes())
+        return parse_index(storage.read(name))
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"The index {path} cannot be read: {error}; write the shards again.") from None
+        raise InputError(f"The index {storage.url}/{name} cannot be read: {error}; write the shards again.") from None
 
 
 def parse_index(data: bytes) -> pa.Table:
@@ -158,17 +162,19 @@ def parse_index(data: bytes) -> pa.Table:
     return pa.ipc.open_file(pa.BufferReader(data)).read_all()
 
 
-def read_manifest(folder: Path) -> ShardManifest:
-    """Read `shards.json`; `InputError` if `folder` holds none."""
-    path = folder / MANIFEST_FILE
-    if not path.is_file():
-        raise InputError(f"{folder} holds no {MANIFEST_FILE}; give a folder that `codectok shard` has written.")
-    return parse_manifest(path.read_bytes(), str(path))
+def read_manifest(storage: Storage) -> ShardManifest:
+    """Read `shards.json`; `InputError` if the folder holds none."""
+    try:
+        data = storage.read(MANIFEST_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{storage.url} holds no {MANIFEST_FILE}; give a folder that `codectok shard` has written."
+        raise InputError(message) from None
+    return parse_manifest(data, f"{storage.url}/{MANIFEST_FILE}")
 
 
 def first_sample(folder: Path) -> tuple[str, Sample] | None:
     """Key and description of the first sample in a folder of shards; `InputError` if its tar is damaged."""
-    shards = read_manifest(folder).shards
+    shards = read_manifest(LocalStorage(folder)).shards
     if not shards:
         return None
     path = folder / shards[0].name

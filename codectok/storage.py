@@ -6,8 +6,9 @@ import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +34,15 @@ def open_file_system(url: str) -> tuple[Any, str]:
         raise InputError(f"{url} cannot be reached: {error}.") from None
 
 
+@dataclass(frozen=True)
+class Range:
+    """`size` bytes of a file from `offset` on."""
+
+    name: str
+    offset: int
+    size: int
+
+
 class Storage(ABC):
     """A folder of files; names are relative to it, with "/"."""
 
@@ -46,6 +56,10 @@ class Storage(ABC):
         """The contents of a file."""
         with self.open(name) as file:
             return file.read()
+
+    @abstractmethod
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Parts of files, shorter where the file ends early."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
@@ -92,6 +106,15 @@ class LocalStorage(Storage):
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading."""
         return (self.path / name).open("rb")
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Parts of files, one after the other."""
+        parts = []
+        for part in ranges:
+            with (self.path / part.name).open("rb") as file:
+                file.seek(part.offset)
+                parts.append(file.read(part.size))
+        return parts
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, whole or not at all."""
@@ -151,7 +174,7 @@ class RemoteStorage(Storage):
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._files, self._root = open_file_system(url)
+        self._root = open_file_system(url)[1]
         try:
             self._files.exists(self._root)
         except Exception as error:  # every store's client has errors of its own
@@ -160,6 +183,12 @@ class RemoteStorage(Storage):
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading."""
         return self._files.open(self._path(name), "rb")
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Parts of files, all at once where the store can do that."""
+        paths = [self._path(part.name) for part in ranges]
+        ends = [part.offset + part.size for part in ranges]
+        return self._files.cat_ranges(paths, [part.offset for part in ranges], ends, on_error="raise")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file."""
@@ -203,6 +232,11 @@ class RemoteStorage(Storage):
     def free_bytes(self) -> int | None:
         """Nobody knows."""
         return None
+
+    @property
+    def _files(self) -> Any:
+        # fsspec keeps them for us, and gives a process that was forked its own: a copied one does not work there.
+        return open_file_system(self.url)[0]
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}".rstrip("/")

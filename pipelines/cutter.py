@@ -154,7 +154,7 @@ class RecordingCutter:
         )
         self._writer.write(make_key(source.dataset, piece.key, segment.start), segment.samples, description)
         self._seconds += seconds
-        self._output.keep(source.dataset, seconds)
+        self._output.keep(source.dataset, seconds, category=labels.category)
         self._output.observe("duration", math.floor(seconds))
         self._output.observe("bandwidth", quality.bandwidth // 1000)
         if quality.loudness is not None:

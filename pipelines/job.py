@@ -75,7 +75,7 @@ class OutputFile(StrictModel):
 
 
 class UnitRecord(StrictModel):
-    """A finished unit: what it became, and what is in it, by dataset.
+    """A finished unit: what it became, and what is in it, by dataset; `categories` counts the rows that have one.
 
     `histograms` count values of each quantity by whole steps (`codectok.pipelines.report` names them).
     """
@@ -83,6 +83,7 @@ class UnitRecord(StrictModel):
     unit: int
     split: str
     tallies: dict[str, Tally]
+    categories: dict[str, int] = Field(default_factory=dict)
     histograms: dict[str, dict[int, int]]
     files: tuple[OutputFile, ...]
 
@@ -113,6 +114,7 @@ class UnitOutput:
         self._unit = unit
         self._tallies: dict[str, Tally] = {}
         self._rejects: list[Reject] = []
+        self._categories: Counter[str] = Counter()
         self._histograms: dict[str, Counter[int]] = {}
 
     def read(self, dataset: str, seconds: float | None = None, inputs: int = 1) -> None:
@@ -121,8 +123,10 @@ class UnitOutput:
         tally.inputs += inputs
         tally.input_seconds += seconds or 0.0
 
-    def keep(self, dataset: str, seconds: float, codes: int = 0) -> None:
+    def keep(self, dataset: str, seconds: float, codes: int = 0, category: str | None = None) -> None:
         """Count a row of output."""
+        if category is not None:
+            self._categories[category] += 1
         tally = self._tally(dataset)
         tally.rows += 1
         tally.seconds += seconds
@@ -155,6 +159,7 @@ class UnitOutput:
             unit=self._unit.number,
             split=self._unit.split,
             tallies=dict(sorted(self._tallies.items())),
+            categories=dict(sorted(self._categories.items())),
             histograms={name: dict(sorted(counts.items())) for name, counts in sorted(self._histograms.items())},
             files=tuple(files),
         )

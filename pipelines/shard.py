@@ -42,7 +42,7 @@ class ShardJob(Job):
 
     verb = "shard"
     row_name = "segments"
-    bytes_version = 1
+    bytes_version = 2
 
     def __init__(self, options: ShardOptions) -> None:
         self.settings = options
@@ -138,6 +138,7 @@ class ShardJob(Job):
                 bytes=file.bytes,
                 sha256=file.sha256,
                 split=record.split,
+                categories=record.categories,
             )
             for record in records
             for file in record.files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -42,8 +43,8 @@ def shard_checks(storage: Storage, plan: Plan, records: list[UnitRecord]) -> dic
             raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit has made.")
         record, file = by_name[entry.name]
         total = record.total
-        said = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split)
-        if said != (file.bytes, file.sha256, total.rows, total.seconds, record.split):
+        said = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)
+        if said != (file.bytes, file.sha256, total.rows, total.seconds, record.split, record.categories):
             raise VerificationError(f"{MANIFEST_FILE} and the record of its unit disagree about {entry.name}.")
     if len(manifest.shards) != len(tars):
         missing = sorted(tars - {entry.name for entry in manifest.shards})
@@ -73,6 +74,7 @@ def _shard_check(
         index = _read_index(storage, entry.name)
         seconds, count = 0.0, 0
         seen: set[str] = set()
+        categories: Counter[str] = Counter()
         for key, offset, audio, sample in _samples(storage, entry.name):
             where = f"The sample {key} in {storage.url}/{entry.name}"
             # Threads share the keys; a dictionary's setdefault is one step.
@@ -86,14 +88,20 @@ def _shard_check(
             _check_audio(where, audio, sample)
             if not shortest <= sample.n_samples <= longest:
                 raise VerificationError(f"{where} has {sample.duration:g} s, outside the limits of the job.")
-            if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples)]:
+            if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples, sample.category)]:
                 raise VerificationError(f"{where} is not where the index says.")
             seconds += sample.duration
             count += 1
+            if sample.category is not None:
+                categories[sample.category] += 1
         if count != entry.samples or abs(seconds - entry.seconds) > 1e-6 * max(1.0, seconds):
             raise VerificationError(
                 f"{storage.url}/{entry.name} has {count} samples of {seconds:g} s, but {MANIFEST_FILE} says"
                 f" {entry.samples} of {entry.seconds:g} s."
+            )
+        if categories != entry.categories:
+            raise VerificationError(
+                f"{storage.url}/{entry.name} has other categories than {MANIFEST_FILE} says: {dict(categories)}."
             )
 
     return check

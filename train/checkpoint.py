@@ -14,17 +14,19 @@ import torch
 from codectok.errors import CheckpointError, CodectokError
 
 STATE_FILE = "training.pt"
+CONFIG_FILE = "config.yaml"
 
 
-def save_training_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `state` as `step-NNNNNNNN` into `folder` and remove all but the newest `keep` checkpoints."""
-    target = folder / f"step-{step:08d}"
+def save_training_state(folder: Path, step: int, state: dict[str, Any], config: str) -> Path:
+    """Write `state` and its configuration as `step-NNNNNNNN` into `folder`, at once or not at all."""
+    target = folder / checkpoint_name(step)
     if target.exists():
         return target
     temporary = folder / f".{target.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
+        (temporary / CONFIG_FILE).write_text(config)
         with (temporary / STATE_FILE).open("wb") as file:
             torch.save(state, file)
             os.fsync(file.fileno())
@@ -35,9 +37,19 @@ def save_training_state(folder: Path, step: int, state: dict[str, Any], keep: in
         raise CodectokError(f"The checkpoint {target} could not be written: {reason}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in _checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
     return target
+
+
+def remove_old_checkpoints(folder: Path, keep: int, best: int | None) -> None:
+    """Remove all but the newest `keep` checkpoints and that of the step `best`."""
+    for old in _checkpoints(folder)[:-keep]:
+        if best is None or old.name != checkpoint_name(best):
+            shutil.rmtree(old)
+
+
+def checkpoint_name(step: int) -> str:
+    """What the checkpoint of a step is called."""
+    return f"step-{step:08d}"
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

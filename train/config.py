@@ -9,7 +9,6 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -17,163 +16,60 @@ from pydantic import (
     model_validator,
 )
 
-from codectok.config import CodecConfig, MelConfig, StrictModel, load_mapping, named_codec_config, parse
+from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse
 from codectok.errors import ConfigError
 
+from .data.config import DataConfig, ValidationConfig
+from .recipe import Beta, DiscriminatorsConfig, LossConfig, OptimizerConfig, TrainingPrecision
+
 # These may change between a run and its continuation: no weight depends on them.
-# (Shards may be moved: what is in them is compared on its own.)
+# (Shards may be moved and stages added: the stream so far is compared on its own.)
 CONTINUABLE_KEYS = (
     "output",
     "data.shards",
+    "data.sources",
+    "data.stages",
     "data.num_workers",
+    "data.max_unreadable_in_a_row",
     "steps",
     "max_minutes",
     "log_interval",
     "checkpoint_interval",
     "keep_checkpoints",
     "device",
+    "explosion",
+    "validation",
+    "wandb_project",
 )
 
 
-class DataConfig(StrictModel):
-    """Training data: folders that `codectok shard` has written, and how batches are cut from them."""
-
-    shards: tuple[Path, ...] = Field(min_length=1)
-    segment_seconds: PositiveFloat = 3.0
-    batch_size: PositiveInt = 16
-    num_workers: NonNegativeInt = 0
-
-    @field_validator("shards", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
-
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerConfig(StrictModel):
-    """AdamW for generator and discriminators; the rate is multiplied by `decay_per_step` at every step."""
-
-    learning_rate: PositiveFloat = 2e-4
-    betas: tuple[Beta, Beta] = (0.5, 0.9)
-    weight_decay: NonNegativeFloat = 0.01
-    decay_per_step: Annotated[float, Field(gt=0, le=1)] = 0.999999
-    max_gradient_norm: PositiveFloat | None = None
-
-
-class MelTerm(StrictModel):
-    """One resolution of the mel loss."""
-
-    n_fft: PositiveInt
-    hop_length: PositiveInt
-    n_mels: PositiveInt = 128
-    weight: PositiveFloat
-
-    def mel_config(self, base: MelConfig) -> MelConfig:
-        """The spectrogram of this resolution, at the rate and over the frequencies of `base`."""
-        return base.model_copy(
-            update={
-                "n_fft": self.n_fft,
-                "win_length": self.n_fft,
-                "hop_length": self.hop_length,
-                "n_mels": self.n_mels,
-            }
-        )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.hop_length > self.n_fft or (self.n_fft - self.hop_length) % 2:
-            raise ValueError("hop_length must be at most n_fft, and n_fft - hop_length even")
-        return self
-
-
-class LossConfig(StrictModel):
-    """Weights of the generator's loss."""
-
-    mel: Annotated[tuple[MelTerm, ...], Field(min_length=1)] = (
-        MelTerm(n_fft=1024, hop_length=256, weight=45.0),
-        MelTerm(n_fft=2048, hop_length=512, weight=1.0),
-        MelTerm(n_fft=512, hop_length=128, weight=1.0),
-    )
-    adversarial: NonNegativeFloat = 1.0
-    feature_matching: NonNegativeFloat = 2.0
-    commitment: NonNegativeFloat = 10.0
-
-
-class PeriodDiscriminatorConfig(StrictModel):
-    """Multi-period discriminator: one stack for each period."""
-
-    periods: tuple[PositiveInt, ...] = (5, 8, 13, 19, 30)
-    channels: tuple[PositiveInt, ...] = (32, 128, 512, 1024, 1024)
-    kernel_size: PositiveInt = 5
-    stride: PositiveInt = 3
-
-
-class ScaleLayer(StrictModel):
-    """One convolution of the multi-scale discriminator."""
-
-    channels: PositiveInt
-    kernel_size: PositiveInt
-    stride: PositiveInt = 1
-    groups: PositiveInt = 1
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.channels % self.groups:
-            raise ValueError(f"{self.channels} channels cannot be split into {self.groups} groups")
-        return self
-
-
-class ScaleDiscriminatorConfig(StrictModel):
-    """Multi-scale discriminator: the first scale is the waveform, each further one is averaged down by two."""
-
-    n_scales: PositiveInt = 3
-    layers: tuple[ScaleLayer, ...] = (
-        ScaleLayer(channels=128, kernel_size=15),
-        ScaleLayer(channels=128, kernel_size=41, stride=2, groups=4),
-        ScaleLayer(channels=256, kernel_size=41, stride=2, groups=16),
-        ScaleLayer(channels=512, kernel_size=41, stride=4, groups=16),
-        ScaleLayer(channels=1024, kernel_size=41, stride=4, groups=16),
-        ScaleLayer(channels=1024, kernel_size=41, groups=16),
-        ScaleLayer(channels=1024, kernel_size=5),
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        in_channels = (1, *(layer.channels for layer in self.layers))
-        for channels, layer in zip(in_channels, self.layers, strict=False):
-            if channels % layer.groups:
-                raise ValueError(f"{channels} input channels cannot be split into {layer.groups} groups")
-        return self
-
-
-class STFTDiscriminatorConfig(StrictModel):
-    """Multi-scale STFT discriminator: one stack for each window length, with hops of a quarter."""
-
-    n_ffts: tuple[Annotated[int, Field(ge=32, multiple_of=4)], ...] = (1024, 2048, 512, 256, 128)
-    channels: PositiveInt = 32
-
-
-class DiscriminatorsConfig(StrictModel):
-    """The adversary; it joins in at `start_step`."""
-
-    period: PeriodDiscriminatorConfig = PeriodDiscriminatorConfig()
-    scale: ScaleDiscriminatorConfig = ScaleDiscriminatorConfig()
-    stft: STFTDiscriminatorConfig = STFTDiscriminatorConfig()
-    start_step: NonNegativeInt = 0
-
-
 class TrainConfig(StrictModel):
-    """A training run; its output folder gets `config.yaml`, `checkpoints/`, `tensorboard/` and at its end `codec/`."""
+    """A training run; its output folder gets `config.yaml`, `checkpoints/`, `tensorboard/` and at its end `codec/`.
+
+    Attributes:
+        data, codec, loss, discriminators, generator_optimizer, discriminator_optimizer: the recipe.
+        init_from: a codec, or a run that has ended, whose encoder and decoder this one starts with.
+        precision: of encoder, decoder and discriminators; mel spectrograms, the quantizer and losses are in float32.
+        accumulation: in how many parts a batch is worked on, one after the other; no result depends on it but by
+            rounding and by dropped paths.
+        weight_average: what a step leaves of the moving average of weights, which then becomes the codec.
+        explosion: how many times its lowest value the mel error may be before the run is stopped.
+        wandb_project: where figures are sent besides TensorBoard; nowhere by default.
+    """
 
     output: Path
     data: DataConfig
+    validation: ValidationConfig | None = None
     codec: CodecConfig = CodecConfig()
+    init_from: Path | None = None
     loss: LossConfig = LossConfig()
     discriminators: DiscriminatorsConfig = DiscriminatorsConfig()
     generator_optimizer: OptimizerConfig = OptimizerConfig()
     discriminator_optimizer: OptimizerConfig = OptimizerConfig()
+    precision: TrainingPrecision = "float32"
+    accumulation: PositiveInt = 1
+    weight_average: Beta | None = None
+    explosion: Annotated[float, Field(gt=1)] = 10.0
     seed: NonNegativeInt = 1234
     device: str = "auto"
     steps: PositiveInt = 1_000_000
@@ -181,6 +77,7 @@ class TrainConfig(StrictModel):
     log_interval: PositiveInt = 50
     checkpoint_interval: PositiveInt = 1000
     keep_checkpoints: PositiveInt = 3
+    wandb_project: str | None = None
 
     @field_validator("codec", mode="before")
     @classmethod
@@ -189,6 +86,10 @@ class TrainConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.data.batch_size % self.accumulation:
+            raise ValueError(f"data.batch_size {self.data.batch_size} is not a multiple of accumulation")
+        if self.loss.distillation and self.init_from is None:
+            raise ValueError("loss.distillation needs init_from, the codec to learn from")
         needed = max(
             self.codec.min_samples,
             *(term.n_fft for term in self.loss.mel),
@@ -200,6 +101,11 @@ class TrainConfig(StrictModel):
             raise ValueError(f"data.segment_seconds must be at least {seconds:.3f}, for the longest window of a loss")
         return self
 
+    def without_ancestor(self) -> TrainConfig:
+        """The same run from scratch."""
+        loss = self.loss.model_copy(update={"distillation": 0.0})
+        return self.model_copy(update={"init_from": None, "loss": loss})
+
     @property
     def segment_samples(self) -> int:
         """Samples of a training segment: whole frames."""
@@ -208,21 +114,81 @@ class TrainConfig(StrictModel):
 
 
 def load_train_config(source: str, overrides: list[str]) -> TrainConfig:
+    """The one run that `source` describes, see `load_stages`; `ConfigError` if it describes several."""
+    stages = load_stages(source, overrides)
+    if len(stages) > 1:
+        raise ConfigError(f"{source} describes {len(stages)} runs, one after the other; give a configuration of one.")
+    return stages[0]
+
+
+def load_stages(source: str, overrides: list[str]) -> list[TrainConfig]:
     """Read a configuration file (or a shipped one by its name) and apply `KEY=VALUE` overrides with dotted keys.
+
+    A file may name another as its `base`, of which it then changes what it says. With `stages` it describes several
+    runs, each by its name: what stands beside them is common to all, each writes into its own folder below `output`,
+    and starts with what the one before has ended with, unless it says otherwise (`init_from`).
 
     Raises:
         ConfigError: no such file, an unknown key, a value of the wrong type.
     """
+    origin = " ".join([source, *overrides])
+    data = _load(source)
+    for override in overrides:
+        _apply(data, override)
+    if "stages" not in data:
+        return [parse(TrainConfig, data, origin)]
+    stages = data.pop("stages")
+    if not isinstance(stages, dict) or not stages:
+        raise ConfigError(f"{origin}: stages must hold a configuration for each name.")
+    output = Path(data.pop("output", "."))
+    configs: list[TrainConfig] = []
+    for name, stage in stages.items():
+        where = f"{origin}, stage {name}"
+        derived = {"output": str(output / name), **({"init_from": str(configs[-1].output)} if configs else {})}
+        described = merge(merge(_with_base(stage or {}, where), data), derived)
+        # What the stage itself says weighs most.
+        configs.append(parse(TrainConfig, merge(described, stage or {}), where))
+    return configs
+
+
+def merge(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`before` with `changes`, key by key; what changes its `type` is replaced as a whole."""
+    merged = dict(before)
+    for key, value in changes.items():
+        if key == "base":
+            continue
+        old = _as_mapping(key, merged.get(key))
+        if isinstance(old, dict) and isinstance(value, dict) and old.get("type") == value.get("type", old.get("type")):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _load(source: str) -> dict[str, Any]:
     path = Path(source)
     if not path.is_file():
         shipped = {Path(entry.name).stem: entry for entry in files("codectok.train").joinpath("configs").iterdir()}
         if source not in shipped:
             raise ConfigError(f"There is no configuration {source}; shipped ones are {', '.join(sorted(shipped))}.")
         path = Path(str(shipped[source]))
-    data = load_mapping(path)
-    for override in overrides:
-        _apply(data, override)
-    return parse(TrainConfig, data, " ".join([source, *overrides]))
+    return _with_base(load_mapping(path), source)
+
+
+def _with_base(data: dict[str, Any], origin: str) -> dict[str, Any]:
+    base = data.get("base")
+    if base is None:
+        return merge({}, data)
+    if not isinstance(base, str):
+        raise ConfigError(f"{origin}: base must be the name of a configuration or a file, not {base!r}.")
+    return merge(_load(base), data)
+
+
+def _as_mapping(key: str, value: Any) -> Any:
+    """A codec that was given by its preset's name, so that parts of it can be changed."""
+    if key == "codec" and isinstance(value, str):
+        return named_codec_config(value).model_dump(mode="json")
+    return value
 
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -246,7 +212,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is no setting; write KEY=VALUE, as steps=1000.")
     *parents, last = dotted.split(".")
     for parent in parents:
-        data = data.setdefault(parent, {})
+        data[parent] = _as_mapping(parent, data.get(parent, {}))
+        data = data[parent]
         if not isinstance(data, dict):
             raise ConfigError(f"{override!r} goes into {parent!r}, which is a single value in the configuration.")
     try:

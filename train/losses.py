@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from codectok.audio.mel import LogMel
 from codectok.config import MelConfig
 
-from .config import MelTerm
 from .discriminators import Judgement
+from .recipe import MelTerm
 
 
 class MultiScaleMelLoss(nn.Module):

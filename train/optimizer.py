@@ -1,13 +1,14 @@
-"""Optimizer steps."""
+"""Optimizers and their rates."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .config import OptimizerConfig
+from .recipe import OptimizerConfig
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
@@ -17,16 +18,23 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig)
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
     """The rate at `step`, counted from 0: a pure function, so that a resumed run needs no scheduler state."""
-    return config.learning_rate * config.decay_per_step**step
+    rate = config.learning_rate
+    if step < config.warmup_steps:
+        return rate * (step + 1) / config.warmup_steps
+    step -= config.warmup_steps
+    if config.cosine_steps is None:
+        return rate * config.decay_per_step**step
+    progress = min(1.0, step / config.cosine_steps)
+    height = (1 + math.cos(math.pi * progress)) / 2
+    return rate * (config.final_share + (1 - config.final_share) * height)
 
 
-def step_optimizer(optimizer: torch.optim.Optimizer, loss: Tensor, config: OptimizerConfig, step: int) -> None:
-    """Backward pass, optional clipping of the gradient's norm, and one step at the rate of `step`."""
+def step_optimizer(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int) -> None:
+    """Optional clipping of the gradients' norm, one step at the rate of `step`, and no gradients any more."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
     if config.max_gradient_norm is not None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

@@ -91,6 +91,11 @@ class ProgressReport:
             left = f", {format_duration(self._seconds_left(now))} left" if self._total else ""
             say(f"{self._what}:{share}{left}{', ' if note else ''}{note}")
 
+    def reach(self, done: float) -> None:
+        """Show how far it has come in a bar; whoever calls this writes lines himself."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done)
+
     def _seconds_left(self, now: float) -> float:
         assert self._total is not None, "otherwise nobody knows"
         return (now - self._started) * max(0.0, self._total - self._done) / self._done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,13 +104,16 @@ def _config_facts(name: str, config: CodecConfig) -> dict[str, object]:
 def _shard_facts(path: Path) -> dict[str, object]:
     from codectok.pipelines.report import REPORT_FILE
     from codectok.shards import read_manifest
+    from codectok.storage import open_storage
 
-    manifest = read_manifest(path)
+    manifest = read_manifest(open_storage(path))
+    categories = sum((Counter(shard.categories) for shard in manifest.shards), Counter[str]())
     held_out = sum(shard.seconds for shard in manifest.shards if shard.split == "validation")
     return {
         "tars": f"{len(manifest.shards):,}",
         "segments": f"{sum(shard.samples for shard in manifest.shards):,}",
         "audio": format_duration(sum(shard.seconds for shard in manifest.shards)),
+        "categories": ", ".join(f"{name} {count:,}" for name, count in sorted(categories.items())) or "none",
         "for validation": format_duration(held_out) if held_out else "none",
         "size": megabytes(sum(shard.bytes for shard in manifest.shards)),
         "sample rate": f"{manifest.sample_rate:,} Hz",

@@ -6,73 +6,108 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import facts_table, format_duration, say
+from .console import ProgressReport, facts_table, format_duration, megabytes, progress, say
 
 if TYPE_CHECKING:
     from codectok.train.config import TrainConfig
+    from codectok.train.rehearsal import StageFacts
+    from codectok.train.run_log import LogListener
 
 NAME = "train"
 EXAMPLE = "codectok train nano data.shards=shards output=run steps=2000"
-SHOWN = ("generator", "discriminator", "codebook_usage", "audio_seconds_per_second")
+SHOWN = {
+    "generator": "generator",
+    "discriminator": "discriminator",
+    "codebook_usage": "codes used",
+    "steps_per_second": "steps/s",
+    "audio_seconds_per_second": "audio s/s",
+}
 
 
 def run(
-    config: Annotated[str, typer.Argument(help="A YAML or JSON file, or the name of a shipped one (nano).")],
+    config: Annotated[
+        str,
+        typer.Argument(help="A YAML or JSON file, or a shipped one: nano, small, teacher, student, dms."),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check configuration and data, then stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check configuration, data and memory with two steps, then stop.")
+    ] = False,
 ) -> None:
     """Train a codec from shards; the same command again goes on where it stopped."""
-    from codectok.train.config import load_train_config
+    from codectok.train.config import load_stages
+
+    stages = load_stages(config, overrides or [])
+    for number, settings in enumerate(stages):
+        if dry_run:
+            _show_plan(settings, settings.init_from in [before.output for before in stages[:number]])
+        else:
+            _train(settings)
+
+
+def _train(settings: TrainConfig) -> None:
     from codectok.train.launch import run_training
 
-    settings = load_train_config(config, overrides or [])
-    if dry_run:
-        _show_plan(settings)
-        return
     say(f"Training {settings.codec.name} into {settings.output}, up to step {settings.steps:,}.")
-
-    def on_log(step: int, scalars: dict[str, float]) -> None:
-        shown = {name: scalars[name] for name in SHOWN if name in scalars}
-        mel = scalars[f"mel_{settings.loss.mel[0].n_fft}"]
-        rest = "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
-        say(f"step {step:>7,}/{settings.steps:,}  mel {mel:.3f}  {rest}")
-
-    report = run_training(settings, on_log)
+    with progress(settings.steps, f"train {settings.codec.name}") as bar:
+        report = run_training(settings, _listener(settings, bar))
     if report.ending == "interrupted":
         say(f"Stopped at step {report.step:,}; the same command goes on from there.")
         raise KeyboardInterrupt
-    facts_table(
-        "codectok train",
-        {
-            "ending": f"{report.ending} (max_minutes)" if report.ending == "out of time" else report.ending,
-            "step": f"{report.step:,}",
-            "codec": report.codec,
-            "output": settings.output,
-        },
-    )
+    facts: dict[str, object] = {
+        "ending": f"{report.ending} (max_minutes)" if report.ending == "out of time" else report.ending,
+        "step": f"{report.step:,}",
+        "codec": report.codec,
+        "output": settings.output,
+    }
+    if report.best is not None:
+        facts["best at validation"] = report.best
+    facts_table("codectok train", facts)
 
 
-def _show_plan(settings: TrainConfig) -> None:
-    import torch
+def _listener(settings: TrainConfig, bar: ProgressReport) -> LogListener:
+    main = f"mel_{settings.loss.mel[0].n_fft}"
 
-    from codectok.model.network import CodecNetwork
-    from codectok.train.adversary import Adversary
-    from codectok.train.launch import open_dataset
+    def on_log(step: int, scalars: dict[str, float]) -> None:
+        if main not in scalars:
+            found = "  ".join(f"{name.partition('/')[2]} {value:.3g}" for name, value in scalars.items())
+            say(f"step {step:>7,}/{settings.steps:,}  validation: {found}")
+            return
+        rest = "  ".join(f"{label} {scalars[name]:.3g}" for name, label in SHOWN.items() if name in scalars)
+        say(f"step {step:>7,}/{settings.steps:,}  mel {scalars[main]:.3f}  {rest}")
+        bar.reach(step)
 
-    dataset = open_dataset(settings)
-    with torch.device("meta"):
-        network = CodecNetwork(settings.codec)
-        adversary = Adversary(settings.discriminators, settings.discriminator_optimizer)
+    return on_log
+
+
+def _show_plan(settings: TrainConfig, ancestor_to_come: bool) -> None:
+    from codectok.train.rehearsal import rehearse
+
+    found = rehearse(settings.without_ancestor() if ancestor_to_come else settings)
+    whole = format_duration(found.seconds_per_step * settings.steps)
+    length = settings.segment_samples / settings.codec.mel.sample_rate
     facts_table(
         "codectok train --dry-run",
         {
             "output": settings.output,
-            "data": f"{len(dataset):,} segments, {format_duration(dataset.seconds)}",
-            "batch": f"{settings.data.batch_size} x {settings.segment_samples:,} samples",
+            **_data_facts(found.stages),
+            "batch": f"{settings.data.batch_size} x {length:.2f} s in {settings.accumulation} parts",
             "steps": f"{settings.steps:,}",
-            "codec": f"{settings.codec.name}, {sum(p.numel() for p in network.parameters()):,} parameters",
-            "discriminators": f"{sum(p.numel() for p in adversary.parameters()):,} parameters",
+            "codec": f"{settings.codec.name}, {found.parameters:,} parameters",
+            "discriminators": f"{found.discriminator_parameters:,} parameters",
+            "memory": f"{megabytes(found.peak_bytes)} at most",
+            "time": f"{found.seconds_per_step:.2f} s a step, {whole} in all",
         },
     )
+
+
+def _data_facts(stages: tuple[StageFacts, ...]) -> dict[str, object]:
+    facts: dict[str, object] = {}
+    for number, stage in enumerate(stages, 1):
+        name = "data" if len(stages) == 1 else f"stage {number}"
+        facts[name] = f"{stage.segments:,} segments, {format_duration(stage.seconds)}"
+        if stage.mixture is not None:
+            facts[f"{name}, mixed"] = stage.mixture
+    return facts

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ..config import DecoderConfig
+from ..precision import no_autocast
 
 
 class ResidualBlock(nn.Module):
@@ -48,7 +49,9 @@ class HiFiGANDecoder(nn.Module):
         for upsample, blocks in zip(self.upsamples, self.blocks, strict=True):
             x = upsample(F.silu(x))
             x = torch.stack([block(x) for block in blocks.children()]).mean(0)
-        return torch.tanh(self.post(F.silu(x))).squeeze(1)
+        # Samples of 8 bits would be noise 48 dB below the signal, which a log-mel hears where the signal is quiet.
+        with no_autocast(x):
+            return torch.tanh(self.post(F.silu(x.float()))).squeeze(1)
 
     def add_weight_norm(self) -> None:
         """Train magnitude and direction of every kernel separately (Salimans and Kingma 2016)."""

@@ -46,7 +46,7 @@ class CodecNetwork(nn.Module):
         return self.decoder(self.quantizer.decode(codes))
 
     def prepare_for_training(self) -> None:
-        """Add weight norm to the decoder and moving averages to the codebooks."""
+        """Add weight norm to the decoder, and to the quantizer what it learns by."""
         self.decoder.add_weight_norm()
         self.quantizer.prepare_for_training()
 

@@ -14,6 +14,7 @@ from codectok import InputError
 from codectok.audio.files import AudioFormat
 from codectok.keys import VALID_KEY, make_key
 from codectok.shards import Sample, ShardWriter, index_path, read_index, read_manifest, write_index
+from codectok.storage import LocalStorage
 
 from ..conftest import tone
 
@@ -51,7 +52,7 @@ def test_stock_webdataset_reads_what_was_written(audio_format: AudioFormat, tmp_
 def test_the_index_points_at_the_audio(tmp_path: Path) -> None:
     clips = write_shard(tmp_path)
     data = (tmp_path / "shard-000000.tar").read_bytes()
-    rows = read_index(tmp_path, "shard-000000.tar").to_pylist()
+    rows = read_index(LocalStorage(tmp_path), "shard-000000.tar").to_pylist()
     for row, clip in zip(rows, clips, strict=True):
         audio, _ = soundfile.read(io.BytesIO(data[row["offset"] : row["offset"] + row["size"]]), dtype="float32")
         assert len(audio) == row["n_samples"] == len(clip)
@@ -87,9 +88,9 @@ def test_a_key_shows_the_name_of_the_file_without_its_suffix() -> None:
 
 def test_folders_without_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no shards\.json"):
-        read_manifest(tmp_path)
+        read_manifest(LocalStorage(tmp_path))
     (tmp_path / "shards.json").write_text("{}")
     with pytest.raises(InputError, match="damaged"):
-        read_manifest(tmp_path)
+        read_manifest(LocalStorage(tmp_path))
     with pytest.raises(InputError, match="cannot be read"):
-        read_index(tmp_path, "shard-000000.tar")
+        read_index(LocalStorage(tmp_path), "shard-000000.tar")

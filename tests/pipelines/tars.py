@@ -12,6 +12,7 @@ import soundfile
 import webdataset
 
 from codectok.shards import Sample, read_manifest
+from codectok.storage import LocalStorage
 
 
 def read_samples(path: Path) -> Iterator[tuple[Sample, np.ndarray]]:
@@ -24,7 +25,9 @@ def read_samples(path: Path) -> Iterator[tuple[Sample, np.ndarray]]:
 
 def all_samples(folder: Path) -> list[tuple[Sample, np.ndarray]]:
     """Those of all tars in the output of a job."""
-    return [sample for entry in read_manifest(folder).shards for sample in read_samples(folder / entry.name)]
+    return [
+        sample for entry in read_manifest(LocalStorage(folder)).shards for sample in read_samples(folder / entry.name)
+    ]
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:

@@ -21,6 +21,7 @@ from codectok.audio.files import audio_info, read_audio
 from codectok.pipelines.engine import RunOptions
 from codectok.pipelines.tokenize import TokenizeOptions
 from codectok.shards import read_manifest
+from codectok.storage import LocalStorage
 from codectok.tokens.table import read_rows
 
 from .jobs import LOCAL, digests, rejects, run, shard_job, tokenize_job
@@ -50,7 +51,7 @@ def test_any_engine_and_worker_count_writes_the_same_bytes(
 
 
 def test_shards_hold_every_second_that_was_not_rejected(corpus: Path, shards: Path) -> None:
-    manifest = read_manifest(shards)
+    manifest = read_manifest(LocalStorage(shards))
     pieces: dict[str, list[tuple[int, np.ndarray]]] = {}
     keys = []
     for entry in manifest.shards:
@@ -117,7 +118,7 @@ def test_words_for_more_than_there_is_become_no_row(corpus: Path, codec_folder: 
 def test_tars_become_rows_with_what_the_shards_say(shards: Path, codec_folder: Path, tmp_path: Path) -> None:
     run(tokenize_job(codec_folder), shards, tmp_path / "out")
     rows = list(read_rows(tmp_path / "out"))
-    assert len(rows) == sum(entry.samples for entry in read_manifest(shards).shards)
+    assert len(rows) == sum(entry.samples for entry in read_manifest(LocalStorage(shards)).shards)
     assert {row.dataset for row in rows} == {"speech"}
     assert any(row.start > 0 and row.source == "b.flac" for row in rows)
 
@@ -201,7 +202,7 @@ def test_a_report_shows_what_came_of_everything(corpus: Path, shards: Path, tmp_
     page = (shards / "_codectok" / "report.html").read_text()
     for words in ("decode_error", "too_short", "Loudness in LUFS", "Bandwidth in kHz", "<td>speech</td>"):
         assert words in page
-    assert page.count("<audio") == min(10, sum(entry.samples for entry in read_manifest(shards).shards))
+    assert page.count("<audio") == min(10, sum(entry.samples for entry in read_manifest(LocalStorage(shards)).shards))
     assert "http" not in page  # nothing is fetched from elsewhere
     encoded = page.partition("base64,")[2].partition('"')[0]
     audio, rate = soundfile.read(io.BytesIO(base64.b64decode(encoded)))

@@ -13,13 +13,15 @@ import soundfile
 
 from codectok import InputError
 from codectok.audio.files import read_audio
+from codectok.errors import VerificationError
 from codectok.pipelines.clips import clip_of
 from codectok.pipelines.engine import run_job
 from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.manifests import read_manifest
 from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.verify import verify_output
-from codectok.shards import Sample
+from codectok.shards import Sample, read_index
+from codectok.shards import read_manifest as read_shard_manifest
 from codectok.storage import open_storage
 
 from ..conftest import tone
@@ -70,6 +72,24 @@ def test_stretches_become_segments_with_what_is_known_of_them(book: Path, tmp_pa
         expected = whole[round(start * RATE) :][: sample.n_samples]
         np.testing.assert_allclose(audio, expected, atol=1 / 32_000)
     assert [by_start[start][0].duration for start in (3.0, 6.0, 20.0)] == [5.0, 6.5, 9.0]
+
+
+def test_categories_stand_in_the_index_and_are_counted(book: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"path": "audio/book.flac", "start": 10.0 * n, "end": 10.0 * n + 5, **({"category": name} if name else {})}
+        for n, name in enumerate(["speech", "music", None, "speech"])
+    ]
+    found = samples_of(tmp_path, rows)
+    storage = open_storage(tmp_path / "out")
+    (entry,) = read_shard_manifest(storage).shards
+    assert entry.categories == {"music": 1, "speech": 2}
+    index = read_index(storage, entry.name).to_pylist()
+    assert [row["category"] for row in index] == [sample.category for sample, _ in found]
+    verify_output(storage)
+    manifest = tmp_path / "out" / "shards.json"
+    manifest.write_text(manifest.read_text().replace('"music": 1', '"music": 2'))
+    with pytest.raises(VerificationError, match=r"shards\.json"):
+        verify_output(storage)
 
 
 def test_words_are_never_cut_and_short_neighbours_are_joined_with_their_texts(book: Path, tmp_path: Path) -> None:

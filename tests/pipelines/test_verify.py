@@ -185,7 +185,7 @@ def test_an_unfinished_job_or_no_job_is_said_to_be_that(corpus: Path, tmp_path: 
 def test_one_key_for_two_samples_is_noticed(shards: Path) -> None:
     rewrite(shards, lambda members: renamed(members, second_key(members)))
     index_path = shards / "_codectok" / "index" / "shard-000000"
-    rows = read_index(shards, TAR).to_pylist()
+    rows = read_index(open_storage(shards), TAR).to_pylist()
     rows[0]["key"] = rows[1]["key"]
     write_index(index_path, [IndexedSample(**row) for row in rows])
     update_record(shards, index_path)

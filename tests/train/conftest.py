@@ -1,12 +1,30 @@
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import Tensor
 
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.shards import (
+    INDEX_FOLDER,
+    MANIFEST_FILE,
+    Sample,
+    ShardEntry,
+    ShardManifest,
+    ShardWriter,
+    index_path,
+    write_index,
+)
 from codectok.train.config import TrainConfig, load_train_config
+from codectok.train.data.loader import SegmentLoader
+from codectok.train.run import open_dataset
 
 TINY = [
     "codec.name=tiny",
@@ -39,9 +57,68 @@ def shards(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def held_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of which all segments are for validation."""
+    folder = tmp_path_factory.mktemp("validation") / "shards"
+    options = RunOptions(engine="local", max_rejects=1.0)
+    run_job(ShardJob(ShardOptions(shard_seconds=15.0, max_seconds=5.0)), [str(corpus)], folder, options)
+    return folder
+
+
+def first_batches(config: TrainConfig) -> Iterator[Tensor]:
+    """The batches of a run from its beginning to its end, for all ranks together."""
+    loader = SegmentLoader(open_dataset(config), config.data)
+    return (batch.filled() for batch in itertools.islice(loader, config.steps))
+
+
 def tiny_config(shards: Path, output: Path, *overrides: str, steps: int = 7) -> TrainConfig:
     """A run that takes seconds, with everything that a real one has."""
     own_codec = [override for override in TINY if override.startswith("codec.")]
     rest = [override for override in TINY if not override.startswith("codec.")]
     paths = [f"data.shards={shards}", f"output={output}", f"steps={steps}"]
     return load_train_config("nano", ["codec={}", *own_codec, *rest, *paths, *overrides])
+
+
+SAMPLE_RATE = 24_000
+STEP = 1 / 4096  # between the constant values of neighbouring samples
+
+
+def write_shards(
+    folder: Path, sizes: list[int], categories: list[str | None] | None = None, n_validation: int = 0
+) -> Path:
+    """Shards with so many samples each; the last ones are for validation.
+
+    Sample n of the folder has the key NAME-n, the constant value n * STEP and category n of `categories`, in turn.
+    """
+    (folder / INDEX_FOLDER).mkdir(parents=True)
+    entries, number = [], 0
+    for place, size in enumerate(sizes):
+        path = folder / f"shard-{place:06d}.tar"
+        counts: Counter[str] = Counter()
+        with ShardWriter(path) as writer:
+            for _ in range(size):
+                category = categories[number % len(categories)] if categories else None
+                counts.update([category] if category else [])
+                n_samples = 1000 + 7 * number
+                sample = Sample(
+                    dataset=folder.name, source=f"{number}.wav", start=0.0, duration=n_samples / SAMPLE_RATE,
+                    sample_rate=SAMPLE_RATE, n_samples=n_samples, category=category,
+                )  # fmt: skip
+                writer.write(f"{folder.name}-{number}", np.full(n_samples, number * STEP, np.float32), sample)
+                number += 1
+        write_index(index_path(folder, path.name), writer.index)
+        entries.append(
+            ShardEntry(
+                name=path.name,
+                samples=size,
+                seconds=sum(sample.n_samples for sample in writer.index) / SAMPLE_RATE,
+                bytes=path.stat().st_size,
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                split="validation" if place >= len(sizes) - n_validation else "train",
+                categories=dict(counts),
+            )
+        )
+    manifest = ShardManifest(sample_rate=SAMPLE_RATE, shards=tuple(entries))
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    return folder

@@ -16,6 +16,22 @@ def test_the_shipped_configuration_loads_and_takes_overrides() -> None:
     assert config.segment_samples % config.codec.frame_size == 0
 
 
+def test_data_is_one_folder_or_several_a_mixture_or_stages() -> None:
+    def stages(*overrides: str) -> list[list[tuple[object, ...]]]:
+        data = load_train_config("nano", list(overrides)).data
+        return [
+            [(source.shards, source.weight, source.replay) for source in stage.sources] for stage in data.all_stages
+        ]
+
+    alone = ((Path("a"), "s3://bucket/b"), None, None)
+    assert stages("data.shards=[a, 's3://bucket/b']") == [[alone]]
+    mixed = "[{shards: a, weight: 3}, {shards: [b, c], weight: 0.5}]"
+    expected = [((Path("a"),), 3.0, None), ((Path("b"), Path("c")), 0.5, None)]
+    assert stages("data.shards=null", f"data.sources={mixed}") == [expected]
+    staged = f"[{{steps: 10, sources: [{{shards: a}}]}}, {{sources: {mixed}}}]"
+    assert stages("data.shards=null", f"data.stages={staged}") == [[((Path("a"),), None, None)], expected]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -27,6 +43,17 @@ def test_the_shipped_configuration_loads_and_takes_overrides() -> None:
         (["steps.more=1"], "single value"),
         (["codec=huge"], "no codec preset"),
         (["data.shards=[]"], "shards"),
+        (["data.shards=null"], "data: give shards, sources or stages, and set the others to null"),
+        (["data.sources=[{shards: a}]"], "data: give shards, sources or stages"),
+        (["data.shards=null", "data.sources=[{shards: a, weight: 1, replay: 1}]"], r"sources\.0: .* not both"),
+        (["data.shards=null", "data.sources=[{shards: a, weight: 1}, {shards: b}]"], "every source a weight, or none"),
+        (["data.shards=null", "data.sources=[{shards: a, weight: 0}]"], r"data\.sources\.0\.weight"),
+        (
+            ["data.shards=null", "data.sources=[{shard: a}]"],
+            r"unknown key 'data\.sources\.0\.shard' \(did you mean 'shards'",
+        ),
+        (["data.shards=null", "data.stages=[{sources: [{shards: a}]}, {sources: [{shards: b}]}]"], "but the last"),
+        (["data.shards=3"], r"data\.shards"),
         (["seed=[1"], "cannot be parsed"),
         (["data.segment_seconds=0.01"], r"segment_seconds must be at least 0\.085"),
         (["loss.mel=[]"], "mel"),
@@ -45,7 +72,7 @@ def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:
 
 
 def test_a_missing_configuration_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match=r"There is no configuration mega; shipped ones are nano"):
+    with pytest.raises(ConfigError, match=r"There is no configuration mega; shipped ones are base, dms, nano"):
         load_train_config("mega", [])
 
 

@@ -12,12 +12,6 @@ import torch
 from torch import nn
 
 from codectok.config import MelConfig
-from codectok.train.config import (
-    LossConfig,
-    PeriodDiscriminatorConfig,
-    ScaleDiscriminatorConfig,
-    STFTDiscriminatorConfig,
-)
 from codectok.train.discriminators import (
     MultiDiscriminator,
     MultiPeriodDiscriminator,
@@ -29,6 +23,12 @@ from codectok.train.losses import (
     adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
+)
+from codectok.train.recipe import (
+    LossConfig,
+    PeriodDiscriminatorConfig,
+    ScaleDiscriminatorConfig,
+    STFTDiscriminatorConfig,
 )
 
 from ..conftest import DATA

@@ -16,11 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from codectok import CheckpointError, Codec, CodectokError, InputError
 from codectok.train.checkpoint import latest_checkpoint, load_training_state
 from codectok.train.config import TrainConfig
-from codectok.train.data import build_loader
-from codectok.train.launch import TrainingReport, open_dataset, run_training
+from codectok.train.launch import run_training
+from codectok.train.run import TrainingReport, open_dataset
 from codectok.train.trainer import Trainer
 
-from .conftest import tiny_config
+from .conftest import first_batches, tiny_config
 
 
 def train(config: TrainConfig) -> TrainingReport:
@@ -61,10 +61,10 @@ def test_stopping_and_going_on_equals_one_run_to_the_bit(shards: Path, tmp_path:
 
 def test_the_exported_codec_is_the_trained_network(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run")
-    trainer = Trainer(config, torch.device("cpu"), "")
+    trainer = Trainer(config, torch.device("cpu"))
     dataset = open_dataset(config)
-    trainer.initialize_codebooks(dataset)
-    for batch in build_loader(dataset, config.data, 0, 3):
+    trainer.initialize_codebooks(first_batches(config))
+    for _, batch in zip(range(3), first_batches(config), strict=False):
         trainer.train_step(batch)
     codec = trainer.export()
     log_mel = codec.log_mel(torch.stack([dataset[0], dataset[1]]))
@@ -77,8 +77,8 @@ def test_the_exported_codec_is_the_trained_network(shards: Path, tmp_path: Path)
 
 def test_every_part_of_the_model_learns(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", "discriminators.start_step=0")
-    trainer = Trainer(config, torch.device("cpu"), "")
-    trainer.initialize_codebooks(open_dataset(config))
+    trainer = Trainer(config, torch.device("cpu"))
+    trainer.initialize_codebooks(first_batches(config))
     before = {
         name: p.clone() for name, p in (*trainer.network.named_parameters(), *trainer.adversary.named_parameters())
     }
@@ -86,9 +86,9 @@ def test_every_part_of_the_model_learns(shards: Path, tmp_path: Path) -> None:
     after = dict((*trainer.network.named_parameters(), *trainer.adversary.named_parameters()))
     unchanged = [name for name, p in before.items() if torch.equal(p, after[name])]
     assert unchanged == []
-    mels = [float(result.scalars["mel_1024"]) for result in losses]
+    mels = [float(scalars["mel_1024"]) for scalars in losses]
     assert mels[-1] < mels[0]
-    assert {"discriminator", "adversarial", "feature_matching", "commitment"} <= losses[0].scalars.keys()
+    assert {"discriminator", "adversarial", "feature_matching", "commitment"} <= losses[0].keys()
 
 
 def test_losses_and_codebook_use_are_logged(shards: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_losses_and_codebook_use_are_logged(shards: Path, tmp_path: Path) -> Non
     events.Reload()
     assert {
         "mel_1024", "commitment", "adversarial", "feature_matching", "discriminator", "generator",
-        "codebook_usage", "codebook_perplexity_share", "learning_rate",
+        "codebook_usage", "codebook_perplexity_share", "codebook_entropy", "codebook_expired_share", "learning_rate",
     } <= set(events.Tags()["scalars"])  # fmt: skip
     assert [event.step for event in events.Scalars("mel_1024")] == [2, 4, 6, 7]
 
@@ -155,6 +155,7 @@ def test_a_damaged_checkpoint_is_named(shards: Path, tmp_path: Path) -> None:
 
 QUANTIZERS = {
     "grouped": ["codec.quantizer.n_groups=2", "codec.quantizer.time_factors=[2]"],
+    "simvq": ["codec.quantizer={type: simvq, codebook_size: 64, codebook_dim: 8, time_factors: [2]}"],
     "fsq": ["codec.quantizer={type: fsq, levels: [5, 4], time_factors: [2]}"],
 }
 
@@ -167,8 +168,8 @@ def test_every_quantizer_trains(quantizer: str, shards: Path, tmp_path: Path) ->
 
 
 def test_residual_codebooks_start_on_what_is_left_over(shards: Path, tmp_path: Path) -> None:
-    trainer = Trainer(config := tiny_config(shards, tmp_path / "run"), torch.device("cpu"), "")
-    trainer.initialize_codebooks(open_dataset(config))
+    trainer = Trainer(config := tiny_config(shards, tmp_path / "run"), torch.device("cpu"))
+    trainer.initialize_codebooks(first_batches(config))
     for codebook in trainer.network.quantizer.codebooks:
         assert (codebook.abs().amax(dim=1) > 0).float().mean() > 0.7
     assert trainer.network.training
@@ -196,3 +197,30 @@ def test_a_codec_that_was_half_written_is_written_again(shards: Path, tmp_path: 
     (report.codec / "config.json").unlink()
     assert train(config).ending == "finished"
     assert Codec.from_pretrained(report.codec, device="cpu").header.origin == "trained for 2 steps"
+
+
+def test_damaged_samples_are_left_out_and_counted(shards: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(shards, tmp_path / "damaged")
+    data = open_dataset(tiny_config(damaged, tmp_path / "run"))
+    for address in {data.stream.address(position) for position in range(4, 9)}:  # a whole batch, and one of the next
+        with (damaged / address.part.name).open("r+b") as file:
+            file.seek(address.part.offset)
+            file.write(b"damaged")
+    logged: dict[int, float] = {}
+    report = run_training(
+        tiny_config(damaged, tmp_path / "run"),
+        lambda step, scalars: logged.update({step: scalars["unreadable_samples"]}),
+    )
+    assert (report.ending, report.step) == ("finished", 7)
+    assert logged[7] >= 5
+    assert final_state(tmp_path / "run")["position"] == 7 * 4
+
+
+def test_a_stage_can_be_added_to_a_run_but_not_put_before_what_it_heard(shards: Path, tmp_path: Path) -> None:
+    def staged(steps: int) -> str:
+        return f"data.stages=[{{steps: {steps}, sources: [{{shards: {shards}}}]}}, {{sources: [{{shards: {shards}}}]}}]"
+
+    train(tiny_config(shards, tmp_path / "run", steps=4))
+    with pytest.raises(InputError, match="not those that the run has started with"):
+        train(tiny_config(shards, tmp_path / "run", "data.shards=null", staged(3), steps=6))
+    assert train(tiny_config(shards, tmp_path / "run", "data.shards=null", staged(4), steps=6)).step == 6

@@ -16,6 +16,11 @@ class Judgement:
     logits: Tensor
     features: list[Tensor]
 
+    def split(self, size: int) -> tuple[Judgement, Judgement]:
+        """That of the first `size` waveforms and that of the rest."""
+        first, rest = self.logits.tensor_split([size]), [feature.tensor_split([size]) for feature in self.features]
+        return Judgement(first[0], [part[0] for part in rest]), Judgement(first[1], [part[1] for part in rest])
+
 
 class MultiDiscriminator(nn.Module):
     """Several discriminators of one kind that look at the same waveform in different ways."""

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..config import PeriodDiscriminatorConfig
+from ..recipe import PeriodDiscriminatorConfig
 from .base import Judgement, MultiDiscriminator, feature_maps
 
 SLOPE = 0.1

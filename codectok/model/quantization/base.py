@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+
+from ...errors import ConfigError
 
 FrameEncoder = Callable[[Tensor], Tensor]
 """Codes [n, n_codebooks] of features float32 [n, C], each row by itself."""
@@ -20,13 +23,13 @@ class QuantizerOutput:
         features: quantized features [B, T, C], with the straight-through gradient.
         codes: [B, T', n_codebooks] int64.
         commitment_loss: scalar, unweighted; zero where a quantizer needs none.
-        metrics: scalars to log, whatever the quantizer wants to show.
+        diversity_loss: scalar, unweighted, where it was asked for; see `diversity`.
     """
 
     features: Tensor
     codes: Tensor
     commitment_loss: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    diversity_loss: Tensor | None = None
 
 
 class Quantizer(nn.Module, ABC):
@@ -34,7 +37,7 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor) -> QuantizerOutput:
-        """Quantize with gradients; in training mode a quantizer may adapt its codebooks."""
+        """Quantize with gradients."""
 
     @abstractmethod
     def encode(self, features: Tensor) -> Tensor:
@@ -65,8 +68,37 @@ class Quantizer(nn.Module, ABC):
     def codebooks(self) -> Tensor:
         """All code vectors [n_codebooks, codebook_size, codebook_dim]."""
 
+    def measure_diversity(self) -> None:
+        """Let every training pass give a `diversity_loss`.
+
+        Raises:
+            ConfigError: this kind of quantizer has none.
+        """
+        raise ConfigError("loss.diversity is for codebooks: a quantizer without them has its codes by construction.")
+
     def prepare_for_training(self) -> None:
         """Add what only training needs (such as codebook statistics); nothing by default."""
 
-    def initialize_codebooks(self, features: Tensor) -> None:
-        """Start the codebooks from encoder outputs [B, T, C]; nothing by default."""
+    def initialize_codebooks(self, features: Tensor, seed: int) -> None:
+        """Start the codebooks from encoder outputs [B, T, C], as many on every rank; nothing by default."""
+
+    def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
+        """Adapt codebooks that learn without gradients, on all ranks alike; nothing by default.
+
+        Args:
+            features: [n, C], what this rank has quantized.
+            codes: [n, n_codebooks] of them.
+            counts: int64 [n_codebooks, codebook_size], how often each code came up on all ranks.
+        """
+
+    def replace_unused(self, counts: Tensor, n_tokens: int) -> Tensor:
+        """Replace codes that `n_tokens` tokens have hardly used; none by default.
+
+        Args:
+            counts: int64 [n_codebooks, codebook_size], how often each code came up among them.
+            n_tokens: long enough a time to judge by, see `usage`.
+
+        Returns:
+            Which codes were replaced, in the shape of `counts`.
+        """
+        return torch.zeros_like(counts, dtype=torch.bool)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from ...config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
+from ...config import QuantizerConfig, SimVectorQuantizerConfig, VectorQuantizerConfig
 from .base import Quantizer
 from .finite_scalar import FiniteScalarQuantizer
+from .simvq import SimVectorQuantizer
 from .temporal import TemporalQuantizer
 from .vector import GroupedResidualVectorQuantizer
 
 
-def build_quantizer(config: VectorQuantizerConfig | FiniteScalarQuantizerConfig, dim: int) -> TemporalQuantizer:
+def build_quantizer(config: QuantizerConfig, dim: int) -> TemporalQuantizer:
     """The quantizer that `config` describes, for features of `dim` channels."""
     inner: Quantizer
     if isinstance(config, VectorQuantizerConfig):
         inner = GroupedResidualVectorQuantizer(config, dim)
+    elif isinstance(config, SimVectorQuantizerConfig):
+        inner = SimVectorQuantizer(config, dim)
     else:
         inner = FiniteScalarQuantizer(config, dim)
-    return TemporalQuantizer(inner, dim, config.time_factors)
+    return TemporalQuantizer(inner, dim, config)

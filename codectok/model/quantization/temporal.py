@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...config import QuantizerConfig
 from ...precision import no_autocast
 from ..convnext import ConvNeXtBlock, truncated_normal_linear
 from .base import FrameEncoder, Quantizer, QuantizerOutput
+from .ranks import n_ranks, sum_over_ranks
+from .sums import occurrences
+from .usage import UsageWindow
 
 # Of the blocks behind each change of the frame rate.
 BLOCK_KERNEL_SIZE = 7
@@ -55,20 +60,27 @@ class Upsample(nn.Module):
 class TemporalQuantizer(Quantizer):
     """A quantizer at a lower frame rate: downsampling before it, upsampling after it.
 
-    The inner quantizer always works in float32: in half precision many codes would change.
+    The inner quantizer always works in float32: in half precision many codes would change. It learns at the lower rate,
+    once for all training passes between two calls of `update_codebooks`.
     """
 
-    def __init__(self, inner: Quantizer, dim: int, time_factors: tuple[int, ...]) -> None:
+    def __init__(self, inner: Quantizer, dim: int, config: QuantizerConfig) -> None:
         super().__init__()
+        self.config = config
         self.inner = inner
-        self.downsample = nn.Sequential(*[Downsample(dim, factor) for factor in time_factors])
-        self.upsample = nn.Sequential(*[Upsample(dim, factor) for factor in reversed(time_factors)])
+        self.downsample = nn.Sequential(*[Downsample(dim, factor) for factor in config.time_factors])
+        self.upsample = nn.Sequential(*[Upsample(dim, factor) for factor in reversed(config.time_factors)])
+        self.usage: UsageWindow | None = None
+        self._passes: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, features: Tensor) -> QuantizerOutput:
         """Quantize `features` [B, T, C]; the result has T' * product of the time factors frames."""
         downsampled = self.downsample(features)
         with no_autocast(downsampled):
             output = self.inner(downsampled.float())
+        # A pass without gradients only looks ahead.
+        if self.training and torch.is_grad_enabled() and self.usage is not None:
+            self._passes.append((downsampled.detach().float().flatten(0, 1), output.codes.flatten(0, 1)))
         output.features = self.upsample(output.features)
         return output
 
@@ -95,11 +107,44 @@ class TemporalQuantizer(Quantizer):
         """Code vectors of the inner quantizer."""
         return self.inner.codebooks
 
-    def prepare_for_training(self) -> None:
-        """Prepare the inner quantizer."""
-        self.inner.prepare_for_training()
+    def measure_diversity(self) -> None:
+        """Let the inner quantizer measure it."""
+        self.inner.measure_diversity()
 
-    def initialize_codebooks(self, features: Tensor) -> None:
+    def prepare_for_training(self) -> None:
+        """Prepare the inner quantizer, and count from now on how its codes are used."""
+        self.inner.prepare_for_training()
+        device = next(itertools.chain(self.parameters(), self.buffers())).device
+        self.usage = UsageWindow(self.config.n_codebooks, self.config.codebook_size).to(device)
+
+    @torch.no_grad()
+    def initialize_codebooks(self, features: Tensor, seed: int = 0) -> None:
         """Start the inner quantizer's codebooks from downsampled `features` [B, T, C]."""
-        with torch.no_grad():
-            self.inner.initialize_codebooks(self.downsample(features))
+        downsampled = self.downsample(features)
+        with no_autocast(downsampled):
+            self.inner.initialize_codebooks(downsampled.float(), seed)
+
+    @torch.no_grad()
+    def update_codebooks(self) -> None:
+        """Let the inner quantizer learn from the training passes since the last call, those of all ranks together.
+
+        To be called once for each step of the optimizer and before it, while the weights are those of the passes, and
+        by every rank with as many tokens. Nothing here waits for a GPU.
+        """
+        if self.usage is None or not self._passes:
+            return
+        features, codes = (torch.cat(parts) for parts in zip(*self._passes, strict=True))
+        self._passes.clear()
+        n_tokens = n_ranks() * len(codes)
+        counts = torch.stack([occurrences(column, self.config.codebook_size) for column in codes.unbind(1)])
+        sum_over_ranks(counts)
+        with no_autocast(features):
+            self.inner.learn(features, codes, counts)
+            if self.usage.add(counts, n_tokens):
+                replaced = self.inner.replace_unused(self.usage.last_counts, self.usage.last_tokens)
+                self.usage.expired_share.copy_(replaced.float().mean())
+
+    def codebook_metrics(self) -> dict[str, Tensor]:
+        """Scalars about the use of the codes in training, see `UsageWindow.metrics`."""
+        assert self.usage is not None, "prepare_for_training comes first"
+        return self.usage.metrics()

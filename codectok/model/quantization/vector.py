@@ -1,144 +1,89 @@
-"""Grouped residual vector quantization."""
+"""Grouped residual vector quantization with codebooks that follow moving averages."""
 
 from __future__ import annotations
 
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import VectorQuantizerConfig
-from ..convnext import truncated_normal_linear
 from .base import FrameEncoder, Quantizer, QuantizerOutput
-from .codebook import Codebook
-from .search import CodeSearch
+from .chain import CodebookChain, mean_of
+from .codebook import AveragedCodebook
+from .ranks import gather_rows, n_ranks, sum_over_ranks
+from .reservoir import Reservoir
+from .sums import add_rows
+
+# More where there are more codes: all of them may have to be replaced at once.
+MIN_RESERVOIR_VECTORS = 8192
 
 
-class ResidualVectorQuantizer(Quantizer):
-    """Projection in, a chain of codebooks that each quantize what the ones before left over, projection out."""
+class ResidualVectorQuantizer(CodebookChain[AveragedCodebook]):
+    """A chain of codebooks that each quantize what the ones before left over."""
 
     def __init__(self, config: VectorQuantizerConfig, dim: int) -> None:
-        super().__init__()
-        same = dim == config.codebook_dim
-        self.project_in = nn.Identity() if same else truncated_normal_linear(dim, config.codebook_dim)
-        self.project_out = nn.Identity() if same else truncated_normal_linear(config.codebook_dim, dim)
-        self.layers = nn.ModuleList(
-            Codebook(config.codebook_size, config.codebook_dim, config.ema_decay) for _ in range(config.n_residuals)
-        )
+        size, codebook_dim, decay = config.codebook_size, config.codebook_dim, config.ema_decay
+        codebooks = [AveragedCodebook(size, codebook_dim, decay) for _ in range(config.n_residuals)]
+        super().__init__(dim, codebook_dim, codebooks)
 
-    def forward(self, features: Tensor) -> QuantizerOutput:
-        """Quantize `features` [B, T, C]; in training mode the codebooks move towards them."""
-        vectors = self.project_in(features)
-        residual, quantized = vectors, torch.zeros_like(vectors)
-        codes, losses, expired = [], [], []
-        for codebook in self._codebooks():
-            rows = residual.detach().flatten(0, 1)
-            flat_codes = codebook.search(rows)
-            nearest = codebook.lookup(flat_codes).view_as(vectors)
-            losses.append(F.mse_loss(residual, nearest))
-            if self.training:
-                expired.append(codebook.update(rows, flat_codes))
-            residual = residual - nearest
-            quantized = quantized + nearest
-            codes.append(flat_codes.view(vectors.shape[:2]))
-        # Straight through once for the whole chain: once per layer would multiply the encoder's gradient.
-        passed = vectors + (quantized - vectors).detach()
-        return QuantizerOutput(
-            features=self.project_out(passed),
-            codes=torch.stack(codes, dim=-1),
-            commitment_loss=torch.stack(losses).mean(),
-            metrics={"expired_codes": torch.stack(expired).sum()} if expired else {},
-        )
-
-    def encode(self, features: Tensor) -> Tensor:
-        """Codes [B, T, n_residuals] of `features` [B, T, C]."""
-        residual = self.project_in(features).flatten(0, 1)
-        codes = []
-        for codebook in self._codebooks():
-            codes.append(codebook.search(residual))
-            residual = residual - codebook.lookup(codes[-1])
-        return torch.stack(codes, dim=-1).view(*features.shape[:2], -1)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Features [B, T, C] of `codes` [B, T, n_residuals]."""
-        vectors = [layer.lookup(c) for layer, c in zip(self._codebooks(), codes.unbind(-1), strict=True)]
-        return self.project_out(torch.stack(vectors).sum(0))
-
-    def distances(self, features: Tensor, codes: Tensor) -> Tensor:
-        """Of each layer's code to the residual that it was given."""
+    def initialize(self, features: Tensor, generator: torch.Generator) -> None:
+        """Place every codebook on what the ones before it leave over of `features` [n, C]."""
         residual = self.project_in(features)
-        length = torch.linalg.vector_norm(residual, dim=-1)
-        distances = []
-        for codebook, layer_codes in zip(self._codebooks(), codes.unbind(-1), strict=True):
-            residual = residual - codebook.lookup(layer_codes)
-            distances.append(torch.linalg.vector_norm(residual, dim=-1) / length)
-        return torch.stack(distances, dim=-1)
+        for codebook in self._codebooks():
+            codebook.initialize(residual, generator)
+            residual = residual - codebook.lookup(codebook.search(residual))
 
-    @torch.no_grad()
-    def frame_encoder(self, reduced: bool) -> FrameEncoder:
-        """A search for each codebook; for a single one the projection is folded into the codebook where that pays."""
-        project_in, codebooks = self.project_in, self._codebooks()
-        if (
-            len(codebooks) == 1
-            and isinstance(project_in, nn.Linear)
-            and folding_pays(len(codebooks[0].embedding), project_in.in_features, project_in.out_features)
-        ):
-            search = _folded_search(project_in, codebooks[0], reduced)
-            return lambda rows: search(rows).unsqueeze(1)
-        searches = [
-            CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0), reduced)
-            for book in codebooks
-        ]
+    def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
+        """Move the codebooks; see `Quantizer.learn`."""
+        n_codebooks, n_codes = counts.shape
+        # The sum of projections is the projection of the sum: those of a single codebook are taken before it.
+        width = features.shape[1] if n_codebooks == 1 else n_codebooks * self._codebooks()[0].embedding.shape[1]
+        # Ranks exchange all tokens, or a sum for each code, whatever is less; sums travel there and back.
+        if n_ranks() * features.numel() < 2 * n_codes * width:
+            self._learn_from_tokens(gather_rows(features), gather_rows(codes))
+        elif n_codebooks == 1:
+            self._learn_from_sums(features, codes[:, 0], counts[0])
+        else:
+            self._learn_from_sums_of_residuals(features, codes, counts)
 
-        def encode(rows: Tensor) -> Tensor:
-            residual = project_in(rows)
-            codes = []
-            for codebook, search in zip(codebooks, searches, strict=True):
-                codes.append(search(residual))
-                residual = residual - codebook.lookup(codes[-1])
-            return torch.stack(codes, dim=1)
+    def _learn_from_tokens(self, features: Tensor, codes: Tensor) -> None:
+        residual = self.project_in(features)
+        ones = residual.new_ones(len(residual))
+        for codebook, found in zip(self._codebooks(), codes.unbind(1), strict=True):
+            left_over = residual - codebook.lookup(found)
+            codebook.update(found, ones, residual)
+            residual = left_over
 
-        return encode
+    def _learn_from_sums(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
+        weights = counts.to(features.dtype)
+        sums = add_rows(features.new_zeros(len(counts), features.shape[1]), codes, features)
+        sums = sum_over_ranks(sums)
+        if isinstance(self.project_in, nn.Linear):
+            sums = torch.addmm(weights.unsqueeze(1) * self.project_in.bias, sums, self.project_in.weight.T)
+        self._codebooks()[0].update(torch.arange(len(counts), device=counts.device), weights, sums)
 
-    @property
-    def codebooks(self) -> Tensor:
-        """Code vectors [n_residuals, codebook_size, codebook_dim]."""
-        return torch.stack([layer.embedding for layer in self._codebooks()])
+    def _learn_from_sums_of_residuals(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
+        residual = self.project_in(features)
+        all_codes = torch.arange(counts.shape[1], device=counts.device)
+        for codebook, found, weights in zip(self._codebooks(), codes.unbind(1), counts, strict=True):
+            left_over = residual - codebook.lookup(found)
+            sums = sum_over_ranks(add_rows(torch.zeros_like(codebook.embedding), found, residual))
+            codebook.update(all_codes, weights.to(sums.dtype), sums)
+            residual = left_over
 
-    def prepare_for_training(self) -> None:
-        """Add moving averages to every codebook."""
-        for layer in self._codebooks():
-            layer.prepare_for_training()
+    def replace(self, expired: Tensor, features: Tensor) -> Tensor:
+        """Place the codes `expired` [n_residuals, codebook_size] on what is left over of `features` [n, C].
 
-    @torch.no_grad()
-    def initialize_codebooks(self, features: Tensor) -> None:
-        """Place every codebook on what the ones before it leave over of `features` [B, T, C]."""
-        residual = self.project_in(features).flatten(0, 1)
-        for layer in self._codebooks():
-            layer.initialize(residual)
-            residual = residual - layer.lookup(layer.search(residual))
-
-    def _codebooks(self) -> list[Codebook]:
-        return cast("list[Codebook]", list(self.layers))
-
-
-def folding_pays(codebook_size: int, dim: int, codebook_dim: int) -> bool:
-    """Whether one product with a folded codebook costs less than the projection and one with the codebook."""
-    return codebook_size * dim < (codebook_size + dim) * codebook_dim
-
-
-def _folded_search(project_in: nn.Linear, codebook: Codebook, reduced: bool) -> CodeSearch:
-    """Search for the code e nearest to W x + b without computing it.
-
-    |W x + b - e|^2 is smallest where x . (W^T e) + b . e - |e|^2 / 2 is largest.
-    """
-    weight, bias, embedding = project_in.weight, project_in.bias, codebook.embedding
-    # The feature that comes closest to the mean code; a little of the identity, should the weight lack rank.
-    square = weight.T @ weight
-    square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
-    centre = torch.linalg.solve(square, weight.T @ (embedding.mean(0) - bias))
-    return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre, reduced)
+        Returns:
+            Which codes were replaced, in the same shape.
+        """
+        residual, replaced = self.project_in(features), []
+        for codebook, gone in zip(self._codebooks(), expired, strict=True):
+            left_over = residual - codebook.lookup(codebook.search(residual))
+            replaced.append(codebook.replace(gone, residual))
+            residual = left_over
+        return torch.stack(replaced)
 
 
 class GroupedResidualVectorQuantizer(Quantizer):
@@ -146,9 +91,12 @@ class GroupedResidualVectorQuantizer(Quantizer):
 
     def __init__(self, config: VectorQuantizerConfig, dim: int) -> None:
         super().__init__()
+        self.config = config
+        self.dim = dim
         self.groups = nn.ModuleList(
             ResidualVectorQuantizer(config, dim // config.n_groups) for _ in range(config.n_groups)
         )
+        self.reservoir: Reservoir | None = None
 
     def forward(self, features: Tensor) -> QuantizerOutput:
         """Quantize `features` [B, T, C]."""
@@ -157,7 +105,7 @@ class GroupedResidualVectorQuantizer(Quantizer):
             features=torch.cat([output.features for output in outputs], dim=-1),
             codes=torch.cat([output.codes for output in outputs], dim=-1),
             commitment_loss=torch.stack([output.commitment_loss for output in outputs]).mean(),
-            metrics={key: torch.stack([o.metrics[key] for o in outputs]).sum() for key in outputs[0].metrics},
+            diversity_loss=mean_of([output.diversity_loss for output in outputs]),
         )
 
     def encode(self, features: Tensor) -> Tensor:
@@ -185,15 +133,43 @@ class GroupedResidualVectorQuantizer(Quantizer):
         """Code vectors [n_groups * n_residuals, codebook_size, codebook_dim]."""
         return torch.cat([group.codebooks for group in self._groups()])
 
+    def measure_diversity(self) -> None:
+        """Let every group measure it."""
+        for group in self._groups():
+            group.measure_diversity()
+
     def prepare_for_training(self) -> None:
-        """Add moving averages to every codebook."""
+        """Add average counts to every codebook, and a reservoir where unused codes are to be replaced."""
         for group in self._groups():
             group.prepare_for_training()
+        if self.config.expiry_share:
+            capacity = max(MIN_RESERVOIR_VECTORS, self.config.codebook_size)
+            device = self._groups()[0]._codebooks()[0].embedding.device
+            self.reservoir = Reservoir(capacity, self.dim).to(device)
 
-    def initialize_codebooks(self, features: Tensor) -> None:
-        """Start every group's codebooks from its share of `features` [B, T, C]."""
-        for group, part in zip(self._groups(), self._split(features), strict=True):
-            group.initialize_codebooks(part)
+    def initialize_codebooks(self, features: Tensor, seed: int) -> None:
+        """Place every group's codebooks on the k-means of its share of all ranks' `features` [B, T, C]."""
+        generator = torch.Generator(features.device).manual_seed(seed)
+        for group, part in zip(self._groups(), self._split(gather_rows(features.flatten(0, 1))), strict=True):
+            group.initialize(part, generator)
+
+    def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
+        """Move every group's codebooks, and remember some of the features."""
+        n_groups = len(self.groups)
+        parts = zip(self._split(features), codes.chunk(n_groups, dim=1), counts.chunk(n_groups), strict=True)
+        for group, part in zip(self._groups(), parts, strict=True):
+            group.learn(*part)
+        if self.reservoir is not None:
+            self.reservoir.add(features)
+
+    def replace_unused(self, counts: Tensor, n_tokens: int) -> Tensor:
+        """Replace codes with less than the expiry share of uniform use by features from the reservoir."""
+        if self.reservoir is None:
+            return super().replace_unused(counts, n_tokens)
+        n_codes = counts.shape[1]
+        expired = (counts < self.config.expiry_share * n_tokens / n_codes).chunk(len(self.groups))
+        parts = self._split(self.reservoir.draw(n_codes))
+        return torch.cat([g.replace(gone, f) for g, gone, f in zip(self._groups(), expired, parts, strict=True)])
 
     def _split(self, features: Tensor) -> tuple[Tensor, ...]:
         return features.chunk(len(self.groups), dim=-1)

@@ -3,9 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codectok.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
+from codectok.config import (
+    FiniteScalarQuantizerConfig,
+    QuantizerConfig,
+    SimVectorQuantizerConfig,
+    VectorQuantizerConfig,
+)
 from codectok.model.quantization import build_quantizer
-from codectok.model.quantization.codebook import EXPIRY_SHARE, Codebook
+from codectok.model.quantization.codebook import AveragedCodebook
+from codectok.model.quantization.k_means import k_means
 from codectok.model.quantization.vector import ResidualVectorQuantizer
 
 
@@ -14,8 +20,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def codebook(size: int = 50, dim: int = 6, decay: float = 0.8) -> Codebook:
-    made = Codebook(size, dim, decay)
+def codebook(size: int = 50, dim: int = 6, decay: float = 0.8) -> AveragedCodebook:
+    made = AveragedCodebook(size, dim, decay)
     made.embedding.normal_()
     made.prepare_for_training()
     return made
@@ -34,47 +40,80 @@ def test_ties_go_to_the_lowest_index() -> None:
     assert book.search(book.embedding[30:31]).item() == 10
 
 
-def test_an_update_is_the_exponential_moving_average() -> None:
-    book = codebook(size=4, dim=2, decay=0.8)
-    count, total = book.ema_count.clone(), book.ema_sum.clone()
-    vectors, codes = torch.randn(9, 2), torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3])
-    book.update(vectors, codes)
-    one_hot = torch.nn.functional.one_hot(codes, 4).float()
-    count = 0.8 * count + 0.2 * one_hot.sum(0)
-    total = 0.8 * total + 0.2 * one_hot.T @ vectors
-    smoothed = (count + 1e-5) / (count.sum() + 4e-5) * count.sum()
+@pytest.mark.parametrize("summed", [False, True], ids=["tokens", "sums"])
+def test_a_code_is_the_quotient_of_moving_averages(summed: bool) -> None:
+    book = codebook(size=5, dim=2, decay=0.8)
+    untouched = book.embedding[4].clone()
+    average, count = book.embedding.clone(), torch.ones(5)
+    for _ in range(3):
+        vectors, codes = torch.randn(9, 2), torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3])
+        one_hot = torch.nn.functional.one_hot(codes, 5).float()
+        if summed:
+            book.update(torch.arange(5), one_hot.sum(0), one_hot.T @ vectors)
+        else:
+            book.update(codes, torch.ones(9), vectors)
+        count = 0.8 * count + 0.2 * one_hot.sum(0)
+        average = 0.8 * average + 0.2 * one_hot.T @ vectors
     torch.testing.assert_close(book.ema_count, count)
-    torch.testing.assert_close(book.embedding, total / smoothed.unsqueeze(1))
+    torch.testing.assert_close(book.embedding, average / count.unsqueeze(1))
+    assert torch.equal(book.embedding[4], untouched)
 
 
-def test_an_unused_code_comes_back_as_a_vector_of_the_batch() -> None:
+def test_a_code_that_is_not_used_for_long_stays_where_it_is_and_can_still_learn() -> None:
+    book = codebook(size=3)
+    before, vector = book.embedding.clone(), torch.randn(1, 6)
+    for _ in range(1000):  # long enough for its count to vanish
+        book.update(torch.tensor([0]), torch.ones(1), vector)
+    assert torch.equal(book.embedding[1:], before[1:])
+    book.update(torch.arange(3), torch.tensor([1.0, 1.0, 0.0]), vector.repeat(3, 1) * torch.tensor([[1.0], [1], [0]]))
+    torch.testing.assert_close(book.embedding[1:2], vector)
+    assert torch.equal(book.embedding[2], before[2])
+
+
+def test_a_replaced_code_stays_replaced() -> None:
     book = codebook(size=8)
-    vectors = torch.randn(64, 6)
-    expired = torch.tensor(0)
+    kept, vectors = book.embedding[0].clone(), torch.randn(64, 6)
     for _ in range(40):
-        expired = expired + book.update(vectors, torch.zeros(64, dtype=torch.int64))
-    assert expired > 0
-    # Replaced codes are vectors of the batch when they come back, then fade no further than the threshold.
-    assert book.ema_count.min() >= EXPIRY_SHARE * book.ema_count.mean() * 0.5
-    book.ema_count[5], book.ema_sum[5] = 0.0, 0.0
-    book.update(vectors, torch.zeros(64, dtype=torch.int64))
-    distance = torch.cdist(book.embedding[5:6], vectors).min()
-    assert distance < 1e-3
+        book.update(torch.zeros(64, dtype=torch.int64), torch.ones(64), kept.repeat(64, 1))
+    replaced = book.replace(torch.arange(8) > 0, vectors[:5])
+    assert replaced.tolist() == [False, *[True] * 5, False, False]  # as far as the vectors go
+    assert torch.equal(book.embedding[1:6], vectors[:5])
+    # Its old count and sum were next to nothing: had they been left, the next step would undo it.
+    book.update(torch.tensor([3]), torch.ones(1), vectors[2:3])
+    torch.testing.assert_close(book.embedding[1:6], vectors[:5])
+    torch.testing.assert_close(book.embedding[0], kept)
 
 
-def test_codebooks_start_on_the_data() -> None:
-    book, vectors = codebook(), torch.randn(20, 6)
-    book.initialize(vectors)
-    assert {tuple(row) for row in book.embedding.tolist()} == {tuple(row) for row in vectors.tolist()}
+@pytest.mark.parametrize("n_vectors", [20, 50, 51])
+def test_a_codebook_starts_on_the_data_even_if_there_is_little(n_vectors: int) -> None:
+    book, vectors = codebook(), torch.randn(n_vectors, 6)
+    book.initialize(vectors, torch.Generator().manual_seed(0))
+    assert float(torch.cdist(vectors, book.embedding).amin(1).median()) < 1e-5
+    assert float(torch.cdist(book.embedding, vectors).amin(1).max()) < 2.0
+
+
+def test_k_means_fits_better_than_random_vectors_and_the_seed_decides() -> None:
+    vectors = torch.randn(40, 8).repeat_interleave(50, 0) * 3 + torch.randn(2000, 8)
+    means, again, others = (k_means(vectors, 64, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(means, again)
+    assert not torch.equal(means, others)
+
+    def error(table: torch.Tensor) -> float:
+        return float(torch.cdist(vectors, table).amin(1).square().mean())
+
+    assert error(means) < 0.7 * error(vectors[torch.randperm(2000)[:64]])
 
 
 @pytest.mark.parametrize("n_residuals", [1, 4])
 def test_the_gradient_passes_once_however_many_layers(n_residuals: int) -> None:
     config = VectorQuantizerConfig(n_residuals=n_residuals, codebook_size=16, codebook_dim=8)
-    quantizer = ResidualVectorQuantizer(config, 8).eval()
-    features = torch.randn(2, 5, 8, requires_grad=True)
+    quantizer = ResidualVectorQuantizer(config, 12).eval()
+    identity = torch.eye(8, 12)
+    quantizer.project_in.weight.data.copy_(identity)
+    quantizer.project_out.weight.data.copy_(identity.T)
+    features = torch.randn(2, 5, 12, requires_grad=True)
     quantizer(features).features.sum().backward()
-    torch.testing.assert_close(features.grad, torch.ones_like(features))
+    torch.testing.assert_close(features.grad, identity.sum(0).expand(2, 5, 12))
 
 
 @pytest.mark.parametrize(
@@ -82,11 +121,12 @@ def test_the_gradient_passes_once_however_many_layers(n_residuals: int) -> None:
     [
         VectorQuantizerConfig(n_groups=2, n_residuals=3, codebook_size=16, codebook_dim=5, time_factors=(2, 2)),
         VectorQuantizerConfig(codebook_size=32, codebook_dim=12, time_factors=()),
+        SimVectorQuantizerConfig(codebook_size=32, codebook_dim=7, time_factors=(2,)),
         FiniteScalarQuantizerConfig(levels=(7, 4, 3), time_factors=(2,)),
     ],
-    ids=["grouped-residual", "plain", "fsq"],
+    ids=["grouped-residual", "plain", "simvq", "fsq"],
 )
-def test_training_and_inference_agree(config: VectorQuantizerConfig | FiniteScalarQuantizerConfig) -> None:
+def test_training_and_inference_agree(config: QuantizerConfig) -> None:
     quantizer = build_quantizer(config, 12).eval()
     features = torch.randn(2, 12, 12)
     output = quantizer(features)

@@ -1,0 +1,143 @@
+"""Codebooks in a row, between two projections: what training and inference share, however the codes learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..convnext import truncated_normal_linear
+from .base import FrameEncoder, Quantizer, QuantizerOutput
+from .codebook import Codebook
+from .diversity import diversity_loss
+from .search import CodeSearch
+
+AnyCodebook = TypeVar("AnyCodebook", bound=Codebook)
+
+
+class CodebookChain(Quantizer, Generic[AnyCodebook]):
+    """Projection in, a chain of codebooks that each quantize what the ones before left over, projection out."""
+
+    def __init__(self, dim: int, codebook_dim: int, codebooks: Sequence[AnyCodebook]) -> None:
+        super().__init__()
+        same = dim == codebook_dim
+        self.project_in = nn.Identity() if same else truncated_normal_linear(dim, codebook_dim)
+        self.project_out = nn.Identity() if same else truncated_normal_linear(codebook_dim, dim)
+        self.layers = nn.ModuleList(codebooks)
+        self._measures_diversity = False
+
+    def measure_diversity(self) -> None:
+        """Let every training pass give a `diversity_loss`."""
+        self._measures_diversity = True
+
+    def forward(self, features: Tensor) -> QuantizerOutput:
+        """Quantize `features` [B, T, C]."""
+        vectors = self.project_in(features)
+        residual, quantized = vectors, torch.zeros_like(vectors)
+        codes, losses, diversities = [], [], []
+        for codebook in self._codebooks():
+            if self._measures_diversity and self.training:
+                diversities.append(diversity_loss(residual.flatten(0, 1), codebook.embedding))
+            found = codebook.search(residual.detach().flatten(0, 1)).view(vectors.shape[:2])
+            nearest = codebook.lookup(found)
+            losses.append(codebook.commitment_loss(residual, nearest))
+            residual = residual - nearest.detach()
+            quantized = quantized + nearest.detach()
+            codes.append(found)
+        # Straight through once for the whole chain: once per layer would multiply the encoder's gradient.
+        passed = vectors + (quantized - vectors).detach()
+        return QuantizerOutput(
+            features=self.project_out(passed),
+            codes=torch.stack(codes, dim=-1),
+            commitment_loss=torch.stack(losses).mean(),
+            diversity_loss=mean_of(diversities),
+        )
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Codes [B, T, n_residuals] of `features` [B, T, C]."""
+        residual = self.project_in(features).flatten(0, 1)
+        codes = []
+        for codebook in self._codebooks():
+            codes.append(codebook.search(residual))
+            residual = residual - codebook.lookup(codes[-1])
+        return torch.stack(codes, dim=-1).view(*features.shape[:2], -1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Features [B, T, C] of `codes` [B, T, n_residuals]."""
+        vectors = [layer.lookup(c) for layer, c in zip(self._codebooks(), codes.unbind(-1), strict=True)]
+        return self.project_out(torch.stack(vectors).sum(0))
+
+    def distances(self, features: Tensor, codes: Tensor) -> Tensor:
+        """Of each codebook's code to the residual that it was given."""
+        residual = self.project_in(features)
+        length = torch.linalg.vector_norm(residual, dim=-1)
+        distances = []
+        for codebook, own in zip(self._codebooks(), codes.unbind(-1), strict=True):
+            residual = residual - codebook.lookup(own)
+            distances.append(torch.linalg.vector_norm(residual, dim=-1) / length)
+        return torch.stack(distances, dim=-1)
+
+    @torch.no_grad()
+    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+        """A search for each codebook; for a single one the projection is folded into the codebook where that pays."""
+        project_in, codebooks = self.project_in, self._codebooks()
+        if (
+            len(codebooks) == 1
+            and isinstance(project_in, nn.Linear)
+            and folding_pays(len(codebooks[0].embedding), project_in.in_features, project_in.out_features)
+        ):
+            search = _folded_search(project_in, codebooks[0], reduced)
+            return lambda rows: search(rows).unsqueeze(1)
+        searches = [
+            CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0), reduced)
+            for book in codebooks
+        ]
+
+        def encode(rows: Tensor) -> Tensor:
+            residual = project_in(rows)
+            codes = []
+            for codebook, search in zip(codebooks, searches, strict=True):
+                codes.append(search(residual))
+                residual = residual - codebook.lookup(codes[-1])
+            return torch.stack(codes, dim=1)
+
+        return encode
+
+    @property
+    def codebooks(self) -> Tensor:
+        """Code vectors [n_residuals, codebook_size, codebook_dim]."""
+        return torch.stack([layer.embedding for layer in self._codebooks()])
+
+    def prepare_for_training(self) -> None:
+        """Prepare every codebook."""
+        for layer in self._codebooks():
+            layer.prepare_for_training()
+
+    def _codebooks(self) -> list[AnyCodebook]:
+        return cast("list[AnyCodebook]", list(self.layers))
+
+
+def folding_pays(codebook_size: int, dim: int, codebook_dim: int) -> bool:
+    """Whether one product with a folded codebook costs less than the projection and one with the codebook."""
+    return codebook_size * dim < (codebook_size + dim) * codebook_dim
+
+
+def _folded_search(project_in: nn.Linear, codebook: Codebook, reduced: bool) -> CodeSearch:
+    """Search for the code e nearest to W x + b without computing it.
+
+    |W x + b - e|^2 is smallest where x . (W^T e) + b . e - |e|^2 / 2 is largest.
+    """
+    weight, bias, embedding = project_in.weight, project_in.bias, codebook.embedding
+    # The feature that comes closest to the mean code; a little of the identity, should the weight lack rank.
+    square = weight.T @ weight
+    square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
+    centre = torch.linalg.solve(square, weight.T @ (embedding.mean(0) - bias))
+    return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre, reduced)
+
+
+def mean_of(losses: Sequence[Tensor | None]) -> Tensor | None:
+    """Their mean, where there are any."""
+    found = [loss for loss in losses if loss is not None]
+    return torch.stack(found).mean() if found else None

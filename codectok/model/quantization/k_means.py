@@ -1,0 +1,34 @@
+"""Clusters of vectors, by Lloyd's iterations from a random start."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .sums import add_rows, occurrences
+
+ITERATIONS = 10
+SEARCH_ROWS = 1024
+
+
+def nearest_codes(vectors: Tensor, table: Tensor) -> Tensor:
+    """Index [n] of the row of `table` [codebook_size, D] nearest to each of `vectors` [n, D]; ties: the lowest."""
+    half_norms = torch.linalg.vector_norm(table, dim=1).square() / 2
+    # |x - e|^2 is smallest where x . e - |e|^2 / 2 is largest; in slices, since a row needs codebook_size floats.
+    return torch.cat([(rows @ table.T - half_norms).argmax(1) for rows in vectors.split(SEARCH_ROWS)])
+
+
+def k_means(vectors: Tensor, n_means: int, generator: torch.Generator) -> Tensor:
+    """Means [n_means, D] of the clusters of `vectors` [n, D]; with fewer vectors than means some means are equal."""
+    order = torch.randperm(len(vectors), generator=generator, device=vectors.device)
+    means = vectors[order.repeat(math.ceil(n_means / len(vectors)))[:n_means]]
+    for _ in range(ITERATIONS):
+        codes = nearest_codes(vectors, means)
+        counts = occurrences(codes, n_means).unsqueeze(1)
+        totals = add_rows(torch.zeros_like(means), codes, vectors)
+        # A mean without vectors tries again elsewhere.
+        elsewhere = torch.randint(len(vectors), (n_means,), generator=generator, device=vectors.device)
+        means = torch.where(counts > 0, totals / counts.clamp(min=1), vectors[elsewhere])
+    return means

@@ -1,0 +1,217 @@
+"""Codebooks that learn from features stay alive, go on exactly where they stopped, and never wait for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from codectok.checkpoints import build_network
+from codectok.config import (
+    FiniteScalarQuantizerConfig,
+    QuantizerConfig,
+    SimVectorQuantizerConfig,
+    VectorQuantizerConfig,
+)
+from codectok.model.network import CodecNetwork
+from codectok.model.quantization import reservoir
+from codectok.model.quantization.temporal import TemporalQuantizer
+from codectok.model.quantization.usage import WINDOW_TOKENS_PER_CODE
+
+from ..codecs import NANO
+from .learning import Clusters, learn, make_quantizer
+
+SINGLE = VectorQuantizerConfig(codebook_size=64, codebook_dim=10)
+GROUPED = VectorQuantizerConfig(n_groups=2, n_residuals=3, codebook_size=16, codebook_dim=5, time_factors=(2,))
+SIMVQ = SimVectorQuantizerConfig(codebook_size=64, codebook_dim=10)
+FSQ = FiniteScalarQuantizerConfig(levels=(4, 4, 3), time_factors=(2,))
+EVERY = pytest.mark.parametrize("config", [SINGLE, GROUPED, SIMVQ, FSQ], ids=["single", "grouped", "simvq", "fsq"])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Thousands of tiny steps: several threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def alive(quantizer: TemporalQuantizer, features: Tensor) -> float:
+    """Share of codes that `features` [B, T, C], many more than there are codes, make use of."""
+    codes = quantizer.encode(features)
+    return len(codes.unique()) / quantizer.config.codebook_size
+
+
+@pytest.mark.parametrize(
+    ("expiry_share", "newest_batch_only", "survive"),
+    [(0.05, False, True), (0.05, True, False), (0.0, False, False)],
+    ids=["reservoir", "newest batch only", "no replacement"],
+)
+def test_codes_outlive_steps_with_fewer_tokens_than_clusters_thanks_to_the_reservoir(
+    expiry_share: float, newest_batch_only: bool, survive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = VectorQuantizerConfig(codebook_size=512, codebook_dim=16, time_factors=(), expiry_share=expiry_share)
+    quantizer, clusters = make_quantizer(config, 16), Clusters(2048, 16)
+    if newest_batch_only:
+        monkeypatch.setattr(reservoir, "LARGEST_PART", 1)
+        quantizer.inner.reservoir = reservoir.Reservoir(64, 16)
+    quantizer.initialize_codebooks(clusters.batch(64, 2))
+    learn(quantizer, clusters.batches(1600, 64, 2))
+    share = alive(quantizer, clusters.batch(40 * 512, 2048))
+    assert share > 0.9 if survive else share < 0.8
+
+
+@pytest.mark.slow
+def test_32768_codes_outlive_steps_of_a_thousand_tokens() -> None:
+    config = VectorQuantizerConfig(codebook_size=32_768, codebook_dim=8, time_factors=())
+    quantizer, clusters = make_quantizer(config, 8), Clusters(100_000, 8)
+    quantizer.initialize_codebooks(clusters.batch(10_000, 10_000))
+    learn(quantizer, clusters.batches(2700, 1000, 200))
+    assert alive(quantizer, clusters.batch(20 * 32_768, 100_000)) > 0.9
+
+
+def test_a_rarely_used_code_is_not_taken_for_a_dead_one() -> None:
+    config = VectorQuantizerConfig(codebook_size=256, codebook_dim=4, time_factors=())
+    quantizer = make_quantizer(config, 4)
+    book = quantizer.inner.groups[0].layers[0]
+    corners = torch.randn(256, 4) * 100
+    book.embedding.copy_(corners)
+    # Eight tokens a step: after most steps the moving average of most counts is next to nothing.
+    batches = (corners[torch.randint(256, (1, 8))] for _ in range(700))
+    assert learn(quantizer, batches)[-1] == 0.0
+    assert torch.allclose(book.embedding, corners)
+
+
+@EVERY
+def test_passes_of_parts_are_one_step_of_the_whole(config: QuantizerConfig) -> None:
+    batch = Clusters(40, 12).batch(4 * 24, 40).view(4, 24, 12)
+    whole, parts = make_quantizer(config, 12), make_quantizer(config, 12)
+    learn(whole, [batch])
+    for part in batch.split(1):
+        parts(part)
+    parts.update_codebooks()
+    before = make_quantizer(config, 12).state_dict()
+    for key, tensor in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[key], tensor)
+    assert any(not torch.equal(tensor, before[key]) for key, tensor in whole.state_dict().items())
+
+
+@EVERY
+def test_going_on_from_a_checkpoint_equals_no_stop_to_the_bit(config: QuantizerConfig) -> None:
+    batches = list(Clusters(300, 12).batches(60, 48, 12))
+    whole, first, second = (make_quantizer(config, 12) for _ in range(3))
+    expired = learn(whole, batches)
+    learn(first, batches[:25])
+    second.load_state_dict(first.state_dict())
+    learn(second, batches[25:])
+    assert isinstance(config, SimVectorQuantizerConfig | FiniteScalarQuantizerConfig) or max(expired[25:]) > 0
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[key], tensor), key
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Refuses what makes a GPU's results known to the process: scalars, and shapes that depend on data."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "bincount", "_unique2", "masked_select", "equal", "_to_copy")
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        assert name not in self.WAITING or (name == "_to_copy" and "device" not in (kwargs or {})), name
+        masks = args[1] if name in ("index", "index_put_") else []
+        assert all(mask is None or mask.dtype == torch.int64 for mask in masks), f"{name} with a mask"
+        return function(*args, **(kwargs or {}))
+
+
+@EVERY
+def test_no_step_waits_for_a_gpu(config: QuantizerConfig) -> None:
+    quantizer, clusters = make_quantizer(config, 12), Clusters(300, 12)
+    batches = list(clusters.batches(45, 96, 12))
+    with _NoWaiting():
+        for batch in batches:
+            output = quantizer(batch.requires_grad_())
+            (output.features.sum() + output.commitment_loss).backward()
+            quantizer.update_codebooks()
+    assert quantizer.usage.last_tokens > 0
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), _NoWaiting():
+        batches[0].sum().item()
+
+
+def test_figures_are_those_of_the_last_full_window() -> None:
+    quantizer = make_quantizer(SINGLE, 12)
+    window = quantizer.usage
+    even = torch.full((1, 64), WINDOW_TOKENS_PER_CODE // 2)
+    lopsided = torch.zeros(1, 64, dtype=torch.int64)
+    lopsided[0, :2] = 16 * WINDOW_TOKENS_PER_CODE
+    assert not window.add(even, int(even.sum()))  # while the first window fills, it is what there is to show
+    assert float(window.metrics()["codebook_usage"]) == 1.0
+    assert window.add(even, int(even.sum()))
+    assert not window.add(lopsided, int(lopsided.sum()))
+    assert {name: float(value) for name, value in window.metrics().items()} == pytest.approx(
+        {"codebook_usage": 1, "codebook_entropy": 6, "codebook_perplexity_share": 1, "codebook_expired_share": 0}
+    )
+    assert window.add(lopsided, int(lopsided.sum()))
+    shown = {name: float(value) for name, value in window.metrics().items()}
+    assert shown["codebook_usage"] == shown["codebook_perplexity_share"] == pytest.approx(2 / 64)
+    assert shown["codebook_entropy"] == pytest.approx(1)
+
+
+def test_expired_codes_are_logged() -> None:
+    config = VectorQuantizerConfig(codebook_size=64, codebook_dim=12, time_factors=())
+    quantizer = make_quantizer(config, 12)
+    quantizer.inner.groups[0].layers[0].embedding[16:] = 1e6
+    expired = learn(quantizer, Clusters(500, 12).batches(WINDOW_TOKENS_PER_CODE, 64, 64))
+    assert expired[:-1] == [0.0] * (WINDOW_TOKENS_PER_CODE - 1)
+    assert expired[-1] == pytest.approx(48 / 64, abs=0.1)
+
+
+def test_what_learns_without_gradients_is_left_alone_in_validation() -> None:
+    quantizer = make_quantizer(SINGLE, 12).eval()
+    before = {key: tensor.clone() for key, tensor in quantizer.state_dict().items()}
+    learn(quantizer, Clusters(500, 12).batches(3, 64, 64))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in quantizer.state_dict().items())
+
+
+def test_the_learned_map_of_simvq_follows_the_features() -> None:
+    quantizer = make_quantizer(SimVectorQuantizerConfig(codebook_size=128, codebook_dim=4, time_factors=()), 4)
+    parameters = dict(quantizer.named_parameters())
+    assert list(parameters) == ["inner.layers.0.parametrizations.embedding.0.weight"]
+    clusters = Clusters(500, 4)
+    quantizer.initialize_codebooks(clusters.batch(512, 500))
+    fixed = quantizer.inner.layers[0].parametrizations["embedding"].original.clone()
+    grown = 3.0  # what the encoder has learned meanwhile
+    test = grown * clusters.batch(128 * 20, 500)
+    used, losses = alive(quantizer, test), []
+    optimizer = torch.optim.Adam(parameters.values(), lr=0.02)
+    for batch in clusters.batches(400, 64, 8):
+        loss = quantizer(grown * batch).commitment_loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+    assert used < 0.85 < 0.95 < alive(quantizer, test)
+    assert torch.equal(quantizer.inner.layers[0].parametrizations["embedding"].original, fixed)
+
+
+def test_simvq_is_an_ordinary_codebook_for_inference_and_can_be_trained_further() -> None:
+    config = NANO.model_copy(update={"quantizer": SimVectorQuantizerConfig(codebook_size=500, codebook_dim=48)})
+    network = CodecNetwork(config).eval()
+    network.prepare_for_training()
+    log_mel = torch.randn(2, 100, config.mel.n_mels)
+    book = network.quantizer.inner.layers[0]
+    with torch.no_grad():
+        network.quantizer.initialize_codebooks(network.encoder(log_mel))
+        book.parametrizations["embedding"][0].weight.add_(0.05 * torch.randn(48, 48))
+        trained = network(log_mel)
+    assert len(trained.quantizer.codes.unique()) > 20
+    plain, again = (build_network(config, network.inference_state_dict(), "the trained network") for _ in range(2))
+    assert plain.state_dict().keys() == CodecNetwork(config).state_dict().keys()
+    again.prepare_for_training()
+    for folded in (plain, again):
+        assert torch.equal(folded.encode(log_mel), trained.quantizer.codes)
+        torch.testing.assert_close(folded.decode(trained.quantizer.codes), trained.waveform, rtol=1e-4, atol=1e-5)

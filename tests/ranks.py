@@ -1,0 +1,67 @@
+"""The ranks of a distributed run as processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 120
+
+
+def run_on_ranks(work: Callable[..., Any], n_ranks: int, *arguments: Any) -> list[Any]:
+    """What `work(*arguments)` returns on each of `n_ranks` ranks, joined by gloo over the loopback interface.
+
+    `work` is a function of a module, and what it takes and returns can be saved by torch. Whatever happens, no process
+    and no file stays behind; a rank that fails or takes too long fails the test.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="ct-ranks-") as folder:
+        arguments_of = [(work, rank, n_ranks, folder, arguments) for rank in range(n_ranks)]
+        ranks = [spawn.Process(target=_run, args=each, daemon=True) for each in arguments_of]
+        try:
+            # The new processes find this package where it is, however pytest was started.
+            with mock.patch.object(sys, "path", [str(ROOT), *sys.path]):
+                for rank in ranks:
+                    rank.start()
+            deadline = time.monotonic() + SECONDS
+            while any(rank.exitcode is None for rank in ranks):
+                assert all(rank.exitcode in (None, 0) for rank in ranks), "a rank failed, see its traceback"
+                assert time.monotonic() < deadline, "ranks wait for each other"
+                time.sleep(0.05)
+        finally:
+            for rank in ranks:
+                if rank.pid is not None:
+                    rank.kill()
+                    rank.join()
+        assert all(rank.exitcode == 0 for rank in ranks), "a rank failed, see its traceback"
+        return [torch.load(_result(folder, rank), weights_only=False) for rank in range(n_ranks)]
+
+
+def _run(work: Callable[..., Any], rank: int, n_ranks: int, folder: str, arguments: tuple[Any, ...]) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=n_ranks,
+        timeout=timedelta(seconds=SECONDS),
+    )
+    torch.save(work(*arguments), _result(folder, rank))
+    dist.destroy_process_group()
+
+
+def _result(folder: str, rank: int) -> Path:
+    return Path(folder) / f"rank-{rank}.pt"

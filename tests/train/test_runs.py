@@ -1,0 +1,138 @@
+"""Whole runs: validation, the best checkpoint, stages, divergence, rehearsal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from codectok import Codec, CodectokError, InputError
+from codectok.cli.train import run as train_command
+from codectok.train.config import TrainConfig, load_stages
+from codectok.train.launch import run_training
+from codectok.train.rehearsal import rehearse
+from codectok.train.run import TrainingReport, open_validation
+from codectok.train.trainer import Trainer
+from codectok.train.validation import Validation
+
+from .conftest import TINY, tiny_config
+
+
+def train(config: TrainConfig) -> TrainingReport:
+    return run_training(config, lambda step, scalars: None)
+
+
+@pytest.fixture
+def validated(held_out: Path) -> list[str]:
+    return [f"validation.shards={held_out}", "validation.interval=2", "validation.clips=3", "validation.listen=1"]
+
+
+def test_validation_is_logged_with_audio_and_spectrograms(shards: Path, validated: list[str], tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "run", *validated, steps=4))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"validation/mel", "validation/codebook_usage", "validation/codebook_entropy"} <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("validation/mel")] == [2, 4]
+    pairs = {f"validation/0/{kind}" for kind in ("original", "reconstruction")}
+    assert pairs == set(tags["audio"]) == set(tags["images"])
+
+
+def test_validation_changes_nothing(shards: Path, validated: list[str], tmp_path: Path) -> None:
+    with_it = train(tiny_config(shards, tmp_path / "a", *validated, steps=4))
+    without = train(tiny_config(shards, tmp_path / "b", steps=4))
+    fingerprints = {Codec.from_pretrained(report.codec, device="cpu").fingerprint for report in (with_it, without)}
+    assert len(fingerprints) == 1
+
+
+def test_clips_are_the_same_every_time_and_none_is_trained_on(shards: Path, held_out: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", f"validation.shards={held_out}", "validation.max_seconds=1")
+    first, again = (open_validation(config) for _ in range(2))
+    assert first is not None and again is not None
+    assert all(np.array_equal(a, b) for a, b in zip(first.clips, again.clips, strict=True))
+    assert {len(clip) for clip in first.clips} == {24_000}
+    with pytest.raises(InputError, match="none is left for validation"):
+        open_validation(tiny_config(shards, tmp_path / "run", f"validation.shards={shards}"))
+
+
+def test_the_best_checkpoint_is_kept_and_becomes_a_codec(
+    shards: Path, validated: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([3.0, 1.0, 2.0, 4.0])
+    monkeypatch.setattr(Validation, "run", lambda *_: next(errors))
+    options = [*validated, "keep_checkpoints=1", "checkpoint_interval=1"]
+    train(tiny_config(shards, tmp_path / "run", *options, steps=6))
+    report = train(tiny_config(shards, tmp_path / "run", *options, steps=8))
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000008"]
+    assert report.best == tmp_path / "run" / "codec-best"
+    assert Codec.from_pretrained(report.best, device="cpu").header.origin == "trained for 4 steps"
+    assert Codec.from_pretrained(report.codec, device="cpu").header.origin == "trained for 8 steps"
+
+
+def test_a_loss_that_explodes_stops_the_run_and_names_the_last_good_checkpoint(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", "checkpoint_interval=2", "explosion=1.0001", "log_interval=1",
+                         "generator_optimizer.learning_rate=0.5", steps=40)  # fmt: skip
+    with pytest.raises(CodectokError, match=r"Training diverged") as found:
+        train(config)
+    last = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert not last or str(last[-1]) in str(found.value)
+
+
+def test_teacher_and_student_with_one_command(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = [override for override in TINY if not override.startswith("codec.quantizer")]
+    quantizers = {"teacher": "{codebook_size: 32, codebook_dim: 8, n_groups: 1, n_residuals: 2}",
+                  "student": "{codebook_size: 64, codebook_dim: 8}"}  # fmt: skip
+    overrides = [
+        *(f"stages.{stage}.codec.quantizer={quantizer}" for stage, quantizer in quantizers.items()),
+        f"data.shards={shards}", f"output={tmp_path / 'runs'}", "precision=float32", "data.num_workers=0", *tiny,
+        "discriminators.period.channels=[4,4]", "discriminators.scale.layers=[{channels: 4, kernel_size: 5}]",
+        "discriminators.stft.channels=4", "stages.student.loss.distillation=1.0", "steps=3", "stages.student.steps=4",
+    ]  # fmt: skip
+    teacher, student = load_stages("dms", overrides)
+    assert (teacher.output, student.output) == (tmp_path / "runs" / "teacher", tmp_path / "runs" / "student")
+    assert (teacher.steps, student.steps, student.init_from) == (3, 4, teacher.output)
+    train_command("dms", overrides, dry_run=True)
+    assert not (tmp_path / "runs").exists()
+    train_command("dms", overrides, dry_run=False)
+    assert Codec.from_pretrained(teacher.output / "codec", device="cpu").n_codebooks == 2
+    assert Codec.from_pretrained(student.output / "codec", device="cpu").n_codebooks == 1
+    train_command("dms", overrides, dry_run=False)
+    assert capsys.readouterr().out.count("already finished") == 2
+
+
+def test_a_student_starts_with_encoder_and_decoder_of_its_teacher(shards: Path, tmp_path: Path) -> None:
+    teacher = train(tiny_config(shards, tmp_path / "teacher", steps=3))
+    taught = Codec.from_pretrained(teacher.codec, device="cpu").network
+    options = [f"init_from={tmp_path / 'teacher'}", "codec.quantizer.n_residuals=1", "loss.distillation=1.0"]
+    config = tiny_config(shards, tmp_path / "student", *options)
+    trainer = Trainer(config, torch.device("cpu"))
+    own = trainer.export().network
+    for part in ("encoder", "decoder"):
+        for (name, found), expected in zip(
+            getattr(own, part).state_dict().items(), getattr(taught, part).state_dict().values(), strict=True
+        ):
+            torch.testing.assert_close(found, expected, msg=name)
+    report = train(config)
+    assert Codec.from_pretrained(report.codec, device="cpu").n_codebooks == 1
+    with pytest.raises(InputError, match="another encoder than is to be trained: depths"):
+        train(tiny_config(shards, tmp_path / "other", *options, "codec.encoder.depths=[1]"))
+    with pytest.raises(InputError, match="no codec to start from"):
+        train(tiny_config(shards, tmp_path / "none", f"init_from={tmp_path}"))
+
+
+def test_a_rehearsal_says_what_a_run_takes_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
+    found = rehearse(tiny_config(shards, tmp_path / "run"))
+    assert found.stages[0].segments > 0 and found.parameters > 0 and found.seconds_per_step > 0
+    assert found.peak_bytes > 100_000_000
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_holds_its_configuration(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "run", steps=2))
+    text = (tmp_path / "run" / "checkpoints" / "step-00000002" / "config.yaml").read_text()
+    assert re.search(r"^steps: 2$", text, re.MULTILINE)

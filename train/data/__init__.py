@@ -1,0 +1,1 @@
+"""Training data: an exact, resumable stream of segments from shards."""

@@ -1,0 +1,174 @@
+"""Batches of segments, on any number of ranks and workers."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from codectok.errors import CodectokError, InputError
+
+from .config import DataConfig
+from .segments import SegmentDataset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A rank's part of a global batch.
+
+    Attributes:
+        waveforms: [B, T]; silence where the mask is False.
+        mask: [B], which slots hold a segment.
+        keys: of the samples, also of damaged ones; less than B where the ranks' parts of a batch are not equal.
+        errors: what is wrong with the damaged ones, in their order.
+        position: of the stream after the global batch.
+    """
+
+    waveforms: Tensor
+    mask: Tensor
+    keys: tuple[str, ...]
+    errors: tuple[str, ...]
+    position: int
+
+    def filled(self) -> Tensor:
+        """The waveforms [B, T], with those of other slots again in the empty ones; silence where all are empty.
+
+        So nothing unheard is learned from, and the shape, which ranks share, is always the same.
+        """
+        count = int(self.mask.sum())
+        if count in (0, len(self.mask)):
+            return self.waveforms
+        numbers = torch.arange(len(self.mask))
+        numbers[~self.mask] = numbers[self.mask][torch.arange(len(self.mask) - count) % count]
+        return self.waveforms[numbers]
+
+    def pin_memory(self) -> Batch:
+        """A copy that goes to a GPU faster."""
+        return replace(self, waveforms=self.waveforms.pin_memory())
+
+
+class SegmentLoader:
+    """Endless batches of a rank from a position on; the same stream for any number of ranks and workers.
+
+    A damaged sample leaves its slot masked, is counted and logged, and too many in a row end the run.
+
+    Args:
+        position: how many samples have been consumed, on all ranks together.
+        rank, world_size: whose batches, and how many ranks share the global batch.
+
+    Attributes:
+        dataset: where the segments come from.
+        position: after the last batch that was given.
+        n_unreadable: damaged samples so far.
+
+    Raises:
+        InputError: there are more ranks than samples in a batch.
+    """
+
+    def __init__(
+        self, dataset: SegmentDataset, config: DataConfig, position: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if world_size > config.batch_size:
+            raise InputError(
+                f"A batch of {config.batch_size} segments cannot be shared by {world_size} ranks;"
+                f" set data.batch_size to at least {world_size}."
+            )
+        self.dataset = dataset
+        self.position = position
+        self.n_unreadable = 0
+        self._config = config
+        self._batches = _RankBatches(dataset, config.batch_size, rank, world_size)
+        self._in_a_row = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from `position` on.
+
+        Raises:
+            CodectokError: shards cannot be read any more, or too many samples in a row are damaged.
+        """
+        loader = DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=_Positions(self.position, self._config.batch_size),
+            num_workers=self._config.num_workers,
+            worker_init_fn=_leave_interrupts_to_the_run,
+            # Without a generator of its own the loader draws from the global one, and a resumed run would diverge.
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+        )
+        for batch in loader:
+            if isinstance(batch, CodectokError):
+                raise batch
+            self._count_unreadable(batch)
+            self.position = batch.position
+            yield batch
+
+    def _count_unreadable(self, batch: Batch) -> None:
+        errors = iter(batch.errors)
+        for valid in batch.mask[: len(batch.keys)].tolist():
+            if valid:
+                self._in_a_row = 0
+                continue
+            error = next(errors)
+            log.warning(error)
+            self.n_unreadable += 1
+            self._in_a_row += 1
+            if self._in_a_row >= self._config.max_unreadable_in_a_row:
+                raise CodectokError(
+                    f"{self._in_a_row} samples in a row could not be used, the last because: {error}"
+                    " `codectok verify` says what else is damaged; data.max_unreadable_in_a_row allows more."
+                )
+
+
+class _Positions:
+    """First positions of global batches."""
+
+    def __init__(self, first: int, step: int) -> None:
+        self._first, self._step = first, step
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self._first, self._step)
+
+
+class _RankBatches(Dataset["Batch | CodectokError"]):
+    """A rank's batches by the first position of the global batch; an error is a value, for the parent to raise."""
+
+    def __init__(self, dataset: SegmentDataset, batch_size: int, rank: int, world_size: int) -> None:
+        self._dataset, self._batch_size = dataset, batch_size
+        self._first, self._end = (batch_size * part // world_size for part in (rank, rank + 1))
+        # Ranks whose part is smaller have an empty slot: shapes are the same everywhere.
+        self._n_slots = math.ceil(batch_size / world_size)
+
+    def __getitem__(self, position: int) -> Batch | CodectokError:
+        try:
+            segments = self._dataset.segments(range(position + self._first, position + self._end))
+        except CodectokError as error:
+            return error
+        waveforms = torch.zeros(self._n_slots, self._dataset.segment_samples)
+        for slot, segment in enumerate(segments):
+            waveforms[slot] = torch.from_numpy(segment.waveform)
+        return Batch(
+            waveforms,
+            mask=_mask([segment.error is None for segment in segments], self._n_slots),
+            keys=tuple(segment.key for segment in segments),
+            errors=tuple(segment.error for segment in segments if segment.error is not None),
+            position=position + self._batch_size,
+        )
+
+
+def _mask(valid: Sequence[bool], n_slots: int) -> Tensor:
+    return torch.tensor([*valid, *[False] * (n_slots - len(valid))])
+
+
+def _leave_interrupts_to_the_run(_: int) -> None:
+    # Ctrl-C reaches all processes of a terminal; the run still wants the batches of its last step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,132 @@
+"""Samples of a source: which shards it is made of, and where each sample stands in them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codectok.errors import CodectokError, InputError
+from codectok.shards import ShardEntry, read_index, read_manifest
+from codectok.storage import Range, Storage, open_storage
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar and how many of its samples are wanted: all, or those of a category."""
+
+    storage: Storage
+    entry: ShardEntry
+    category: str | None
+    n_samples: int
+
+    @property
+    def name(self) -> str:
+        """Path or URL."""
+        return f"{self.storage.url}/{self.entry.name}"
+
+
+@dataclass(frozen=True)
+class SampleAddress:
+    """Where the audio of a sample stands: `part` of a tar of `storage`."""
+
+    storage: Storage
+    key: str
+    part: Range
+    n_samples: int
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.key} in {self.storage.url}/{self.part.name}"
+
+
+@dataclass(frozen=True)
+class _Index:
+    keys: pa.Array
+    offsets: np.ndarray
+    sizes: np.ndarray
+    n_samples: np.ndarray
+
+
+def list_shards(places: Sequence[str | Path], category: str | None, split: str, sample_rate: int) -> list[Shard]:
+    """The shards of a split in several folders, those aside that hold nothing of `category`.
+
+    Raises:
+        InputError: no folder of shards, or one of another sample rate.
+    """
+    shards = []
+    for place in places:
+        storage = open_storage(place)
+        manifest = read_manifest(storage)
+        if manifest.sample_rate != sample_rate:
+            raise InputError(
+                f"The shards in {place} are at {manifest.sample_rate} Hz, the codec needs {sample_rate} Hz;"
+                f" write them with --sample-rate {sample_rate}."
+            )
+        for entry in manifest.shards:
+            n_samples = entry.samples if category is None else entry.categories.get(category, 0)
+            if entry.split == split and n_samples:
+                shards.append(Shard(storage, entry, category, n_samples))
+    return shards
+
+
+class IndexCache:
+    """Indices of the shards that are being read, the others forgotten."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: OrderedDict[tuple[str, str | None], _Index] = OrderedDict()
+
+    def address(self, shard: Shard, number: int) -> SampleAddress:
+        """Where the sample of that number among the wanted ones of `shard` stands."""
+        index = self._index(shard)
+        part = Range(shard.entry.name, int(index.offsets[number]), int(index.sizes[number]))
+        return SampleAddress(shard.storage, index.keys[number].as_py(), part, int(index.n_samples[number]))
+
+    def _index(self, shard: Shard) -> _Index:
+        name = (shard.name, shard.category)
+        if name not in self._held:
+            self._held[name] = _load_index(shard)
+            if len(self._held) > self._limit:
+                self._held.popitem(last=False)
+        self._held.move_to_end(name)
+        return self._held[name]
+
+
+def _load_index(shard: Shard) -> _Index:
+    table = read_index(shard.storage, shard.entry.name)
+    if shard.category is not None:
+        table = table.filter(pc.equal(table["category"], shard.category))
+    if len(table) != shard.n_samples:
+        raise InputError(
+            f"The index of {shard.name} has {len(table)} samples, but shards.json says {shard.n_samples};"
+            " write the shards again."
+        )
+    table = table.combine_chunks()
+    columns = (table[name].to_numpy() for name in ("offset", "size", "n_samples"))
+    return _Index(table["key"], *columns)
+
+
+def read_parts(addresses: Sequence[SampleAddress]) -> list[bytes]:
+    """The audio files of samples, in their order; those of one place together.
+
+    Raises:
+        CodectokError: a tar that is not there or cannot be reached.
+    """
+    found: list[bytes] = [b""] * len(addresses)
+    storages = {address.storage.url: address.storage for address in addresses}
+    for url, storage in storages.items():
+        numbers = [number for number, address in enumerate(addresses) if address.storage.url == url]
+        try:
+            parts = storage.read_ranges([addresses[number].part for number in numbers])
+        except Exception as error:  # every store's client has errors of its own
+            raise CodectokError(f"The shards in {url} cannot be read: {error}.") from None
+        for number, part in zip(numbers, parts, strict=True):
+            found[number] = part
+    return found

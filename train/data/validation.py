@@ -1,0 +1,56 @@
+"""The clips by which a run is judged, and which it is not trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from codectok.errors import AudioError, InputError
+
+from .config import DataConfig, Place, ValidationConfig
+from .segments import decode
+from .sources import IndexCache, Shard, list_shards, read_parts
+
+
+def validation_clips(config: ValidationConfig, data: DataConfig, sample_rate: int) -> list[np.ndarray]:
+    """The clips of a validation, float32 [n] each, in the order of their shards; the same every time.
+
+    Args:
+        data: what is trained on beside.
+
+    Raises:
+        InputError: shards that cannot be used, a damaged sample, or folders that are trained on and hold nothing else.
+    """
+    trained = {_real(place) for stage in data.all_stages for source in stage.sources for place in source.shards}
+    shards = [shard for place in config.shards for shard in _held_out(place, _real(place) in trained, sample_rate)]
+    starts = np.concatenate([[0], np.cumsum([shard.n_samples for shard in shards])]).astype(int)
+    total = int(starts[-1])
+    if not total:
+        raise InputError(f"There are no segments for validation in {', '.join(map(str, config.shards))}.")
+    indices = IndexCache(1)
+    clips = []
+    for number in range(min(config.clips, total)):
+        place = number * total // min(config.clips, total)
+        shard = int(np.searchsorted(starts, place, side="right")) - 1
+        address = indices.address(shards[shard], place - int(starts[shard]))
+        n_samples = min(address.n_samples, round(config.max_seconds * sample_rate))
+        try:
+            clips.append(decode(address, read_parts([address])[0], sample_rate, 0, n_samples))
+        except AudioError as error:
+            raise InputError(f"{error} It is one of those for validation; write the shards again.") from None
+    return clips
+
+
+def _held_out(place: Place, trained_on: bool, sample_rate: int) -> list[Shard]:
+    found = list_shards((place,), None, "validation", sample_rate)
+    if not found and trained_on:
+        raise InputError(
+            f"All segments in {place} are trained on, none is left for validation; shard with --validation 0.01, or"
+            " name other shards."
+        )
+    return found or list_shards((place,), None, "train", sample_rate)
+
+
+def _real(place: Place) -> Place:
+    return place.resolve() if isinstance(place, Path) else place

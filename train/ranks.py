@@ -1,0 +1,83 @@
+"""The processes that train together: which one this is, and what they do in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from codectok.codec import resolve_device
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all; alone by default."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what all have in common."""
+        return self.rank == 0
+
+    def synchronized(self, module: nn.Module) -> Callable[..., Any]:
+        """`module`, such that its gradients become means over all ranks in the backward pass."""
+        # Buffers are the same everywhere by construction; to send codebooks at every step would cost more than they do.
+        return module if self.world_size == 1 else DistributedDataParallel(module, broadcast_buffers=False)
+
+    def accumulating(self, module: Callable[..., Any], last: bool) -> AbstractContextManager[object]:
+        """Around a forward and backward pass of a `synchronized` module: gradients wait for the last pass."""
+        if last or not isinstance(module, DistributedDataParallel):
+            return nullcontext()
+        return module.no_sync()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Means over the ranks."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+            values /= self.world_size
+        return values
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether `flag` is true on any rank; waits for all of them."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.mean(torch.tensor(float(flag), device=device)) > 0)
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined_ranks(device: str) -> Iterator[tuple[Ranks, torch.device]]:
+    """This process among those that `torchrun` or a framework has started, and its device; alone where there are none.
+
+    Args:
+        device: "auto", "cpu", "cuda"; with several ranks on GPUs each takes that of its number on its machine.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    found = resolve_device(device)
+    if world_size == 1 and not dist.is_initialized():
+        yield Ranks(), found
+        return
+    if found.type == "cuda" and found.index is None:
+        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(found)
+    own_group = not dist.is_initialized()
+    if own_group:
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size()), found
+    finally:
+        if own_group:
+            dist.destroy_process_group()

@@ -1,0 +1,150 @@
+"""What a codec learns from: optimizers, losses, discriminators; the defaults are the reference's recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from codectok.config import MelConfig, StrictModel
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+TrainingPrecision = Literal["float32", "bfloat16"]
+
+
+class OptimizerConfig(StrictModel):
+    """AdamW for generator or discriminators, with a rate that depends on the step alone.
+
+    Attributes:
+        learning_rate: at its highest.
+        betas, weight_decay: of AdamW.
+        warmup_steps: in which the rate rises from zero.
+        decay_per_step: what the rate is multiplied by at every step.
+        cosine_steps: in place of that the rate falls along a cosine to `final_share` of its height in so many steps.
+        max_gradient_norm: to which gradients are clipped.
+    """
+
+    learning_rate: PositiveFloat = 2e-4
+    betas: tuple[Beta, Beta] = (0.5, 0.9)
+    weight_decay: NonNegativeFloat = 0.01
+    warmup_steps: NonNegativeInt = 0
+    decay_per_step: Annotated[float, Field(gt=0, le=1)] = 0.999999
+    cosine_steps: PositiveInt | None = None
+    final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_gradient_norm: PositiveFloat | None = None
+
+
+class MelTerm(StrictModel):
+    """One resolution of the mel loss."""
+
+    n_fft: PositiveInt
+    hop_length: PositiveInt
+    n_mels: PositiveInt = 128
+    weight: PositiveFloat
+
+    def mel_config(self, base: MelConfig) -> MelConfig:
+        """The spectrogram of this resolution, at the rate and over the frequencies of `base`."""
+        return base.model_copy(
+            update={
+                "n_fft": self.n_fft,
+                "win_length": self.n_fft,
+                "hop_length": self.hop_length,
+                "n_mels": self.n_mels,
+            }
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hop_length > self.n_fft or (self.n_fft - self.hop_length) % 2:
+            raise ValueError("hop_length must be at most n_fft, and n_fft - hop_length even")
+        return self
+
+
+class LossConfig(StrictModel):
+    """Weights of the generator's loss.
+
+    Attributes:
+        mel: differences of log-mels.
+        adversarial, feature_matching: what the adversary asks for.
+        commitment: of features to their codes.
+        waveform: mean absolute difference of samples.
+        diversity: how far the codes are from equal use; see `codectok.model.quantization.diversity`.
+        distillation: mean squared difference of quantized features from those of the codec in `init_from`.
+    """
+
+    mel: Annotated[tuple[MelTerm, ...], Field(min_length=1)] = (
+        MelTerm(n_fft=1024, hop_length=256, weight=45.0),
+        MelTerm(n_fft=2048, hop_length=512, weight=1.0),
+        MelTerm(n_fft=512, hop_length=128, weight=1.0),
+    )
+    adversarial: NonNegativeFloat = 1.0
+    feature_matching: NonNegativeFloat = 2.0
+    commitment: NonNegativeFloat = 10.0
+    waveform: NonNegativeFloat = 0.0
+    diversity: NonNegativeFloat = 0.0
+    distillation: NonNegativeFloat = 0.0
+
+
+class PeriodDiscriminatorConfig(StrictModel):
+    """Multi-period discriminator: one stack for each period."""
+
+    periods: tuple[PositiveInt, ...] = (5, 8, 13, 19, 30)
+    channels: tuple[PositiveInt, ...] = (32, 128, 512, 1024, 1024)
+    kernel_size: PositiveInt = 5
+    stride: PositiveInt = 3
+
+
+class ScaleLayer(StrictModel):
+    """One convolution of the multi-scale discriminator."""
+
+    channels: PositiveInt
+    kernel_size: PositiveInt
+    stride: PositiveInt = 1
+    groups: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.channels % self.groups:
+            raise ValueError(f"{self.channels} channels cannot be split into {self.groups} groups")
+        return self
+
+
+class ScaleDiscriminatorConfig(StrictModel):
+    """Multi-scale discriminator: the first scale is the waveform, each further one is averaged down by two."""
+
+    n_scales: PositiveInt = 3
+    layers: tuple[ScaleLayer, ...] = (
+        ScaleLayer(channels=128, kernel_size=15),
+        ScaleLayer(channels=128, kernel_size=41, stride=2, groups=4),
+        ScaleLayer(channels=256, kernel_size=41, stride=2, groups=16),
+        ScaleLayer(channels=512, kernel_size=41, stride=4, groups=16),
+        ScaleLayer(channels=1024, kernel_size=41, stride=4, groups=16),
+        ScaleLayer(channels=1024, kernel_size=41, groups=16),
+        ScaleLayer(channels=1024, kernel_size=5),
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        in_channels = (1, *(layer.channels for layer in self.layers))
+        for channels, layer in zip(in_channels, self.layers, strict=False):
+            if channels % layer.groups:
+                raise ValueError(f"{channels} input channels cannot be split into {layer.groups} groups")
+        return self
+
+
+class STFTDiscriminatorConfig(StrictModel):
+    """Multi-scale STFT discriminator: one stack for each window length, with hops of a quarter."""
+
+    n_ffts: tuple[Annotated[int, Field(ge=32, multiple_of=4)], ...] = (1024, 2048, 512, 256, 128)
+    channels: PositiveInt = 32
+
+
+class DiscriminatorsConfig(StrictModel):
+    """The adversary; it joins in at `start_step`."""
+
+    period: PeriodDiscriminatorConfig = PeriodDiscriminatorConfig()
+    scale: ScaleDiscriminatorConfig = ScaleDiscriminatorConfig()
+    stft: STFTDiscriminatorConfig = STFTDiscriminatorConfig()
+    start_step: NonNegativeInt = 0

@@ -1,0 +1,214 @@
+"""One training run: data, steps, validation, checkpoints, and the codec at its end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+
+from codectok.atomic import write_text
+from codectok.checkpoints import is_checkpoint
+from codectok.config import load_mapping
+from codectok.errors import CodectokError, InputError
+
+from .checkpoint import (
+    CONFIG_FILE,
+    checkpoint_name,
+    latest_checkpoint,
+    load_training_state,
+    remove_old_checkpoints,
+    save_training_state,
+)
+from .config import TrainConfig, changed_keys
+from .data.loader import SegmentLoader
+from .data.segments import SegmentDataset
+from .data.validation import validation_clips
+from .ranks import Ranks
+from .run_log import LogListener, RunLog
+from .trainer import Trainer
+from .validation import Validation
+
+CHECKPOINT_FOLDER = "checkpoints"
+CODEC_FOLDER = "codec"
+BEST_FOLDER = "codec-best"
+# Ranks stop after the same step, and have to wait for each other to agree on it.
+STEPS_BETWEEN_AGREEMENTS = 10
+
+Ending = Literal["finished", "already finished", "out of time", "interrupted"]
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """How a run ended.
+
+    Attributes:
+        codec: as it is at the end; None where the run was interrupted.
+        best: the one with the lowest validation error, where that is another and there was a validation.
+    """
+
+    ending: Ending
+    step: int
+    codec: Path | None
+    best: Path | None = None
+
+
+class TrainingRun:
+    """A run, or its continuation, on one of the ranks."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, ranks: Ranks, on_log: LogListener) -> None:
+        share = config.accumulation * ranks.world_size
+        if config.data.batch_size % share:
+            raise InputError(
+                f"A batch of {config.data.batch_size} cannot be shared evenly by {ranks.world_size} ranks in"
+                f" {config.accumulation} parts each; set data.batch_size to a multiple of {share}."
+            )
+        self._config, self._ranks, self._on_log = config, ranks, on_log
+        self._checkpoints = config.output / CHECKPOINT_FOLDER
+        self._dataset = open_dataset(config)
+        self._validation = open_validation(config)
+        self._loader = SegmentLoader(self._dataset, config.data, 0, ranks.rank, ranks.world_size)
+        self._trainer = Trainer(config, device, ranks)
+        self._best: tuple[float, int] | None = None
+
+    def run(self, interrupted: threading.Event) -> TrainingReport:
+        """Train until the end, or until time is up or `interrupted` is set."""
+        config, trainer = self._config, self._trainer
+        codec = config.output / CODEC_FOLDER
+        checkpoint = latest_checkpoint(self._checkpoints)
+        if checkpoint is not None:
+            self._load(checkpoint)
+            if trainer.step >= config.steps and is_checkpoint(codec):
+                best = config.output / BEST_FOLDER
+                return TrainingReport("already finished", trainer.step, codec, best if is_checkpoint(best) else None)
+        else:
+            trainer.initialize_codebooks(batch.filled() for batch in self._loader)
+            self._loader.position = 0
+        if self._ranks.is_first:
+            write_text(config.output / CONFIG_FILE, self._described())
+        with closing(RunLog(config, trainer, self._figures, self._on_log, self._advice)) as log:
+            ending = self._steps(log, interrupted)
+            log.flush()
+            self._save()
+        if ending == "interrupted":
+            return TrainingReport(ending, trainer.step, None)
+        return TrainingReport(ending, trainer.step, codec, self._export(codec))
+
+    def _steps(self, log: RunLog, interrupted: threading.Event) -> Ending:
+        config, trainer = self._config, self._trainer
+        deadline = time.monotonic() + config.max_minutes * 60 if config.max_minutes else math.inf
+        for batch in itertools.islice(self._loader, config.steps - trainer.step):
+            log.add(trainer.train_step(batch.filled()))
+            due = config.validation is not None and trainer.step % config.validation.interval == 0
+            if due or trainer.step % config.checkpoint_interval == 0:
+                log.check()
+                if due and self._validation is not None:
+                    self._compare(self._validation.run(trainer, log))
+                self._save()
+            if self._ranks.world_size > 1 and trainer.step % STEPS_BETWEEN_AGREEMENTS:
+                continue
+            if self._ranks.any(interrupted.is_set(), trainer.device):
+                return "interrupted"
+            if self._ranks.any(time.monotonic() > deadline, trainer.device) and trainer.step < config.steps:
+                return "out of time"
+        return "finished"
+
+    def _figures(self) -> dict[str, float]:
+        return {"unreadable_samples": float(self._loader.n_unreadable)}
+
+    def _compare(self, error: float) -> None:
+        if self._best is None or error < self._best[0]:
+            self._best = (error, self._trainer.step)
+
+    def _save(self) -> None:
+        trainer = self._trainer
+        if not self._ranks.is_first:
+            return
+        if not all(bool(parameter.isfinite().all()) for parameter in trainer.network.parameters()):
+            raise CodectokError(f"Training diverged: after step {trainer.step} weights are infinite; {self._advice()}.")
+        state = {
+            **trainer.state_dict(),
+            "position": self._loader.position,
+            "data_hash": self._dataset.stream.hash_before(self._loader.position),
+            "best": self._best,
+        }
+        save_training_state(self._checkpoints, trainer.step, state, self._described())
+        remove_old_checkpoints(self._checkpoints, self._config.keep_checkpoints, self._best and self._best[1])
+
+    def _load(self, checkpoint: Path) -> None:
+        state = load_training_state(checkpoint, self._trainer.device)
+        if state["data_hash"] != self._dataset.stream.hash_before(state["position"]):
+            raise InputError("The shards are not those that the run has started with; train into another output.")
+        self._trainer.load_state_dict(state)
+        self._loader.position = state["position"]
+        self._best = state["best"]
+
+    def _export(self, codec: Path) -> Path | None:
+        """Write the codec, and the best one if that is another."""
+        best = self._config.output / BEST_FOLDER
+        found = self._best is not None and self._best[1] != self._trainer.step
+        if self._ranks.is_first:
+            _write_codec(self._trainer, codec)
+            if self._best is not None and found:
+                checkpoint = self._checkpoints / checkpoint_name(self._best[1])
+                self._trainer.load_state_dict(load_training_state(checkpoint, self._trainer.device))
+                _write_codec(self._trainer, best)
+            else:
+                shutil.rmtree(best, ignore_errors=True)
+        self._ranks.wait()
+        return best if found else None
+
+    def _advice(self) -> str:
+        last = latest_checkpoint(self._checkpoints)
+        advice = "lower the learning rate and train into another output"
+        return advice if last is None else f"{advice}; the last good checkpoint is {last}"
+
+    def _described(self) -> str:
+        return yaml.safe_dump(json.loads(self._config.model_dump_json()), sort_keys=False)
+
+
+def open_dataset(config: TrainConfig) -> SegmentDataset:
+    """The run's training segments."""
+    return SegmentDataset(config.data, config.codec.mel.sample_rate, config.segment_samples, config.seed)
+
+
+def open_validation(config: TrainConfig) -> Validation | None:
+    """The clips that the run is judged by, if there are any."""
+    wanted = config.validation
+    if wanted is None:
+        return None
+    return Validation(validation_clips(wanted, config.data, config.codec.mel.sample_rate), wanted.listen)
+
+
+def check_output(config: TrainConfig) -> None:
+    """Refuse an output folder that holds another run, or anything else."""
+    path = config.output / CONFIG_FILE
+    if latest_checkpoint(config.output / CHECKPOINT_FOLDER):
+        changed = changed_keys(load_mapping(path), json.loads(config.model_dump_json()))
+        if changed:
+            raise InputError(
+                f"{config.output} holds a run with another configuration (different: {', '.join(changed)});"
+                " choose another output."
+            )
+    elif path.is_file():
+        return  # a run that ended before its first checkpoint
+    elif config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
+        raise InputError(f"{config.output} already exists and holds no training run; choose another output.")
+
+
+def _write_codec(trainer: Trainer, folder: Path) -> None:
+    """A kill on the way leaves the old one, none, or the new one, never a part."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    trainer.export().save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
