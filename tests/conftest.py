@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
@@ -36,6 +37,31 @@ def ray_session() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """A bucket in a server of this process, on loopback."""
+    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    before = dict(fsspec.config.conf)
+    fsspec.config.conf["s3"] = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
+    fsspec.filesystem("s3").mkdir("corpora")
+    yield "s3://corpora"
+    fsspec.config.conf.clear()
+    fsspec.config.conf.update(before)
+    server.stop()
+
+
+def upload(folder: Path, url: str) -> str:
+    """Put all files of a folder below a URL."""
+    files, path = fsspec.core.url_to_fs(url)
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        files.pipe_file(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+    return url
 
 
 def tone(seconds: float, sample_rate: int, frequency: float = 300.0, seed: int = 0) -> np.ndarray:

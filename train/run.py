@@ -30,7 +30,7 @@ from .checkpoint import (
     save_training_state,
 )
 from .config import TrainConfig, changed_keys
-from .data.loader import SegmentLoader
+from .data.loader import SegmentLoader, worker_deaths_explained
 from .data.segments import SegmentDataset
 from .data.validation import validation_clips
 from .ranks import Ranks
@@ -95,7 +95,7 @@ class TrainingRun:
             self._loader.position = 0
         if self._ranks.is_first:
             write_text(config.output / CONFIG_FILE, self._described())
-        with closing(RunLog(config, trainer, self._figures, self._on_log, self._advice)) as log:
+        with closing(RunLog(config, trainer, self._figures, self._on_log, self._advice)) as log, worker_deaths_explained():
             ending = self._steps(log, interrupted)
             log.flush()
             self._save()

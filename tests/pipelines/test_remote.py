@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -31,18 +30,12 @@ from codectok.pipelines.verify import verify_output
 from codectok.storage import RemoteStorage, Storage, open_storage
 from codectok.tokens.reader import open_table
 
+from ..conftest import upload
 from .jobs import LOCAL, digests, run, shard_job
 
 
 def remote_digests(storage: Storage) -> dict[str, bytes]:
     return {name: storage.read(name) for name in storage.sizes() if "/locks/" not in name}
-
-
-def upload(folder: Path, url: str) -> str:
-    files, path = fsspec.core.url_to_fs(url)
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        files.pipe_file(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes())
-    return url
 
 
 @pytest.fixture(autouse=True)
@@ -55,23 +48,6 @@ def memory() -> Iterator[str]:
     url = f"memory://test-{uuid.uuid4().hex}"
     yield url
     open_storage(url).remove("")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket in a server of this process, on loopback."""
-    moto = pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    before = dict(fsspec.config.conf)
-    fsspec.config.conf["s3"] = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
-    fsspec.filesystem("s3").mkdir("corpora")
-    yield "s3://corpora"
-    fsspec.config.conf.clear()
-    fsspec.config.conf.update(before)
-    server.stop()
 
 
 def check_the_way_there_and_back(url: str, corpus: Path, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from codectok.config import preset
+from codectok.config import parse, preset
 from codectok.errors import ConfigError
-from codectok.train.config import changed_keys, load_train_config
+from codectok.train.config import TrainConfig, changed_keys, load_train_config
 
 
 def test_the_shipped_configuration_loads_and_takes_overrides() -> None:
@@ -14,6 +16,14 @@ def test_the_shipped_configuration_loads_and_takes_overrides() -> None:
     assert config.codec == preset("nano")
     assert (config.steps, config.data.shards, config.generator_optimizer.learning_rate) == (7, (Path("a"),), 1e-4)
     assert config.segment_samples % config.codec.frame_size == 0
+
+
+def test_the_configurations_on_the_page_load() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        assert parse(TrainConfig, {"output": "run", **yaml.safe_load(block)}, "page").data.all_stages
 
 
 def test_data_is_one_folder_or_several_a_mixture_or_stages() -> None:

@@ -20,6 +20,7 @@ from codectok.train.data.loader import Batch, SegmentLoader
 from codectok.train.data.segments import SegmentDataset
 from codectok.train.data.validation import validation_clips
 
+from ..conftest import upload
 from .conftest import SAMPLE_RATE, STEP, write_shards
 
 SIZES = [3, 5, 2, 6, 4, 3, 2]
@@ -269,6 +270,19 @@ def test_validation_shards_are_a_fixed_list_and_never_trained_on(tmp_path: Path)
     damage(folder, {"all-10"})
     with pytest.raises(InputError, match="The sample all-10 in"):
         clips()
+
+
+@pytest.mark.parametrize(("store", "num_workers"), [("memory", 0), ("memory", 2), ("s3", 0), ("s3", 2)])
+def test_shards_at_a_url_give_the_same_batches(
+    store: str, num_workers: int, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    root = request.getfixturevalue("s3") if store == "s3" else f"memory://{uuid.uuid4().hex}"
+    url = upload(folder, f"{root}/shards")
+    remote = batches(data_config(shards=url, num_workers=num_workers), 8)
+    for one, other in zip(remote, batches(data_config(shards=folder), 8), strict=True):
+        assert torch.equal(one.waveforms, other.waveforms)
+        assert one.keys == other.keys
+    open_storage(url).remove("")
 
 
 def test_only_the_indices_that_are_needed_are_read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -214,6 +215,20 @@ def test_damaged_samples_are_left_out_and_counted(shards: Path, tmp_path: Path) 
     assert (report.ending, report.step) == ("finished", 7)
     assert logged[7] >= 5
     assert final_state(tmp_path / "run")["position"] == 7 * 4
+
+
+def test_a_reading_process_that_dies_is_named_and_the_run_goes_on_afterwards(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", "data.num_workers=1")
+
+    def kill(step: int, _: dict[str, float]) -> None:
+        if step == 4:
+            multiprocessing.active_children()[0].kill()
+
+    with pytest.raises(CodectokError, match=r"A process that reads training data died \(.+\); the same"):
+        run_training(config, kill)
+    assert train(config).step == 7
+    train(tiny_config(shards, tmp_path / "whole"))
+    assert_equal(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
 
 
 def test_a_stage_can_be_added_to_a_run_but_not_put_before_what_it_heard(shards: Path, tmp_path: Path) -> None:

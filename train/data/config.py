@@ -44,11 +44,13 @@ class SourceConfig(StrictModel):
 class StageConfig(StrictModel):
     """A mixture and for how many steps it is trained on; the last stage lasts to the end."""
 
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    sources: tuple[SourceConfig, ...]
     steps: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not self.sources:
+            raise ValueError("name at least one source")
         if len({source.weight is None for source in self.sources}) > 1:
             raise ValueError("give every source a weight, or none of them")
         return self
@@ -66,8 +68,8 @@ class DataConfig(StrictModel):
     """
 
     shards: Places | None = None
-    sources: tuple[SourceConfig, ...] | None = Field(None, min_length=1)
-    stages: tuple[StageConfig, ...] | None = Field(None, min_length=1)
+    sources: tuple[SourceConfig, ...] | None = None
+    stages: tuple[StageConfig, ...] | None = None
     segment_seconds: PositiveFloat = 3.0
     batch_size: PositiveInt = 16
     num_workers: NonNegativeInt = 0
@@ -88,6 +90,8 @@ class DataConfig(StrictModel):
     def _check(self) -> Self:
         if sum(given is not None for given in (self.shards, self.sources, self.stages)) != 1:
             raise ValueError("give shards, sources or stages, and set the others to null")
+        if not self.all_stages:
+            raise ValueError("name at least one stage")
         *earlier, last = self.all_stages
         if last.steps is not None or any(stage.steps is None for stage in earlier):
             raise ValueError("every stage but the last has a number of steps; the last one lasts to the end")

@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -127,6 +128,21 @@ class SegmentLoader:
                     f"{self._in_a_row} samples in a row could not be used, the last because: {error}"
                     " `codectok verify` says what else is damaged; data.max_unreadable_in_a_row allows more."
                 )
+
+
+@contextmanager
+def worker_deaths_explained() -> Iterator[None]:
+    """Says in one sentence that a worker died; torch may raise this wherever the program happens to be."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # The last two: it died while a batch was on its way.
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        raise CodectokError(
+            f"A process that reads training data died ({str(error).splitlines()[0].rstrip('. ')});"
+            " the same command goes on from the last checkpoint, and fewer data.num_workers need less memory."
+        ) from None
 
 
 class _Positions:
