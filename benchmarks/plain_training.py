@@ -39,7 +39,8 @@ class PlainStep:
         log_mel = self.log_mel(waveform.cpu()).to(trainer.device)
         with trainer.autocast():
             features = trainer.network.encoder(log_mel)
-            quantized, commitment = self._quantize(features.float())
+            quantized, commitment = self._quantize(self.quantizer.downsample(features).float())
+            quantized = self.quantizer.upsample(quantized)
             generated = checkpoint(trainer.network.decoder, quantized, use_reentrant=False).float()
         found: dict[str, float] = {}
         adversary = trainer.adversary

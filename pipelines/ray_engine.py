@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -18,6 +15,7 @@ import torch
 from codectok.errors import CodectokError, InputError
 from codectok.storage import Storage
 
+from .cluster import start_ray
 from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job, without_crashing_sources
 from .job import Job, UnitRecord
 from .listener import Listener
@@ -70,7 +68,7 @@ def run_on_ray(
     if started_here:
         # Every GPU takes a core of its own.
         taken = (options.gpus or torch.cuda.device_count()) if server and server.gpus else 0
-        _start_ray(options, job.threads, taken)
+        start_ray(options.address, options.workers and options.workers * job.threads + taken)
     servers: list[RunningServer] = []
     try:
         servers = start_servers(server, options.gpus, listener.note) if server else []
@@ -285,29 +283,6 @@ class _Crew:
         # After the others: what was wrong with the machine may have passed by then.
         self._waiting.append(task)
         return None
-
-
-def _start_ray(options: ClusterOptions, threads: int, taken: int) -> None:
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray warns about a default of its own unless told which behaviour is meant; the new one is.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address is None:
-        # "local": a Ray that somebody else has started on this machine is not joined unasked. Without --workers, Ray
-        # itself counts the cores, those of a container included.
-        settings |= {"include_dashboard": False, "num_cpus": options.workers and options.workers * threads + taken}
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address or "local", **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        where = f"reached at {address}" if address else "started on this machine"
-        raise CodectokError(f"Ray could not be {where}: {first_line}") from None
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
 
 
 def _worker_count(options: ClusterOptions, threads: int, taken: int) -> int:

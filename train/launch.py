@@ -10,7 +10,7 @@ from types import FrameType
 
 from .config import TrainConfig
 from .ranks import joined_ranks
-from .run import TrainingReport, TrainingRun, check_output
+from .run import TrainingReport, TrainingRun
 from .run_log import LogListener
 
 
@@ -25,8 +25,6 @@ def run_training(config: TrainConfig, on_log: LogListener) -> TrainingReport:
         CodectokError: a loss is no longer a finite number, or has exploded.
     """
     with joined_ranks(config.device) as (ranks, device):
-        check_output(config)
-        ranks.wait()
         run = TrainingRun(config, device, ranks, on_log)
         with _stop_on_interrupt() as interrupted:
             return run.run(interrupted)

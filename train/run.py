@@ -77,6 +77,10 @@ class TrainingRun:
         self._dataset = open_dataset(config)
         self._validation = open_validation(config)
         self._loader = SegmentLoader(self._dataset, config.data, 0, ranks.rank, ranks.world_size)
+        # Not before data and recipe are known to be usable: a run that never began stands in nobody's way.
+        if ranks.is_first:
+            claim_output(config)
+        ranks.wait()
         self._trainer = Trainer(config, device, ranks)
         self._best: tuple[float, int] | None = None
 
@@ -93,9 +97,8 @@ class TrainingRun:
         else:
             trainer.initialize_codebooks(batch.filled() for batch in self._loader)
             self._loader.position = 0
-        if self._ranks.is_first:
-            write_text(config.output / CONFIG_FILE, self._described())
-        with closing(RunLog(config, trainer, self._figures, self._on_log, self._advice)) as log, worker_deaths_explained():
+        logged = RunLog(config, trainer, self._figures, self._on_log, self._advice)
+        with closing(logged) as log, worker_deaths_explained():
             ending = self._steps(log, interrupted)
             log.flush()
             self._save()
@@ -141,7 +144,7 @@ class TrainingRun:
             "data_hash": self._dataset.stream.hash_before(self._loader.position),
             "best": self._best,
         }
-        save_training_state(self._checkpoints, trainer.step, state, self._described())
+        save_training_state(self._checkpoints, trainer.step, state, describe(self._config))
         remove_old_checkpoints(self._checkpoints, self._config.keep_checkpoints, self._best and self._best[1])
 
     def _load(self, checkpoint: Path) -> None:
@@ -172,9 +175,6 @@ class TrainingRun:
         advice = "lower the learning rate and train into another output"
         return advice if last is None else f"{advice}; the last good checkpoint is {last}"
 
-    def _described(self) -> str:
-        return yaml.safe_dump(json.loads(self._config.model_dump_json()), sort_keys=False)
-
 
 def open_dataset(config: TrainConfig) -> SegmentDataset:
     """The run's training segments."""
@@ -189,8 +189,22 @@ def open_validation(config: TrainConfig) -> Validation | None:
     return Validation(validation_clips(wanted, config.data, config.codec.mel.sample_rate), wanted.listen)
 
 
-def check_output(config: TrainConfig) -> None:
-    """Refuse an output folder that holds another run, or anything else."""
+def claim_output(config: TrainConfig) -> None:
+    """Make the output folder this run's, and refuse one that holds another run, or anything else.
+
+    Raises:
+        InputError: that is so.
+    """
+    _check_output(config)
+    write_text(config.output / CONFIG_FILE, describe(config))
+
+
+def describe(config: TrainConfig) -> str:
+    """The whole configuration as YAML."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
+
+
+def _check_output(config: TrainConfig) -> None:
     path = config.output / CONFIG_FILE
     if latest_checkpoint(config.output / CHECKPOINT_FOLDER):
         changed = changed_keys(load_mapping(path), json.loads(config.model_dump_json()))

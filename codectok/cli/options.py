@@ -23,6 +23,15 @@ class Engine(StrEnum):
     LOCAL = "local"
 
 
+class TrainingEngine(StrEnum):
+    """What starts the ranks of a training run."""
+
+    AUTO = "auto"
+    RAY = "ray"
+    TORCHRUN = "torchrun"
+    LOCAL = "local"
+
+
 CodecOption = Annotated[str, typer.Option("--codec", help="Folder of a codec, or its name on the Hugging Face Hub.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="tf32 and bfloat16 are faster and change some codes.")]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import ProgressReport, facts_table, format_duration, megabytes, progress, say
+from .options import AddressOption, TrainingEngine
 
 if TYPE_CHECKING:
     from codectok.train.config import TrainConfig
@@ -35,24 +39,67 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check configuration, data and memory with two steps, then stop.")
     ] = False,
+    engine: Annotated[
+        TrainingEngine,
+        typer.Option(help="What starts the ranks; auto: Ray where there are to be several, or RAY_ADDRESS is set."),
+    ] = TrainingEngine.AUTO,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Ranks; one for each GPU by default.", show_default=False)
+    ] = None,
+    address: AddressOption = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Times that all ranks are started again after one has died (Ray only).")
+    ] = 3,
 ) -> None:
     """Train a codec from shards; the same command again goes on where it stopped."""
     from codectok.train.config import load_stages
 
     stages = load_stages(config, overrides or [])
+    if dry_run:
+        engine = TrainingEngine.LOCAL
+    elif engine is TrainingEngine.AUTO:
+        engine = _engine_for(workers, address)
+    if engine is TrainingEngine.TORCHRUN:
+        _run_under_torchrun([config, *(overrides or [])], workers)
+        return
     for number, settings in enumerate(stages):
         if dry_run:
             _show_plan(settings, settings.init_from in [before.output for before in stages[:number]])
         else:
-            _train(settings)
+            _train(settings, engine, workers, address, retries)
 
 
-def _train(settings: TrainConfig) -> None:
+def _engine_for(workers: int | None, address: str | None) -> TrainingEngine:
+    import torch
+
+    if "RANK" in os.environ:  # this process is a rank already
+        return TrainingEngine.LOCAL
+    several = (workers or torch.cuda.device_count()) > 1
+    return TrainingEngine.RAY if several or address or "RAY_ADDRESS" in os.environ else TrainingEngine.LOCAL
+
+
+def _run_under_torchrun(arguments: list[str], workers: int | None) -> None:
+    import torch
+
+    count = workers or max(1, torch.cuda.device_count())
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    command = ["-m", "codectok", NAME, *arguments, "--engine", TrainingEngine.LOCAL.value]
+    raise typer.Exit(subprocess.run([*launcher, *command], check=False).returncode)
+
+
+def _train(
+    settings: TrainConfig, engine: TrainingEngine, workers: int | None, address: str | None, retries: int
+) -> None:
     from codectok.train.launch import run_training
+    from codectok.train.ray_launch import RayOptions, run_on_ray
 
     say(f"Training {settings.codec.name} into {settings.output}, up to step {settings.steps:,}.")
     with progress(settings.steps, f"train {settings.codec.name}") as bar:
-        report = run_training(settings, _listener(settings, bar))
+        listener = _listener(settings, bar)
+        if engine is TrainingEngine.RAY:
+            report = run_on_ray(settings, RayOptions(workers, address, retries), listener)
+        else:
+            report = run_training(settings, listener)
     if report.ending == "interrupted":
         say(f"Stopped at step {report.step:,}; the same command goes on from there.")
         raise KeyboardInterrupt

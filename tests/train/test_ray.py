@@ -1,0 +1,111 @@
+"""Training on ranks that Ray or torchrun starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from codectok import CodectokError, InputError
+from codectok.train.checkpoint import latest_checkpoint, load_training_state
+from codectok.train.launch import run_training
+from codectok.train.ray_launch import RayOptions, run_on_ray
+
+from .conftest import tiny_config
+
+# Chance differs from rank to rank; without it ranks compute what one process does.
+NO_CHANCE = ("codec.encoder.drop_path_rate=0.0", "checkpoint_interval=2")
+
+
+def losses(log: dict[int, float]) -> Callable[[int, dict[str, float]], None]:
+    return lambda step, scalars: log.update({step: scalars["mel_1024"]})
+
+
+def position_of(output: Path) -> int:
+    checkpoint = latest_checkpoint(output / "checkpoints")
+    assert checkpoint is not None
+    return load_training_state(checkpoint, torch.device("cpu"))["position"]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ranks_on_ray_do_what_one_process_does(shards: Path, tmp_path: Path) -> None:
+    alone: dict[int, float] = {}
+    run_training(tiny_config(shards, tmp_path / "alone", *NO_CHANCE), losses(alone))
+    both: dict[int, float] = {}
+    config = tiny_config(shards, tmp_path / "both", *NO_CHANCE)
+    report = run_on_ray(config, RayOptions(workers=2), losses(both))
+    assert (report.ending, report.step) == ("finished", 7)
+    assert report.codec == tmp_path / "both" / "codec"
+    assert both.keys() == alone.keys()
+    assert list(both.values()) == pytest.approx(list(alone.values()), rel=0.02)
+    assert position_of(tmp_path / "both") == position_of(tmp_path / "alone") == 7 * 4
+    assert run_on_ray(config, RayOptions(workers=1), losses(both)).ending == "already finished"
+
+
+def ranks() -> list[int]:
+    listing = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
+    rows = (line.split(maxsplit=1) for line in listing.stdout.splitlines())
+    return [int(pid) for pid, command in rows if "RayTrainWorker" in command]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_rank_that_is_killed_in_the_middle_costs_no_sample(shards: Path, tmp_path: Path) -> None:
+    """After the first checkpoint a rank is killed; all start again from there, and then on one rank."""
+    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=14)
+    log: dict[int, float] = {}
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while latest_checkpoint(config.output / "checkpoints") is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        victim = ranks()[-1]
+        os.kill(victim, signal.SIGKILL)
+        killed.append(victim)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    report = run_on_ray(config, RayOptions(workers=2, retries=1), losses(log))
+    killer.join()
+    assert len(killed) == 1
+    assert (report.ending, report.step) == ("finished", 14)
+    assert position_of(config.output) == 14 * 4
+    more = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=17)
+    assert run_on_ray(more, RayOptions(workers=1), losses(log)).step == 17
+    alone: dict[int, float] = {}
+    run_training(tiny_config(shards, tmp_path / "alone", *NO_CHANCE, "log_interval=1", steps=17), losses(alone))
+    assert log.keys() == alone.keys()
+    # The same samples in the same order; their sums are rounded in another one.
+    assert list(log.values()) == pytest.approx(list(alone.values()), rel=0.05)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_is_the_runs_own_fault_is_not_tried_again(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(CodectokError, match="Training diverged"):
+        run_on_ray(
+            tiny_config(shards, tmp_path / "run", "generator_optimizer.learning_rate=1e30"),
+            RayOptions(workers=1),
+            lambda step, scalars: None,
+        )
+    with pytest.raises(InputError, match="too few for 99 ranks"):
+        run_on_ray(tiny_config(shards, tmp_path / "more"), RayOptions(workers=99), lambda step, scalars: None)
+
+
+def test_ranks_under_torchrun(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, steps=4)
+    path = tmp_path / "run.yaml"
+    path.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("step       4/4") == 1
+    assert position_of(tmp_path / "run") == 4 * 4
