@@ -28,7 +28,6 @@ class Codebook(nn.Module):
     def prepare_for_training(self) -> None:
         """Add what only training needs; nothing by default."""
 
-    @torch.no_grad()
     def search(self, vectors: Tensor) -> Tensor:
         """Index [n] of the nearest code to each of `vectors` [n, codebook_dim]; ties go to the lowest index."""
         return nearest_codes(vectors, self.embedding)

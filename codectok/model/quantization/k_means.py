@@ -13,11 +13,15 @@ ITERATIONS = 10
 SEARCH_ROWS = 1024
 
 
+@torch.no_grad()
 def nearest_codes(vectors: Tensor, table: Tensor) -> Tensor:
     """Index [n] of the row of `table` [codebook_size, D] nearest to each of `vectors` [n, D]; ties: the lowest."""
-    half_norms = torch.linalg.vector_norm(table, dim=1).square() / 2
     # |x - e|^2 is smallest where x . e - |e|^2 / 2 is largest; in slices, since a row needs codebook_size floats.
-    return torch.cat([(rows @ table.T - half_norms).argmax(1) for rows in vectors.split(SEARCH_ROWS)])
+    offset = torch.linalg.vector_norm(table, dim=1).square() / -2
+    scores = vectors.new_empty(min(SEARCH_ROWS, len(vectors)), len(table))
+    return torch.cat(
+        [torch.addmm(offset, rows, table.T, out=scores[: len(rows)]).argmax(1) for rows in vectors.split(SEARCH_ROWS)]
+    )
 
 
 def k_means(vectors: Tensor, n_means: int, generator: torch.Generator) -> Tensor:
