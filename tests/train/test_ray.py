@@ -56,6 +56,7 @@ def ranks() -> list[int]:
     return [int(pid) for pid, command in rows if "RayTrainWorker" in command]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_rank_that_is_killed_in_the_middle_costs_no_sample(shards: Path, tmp_path: Path) -> None:
     """After the first checkpoint a rank is killed; all start again from there, and then on one rank."""
