@@ -172,6 +172,7 @@ class Codec:
             codec_fingerprint=self.fingerprint,
             codebook_size=self.codebook_size,
             n_codebooks=self.n_codebooks,
+            n_residuals=self.config.quantizer.n_residuals,
             frame_rate=self.frame_rate,
             sample_rate=self.sample_rate,
             dtype=self.dtype,

@@ -112,6 +112,11 @@ class SimVectorQuantizerConfig(StrictModel):
         """Codes per frame."""
         return 1
 
+    @property
+    def n_residuals(self) -> int:
+        """Codes of a group."""
+        return 1
+
 
 class FiniteScalarQuantizerConfig(StrictModel):
     """Finite scalar quantizer (Mentzer et al. 2023): one code from the product of `levels` per frame."""
@@ -129,6 +134,11 @@ class FiniteScalarQuantizerConfig(StrictModel):
     @property
     def n_codebooks(self) -> int:
         """Codes per frame."""
+        return 1
+
+    @property
+    def n_residuals(self) -> int:
+        """Codebooks that refine each other."""
         return 1
 
     @property

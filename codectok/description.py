@@ -9,13 +9,15 @@ class CodecDescription(StrictModel):
     """A codec and the way it computes, as a table of its codes records it.
 
     `device` is "cpu" or the GPU's model; `pack_frames` the frames of the mel that are encoded at once, on which codes
-    depend on a GPU only.
+    depend on a GPU only. Of the `n_codebooks` every `n_residuals` neighbours are a group and refine each other; None
+    where an earlier version has not recorded it.
     """
 
     codec_name: str
     codec_fingerprint: str
     codebook_size: int
     n_codebooks: int
+    n_residuals: int | None = None
     frame_rate: float
     sample_rate: int
     dtype: str

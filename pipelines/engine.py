@@ -164,7 +164,7 @@ def _nothing_left_without_a_plan(storage: Storage) -> Iterator[None]:
 
 def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions) -> Plan:
     """The stored plan of this very job, made or extended first where it must be."""
-    arguments, roots = parse_arguments(sources)
+    arguments, roots = parse_arguments(sources, job.kinds)
     plan = load_plan(storage, roots)
     if plan is not None:
         refuse_other_job(plan, job, arguments, storage, options.extend)
@@ -174,7 +174,7 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
         if plan is not None:
             # Nobody may be working by the old plan.
             lock_job(storage, None).release()
-        store_generation(storage, plan, header_of(job), listing, job.unit_seconds, job.validation)
+        store_generation(storage, plan, header_of(job), listing, job.unit_seconds, job.validation, job.part_bytes)
         plan = load_plan(storage, roots)
         assert plan is not None, "it has just been stored"
     return plan
@@ -290,8 +290,10 @@ def _check_failures(report: JobReport) -> None:
 def _check_rows(report: JobReport, storage: Storage) -> None:
     if report.summary.complete and not report.summary.total.rows:
         total = report.summary.total
-        if not total.rejects:
+        if not total.rejects and total.ignored:
             raise CodectokError(f"Nothing was written: of {total.ignored:,} files none is audio.")
+        if not total.rejects:
+            raise CodectokError("Nothing was written: there is nothing in the sources.")
         raise CodectokError(
             f"Nothing was written: all inputs were rejected ({describe_rejects(total)});"
             f" see {storage.url}/{REJECTS_FOLDER}."

@@ -198,7 +198,7 @@ class Job(ABC):
 
     Attributes:
         verb: the word on the command line.
-        row_name: what it calls a row of output.
+        row_name: what it calls a row of output; `code_name` what it counts in them.
         bytes_version: to be raised when the same sources and options give other bytes.
         kinds: sources that it reads.
         output_bytes_per_second: of audio read; to compare with the free space.
@@ -206,6 +206,7 @@ class Job(ABC):
 
     verb: ClassVar[str]
     row_name: ClassVar[str]
+    code_name: ClassVar[str] = "codes"
     bytes_version: ClassVar[int] = 1
     kinds: ClassVar[tuple[Kind, ...]] = ("audio", "tar", "parquet", "unknown")
     output_bytes_per_second: float = 0.0
@@ -218,6 +219,11 @@ class Job(ABC):
     def unit_seconds(self) -> float:
         """Estimated audio of a unit."""
         return 3600.0
+
+    @property
+    def part_bytes(self) -> float | None:
+        """Bytes of the sources of a unit, where they are read row by row; None where units are counted in seconds."""
+        return None
 
     @property
     def threads(self) -> int:

@@ -131,11 +131,14 @@ class Listing:
         return self.kinds[i] == "parquet" or (local and path.lower().endswith(".tar"))
 
 
-def parse_arguments(arguments: Iterable[str]) -> tuple[tuple[Argument, ...], dict[str, str]]:
+def parse_arguments(
+    arguments: Iterable[str], kinds: tuple[Kind, ...] = ()
+) -> tuple[tuple[Argument, ...], dict[str, str]]:
     """What each argument of the command line means, in order and each once, and the root of every dataset.
 
     An argument is a folder, a pattern such as `corpus/*/wav/**.flac`, a file, a manifest, or the URL of one of them.
-    Its dataset is named after the folder (the manifest); `NAME=SOURCE` gives another name.
+    Its dataset is named after the folder (the manifest); `NAME=SOURCE` gives another name. Where `kinds` has "lines",
+    files of lines are themselves what is read, and no manifests.
 
     Raises:
         InputError: an argument that does not exist, or two datasets of one name.
@@ -143,7 +146,7 @@ def parse_arguments(arguments: Iterable[str]) -> tuple[tuple[Argument, ...], dic
     roots: dict[str, str] = {}
     parsed: set[tuple[str, str, str]] = set()
     for text in arguments:
-        argument, root = _parse(text)
+        argument, root = _parse(text, "lines" not in kinds)
         if roots.setdefault(argument.dataset, root) != root:
             raise InputError(f"Two sources are named {argument.dataset!r}; name one of them, as in other={text}.")
         parsed.add((argument.dataset, argument.kind, argument.pattern))
@@ -179,6 +182,8 @@ def list_sources(
         listing.passed_over[argument] = ignored
     if not listing.paths:
         wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"
+        if "audio" not in kinds:
+            wanted = "Parquet files or JSON lines" if "lines" in kinds else "Parquet files"
         raise InputError(f"There are no {wanted} in {', '.join(sorted(set(roots.values())))}.")
     return listing
 
@@ -203,13 +208,13 @@ def still_there(argument: Argument, root: str) -> bool:
 Found = Iterator[tuple[str, int | None, int | None]]
 
 
-def _parse(text: str) -> tuple[Argument, str]:
+def _parse(text: str, manifests: bool) -> tuple[Argument, str]:
     name, separator, rest = text.partition("=")
     if separator and name and "/" not in name and not Path(text).exists():
-        argument, root = _parse(rest)
+        argument, root = _parse(rest, manifests)
         return argument.model_copy(update={"dataset": name}), root
     remote = is_url(text)
-    if text.lower().endswith(MANIFEST_SUFFIXES) and (remote or Path(text).is_file()):
+    if manifests and text.lower().endswith(MANIFEST_SUFFIXES) and (remote or Path(text).is_file()):
         parent, name = _split(text) if remote else _parent_and_name(Path(text))
         stem = name[: -max(len(suffix) for suffix in MANIFEST_SUFFIXES if name.lower().endswith(suffix))]
         return Argument(dataset=stem, kind="manifest", pattern=name), parent
@@ -218,7 +223,8 @@ def _parse(text: str) -> tuple[Argument, str]:
         return Argument(dataset=folder.name or "root", kind="folder"), str(folder)
     if not remote and Path(text).is_file():
         parent, name = _parent_and_name(Path(text))
-        return Argument(dataset=Path(parent).name or "root", kind="file", pattern=name), parent
+        named_after = Path(name).stem if kind_of(name) == "lines" else Path(parent).name
+        return Argument(dataset=named_after or "root", kind="file", pattern=name), parent
     if any(character in text for character in MAGIC):
         fixed = PurePosixPath(text.split("://", 1)[-1])
         parts = fixed.parts
@@ -228,7 +234,7 @@ def _parse(text: str) -> tuple[Argument, str]:
         return Argument(dataset=_last(root), kind="glob", pattern=pattern), root
     if remote:
         root = text.rstrip("/")
-        if kind_of(root) in ("audio", "tar", "parquet"):
+        if kind_of(root) in ("audio", "tar", "parquet", "lines"):
             parent, name = _split(root)
             return Argument(dataset=_last(parent), kind="file", pattern=name), parent
         return Argument(dataset=_last(root), kind="folder"), root

@@ -36,7 +36,7 @@ TEMPORARY = f"{JOB_FOLDER}/tmp"
 FAILURES = f"{JOB_FOLDER}/failures"
 READERS = 16
 FILE_OF_A_UNIT = re.compile(
-    rf"(?:(?:shard|part)-|{JOB_FOLDER}/(?:records|rejects|failures|codes)/|{JOB_FOLDER}/index/shard-)(\d{{6,}})(?:\.\w+)?"
+    rf"(?:(?:shard|part)-|{JOB_FOLDER}/(?:records|rejects|failures|codes)/|{JOB_FOLDER}/index/shard-)(\d{{6,}})(?:\.\w+|/[^/]+)?"
 )
 
 

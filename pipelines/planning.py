@@ -27,6 +27,7 @@ from .plan import (
     names_of_sources,
     sources_in,
 )
+from .shares import cut_into_shares
 from .sources import CONTAINERS, Kind, Source, estimated_seconds, row_digest, row_of
 
 RANGE_COLUMNS = ("first_byte", "last_byte")
@@ -40,6 +41,7 @@ def store_generation(
     listing: Listing,
     unit_seconds: float,
     validation: float,
+    part_bytes: float | None = None,
 ) -> None:
     """Cut the sources of `listing` that `before` has not into units, and add them to the plan.
 
@@ -50,15 +52,22 @@ def store_generation(
         described: verb and options, for a plan that begins.
         unit_seconds: estimated audio of a unit.
         validation: share of the files whose units are marked as validation.
+        part_bytes: of a unit, for sources that are read row by row; units then hold a share of every dataset.
     """
-    listing.split_containers(unit_seconds)
+    if part_bytes is None:
+        listing.split_containers(unit_seconds)
     known = names_of_sources(storage, before) if before else set()
     order = _order(listing, known, validation)
-    splits, positions = array("b", (entry[0] for entry in order)), array("q", (entry[-1] for entry in order))
+    splits = array("b", (entry[0] for entry in order))
+    positions: Sequence[int] = array("q", (entry[-1] for entry in order))
     del order  # takes as much room as the listing
     if before and not positions and before.arguments.issuperset(listing.arguments):
         return
-    units = _cut_into_units(listing, positions, splits, unit_seconds, len(before.units) if before else 0)
+    first_unit = len(before.units) if before else 0
+    if part_bytes is None:
+        units = _cut_into_units(listing, positions, splits, unit_seconds, first_unit)
+    else:
+        positions, units = cut_into_shares(listing, positions, part_bytes, first_unit)
     sources = _source_table(listing, positions)
     add_generation(storage, before.header if before else described, listing, sources, units)
 

@@ -47,7 +47,7 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
     options = options or RunOptions()
     storage = open_storage(output)
     check_free(storage)
-    arguments, roots = parse_arguments(sources)
+    arguments, roots = parse_arguments(sources, job.kinds)
     plan = load_plan(storage, roots)
     done = {}
     if plan is not None:
@@ -81,7 +81,7 @@ def _plan_beside(
             shadow.write(name, storage.read(name))
     listing = list_sources(arguments, roots, job.kinds, storage.url)
     job.check_sources(listing)
-    store_generation(shadow, before, header_of(job), listing, job.unit_seconds, job.validation)
+    store_generation(shadow, before, header_of(job), listing, job.unit_seconds, job.validation, job.part_bytes)
     plan = load_plan(shadow, roots)
     assert plan is not None, "it has just been stored"
     return plan

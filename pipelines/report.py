@@ -13,7 +13,12 @@ from .output import JobSummary
 
 REPORT_FILE = f"{JOB_FOLDER}/report.html"
 # What is counted in histograms, and the size of a step.
-QUANTITIES = {"duration": "Duration in s", "loudness": "Loudness in LUFS", "bandwidth": "Bandwidth in kHz"}
+QUANTITIES = {
+    "duration": "Duration in s",
+    "loudness": "Loudness in LUFS",
+    "bandwidth": "Bandwidth in kHz",
+    "sequence": "Hundreds of tokens in a sequence",
+}
 
 
 def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequence[Example]) -> None:
@@ -26,7 +31,7 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
         [
             ("read", f"{hours(total.input_seconds)} in {total.inputs:,} inputs"),
             ("kept", f"{hours(total.seconds)} in {total.rows:,} {job.row_name}"),
-            *([("codes", f"{total.codes:,}")] if total.codes else []),
+            *([(job.code_name, f"{total.codes:,}")] if total.codes else []),
             ("written", f"{summary.bytes / 1e6:,.1f} MB in {summary.files:,} files"),
             ("ignored", f"{total.ignored:,} other files"),
         ],

@@ -20,8 +20,9 @@ from codectok.names import printable
 from codectok.storage import is_url, open_file_system
 
 # "unknown": a file whose name says nothing; its unit opens it, and passes it over if it is no audio.
-Kind = Literal["audio", "tar", "parquet", "unknown"]
-CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet"])
+Kind = Literal["audio", "tar", "parquet", "lines", "unknown"]
+CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet", "lines"])
+LINES_SUFFIX = ".jsonl"
 # What a row of a manifest can say of a file.
 ROW_FIELDS = ("start", "end", "id", "text", "language", "speaker", "category", "parts")
 
@@ -43,7 +44,7 @@ OTHER_BYTES_PER_SECOND = 10_000
 
 # Files that stand beside audio and are none: passed over without being opened.
 _OTHER_NAMES = """
-    txt md rst html htm pdf doc docx rtf tex json jsonl csv tsv xml yaml yml toml ini cfg log srt vtt lab textgrid trn
+    txt md rst html htm pdf doc docx rtf tex json csv tsv xml yaml yml toml ini cfg log srt vtt lab textgrid trn
     ctm rttm phn wrd lrc mid midi cue m3u m3u8 pls nfo sfv jpg jpeg png gif bmp svg webp tif tiff ico py pyc sh c h cpp
     js ipynb lua pl rb java npy npz pt pth bin ckpt safetensors pkl h5 hdf5 arrow feather db sqlite lock md5
     sha1 sha256 torrent zip gz bz2 xz 7z rar zst
@@ -241,6 +242,8 @@ def kind_of(name: str) -> Kind | None:
     if container is not None:
         return container
     suffix = PurePosixPath(name).suffix.lower()
+    if suffix == LINES_SUFFIX:
+        return "lines"
     return None if suffix in OTHER_SUFFIXES else "unknown"
 
 

@@ -58,6 +58,7 @@ class TokenizeJob(Job):
 
     verb = "tokenize"
     row_name = "rows"
+    bytes_version = 2  # 2: parts record how codebooks are grouped
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
     def __init__(self, options: TokenizeOptions) -> None:

@@ -16,6 +16,7 @@ from codectok.shards import (
 )
 from codectok.storage import Storage
 
+from .documents import DATA_PATHS_FILE
 from .job import OutputFile, UnitRecord
 from .listing import JOB_FOLDER
 from .output import finished_units
@@ -47,7 +48,7 @@ def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) 
     plan = load_plan(storage, {})
     if plan is None:
         raise InputError(
-            f"{storage.url} holds no output of a job; give a folder that `shard` or `tokenize` has written."
+            f"{storage.url} holds no output of a job; give a folder that `shard`, `tokenize` or `export` has written."
         )
     records = _verified_records(storage, plan)
     files = [file for record in records for file in record.files]
@@ -116,7 +117,7 @@ def _verify_rejects(storage: Storage, records: list[UnitRecord]) -> None:
 
 
 def _refuse_orphans(storage: Storage, files: list[OutputFile]) -> None:
-    known = {file.name for file in files} | {MANIFEST_FILE}
+    known = {file.name for file in files} | {MANIFEST_FILE, DATA_PATHS_FILE}
     for name in storage.sizes():
         of_units = not name.startswith(f"{JOB_FOLDER}/") or name.startswith(
             (f"{INDEX_FOLDER}/", f"{REJECTS_FOLDER}/", f"{CODE_COUNTS}/")

@@ -52,7 +52,11 @@ def test_the_wheel_is_complete_and_runs_outside_the_clone(tmp_path: Path) -> Non
 
 
 def test_imports_point_one_way() -> None:
-    """cli -> pipelines, train -> library; only pipelines know Ray; the model knows no files, audio no model."""
+    """cli -> pipelines, train -> library; the model knows no files, audio no model.
+
+    Only pipelines know Ray, and what starts a training run there.
+    """
+    starts_ray = ROOT / "train" / "ray_launch.py"
     forbidden = {
         "codectok/model": (
             "codectok.audio",
@@ -74,6 +78,7 @@ def test_imports_point_one_way() -> None:
         f"{path}: {line}"
         for folder, names in forbidden.items()
         for path in (ROOT / folder).rglob("*.py")
+        if path != starts_ray
         for line in path.read_text().splitlines()
         if line.lstrip().startswith(("import ", "from "))
         and any(line.split()[1] == name or line.split()[1].startswith(f"{name}.") for name in names)

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from .console import facts_table, megabytes, progress
+from . import export_compact, export_documents, export_unitts, export_vocabulary
 
 NAME = "export"
 
 app = typer.Typer(no_args_is_help=True, help="Bring a token table into another form.")
 
+for _form in (export_compact, export_vocabulary, export_unitts):
+    app.command(_form.NAME, epilog=f"Example: `{_form.EXAMPLE}`")(_form.run)
 
-@app.command("compact", epilog="Example: `codectok export compact tokens/ compact/`")
-def compact(
-    table: Annotated[str, typer.Argument(help="Folder or URL that `tokenize` has written, or one Parquet file.")],
-    output: Annotated[Path, typer.Argument(help="Folder for the large files; new or empty.")],
-    file_megabytes: Annotated[float, typer.Option(help="Least size of a file.")] = 256.0,
-    group_megabytes: Annotated[float, typer.Option(help="Least size of the codes in a row group.")] = 32.0,
-) -> None:
-    """Merge the parts of a token table into files as training reads them best."""
-    from codectok.exports.compact import compact
-    from codectok.tokens.table import table_files
-
-    with progress(len(table_files(table)), "export compact") as report:
-        done = compact(table, output, file_megabytes, group_megabytes, report.advance)
-    facts = {"output": output, "rows": f"{done.rows:,}", "files": f"{done.files:,} ({megabytes(done.bytes)})"}
-    facts_table("codectok export compact", facts)
+for _name, (_help, _example) in export_documents.FORMS.items():
+    app.command(_name, help=_help, epilog=f"Example: `{_example}`")(export_documents.run)

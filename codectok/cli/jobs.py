@@ -176,7 +176,7 @@ def _show_summary(job: Job, output: str, result: JobReport) -> None:
         "ignored": f"{total.ignored:,} other files",
     }
     if total.codes:
-        facts["codes"] = f"{total.codes:,}"
+        facts[job.code_name] = f"{total.codes:,}"
     if summary.complete:
         facts["report"] = f"{output}/{REPORT_FILE}"
     console.print()

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..atomic import replacing
 from ..errors import InputError
+from ..names import check_new_folder
 from ..tokens.table import read_metadata, table_files, table_schema, table_writer
 
 MEGABYTE = 1_000_000
@@ -44,8 +45,7 @@ def compact(
     """
     if not 0 < group_megabytes <= file_megabytes:
         raise InputError(f"Row groups of {group_megabytes:g} MB in files of {file_megabytes:g} MB are impossible.")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} already holds something; choose another folder.")
+    check_new_folder(output)
     schema = table_schema(read_metadata(source).model_copy(update={"unit_hash": None}))
     groups = _groups(source, schema, round(group_megabytes * MEGABYTE), on_file)
     rows = files = size = 0

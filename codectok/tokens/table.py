@@ -225,24 +225,25 @@ def _chosen(
     batch: pa.RecordBatch, condition: pc.Expression | None, metadata: TableMetadata, where: str | None
 ) -> Iterator[TokenRow]:
     if condition is None:
-        yield from _rows(batch, metadata)
+        yield from rows_of_batch(batch, metadata)
         return
     try:
         rows = pa.Table.from_batches([batch]).filter(condition)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # a number is compared with a text
         raise InputError(f"The condition {where!r} cannot be understood; its values do not fit the columns.") from None
     for part in rows.to_batches():
-        yield from _rows(part, metadata)
+        yield from rows_of_batch(part, metadata)
 
 
 def rows_of_group(file: TableFile, group: int, metadata: TableMetadata) -> list[TokenRow]:
     """The rows of one row group of a file."""
     with file.open() as parquet:
         table = parquet.read_row_group(group, columns=table_schema(metadata).names)
-    return [row for batch in table.to_batches() for row in _rows(batch, metadata)]
+    return [row for batch in table.to_batches() for row in rows_of_batch(batch, metadata)]
 
 
-def _rows(batch: pa.RecordBatch, metadata: TableMetadata) -> Iterator[TokenRow]:
+def rows_of_batch(batch: pa.RecordBatch, metadata: TableMetadata) -> Iterator[TokenRow]:
+    """The rows of a batch of a table's columns."""
     # The codes are nearly all of the table: they stay out of Python lists.
     codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
     for number, record in enumerate(batch.drop_columns(["codes", "n_frames"]).to_pylist()):
@@ -260,10 +261,15 @@ def _batches(parquet: pq.ParquetFile, columns: list[str], file: TableFile) -> It
 
 def _file_metadata(file: TableFile) -> TableMetadata:
     with file.open() as parquet:
-        found = (parquet.schema_arrow.metadata or {}).get(METADATA_KEY)
+        return metadata_of_schema(parquet.schema_arrow, str(file))
+
+
+def metadata_of_schema(schema: pa.Schema, name: str) -> TableMetadata:
+    """What the codes of the file `name` with that schema are; `InputError` if it is no part of a token table."""
+    found = (schema.metadata or {}).get(METADATA_KEY)
     if found is None:
-        raise InputError(f"{file} is Parquet, but no token table: it has no codectok metadata.")
+        raise InputError(f"{name} is Parquet, but no token table: it has no codectok metadata.")
     try:
         return TableMetadata.model_validate_json(found)
     except ValidationError:
-        raise InputError(f"{file} is a token table of another version than this codectok reads.") from None
+        raise InputError(f"{name} is a token table of another version than this codectok reads.") from None

@@ -13,7 +13,7 @@ from codectok.exports.compact import compact
 from codectok.tokens.reader import open_table
 from codectok.tokens.table import read_rows
 
-from .tokens.test_table import metadata, rows, write
+from ..tokens.test_table import metadata, rows, write
 
 
 def test_compact_files_hold_the_same_rows(tmp_path: Path) -> None:

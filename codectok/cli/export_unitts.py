@@ -1,0 +1,76 @@
+"""`codectok export unitts`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from .export_options import ModelOption, OffsetOption, PartMegabytesOption, offset_of
+from .options import (
+    AddressOption,
+    DeadlineOption,
+    DryRunOption,
+    Engine,
+    EngineOption,
+    ExtendOption,
+    LimitOption,
+    MaxRejectsOption,
+    PartOption,
+    SpaceCheckOption,
+    WorkersOption,
+)
+
+NAME = "unitts"
+EXAMPLE = "codectok export unitts tokens/ unitts/ --task tts"
+
+
+class Task(StrEnum):
+    """What a row becomes."""
+
+    AUDIO = "audio"
+    TTS = "tts"
+    ASR = "asr"
+
+
+class Style(StrEnum):
+    """Form of the output."""
+
+    PARQUET = "parquet"
+    AUDIO_JSON = "audio-json"
+
+
+def run(
+    tables: Annotated[
+        list[str], typer.Argument(help="Folders, Parquet files or URLs of token tables; NAME=TABLE names one.")
+    ],
+    output: Annotated[str, typer.Argument(help="Folder or URL: new, or of the same job to go on.")],
+    task: Annotated[Task, typer.Option(help="Audio alone, text before audio, or audio before text.")] = Task.TTS,
+    style: Annotated[
+        Style, typer.Option(help="Dialogues in Parquet, or a .audio file for each row (with --task audio).")
+    ] = Style.PARQUET,
+    offset: OffsetOption = None,
+    model: ModelOption = None,
+    part_megabytes: PartMegabytesOption = 64.0,
+    workers: WorkersOption = None,
+    engine: EngineOption = Engine.RAY,
+    address: AddressOption = None,
+    part: PartOption = None,
+    limit: LimitOption = None,
+    extend: ExtendOption = False,
+    max_rejects: MaxRejectsOption = 0.1,
+    deadline_hours: DeadlineOption = 6.0,
+    dry_run: DryRunOption = False,
+    space_check: SpaceCheckOption = True,
+) -> None:
+    """Write token tables as UniTTS reads them for pretraining."""
+    from codectok.pipelines.unitts import UnittsJob, UnittsOptions
+
+    from .jobs import JobChoices, run_and_report
+
+    job = UnittsJob(UnittsOptions(task.value, style.value, offset_of(offset, model), part_megabytes), tables)
+    choices = JobChoices(
+        engine, workers, address, part, limit, extend, max_rejects, deadline_hours, dry_run, space_check
+    )
+    run_and_report(job, job.sources.arguments, output, choices)

@@ -1,0 +1,50 @@
+"""`codectok export vocabulary`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import facts_table
+from .export_options import ModelOption, OffsetOption, TokenizerOption, offset_of
+
+if TYPE_CHECKING:
+    from codectok.description import CodecDescription
+
+NAME = "vocabulary"
+EXAMPLE = "codectok export vocabulary codec/ vocabulary/"
+
+
+def run(
+    codec: Annotated[str, typer.Argument(help="Folder or name of a codec, or a token table.")],
+    output: Annotated[Path, typer.Argument(help="Folder for vocabulary.json and tokens.json; new or empty.")],
+    offset: OffsetOption = None,
+    model: ModelOption = None,
+    tokenizer: TokenizerOption = None,
+) -> None:
+    """Write the ids and strings that codes and special tokens have in a language model."""
+    from codectok.exports.text_tokenizer import TextTokenizer
+    from codectok.exports.vocabulary import write_vocabulary
+
+    loaded = None if tokenizer is None else TextTokenizer(tokenizer)
+    written = write_vocabulary(_described(codec), output, offset_of(offset, model), loaded)
+    facts = {
+        "output": output,
+        "codec": written.codec_name,
+        "codes": f"{written.n_groups * written.n_residuals} x {written.codebook_size:,} from {written.offset} on",
+        "special tokens": ", ".join(f"{name} {token_id}" for name, token_id in written.special_tokens.items()),
+        "rows of the model": f"{written.end:,} at least",
+    }
+    facts_table("codectok export vocabulary", facts)
+
+
+def _described(codec: str) -> CodecDescription:
+    from codectok.codec import Codec
+    from codectok.tokens.table import read_metadata
+
+    path = Path(codec)
+    if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
+        return read_metadata(path)
+    return Codec.from_pretrained(codec, device="cpu").describe()

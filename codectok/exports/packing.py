@@ -1,0 +1,94 @@
+"""Packing documents into sequences of at most so many tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from ..errors import InputError
+from .documents import Document
+
+Packing = Literal["none", "next-fit", "first-fit"]
+TooLong = Literal["drop", "truncate", "split", "keep"]
+# Sequences that first-fit keeps open: its memory is so many times their length.
+OPEN_SEQUENCES = 64
+
+
+@dataclass(frozen=True)
+class PackingOptions:
+    """How documents become sequences.
+
+    Attributes:
+        packing: "none": each document is one; "next-fit": documents fill a sequence until one does not fit;
+            "first-fit": a document goes into the first of the last sequences that has room for it.
+        length: tokens that a sequence has at most; None for no limit, with packing "none" only.
+        too_long: what becomes of longer documents: left out, cut off, cut into pieces, or a longer sequence of their
+            own.
+    """
+
+    packing: Packing = "none"
+    length: int | None = None
+    too_long: TooLong = "drop"
+
+    def __post_init__(self) -> None:
+        for value, known in ((self.packing, get_args(Packing)), (self.too_long, get_args(TooLong))):
+            if value not in known:
+                raise InputError(f"There is no {value!r}; choose one of {', '.join(known)}.")
+        if self.length is None and self.packing != "none":
+            raise InputError(f"Packing {self.packing} needs a length: pass --length.")
+        if self.length is not None and self.length < 1:
+            raise InputError(f"Sequences of {self.length} tokens are impossible.")
+
+
+@dataclass
+class _Open:
+    """A sequence that has room left."""
+
+    documents: list[Document] = field(default_factory=list)
+    filled: int = 0
+
+    def add(self, document: Document) -> None:
+        self.documents.append(document)
+        self.filled += len(document.ids)
+
+
+def pack(
+    documents: Iterable[Document], options: PackingOptions, on_drop: Callable[[Document], None] = lambda document: None
+) -> Iterator[list[Document]]:
+    """Sequences as lists of documents, the same for the same documents; `on_drop` hears of those left out."""
+    length = options.length
+    if length is None:
+        yield from ([document] for document in documents)
+        return
+    limit = 1 if options.packing == "next-fit" else OPEN_SEQUENCES
+    waiting: list[_Open] = []
+    for document in _fitting(documents, length, options.too_long, on_drop):
+        if options.packing == "none" or len(document.ids) > length:
+            yield [document]
+            continue
+        fits = next((one for one in waiting if one.filled + len(document.ids) <= length), None)
+        if fits is None:
+            if len(waiting) == limit:
+                yield waiting.pop(0).documents
+            fits = _Open()
+            waiting.append(fits)
+        fits.add(document)
+    yield from (one.documents for one in waiting)
+
+
+def _fitting(
+    documents: Iterable[Document], length: int, too_long: TooLong, on_drop: Callable[[Document], None]
+) -> Iterator[Document]:
+    for document in documents:
+        if len(document.ids) <= length or too_long == "keep":
+            yield document
+        elif too_long == "drop":
+            on_drop(document)
+        elif too_long == "truncate":
+            yield replace(document, ids=document.ids[:length])
+        else:
+            for start in range(0, len(document.ids), length):
+                # Its seconds are counted once.
+                seconds = document.seconds if start == 0 else 0.0
+                yield replace(document, ids=document.ids[start : start + length], seconds=seconds)

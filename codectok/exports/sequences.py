@@ -1,0 +1,95 @@
+"""Sequences of ids in Parquet, as trainers of language models read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..config import StrictModel
+from ..tokens.table import METADATA_KEY
+from .documents import Document
+
+# Smallest and largest id of a row group say nothing.
+STATISTICS = ["ids"]
+ROW_GROUP_IDS = 1 << 22
+
+
+class SequencesMetadata(StrictModel):
+    """What the ids of a file are; stands as JSON under the key `codectok` of the Parquet metadata.
+
+    `vocabulary_end` is the first id behind codes and special tokens: the rows that a language model needs.
+    """
+
+    format: Literal["codectok.sequences"] = "codectok.sequences"
+    version: Literal[1] = 1
+    codec_name: str | None
+    codec_fingerprint: str | None
+    offset: int
+    codebook_size: int
+    n_groups: int
+    n_residuals: int
+    vocabulary_end: int
+    end_of_sequence: int | None
+    tokenizer: str | None
+    length: int | None
+    unit_hash: str
+
+
+def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
+    """Columns: the ids, how many of them each document in the sequence has, and the ids of their rows or texts."""
+
+    def column(name: str, kind: pa.DataType) -> pa.Field:
+        return pa.field(name, pa.list_(pa.field("element", kind, nullable=False)), nullable=False)
+
+    fields = [column("input_ids", pa.int32()), column("lengths", pa.int32()), column("ids", pa.string())]
+    return pa.schema(fields, metadata={METADATA_KEY: metadata.model_dump_json().encode()})
+
+
+class SequenceWriter:
+    """Writes sequences to one Parquet file, the same bytes for the same sequences; a context manager."""
+
+    def __init__(self, path: Path, metadata: SequencesMetadata) -> None:
+        self._schema = sequences_schema(metadata)
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", write_statistics=STATISTICS)
+        self._waiting: list[Sequence[Document]] = []
+        self._n_ids = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._flush()
+        self._writer.close()
+
+    def write(self, sequence: Sequence[Document]) -> None:
+        """Append a sequence of documents."""
+        self._waiting.append(sequence)
+        self._n_ids += sum(len(document.ids) for document in sequence)
+        if self._n_ids >= ROW_GROUP_IDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        documents = [document for sequence in self._waiting for document in sequence]
+        lengths = np.array([len(document.ids) for document in documents], np.int32)
+        counts = np.array([len(sequence) for sequence in self._waiting])
+        of_documents = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        of_ids = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[of_documents].astype(np.int32)
+        values = (
+            (of_ids, pa.array(np.concatenate([document.ids for document in documents]), pa.int32())),
+            (of_documents, pa.array(lengths, pa.int32())),
+            (of_documents, pa.array([document.id for document in documents], pa.string())),
+        )
+        columns = [
+            pa.ListArray.from_arrays(pa.array(offsets), content, type=field.type)
+            for (offsets, content), field in zip(values, self._schema, strict=True)
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self._waiting, self._n_ids = [], 0

@@ -1,0 +1,127 @@
+"""The text tokenizer of a language model, and the ids of special tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..tokens.vocabulary import DEFAULT_OFFSET, SPECIAL_TOKENS, Vocabulary
+from .templates import END_OF_SEQUENCE
+
+# `<|endoftext|>` of Qwen2.5, to which the default offset belongs.
+DEFAULT_END_OF_SEQUENCE_ID = 151_643
+FIRST_CODEBOOK = "<|g0r0_"
+
+
+class TextTokenizer:
+    """A tokenizer folder as `transformers` reads it; nothing is ever downloaded.
+
+    Raises:
+        InputError: transformers is missing, or the folder holds no tokenizer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from transformers import AutoTokenizer
+        except ImportError:
+            raise InputError('Text needs transformers: pip install "codectok[hf]".') from None
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}; give that of a tokenizer.")
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{folder} holds no tokenizer: {str(error).strip().splitlines()[0]}") from None
+        self.folder = folder
+
+    def ids_of(self, text: str) -> np.ndarray:
+        """Ids int32 of a text; what looks like a special token in it is text as well."""
+        found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return np.asarray(found["input_ids"], np.int32)
+
+    def known_tokens(self) -> dict[str, int]:
+        """Ids of all its tokens, added ones included."""
+        return self._tokenizer.get_vocab()
+
+    @property
+    def end_of_sequence(self) -> int | None:
+        """The id of its token for this, if it has one."""
+        return self._tokenizer.eos_token_id
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with everything that decides ids."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        text = json.dumps(self.known_tokens(), sort_keys=True) if backend is None else backend.to_str()
+        return hashlib.sha256(f"{self.end_of_sequence} {text}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Ids of tokens by their strings: from the tokenizer where it knows them, else from the vocabulary.
+
+    `end_of_sequence` is a string or an id; by default the tokenizer's own.
+    """
+
+    vocabulary: Vocabulary
+    known: dict[str, int]
+    end_of_sequence: int | None
+
+    @classmethod
+    def of(
+        cls, vocabulary: Vocabulary, tokenizer: TextTokenizer | None, end_of_sequence: str | int | None = None
+    ) -> TokenIds:
+        """Ids for a vocabulary beside the tokens of a tokenizer, which must not lie in its range.
+
+        Raises:
+            InputError: they do, or there is no such token to end a sequence.
+        """
+        known = tokenizer.known_tokens() if tokenizer else {}
+        _refuse_overlap(vocabulary, known)
+        found: int | None
+        if isinstance(end_of_sequence, int) or (isinstance(end_of_sequence, str) and end_of_sequence.isdecimal()):
+            found = int(end_of_sequence)
+        elif isinstance(end_of_sequence, str):
+            if end_of_sequence not in known:
+                raise InputError(f"The tokenizer knows no token {end_of_sequence!r}; give another one or its id.")
+            found = known[end_of_sequence]
+        elif tokenizer is not None:
+            found = tokenizer.end_of_sequence
+        else:
+            found = DEFAULT_END_OF_SEQUENCE_ID if vocabulary.offset == DEFAULT_OFFSET else None
+        return cls(vocabulary, known, found)
+
+    def of_token(self, name: str) -> int:
+        """The id of a token, "eos" for the end of a sequence; `InputError` if nobody knows it."""
+        if name == END_OF_SEQUENCE:
+            if self.end_of_sequence is None:
+                raise InputError("It is not known which token ends a sequence; pass --eos with its id.")
+            return self.end_of_sequence
+        if name in self.known:
+            return self.known[name]
+        if name in SPECIAL_TOKENS:
+            return self.vocabulary.id_of(name)
+        raise InputError(f"The token {name!r} of the template is in no vocabulary; give a tokenizer that knows it.")
+
+
+def _refuse_overlap(vocabulary: Vocabulary, known: dict[str, int]) -> None:
+    """Refuse tokens of the tokenizer where audio tokens are, and audio tokens that it has elsewhere."""
+    first = vocabulary.offset
+    # Where it knows the special tokens, their places here are not used.
+    end = first + vocabulary.n_codes if known.keys() >= set(SPECIAL_TOKENS) else vocabulary.end
+    for token, token_id in known.items():
+        if first <= token_id < end and token != vocabulary.token(token_id):
+            raise InputError(
+                f"The tokenizer has the token {token!r} at {token_id}, among the audio tokens from {first} to"
+                f" {end - 1}; pass --offset with the rows of the model's embedding."
+            )
+    own = [token_id for token, token_id in known.items() if token.startswith(FIRST_CODEBOOK)]
+    if own and min(own) != first:
+        raise InputError(
+            f"The tokenizer has audio tokens from {min(own)} on, not from {first}; pass --offset {min(own)}."
+        )

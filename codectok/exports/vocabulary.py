@@ -1,0 +1,82 @@
+"""The vocabulary of a codec's codes as files, for whoever extends a tokenizer or a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from ..atomic import write_text
+from ..config import StrictModel
+from ..description import CodecDescription
+from ..errors import InputError
+from ..names import check_new_folder
+from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+from .text_tokenizer import TextTokenizer, TokenIds
+
+VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.json"
+
+
+class VocabularyFile(StrictModel):
+    """Contents of `vocabulary.json`; the id of a code is `offset + codebook * codebook_size + code`.
+
+    `end` is the first id behind codes and special tokens: the rows that a language model needs.
+    """
+
+    format: Literal["codectok.vocabulary"] = "codectok.vocabulary"
+    version: Literal[1] = 1
+    codec_name: str
+    codec_fingerprint: str
+    offset: int
+    codebook_size: int
+    n_groups: int
+    n_residuals: int
+    end: int
+    special_tokens: dict[str, int]
+
+
+def write_vocabulary(
+    codec: CodecDescription, output: Path, offset: int, tokenizer: TextTokenizer | None = None
+) -> VocabularyFile:
+    """Write `vocabulary.json`, and all strings with their ids as `tokens.json`, into the new folder `output`.
+
+    Special tokens have the ids that `tokenizer` knows them by, if it does.
+
+    Raises:
+        InputError: an output that is taken, or tokens of the tokenizer where codes would be.
+    """
+    check_new_folder(output)
+    vocabulary = Vocabulary.for_codec(codec, offset)
+    ids = TokenIds.of(vocabulary, tokenizer)
+    special = {name: ids.of_token(name) for name in SPECIAL_TOKENS}
+    described = VocabularyFile(
+        codec_name=codec.codec_name,
+        codec_fingerprint=codec.codec_fingerprint,
+        offset=offset,
+        codebook_size=vocabulary.codebook_size,
+        n_groups=vocabulary.n_groups,
+        n_residuals=vocabulary.n_residuals,
+        end=vocabulary.end,
+        special_tokens=special,
+    )
+    codes = dict(zip(vocabulary.tokens(), range(offset, offset + vocabulary.n_codes), strict=False))
+    write_text(output / TOKENS_FILE, json.dumps(codes | special, indent=0) + "\n")
+    write_text(output / VOCABULARY_FILE, described.model_dump_json(indent=2) + "\n")
+    return described
+
+
+def embedding_rows(model: Path) -> int:
+    """Rows of the embedding of a language model's folder: the offset that its codes get.
+
+    Raises:
+        InputError: no such folder, or its `config.json` does not say it.
+    """
+    path = model / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{path} cannot be read; give the folder of a language model.") from None
+    found = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    if not isinstance(found, int):
+        raise InputError(f"{path} does not say vocab_size; pass --offset with the rows of the model's embedding.")
+    return found

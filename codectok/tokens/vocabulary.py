@@ -1,0 +1,161 @@
+"""Codes as ids and token strings of a language model's vocabulary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from ..description import CodecDescription
+from ..errors import InputError
+
+# Rows of the embedding of Qwen2.5-7B; its tokenizer knows fewer tokens.
+DEFAULT_OFFSET = 152_064
+BEGIN_AUDIO, END_AUDIO = "<|beginofaudio|>", "<|endofaudio|>"
+BEGIN_INNER_AUDIO, END_INNER_AUDIO = "<|inter_audio_begin|>", "<|inter_audio_end|>"
+SPECIAL_TOKENS = (
+    BEGIN_AUDIO,
+    END_AUDIO,
+    "<|sil|>",
+    BEGIN_INNER_AUDIO,
+    END_INNER_AUDIO,
+    "<|cot_begin|>",
+    "<|cot_end|>",
+    "<|unused600|>",
+)
+# Ids are stored as 32-bit numbers.
+LARGEST_ID = 2**31 - 1
+_CODE_TOKEN = re.compile(r"<\|g(\d+)r(\d+)_(\d+)\|>", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which ids and strings the codes of a codec have: every codebook has a range of its own, special tokens follow.
+
+    The id of a code is `offset + (group * n_residuals + residual) * codebook_size + code`.
+
+    Attributes:
+        codebook_size: codes of each codebook.
+        n_groups, n_residuals: of the quantizer.
+        offset: id of the first code: the rows of the language model's embedding.
+    """
+
+    codebook_size: int
+    n_groups: int = 1
+    n_residuals: int = 1
+    offset: int = DEFAULT_OFFSET
+
+    def __post_init__(self) -> None:
+        if min(self.codebook_size, self.n_groups, self.n_residuals) < 1:
+            raise InputError("A vocabulary needs at least one code, one group and one residual layer.")
+        if self.offset < 0 or self.end > LARGEST_ID:
+            raise InputError(
+                f"Ids from {self.offset} to {self.end - 1} are impossible; they go from 0 to {LARGEST_ID}."
+            )
+
+    @classmethod
+    def for_codec(cls, codec: CodecDescription, offset: int = DEFAULT_OFFSET) -> Self:
+        """The vocabulary for the codes of a codec, as `codec.describe()` or a table's metadata describes it.
+
+        Raises:
+            InputError: several codebooks, and nothing says which of them refine each other.
+        """
+        n_residuals = codec.n_residuals
+        if n_residuals is None:
+            if codec.n_codebooks > 1:
+                raise InputError(
+                    f"It is not recorded how the {codec.n_codebooks} codebooks of {codec.codec_name} are grouped;"
+                    " tokenize again with this version."
+                )
+            n_residuals = 1
+        return cls(codec.codebook_size, codec.n_codebooks // n_residuals, n_residuals, offset)
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codes per frame."""
+        return self.n_groups * self.n_residuals
+
+    @property
+    def n_codes(self) -> int:
+        """Ids of codes, those of all codebooks."""
+        return self.n_codebooks * self.codebook_size
+
+    @property
+    def end(self) -> int:
+        """The first id behind codes and special tokens: the rows that a language model needs."""
+        return self.offset + self.n_codes + len(SPECIAL_TOKENS)
+
+    def ids_of(self, codes: np.ndarray) -> np.ndarray:
+        """Ids int64 [n_frames * n_codebooks], frame after frame, of `codes` [n_frames, n_codebooks].
+
+        Raises:
+            InputError: another shape, or a code outside its codebook.
+        """
+        if codes.ndim != 2 or codes.shape[1] != self.n_codebooks:
+            raise InputError(
+                f"Codes have shape {list(codes.shape)}; this vocabulary needs [frames, {self.n_codebooks}]."
+            )
+        if not np.issubdtype(codes.dtype, np.integer):
+            raise InputError(f"Codes must be whole numbers, but are {codes.dtype}.")
+        _refuse_outside(codes, 0, self.codebook_size, "code")
+        return (codes.astype(np.int64) + self._first_ids).reshape(-1)
+
+    def codes_of(self, ids: np.ndarray) -> np.ndarray:
+        """Codes int64 [n_frames, n_codebooks] of `ids` [n_frames * n_codebooks], the inverse of `ids_of`.
+
+        Raises:
+            InputError: an id that is no code, no whole frames, or codebooks in another order.
+        """
+        if ids.ndim != 1 or len(ids) % self.n_codebooks or not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(
+                f"Ids of shape {list(ids.shape)} ({ids.dtype}) are not whole frames of {self.n_codebooks} codes."
+            )
+        _refuse_outside(ids, self.offset, self.offset + self.n_codes, "id of a code")
+        codes = ids.astype(np.int64).reshape(-1, self.n_codebooks) - self._first_ids
+        wrong = (codes < 0) | (codes >= self.codebook_size)
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            expected = self._codebook_name(place % self.n_codebooks)
+            raise InputError(f"The id {ids[place]} at place {place} is no code of the codebook {expected}.")
+        return codes
+
+    def token(self, token_id: int) -> str:
+        """The string of an id; `InputError` if it is none of a code or special token."""
+        number = token_id - self.offset
+        if 0 <= number < self.n_codes:
+            return f"<|{self._codebook_name(number // self.codebook_size)}_{token_id}|>"
+        if self.n_codes <= number < self.n_codes + len(SPECIAL_TOKENS):
+            return SPECIAL_TOKENS[number - self.n_codes]
+        raise InputError(f"The id {token_id} is no audio token; those go from {self.offset} to {self.end - 1}.")
+
+    def id_of(self, token: str) -> int:
+        """The id of a token's string, the inverse of `token`."""
+        if token in SPECIAL_TOKENS:
+            return self.offset + self.n_codes + SPECIAL_TOKENS.index(token)
+        found = _CODE_TOKEN.fullmatch(token)
+        token_id = int(found[3]) if found else -1
+        if self.offset <= token_id < self.offset + self.n_codes and self.token(token_id) == token:
+            return token_id
+        raise InputError(f"The string {token!r} is no audio token of this vocabulary.")
+
+    def tokens(self) -> Iterator[str]:
+        """All strings, in the order of their ids."""
+        return (self.token(token_id) for token_id in range(self.offset, self.end))
+
+    @property
+    def _first_ids(self) -> np.ndarray:
+        return self.offset + self.codebook_size * np.arange(self.n_codebooks, dtype=np.int64)
+
+    def _codebook_name(self, number: int) -> str:
+        group, residual = divmod(number, self.n_residuals)
+        return f"g{group}r{residual}"
+
+
+def _refuse_outside(values: np.ndarray, first: int, end: int, what: str) -> None:
+    if values.size and (int(values.min()) < first or int(values.max()) >= end):
+        place = int(np.argmax((values < first) | (values >= end)))
+        found = values.reshape(-1)[place]
+        raise InputError(f"{found} at place {place} is no {what}; those go from {first} to {end - 1}.")

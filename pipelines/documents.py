@@ -1,0 +1,245 @@
+"""Exports of tables and texts as documents of a language model: `export sequences` and `export megatron`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from codectok.errors import InputError
+from codectok.exports.documents import Document, DocumentBuilder, MissingPartError, Voice
+from codectok.exports.megatron import IndexedDatasetWriter
+from codectok.exports.mixing import Stream, mix
+from codectok.exports.packing import pack
+from codectok.exports.sequences import SequencesMetadata, SequenceWriter
+from codectok.exports.templates import TEXT_TEMPLATE, Template, load_template
+from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
+from codectok.storage import Storage
+from codectok.tokens.table import TokenRow
+from codectok.tokens.vocabulary import Vocabulary
+
+from .document_options import DocumentOptions
+from .export_sources import EXPORT_KINDS, ExportSources, find_row
+from .job import Job, UnitOutput, UnitRecord
+from .output import unit_hash
+from .plan import Unit
+from .planning import header_of
+from .rejects import Reject
+from .rows import recordings_in, text_rows, token_rows
+from .sources import Source
+from .voices import BY_SPEAKER, same_voice, voices_of_speakers
+
+HISTOGRAM_STEP = 100
+DATA_PATHS_FILE = "data-paths.txt"
+
+
+class Writer(Protocol):
+    """Takes sequences."""
+
+    def write(self, sequence: Sequence[Document]) -> None:
+        """Append one."""
+
+
+class DocumentJob(Job):
+    """Makes documents of rows and texts, mixes and packs them; what a part is written as is left to its heirs."""
+
+    row_name = "documents"
+    code_name = "tokens"
+    kinds = EXPORT_KINDS
+
+    def __init__(self, settings: DocumentOptions, tables: Sequence[str], texts: Sequence[str] = ()) -> None:
+        self.settings = settings
+        self.sources = ExportSources.of(tables, texts)
+        self.vocabulary = Vocabulary.for_codec(self.sources.metadata, settings.offset)
+        self.templates = _templates(settings, self.sources)
+        settings.check_names([*self.sources.tables, *self.sources.texts])
+        self._voice_row: TokenRow | None = None
+        if settings.voice not in (None, BY_SPEAKER):
+            self._voice_row = find_row(tables, self.sources.metadata, str(settings.voice))
+        # What is missing or does not fit shows here, not in a worker.
+        tokenizer = self._load_tokenizer()
+        tokens = TokenIds.of(self.vocabulary, tokenizer, settings.end_of_sequence)
+        voice = self._voice(()) if settings.voice is not None else None
+        for template in self.templates.values():
+            DocumentBuilder(template, tokens, tokenizer, voice)
+        if voice is not None and not any(template.has_voice for template in self.templates.values()):
+            raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
+        self.end_of_sequence = tokens.end_of_sequence
+        self._tokenizer_fingerprint = tokenizer.fingerprint if tokenizer else None
+        self._tokenizer: TextTokenizer | None = None
+
+    def options(self) -> Mapping[str, JsonValue]:
+        """What decides ids and their order."""
+        settings = self.settings
+        voice = self._voice_row
+        return {
+            "codec": self.sources.metadata.codec_fingerprint,
+            "offset": settings.offset,
+            "templates": {name: template.model_dump_json() for name, template in sorted(self.templates.items())},
+            "texts": list(self.sources.texts),
+            "tokenizer": self._tokenizer_fingerprint,
+            "eos": self.end_of_sequence,
+            "voice": settings.voice if voice is None else [voice.id, voice.codes.reshape(-1).tolist()],
+            "weights": None if settings.weights is None else dict(settings.weights),
+            "until": settings.until if settings.weights else None,
+            "part_megabytes": settings.part_megabytes,
+            **asdict(settings.packing),
+        }
+
+    @property
+    def part_bytes(self) -> float:
+        """Of the tables and texts."""
+        return self.settings.part_megabytes * 1e6
+
+    def set_up(self) -> None:
+        """Load the tokenizer."""
+        self._tokenizer = self._load_tokenizer()
+        self._tokens = TokenIds.of(self.vocabulary, self._tokenizer, self.settings.end_of_sequence)
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        """Write the part of a unit."""
+        streams: dict[str, Stream] = {}
+        for name in (*self.sources.tables, *self.sources.texts):
+            sources = [source for source in unit.sources if source.dataset == name]
+            if sources:
+                streams[name] = partial(self._documents, name, sources, output)
+        weights = self.settings.weights
+        mixture = mix(streams, weights, self.settings.until)
+        path = output.folder / f"part-{unit.number:06d}"
+        with self.writer(path, unit_hash(header_of(self), unit)) as writer:
+            for sequence in pack(mixture, self.settings.packing, partial(_reject_long, output)):
+                for document in sequence:
+                    output.keep(document.dataset, document.seconds, len(document.ids))
+                output.observe("sequence", sum(len(document.ids) for document in sequence) // HISTOGRAM_STEP)
+                writer.write(sequence)
+        if not output.rows:
+            for left in output.folder.iterdir():
+                left.unlink()
+
+    @abstractmethod
+    def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
+        """What writes a part to `path`, which has no suffix yet."""
+
+    def _documents(self, name: str, sources: Sequence[Source], output: UnitOutput, again: bool) -> Iterator[Document]:
+        """The documents of a dataset; what becomes of its rows is counted the first time only."""
+        builder = self._builder(name, sources)
+        counted = None if again else output
+        for source in sources:
+            if name in self.sources.texts:
+                yield from _of_texts(builder, source, name, counted)
+            else:
+                yield from self._of_rows(builder, source, name, counted)
+
+    def _builder(self, name: str, sources: Sequence[Source]) -> DocumentBuilder:
+        template = self.templates[name]
+        voice = self._voice(sources) if template.has_voice else None
+        return DocumentBuilder(template, self._tokens, self._tokenizer, voice)
+
+    def _voice(self, sources: Sequence[Source]) -> Voice:
+        """The voice for rows of some sources."""
+        if self._voice_row is not None:
+            return same_voice(self._voice_row)
+        metadata = self.sources.metadata
+        return voices_of_speakers(row for source in sources for row in token_rows(source, metadata))
+
+    def _of_rows(
+        self, builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None
+    ) -> Iterator[Document]:
+        metadata = self.sources.metadata
+        groups = (
+            recordings_in(source, metadata)
+            if builder.template.document == "recording"
+            else ([row] for row in token_rows(source, metadata))
+        )
+        for rows in groups:
+            seconds = sum(row.duration for row in rows)
+            if output is not None:
+                output.read(name, seconds, len(rows))
+            try:
+                yield builder.of_rows(rows, name)
+            except MissingPartError as error:
+                if output is not None:
+                    output.reject(_filtered(name, rows[0].id, rows[0].start, seconds, str(error)))
+
+    def _load_tokenizer(self) -> TextTokenizer | None:
+        return None if self.settings.tokenizer is None else TextTokenizer(Path(self.settings.tokenizer))
+
+
+class SequencesJob(DocumentJob):
+    """Writes sequences as Parquet."""
+
+    verb = "export sequences"
+    output_bytes_per_second = 250.0
+
+    def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
+        """Of `part-NNNNNN.parquet`."""
+        vocabulary, metadata = self.vocabulary, self.sources.metadata
+        described = SequencesMetadata(
+            codec_name=metadata.codec_name,
+            codec_fingerprint=metadata.codec_fingerprint,
+            offset=vocabulary.offset,
+            codebook_size=vocabulary.codebook_size,
+            n_groups=vocabulary.n_groups,
+            n_residuals=vocabulary.n_residuals,
+            vocabulary_end=vocabulary.end,
+            end_of_sequence=self.end_of_sequence,
+            tokenizer=self._tokenizer_fingerprint,
+            length=self.settings.packing.length,
+            unit_hash=hash_of_unit,
+        )
+        return SequenceWriter(path.with_suffix(".parquet"), described)
+
+
+class MegatronJob(DocumentJob):
+    """Writes sequences as Megatron's indexed datasets, a prefix for each part."""
+
+    verb = "export megatron"
+    output_bytes_per_second = 400.0
+
+    def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
+        """Of `part-NNNNNN.bin` and `part-NNNNNN.idx`."""
+        return IndexedDatasetWriter(path, self.vocabulary.end)
+
+    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+        """Write `data-paths.txt`: tokens and prefix of each part, as Megatron takes weights and paths."""
+        lines = [
+            f"{record.total.codes} {file.name.removesuffix('.bin')}\n"
+            for record in records
+            for file in record.files
+            if file.name.endswith(".bin")
+        ]
+        storage.write(DATA_PATHS_FILE, "".join(lines).encode())
+        return [DATA_PATHS_FILE]
+
+
+def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, Template]:
+    """The template of each dataset."""
+    templates = {name: load_template(settings.template_of(name)) for name in sources.tables}
+    return templates | {name: load_template(TEXT_TEMPLATE) for name in sources.texts}
+
+
+def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None) -> Iterator[Document]:
+    for row in text_rows(source):
+        if output is not None:
+            output.read(name)
+        if row.text:
+            yield builder.of_text(row.text, row.id, name)
+        elif output is not None:
+            unreadable = row.text is None
+            message = row.problem if unreadable else "The text is empty."
+            output.reject(Reject(name, row.id, 0.0, None, "export", "unreadable" if unreadable else "empty", message))
+
+
+def _reject_long(output: UnitOutput, document: Document) -> None:
+    message = f"{len(document.ids)} tokens are more than a sequence has."
+    output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", "too_long", message))
+
+
+def _filtered(name: str, row_id: str, start: float, seconds: float, message: str) -> Reject:
+    return Reject(name, row_id, start, seconds, "export", "filtered", message)

@@ -1,0 +1,74 @@
+"""What an export reads: token tables, and texts beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from codectok.errors import InputError
+from codectok.tokens.table import TableMetadata, TokenRow
+
+from .listing import list_sources, parse_arguments
+from .planning import ordered_sources
+from .rows import table_metadata, token_rows
+from .sources import Kind, Source
+
+TABLE_KINDS: tuple[Kind, ...] = ("parquet",)
+EXPORT_KINDS: tuple[Kind, ...] = ("parquet", "lines")
+
+
+@dataclass(frozen=True)
+class ExportSources:
+    """Sources of an export.
+
+    Attributes:
+        arguments: as the engine takes them, tables first.
+        tables, texts: names of datasets, in order.
+        metadata: of the codes in the tables.
+    """
+
+    arguments: tuple[str, ...]
+    tables: tuple[str, ...]
+    texts: tuple[str, ...]
+    metadata: TableMetadata
+
+    @classmethod
+    def of(cls, tables: Sequence[str], texts: Sequence[str] = ()) -> ExportSources:
+        """Look at what the command line names.
+
+        Raises:
+            InputError: sources that do not exist, tables of different codecs, or a name for a table and a text.
+        """
+        table_names = _names(tables)
+        text_names = _names(texts)
+        both = sorted(set(table_names) & set(text_names))
+        if both:
+            raise InputError(
+                f"A table and a text source are both named {both[0]!r}; name one of them, as in text=SOURCE."
+            )
+        found = [table_metadata(_first_file(table)) for table in tables]
+        for metadata in found:
+            if metadata.codec_fingerprint != found[0].codec_fingerprint:
+                raise InputError(
+                    f"The tables hold codes of different codecs ({found[0].codec_name} and {metadata.codec_name});"
+                    " export them apart."
+                )
+        return cls((*tables, *texts), table_names, text_names, found[0])
+
+
+def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> TokenRow:
+    """The row of that id in one of the tables; all are read until it is found."""
+    for table in tables:
+        for source in ordered_sources(list_sources(*parse_arguments([table], EXPORT_KINDS), TABLE_KINDS)):
+            for row in token_rows(source, metadata):
+                if row.id == row_id:
+                    return row
+    raise InputError(f"There is no row {row_id} in {', '.join(tables)}.")
+
+
+def _names(arguments: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(argument.dataset for argument in parse_arguments(arguments, EXPORT_KINDS)[0]))
+
+
+def _first_file(table: str) -> Source:
+    return next(ordered_sources(list_sources(*parse_arguments([table], EXPORT_KINDS), TABLE_KINDS)))

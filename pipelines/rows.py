@@ -1,0 +1,175 @@
+"""Reading sources row by row: token tables, and text in Parquet or JSON lines.
+
+A source is a range of a file's bytes. A line belongs to the range in which its first byte lies; row r of n of a Parquet
+file of s bytes counts as beginning at byte s * r // n, so that ranges share its rows evenly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from codectok.errors import InputError
+from codectok.storage import open_file_system
+from codectok.tokens.table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
+
+from .sources import Source
+
+BATCH_ROWS = 1024
+TEXT_COLUMN, ID_COLUMN = "text", "id"
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A text; None where there is none that can be used, and `problem` says why."""
+
+    id: str
+    text: str | None
+    problem: str = ""
+
+
+def table_metadata(source: Source) -> TableMetadata:
+    """What the codes of a token table's file are; `InputError` if it is none."""
+    with _parquet(source) as file:
+        return metadata_of_schema(file.schema_arrow, source.where)
+
+
+def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
+    """The rows that begin in a range of a token table's file.
+
+    Raises:
+        InputError: no token table, one of another codec than `metadata` says, or a damaged file.
+    """
+    with _parquet(source) as file:
+        _check_codec(file, source, metadata)
+        wanted = _wanted_rows(source, file.metadata.num_rows)
+        for _, row in _rows_from(file, wanted.start, wanted.stop, metadata):
+            yield row
+
+
+def recordings_in(source: Source, metadata: TableMetadata) -> Iterator[list[TokenRow]]:
+    """Neighbouring rows of one recording, all of them where the first begins in a range of a token table's file."""
+    with _parquet(source) as file:
+        _check_codec(file, source, metadata)
+        n_rows = file.metadata.num_rows
+        wanted = _wanted_rows(source, n_rows)
+        rows = _rows_from(file, max(0, wanted.start - 1), n_rows, metadata)
+        for _, group in itertools.groupby(rows, key=lambda numbered: (numbered[1].dataset, numbered[1].source)):
+            recording = list(group)
+            if recording[0][0] >= wanted.stop:
+                return
+            if recording[0][0] in wanted:
+                yield [row for _, row in recording]
+
+
+def text_rows(source: Source) -> Iterator[TextRow]:
+    """The texts that begin in a range of a Parquet file with a column `text`, or of JSON lines with a key `text`."""
+    return _texts_of_lines(source) if source.kind == "lines" else _texts_of_parquet(source)
+
+
+def _texts_of_parquet(source: Source) -> Iterator[TextRow]:
+    with _parquet(source) as file:
+        names = file.schema_arrow.names
+        if TEXT_COLUMN not in names:
+            raise InputError(f"{source.where} has no column {TEXT_COLUMN!r}.")
+        columns = [name for name in (ID_COLUMN, TEXT_COLUMN) if name in names]
+        wanted = _wanted_rows(source, file.metadata.num_rows)
+        for first, batch in _batches(file, wanted.start, wanted.stop, columns):
+            for number, row in enumerate(batch.to_pylist(), start=first):
+                yield _text_row(row, f"{source.name}:{number}")
+
+
+def _texts_of_lines(source: Source) -> Iterator[TextRow]:
+    with _opened(source) as file:
+        position, end = source.first_byte or 0, source.last_byte
+        if position:
+            file.seek(position - 1)
+            position += len(file.readline()) - 1  # the rest of a line that begins before
+        while (end is None or position < end) and (line := file.readline()):
+            name = f"{source.name}:{position}"
+            position += len(line)
+            if line.strip():
+                yield _text_row(_json(line), name)
+
+
+def _text_row(row: object, name: str) -> TextRow:
+    if not isinstance(row, dict):
+        return TextRow(name, None, "It is no JSON object.")
+    row_id, text = row.get(ID_COLUMN), row.get(TEXT_COLUMN)
+    name = str(row_id) if isinstance(row_id, str | int) else name
+    if not isinstance(text, str):
+        return TextRow(name, None, f"It has no {TEXT_COLUMN!r}.")
+    return TextRow(name, text)
+
+
+def _json(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _wanted_rows(source: Source, n_rows: int) -> range:
+    if source.first_byte is None or source.last_byte is None or not source.size:
+        return range(n_rows)
+    return range(-(-source.first_byte * n_rows // source.size), -(-source.last_byte * n_rows // source.size))
+
+
+def _check_codec(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
+    found = metadata_of_schema(file.schema_arrow, source.where)
+    if found.codec_fingerprint != metadata.codec_fingerprint:
+        raise InputError(
+            f"{source.where} holds codes of {found.codec_name}, others of {metadata.codec_name}; keep the tables of"
+            " different codecs apart."
+        )
+
+
+def _rows_from(file: pq.ParquetFile, start: int, stop: int, metadata: TableMetadata) -> Iterator[tuple[int, TokenRow]]:
+    # By name: users may have added columns of their own.
+    for first, batch in _batches(file, start, stop, table_schema(metadata).names):
+        yield from enumerate(rows_of_batch(batch, metadata), start=first)
+
+
+def _batches(file: pq.ParquetFile, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows from `start` to before `stop`, with the number of each batch's first row."""
+    first = 0
+    for group in range(file.num_row_groups):
+        end = first + file.metadata.row_group(group).num_rows
+        if first < stop and end > start:
+            number = first
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+                skipped = max(0, start - number)
+                part = batch.slice(skipped, max(0, min(stop, number + len(batch)) - number - skipped))
+                if len(part):
+                    yield number + skipped, part
+                number += len(batch)
+        first = end
+
+
+@contextmanager
+def _parquet(source: Source) -> Iterator[pq.ParquetFile]:
+    try:
+        with _opened(source) as opened, pq.ParquetFile(opened) as file:
+            yield file
+    except pa.ArrowException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{source.where} cannot be read as Parquet: {reason}") from None
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    source.check_unchanged()
+    if source.url is None:
+        with source.location.open("rb") as file:
+            yield file
+    else:
+        files, path = open_file_system(source.url)
+        with files.open(path, "rb") as file:
+            yield file

@@ -1,0 +1,114 @@
+"""`export unitts`: a token table in the forms that UniTTS reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from codectok.exports.documents import MissingPartError
+from codectok.exports.unitts import (
+    UNITTS_SCHEMA,
+    UnittsStyle,
+    UnittsTask,
+    audio_file,
+    check_unitts,
+    dialog_row,
+)
+from codectok.names import file_name_of
+from codectok.tokens.table import TokenRow, hash_of_id
+from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
+
+from .document_options import check_part_megabytes
+from .export_sources import TABLE_KINDS, ExportSources
+from .job import TableJob, UnitOutput
+from .plan import Unit
+from .rejects import Reject
+from .rows import token_rows
+
+# Of the readable part of a file's name, which may have 255 bytes in all.
+NAME_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class UnittsOptions:
+    """What is written.
+
+    Attributes:
+        task: "audio", "tts" or "asr".
+        style: "parquet" (seven columns), or "audio-json" (a `.audio` file for each row).
+        offset: id of the first code.
+        part_megabytes: of the table that become one part.
+    """
+
+    task: UnittsTask = "tts"
+    style: UnittsStyle = "parquet"
+    offset: int = DEFAULT_OFFSET
+    part_megabytes: float = 64.0
+
+    def __post_init__(self) -> None:
+        check_unitts(self.task, self.style)
+        check_part_megabytes(self.part_megabytes)
+
+
+class UnittsJob(TableJob):
+    """Writes dialogues as Parquet of seven columns, or a folder of `.audio` files for each part."""
+
+    verb = "export unitts"
+    row_name = "samples"
+    code_name = "tokens"
+    schema = UNITTS_SCHEMA
+    kinds = TABLE_KINDS
+
+    def __init__(self, settings: UnittsOptions, tables: Sequence[str]) -> None:
+        self.settings = settings
+        self.sources = ExportSources.of(tables)
+        self.vocabulary = Vocabulary.for_codec(self.sources.metadata, settings.offset)
+        self.output_bytes_per_second = 300.0 if settings.style == "parquet" else 900.0
+
+    def options(self) -> Mapping[str, JsonValue]:
+        """What decides the output."""
+        return {"codec": self.sources.metadata.codec_fingerprint, **asdict(self.settings)}
+
+    @property
+    def part_bytes(self) -> float:
+        """Of the table."""
+        return self.settings.part_megabytes * 1e6
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        """Write `part-NNNNNN.parquet`, or the folder `part-NNNNNN` with a file for each clip."""
+        if self.settings.style == "parquet":
+            super().run(unit, output)
+            return
+        folder = output.folder / f"part-{unit.number:06d}"
+        folder.mkdir()
+        for row in self._rows(unit, output):
+            # The hash keeps ids apart that differ in what no file name can have.
+            name = f"{file_name_of(row.id)[:NAME_LENGTH]}-{hash_of_id(row.id):016x}.audio"
+            self._keep(row, output)
+            (folder / name).write_text(audio_file(row, self.vocabulary), encoding="utf-8")
+
+    def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
+        """The dialogues of a unit."""
+        settings = self.settings
+        for row in self._rows(unit, output):
+            try:
+                dialog = dialog_row(row, self.vocabulary, settings.task, self.sources.metadata.sample_rate)
+            except MissingPartError as error:
+                output.reject(
+                    Reject(row.dataset, row.source, row.start, row.duration, "export", "filtered", str(error))
+                )
+                continue
+            self._keep(row, output)
+            yield dialog
+
+    def _rows(self, unit: Unit, output: UnitOutput) -> Iterator[TokenRow]:
+        for source in unit.sources:
+            for row in token_rows(source, self.sources.metadata):
+                output.read(row.dataset, row.duration)
+                yield row
+
+    def _keep(self, row: TokenRow, output: UnitOutput) -> None:
+        output.keep(row.dataset, row.duration, row.codes.size)

@@ -1,0 +1,40 @@
+"""Which voice a row is to be spoken in, for templates that ask for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from codectok.exports.documents import MissingPartError, Voice
+from codectok.tokens.table import TokenRow, hash_of_id
+
+BY_SPEAKER = "speaker"
+# Clips of each speaker that are held in memory, and how long they may be.
+CLIPS_OF_A_SPEAKER = 8
+MAX_SECONDS = 15.0
+
+
+def same_voice(row: TokenRow) -> Voice:
+    """One voice for all rows."""
+    return lambda _: row.codes
+
+
+def voices_of_speakers(rows: Iterable[TokenRow]) -> Voice:
+    """For each row another clip of its speaker among `rows`, always the same one."""
+    clips: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for row in rows:
+        if row.speaker and row.duration <= MAX_SECONDS:
+            own = clips.setdefault(row.speaker, [])
+            if len(own) < CLIPS_OF_A_SPEAKER:
+                own.append((row.id, row.codes))
+
+    def voice(row: TokenRow) -> np.ndarray:
+        if not row.speaker:
+            raise MissingPartError(f"The row {row.id} has no speaker.")
+        others = [codes for row_id, codes in clips.get(row.speaker, []) if row_id != row.id]
+        if not others:
+            raise MissingPartError(f"There is no other clip of the speaker of {row.id} in its part of the table.")
+        return others[hash_of_id(row.id) % len(others)]
+
+    return voice

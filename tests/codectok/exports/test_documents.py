@@ -1,0 +1,140 @@
+"""Documents of rows and texts: which ids, in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codectok import InputError
+from codectok.exports.documents import DocumentBuilder, MissingPartError
+from codectok.exports.templates import load_template
+from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
+from codectok.tokens.table import TokenRow
+from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+
+from .tokenizers import END_OF_TEXT, save_tokenizer, text_of
+
+VOCABULARY = Vocabulary(32, offset=400)
+BEGIN, END, INNER_BEGIN, INNER_END = 432, 433, 435, 436
+ROW = TokenRow("a", "a.wav", "speech", 0.0, 2.0, 512, np.array([[3], [31]]), text="hello world")
+VOICE = np.array([[1], [2], [1]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> TextTokenizer:
+    return TextTokenizer(folder)
+
+
+def built(name: str | Path, tokenizer: TextTokenizer | None, **values: object) -> DocumentBuilder:
+    return DocumentBuilder(load_template(name), TokenIds.of(VOCABULARY, tokenizer), tokenizer, **values)
+
+
+def test_audio_needs_no_tokenizer_but_a_token_for_its_end() -> None:
+    template = load_template("audio")
+    ids = TokenIds.of(VOCABULARY, None, 399)
+    document = DocumentBuilder(template, ids, None).of_rows([ROW], "speech")
+    assert document.ids.tolist() == [BEGIN, 403, 431, END, 399]
+    assert document.ids.dtype == np.int32
+    assert (document.id, document.dataset, document.seconds) == ("a", "speech", 2.0)
+    with pytest.raises(InputError, match="pass --eos"):
+        DocumentBuilder(template, TokenIds.of(VOCABULARY, None), None)
+    qwen = TokenIds.of(Vocabulary(32_768), None)
+    document = DocumentBuilder(template, qwen, None).of_rows([ROW], "speech")
+    assert document.ids.tolist() == [184_832, 152_067, 152_095, 184_833, 151_643]
+
+
+def test_each_task_has_its_order(tokenizer: TextTokenizer, folder: Path) -> None:
+    text = tokenizer.ids_of("hello world").tolist()
+    assert text_of(folder, text) == "hello world"
+    eos = tokenizer.end_of_sequence
+    codes = [403, 431]
+    expected = {
+        "audio": [BEGIN, *codes, END, eos],
+        "tts": [*text, BEGIN, *codes, END, eos],
+        "tts-voice": [INNER_BEGIN, 401, 402, 401, INNER_END, *text, BEGIN, *codes, END, eos],
+        "asr": [INNER_BEGIN, *codes, INNER_END, *text, eos],
+        "interleaved": [*text, INNER_BEGIN, *codes, INNER_END, eos],
+    }
+    for name, ids in expected.items():
+        document = built(name, tokenizer, voice=lambda _: VOICE).of_rows([ROW], "speech")
+        assert document.ids.tolist() == ids, name
+    other = replace(ROW, text="words", codes=np.array([[0]]), id="b")
+    document = built("interleaved", tokenizer).of_rows([ROW, other], "speech")
+    words = tokenizer.ids_of("words").tolist()
+    assert document.ids.tolist() == [*expected["interleaved"][:-1], *words, INNER_BEGIN, 400, INNER_END, eos]
+    assert (document.id, document.seconds) == ("a", 4.0)
+    assert built("text", tokenizer).of_text("hello world", "t", "books").ids.tolist() == [*text, eos]
+
+
+def test_codes_of_a_frame_stay_together() -> None:
+    vocabulary = Vocabulary(4, n_groups=1, n_residuals=2, offset=10)
+    row = replace(ROW, codes=np.array([[0, 1], [3, 2]]))
+    builder = DocumentBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
+    assert builder.of_rows([row], "speech").ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
+
+
+def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, folder: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('row: [{text: "{speaker} says: {text}"}, {token: eos}]')
+    evil = f"{{speaker}} {END_OF_TEXT}"
+    document = built(path, tokenizer).of_rows([replace(ROW, speaker="Ann", text=evil)], "speech")
+    assert text_of(folder, document.ids[:-1]) == f"Ann says: {evil}"
+    assert document.ids.tolist().count(tokenizer.end_of_sequence) == 1  # text never ends a sequence
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_row_without_text_is_named(text: str | None, tokenizer: TextTokenizer) -> None:
+    with pytest.raises(MissingPartError, match="The row a has no text"):
+        built("tts", tokenizer).of_rows([replace(ROW, text=text)], "speech")
+
+
+def test_a_template_says_what_it_needs(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pass --tokenizer"):
+        built("tts", None)
+    with pytest.raises(InputError, match="pass --voice"):
+        built("tts-voice", tokenizer)
+    (tmp_path / "t.yaml").write_text("row: [{token: <|nothing|>}]")
+    with pytest.raises(InputError, match=r"nothing.*of the template"):
+        built(tmp_path / "t.yaml", tokenizer)
+
+
+def test_ids_of_special_tokens_are_the_tokenizers(tmp_path: Path) -> None:
+    extended = TextTokenizer(save_tokenizer(tmp_path / "special", [*SPECIAL_TOKENS[:2], "<|user|>"]))
+    ids = TokenIds.of(VOCABULARY, extended)
+    known = extended.known_tokens()
+    assert ids.of_token("<|beginofaudio|>") == known["<|beginofaudio|>"] < 400
+    assert ids.of_token("<|sil|>") == 434
+    assert ids.of_token("eos") == extended.end_of_sequence == known[END_OF_TEXT]
+    assert TokenIds.of(VOCABULARY, extended, "<|user|>").of_token("eos") == known["<|user|>"]
+    assert TokenIds.of(VOCABULARY, extended, "7").of_token("eos") == 7
+    with pytest.raises(InputError, match="knows no token"):
+        TokenIds.of(VOCABULARY, extended, "<|nobody|>")
+
+
+def test_a_tokenizer_that_has_other_tokens_among_the_codes_is_refused(tmp_path: Path) -> None:
+    plain = TextTokenizer(save_tokenizer(tmp_path / "plain"))
+    size = len(plain.known_tokens())
+    with pytest.raises(InputError, match=f"at {size - 1}, among the audio tokens from {size - 1}"):
+        TokenIds.of(Vocabulary(32, offset=size - 1), plain)
+    TokenIds.of(Vocabulary(32, offset=size), plain)
+    audio = Vocabulary(32, offset=size)
+    extended = TextTokenizer(save_tokenizer(tmp_path / "extended", list(audio.tokens())))
+    assert TokenIds.of(audio, extended).of_token("<|endofaudio|>") == size + 33
+    with pytest.raises(InputError, match=f"audio tokens from {size} on, not from 400; pass --offset {size}"):
+        TokenIds.of(VOCABULARY, extended)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no folder"):
+        TextTokenizer(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no tokenizer"):
+        TextTokenizer(tmp_path / "empty")

@@ -1,0 +1,98 @@
+"""Packing: nothing lost, nothing twice, nothing too long, always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from codectok import InputError
+from codectok.exports import packing
+from codectok.exports.documents import Document
+from codectok.exports.packing import PackingOptions, pack
+
+
+def documents(*lengths: int) -> list[Document]:
+    first = np.cumsum([0, *lengths])
+    return [
+        Document(np.arange(first[n], first[n] + length, dtype=np.int32), str(n), "d", 1.0)
+        for n, length in enumerate(lengths)
+    ]
+
+
+def names(sequences: Iterator[list[Document]]) -> list[str]:
+    return [" ".join(document.id for document in sequence) for sequence in sequences]
+
+
+def test_next_fit_and_first_fit_do_what_their_names_say() -> None:
+    made = documents(6, 5, 4, 3, 9, 1)
+    assert names(pack(made, PackingOptions())) == ["0", "1", "2", "3", "4", "5"]
+    assert names(pack(made, PackingOptions("next-fit", 10))) == ["0", "1 2", "3", "4 5"]
+    assert names(pack(made, PackingOptions("first-fit", 10))) == ["0 2", "1 3 5", "4"]
+
+
+def test_first_fit_holds_few_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "OPEN_SEQUENCES", 2)
+    # When 2 comes, the sequence of 0 is given out, so that 3 finds no room in it.
+    assert names(pack(documents(6, 8, 7, 4), PackingOptions("first-fit", 10))) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("kind", ["none", "next-fit", "first-fit"])
+@pytest.mark.parametrize("too_long", ["drop", "truncate", "split", "keep"])
+def test_every_token_is_where_the_policy_says(kind: str, too_long: str) -> None:
+    lengths = np.random.default_rng(0).integers(1, 130, 500).tolist()
+    made, dropped = documents(*lengths), []
+    sequences = list(pack(made, PackingOptions(kind, 100, too_long), dropped.append))
+    sizes = [sum(len(document.ids) for document in sequence) for sequence in sequences]
+    assert all(size <= 100 or (too_long == "keep" and len(s) == 1) for size, s in zip(sizes, sequences, strict=True))
+    found = np.sort(np.concatenate([document.ids for sequence in sequences for document in sequence]))
+    kept = {
+        "drop": [document.ids for document in made if len(document.ids) <= 100],
+        "truncate": [document.ids[:100] for document in made],
+        "split": [document.ids for document in made],
+        "keep": [document.ids for document in made],
+    }[too_long]
+    np.testing.assert_array_equal(found, np.concatenate(kept))
+    assert len(dropped) == (sum(length > 100 for length in lengths) if too_long == "drop" else 0)
+    seconds = sum(document.seconds for sequence in sequences for document in sequence)
+    assert seconds == len(made) - len(dropped)
+    if kind != "none":
+        # Two neighbours would never have fitted into one sequence.
+        assert len(sequences) < 2 * sum(sizes) / 100 + 65
+    again = list(pack(documents(*lengths), PackingOptions(kind, 100, too_long)))
+    assert names(iter(again)) == names(iter(sequences))
+
+
+def test_first_fit_wastes_less_than_next_fit() -> None:
+    made = documents(*np.random.default_rng(1).integers(1, 90, 2000).tolist())
+    counts = {kind: len(list(pack(made, PackingOptions(kind, 100)))) for kind in ("next-fit", "first-fit")}
+    assert counts["first-fit"] < 0.85 * counts["next-fit"]
+
+
+def test_documents_are_taken_as_they_are_needed() -> None:
+    taken = []
+
+    def endless() -> Iterator[Document]:
+        for n in range(10**9):
+            taken.append(n)
+            yield Document(np.zeros(60, np.int32), str(n), "d")
+
+    for kind, most in (("next-fit", 2), ("first-fit", 65)):
+        taken.clear()
+        next(pack(endless(), PackingOptions(kind, 100)))
+        assert len(taken) == most
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"packing": "next-fit"}, "needs a length"),
+        ({"packing": "best-fit", "length": 8}, "no 'best-fit'"),
+        ({"too_long": "wrap", "length": 8}, "no 'wrap'"),
+        ({"length": 0}, "impossible"),
+    ],
+)
+def test_impossible_options_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PackingOptions(**values)

@@ -1,0 +1,54 @@
+"""Sequences in Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from codectok.exports import sequences
+from codectok.exports.documents import Document
+from codectok.exports.sequences import SequencesMetadata, SequenceWriter
+
+METADATA = SequencesMetadata(
+    codec_name="nano",
+    codec_fingerprint="f",
+    offset=10,
+    codebook_size=4,
+    n_groups=1,
+    n_residuals=1,
+    vocabulary_end=22,
+    end_of_sequence=1,
+    tokenizer=None,
+    length=8,
+    unit_hash="u",
+)
+
+
+def document(name: str, *ids: int) -> Document:
+    return Document(np.array(ids, np.int32), name, "d")
+
+
+@pytest.mark.parametrize("group_ids", [1, 4, 1 << 22])
+def test_sequences_come_back_with_the_lengths_of_their_documents(
+    group_ids: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequences, "ROW_GROUP_IDS", group_ids)
+    path = tmp_path / "part-000000.parquet"
+    with SequenceWriter(path, METADATA) as writer:
+        writer.write([document("a", 1, 2, 3), document("b", 4)])
+        writer.write([document("c", 5, 6)])
+    table = pq.read_table(path)
+    assert table.column("input_ids").to_pylist() == [[1, 2, 3, 4], [5, 6]]
+    assert table.column("lengths").to_pylist() == [[3, 1], [2]]
+    assert table.column("ids").to_pylist() == [["a", "b"], ["c"]]
+    assert table.schema.field("input_ids").type.value_type == pa.int32()
+    assert SequencesMetadata.model_validate_json(table.schema.metadata[b"codectok"]) == METADATA
+    loaded = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["input_ids"] for row in loaded] == [[1, 2, 3, 4], [5, 6]]
+    streamed = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+    assert [row["lengths"] for row in streamed] == [[3, 1], [2]]

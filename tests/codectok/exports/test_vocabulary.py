@@ -1,0 +1,54 @@
+"""The vocabulary as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from codectok import InputError
+from codectok.exports.text_tokenizer import TextTokenizer
+from codectok.exports.vocabulary import VocabularyFile, embedding_rows, write_vocabulary
+from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+
+from ..tokens.test_table import metadata
+from .tokenizers import save_tokenizer
+
+CODEC = metadata(codebook_size=64, n_codebooks=6).model_copy(update={"n_residuals": 3})
+
+
+def test_the_files_hold_every_token(tmp_path: Path) -> None:
+    write_vocabulary(CODEC, tmp_path / "out", 1000)
+    vocabulary = Vocabulary(64, 2, 3, 1000)
+    tokens = json.loads((tmp_path / "out" / "tokens.json").read_text())
+    assert tokens == {token: vocabulary.id_of(token) for token in vocabulary.tokens()}
+    described = VocabularyFile.model_validate_json((tmp_path / "out" / "vocabulary.json").read_text())
+    assert (described.offset, described.n_groups, described.n_residuals) == (1000, 2, 3)
+    assert described.end == 1000 + 6 * 64 + 8
+    assert described.special_tokens == {name: vocabulary.id_of(name) for name in SPECIAL_TOKENS}
+    with pytest.raises(InputError, match="already holds"):
+        write_vocabulary(CODEC, tmp_path / "out", 1000)
+
+
+def test_special_tokens_that_a_tokenizer_knows_keep_their_ids(tmp_path: Path) -> None:
+    tokenizer = TextTokenizer(save_tokenizer(tmp_path / "tokenizer", ["<|sil|>"]))
+    described = write_vocabulary(CODEC, tmp_path / "out", 1000, tokenizer)
+    assert described.special_tokens["<|sil|>"] == tokenizer.known_tokens()["<|sil|>"] < 1000
+    assert described.special_tokens["<|endofaudio|>"] == 1000 + 6 * 64 + 1
+
+
+def test_a_model_says_how_many_rows_its_embedding_has(tmp_path: Path) -> None:
+    for name, config in (
+        ("plain", {"vocab_size": 152_064}),
+        ("nested", {"text_config": {"vocab_size": 7}}),
+        ("no", {}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    assert embedding_rows(tmp_path / "plain") == 152_064
+    assert embedding_rows(tmp_path / "nested") == 7
+    with pytest.raises(InputError, match="does not say vocab_size"):
+        embedding_rows(tmp_path / "no")
+    with pytest.raises(InputError, match="cannot be read"):
+        embedding_rows(tmp_path)

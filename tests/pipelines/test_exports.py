@@ -1,0 +1,348 @@
+"""Exports of tables as jobs: exactly once, the same bytes, what was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from codectok import CodectokError, InputError
+from codectok.exports.packing import PackingOptions
+from codectok.exports.sequences import SequencesMetadata
+from codectok.exports.text_tokenizer import TextTokenizer
+from codectok.exports.unitts import COLUMNS
+from codectok.pipelines.document_options import DocumentOptions
+from codectok.pipelines.documents import MegatronJob, SequencesJob
+from codectok.pipelines.engine import JobReport, RunOptions, run_job
+from codectok.pipelines.job import Job, UnitOutput
+from codectok.pipelines.plan import Unit
+from codectok.pipelines.unitts import UnittsJob, UnittsOptions
+from codectok.pipelines.verify import verify_output
+from codectok.storage import open_storage
+from codectok.tokens.table import TokenRow
+from codectok.tokens.vocabulary import Vocabulary
+
+from ..codectok.exports.test_megatron import read_indexed
+from ..codectok.exports.tokenizers import save_tokenizer, text_of
+from ..codectok.tokens.test_table import metadata, write
+from .jobs import LOCAL, digests, rejects
+
+CODEBOOK = 64
+OFFSET = 400
+VOCABULARY = Vocabulary(CODEBOOK, offset=OFFSET)
+BEGIN, END, INNER_BEGIN, INNER_END = OFFSET + 64, OFFSET + 65, OFFSET + 67, OFFSET + 68
+SMALL_PARTS = 0.004
+
+
+def row(n: int, length: int) -> TokenRow:
+    codes = np.random.default_rng(n).integers(CODEBOOK, size=(length, 1))
+    text = None if n % 10 == 9 else f"clip number {n}"
+    speaker = f"speaker {n % 3}" if n % 7 else None
+    return TokenRow(
+        f"c{n:03d}", f"{n // 5}.wav", "speech", 1.0 * n, length / 100, 240 * length, codes, text, "en", speaker
+    )
+
+
+ROWS = [row(n, 20 + 7 * n % 90) for n in range(83)]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables") / "tokens"
+    for number, first in enumerate(range(0, len(ROWS), 30)):
+        described = metadata(CODEBOOK, 1).model_copy(update={"unit_hash": str(number)})
+        write(folder / f"part-{number:06d}.parquet", ROWS[first : first + 30], described)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "books.jsonl"
+    path.write_text("".join(json.dumps({"text": f"page {n} of a book", "id": f"p{n}"}) + "\n" for n in range(400)))
+    return path
+
+
+def options(**values: object) -> DocumentOptions:
+    return DocumentOptions(
+        **{"offset": OFFSET, "end_of_sequence": "0", "part_megabytes": SMALL_PARTS, **values}  # type: ignore[arg-type]
+    )
+
+
+def export(job: Job, output: Path, run_options: RunOptions = LOCAL) -> JobReport:
+    return run_job(job, job.sources.arguments, output, run_options)
+
+
+def sequences(output: Path) -> list[dict[str, list]]:
+    return [row for path in sorted(output.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_audio_becomes_sequences_one_for_each_row(table: Path, tmp_path: Path) -> None:
+    report = export(SequencesJob(options(), [str(table)]), tmp_path / "out")
+    assert report.summary.units > 2
+    found = sequences(tmp_path / "out")
+    assert [r["ids"] for r in found] == [[row.id] for row in ROWS]
+    for made, before in zip(found, ROWS, strict=True):
+        assert made["input_ids"] == [BEGIN, *(OFFSET + before.codes[:, 0]).tolist(), END, 0]
+        assert made["lengths"] == [len(made["input_ids"])]
+    assert report.summary.total.codes == sum(len(r["input_ids"]) for r in found)
+    assert report.summary.total.seconds == pytest.approx(sum(row.duration for row in ROWS))
+    described = pq.read_schema(tmp_path / "out" / "part-000000.parquet").metadata[b"codectok"]
+    assert SequencesMetadata.model_validate_json(described).vocabulary_end == VOCABULARY.end
+    assert verify_output(open_storage(tmp_path / "out")).rows == len(ROWS)
+
+
+def test_text_and_audio_lead_back_to_both(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    job = SequencesJob(options(template="tts", tokenizer=str(tokenizer)), [str(table)])
+    report = export(job, tmp_path / "out")
+    wanted = [row for row in ROWS if row.text]
+    for made, before in zip(sequences(tmp_path / "out"), wanted, strict=True):
+        ids = made["input_ids"]
+        begin = ids.index(BEGIN)
+        assert text_of(tokenizer, ids[:begin]) == before.text
+        codes = VOCABULARY.codes_of(np.array(ids[begin + 1 : ids.index(END)]))
+        np.testing.assert_array_equal(codes, before.codes)
+    without = [r["source"] for r in rejects(tmp_path / "out")]
+    assert without == [row.id for row in ROWS if not row.text]
+    assert report.summary.total.rejects == {"filtered": len(without)}
+
+
+def test_a_recording_is_one_document_whatever_the_parts(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    made = {}
+    for megabytes in (SMALL_PARTS, 100.0):
+        settings = options(template="interleaved", tokenizer=str(tokenizer), part_megabytes=megabytes)
+        export(SequencesJob(settings, [str(table)]), tmp_path / str(megabytes))
+        made[megabytes] = sequences(tmp_path / str(megabytes))
+    assert made[SMALL_PARTS] == made[100.0]
+    found = {r["ids"][0]: r["input_ids"] for r in made[100.0]}
+    # A recording in which a row has no text is none to interleave; one of n rows has n stretches of audio.
+    assert len(found) == sum(all(row.text for row in ROWS[n : n + 5]) for n in range(0, 83, 5))
+    assert all(ids.count(INNER_BEGIN) == ids.count(INNER_END) in (5, 3) for ids in found.values())
+
+
+@pytest.mark.parametrize("kind", ["sequences", "megatron", "unitts", "audio-json"])
+def test_a_stopped_export_goes_on_to_the_same_bytes(
+    kind: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job() -> Job:
+        if kind in ("unitts", "audio-json"):
+            style = "parquet" if kind == "unitts" else kind
+            task = "tts" if kind == "unitts" else "audio"
+            return UnittsJob(UnittsOptions(task, style, OFFSET, SMALL_PARTS), [str(table)])
+        made = SequencesJob if kind == "sequences" else MegatronJob
+        return made(options(packing=PackingOptions("first-fit", 256)), [str(table)])
+
+    export(job(), tmp_path / "clean")
+    clean = digests(tmp_path / "clean")
+    stopping = job()
+    run = type(stopping).run
+
+    def stopped(self: Job, unit: Unit, output: UnitOutput) -> None:
+        run(self, unit, output)
+        if unit.number == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(type(stopping), "run", stopped)
+        export(stopping, tmp_path / "out")
+    (victim,) = [name for name in digests(tmp_path / "out") if name.endswith("records/000001.json")]
+    (tmp_path / "out" / victim).unlink()
+    report = export(job(), tmp_path / "out")
+    assert report.new_units == report.summary.units - 1
+    assert digests(tmp_path / "out") == clean
+    assert export(job(), tmp_path / "out").new_units == 0
+    verify_output(open_storage(tmp_path / "out"))
+
+
+def test_workers_never_change_a_byte(table: Path, tokenizer: Path, tmp_path: Path, ray_session: None) -> None:
+    settings = options(template="tts", tokenizer=str(tokenizer), packing=PackingOptions("next-fit", 300, "split"))
+    export(SequencesJob(settings, [str(table)]), tmp_path / "one")
+    ray = RunOptions(engine="ray", workers=2)
+    export(SequencesJob(settings, [str(table)]), tmp_path / "two", ray)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_packed_sequences_keep_the_borders_of_their_documents(table: Path, tmp_path: Path) -> None:
+    for packing in ("next-fit", "first-fit"):
+        settings = options(packing=PackingOptions(packing, 200))
+        export(SequencesJob(settings, [str(table)]), tmp_path / packing)
+        found = sequences(tmp_path / packing)
+        assert len(found) < len(ROWS) / 1.5
+        assert all(len(r["input_ids"]) <= 200 for r in found)
+        documents = {}
+        for r in found:
+            borders = np.cumsum([0, *r["lengths"]])
+            assert borders[-1] == len(r["input_ids"])
+            for name, first, end in zip(r["ids"], borders, borders[1:], strict=False):
+                documents[name] = r["input_ids"][first:end]
+        for before in ROWS:
+            assert documents.pop(before.id) == [BEGIN, *(OFFSET + before.codes[:, 0]).tolist(), END, 0]
+        assert not documents
+
+
+def test_long_documents_are_rejected_by_name(table: Path, tmp_path: Path) -> None:
+    export(SequencesJob(options(packing=PackingOptions("none", 60)), [str(table)]), tmp_path / "out")
+    long = [row.id for row in ROWS if len(row.codes) + 3 > 60]
+    assert [(r["source"], r["reason"]) for r in rejects(tmp_path / "out")] == [(name, "too_long") for name in long]
+
+
+def test_megatron_has_a_prefix_for_each_part(table: Path, tmp_path: Path) -> None:
+    export(MegatronJob(options(), [str(table)]), tmp_path / "megatron")
+    export(SequencesJob(options(), [str(table)]), tmp_path / "sequences")
+    lines = [line.split() for line in (tmp_path / "megatron" / "data-paths.txt").read_text().splitlines()]
+    found = [read_indexed(tmp_path / "megatron" / prefix) for _, prefix in lines]
+    assert len(found) > 2
+    assert [s for part in found for s in part.sequences] == [r["input_ids"] for r in sequences(tmp_path / "sequences")]
+    assert [int(tokens) for tokens, _ in lines] == [sum(map(len, part.sequences)) for part in found]
+    assert {part.dtype for part in found} == {"<u2"}
+    verify_output(open_storage(tmp_path / "megatron"))
+
+
+def test_a_mixture_has_the_shares_that_were_asked_for(
+    table: Path, books: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    for until in ("first", "last"):
+        settings = options(
+            tokenizer=str(tokenizer),
+            template="tts",
+            templates={"sound": "audio"},
+            weights={"tokens": 2.0, "sound": 1.0, "books": 3.0},
+            until=until,
+        )
+        job = SequencesJob(settings, [str(table), f"sound={table}"], [str(books)])
+        summary = export(job, tmp_path / until).summary
+        assert summary.units > 3
+        tokens = {name: tally.codes for name, tally in summary.datasets.items()}
+        total = sum(tokens.values())
+        assert tokens["tokens"] / total == pytest.approx(2 / 6, abs=0.05)
+        assert tokens["sound"] / total == pytest.approx(1 / 6, abs=0.05)
+        assert tokens["books"] / total == pytest.approx(3 / 6, abs=0.05)
+    # Until the last, every row is there, some several times; until the first, none is there twice.
+    names = {until: Counter(r["ids"][0] for r in sequences(tmp_path / until)) for until in ("first", "last")}
+    pages = {until: {name: n for name, n in found.items() if name.startswith("p")} for until, found in names.items()}
+    assert set(pages["first"].values()) == {1}
+    assert len(pages["last"]) == 400
+    assert {row.id for row in ROWS} <= names["last"].keys()
+
+
+def test_text_beside_tables_without_weights_comes_whole(
+    table: Path, books: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    job = SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [f"pages={books}"])
+    summary = export(job, tmp_path / "out").summary
+    assert summary.datasets["pages"].rows == 400
+    assert summary.datasets["tokens"].rows == len(ROWS)
+    ids = TextTokenizer(tokenizer).ids_of("page 17 of a book").tolist()
+    assert [r["input_ids"] for r in sequences(tmp_path / "out") if r["ids"] == ["p17"]] == [[*ids, 0]]
+
+
+def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    by_id = {row.id: row for row in ROWS}
+    codes = {tuple((OFFSET + row.codes[:, 0]).tolist()): row for row in ROWS}
+    for voice in ("speaker", "c004"):
+        settings = options(template="tts", tokenizer=str(tokenizer), voice=voice)
+        report = export(SequencesJob(settings, [str(table)]), tmp_path / voice)
+        found = sequences(tmp_path / voice)
+        assert len(found) == report.summary.total.rows > 40
+        for r in found:
+            before = by_id[r["ids"][0]]
+            assert r["input_ids"][0] == INNER_BEGIN
+            heard = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
+            if voice == "speaker":
+                assert heard.speaker == before.speaker
+                assert heard.id != before.id
+            else:
+                assert heard.id == "c004"
+    messages = {r["source"]: r["message"] for r in rejects(tmp_path / "speaker")}
+    assert messages["c007"] == "The row c007 has no speaker."
+    with pytest.raises(InputError, match="There is no row nobody"):
+        SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="nobody"), [str(table)])
+    with pytest.raises(InputError, match="the template has none"):
+        SequencesJob(options(voice="speaker"), [str(table)])
+
+
+def test_unitts_gets_its_two_forms(table: Path, tmp_path: Path) -> None:
+    export(UnittsJob(UnittsOptions("tts", "parquet", OFFSET, SMALL_PARTS), [str(table)]), tmp_path / "parquet")
+    found = sequences(tmp_path / "parquet")
+    assert [tuple(r) for r in found] == [COLUMNS] * sum(row.text is not None for row in ROWS)
+    text, audio = json.loads(found[0]["dialog"])[0]["content_list"]
+    assert text == {"type": "text", "content": ROWS[0].text}
+    assert audio["audio_infos"]["audio_tokens"] == (OFFSET + ROWS[0].codes[:, 0]).tolist()
+    export(UnittsJob(UnittsOptions("audio", "audio-json", OFFSET, SMALL_PARTS), [str(table)]), tmp_path / "files")
+    files = sorted((tmp_path / "files").glob("part-*/*.audio"))
+    assert len(files) == len(ROWS)
+    for path, before in zip(files, ROWS, strict=True):
+        assert json.loads(path.read_text())["audio_token"] == (OFFSET + before.codes[:, 0]).tolist()
+    verify_output(open_storage(tmp_path / "files"))
+
+
+def test_new_parts_of_a_table_are_taken_in_on_request(table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    for number in range(3):
+        data = (table / f"part-{number:06d}.parquet").read_bytes()
+        folder.mkdir(exist_ok=True)
+        (folder / f"part-{number:06d}.parquet").write_bytes(data)
+        if number == 1:
+            export(SequencesJob(options(), [str(folder)]), tmp_path / "out")
+    before = digests(tmp_path / "out")
+    assert len(sequences(tmp_path / "out")) == 60
+    export(SequencesJob(options(), [str(folder)]), tmp_path / "out", replace(LOCAL, extend=True))
+    assert len(sequences(tmp_path / "out")) == 83
+    after = digests(tmp_path / "out")
+    assert all(after[name] == hashed for name, hashed in before.items() if name.startswith("part-"))
+
+
+def test_another_export_into_the_same_folder_is_refused(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    export(SequencesJob(options(), [str(table)]), tmp_path / "out")
+    with pytest.raises(InputError, match="offset was 400 and is 500"):
+        export(SequencesJob(options(offset=500), [str(table)]), tmp_path / "out")
+    with pytest.raises(InputError, match="made by `export sequences`"):
+        export(MegatronJob(options(), [str(table)]), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"template": "tts"}, "pass --tokenizer"),
+        ({"weights": {"tokens": 1.0, "other": 1.0}}, "no source named 'other'; there are tokens"),
+        ({"templates": {"other": "tts"}}, "no source named 'other'"),
+        ({"weights": {"tokens": 0.0}}, "a number above 0"),
+        ({"part_megabytes": 0.0}, "impossible"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    values: dict[str, object], message: str, table: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        SequencesJob(options(**values), [str(table)])
+
+
+def test_sources_that_do_not_go_together_are_refused(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:
+    write(tmp_path / "other" / "part-000000.parquet", ROWS[:1], metadata(CODEBOOK, 1, "other"))
+    with pytest.raises(InputError, match="different codecs"):
+        SequencesJob(options(), [str(table), str(tmp_path / "other")])
+    settings = options(tokenizer=str(tokenizer))
+    with pytest.raises(InputError, match="both named 'tokens'"):
+        SequencesJob(settings, [str(table)], [f"tokens={books}"])
+    with pytest.raises(InputError, match="has no weight"):
+        SequencesJob(replace(settings, weights={"tokens": 1.0}), [str(table)], [str(books)])
+    with pytest.raises(InputError, match="There are no Parquet files"):
+        SequencesJob(options(), [str(books.parent)])
+    with pytest.raises(InputError, match="pass --tokenizer"):
+        SequencesJob(options(), [str(table)], [str(books)])
+
+
+def test_broken_lines_of_text_are_errors_of_the_corpus(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("no json\n" * 50)
+    job = SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [str(tmp_path / "bad.jsonl")])
+    with pytest.raises(CodectokError, match="inputs are broken"):
+        export(job, tmp_path / "out", RunOptions(engine="local"))
