@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import InputError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -33,3 +36,21 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which must be new or empty; it takes its place on success only."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} already holds something; choose another folder.")
+    temporary = path.absolute().with_name(f".{path.absolute().name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

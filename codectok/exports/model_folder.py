@@ -1,0 +1,147 @@
+"""The folder of a language model of `transformers`, and those of its tensors that grow with the vocabulary."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import load_mapping
+from ..errors import InputError
+from .optional import first_line, need_transformers
+from .safetensors_file import StoredTensor, stored_tensors
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+VOCABULARY_KEY = "vocab_size"
+
+
+class ModelFolder:
+    """A causal language model in a folder, as `save_pretrained` writes it.
+
+    Attributes:
+        path: the folder.
+        config: contents of its `config.json`.
+        index: contents of the list of its shards; None if there is one file only.
+        files: of its weights.
+
+    Raises:
+        InputError: no such folder, or weights that are not safetensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / CONFIG_FILE).is_file():
+            raise InputError(f"{path} is no folder of a language model: it holds no {CONFIG_FILE}.")
+        self.path = path
+        self.config = load_mapping(path / CONFIG_FILE)
+        self.index: dict[str, Any] | None = None
+        names = [WEIGHTS_FILE]
+        if (path / INDEX_FILE).is_file():
+            self.index = load_mapping(path / INDEX_FILE)
+            weight_map = self.index.get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise InputError(f"{path / INDEX_FILE} lists no tensors; copy or download it again.")
+            names = sorted({Path(str(name)).name for name in weight_map.values()})
+        self.files = [path / name for name in names]
+        missing = [file for file in self.files if not file.is_file()]
+        if missing:
+            raise InputError(
+                f"{missing[0]} is not there; weights must be safetensors"
+                " (load other ones with transformers and save them with save_pretrained)."
+            )
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """All tensors by their names."""
+        return {tensor.name: tensor for file in self.files for tensor in stored_tensors(file)}
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding, by the configuration."""
+        rows = getattr(_parse_config(self.config, self.path).get_text_config(), VOCABULARY_KEY, None)
+        if not isinstance(rows, int):
+            raise InputError(f"{self.path / CONFIG_FILE} does not say how many rows the embedding has.")
+        return rows
+
+    def config_with(self, rows: int) -> dict[str, Any]:
+        """`config` with so many rows of the embedding."""
+        config = copy.deepcopy(self.config)
+        nested = VOCABULARY_KEY not in config and isinstance(config.get("text_config"), dict)
+        (config["text_config"] if nested else config)[VOCABULARY_KEY] = rows
+        return config
+
+    def vocabulary_tensors(self, rows: int) -> list[StoredTensor]:
+        """The stored tensors that have more rows when the embedding has `rows`: embedding, output and its bias.
+
+        Raises:
+            InputError: no causal language model that transformers knows, another tensor that would have to grow, or
+                one that is not there as the configuration says.
+        """
+        model = _build(self.config, self.path)
+        larger = _build(self.config_with(rows), self.path)
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        growing = [name for name, tensor in larger.state_dict().items() if shapes.get(name) != tuple(tensor.shape)]
+        if larger.config.get_text_config().vocab_size != rows or not growing:
+            raise InputError(f"{self.path / CONFIG_FILE} does not say how many rows the embedding has.")
+        embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        ours = {id(parameter) for module in (embedding, output) for parameter in module.parameters()}
+        found = []
+        for name in growing:
+            if id(parameters.get(name)) not in ours:
+                raise InputError(f"{self.path}: the tensor {name!r} would have to grow too; this is not supported.")
+            stored = self._stored(name, shapes, f"{model.base_model_prefix}.")
+            if stored is not None:
+                found.append(stored)
+            elif parameters[name] is not embedding.weight or parameters[name] is not output.weight:
+                raise InputError(f"{self.path} has no tensor {name!r} (expected shape {list(shapes[name])}).")
+        if not found:
+            raise InputError(f"{self.path} holds no embedding.")
+        return found
+
+    def _stored(self, name: str, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> StoredTensor | None:
+        """The stored tensor that a model with these shapes calls `name`; None if there is none."""
+        stored = self.tensors.get(name) or self.tensors.get(name.removeprefix(prefix))
+        if stored is None:
+            # Some have other names in files; a tensor that the model cannot name otherwise, of the right shape, is it.
+            unknown = [t for t in self.tensors.values() if t.name not in shapes and prefix + t.name not in shapes]
+            same = [tensor for tensor in unknown if tensor.shape == shapes[name]]
+            return same[0] if len(same) == 1 else None
+        if stored.shape != shapes[name]:
+            raise InputError(
+                f"{stored.file}: the tensor {stored.name!r} has shape {list(stored.shape)}, but the configuration asks"
+                f" for {list(shapes[name])}."
+            )
+        return stored
+
+
+def _parse_config(config: Mapping[str, Any], path: Path) -> Any:
+    transformers = need_transformers()
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
+        raise InputError(f"{path / CONFIG_FILE}: transformers {transformers.__version__} knows no model type {kind!r}.")
+    try:
+        return transformers.CONFIG_MAPPING[kind].from_dict(dict(config))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path / CONFIG_FILE} cannot be used: {first_line(error)}") from None
+
+
+def _build(config: Mapping[str, Any], path: Path) -> Any:
+    transformers = need_transformers()
+    parsed = _parse_config(config, path)
+    try:
+        with torch.device("meta"):
+            return transformers.AutoModelForCausalLM.from_config(parsed, trust_remote_code=False)
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(f"{path} is no causal language model of transformers: {first_line(error)}") from None
+
+
+def dump_json(data: Mapping[str, Any]) -> str:
+    """JSON as transformers lays it out."""
+    return json.dumps(data, indent=2) + "\n"

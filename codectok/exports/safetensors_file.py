@@ -1,0 +1,114 @@
+"""Files of safetensors, extended by rows without loading what is in them.
+
+Layout: the header's length (8 bytes, little endian), the header (JSON: type, shape and place of every tensor), and the
+tensors' bytes one after the other, row after row.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import InputError
+from .optional import first_line
+
+ROW_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+CHUNK_BYTES = 1 << 22
+HEADER_ALIGNMENT = 8
+METADATA = "__metadata__"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file: its type as safetensors names it, and where its bytes are."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    first_byte: int
+    n_bytes: int
+
+    @property
+    def row_type(self) -> torch.dtype:
+        """The type of its rows; `InputError` for one to which rows cannot be added."""
+        if self.dtype not in ROW_TYPES:
+            raise InputError(
+                f"{self.file}: the tensor {self.name!r} is stored as {self.dtype}; rows can be added to"
+                f" {', '.join(ROW_TYPES)} only."
+            )
+        return ROW_TYPES[self.dtype]
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Its rows float32, some megabytes at a time."""
+        rows = max(1, CHUNK_BYTES * self.shape[0] // max(1, self.n_bytes))
+        row_bytes = self.n_bytes // max(1, self.shape[0])
+        with self.file.open("rb") as file:
+            file.seek(self.first_byte)
+            for first in range(0, self.shape[0], rows):
+                data = bytearray(file.read(row_bytes * min(rows, self.shape[0] - first)))
+                yield torch.frombuffer(data, dtype=self.row_type).view(-1, *self.shape[1:]).float()
+
+
+def stored_tensors(path: Path) -> list[StoredTensor]:
+    """The tensors of a file, in the order of their bytes; `InputError` if it is none of safetensors."""
+    header, first_byte = _read_header(path)
+    found = []
+    for name, entry in header.items():
+        if name != METADATA:
+            start, end = entry["data_offsets"]
+            shape = tuple(entry["shape"])
+            found.append(StoredTensor(name, entry["dtype"], shape, path, first_byte + start, end - start))
+    return sorted(found, key=lambda tensor: tensor.first_byte)
+
+
+def copy_with_rows(source: Path, target: Path, rows: Mapping[str, Tensor]) -> None:
+    """Write `source` to `target` with `rows` appended to the tensors of these names; all else keeps its bytes."""
+    old_header, _ = _read_header(source)
+    tensors = stored_tensors(source)
+    header: dict[str, Any] = {METADATA: old_header[METADATA]} if METADATA in old_header else {}
+    place = 0
+    for tensor in tensors:
+        n_bytes, shape = tensor.n_bytes, tensor.shape
+        if tensor.name in rows:
+            n_bytes += rows[tensor.name].nbytes
+            shape = (shape[0] + len(rows[tensor.name]), *shape[1:])
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [place, place + n_bytes]}
+        place += n_bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_ALIGNMENT)
+    with source.open("rb") as old, target.open("wb") as new:
+        new.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors:
+            old.seek(tensor.first_byte)
+            _copy(old, new, tensor.n_bytes)
+            if tensor.name in rows:
+                own = rows[tensor.name].to(tensor.row_type).contiguous()
+                new.write(own.view(torch.uint8).numpy().data)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    try:
+        # Checks what it reads; below, the header is known to be one.
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)), 8 + length
+
+
+def _copy(source: BinaryIO, target: BinaryIO, n_bytes: int) -> None:
+    while n_bytes:
+        block = source.read(min(n_bytes, CHUNK_BYTES))
+        target.write(block)
+        n_bytes -= len(block)

@@ -1,0 +1,283 @@
+"""Language models with rows for audio tokens, written without loading the model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PhiConfig,
+    PretrainedConfig,
+)
+
+from codectok import Codec, InputError
+from codectok.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
+from codectok.exports.audio_rows import RowOptions
+from codectok.exports.language_model import extend_language_model
+from codectok.tokens.vocabulary import Vocabulary
+
+from ..codecs import NANO
+from ..language_models import ROWS, TEXTS, qwen2, write_model
+
+SIZES = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+CONFIGS = {
+    "qwen2.5-7b": qwen2(),
+    "qwen2.5-0.5b, tied": qwen2(tied=True),
+    "llama": LlamaConfig(**SIZES, **SMALL),
+    "gpt2, tied": GPT2Config(**SIZES, n_embd=64, n_layer=2, n_head=4, n_positions=ROWS),
+    "phi, with a bias": PhiConfig(**SIZES, **SMALL),
+    "gpt-neox, renamed output": GPTNeoXConfig(**SIZES, **SMALL),
+}
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    """Code vectors as wide as the embeddings below."""
+    quantizer = VectorQuantizerConfig(codebook_size=200, codebook_dim=64)
+    return Codec.from_config(NANO.model_copy(update={"quantizer": quantizer}), seed=1, device="cpu")
+
+
+def load(folder: Path) -> torch.nn.Module:
+    """The model, after making sure that every tensor in the folder is one of its own, of the right shape."""
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
+    assert not any(info.values()), info
+    return model.eval()
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for path in [*folder.glob("tokenizer*"), folder / "chat_template.jinja"]:
+        path.unlink()
+
+
+def matrices(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_any_causal_model_gets_the_reference_s_rows_and_keeps_its_own(
+    config: PretrainedConfig, codec: Codec, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "lm", config)
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+    before, after = load(tmp_path / "lm"), load(tmp_path / "out")
+    vocabulary = Vocabulary(200, offset=ROWS)
+    assert (done.vocabulary, done.text_rows, done.rows) == (vocabulary, ROWS, ROWS + 208)
+    assert after.config.get_text_config().vocab_size == vocabulary.end
+    assert after.config.tie_word_embeddings == config.tie_word_embeddings
+    for old, new in zip(matrices(before), matrices(after), strict=True):
+        assert len(new) == vocabulary.end
+        assert torch.equal(new[:ROWS], old)
+        assert torch.equal(new[ROWS : ROWS + 200], codec.codebooks[0] / 100)
+        torch.testing.assert_close(new[ROWS + 200 :], old.mean(0).expand(8, -1), rtol=1e-5, atol=1e-7)
+    if config.tie_word_embeddings:
+        assert after.get_input_embeddings().weight is after.get_output_embeddings().weight
+    bias, old_bias = (model.get_output_embeddings().bias for model in (after, before))
+    assert (bias is None) == (config.model_type != "phi")
+    if bias is not None:
+        assert torch.equal(bias[:ROWS], old_bias)
+        torch.testing.assert_close(bias[ROWS:], old_bias.mean().expand(208))
+    if config.model_type == "gpt2":
+        assert torch.equal(after.transformer.wpe.weight, before.transformer.wpe.weight)
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "lm")(TEXTS[1]).input_ids])
+    with torch.inference_mode():
+        # Text is read and written as before; a product with more columns may round otherwise.
+        torch.testing.assert_close(after(ids).logits[..., :ROWS], before(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_what_lies_beside_the_weights(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2())
+    (tmp_path / "lm" / "LICENSE").write_text("terms")
+    (tmp_path / "lm" / "pytorch_model.bin").write_text("other weights")
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec, offset=310)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert len(tokenizer) == done.rows == 310 + 208
+    assert tokenizer.convert_tokens_to_ids("<|g0r0_310|>") == 310
+    assert done.unused_tokens == 310 - len(AutoTokenizer.from_pretrained(tmp_path / "lm"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "LICENSE",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert (tmp_path / "out" / "generation_config.json").read_text() == (
+        tmp_path / "lm" / "generation_config.json"
+    ).read_text()
+    # Whoever has the model can tell which codec it speaks, also after training and saving it again.
+    load(tmp_path / "out").save_pretrained(tmp_path / "trained")
+    told = AutoConfig.from_pretrained(tmp_path / "trained").codectok
+    assert told["codec_fingerprint"] == codec.fingerprint
+    assert Vocabulary(**told["vocabulary"]) == done.vocabulary
+    # Rows that no token has, before the codes, are the mean as well.
+    embedding, _ = matrices(load(tmp_path / "out"))
+    torch.testing.assert_close(embedding[ROWS:310], embedding[:ROWS].mean(0).expand(10, -1), rtol=1e-5, atol=1e-7)
+    assert torch.equal(embedding[310:510], codec.codebooks[0] / 100)
+
+
+def test_a_model_without_a_tokenizer_is_extended_too(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2())
+    remove_tokenizer(tmp_path / "lm")
+    assert extend_language_model(tmp_path / "lm", tmp_path / "out", codec).unused_tokens is None
+    load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_shards_and_types_stay_as_they_were(codec: Codec, tmp_path: Path, tied: bool) -> None:
+    write_model(tmp_path / "lm", qwen2(layers=4, tied=tied), torch.bfloat16, shard_size="100KB")
+    extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+    before, after = load(tmp_path / "lm"), load(tmp_path / "out")
+    assert after.dtype == torch.bfloat16
+    assert torch.equal(matrices(after)[0][ROWS : ROWS + 200], (codec.codebooks[0] / 100).bfloat16())
+    assert torch.equal(matrices(after)[1][:ROWS], matrices(before)[1])
+    shards = {path.name for path in (tmp_path / "lm").glob("*.safetensors")}
+    assert {path.name for path in (tmp_path / "out").glob("*.safetensors")} == shards
+    assert len(shards) > 3
+    same = {n for n in shards if (tmp_path / "lm" / n).read_bytes() == (tmp_path / "out" / n).read_bytes()}
+    assert len(shards - same) == (1 if tied else 2)
+    old, new = (json.loads((tmp_path / name / "model.safetensors.index.json").read_text()) for name in ("lm", "out"))
+    assert new["weight_map"] == old["weight_map"]
+    added = 208 * 64 * (1 if tied else 2)
+    assert new["metadata"]["total_size"] == old["metadata"]["total_size"] + 2 * added
+    assert new["metadata"]["total_parameters"] == after.num_parameters() == before.num_parameters() + added
+
+
+def test_code_vectors_of_another_width_are_turned_into_the_embedding(tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2())
+    codec = Codec.from_config("nano", seed=1, device="cpu")  # 32 wide
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+    assert (done.options.start, done.options.scale) == ("projection", "rms")
+    for old, new in zip(matrices(load(tmp_path / "lm")), matrices(load(tmp_path / "out")), strict=True):
+        rows = new[ROWS : ROWS + 1024].double()
+        assert rows.square().mean().sqrt() == pytest.approx(float(old.double().square().mean().sqrt()), rel=1e-5)
+        distances, wanted = torch.pdist(rows[:100]), torch.pdist(codec.codebooks[0][:100].double())
+        torch.testing.assert_close(distances / distances.mean(), wanted / wanted.mean(), rtol=1e-5, atol=0)
+    again = extend_language_model(tmp_path / "lm", tmp_path / "again", codec)
+    assert again == done
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
+        tmp_path / "out" / "model.safetensors"
+    ).read_bytes()
+    extend_language_model(tmp_path / "lm", tmp_path / "seed", codec, options=RowOptions(seed=1))
+    assert (tmp_path / "seed" / "model.safetensors").read_bytes() != (
+        tmp_path / "out" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_every_codebook_is_matched_to_the_text_by_itself(tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2())
+    quantizer = VectorQuantizerConfig(n_groups=2, n_residuals=3, codebook_size=50, codebook_dim=64)
+    codec = Codec.from_config(NANO.model_copy(update={"quantizer": quantizer}), device="cpu")
+    for number, codebook in enumerate(codec.network.quantizer.inner.groups[0].layers):
+        codebook.embedding /= 10**number
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions(scale="rms"))
+    assert done.vocabulary == Vocabulary(50, 2, 3, ROWS)
+    for old, new in zip(matrices(load(tmp_path / "lm")), matrices(load(tmp_path / "out")), strict=True):
+        for number in range(6):
+            rows = new[ROWS + 50 * number : ROWS + 50 * (number + 1)]
+            assert rows.square().mean().sqrt() == pytest.approx(float(old.square().mean().sqrt()), rel=1e-4)
+            book = codec.codebooks[number]
+            torch.testing.assert_close(rows / rows.norm(), book / book.norm())
+
+
+def test_random_rows_have_the_size_of_text_rows(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2())
+    extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions("random"))
+    for old, new in zip(matrices(load(tmp_path / "lm")), matrices(load(tmp_path / "out")), strict=True):
+        rows = new[ROWS : ROWS + 200]
+        assert rows.square().mean().sqrt() == pytest.approx(float(old.square().mean().sqrt()), rel=1e-4)
+        assert torch.corrcoef(torch.stack([rows.flatten(), codec.codebooks[0].flatten()]))[0, 1].abs() < 0.05
+
+
+def test_codes_of_a_finite_scalar_quantizer(tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2())
+    config = NANO.model_copy(update={"quantizer": FiniteScalarQuantizerConfig(levels=(5, 5, 4))})
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", Codec.from_config(config, device="cpu"))
+    assert (done.rows, done.options.start) == (ROWS + 108, "projection")
+    load(tmp_path / "out")
+
+
+def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2())
+
+    def refused(message: str, folder: Path = tmp_path / "lm", **options: object) -> None:
+        with pytest.raises(InputError, match=message):
+            extend_language_model(folder, tmp_path / "out", codec, **options)
+        assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+    refused("offset 299 lies within the 300 rows", offset=299)
+    narrow = Codec.from_config("nano", device="cpu")
+    with pytest.raises(InputError, match="code vectors have 32 values and the embedding 64"):
+        extend_language_model(tmp_path / "lm", tmp_path / "out", narrow, options=RowOptions("codebook"))
+    with pytest.raises(InputError, match="leave the scale out"):
+        RowOptions("random", 100)
+    refused("no folder of a language model", tmp_path)
+
+    def changed(name: str, change: object, file: str = "config.json") -> Path:
+        shutil.copytree(tmp_path / "lm", tmp_path / name)
+        content = json.loads((tmp_path / name / file).read_text())
+        change(content)
+        (tmp_path / name / file).write_text(json.dumps(content))
+        return tmp_path / name
+
+    refused("knows no model type 'qwen99'", changed("new", lambda config: config.update(model_type="qwen99")))
+    refused("no causal language model", changed("vision", lambda config: config.update(model_type="vit")))
+    refused("has shape", changed("smaller", lambda config: config.update(vocab_size=290)))
+    shutil.copytree(tmp_path / "lm", tmp_path / "bin")
+    (tmp_path / "bin" / "model.safetensors").rename(tmp_path / "bin" / "pytorch_model.bin")
+    refused("weights must be safetensors", tmp_path / "bin")
+    shutil.copytree(tmp_path / "lm", tmp_path / "cut")
+    data = (tmp_path / "cut" / "model.safetensors").read_bytes()
+    (tmp_path / "cut" / "model.safetensors").write_bytes(data[: len(data) // 2])
+    refused("cannot be read", tmp_path / "cut")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    with pytest.raises(InputError, match="already holds"):
+        extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+import transformers
+from codectok import Codec
+from codectok.exports.language_model import extend_language_model
+from codectok.exports.model_folder import ModelFolder
+
+def peak():
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+codec = Codec.from_config("nano", device="cpu")
+small, large = map(Path, sys.argv[1:3])
+extend_language_model(small, small.parent / "small-out", codec)  # imports, and whatever is built once
+before = peak()
+extend_language_model(large, large.parent / "large-out", codec)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_stays_below_the_largest_shard(tmp_path: Path) -> None:
+    """Seven files of about 50 MB: not even one of them is held."""
+    write_model(tmp_path / "small", qwen2())
+    write_model(tmp_path / "large", qwen2(hidden_size=1024, layers=6, rows=13_000), shard_size="56MB")
+    remove_tokenizer(tmp_path / "large")  # its thousands of unused tokens would be all that is measured
+    sizes = [path.stat().st_size for path in (tmp_path / "large").glob("*.safetensors")]
+    assert len(sizes) >= 6
+    assert sum(sizes) > 4 * max(sizes)
+    arguments = [sys.executable, "-c", MEMORY, tmp_path / "small", tmp_path / "large"]
+    result = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert int(result.stdout) < max(sizes)

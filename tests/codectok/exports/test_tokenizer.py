@@ -1,0 +1,73 @@
+"""A tokenizer of transformers with audio tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from codectok import InputError
+from codectok.exports.tokenizer import extend_tokenizer
+from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+
+from ..language_models import SPECIAL, TEXTS, write_tokenizer
+
+VOCABULARY = Vocabulary(50, n_groups=2, n_residuals=2, offset=300)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return folder
+
+
+def test_audio_tokens_have_their_ids_and_unused_ones_fill_the_rows_before(base: Path, tmp_path: Path) -> None:
+    before = AutoTokenizer.from_pretrained(base)
+    n_unused = extend_tokenizer(base, tmp_path / "out", VOCABULARY)
+    after = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert n_unused == 300 - len(before) > 0
+    assert len(after) == VOCABULARY.end == 508
+    assert after.convert_ids_to_tokens(range(len(before), 300)) == [f"<|unused{n}|>" for n in range(n_unused)]
+    assert after.convert_ids_to_tokens(range(300, 508)) == list(VOCABULARY.tokens())
+    for text in (*TEXTS, "<|im_start|>user\nHello<|im_end|>"):
+        assert after(text).input_ids == before(text).input_ids
+    text = "Hello<|beginofaudio|><|g0r0_300|><|g1r1_499|><|endofaudio|> you"
+    ids = after(text).input_ids
+    at = ids.index(500)
+    assert ids[at : at + 4] == [500, 300, 499, 501]
+    assert after.decode(ids) == text
+    assert after.decode(ids, skip_special_tokens=True) == "Hello<|g0r0_300|><|g1r1_499|> you"
+
+
+def test_what_the_tokenizer_had_stays(base: Path, tmp_path: Path) -> None:
+    before = AutoTokenizer.from_pretrained(base)
+    extend_tokenizer(base, tmp_path / "out", VOCABULARY)
+    after = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert after.all_special_tokens == [*SPECIAL, *SPECIAL_TOKENS]
+    assert (after.eos_token_id, after.pad_token_id) == (before.eos_token_id, before.pad_token_id)
+    turn = [{"role": "user", "content": TEXTS[0]}]
+    assert after.apply_chat_template(turn, tokenize=False) == before.apply_chat_template(turn, tokenize=False)
+    assert after.chat_template
+
+
+def test_the_reference_s_unused_tokens_never_take_the_name_of_a_special_one(base: Path, tmp_path: Path) -> None:
+    vocabulary = Vocabulary(5, offset=1000)
+    extend_tokenizer(base, tmp_path / "out", vocabulary)
+    after = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert after.convert_tokens_to_ids("<|unused600|>") == vocabulary.id_of("<|unused600|>") == 1012
+    assert len(after) == vocabulary.end
+
+
+def test_tokenizers_that_do_not_fit_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"up to id \d+, but the codes would begin at 100"):
+        extend_tokenizer(base, tmp_path / "low", Vocabulary(50, offset=100))
+    extend_tokenizer(base, tmp_path / "out", VOCABULARY)
+    with pytest.raises(InputError, match=r"already has the token <\|beginofaudio\|>"):
+        extend_tokenizer(tmp_path / "out", tmp_path / "again", Vocabulary(50, offset=600))
+    with pytest.raises(InputError, match="holds no tokenizer"):
+        extend_tokenizer(tmp_path, tmp_path / "none", VOCABULARY)
+    with pytest.raises(InputError, match="no folder"):
+        extend_tokenizer(tmp_path / "nowhere", tmp_path / "none", VOCABULARY)
+    assert not (tmp_path / "low").exists()
