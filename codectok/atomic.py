@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import InputError
+from .names import check_new_folder
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -41,8 +41,7 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, which must be new or empty; it takes its place on success only."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} already holds something; choose another folder.")
+    check_new_folder(path)
     temporary = path.absolute().with_name(f".{path.absolute().name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     temporary.mkdir(parents=True)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor
 from ..atomic import replacing_folder
 from ..codec import Codec
 from ..errors import InputError
-from ..tokens.vocabulary import Vocabulary
+from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
 from .audio_rows import RowOptions, TextRows, audio_rows
 from .model_folder import CONFIG_FILE, INDEX_FILE, ModelFolder, dump_json
 from .safetensors_file import StoredTensor, copy_with_rows
 from .tokenizer import extend_tokenizer, has_tokenizer
+from .vocabulary import VocabularyFile, embedding_rows
 
 # Kept as they are; what else lies beside a model (code, other formats of the weights) is left behind.
 KEPT_FILES = ("generation_config.json", "LICENSE*", "NOTICE*")
@@ -70,7 +71,7 @@ def extend_language_model(
         InputError: no such model, an output that is taken, or rows that cannot start so.
     """
     folder = ModelFolder(source)
-    text_rows = folder.rows
+    text_rows = embedding_rows(source)
     offset = text_rows if offset is None else offset
     if offset < text_rows:
         raise InputError(
@@ -100,11 +101,8 @@ def extend_language_model(
             for path in source.glob(pattern):
                 shutil.copyfile(path, temporary / path.name)
         config = folder.config_with(vocabulary.end)
-        config[CONFIG_KEY] = {
-            "codec_name": codec.config.name,
-            "codec_fingerprint": codec.fingerprint,
-            "vocabulary": asdict(vocabulary),
-        }
+        special = {token: vocabulary.id_of(token) for token in SPECIAL_TOKENS}
+        config[CONFIG_KEY] = VocabularyFile.of(codec.describe(), vocabulary, special).model_dump()
         (temporary / CONFIG_FILE).write_text(dump_json(config), encoding="utf-8")
     width = next(tensor.shape[1] for tensor in tensors if len(tensor.shape) == 2)
     return ExtendedModel(

@@ -61,14 +61,6 @@ class ModelFolder:
         """All tensors by their names."""
         return {tensor.name: tensor for file in self.files for tensor in stored_tensors(file)}
 
-    @property
-    def rows(self) -> int:
-        """Rows of the embedding, by the configuration."""
-        rows = getattr(_parse_config(self.config, self.path).get_text_config(), VOCABULARY_KEY, None)
-        if not isinstance(rows, int):
-            raise InputError(f"{self.path / CONFIG_FILE} does not say how many rows the embedding has.")
-        return rows
-
     def config_with(self, rows: int) -> dict[str, Any]:
         """`config` with so many rows of the embedding."""
         config = copy.deepcopy(self.config)

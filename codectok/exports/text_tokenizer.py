@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..tokens.vocabulary import DEFAULT_OFFSET, SPECIAL_TOKENS, Vocabulary
 from .templates import END_OF_SEQUENCE
+from .tokenizer import load_tokenizer
 
 # `<|endoftext|>` of Qwen2.5, to which the default offset belongs.
 DEFAULT_END_OF_SEQUENCE_ID = 151_643
@@ -27,16 +28,7 @@ class TextTokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from transformers import AutoTokenizer
-        except ImportError:
-            raise InputError('Text needs transformers: pip install "codectok[hf]".') from None
-        if not folder.is_dir():
-            raise InputError(f"There is no folder {folder}; give that of a tokenizer.")
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{folder} holds no tokenizer: {str(error).strip().splitlines()[0]}") from None
+        self._tokenizer: Any = load_tokenizer(folder)
         self.folder = folder
 
     def ids_of(self, text: str) -> np.ndarray:

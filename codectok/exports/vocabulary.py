@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from ..atomic import write_text
 from ..config import StrictModel
@@ -34,6 +35,17 @@ class VocabularyFile(StrictModel):
     end: int
     special_tokens: dict[str, int]
 
+    @classmethod
+    def of(cls, codec: CodecDescription, vocabulary: Vocabulary, special_tokens: dict[str, int]) -> Self:
+        """The description of a codec's vocabulary, with the ids of special tokens."""
+        return cls(
+            codec_name=codec.codec_name,
+            codec_fingerprint=codec.codec_fingerprint,
+            **asdict(vocabulary),
+            end=vocabulary.end,
+            special_tokens=special_tokens,
+        )
+
 
 def write_vocabulary(
     codec: CodecDescription, output: Path, offset: int, tokenizer: TextTokenizer | None = None
@@ -49,16 +61,7 @@ def write_vocabulary(
     vocabulary = Vocabulary.for_codec(codec, offset)
     ids = TokenIds.of(vocabulary, tokenizer)
     special = {name: ids.of_token(name) for name in SPECIAL_TOKENS}
-    described = VocabularyFile(
-        codec_name=codec.codec_name,
-        codec_fingerprint=codec.codec_fingerprint,
-        offset=offset,
-        codebook_size=vocabulary.codebook_size,
-        n_groups=vocabulary.n_groups,
-        n_residuals=vocabulary.n_residuals,
-        end=vocabulary.end,
-        special_tokens=special,
-    )
+    described = VocabularyFile.of(codec, vocabulary, special)
     codes = dict(zip(vocabulary.tokens(), range(offset, offset + vocabulary.n_codes), strict=False))
     write_text(output / TOKENS_FILE, json.dumps(codes | special, indent=0) + "\n")
     write_text(output / VOCABULARY_FILE, described.model_dump_json(indent=2) + "\n")

@@ -25,10 +25,11 @@ from codectok import Codec, InputError
 from codectok.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
 from codectok.exports.audio_rows import RowOptions
 from codectok.exports.language_model import extend_language_model
+from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
 
 from ..codecs import NANO
-from ..language_models import ROWS, TEXTS, qwen2, write_model
+from .language_models import ROWS, qwen2, write_model
 
 SIZES = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -57,7 +58,7 @@ def load(folder: Path) -> torch.nn.Module:
 
 
 def remove_tokenizer(folder: Path) -> None:
-    for path in [*folder.glob("tokenizer*"), folder / "chat_template.jinja"]:
+    for path in folder.glob("tokenizer*"):
         path.unlink()
 
 
@@ -90,7 +91,7 @@ def test_any_causal_model_gets_the_reference_s_rows_and_keeps_its_own(
         torch.testing.assert_close(bias[ROWS:], old_bias.mean().expand(208))
     if config.model_type == "gpt2":
         assert torch.equal(after.transformer.wpe.weight, before.transformer.wpe.weight)
-    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "lm")(TEXTS[1]).input_ids])
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "lm")("hello to the world").input_ids])
     with torch.inference_mode():
         # Text is read and written as before; a product with more columns may round otherwise.
         torch.testing.assert_close(after(ids).logits[..., :ROWS], before(ids).logits, rtol=1e-5, atol=1e-5)
@@ -100,14 +101,13 @@ def test_what_lies_beside_the_weights(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     (tmp_path / "lm" / "LICENSE").write_text("terms")
     (tmp_path / "lm" / "pytorch_model.bin").write_text("other weights")
-    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec, offset=310)
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec, offset=330)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert len(tokenizer) == done.rows == 310 + 208
-    assert tokenizer.convert_tokens_to_ids("<|g0r0_310|>") == 310
-    assert done.unused_tokens == 310 - len(AutoTokenizer.from_pretrained(tmp_path / "lm"))
+    assert len(tokenizer) == done.rows == 330 + 208
+    assert tokenizer.convert_tokens_to_ids("<|g0r0_330|>") == 330
+    assert done.unused_tokens == 330 - len(AutoTokenizer.from_pretrained(tmp_path / "lm"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "LICENSE",
-        "chat_template.jinja",
         "config.json",
         "generation_config.json",
         "model.safetensors",
@@ -121,11 +121,11 @@ def test_what_lies_beside_the_weights(codec: Codec, tmp_path: Path) -> None:
     load(tmp_path / "out").save_pretrained(tmp_path / "trained")
     told = AutoConfig.from_pretrained(tmp_path / "trained").codectok
     assert told["codec_fingerprint"] == codec.fingerprint
-    assert Vocabulary(**told["vocabulary"]) == done.vocabulary
+    assert VocabularyFile(**told).end == done.rows
     # Rows that no token has, before the codes, are the mean as well.
     embedding, _ = matrices(load(tmp_path / "out"))
-    torch.testing.assert_close(embedding[ROWS:310], embedding[:ROWS].mean(0).expand(10, -1), rtol=1e-5, atol=1e-7)
-    assert torch.equal(embedding[310:510], codec.codebooks[0] / 100)
+    torch.testing.assert_close(embedding[ROWS:330], embedding[:ROWS].mean(0).expand(10, -1), rtol=1e-5, atol=1e-7)
+    assert torch.equal(embedding[330:530], codec.codebooks[0] / 100)
 
 
 def test_a_model_without_a_tokenizer_is_extended_too(codec: Codec, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
             extend_language_model(folder, tmp_path / "out", codec, **options)
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
-    refused("offset 299 lies within the 300 rows", offset=299)
+    refused("offset 319 lies within the 320 rows", offset=319)
     narrow = Codec.from_config("nano", device="cpu")
     with pytest.raises(InputError, match="code vectors have 32 values and the embedding 64"):
         extend_language_model(tmp_path / "lm", tmp_path / "out", narrow, options=RowOptions("codebook"))
@@ -234,7 +234,7 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
 
     refused("knows no model type 'qwen99'", changed("new", lambda config: config.update(model_type="qwen99")))
     refused("no causal language model", changed("vision", lambda config: config.update(model_type="vit")))
-    refused("has shape", changed("smaller", lambda config: config.update(vocab_size=290)))
+    refused("has shape", changed("smaller", lambda config: config.update(vocab_size=310)))
     shutil.copytree(tmp_path / "lm", tmp_path / "bin")
     (tmp_path / "bin" / "model.safetensors").rename(tmp_path / "bin" / "pytorch_model.bin")
     refused("weights must be safetensors", tmp_path / "bin")

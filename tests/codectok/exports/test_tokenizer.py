@@ -11,15 +11,21 @@ from codectok import InputError
 from codectok.exports.tokenizer import extend_tokenizer
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
 
-from ..language_models import SPECIAL, TEXTS, write_tokenizer
+from .tokenizers import END_OF_TEXT, save_tokenizer
 
-VOCABULARY = Vocabulary(50, n_groups=2, n_residuals=2, offset=300)
+VOCABULARY = Vocabulary(50, n_groups=2, n_residuals=2, offset=320)
+TURNS = ("<|im_start|>", "<|im_end|>")
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With marks of turns and a template of a conversation, as Qwen's tokenizers have them."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(save_tokenizer(folder))
+    tokenizer.add_special_tokens({"additional_special_tokens": list(TURNS)})
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -27,27 +33,27 @@ def test_audio_tokens_have_their_ids_and_unused_ones_fill_the_rows_before(base: 
     before = AutoTokenizer.from_pretrained(base)
     n_unused = extend_tokenizer(base, tmp_path / "out", VOCABULARY)
     after = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert n_unused == 300 - len(before) > 0
-    assert len(after) == VOCABULARY.end == 508
-    assert after.convert_ids_to_tokens(range(len(before), 300)) == [f"<|unused{n}|>" for n in range(n_unused)]
-    assert after.convert_ids_to_tokens(range(300, 508)) == list(VOCABULARY.tokens())
-    for text in (*TEXTS, "<|im_start|>user\nHello<|im_end|>"):
+    assert n_unused == 320 - len(before) > 0
+    assert len(after) == VOCABULARY.end == 528
+    assert after.convert_ids_to_tokens(range(len(before), 320)) == [f"<|unused{n}|>" for n in range(n_unused)]
+    assert after.convert_ids_to_tokens(range(320, 528)) == list(VOCABULARY.tokens())
+    for text in ("hello to the words", "Grüße", "<|im_start|>user\nHello<|im_end|>"):
         assert after(text).input_ids == before(text).input_ids
-    text = "Hello<|beginofaudio|><|g0r0_300|><|g1r1_499|><|endofaudio|> you"
+    text = "Hello<|beginofaudio|><|g0r0_320|><|g1r1_519|><|endofaudio|> you"
     ids = after(text).input_ids
-    at = ids.index(500)
-    assert ids[at : at + 4] == [500, 300, 499, 501]
+    at = ids.index(520)
+    assert ids[at : at + 4] == [520, 320, 519, 521]
     assert after.decode(ids) == text
-    assert after.decode(ids, skip_special_tokens=True) == "Hello<|g0r0_300|><|g1r1_499|> you"
+    assert after.decode(ids, skip_special_tokens=True) == "Hello<|g0r0_320|><|g1r1_519|> you"
 
 
 def test_what_the_tokenizer_had_stays(base: Path, tmp_path: Path) -> None:
     before = AutoTokenizer.from_pretrained(base)
     extend_tokenizer(base, tmp_path / "out", VOCABULARY)
     after = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert after.all_special_tokens == [*SPECIAL, *SPECIAL_TOKENS]
+    assert after.all_special_tokens == [END_OF_TEXT, *TURNS, *SPECIAL_TOKENS]
     assert (after.eos_token_id, after.pad_token_id) == (before.eos_token_id, before.pad_token_id)
-    turn = [{"role": "user", "content": TEXTS[0]}]
+    turn = [{"role": "user", "content": "hello"}]
     assert after.apply_chat_template(turn, tokenize=False) == before.apply_chat_template(turn, tokenize=False)
     assert after.chat_template
 
