@@ -78,11 +78,26 @@ def test_all_ranks_together_see_every_sample_once_an_epoch(folder: Path, world_s
         assert sorted(stream[epoch * TOTAL : (epoch + 1) * TOTAL]) == sorted(f"all-{n}" for n in range(TOTAL))
 
 
-def test_a_run_of_two_ranks_goes_on_with_three(folder: Path) -> None:
-    config = data_config(shards=folder, num_workers=2)
-    first = global_keys(config, 4, 0, 2)
-    rest = global_keys(config, 6, 4 * BATCH, 3)
-    assert first + rest == keys_of(batches(data_config(shards=folder), 10))
+# Steps, ranks and workers of each part of a run.
+PARTS = {
+    "two-then-three": [(4, 2, 2), (6, 3, 2)],
+    "three-then-two": [(5, 3, 1), (5, 2, 0)],
+    "often": [(1, 1, 2), (2, 4, 1), (1, 6, 0), (3, 2, 1), (1, 5, 0), (2, 1, 0)],
+}
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["one-source", "mixed"])
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
+def test_a_run_goes_on_exactly_on_other_ranks_and_workers(
+    parts: list[tuple[int, int, int]], mixed: bool, folder: Path
+) -> None:
+    sources = [{"shards": folder}, {"shards": folder, "replay": 0.3}]
+    data: dict[str, object] = {"sources": sources} if mixed else {"shards": folder}
+    stream: list[str] = []
+    for n_steps, world_size, num_workers in parts:
+        config = data_config(**data, num_workers=num_workers)
+        stream += global_keys(config, n_steps, len(stream), world_size)
+    assert stream == keys_of(batches(data_config(**data), 10))
 
 
 def test_ranks_whose_parts_are_unequal_have_equal_shapes(folder: Path) -> None:
