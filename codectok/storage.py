@@ -111,7 +111,7 @@ class LocalStorage(Storage):
         """Parts of files, one after the other."""
         parts = []
         for part in ranges:
-            with (self.path / part.name).open("rb") as file:
+            with (self.path / part.name).open("rb", buffering=0) as file:
                 file.seek(part.offset)
                 parts.append(file.read(part.size))
         return parts

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from codectok.errors import CodectokError, InputError
 
@@ -163,17 +164,19 @@ class _RankBatches(Dataset["Batch | CodectokError"]):
         self._first, self._end = (batch_size * part // world_size for part in (rank, rank + 1))
         # Ranks whose part is smaller have an empty slot: shapes are the same everywhere.
         self._n_slots = math.ceil(batch_size / world_size)
+        self._buffer: np.ndarray | None = None
 
     def __getitem__(self, position: int) -> Batch | CodectokError:
+        if self._buffer is None:
+            self._buffer = np.zeros((self._n_slots, self._dataset.segment_samples), np.float32)
+        positions = range(position + self._first, position + self._end)
         try:
-            segments = self._dataset.segments(range(position + self._first, position + self._end))
+            segments = self._dataset.segments(positions, self._buffer[: len(positions)])
         except CodectokError as error:
             return error
-        waveforms = torch.zeros(self._n_slots, self._dataset.segment_samples)
-        for slot, segment in enumerate(segments):
-            waveforms[slot] = torch.from_numpy(segment.waveform)
         return Batch(
-            waveforms,
+            # A copy, in a worker one in memory that is shared with the parent.
+            default_collate([torch.from_numpy(row) for row in self._buffer]),
             mask=_mask([segment.error is None for segment in segments], self._n_slots),
             keys=tuple(segment.key for segment in segments),
             errors=tuple(segment.error for segment in segments if segment.error is not None),

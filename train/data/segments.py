@@ -58,29 +58,32 @@ class SegmentDataset(Dataset[Tensor]):
         """The segment [segment_samples] at `position`."""
         return torch.from_numpy(self.segments(range(position, position + 1))[0].waveform)
 
-    def segments(self, positions: Sequence[int]) -> list[Segment]:
-        """The segments at some positions; a short sample is extended with zeros.
+    def segments(self, positions: Sequence[int], out: np.ndarray | None = None) -> list[Segment]:
+        """The segments at some positions, in the rows of `out` [n, segment_samples] where that is given.
 
         Raises:
             CodectokError: a shard is missing or cannot be reached.
         """
+        waveforms = np.empty((len(positions), self.segment_samples), np.float32) if out is None else out
         addresses = [self.stream.address(position) for position in positions]
         found = []
-        for position, address, data in zip(positions, addresses, read_parts(addresses), strict=True):
-            segment, error = np.zeros(self.segment_samples, np.float32), None
+        for position, address, data, waveform in zip(
+            positions, addresses, read_parts(addresses), waveforms, strict=True
+        ):
+            error = None
+            slack = max(0, address.n_samples - self.segment_samples)
+            start = int(np.random.default_rng([CROP, self._seed, position]).integers(slack + 1))
             try:
-                slack = max(0, address.n_samples - self.segment_samples)
-                start = int(np.random.default_rng([CROP, self._seed, position]).integers(slack + 1))
-                samples = decode(address, data, self.sample_rate, start, self.segment_samples)
-                segment[: len(samples)] = samples
+                decode(address, data, self.sample_rate, start, waveform)
             except AudioError as problem:
+                waveform.fill(0.0)
                 error = str(problem)
-            found.append(Segment(address.key, segment, error))
+            found.append(Segment(address.key, waveform, error))
         return found
 
 
-def decode(address: SampleAddress, data: bytes, sample_rate: int, start: int, n_samples: int) -> np.ndarray:
-    """At most `n_samples` mono float32 samples from `start` on of an audio file in memory.
+def decode(address: SampleAddress, data: bytes, sample_rate: int, start: int, out: np.ndarray) -> None:
+    """Fill `out` [n] with mono float32 samples from `start` on of an audio file in memory, and zeros after its end.
 
     Raises:
         AudioError: it is damaged, or not what its index says.
@@ -92,10 +95,10 @@ def decode(address: SampleAddress, data: bytes, sample_rate: int, start: int, n_
             if (audio.frames, audio.channels, audio.samplerate) != (address.n_samples, 1, sample_rate):
                 raise AudioError(f"The sample {address.name} is not what its index says.", "decode_error")
             audio.seek(start)
-            samples = audio.read(n_samples, dtype="float32")
+            n_read = len(audio.read(out=out))
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
         raise AudioError(f"The sample {address.name} cannot be decoded: {reason}.", "decode_error") from None
-    if len(samples) < min(n_samples, address.n_samples - start):
+    if n_read < min(len(out), address.n_samples - start):
         raise AudioError(f"The sample {address.name} is cut off.", "decode_error")
-    return samples
+    out[n_read:] = 0.0

@@ -29,14 +29,14 @@ def validation_clips(config: ValidationConfig, data: DataConfig, sample_rate: in
     if not total:
         raise InputError(f"There are no segments for validation in {', '.join(map(str, config.shards))}.")
     indices = IndexCache(1)
-    clips = []
+    clips: list[np.ndarray] = []
     for number in range(min(config.clips, total)):
         place = number * total // min(config.clips, total)
         shard = int(np.searchsorted(starts, place, side="right")) - 1
         address = indices.address(shards[shard], place - int(starts[shard]))
-        n_samples = min(address.n_samples, round(config.max_seconds * sample_rate))
+        clips.append(np.empty(min(address.n_samples, round(config.max_seconds * sample_rate)), np.float32))
         try:
-            clips.append(decode(address, read_parts([address])[0], sample_rate, 0, n_samples))
+            decode(address, read_parts([address])[0], sample_rate, 0, clips[-1])
         except AudioError as error:
             raise InputError(f"{error} It is one of those for validation; write the shards again.") from None
     return clips
