@@ -163,7 +163,7 @@ def test_extending_adds_units_and_changes_none(corpus: Path, tmp_path: Path) -> 
     after = digests(out)
     assert report.new_units == 2
     assert {name: after[name] for name in before} == before
-    manifest = read_manifest(out)
+    manifest = read_manifest(open_storage(out))
     assert [entry.name for entry in manifest.shards] == sorted(name for name in after if name.endswith(".tar"))
     assert run(shard_job(), source, out).new_units == 0
     assert run(shard_job(), source, out, replace(LOCAL, extend=True)).new_units == 0
