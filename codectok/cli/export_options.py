@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codectok.errors import InputError
+
+if TYPE_CHECKING:
+    from codectok.description import CodecDescription
 
 OffsetOption = Annotated[
     int | None,
@@ -35,3 +38,14 @@ def offset_of(offset: int | None, model: Path | None) -> int:
     if model is not None:
         return embedding_rows(model)
     return DEFAULT_OFFSET if offset is None else offset
+
+
+def described(codec: str) -> CodecDescription:
+    """The codec in a folder or of a name, or the one that a token table was made with."""
+    from codectok.codec import Codec
+    from codectok.tokens.table import read_metadata
+
+    path = Path(codec)
+    if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
+        return read_metadata(path)
+    return Codec.from_pretrained(codec, device="cpu").describe()

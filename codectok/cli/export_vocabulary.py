@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .console import facts_table
-from .export_options import ModelOption, OffsetOption, TokenizerOption, offset_of
-
-if TYPE_CHECKING:
-    from codectok.description import CodecDescription
+from .export_options import ModelOption, OffsetOption, TokenizerOption, described, offset_of
 
 NAME = "vocabulary"
 EXAMPLE = "codectok export vocabulary codec/ vocabulary/"
@@ -29,7 +26,7 @@ def run(
     from codectok.exports.vocabulary import write_vocabulary
 
     loaded = None if tokenizer is None else TextTokenizer(tokenizer)
-    written = write_vocabulary(_described(codec), output, offset_of(offset, model), loaded)
+    written = write_vocabulary(described(codec), output, offset_of(offset, model), loaded)
     facts = {
         "output": output,
         "codec": written.codec_name,
@@ -38,13 +35,3 @@ def run(
         "rows of the model": f"{written.end:,} at least",
     }
     facts_table("codectok export vocabulary", facts)
-
-
-def _described(codec: str) -> CodecDescription:
-    from codectok.codec import Codec
-    from codectok.tokens.table import read_metadata
-
-    path = Path(codec)
-    if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
-        return read_metadata(path)
-    return Codec.from_pretrained(codec, device="cpu").describe()

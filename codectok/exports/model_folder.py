@@ -40,6 +40,8 @@ class ModelFolder:
             raise InputError(f"{path} is no folder of a language model: it holds no {CONFIG_FILE}.")
         self.path = path
         self.config = load_mapping(path / CONFIG_FILE)
+        if not isinstance(self.config.get("model_type"), str):
+            raise InputError(f"{path} is no folder of a language model: its {CONFIG_FILE} names no model_type.")
         self.index: dict[str, Any] | None = None
         names = [WEIGHTS_FILE]
         if (path / INDEX_FILE).is_file():
@@ -115,8 +117,8 @@ class ModelFolder:
 
 def _parse_config(config: Mapping[str, Any], path: Path) -> Any:
     transformers = need_transformers()
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
+    kind = config["model_type"]
+    if kind not in transformers.CONFIG_MAPPING:
         raise InputError(f"{path / CONFIG_FILE}: transformers {transformers.__version__} knows no model type {kind!r}.")
     try:
         return transformers.CONFIG_MAPPING[kind].from_dict(dict(config))

@@ -1,0 +1,85 @@
+"""`codectok export language-model`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codectok.errors import InputError
+
+from .console import facts_table, progress
+from .options import CodecOption
+
+if TYPE_CHECKING:
+    from codectok.exports.audio_rows import RowScale
+
+NAME = "language-model"
+EXAMPLE = "codectok export language-model Qwen2.5-7B/ Qwen2.5-7B-audio/ --codec codec/"
+
+
+class Start(StrEnum):
+    """How rows of codes begin."""
+
+    AUTO = "auto"
+    CODEBOOK = "codebook"
+    PROJECTION = "projection"
+    RANDOM = "random"
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Folder of a causal language model of transformers (safetensors).")],
+    output: Annotated[Path, typer.Argument(help="Folder for the model with audio tokens; new or empty.")],
+    codec: CodecOption,
+    offset: Annotated[
+        int | None,
+        typer.Option(help="Id of the first code; by default the rows of the embedding.", show_default=False),
+    ] = None,
+    start: Annotated[
+        Start, typer.Option(help="Rows of codes: the code vectors (auto: where widths agree), projected, or random.")
+    ] = Start.AUTO,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help="What rows are divided by, or rms to match the text rows; by default 100 for the code vectors"
+            " themselves, else rms.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of projected and random rows.")] = 0,
+) -> None:
+    """Give a causal language model of transformers, and its tokenizer, the tokens of a codec."""
+    from codectok.codec import Codec
+    from codectok.exports.audio_rows import RowOptions
+    from codectok.exports.language_model import extend_language_model
+    from codectok.exports.model_folder import ModelFolder
+
+    options = RowOptions(start.value, _scale(scale), seed)
+    n_files = len(ModelFolder(model).files)
+    loaded = Codec.from_pretrained(codec, device="cpu")
+    with progress(n_files, "export language-model: files") as report:
+        done = extend_language_model(model, output, loaded, offset, options, report.advance)
+    began = done.options
+    how = "" if began.start == "random" else f", scale {began.scale}"
+    facts = {
+        "output": output,
+        "rows": f"{done.text_rows:,} -> {done.rows:,}",
+        "codes": f"{done.vocabulary.n_codes:,} from {done.vocabulary.offset} on",
+        "rows of codes": f"{began.start}{how}",
+        "extended": ", ".join(done.extended),
+        "tokenizer": "none" if done.unused_tokens is None else f"{done.unused_tokens:,} unused tokens before the codes",
+    }
+    facts_table("codectok export language-model", facts)
+
+
+def _scale(text: str | None) -> RowScale | None:
+    if text is None:
+        return None
+    if text == "rms":
+        return "rms"
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--scale is a number or rms, not {text!r}.") from None

@@ -1,0 +1,38 @@
+"""`codectok export tokenizer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import facts_table
+from .export_options import ModelOption, OffsetOption, described, offset_of
+
+NAME = "tokenizer"
+EXAMPLE = "codectok export tokenizer Qwen2.5-7B/ tokenizer/ --codec codec/"
+
+
+def run(
+    tokenizer: Annotated[Path, typer.Argument(help="Folder of a tokenizer of transformers.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the tokenizer with audio tokens; new or empty.")],
+    codec: Annotated[str, typer.Option(help="Folder or name of a codec, or a token table.")],
+    offset: OffsetOption = None,
+    model: ModelOption = None,
+) -> None:
+    """Give a tokenizer of transformers the tokens of a codec."""
+    from codectok.atomic import replacing_folder
+    from codectok.exports.tokenizer import extend_tokenizer
+    from codectok.tokens.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary.for_codec(described(codec), offset_of(offset, model))
+    with replacing_folder(output) as temporary:
+        n_unused = extend_tokenizer(tokenizer, temporary, vocabulary)
+    facts = {
+        "output": output,
+        "codes": f"{vocabulary.n_codes:,} from {vocabulary.offset} on",
+        "unused tokens before them": f"{n_unused:,}",
+        "tokens": f"{vocabulary.end:,}",
+    }
+    facts_table("codectok export tokenizer", facts)

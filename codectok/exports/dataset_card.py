@@ -1,0 +1,132 @@
+"""The card that makes a token table a data set of the Hugging Face Hub: `README.md` beside its Parquet files."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from ..atomic import write_text
+from ..errors import InputError
+from ..tokens.table import TableMetadata, read_metadata, table_files
+
+CARD_FILE = "README.md"
+# Codes of ISO 639, as the Hub wants them; tables may name languages otherwise.
+LANGUAGE = re.compile(r"[a-z]{2,3}")
+SIZE_STEPS = {10**3: "1K", 10**4: "10K", 10**5: "100K", 10**6: "1M", 10**7: "10M", 10**8: "100M", 10**9: "1B"}
+
+BODY = """\
+# {title}
+
+Tokens of the audio codec {codec} (fingerprint `{fingerprint}`), written by codectok.
+
+| | |
+|---|---|
+| clips | {rows:,} |
+| audio | {hours:,.2f} h |
+| codes | {codes:,} ({n_codebooks} x {frame_rate:g} per second, each 0 to {largest}) |
+| data sets | {datasets} |
+
+The recordings have a licence of their own; name it above before you publish this.
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset({path}, split="train", streaming=True)
+```
+
+`codes` holds a clip's codes frame by frame, {n_codebooks} for each frame; `id`, `source`, `start` and `duration`
+(seconds) say where they come from, and `text`, `language`, `speaker` and `category` what is known of them. Audio again,
+with that codec:
+
+```python
+import numpy
+from codectok import Codec
+
+codec = Codec.from_pretrained("codec")
+for row in rows:
+    waveform = codec.decode(numpy.array(row["codes"]).reshape(-1, {n_codebooks}))
+```
+"""
+
+
+@dataclass
+class TableTotals:
+    """What a card says of a table."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    frames: int = 0
+    datasets: set[str] = field(default_factory=set)
+    languages: set[str] = field(default_factory=set)
+
+
+def write_dataset_card(table: Path) -> TableTotals:
+    """Write `README.md` into the folder of a token table, so that `datasets.load_dataset(folder)` reads it.
+
+    Raises:
+        InputError: no folder with a token table, or one that has a README.md.
+    """
+    if not table.is_dir():
+        raise InputError(f"{table} is no folder with a token table.")
+    metadata = read_metadata(table)
+    card = table / CARD_FILE
+    if card.exists():
+        raise InputError(f"{card} is already there; delete it to have it written again.")
+    totals = _totals(table)
+    write_text(card, f"---\n{_header(totals)}---\n\n{_body(table.absolute().name, metadata, totals)}")
+    return totals
+
+
+def _totals(table: Path) -> TableTotals:
+    totals = TableTotals()
+    for path in table_files(table):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["duration", "n_frames", "dataset", "language"]):
+                totals.rows += len(batch)
+                totals.seconds += math.fsum(batch["duration"].to_pylist())
+                totals.frames += sum(batch["n_frames"].to_pylist())
+                totals.datasets.update(batch["dataset"].unique().to_pylist())
+                totals.languages.update(batch["language"].drop_null().unique().to_pylist())
+    return totals
+
+
+def _header(totals: TableTotals) -> str:
+    header = {
+        "tags": ["audio", "audio-tokens", "codectok"],
+        "size_categories": [size_category(totals.rows)],
+        # Only the parts: a job's own files lie in a folder below them.
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.parquet"}]}],
+    }
+    languages = sorted(language for language in totals.languages if LANGUAGE.fullmatch(language))
+    return yaml.safe_dump({"language": languages} | header if languages else header, sort_keys=False)
+
+
+def size_category(rows: int) -> str:
+    """The range of a number of rows as the Hub writes it, such as 1K<n<10K."""
+    below = "n"
+    for limit, name in SIZE_STEPS.items():
+        if rows < limit:
+            return f"{below}<{name}"
+        below = f"{name}<n"
+    return "1B<n<10B" if rows < 10**10 else "10B<n<100B"
+
+
+def _body(name: str, metadata: TableMetadata, totals: TableTotals) -> str:
+    return BODY.format(
+        title=name,
+        path=f'"{name}"',
+        codec=metadata.codec_name,
+        fingerprint=metadata.codec_fingerprint,
+        rows=totals.rows,
+        hours=totals.seconds / 3600,
+        codes=totals.frames * metadata.n_codebooks,
+        n_codebooks=metadata.n_codebooks,
+        frame_rate=metadata.frame_rate,
+        largest=metadata.codebook_size - 1,
+        datasets=", ".join(sorted(totals.datasets)),
+    )

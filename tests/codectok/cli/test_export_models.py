@@ -1,0 +1,86 @@
+"""`codectok export huggingface`, `tokenizer` and `language-model` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from ..exports.language_models import ROWS, qwen2, write_model
+from ..tokens.test_table import metadata, rows, write
+from .test_cli import assert_refused, codec, codectok, one_line  # noqa: F401  # a fixture
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    write(tmp_path / "tokens" / "part-000000.parquet", rows(6), metadata(64, 1))
+    return tmp_path / "tokens"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "qwen"
+    write_model(folder, qwen2())
+    return folder
+
+
+def test_every_form_shows_an_example_and_needs_no_transformers_for_it() -> None:
+    for form in ("huggingface", "tokenizer", "language-model"):
+        result = codectok("export", form, "--help")
+        assert result.exit_code == 0
+        assert f"codectok export {form}" in one_line(result.stdout)
+    arguments = [sys.executable, "-X", "importtime", "-m", "codectok", "export", "language-model", "--help"]
+    loaded = subprocess.run(arguments, capture_output=True, text=True, check=True).stderr
+    assert not [line for line in loaded.splitlines() if line.split("|")[-1].strip() in ("torch", "transformers")]
+
+
+def test_a_card_beside_a_table(table: Path, tmp_path: Path) -> None:
+    result = codectok("export", "huggingface", table)
+    assert result.exit_code == 0, result.output
+    assert "rows │ 6 " in one_line(result.stdout)
+    loaded = datasets.load_dataset(str(table), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["id"] for row in loaded] == [row.id for row in rows(6)]
+    assert_refused(codectok("export", "huggingface", table), "README.md is already there")
+    assert_refused(codectok("export", "huggingface", tmp_path / "nowhere"), "is no folder with a token table")
+
+
+def test_a_tokenizer_with_audio_tokens(table: Path, model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
+    for number, (source, size) in enumerate(((table, 64), (codec, 1024))):
+        out = tmp_path / f"out-{number}"
+        result = codectok("export", "tokenizer", model, out, "--codec", source, "--model", model)
+        assert result.exit_code == 0, result.output
+        assert f"tokens │ {ROWS + size + 8:,} " in one_line(result.stdout)
+        assert len(AutoTokenizer.from_pretrained(out)) == ROWS + size + 8
+    arguments = ("export", "tokenizer", model, tmp_path / "no", "--codec", table)
+    assert_refused(codectok(*arguments, "--offset", 5), "the codes would begin at 5")
+    assert_refused(codectok("export", "tokenizer", table, tmp_path / "no", "--codec", table), "holds no tokenizer")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_language_model_with_audio_tokens(model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
+    arguments = ("export", "language-model", model, "--codec", codec)
+    result = codectok(*arguments, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    shown = one_line(result.stdout)
+    for part in (f"{ROWS} -> {ROWS + 1032:,}", f"1,024 from {ROWS} on", "projection, scale rms", "lm_head.weight"):
+        assert part in shown
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == ROWS + 1032
+    assert_refused(codectok(*arguments, tmp_path / "out"), "already holds something")
+    assert_refused(codectok(*arguments, tmp_path / "no", "--start", "codebook"), "have 32 values", "64")
+    assert_refused(codectok(*arguments, tmp_path / "no", "--scale", "big"), "--scale is a number or rms")
+    assert_refused(codectok(*arguments, tmp_path / "no", "--scale", 0), "number above 0")
+    assert_refused(
+        codectok("export", "language-model", codec, "--codec", codec, tmp_path / "no"), "names no model_type"
+    )
+    assert_refused(codectok("export", "language-model", tmp_path, "--codec", codec, tmp_path / "no"), "config.json")
+    for options, how in ((("--start", "random"), "random"), (("--scale", "8"), "projection, scale 8.0")):
+        result = codectok(*arguments, tmp_path / how[:6], "--offset", 400, *options)
+        assert result.exit_code == 0, result.output
+        assert f"│ {how} " in one_line(result.stdout)
+        assert np.isclose(json.loads((tmp_path / how[:6] / "config.json").read_text())["codectok"]["offset"], 400)
