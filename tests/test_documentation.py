@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -12,30 +13,47 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from .codectok.exports.tokenizers import save_tokenizer
 from .conftest import DATA, tone
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPET = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
+# A file that a page shows whole, after its name.
+FILE = re.compile(r"This is `(\S+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
 # Set-up commands, which tests can't run inside themselves: `make test` would start this very test.
 SET_UP = ("make ", "pip ")
 FASTER = {
     "train": ["steps=2", "data.batch_size=2", "discriminators.start_step=1"],
     "shard": ["--engine", "local"],
     "tokenize": ["--engine", "local"],
+    **{f"export {form}": ["--engine", "local"] for form in ("sequences", "megatron", "unitts")},
 }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder as the pages assume it: some recordings, and a DistilCodec checkpoint."""
+    """A working folder as the pages assume it: some recordings and what is known of them, a DistilCodec checkpoint,
+    and a language model's tokenizer."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "recordings").mkdir()
     soundfile.write(folder / "recordings" / "speech.wav", tone(12, 44_100), 44_100)
     soundfile.write(folder / "recordings" / "music.flac", tone(15, 48_000, 800), 48_000)
     shutil.copytree(DATA / "golden" / "student", folder / "DistilCodec-v1.0")
     (folder / "DistilCodec-v1.0" / "g_00000042").rename(folder / "DistilCodec-v1.0" / "g_00204000")
+    transcripts = [
+        {"audio_filepath": f"recordings/{name}", "text": f"{name} is heard", "speaker": "ann", "language": "en"}
+        for name in ("speech.wav", "music.flac")
+    ]
+    write_lines(folder / "transcribed.jsonl", transcripts)
+    write_lines(folder / "books.jsonl", [{"text": f"This is page {n} of a book."} for n in range(100)])
+    save_tokenizer(folder / "qwen")
+    (folder / "qwen" / "config.json").write_text(json.dumps({"model_type": "qwen2", "vocab_size": 152_064}))
     return folder
+
+
+def write_lines(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def snippets(page: Path) -> list[tuple[str, str]]:
@@ -55,6 +73,8 @@ def test_everything_on_the_page_runs(page: Path, folder: Path) -> None:
         # Other pages go on where README's commands have led; their own outputs are made anew.
         for output in ("codec",):
             shutil.rmtree(folder / output, ignore_errors=True)
+    for name, content in FILE.findall(page.read_text(encoding="utf-8")):
+        (folder / name).write_text(content)
     for language, text in found:
         if language == "python":
             run(["-c", text], folder)
@@ -64,7 +84,8 @@ def test_everything_on_the_page_runs(page: Path, folder: Path) -> None:
             if not command.startswith(SET_UP):
                 program, verb, *rest = shlex.split(command)
                 assert program == "codectok"
-                run(["-m", "codectok", verb, *rest, *FASTER.get(verb, [])], folder)
+                faster = FASTER.get(f"export {rest[0]}" if verb == "export" else verb, [])
+                run(["-m", "codectok", verb, *rest, *faster], folder)
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
