@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from codectok.errors import InputError
 from codectok.exports.documents import Document, DocumentBuilder, MissingPartError, Voice
 from codectok.exports.megatron import IndexedDatasetWriter
 from codectok.exports.mixing import Stream, mix
-from codectok.exports.packing import pack
+from codectok.exports.packing import fit, pack
 from codectok.exports.sequences import SequencesMetadata, SequenceWriter
 from codectok.exports.templates import TEXT_TEMPLATE, Template, load_template
 from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
@@ -85,7 +86,9 @@ class DocumentJob(Job):
             "texts": list(self.sources.texts),
             "tokenizer": self._tokenizer_fingerprint,
             "eos": self.end_of_sequence,
-            "voice": settings.voice if voice is None else [voice.id, voice.codes.reshape(-1).tolist()],
+            "voice": settings.voice
+            if voice is None
+            else f"{voice.id} {hashlib.sha256(voice.codes.tobytes()).hexdigest()[:16]}",
             "weights": None if settings.weights is None else dict(settings.weights),
             "until": settings.until if settings.weights else None,
             "part_megabytes": settings.part_megabytes,
@@ -113,7 +116,7 @@ class DocumentJob(Job):
         mixture = mix(streams, weights, self.settings.until)
         path = output.folder / f"part-{unit.number:06d}"
         with self.writer(path, unit_hash(header_of(self), unit)) as writer:
-            for sequence in pack(mixture, self.settings.packing, partial(_reject_long, output)):
+            for sequence in pack(mixture, self.settings.packing):
                 for document in sequence:
                     output.keep(document.dataset, document.seconds, len(document.ids))
                 output.observe("sequence", sum(len(document.ids) for document in sequence) // HISTOGRAM_STEP)
@@ -130,11 +133,10 @@ class DocumentJob(Job):
         """The documents of a dataset; what becomes of its rows is counted the first time only."""
         builder = self._builder(name, sources)
         counted = None if again else output
-        for source in sources:
-            if name in self.sources.texts:
-                yield from _of_texts(builder, source, name, counted)
-            else:
-                yield from self._of_rows(builder, source, name, counted)
+        make = _of_texts if name in self.sources.texts else self._of_rows
+        documents = (document for source in sources for document in make(builder, source, name, counted))
+        # Before they are mixed, so that shares are those of what is written.
+        return fit(documents, self.settings.packing, partial(_reject_long, counted))
 
     def _builder(self, name: str, sources: Sequence[Source]) -> DocumentBuilder:
         template = self.templates[name]
@@ -236,7 +238,9 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
             output.reject(Reject(name, row.id, 0.0, None, "export", "unreadable" if unreadable else "empty", message))
 
 
-def _reject_long(output: UnitOutput, document: Document) -> None:
+def _reject_long(output: UnitOutput | None, document: Document) -> None:
+    if output is None:
+        return
     message = f"{len(document.ids)} tokens are more than a sequence has."
     output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", "too_long", message))
 

@@ -10,7 +10,7 @@ from codectok.tokens.table import TableMetadata, TokenRow
 
 from .listing import list_sources, parse_arguments
 from .planning import ordered_sources
-from .rows import table_metadata, token_rows
+from .rows import row_by_id, table_metadata
 from .sources import Kind, Source
 
 TABLE_KINDS: tuple[Kind, ...] = ("parquet",)
@@ -57,12 +57,12 @@ class ExportSources:
 
 
 def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> TokenRow:
-    """The row of that id in one of the tables; all are read until it is found."""
+    """The row of that id in one of the tables; their ids are read until it is found."""
     for table in tables:
         for source in ordered_sources(list_sources(*parse_arguments([table], EXPORT_KINDS), TABLE_KINDS)):
-            for row in token_rows(source, metadata):
-                if row.id == row_id:
-                    return row
+            row = row_by_id(source, metadata, row_id)
+            if row is not None:
+                return row
     raise InputError(f"There is no row {row_id} in {', '.join(tables)}.")
 
 

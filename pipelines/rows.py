@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from codectok.errors import InputError
@@ -52,6 +53,17 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
         wanted = _wanted_rows(source, file.metadata.num_rows)
         for _, row in _rows_from(file, wanted.start, wanted.stop, metadata):
             yield row
+
+
+def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:
+    """The row of that id in a token table's file, if it is there; of the others only ids are read."""
+    with _parquet(source) as file:
+        _check_codec(file, source, metadata)
+        for first, batch in _batches(file, 0, file.metadata.num_rows, ["id"]):
+            place = pc.index(batch["id"], row_id).as_py()
+            if place >= 0:
+                return next(_rows_from(file, first + place, first + place + 1, metadata))[1]
+    return None
 
 
 def recordings_in(source: Source, metadata: TableMetadata) -> Iterator[list[TokenRow]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from codectok.errors import InputError, VerificationError
 from codectok.shards import (
@@ -23,6 +24,7 @@ from .output import finished_units
 from .plan import Plan, load_plan
 from .rejects import REJECTS_FOLDER, read_rejects
 from .tokenize import CODE_COUNTS
+from .verify_exports import CHECKS
 from .verify_shards import shard_checks
 from .verify_tables import TableVerifier
 
@@ -61,6 +63,9 @@ def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) 
         further = shard_checks(storage, plan, records)
     elif table is not None:
         further = {name: table.check_of(record, name) for record in records for name in _parts(record)}
+    elif plan.header.verb in CHECKS:
+        check_export = partial(CHECKS[plan.header.verb], storage)
+        further = {name: partial(check_export, name, record) for record in records for name in _parts(record)}
     for name, check in further.items():
         checks[name].append(check)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

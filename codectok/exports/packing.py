@@ -53,18 +53,13 @@ class _Open:
         self.filled += len(document.ids)
 
 
-def pack(
-    documents: Iterable[Document], options: PackingOptions, on_drop: Callable[[Document], None] = lambda document: None
-) -> Iterator[list[Document]]:
-    """Sequences as lists of documents, the same for the same documents; `on_drop` hears of those left out."""
+def pack(documents: Iterable[Document], options: PackingOptions) -> Iterator[list[Document]]:
+    """Sequences as lists of documents, the same for the same documents; what is too long stays alone (see `fit`)."""
     length = options.length
-    if length is None:
-        yield from ([document] for document in documents)
-        return
     limit = 1 if options.packing == "next-fit" else OPEN_SEQUENCES
     waiting: list[_Open] = []
-    for document in _fitting(documents, length, options.too_long, on_drop):
-        if options.packing == "none" or len(document.ids) > length:
+    for document in documents:
+        if options.packing == "none" or length is None or len(document.ids) > length:
             yield [document]
             continue
         fits = next((one for one in waiting if one.filled + len(document.ids) <= length), None)
@@ -77,15 +72,17 @@ def pack(
     yield from (one.documents for one in waiting)
 
 
-def _fitting(
-    documents: Iterable[Document], length: int, too_long: TooLong, on_drop: Callable[[Document], None]
+def fit(
+    documents: Iterable[Document], options: PackingOptions, on_drop: Callable[[Document], None] = lambda document: None
 ) -> Iterator[Document]:
+    """The documents, or what becomes of those that are too long; `on_drop` hears of those left out."""
+    length = options.length
     for document in documents:
-        if len(document.ids) <= length or too_long == "keep":
+        if length is None or len(document.ids) <= length or options.too_long == "keep":
             yield document
-        elif too_long == "drop":
+        elif options.too_long == "drop":
             on_drop(document)
-        elif too_long == "truncate":
+        elif options.too_long == "truncate":
             yield replace(document, ids=document.ids[:length])
         else:
             for start in range(0, len(document.ids), length):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import uuid
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from codectok import CodectokError, InputError
+from codectok.errors import VerificationError
 from codectok.exports.packing import PackingOptions
 from codectok.exports.sequences import SequencesMetadata
 from codectok.exports.text_tokenizer import TextTokenizer
@@ -346,3 +351,46 @@ def test_broken_lines_of_text_are_errors_of_the_corpus(table: Path, tokenizer: P
     job = SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [str(tmp_path / "bad.jsonl")])
     with pytest.raises(CodectokError, match="inputs are broken"):
         export(job, tmp_path / "out", RunOptions(engine="local"))
+
+
+def test_verify_finds_parts_that_are_not_what_they_say(table: Path, tmp_path: Path) -> None:
+    """Even if somebody has made the hashes agree."""
+    kinds = {
+        "part-000001.parquet": SequencesJob(options(packing=PackingOptions("next-fit", 200)), [str(table)]),
+        "part-000001.idx": MegatronJob(options(), [str(table)]),
+        "part-000002.parquet": UnittsJob(UnittsOptions("tts", "parquet", OFFSET, SMALL_PARTS), [str(table)]),
+    }
+    for number, (name, job) in enumerate(kinds.items()):
+        out = tmp_path / str(number)
+        export(job, out)
+        verify_output(open_storage(out))
+        path = out / name
+        if name.endswith(".idx"):
+            index = bytearray(path.read_bytes())
+            index[34] += 1  # the length of the first sequence
+            path.write_bytes(bytes(index))
+        else:
+            rows = pq.read_table(path).to_pylist()
+            if "lengths" in rows[0]:
+                rows[1]["lengths"][0] += 1
+            else:
+                del rows[1]
+            pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(path)), path)
+        record_path = out / "_codectok" / "records" / f"{name[5:11]}.json"
+        record = json.loads(record_path.read_text())
+        for file in record["files"]:
+            if file["name"] == name:
+                file |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        record_path.write_text(json.dumps(record))
+        with pytest.raises(VerificationError, match=r"do not add up|does not describe|record says"):
+            verify_output(open_storage(out))
+
+
+def test_tables_may_lie_in_an_object_store(table: Path, tmp_path: Path) -> None:
+    url = f"memory://exports-{uuid.uuid4().hex}/tokens"
+    files = fsspec.filesystem("memory")
+    for path in table.glob("*.parquet"):
+        files.pipe_file(f"{url.removeprefix('memory:/')}/{path.name}", path.read_bytes())
+    export(SequencesJob(options(), [url]), tmp_path / "remote")
+    export(SequencesJob(options(), [str(table)]), tmp_path / "local")
+    assert sequences(tmp_path / "remote") == sequences(tmp_path / "local")

@@ -10,7 +10,7 @@ import pytest
 from codectok import InputError
 from codectok.exports import packing
 from codectok.exports.documents import Document
-from codectok.exports.packing import PackingOptions, pack
+from codectok.exports.packing import PackingOptions, fit, pack
 
 
 def documents(*lengths: int) -> list[Document]:
@@ -43,7 +43,8 @@ def test_first_fit_holds_few_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_token_is_where_the_policy_says(kind: str, too_long: str) -> None:
     lengths = np.random.default_rng(0).integers(1, 130, 500).tolist()
     made, dropped = documents(*lengths), []
-    sequences = list(pack(made, PackingOptions(kind, 100, too_long), dropped.append))
+    options = PackingOptions(kind, 100, too_long)
+    sequences = list(pack(fit(made, options, dropped.append), options))
     sizes = [sum(len(document.ids) for document in sequence) for sequence in sequences]
     assert all(size <= 100 or (too_long == "keep" and len(s) == 1) for size, s in zip(sizes, sequences, strict=True))
     found = np.sort(np.concatenate([document.ids for sequence in sequences for document in sequence]))
@@ -60,7 +61,7 @@ def test_every_token_is_where_the_policy_says(kind: str, too_long: str) -> None:
     if kind != "none":
         # Two neighbours would never have fitted into one sequence.
         assert len(sequences) < 2 * sum(sizes) / 100 + 65
-    again = list(pack(documents(*lengths), PackingOptions(kind, 100, too_long)))
+    again = list(pack(fit(documents(*lengths), options), options))
     assert names(iter(again)) == names(iter(sequences))
 
 

@@ -1,0 +1,82 @@
+"""Checking exports: that parts hold what their records say, and hang together."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from codectok.errors import VerificationError
+from codectok.exports.megatron import INT32, MAGIC
+from codectok.storage import Storage
+
+from .job import UnitRecord
+
+Check = Callable[[Storage, str, UnitRecord], None]
+HEADER = struct.Struct("<9sQBQQ")
+
+
+def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
+    """Refuse a part of `export sequences` whose documents are not as long, or as many, as they should be."""
+    documents = ids = 0
+    try:
+        with storage.open(name) as opened, pq.ParquetFile(opened) as file:
+            for batch in file.iter_batches():
+                filled = pc.list_value_length(batch["input_ids"]).to_numpy()
+                lengths = batch["lengths"]
+                owners = lengths.value_parent_indices().to_numpy()
+                sums = np.bincount(owners, lengths.flatten().to_numpy(), minlength=len(batch))
+                same = lengths.value_lengths().equals(batch["ids"].value_lengths())
+                if not same or not np.array_equal(filled, sums):
+                    raise VerificationError(f"{storage.url}/{name} has a sequence whose documents do not add up to it.")
+                documents += len(owners)
+                ids += int(filled.sum())
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VerificationError(f"{storage.url}/{name} cannot be read: {reason}") from None
+    _compare(storage, name, record, documents, ids)
+
+
+def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
+    """Refuse a prefix of `export megatron` whose index does not describe its ids."""
+    if not name.endswith(".idx"):
+        return
+    index = storage.read(name)
+    sizes = {file.name: file.bytes for file in record.files}
+    stored = sizes.get(f"{name.removesuffix('.idx')}.bin")
+    magic, _, code, n_sequences, n_documents = HEADER.unpack_from(index.ljust(HEADER.size, b"\0"))
+    whole = len(index) == HEADER.size + 12 * n_sequences + 8 * n_documents
+    if magic != MAGIC or not whole:
+        raise VerificationError(f"{storage.url}/{name} is no index of Megatron's.")
+    lengths = np.frombuffer(index, "<i4", n_sequences, HEADER.size)
+    tokens = int(lengths.sum(dtype=np.int64))
+    if stored != tokens * (4 if code == INT32 else 2):
+        raise VerificationError(f"{storage.url}/{name} does not describe the ids beside it.")
+    _compare(storage, name, record, record.total.rows, tokens)
+
+
+def check_rows(storage: Storage, name: str, record: UnitRecord) -> None:
+    """Refuse a part of `export unitts` of another number of rows than recorded."""
+    if name.endswith(".parquet"):
+        with storage.open(name) as opened, pq.ParquetFile(opened) as file:
+            _compare(storage, name, record, file.metadata.num_rows, record.total.codes)
+
+
+CHECKS: Mapping[str, Check] = {
+    "export sequences": check_sequences,
+    "export megatron": check_megatron,
+    "export unitts": check_rows,
+}
+
+
+def _compare(storage: Storage, name: str, record: UnitRecord, rows: int, tokens: int) -> None:
+    total = record.total
+    if (rows, tokens) != (total.rows, total.codes):
+        raise VerificationError(
+            f"{storage.url}/{name} has {rows} documents of {tokens} tokens, but its record says {total.rows} of"
+            f" {total.codes}."
+        )
