@@ -17,6 +17,27 @@ from .errors import AudioError, CodectokError
 from .model.packing import Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
 
 Tag = TypeVar("Tag")
+NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+@contextmanager
+def memory_errors(pack_frames: int) -> Iterator[None]:
+    """Says of a GPU without memory for a codec and its packs what can be done about it.
+
+    Raises:
+        CodectokError: that is so.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        # Libraries below torch say it in their own words.
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        # Smaller packs might do, but codes can depend on their size: that is for the user to choose.
+        raise CodectokError(
+            f"The GPU has too little memory for packs of {pack_frames:,} frames; choose smaller ones"
+            " (--pack-frames, for a table of its own), or let nothing else use the GPU."
+        ) from None
 
 
 class PackEncoder(Protocol):
@@ -92,7 +113,7 @@ class ClipEncoder:
         """Codes [keep, n_codebooks] int64 on the CPU for every piece, in order, as packs become full."""
         running: deque[tuple[Pack[Tag], Callable[[], Tensor]]] = deque()
         for pack in fill_packs(pieces, self._geometry, self._packs.fixed_length):
-            with self._memory_errors():
+            with memory_errors(self._geometry.pack_frames):
                 running.append((pack, self._packs.start(pack.tape, pack.gaps)))
             if len(running) > self._packs.packs_ahead:
                 yield from self._codes_of_pieces(*running.popleft())
@@ -100,22 +121,11 @@ class ClipEncoder:
             yield from self._codes_of_pieces(*running.popleft())
 
     def _codes_of_pieces(self, pack: Pack[Tag], wait: Callable[[], Tensor]) -> Iterator[tuple[Tag, Piece, Tensor]]:
-        with self._memory_errors():
+        with memory_errors(self._geometry.pack_frames):
             codes = wait()
         for placement in pack.placements:
             start = placement.position + placement.piece.skip
             yield placement.tag, placement.piece, codes[start : start + placement.piece.keep].clone()
-
-    @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            # Smaller packs might do, but codes can depend on their size: that is for the user to choose.
-            raise CodectokError(
-                f"The GPU has too little memory for packs of {self._geometry.pack_frames:,} frames; choose smaller ones"
-                " (--pack-frames, for a table of its own), or let nothing else use the GPU."
-            ) from None
 
     def _samples(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
         return resample_blocks(mono_blocks(blocks), sample_rate, self.sample_rate)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from codectok.codec import Codec
 from codectok.description import CodecDescription
+from codectok.encoding import memory_errors
 from codectok.errors import CodectokError
+from codectok.model.packing import DEFAULT_PACK_FRAMES
 
 from .job import Server, ServerCall
 from .tokenize_options import TokenizeOptions
@@ -37,7 +39,8 @@ class EncoderServer(Server):
     def set_up(self) -> None:
         """Load the codec."""
         self._lock = threading.Lock()
-        self._codec = load_codec(self._settings, self._description, self._device_class)
+        with memory_errors(self._settings.pack_frames or DEFAULT_PACK_FRAMES):
+            self._codec = load_codec(self._settings, self._description, self._device_class)
 
     def call(self, *arguments: np.ndarray) -> np.ndarray:
         """Codes int32 [frames of codes, n_codebooks] of a pack: its tape and its gaps."""

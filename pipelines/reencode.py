@@ -18,6 +18,7 @@ from codectok.errors import AudioError, InputError, VerificationError
 from codectok.evaluation.near_ties import are_near_ties
 from codectok.model.packed_encoder import FeatureEncoder
 from codectok.names import file_name_of
+from codectok.precision import Precision
 from codectok.storage import open_storage
 from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
 from codectok.tokens.reader import open_table
@@ -52,7 +53,9 @@ def reencode(folder: str | Path, codec: Codec, count: int, seed: int = 0) -> Ree
     if table.metadata.codec_fingerprint != codec.fingerprint:
         raise InputError(f"{folder} was encoded by another codec ({table.metadata.codec_name}) than the one given.")
     described = codec.describe()
-    exact = (described.dtype, described.device) == (table.metadata.dtype, table.metadata.device)
+    exact = (described.dtype, described.device) == (table.metadata.dtype, table.metadata.device) and (
+        described.device == "cpu" or described.pack_frames == table.metadata.pack_frames
+    )
     numbers = np.random.default_rng(seed).choice(len(table), min(count, len(table)), replace=False)
     wanted: dict[int, dict[str, TokenRow]] = {}
     for number in sorted(numbers.tolist()):
@@ -65,7 +68,7 @@ def reencode(folder: str | Path, codec: Codec, count: int, seed: int = 0) -> Ree
         for unit, rows in wanted.items():
             for again in _encoded_again(codec, plan, unit, rows):
                 before = rows.pop(again.row.id)
-                wrong, different = _compare(codec, before.codes, again, exact)
+                wrong, different = _compare(codec, table.metadata.precision, before.codes, again, exact)
                 frames, equal = frames + len(before.codes), equal + len(before.codes) - different
                 if wrong:
                     raise VerificationError(
@@ -104,7 +107,7 @@ class _Again:
     features: Callable[[], np.ndarray]
 
 
-def _compare(codec: Codec, before: np.ndarray, again: _Again, exact: bool) -> tuple[int, int]:
+def _compare(codec: Codec, precision: Precision, before: np.ndarray, again: _Again, exact: bool) -> tuple[int, int]:
     """How many frames are wrong, and how many differ."""
     now = again.row.codes
     if now.shape != before.shape:
@@ -112,7 +115,7 @@ def _compare(codec: Codec, before: np.ndarray, again: _Again, exact: bool) -> tu
     different = (now != before).any(axis=1)
     if exact or not different.any():
         return int(different.sum()), int(different.sum())
-    near = are_near_ties(codec, again.features()[different], before[different], now[different])
+    near = are_near_ties(codec, precision, again.features()[different], before[different], now[different])
     return int((~near).sum()), int(different.sum())
 
 

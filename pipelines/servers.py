@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from codectok.errors import InputError
+from codectok.errors import CodectokError, InputError
 
 from .job import Server, ServerCall
 
@@ -136,9 +136,14 @@ def busy_share(servers: list[RunningServer]) -> float | None:
 
 def _answers(references: list[Any]) -> list[Any]:
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayActorError, RayTaskError
 
     try:
         return ray.get(references)
+    except RayActorError:
+        raise CodectokError(
+            f"An encoder died more than {RESTARTS} times, perhaps for lack of the machine's memory; lower --workers or"
+            " --pack-frames (for a table of its own), and run the same command again to go on."
+        ) from None
     except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None

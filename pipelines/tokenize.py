@@ -81,7 +81,7 @@ class TokenizeJob(Job):
         return {
             "codec": self.description.codec_fingerprint,
             "dtype": self.settings.dtype,
-            "pack_frames": None if on_cpu else self.description.pack_frames,
+            "pack_frames": self.description.pack_frames,
             "device": self.device_class,
             "encoder_threads": self.settings.encoder_threads if on_cpu else None,
             "max_seconds": self.settings.max_seconds,
@@ -173,7 +173,8 @@ class TokenizeJob(Job):
 
     def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Write `stats.json`."""
-        codebooks = [CodebookUse.of(counts) for counts in _sum_of_counts(storage, self.description.n_codebooks)]
+        shape = (self.description.n_codebooks, self.description.codebook_size)
+        codebooks = [CodebookUse.of(counts) for counts in _sum_of_counts(storage, shape)]
         total = Tally.sum(record.total for record in records)
         statistics = TokenStatistics(
             rows=total.rows,
@@ -227,12 +228,12 @@ class _CodeCounts:
         pq.write_table(pa.table({"count": self._counts.reshape(-1)}), path, compression="zstd")
 
 
-def _sum_of_counts(storage: Storage, n_codebooks: int) -> np.ndarray:
-    total: np.ndarray | int = 0
+def _sum_of_counts(storage: Storage, shape: tuple[int, int]) -> np.ndarray:
+    total = np.zeros(shape, np.int64)
     for name in storage.sizes(CODE_COUNTS):
         counts = pq.read_table(io.BytesIO(storage.read(name)))["count"].to_numpy()
-        total = total + counts.reshape(n_codebooks, -1)
-    return np.asarray(total)
+        total += counts.reshape(shape)
+    return total
 
 
 def _readable_clips(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from codectok.errors import VerificationError
 from codectok.storage import Storage
-from codectok.tokens.table import METADATA_KEY, TableMetadata, hash_of_id
+from codectok.tokens.table import METADATA_KEY, TableMetadata, hash_of_id, table_schema
 
 from .job import UnitRecord
 from .output import unit_hash
@@ -70,7 +70,7 @@ class TableVerifier:
                 f"{where} has {totals.rows} rows of {totals.codes} codes, but its record says {total.rows} of"
                 f" {total.codes}."
             )
-        if abs(totals.seconds - total.seconds) > TOLERANCE_SECONDS * max(1.0, total.seconds):
+        if not abs(totals.seconds - total.seconds) <= TOLERANCE_SECONDS * max(1.0, total.seconds):
             raise VerificationError(f"{where} has {totals.seconds:g} s, but its record says {total.seconds:g} s.")
         self._compare_counts(record.unit, totals.counts)
         with self._lock:
@@ -83,8 +83,17 @@ class TableVerifier:
             metadata = TableMetadata.model_validate_json(text)
         except ValidationError:
             raise VerificationError(f"{where} does not say of which codec its codes are.") from None
-        if metadata.codec_fingerprint != self._plan.header.options["codec"]:
+        options = self._plan.header.options
+        if metadata.codec_fingerprint != options["codec"]:
             raise VerificationError(f"{where} holds codes of another codec than the plan says.")
+        if (metadata.dtype, metadata.device, metadata.pack_frames) != (
+            options["dtype"],
+            options["device"],
+            options["pack_frames"],
+        ):
+            raise VerificationError(f"{where} says of itself that it was computed in another way than the plan says.")
+        if not file.schema_arrow.equals(table_schema(metadata)):
+            raise VerificationError(f"{where} has other columns than a token table.")
         if metadata.unit_hash != unit_hash(self._plan.header, self._plan.unit(record.unit)):
             raise VerificationError(f"{where} was made from other sources or options than the plan says.")
         return metadata
@@ -142,7 +151,8 @@ class _Totals:
             "has a number of frames that its samples do not give",
         )
         refuse(
-            np.abs(durations * metadata.sample_rate - n_samples) > 0.5, "has a duration that is not that of its samples"
+            ~(np.abs(durations * metadata.sample_rate - n_samples) <= 0.5),
+            "has a duration that is not that of its samples",
         )
         if len(codes) and int(codes.max()) >= metadata.codebook_size:
             row = int(

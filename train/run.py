@@ -72,6 +72,7 @@ class TrainingRun:
                 f"A batch of {config.data.batch_size} cannot be shared evenly by {ranks.world_size} ranks in"
                 f" {config.accumulation} parts each; set data.batch_size to a multiple of {share}."
             )
+        check_output(config)
         self._config, self._ranks, self._on_log = config, ranks, on_log
         self._checkpoints = config.output / CHECKPOINT_FOLDER
         self._dataset = open_dataset(config)
@@ -195,7 +196,7 @@ def claim_output(config: TrainConfig) -> None:
     Raises:
         InputError: that is so.
     """
-    _check_output(config)
+    check_output(config)
     write_text(config.output / CONFIG_FILE, describe(config))
 
 
@@ -204,7 +205,8 @@ def describe(config: TrainConfig) -> str:
     return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
 
 
-def _check_output(config: TrainConfig) -> None:
+def check_output(config: TrainConfig) -> None:
+    """Refuse an output folder that holds another run, or anything else, with an `InputError`."""
     path = config.output / CONFIG_FILE
     if latest_checkpoint(config.output / CHECKPOINT_FOLDER):
         changed = changed_keys(load_mapping(path), json.loads(config.model_dump_json()))

@@ -46,12 +46,15 @@ def run(
 def _sampled(
     table: str, codec: str, n_reencoded: int, n_decoded: int, to: Path, seed: int, device: str
 ) -> dict[str, object]:
-    from codectok.codec import Codec
+    from codectok.codec import Codec, resolve_device
     from codectok.pipelines.reencode import decode_some, reencode
     from codectok.tokens.reader import open_table
 
     facts: dict[str, object] = {}
-    loaded = Codec.from_pretrained(codec, device, open_table(table).metadata.precision)
+    metadata = open_table(table).metadata
+    # TF32 exists on GPUs only; elsewhere codes are compared as those of another device.
+    dtype = "float32" if metadata.precision == "tf32" and resolve_device(device).type == "cpu" else metadata.precision
+    loaded = Codec.from_pretrained(codec, device, dtype, metadata.pack_frames)
     if n_reencoded:
         found = reencode(table, loaded, n_reencoded, seed)
         share = f"{found.equal_frames:,} of {found.frames:,} frames of {found.rows:,} rows are equal"

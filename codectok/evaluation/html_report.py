@@ -50,7 +50,7 @@ class HtmlReport:
 
     def histogram(self, title: str, counts: Mapping[int, int]) -> None:
         """Add bars for how often each whole step from the least to the greatest came up; many are drawn together."""
-        if not counts:
+        if not any(counts.values()):
             return
         step_size = math.ceil((max(counts) + 1 - min(counts)) / MOST_BARS)
         if step_size > 1:

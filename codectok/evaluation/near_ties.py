@@ -15,13 +15,16 @@ from ..precision import Precision, inference
 NEAR_TIE: Mapping[Precision, float] = {"float32": 2e-4, "tf32": 5e-3, "bfloat16": 2e-2}
 
 
-def are_near_ties(codec: Codec, features: np.ndarray, codes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def are_near_ties(
+    codec: Codec, precision: Precision, features: np.ndarray, codes: np.ndarray, others: np.ndarray
+) -> np.ndarray:
     """Whether in each frame `codes` are as near as `others`, which `codec` has just found, to within rounding.
 
     The first code of a group that differs decides: those behind it stand for what it leaves over.
 
     Args:
-        codec: that found them.
+        codec: that found `others`.
+        precision: in which `codes` were found; the looser of it and that of `codec` decides.
         features: what is quantized, float32 [n_frames, C].
         codes, others: [n_frames, n_codebooks].
 
@@ -39,4 +42,4 @@ def are_near_ties(codec: Codec, features: np.ndarray, codes: np.ndarray, others:
     differ = (codes != others).reshape(len(codes), n_groups, -1)
     first = differ & (differ.cumsum(axis=-1) == 1)
     farther = (distances[0] - distances[1]).reshape(differ.shape)
-    return ~(first & (farther > NEAR_TIE[codec.dtype])).any(axis=(1, 2))
+    return ~(first & (farther > max(NEAR_TIE[codec.dtype], NEAR_TIE[precision]))).any(axis=(1, 2))

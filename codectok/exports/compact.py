@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +49,13 @@ def compact(
     check_new_folder(output)
     schema = table_schema(read_metadata(source).model_copy(update={"unit_hash": None}))
     groups = _groups(source, schema, round(group_megabytes * MEGABYTE), on_file)
+    # Half a table would open as a whole one.
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     rows = files = size = 0
     group = next(groups, None)
     while group is not None:
-        path = output / f"part-{files:06d}.parquet"
+        path = unfinished / f"part-{files:06d}.parquet"
         with replacing(path) as temporary, temporary.open("wb") as file, table_writer(file, schema) as writer:
             while group is not None and file.tell() < file_megabytes * MEGABYTE:
                 writer.write_table(group)
@@ -59,6 +63,10 @@ def compact(
                 group = next(groups, None)
         files += 1
         size += path.stat().st_size
+    if output.exists():
+        output.rmdir()
+    if files:
+        unfinished.rename(output)
     return Compacted(rows, files, size)
 
 

@@ -51,7 +51,8 @@ class HiFiGANDecoder(nn.Module):
             x = torch.stack([block(x) for block in blocks.children()]).mean(0)
         # Samples of 8 bits would be noise 48 dB below the signal, which a log-mel hears where the signal is quiet.
         with no_autocast(x):
-            return torch.tanh(self.post(F.silu(x.float()))).squeeze(1)
+            x = x if x.dtype == torch.float64 else x.float()
+            return torch.tanh(self.post(F.silu(x))).squeeze(1)
 
     def add_weight_norm(self) -> None:
         """Train magnitude and direction of every kernel separately (Salimans and Kingma 2016)."""

@@ -154,11 +154,12 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         step = batch_size * world_size
         if batch_size < 1 or not 0 <= rank < world_size:
             raise InputError(f"Rank {rank} of {world_size} with batches of {batch_size} rows is impossible.")
-        if start % step:
-            raise InputError(f"The start is a multiple of {step} rows (a batch for each rank), not {start}.")
+        if start < 0:
+            raise InputError(f"The start is a number of rows, not {start}.")
         self._table, self._batch_size, self._rank, self._world_size = table, batch_size, rank, world_size
         self._start, self._seed = start, seed
-        self._end = len(table) // step * step if drop_last else len(table)
+        left = max(0, len(table) - start)
+        self._end = start + (left // step * step if drop_last else left)
 
     def __len__(self) -> int:
         """Rows of this rank that are still to come."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import ray.cloudpickle
+import soundfile
 import torch
 
 from codectok import Codec, CodectokError, InputError
@@ -265,3 +266,10 @@ def test_shards_of_two_jobs_that_could_share_ids_are_refused(codec_folder: Path,
         assert not (tmp_path / "out").exists()
     run_job(job, [str(tmp_path / "shards" / number) for number in "13"], tmp_path / "out", LOCAL)
     verify_output(open_storage(tmp_path / "out"))
+
+
+def test_a_corpus_that_gives_no_row_is_said_to(codec_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "empty.wav", np.zeros(0, np.float32), RATE)
+    with pytest.raises(CodectokError, match="Nothing was written"):
+        run(job(codec_folder), tmp_path / "in", tmp_path / "out")

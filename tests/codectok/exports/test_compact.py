@@ -53,3 +53,23 @@ def test_what_cannot_be_compacted_is_refused(tmp_path: Path) -> None:
         compact(tmp_path / "table", tmp_path / "taken")
     with pytest.raises(InputError, match="impossible"):
         compact(tmp_path / "table", tmp_path / "out", file_megabytes=1, group_megabytes=2)
+
+
+def test_half_a_table_is_none(tmp_path: Path) -> None:
+    """Stopped in the middle, nothing lies where the table is to be; done again, all of it does."""
+    everything = rows(40)
+    for number, first in enumerate(range(0, 40, 10)):
+        write(tmp_path / "table" / f"{number}.parquet", everything[first : first + 10], metadata())
+    done = []
+
+    def stop() -> None:
+        done.append(None)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compact(tmp_path / "table", tmp_path / "out", file_megabytes=0.002, group_megabytes=0.001, on_file=stop)
+    assert not (tmp_path / "out").exists()
+    compact(tmp_path / "table", tmp_path / "out")
+    assert len(open_table(tmp_path / "out")) == len(open_table(tmp_path / "table"))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
