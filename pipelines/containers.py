@@ -65,7 +65,7 @@ def clips_of_tar(source: Source) -> Iterator[Clip | Reject]:
 def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | None]:
     """A clip for each row of a Parquet file with audio in it; None for a file without."""
     try:
-        with _opened(source) as opened, pq.ParquetFile(opened) as file:
+        with _opened(source) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             column = _audio_column(file.schema_arrow)
             if column is None:
                 yield None

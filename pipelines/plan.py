@@ -320,7 +320,7 @@ class _SourceTable:
     """The sources of a generation, a row group at a time in memory."""
 
     def __init__(self, storage: Storage, generation: int) -> None:
-        self._file = pq.ParquetFile(storage.open(_sources_file(generation)))
+        self._file = pq.ParquetFile(storage.open(_sources_file(generation)), pre_buffer=False)
         metadata = self._file.metadata
         self._group_ends: list[int] = []
         for i in range(metadata.num_row_groups):

@@ -168,7 +168,7 @@ def _batches(file: pq.ParquetFile, start: int, stop: int, columns: list[str]) ->
 @contextmanager
 def _parquet(source: Source) -> Iterator[pq.ParquetFile]:
     try:
-        with _opened(source) as opened, pq.ParquetFile(opened) as file:
+        with _opened(source) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             yield file
     except pa.ArrowException as error:
         reason = str(error).strip().splitlines()[0]

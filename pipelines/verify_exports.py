@@ -24,7 +24,7 @@ def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
     """Refuse a part of `export sequences` whose documents are not as long, or as many, as they should be."""
     documents = ids = 0
     try:
-        with storage.open(name) as opened, pq.ParquetFile(opened) as file:
+        with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             for batch in file.iter_batches():
                 filled = pc.list_value_length(batch["input_ids"]).to_numpy()
                 lengths = batch["lengths"]
@@ -62,7 +62,7 @@ def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
 def check_rows(storage: Storage, name: str, record: UnitRecord) -> None:
     """Refuse a part of `export unitts` of another number of rows than recorded."""
     if name.endswith(".parquet"):
-        with storage.open(name) as opened, pq.ParquetFile(opened) as file:
+        with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             _compare(storage, name, record, file.metadata.num_rows, record.total.codes)
 
 

@@ -56,7 +56,7 @@ class TableVerifier:
     def _check(self, record: UnitRecord, name: str) -> None:
         where = f"{self._storage.url}/{name}"
         try:
-            with self._storage.open(name) as opened, pq.ParquetFile(opened) as file:
+            with self._storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
                 metadata = self._metadata(file, where, record)
                 totals = _Totals(metadata)
                 for group in range(file.num_row_groups):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from .codectok.exports.language_models import qwen2, write_model
 from .codectok.exports.tokenizers import save_tokenizer
 from .conftest import DATA, tone
 
@@ -34,7 +35,7 @@ FASTER = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder as the pages assume it: some recordings and what is known of them, a DistilCodec checkpoint,
-    and a language model's tokenizer."""
+    a large language model's tokenizer, and a whole tiny one."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "recordings").mkdir()
     soundfile.write(folder / "recordings" / "speech.wav", tone(12, 44_100), 44_100)
@@ -49,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(folder / "books.jsonl", [{"text": f"This is page {n} of a book."} for n in range(100)])
     save_tokenizer(folder / "qwen")
     (folder / "qwen" / "config.json").write_text(json.dumps({"model_type": "qwen2", "vocab_size": 152_064}))
+    write_model(folder / "model", qwen2(hidden_size=72))  # the width of the checkpoint's codebook
     return folder
 
 

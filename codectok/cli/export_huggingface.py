@@ -15,10 +15,11 @@ EXAMPLE = "codectok export huggingface tokens/"
 
 def run(
     table: Annotated[Path, typer.Argument(help="Folder of a token table; it gets a README.md.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a README.md that is there.")] = False,
 ) -> None:
     """Write a data set card beside a table, so that `datasets.load_dataset` and the Hub read the folder."""
     from codectok.exports.dataset_card import CARD_FILE, write_dataset_card
 
-    totals = write_dataset_card(table)
+    totals = write_dataset_card(table, overwrite)
     facts = {"card": table / CARD_FILE, "rows": f"{totals.rows:,}", "audio": format_duration(totals.seconds)}
     facts_table("codectok export huggingface", facts)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import yaml
 
 from ..atomic import write_text
@@ -56,51 +56,60 @@ for row in rows:
 
 @dataclass
 class TableTotals:
-    """What a card says of a table."""
+    """What a card says of a table; `content` changes with what is in its files."""
 
     rows: int = 0
     seconds: float = 0.0
     frames: int = 0
     datasets: set[str] = field(default_factory=set)
     languages: set[str] = field(default_factory=set)
+    content: str = ""
 
 
-def write_dataset_card(table: Path) -> TableTotals:
+def write_dataset_card(table: Path, overwrite: bool = False) -> TableTotals:
     """Write `README.md` into the folder of a token table, so that `datasets.load_dataset(folder)` reads it.
 
     Raises:
-        InputError: no folder with a token table, or one that has a README.md.
+        InputError: no folder with a token table, or one that has a README.md, which is not to be overwritten.
     """
     if not table.is_dir():
         raise InputError(f"{table} is no folder with a token table.")
     metadata = read_metadata(table)
     card = table / CARD_FILE
-    if card.exists():
-        raise InputError(f"{card} is already there; delete it to have it written again.")
+    if card.exists() and not overwrite:
+        raise InputError(f"{card} is already there; pass --overwrite to have it written again.")
     totals = _totals(table)
     write_text(card, f"---\n{_header(totals)}---\n\n{_body(table.absolute().name, metadata, totals)}")
     return totals
 
 
 def _totals(table: Path) -> TableTotals:
-    totals = TableTotals()
-    for path in table_files(table):
-        with pq.ParquetFile(path) as file:
+    totals, content = TableTotals(), hashlib.sha256()
+    for part in table_files(table):
+        with part.open() as file:
+            content.update(f"{part.stem} {file.metadata.to_dict()} {file.schema_arrow.metadata}".encode())
             for batch in file.iter_batches(columns=["duration", "n_frames", "dataset", "language"]):
                 totals.rows += len(batch)
                 totals.seconds += math.fsum(batch["duration"].to_pylist())
                 totals.frames += sum(batch["n_frames"].to_pylist())
                 totals.datasets.update(batch["dataset"].unique().to_pylist())
                 totals.languages.update(batch["language"].drop_null().unique().to_pylist())
+    totals.content = content.hexdigest()
     return totals
 
 
 def _header(totals: TableTotals) -> str:
+    config = {
+        "config_name": "default",
+        # `datasets` keeps what it has read by the folder's name and this card alone: another table, another card.
+        "description": f"content {totals.content[:16]}",
+        # Only the parts: a job's own files lie in a folder below them.
+        "data_files": [{"split": "train", "path": "*.parquet"}],
+    }
     header = {
         "tags": ["audio", "audio-tokens", "codectok"],
         "size_categories": [size_category(totals.rows)],
-        # Only the parts: a job's own files lie in a folder below them.
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.parquet"}]}],
+        "configs": [config],
     }
     languages = sorted(language for language in totals.languages if LANGUAGE.fullmatch(language))
     return yaml.safe_dump({"language": languages} | header if languages else header, sort_keys=False)

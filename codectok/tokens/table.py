@@ -164,10 +164,11 @@ class TableFile:
             InputError: it is not there, or no Parquet.
         """
         try:
+            # Buffered ahead, row groups now and then were "not found" in the buffer by a reader under load.
             if not is_url(self.place):
-                return pq.ParquetFile(self.place)
+                return pq.ParquetFile(self.place, pre_buffer=False)
             files, path = open_file_system(self.place)
-            return pq.ParquetFile(path, filesystem=files)
+            return pq.ParquetFile(path, filesystem=files, pre_buffer=False)
         except (pa.ArrowInvalid, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{self.place} cannot be read as Parquet: {reason}") from None

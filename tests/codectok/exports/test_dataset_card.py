@@ -49,6 +49,8 @@ def test_the_card_says_what_the_table_holds(table: Path) -> None:
     write(table / "part-000002.parquet", languages, metadata())
     write_dataset_card(table)
     card = DatasetCard.load(table / "README.md")
+    (config,) = card.data.configs
+    assert re.fullmatch(r"content [0-9a-f]{16}", config.pop("description"))
     assert card.data.to_dict() == {
         "language": ["en", "zh"],
         "tags": ["audio", "audio-tokens", "codectok"],
@@ -92,6 +94,26 @@ def test_what_the_card_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_sizes_are_named_as_the_hub_does(n_rows: int, category: str) -> None:
     assert size_category(n_rows) == category
+
+
+def test_a_table_of_the_same_name_is_never_taken_for_another(table: Path, tmp_path: Path) -> None:
+    """`datasets` would show the rows that it has read from the first folder."""
+    other = tmp_path / "elsewhere" / "tokens"
+    write(other / "part-000000.parquet", rows(9), metadata())
+
+    def ids(folder: Path) -> list[str]:
+        write_dataset_card(folder, overwrite=True)
+        return datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))["id"][:]
+
+    assert ids(table) == [row.id for row in rows(30)]
+    assert ids(other) == [row.id for row in rows(9)]
+    write(other / "part-000001.parquet", rows(3), metadata())
+    assert len(ids(other)) == 12
+    card = (other / "README.md").read_text()
+    write(other / "part-000001.parquet", rows(3), metadata(fingerprint="g" * 64))
+    write(other / "part-000000.parquet", rows(9), metadata(fingerprint="g" * 64))
+    ids(other)
+    assert (other / "README.md").read_text() != card
 
 
 def test_nothing_of_the_user_s_is_overwritten(table: Path, tmp_path: Path) -> None:
