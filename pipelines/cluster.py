@@ -7,7 +7,11 @@ import signal
 import threading
 from typing import Any
 
+import torch
+
 from codectok.errors import CodectokError
+
+GPU_ANSWER_SECONDS = 300.0
 
 
 def start_ray(address: str | None, cpus: int | None, log_to_driver: bool = False) -> None:
@@ -41,3 +45,33 @@ def start_ray(address: str | None, cpus: int | None, log_to_driver: bool = False
         raise CodectokError(f"Ray could not be {where}: {first_line}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
+
+
+def gpu_model_of(address: str | None) -> str | None:
+    """Which GPUs the cluster at `address` (or `RAY_ADDRESS`) has, by their name; joins it, and stays in it.
+
+    None without a cluster to join, or if it has no GPU.
+
+    Raises:
+        CodectokError: the cluster is not there, or its GPUs do not answer.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayTaskError
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None and not ray.is_initialized():
+        return None
+    if not ray.is_initialized():
+        start_ray(address, None)
+    if not ray.cluster_resources().get("GPU"):
+        return None
+    ask: Any = ray.remote(num_gpus=1)(torch.cuda.get_device_name)
+    try:
+        return str(ray.get(ask.remote(), timeout=GPU_ANSWER_SECONDS))
+    except GetTimeoutError:
+        raise CodectokError("All GPUs of the Ray cluster are taken; wait for them, or pass --device cpu.") from None
+    except RayTaskError as error:
+        raise CodectokError(
+            f"The Ray cluster has a GPU that torch cannot use there: {str(error.cause).splitlines()[0]}; pass"
+            " --device cpu, or mend its drivers."
+        ) from None

@@ -18,7 +18,7 @@ from codectok.storage import Storage
 
 from .listing import Listing
 from .plan import Unit
-from .rejects import ERRORS, REJECTS_FOLDER, Reject, write_rejects
+from .rejects import ERRORS, Reject, rejects_name, write_rejects
 from .sources import Kind
 
 TABLE_BATCH_ROWS = 1024
@@ -167,7 +167,7 @@ class UnitOutput:
     def write_rejects(self) -> None:
         """Write the rejects beside the other files, if there are any."""
         if self._rejects:
-            path = self.folder / REJECTS_FOLDER / f"{self._unit.number:06d}.parquet"
+            path = self.folder / rejects_name(self._unit.number)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_rejects(path, self._rejects)
 

@@ -15,6 +15,9 @@ class Listener(Protocol):
     def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
         """The plan is stored; the units `to_do` will be run now."""
 
+    def staffed(self, workers: int, threads: int, gpus: int) -> None:
+        """So many workers run the units, with so many threads each, and GPUs beside them."""
+
     def finished(self, record: UnitRecord) -> None:
         """A unit is complete."""
 
@@ -29,6 +32,9 @@ class Silent:
     """A listener that does nothing."""
 
     def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
+        """Nothing."""
+
+    def staffed(self, workers: int, threads: int, gpus: int) -> None:
         """Nothing."""
 
     def finished(self, record: UnitRecord) -> None:

@@ -74,8 +74,10 @@ def run_on_ray(
         servers = start_servers(server, options.gpus, listener.note) if server else []
         taken = len(servers) if server and server.gpus else 0
         crew = _Crew(job, folder, options, listener, servers)
+        workers = min(_worker_count(options, job.threads, taken), len(units))
+        listener.staffed(workers, job.threads, taken)
         try:
-            yield from crew.run(plan, units, min(_worker_count(options, job.threads, taken), len(units)))
+            yield from crew.run(plan, units, workers)
         finally:
             crew.dismiss()
     finally:

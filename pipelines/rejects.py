@@ -73,10 +73,18 @@ def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
 
 def read_rejects(storage: Storage, limit: int | None = None) -> Iterator[Reject]:
     """The rejects of a job in the order of its units, at most `limit` of them."""
-    rows = (
-        row
-        for name in storage.sizes(REJECTS_FOLDER)
-        for row in pq.read_table(pa.BufferReader(storage.read(name))).to_pylist()
-    )
-    for row in itertools.islice(rows, limit):
-        yield Reject(**row)
+    found = (reject for name in storage.sizes(REJECTS_FOLDER) for reject in parse_rejects(storage.read(name)))
+    return itertools.islice(found, limit)
+
+
+def parse_rejects(data: bytes) -> list[Reject]:
+    """The rejects in the bytes of a file that `write_rejects` has written; `pa.ArrowException` if it has not."""
+    table = pq.read_table(pa.BufferReader(data))
+    if not table.schema.equals(SCHEMA):
+        raise pa.ArrowInvalid("it has other columns than rejects have")
+    return [Reject(**row) for row in table.to_pylist()]
+
+
+def rejects_name(unit: int) -> str:
+    """Where the rejects of a unit are, if there are any."""
+    return f"{REJECTS_FOLDER}/{unit:06d}.parquet"

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from pydantic import JsonValue
 
 from codectok.audio.stretches import Stretch
@@ -54,21 +55,26 @@ class TokenStatistics(StrictModel):
 
 
 class TokenizeJob(Job):
-    """Encodes every clip of a unit into one Parquet file: a row for each audio file and each sample of a tar."""
+    """Encodes every clip of a unit into one Parquet file: a row for each audio file and each sample of a tar.
+
+    Args:
+        options: which codec, and how.
+        gpu_model: of the cluster's GPUs, for a driver that has none itself.
+    """
 
     verb = "tokenize"
     row_name = "rows"
     bytes_version = 2  # 2: parts record how codebooks are grouped
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
-    def __init__(self, options: TokenizeOptions) -> None:
+    def __init__(self, options: TokenizeOptions, gpu_model: str | None = None) -> None:
         # Absolute, since workers run elsewhere; on the CPU, since a GPU's memory is theirs.
         folder = resolve_codec_directory(options.codec).resolve()
         self.settings = replace(options, codec=str(folder))
         codec = Codec.from_pretrained(folder, device="cpu", pack_frames=options.pack_frames)
-        device = resolve_device(options.device)
+        device = torch.device("cuda") if gpu_model else resolve_device(options.device)
         check_precision(options.dtype, device)
-        self.device_class = device_class(device)
+        self.device_class = gpu_model or device_class(device)
         # What the codec will say of itself where it encodes.
         self.description = codec.describe().model_copy(update={"dtype": options.dtype, "device": self.device_class})
         self.frame_size = codec.frame_size
@@ -174,15 +180,7 @@ class TokenizeJob(Job):
     def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Write `stats.json`."""
         shape = (self.description.n_codebooks, self.description.codebook_size)
-        codebooks = [CodebookUse.of(counts) for counts in _sum_of_counts(storage, shape)]
-        total = Tally.sum(record.total for record in records)
-        statistics = TokenStatistics(
-            rows=total.rows,
-            hours=total.seconds / 3600,
-            frames=total.codes // self.description.n_codebooks,
-            codes=total.codes,
-            codebooks=tuple(codebooks),
-        )
+        statistics = statistics_of(Tally.sum(record.total for record in records), _sum_of_counts(storage, shape))
         storage.write(STATISTICS_FILE, statistics.model_dump_json().encode() + b"\n")
         return [STATISTICS_FILE]
 
@@ -198,6 +196,17 @@ class TokenizeJob(Job):
         if self.settings.max_seconds is None:
             return iter([row])
         return cut_row(row, stretch, self.settings.max_seconds, self.description.sample_rate, self.frame_size)
+
+
+def statistics_of(total: Tally, counts: np.ndarray) -> TokenStatistics:
+    """Those of a table whose code k of codebook c came up `counts[c, k]` times."""
+    return TokenStatistics(
+        rows=total.rows,
+        hours=total.seconds / 3600,
+        frames=total.codes // len(counts),
+        codes=total.codes,
+        codebooks=tuple(CodebookUse.of(counts_of_codebook) for counts_of_codebook in counts),
+    )
 
 
 def read_statistics(storage: Storage) -> TokenStatistics:

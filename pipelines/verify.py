@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
 from codectok.errors import InputError, VerificationError
@@ -18,43 +16,39 @@ from codectok.shards import (
 from codectok.storage import Storage
 
 from .documents import DATA_PATHS_FILE
-from .job import OutputFile, UnitRecord
+from .job import OutputFile, Tally, UnitRecord
 from .listing import JOB_FOLDER
 from .output import finished_units
 from .plan import Plan, load_plan
-from .rejects import REJECTS_FOLDER, read_rejects
+from .rejects import REJECTS_FOLDER
 from .tokenize import CODE_COUNTS
 from .verify_exports import CHECKS
+from .verify_rejects import verified_rejects
 from .verify_shards import shard_checks
-from .verify_tables import TableVerifier
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What was looked at and found right."""
-
-    units: int
-    files: int
-    bytes: int
-    rows: int
-    seconds: float
+from .verify_tables import TableVerifier, Verified, verify_bare_table
 
 
 def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) -> Verified:
     """Check everything in an output folder against plan, records and itself; `on_file` is called for each file done.
 
+    A token table without a plan, such as `export compact` writes, is checked against itself.
+
     Raises:
-        InputError: there is no job's output.
+        InputError: there is neither a job's output nor a token table.
         VerificationError: something is missing, too much, or wrong; the first place in the order of the files.
     """
     plan = load_plan(storage, {})
     if plan is None:
-        raise InputError(
-            f"{storage.url} holds no output of a job; give a folder that `shard`, `tokenize` or `export` has written."
-        )
+        if not any(name.endswith(".parquet") for name in storage.sizes()):
+            raise InputError(
+                f"{storage.url} holds no output of a job and no token table; give a folder that `shard`, `tokenize` or"
+                " `export` has written."
+            )
+        return verify_bare_table(storage, on_file)
     records = _verified_records(storage, plan)
     files = [file for record in records for file in record.files]
-    _verify_rejects(storage, records)
+    for record in records:
+        verified_rejects(storage, record)
     _refuse_orphans(storage, files)
     checks: dict[str, list[Callable[[], None]]] = {file.name: [_hash_check(storage, file)] for file in files}
     further: Mapping[str, Callable[[], None]] = {}
@@ -79,13 +73,13 @@ def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) 
                 future.cancel()
     if table is not None:
         table.finish(records)
-    totals = [record.total for record in records]
+    total = Tally.sum(record.total for record in records)
     return Verified(
         units=len(records),
         files=len(files),
         bytes=sum(file.bytes for file in files),
-        rows=sum(total.rows for total in totals),
-        seconds=sum(total.seconds for total in totals),
+        rows=total.rows,
+        seconds=total.seconds,
     )
 
 
@@ -112,13 +106,6 @@ def _verified_records(storage: Storage, plan: Plan) -> list[UnitRecord]:
             " run the same command again to make them."
         )
     return [records[number] for number in sorted(records)]
-
-
-def _verify_rejects(storage: Storage, records: list[UnitRecord]) -> None:
-    expected = Counter(reason for record in records for reason, n in record.total.rejects.items() for _ in range(n))
-    found = Counter(reject.reason for reject in read_rejects(storage))
-    if expected != found:
-        raise VerificationError(f"The rejects do not agree with the records: {dict(found)}, not {dict(expected)}.")
 
 
 def _refuse_orphans(storage: Storage, files: list[OutputFile]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import threading
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +15,50 @@ from pydantic import ValidationError
 
 from codectok.errors import VerificationError
 from codectok.storage import Storage
-from codectok.tokens.table import METADATA_KEY, TableMetadata, hash_of_id, table_schema
+from codectok.tokens.table import TableMetadata, read_metadata
 
-from .job import UnitRecord
+from .job import Tally, UnitRecord
 from .output import unit_hash
-from .plan import Plan
-from .tokenize import STATISTICS_FILE, counts_name, read_statistics
+from .plan import Plan, Unit
+from .sources import CONTAINERS
+from .tokenize import STATISTICS_FILE, counts_name, read_statistics, statistics_of
+from .verify_parts import PartTotals, RowIds, SourceName, open_part
+from .verify_rejects import verified_rejects
 
 TOLERANCE_SECONDS = 1e-6
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was looked at and found right; `units` are None where there is no plan."""
+
+    units: int | None
+    files: int
+    bytes: int
+    rows: int
+    seconds: float
+
+
+def verify_bare_table(storage: Storage, on_file: Callable[[], None]) -> Verified:
+    """Check a token table that has no plan: each file in itself, and that no id comes up twice.
+
+    Raises:
+        InputError: no token table, or one that mixes codecs.
+        VerificationError: something in it is wrong.
+    """
+    read_metadata(storage.url)
+    names = [name for name in storage.sizes() if name.endswith(".parquet")]
+    ids = RowIds(storage)
+    rows, seconds = 0, 0.0
+    for name in names:
+        with open_part(storage, name) as (file, metadata):
+            totals = PartTotals(file, metadata, f"{storage.url}/{name}")
+        ids.add(name, totals.ids)
+        rows, seconds = rows + totals.rows, seconds + totals.seconds
+        on_file()
+    ids.refuse_repeated()
+    sizes = storage.sizes()
+    return Verified(None, len(names), sum(sizes[name] for name in names), rows, seconds)
 
 
 class TableVerifier:
@@ -29,7 +67,7 @@ class TableVerifier:
     def __init__(self, storage: Storage, plan: Plan) -> None:
         self._storage, self._plan = storage, plan
         self._lock = threading.Lock()
-        self._ids: dict[str, np.ndarray] = {}
+        self._ids = RowIds(storage)
         self._counts: np.ndarray | None = None
 
     def check_of(self, record: UnitRecord, name: str) -> Callable[[], None]:
@@ -38,32 +76,24 @@ class TableVerifier:
 
     def finish(self, records: list[UnitRecord]) -> None:
         """Check what no part shows alone: ids that come up twice, and the statistics."""
-        names = sorted(self._ids)
-        hashes = np.concatenate([self._ids[name] for name in names]) if names else np.zeros(0, np.uint64)
-        ordered = np.sort(hashes)
-        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(repeated):
-            self._name_repeated_id(names, set(repeated.tolist()))
+        self._ids.refuse_repeated()
+        for record in records:
+            if not record.total.rows:
+                self._check_coverage(self._unit(record), record, Counter())
         try:
             statistics = read_statistics(self._storage)
         except (FileNotFoundError, ValidationError):
             raise VerificationError(f"{self._storage.url}/{STATISTICS_FILE} is missing or damaged.") from None
-        counts = [list(use.counts) for use in statistics.codebooks]
-        found = [] if self._counts is None else self._counts.tolist()
-        if counts != found or statistics.rows != sum(record.total.rows for record in records):
+        counts = np.zeros((len(statistics.codebooks), 0)) if self._counts is None else self._counts
+        if statistics != statistics_of(Tally.sum(record.total for record in records), counts):
             raise VerificationError(f"{self._storage.url}/{STATISTICS_FILE} does not agree with the rows of the table.")
 
     def _check(self, record: UnitRecord, name: str) -> None:
         where = f"{self._storage.url}/{name}"
-        try:
-            with self._storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
-                metadata = self._metadata(file, where, record)
-                totals = _Totals(metadata)
-                for group in range(file.num_row_groups):
-                    totals.add(file.read_row_group(group), where)
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise VerificationError(f"{where} cannot be read: {reason}") from None
+        unit = self._unit(record)
+        with open_part(self._storage, name) as (file, metadata):
+            self._compare_metadata(metadata, where, unit)
+            totals = PartTotals(file, metadata, where)
         total = record.total
         if (totals.rows, totals.codes) != (total.rows, total.codes):
             raise VerificationError(
@@ -72,17 +102,17 @@ class TableVerifier:
             )
         if not abs(totals.seconds - total.seconds) <= TOLERANCE_SECONDS * max(1.0, total.seconds):
             raise VerificationError(f"{where} has {totals.seconds:g} s, but its record says {total.seconds:g} s.")
+        self._check_coverage(unit, record, totals.sources)
         self._compare_counts(record.unit, totals.counts)
         with self._lock:
-            self._ids[name] = np.array(totals.ids, np.uint64)
+            self._ids.add(name, totals.ids)
             self._counts = totals.counts if self._counts is None else self._counts + totals.counts
 
-    def _metadata(self, file: pq.ParquetFile, where: str, record: UnitRecord) -> TableMetadata:
-        text = (file.schema_arrow.metadata or {}).get(METADATA_KEY, b"")
-        try:
-            metadata = TableMetadata.model_validate_json(text)
-        except ValidationError:
-            raise VerificationError(f"{where} does not say of which codec its codes are.") from None
+    def _unit(self, record: UnitRecord) -> Unit:
+        with self._lock:  # a plan holds the sources of one generation
+            return self._plan.unit(record.unit)
+
+    def _compare_metadata(self, metadata: TableMetadata, where: str, unit: Unit) -> None:
         options = self._plan.header.options
         if metadata.codec_fingerprint != options["codec"]:
             raise VerificationError(f"{where} holds codes of another codec than the plan says.")
@@ -92,11 +122,30 @@ class TableVerifier:
             options["pack_frames"],
         ):
             raise VerificationError(f"{where} says of itself that it was computed in another way than the plan says.")
-        if not file.schema_arrow.equals(table_schema(metadata)):
-            raise VerificationError(f"{where} has other columns than a token table.")
-        if metadata.unit_hash != unit_hash(self._plan.header, self._plan.unit(record.unit)):
+        if metadata.unit_hash != unit_hash(self._plan.header, unit):
             raise VerificationError(f"{where} was made from other sources or options than the plan says.")
-        return metadata
+
+    def _check_coverage(self, unit: Unit, record: UnitRecord, rows: Counter[SourceName]) -> None:
+        """Refuse a unit in which a source of the plan is neither row nor reject, or a row is of none of its sources."""
+        sliced = self._plan.header.options["max_seconds"] is not None
+        found = rows + Counter((reject.dataset, reject.source) for reject in verified_rejects(self._storage, record))
+        of_unit = f"the unit {unit.number} of {self._storage.url}"
+        total = record.total
+        if not sliced and total.inputs != found.total():
+            raise VerificationError(
+                f"In {of_unit} {total.inputs} clips were tried, but {found.total()} are rows or rejects."
+            )
+        planned = Counter((source.dataset, source.name) for source in unit.sources if source.kind not in CONTAINERS)
+        # What a container holds is not planned, and its samples name the recordings that they were cut from.
+        foreign = [] if any(source.kind in CONTAINERS for source in unit.sources) else sorted(found.keys() - planned)
+        if foreign:
+            raise VerificationError(f"The source {foreign[0][1]} of a row of {of_unit} is none that the plan names.")
+        missing = planned - found
+        perhaps_no_audio = {(s.dataset, s.name) for s in unit.sources if s.kind == "unknown"}
+        certain = sorted(missing.keys() - perhaps_no_audio)
+        if certain or missing.total() > total.ignored:
+            name = (certain or sorted(missing))[0][1]
+            raise VerificationError(f"The source {name} of {of_unit} is neither a row nor a reject.")
 
     def _compare_counts(self, unit: int, counts: np.ndarray) -> None:
         name = counts_name(unit)
@@ -106,62 +155,3 @@ class TableVerifier:
             raise VerificationError(f"{self._storage.url}/{name} is missing or damaged.") from None
         if not np.array_equal(stored, counts.reshape(-1)):
             raise VerificationError(f"{self._storage.url}/{name} does not count the codes of its part.")
-
-    def _name_repeated_id(self, names: list[str], hashes: set[int]) -> None:
-        seen: dict[str, str] = {}
-        for name in names:
-            if hashes.isdisjoint(self._ids[name].tolist()):
-                continue
-            with self._storage.open(name) as opened:
-                for row_id in pq.read_table(opened, columns=["id"])["id"].to_pylist():
-                    if row_id in seen:
-                        raise VerificationError(
-                            f"The id {row_id} of {self._storage.url}/{name} is also that of a row in {seen[row_id]}."
-                        )
-                    if hash_of_id(row_id) in hashes:
-                        seen[row_id] = name
-
-
-class _Totals:
-    """What the row groups of a part add up to; each is checked as it comes."""
-
-    def __init__(self, metadata: TableMetadata) -> None:
-        self._metadata = metadata
-        self._frame_size = round(metadata.sample_rate / metadata.frame_rate)
-        self.rows = self.codes = 0
-        self.seconds = 0.0
-        self.ids: list[int] = []
-        self.counts = np.zeros((metadata.n_codebooks, metadata.codebook_size), np.int64)
-
-    def add(self, table: pa.Table, where: str) -> None:
-        metadata = self._metadata
-        ids = table["id"].to_pylist()
-        lists = table["codes"].combine_chunks()
-        codes, lengths = lists.flatten().to_numpy(), lists.value_lengths().to_numpy()
-        n_frames, n_samples = table["n_frames"].to_numpy(), table["n_samples"].to_numpy()
-        durations = table["duration"].to_numpy()
-
-        def refuse(wrong: np.ndarray, what: str) -> None:
-            if wrong.any():
-                raise VerificationError(f"The row {ids[int(np.argmax(wrong))]} of {where} {what}.")
-
-        refuse(lengths != n_frames.astype(np.int64) * metadata.n_codebooks, "has not n_frames codes of each codebook")
-        refuse(
-            n_frames != np.maximum(1, n_samples // self._frame_size),
-            "has a number of frames that its samples do not give",
-        )
-        refuse(
-            ~(np.abs(durations * metadata.sample_rate - n_samples) <= 0.5),
-            "has a duration that is not that of its samples",
-        )
-        if len(codes) and int(codes.max()) >= metadata.codebook_size:
-            row = int(
-                np.searchsorted(np.cumsum(lengths), int(np.argmax(codes >= metadata.codebook_size)), side="right")
-            )
-            raise VerificationError(f"The row {ids[row]} of {where} has a code beyond {metadata.codebook_size - 1}.")
-        for counts, column in zip(self.counts, codes.reshape(-1, metadata.n_codebooks).T, strict=True):
-            counts += np.bincount(column, minlength=len(counts))
-        self.rows += len(ids)
-        self.codes += len(codes)
-        self.seconds += float(durations.sum())
-        self.ids += [hash_of_id(row_id) for row_id in ids]

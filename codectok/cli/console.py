@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -58,19 +59,24 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 worker, 2 workers."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def megabytes(n_bytes: int) -> str:
     """A size in MB."""
     return f"{n_bytes / 1e6:,.2f} MB"
 
 
 class ProgressReport:
-    """A bar on a terminal, now and then a plain line elsewhere."""
+    """A bar on a terminal, a plain line each minute elsewhere."""
 
     def __init__(self, bar: Progress | None, total: float | None, what: str) -> None:
         self._bar, self._total, self._what = bar, total, what
         self._task: TaskID | None = bar.add_task(what, total=total, note="") if bar else None
-        self._done = 0.0
-        self._started = self._last_line = time.monotonic()
+        self._done, self._note = 0.0, ""
+        self._started = time.monotonic()
 
     def set_total(self, total: float) -> None:
         """Say how much there is to do, once that is known; what was done before belonged to another count."""
@@ -82,34 +88,58 @@ class ProgressReport:
     def advance(self, note: str = "", amount: float = 1.0) -> None:
         """Count a step as done; `note` says what has come of it so far."""
         self._done += amount
-        now = time.monotonic()
+        self._note = note
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, note=_escape(note))
-        elif now - self._last_line > PLAIN_LINE_SECONDS:
-            self._last_line = now
-            share = f" {self._done / self._total:.0%}" if self._total else f" {self._done:,.0f}"
-            left = f", {format_duration(self._seconds_left(now))} left" if self._total else ""
-            say(f"{self._what}:{share}{left}{', ' if note else ''}{note}")
+
+    def line(self) -> str:
+        """How far it is, in words."""
+        elapsed = time.monotonic() - self._started
+        facts = [f"{format_duration(elapsed)} so far"]
+        if self._total:
+            facts.insert(0, f"{self._done / self._total:.0%}")
+            if self._done:
+                left = elapsed * max(0.0, self._total - self._done) / self._done
+                facts.append(f"{format_duration(left)} left")
+        elif self._done:
+            facts.insert(0, f"{self._done:,.0f}")
+        return f"{self._what}: {', '.join([*facts, *filter(None, [self._note])])}"
 
     def reach(self, done: float) -> None:
         """Show how far it has come in a bar; whoever calls this writes lines himself."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done)
 
-    def _seconds_left(self, now: float) -> float:
-        assert self._total is not None, "otherwise nobody knows"
-        return (now - self._started) * max(0.0, self._total - self._done) / self._done
-
 
 @contextmanager
-def progress(total: float | None, what: str) -> Iterator[ProgressReport]:
-    """Show progress over `total` (None where nobody knows yet) while the context lasts."""
+def progress(total: float | None, what: str, lines: bool = True) -> Iterator[ProgressReport]:
+    """Show progress over `total` (None where nobody knows yet) while the context lasts; `lines` where no bar can be."""
     if not console.is_terminal:
-        yield ProgressReport(None, total, what)
+        report = ProgressReport(None, total, what)
+        with _every(PLAIN_LINE_SECONDS, lambda: say(report.line())) if lines else nullcontext():
+            yield report
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bar:
         yield ProgressReport(bar, total, what)
+
+
+@contextmanager
+def _every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` each time so many seconds have passed, from a thread of its own, while the context lasts."""
+    ended = threading.Event()
+
+    def call() -> None:
+        while not ended.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _escape(text: str) -> str:

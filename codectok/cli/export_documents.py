@@ -10,19 +10,7 @@ import typer
 from codectok.errors import InputError
 
 from .export_options import ModelOption, OffsetOption, PartMegabytesOption, TokenizerOption, offset_of
-from .options import (
-    AddressOption,
-    DeadlineOption,
-    DryRunOption,
-    Engine,
-    EngineOption,
-    ExtendOption,
-    LimitOption,
-    MaxRejectsOption,
-    PartOption,
-    SpaceCheckOption,
-    WorkersOption,
-)
+from .job_choices import JobChoices, with_job_choices
 
 FORMS = {
     "sequences": (
@@ -60,6 +48,7 @@ class Until(StrEnum):
     LAST = "last"
 
 
+@with_job_choices
 def run(
     ctx: typer.Context,
     tables: Annotated[
@@ -92,23 +81,15 @@ def run(
         Until, typer.Option(help="A mixture ends where its first source does, or where its last one does.")
     ] = Until.FIRST,
     part_megabytes: PartMegabytesOption = 256.0,
-    workers: WorkersOption = None,
-    engine: EngineOption = Engine.RAY,
-    address: AddressOption = None,
-    part: PartOption = None,
-    limit: LimitOption = None,
-    extend: ExtendOption = False,
-    max_rejects: MaxRejectsOption = 0.1,
-    deadline_hours: DeadlineOption = 6.0,
-    dry_run: DryRunOption = False,
-    space_check: SpaceCheckOption = True,
+    *,
+    choices: JobChoices,
 ) -> None:
     """Bring token tables, and texts beside them, into the form that trains a language model."""
     from codectok.exports.packing import PackingOptions
     from codectok.pipelines.document_options import DocumentOptions
     from codectok.pipelines.documents import MegatronJob, SequencesJob
 
-    from .jobs import JobChoices, run_and_report
+    from .jobs import run_and_report
 
     templates = _named(task or ["audio"], "--task")
     weights = _named(weight or [], "--weight")
@@ -127,9 +108,6 @@ def run(
         part_megabytes=part_megabytes,
     )
     job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
-    choices = JobChoices(
-        engine, workers, address, part, limit, extend, max_rejects, deadline_hours, dry_run, space_check
-    )
     run_and_report(job, job.sources.arguments, output, choices)
 
 

@@ -8,19 +8,7 @@ from typing import Annotated
 import typer
 
 from .export_options import ModelOption, OffsetOption, PartMegabytesOption, offset_of
-from .options import (
-    AddressOption,
-    DeadlineOption,
-    DryRunOption,
-    Engine,
-    EngineOption,
-    ExtendOption,
-    LimitOption,
-    MaxRejectsOption,
-    PartOption,
-    SpaceCheckOption,
-    WorkersOption,
-)
+from .job_choices import JobChoices, with_job_choices
 
 NAME = "unitts"
 EXAMPLE = "codectok export unitts tokens/ unitts/ --task tts"
@@ -41,6 +29,7 @@ class Style(StrEnum):
     AUDIO_JSON = "audio-json"
 
 
+@with_job_choices
 def run(
     tables: Annotated[
         list[str], typer.Argument(help="Folders, Parquet files or URLs of token tables; NAME=TABLE names one.")
@@ -53,24 +42,13 @@ def run(
     offset: OffsetOption = None,
     model: ModelOption = None,
     part_megabytes: PartMegabytesOption = 64.0,
-    workers: WorkersOption = None,
-    engine: EngineOption = Engine.RAY,
-    address: AddressOption = None,
-    part: PartOption = None,
-    limit: LimitOption = None,
-    extend: ExtendOption = False,
-    max_rejects: MaxRejectsOption = 0.1,
-    deadline_hours: DeadlineOption = 6.0,
-    dry_run: DryRunOption = False,
-    space_check: SpaceCheckOption = True,
+    *,
+    choices: JobChoices,
 ) -> None:
     """Write token tables as UniTTS reads them for pretraining."""
     from codectok.pipelines.unitts import UnittsJob, UnittsOptions
 
-    from .jobs import JobChoices, run_and_report
+    from .jobs import run_and_report
 
     job = UnittsJob(UnittsOptions(task.value, style.value, offset_of(offset, model), part_megabytes), tables)
-    choices = JobChoices(
-        engine, workers, address, part, limit, extend, max_rejects, deadline_hours, dry_run, space_check
-    )
     run_and_report(job, job.sources.arguments, output, choices)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .console import ProgressReport, console, facts_table, format_duration, megabytes, progress, rows_table, say, warn
+from .console import (
+    ProgressReport,
+    console,
+    counted,
+    facts_table,
+    format_duration,
+    megabytes,
+    progress,
+    rows_table,
+    say,
+    warn,
+)
 from .interruption import check_interruption
-from .options import Engine
+from .job_choices import JobChoices
 
 if TYPE_CHECKING:
     from codectok.pipelines.engine import JobReport, RunOptions
@@ -21,46 +31,11 @@ SHOWN_REJECTS = 5
 LEAST_WEIGHT = 1.0
 
 
-@dataclass(frozen=True)
-class JobChoices:
-    """What the options that all jobs share were set to."""
-
-    engine: Engine
-    workers: int | None
-    address: str | None
-    part: str | None
-    limit: int | None
-    extend: bool
-    max_rejects: float
-    deadline_hours: float
-    dry_run: bool
-    space_check: bool
-    gpus: int | None = None
-
-    def run_options(self) -> RunOptions:
-        """The same as the engine takes them."""
-        from codectok.pipelines.engine import RunOptions
-        from codectok.pipelines.lock import Part
-
-        return RunOptions(
-            engine=self.engine.value,
-            workers=self.workers,
-            address=self.address,
-            gpus=self.gpus,
-            part=Part.parse(self.part) if self.part else None,
-            limit=self.limit,
-            extend=self.extend,
-            max_rejects=self.max_rejects,
-            deadline_seconds=3600 * self.deadline_hours,
-            check_space=self.space_check,
-        )
-
-
-def run_and_report(job: Job, sources: Sequence[str], output: str, choices: JobChoices) -> None:
-    """Run `job` over `sources` into `output` and show what came of it."""
+def run_and_report(job: Job, sources: Sequence[str], output: str, choices: JobChoices, gpus: int | None = None) -> None:
+    """Run `job` over `sources` into `output` and show what came of it; `gpus` to use, all by default."""
     from codectok.pipelines.engine import run_job
 
-    options = choices.run_options()
+    options = choices.run_options(gpus)
     if choices.dry_run:
         _show_preview(job, sources, output, options)
         return
@@ -106,6 +81,10 @@ class _Terminal:
         assert self.report is not None, "a job runs within its progress"
         # Units differ in size: what is left is measured by their audio, which is estimated from sizes of files.
         self.report.set_total(sum(self._weight(unit) for unit in to_do))
+
+    def staffed(self, workers: int, threads: int, gpus: int) -> None:
+        cores = f" of {threads} threads" if threads > 1 else ""
+        say(f"Running on {counted(workers, 'worker')}{cores}" + (f" and {counted(gpus, 'GPU')}." if gpus else "."))
 
     def finished(self, record: UnitRecord) -> None:
         self.done += 1

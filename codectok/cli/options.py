@@ -47,21 +47,3 @@ EngineOption = Annotated[Engine, typer.Option("--engine", help="Ray actors, or t
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a Ray of our own.")
 ]
-PartOption = Annotated[
-    str | None, typer.Option("--part", help="Run share i of n of the units, as in 2/8.", show_default=False)
-]
-LimitOption = Annotated[
-    int | None,
-    typer.Option("--limit", min=1, help="Stop after so many units; a later run goes on.", show_default=False),
-]
-ExtendOption = Annotated[bool, typer.Option("--extend", help="List the sources again and add what is new.")]
-MaxRejectsOption = Annotated[
-    float, typer.Option("--max-rejects", min=0.0, max=1.0, help="Share of the inputs that may be broken.")
-]
-DeadlineOption = Annotated[
-    float, typer.Option("--deadline-hours", help="After so long a unit is tried on another worker (Ray only).")
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
-SpaceCheckOption = Annotated[
-    bool, typer.Option("--space-check/--no-space-check", help="Refuse to start where the output would not fit.")
-]

@@ -7,19 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import (
-    AddressOption,
-    DeadlineOption,
-    DryRunOption,
-    Engine,
-    EngineOption,
-    ExtendOption,
-    LimitOption,
-    MaxRejectsOption,
-    PartOption,
-    SpaceCheckOption,
-    WorkersOption,
-)
+from .job_choices import JobChoices, with_job_choices
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
@@ -40,6 +28,7 @@ class FormatName(StrEnum):
     WAV = "wav"
 
 
+@with_job_choices
 def run(
     sources: Annotated[
         list[str],
@@ -67,22 +56,14 @@ def run(
         float | None, typer.Option(help="Leave out segments without sound up to this frequency (Hz).")
     ] = None,
     min_dnsmos: Annotated[float | None, typer.Option(help="Leave out speech that sounds worse (1 to 5).")] = None,
-    workers: WorkersOption = None,
-    engine: EngineOption = Engine.RAY,
-    address: AddressOption = None,
-    part: PartOption = None,
-    limit: LimitOption = None,
-    extend: ExtendOption = False,
-    max_rejects: MaxRejectsOption = 0.1,
-    deadline_hours: DeadlineOption = 6.0,
-    dry_run: DryRunOption = False,
-    space_check: SpaceCheckOption = True,
+    *,
+    choices: JobChoices,
 ) -> None:
     """Cut audio files into segments and write them as WebDataset tars."""
     from codectok.audio.quality import QualityLimits
     from codectok.pipelines.shard import ShardJob, ShardOptions
 
-    from .jobs import JobChoices, run_and_report
+    from .jobs import run_and_report
 
     limits = QualityLimits(min_loudness, max_loudness, max_clipping, min_bandwidth, min_dnsmos)
     options = ShardOptions(
@@ -95,8 +76,5 @@ def run(
         validation=validation,
         deduplicate=deduplicate,
         quality=limits,
-    )
-    choices = JobChoices(
-        engine, workers, address, part, limit, extend, max_rejects, deadline_hours, dry_run, space_check
     )
     run_and_report(ShardJob(options), sources, output, choices)

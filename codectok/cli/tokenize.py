@@ -6,29 +6,21 @@ from typing import Annotated
 
 import typer
 
+from .job_choices import JobChoices, with_job_choices
 from .options import (
-    AddressOption,
     CodecOption,
-    DeadlineOption,
     DeviceOption,
-    DryRunOption,
     Dtype,
     DtypeOption,
     Engine,
-    EngineOption,
-    ExtendOption,
-    LimitOption,
-    MaxRejectsOption,
     PackFramesOption,
-    PartOption,
-    SpaceCheckOption,
-    WorkersOption,
 )
 
 NAME = "tokenize"
 EXAMPLE = "codectok tokenize shards/ tokens/ --codec codec/"
 
 
+@with_job_choices
 def run(
     sources: Annotated[
         list[str],
@@ -49,26 +41,20 @@ def run(
         float | None,
         typer.Option(help="Audio in one part, estimated from file sizes.", show_default="an hour; six on a GPU"),
     ] = None,
-    workers: WorkersOption = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to use; by default all of the machine or cluster.")] = None,
-    engine: EngineOption = Engine.RAY,
-    address: AddressOption = None,
-    part: PartOption = None,
-    limit: LimitOption = None,
-    extend: ExtendOption = False,
-    max_rejects: MaxRejectsOption = 0.1,
-    deadline_hours: DeadlineOption = 6.0,
-    dry_run: DryRunOption = False,
-    space_check: SpaceCheckOption = True,
+    *,
+    choices: JobChoices,
 ) -> None:
     """Encode audio files and tars into a table of tokens (Parquet)."""
+    import torch
+
+    from codectok.pipelines.cluster import gpu_model_of
     from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 
-    from .jobs import JobChoices, run_and_report
+    from .jobs import run_and_report
 
     options = TokenizeOptions(codec, device, dtype.value, pack_frames, max_seconds, encoder_threads, part_seconds)
-    job = TokenizeJob(options)
-    choices = JobChoices(
-        engine, workers, address, part, limit, extend, max_rejects, deadline_hours, dry_run, space_check, gpus
-    )
-    run_and_report(job, sources, output, choices)
+    # From a machine without a GPU a cluster that has some is used all the same.
+    elsewhere = choices.engine is Engine.RAY and device in ("auto", "cuda") and not torch.cuda.is_available()
+    job = TokenizeJob(options, gpu_model_of(choices.address) if elsewhere else None)
+    run_and_report(job, sources, output, choices, gpus)

@@ -94,7 +94,7 @@ def _train(
     from codectok.train.ray_launch import RayOptions, run_on_ray
 
     say(f"Training {settings.codec.name} into {settings.output}, up to step {settings.steps:,}.")
-    with progress(settings.steps, f"train {settings.codec.name}") as bar:
+    with progress(settings.steps, f"train {settings.codec.name}", lines=False) as bar:
         listener = _listener(settings, bar)
         if engine is TrainingEngine.RAY:
             report = run_on_ray(settings, RayOptions(workers, address, retries), listener)

@@ -14,7 +14,7 @@ EXAMPLE = "codectok verify tokens/ --codec codec/ --reencode 20 --decode 5 --to 
 
 
 def run(
-    target: Annotated[str, typer.Argument(help="Folder or URL that `shard` or `tokenize` has written.")],
+    target: Annotated[str, typer.Argument(help="Folder or URL that `shard`, `tokenize` or `export` has written.")],
     codec: Annotated[str | None, typer.Option(help="Folder or name of the codec, for --reencode and --decode.")] = None,
     reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of so many random rows again.")] = 0,
     decode: Annotated[int, typer.Option(min=0, help="Decode so many random rows to wav files.")] = 0,
@@ -32,8 +32,8 @@ def run(
     storage = open_storage(target)
     with progress(count_files(storage), "verify: files") as report:
         verified = verify_output(storage, report.advance)
-    facts: dict[str, object] = {
-        "units": f"{verified.units:,}",
+    facts: dict[str, object] = {} if verified.units is None else {"units": f"{verified.units:,}"}
+    facts |= {
         "files": f"{verified.files:,} ({megabytes(verified.bytes)})",
         "rows": f"{verified.rows:,}",
         "audio": format_duration(verified.seconds),

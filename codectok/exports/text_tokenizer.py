@@ -33,7 +33,7 @@ class TextTokenizer:
 
     def ids_of(self, text: str) -> np.ndarray:
         """Ids int32 of a text; what looks like a special token in it is text as well."""
-        found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         return np.asarray(found["input_ids"], np.int32)
 
     def known_tokens(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, Self, cast
@@ -21,6 +22,7 @@ from ..storage import is_url, open_file_system
 from .filters import parse_filter
 
 METADATA_KEY = b"codectok"
+TABLE_FORMAT: Literal["codectok.tokens"] = "codectok.tokens"
 ROW_GROUP_CODES = 1 << 22
 LARGEST_UINT16_CODEBOOK = 1 << 16
 
@@ -28,7 +30,7 @@ LARGEST_UINT16_CODEBOOK = 1 << 16
 class TableMetadata(CodecDescription):
     """What the codes of a file are; stands as JSON under the key `codectok` of the Parquet metadata."""
 
-    format: Literal["codectok.tokens"] = "codectok.tokens"
+    format: Literal["codectok.tokens"] = TABLE_FORMAT
     version: Literal[1] = 1
     unit_hash: str | None = None
 
@@ -157,19 +159,19 @@ class TableFile:
         """Its name without folder and suffix."""
         return PurePosixPath(self.place).stem
 
-    def open(self) -> pq.ParquetFile:
-        """Open it for reading.
+    @contextmanager
+    def open(self) -> Iterator[pq.ParquetFile]:
+        """Open it for reading, while the context lasts.
 
         Raises:
-            InputError: it is not there, or no Parquet.
+            InputError: it is not there, no Parquet, or damaged where it is read.
         """
+        files, path = open_file_system(self.place) if is_url(self.place) else (None, self.place)
         try:
             # Buffered ahead, row groups now and then were "not found" in the buffer by a reader under load.
-            if not is_url(self.place):
-                return pq.ParquetFile(self.place, pre_buffer=False)
-            files, path = open_file_system(self.place)
-            return pq.ParquetFile(path, filesystem=files, pre_buffer=False)
-        except (pa.ArrowInvalid, OSError) as error:
+            with pq.ParquetFile(path, filesystem=files, pre_buffer=False) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{self.place} cannot be read as Parquet: {reason}") from None
 
@@ -218,7 +220,7 @@ def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None =
     for file in table_files(path):
         with file.open() as parquet:
             # By name: users may have added columns of their own.
-            for batch in _batches(parquet, schema.names, file):
+            for batch in parquet.iter_batches(batch_size=1024, columns=schema.names):
                 yield from _chosen(batch, condition, metadata, where)
 
 
@@ -252,14 +254,6 @@ def rows_of_batch(batch: pa.RecordBatch, metadata: TableMetadata) -> Iterator[To
         yield TokenRow(codes=own.reshape(-1, metadata.n_codebooks), **record)
 
 
-def _batches(parquet: pq.ParquetFile, columns: list[str], file: TableFile) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from parquet.iter_batches(batch_size=1024, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{file} is damaged: {reason}") from None
-
-
 def _file_metadata(file: TableFile) -> TableMetadata:
     with file.open() as parquet:
         return metadata_of_schema(parquet.schema_arrow, str(file))
@@ -273,4 +267,6 @@ def metadata_of_schema(schema: pa.Schema, name: str) -> TableMetadata:
     try:
         return TableMetadata.model_validate_json(found)
     except ValidationError:
+        if TABLE_FORMAT.encode() not in found:
+            raise InputError(f"{name} is Parquet of codectok, but no token table.") from None
         raise InputError(f"{name} is a token table of another version than this codectok reads.") from None

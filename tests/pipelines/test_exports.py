@@ -312,6 +312,8 @@ def test_another_export_into_the_same_folder_is_refused(table: Path, tokenizer: 
         export(SequencesJob(options(offset=500), [str(table)]), tmp_path / "out")
     with pytest.raises(InputError, match="made by `export sequences`"):
         export(MegatronJob(options(), [str(table)]), tmp_path / "out")
+    with pytest.raises(InputError, match="Parquet of codectok, but no token table"):
+        SequencesJob(options(), [str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(

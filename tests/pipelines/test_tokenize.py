@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from codectok.audio.files import read_audio
 from codectok.audio.stretches import Stretch
 from codectok.errors import AudioError
 from codectok.pipelines import ray_engine
+from codectok.pipelines.cluster import gpu_model_of
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.job import Server, UnitOutput
 from codectok.pipelines.listener import Silent
@@ -242,14 +245,51 @@ def test_how_busy_an_encoder_is_becomes_known(
 
     class Busy(Silent):
         shares: ClassVar[list[float]] = []
+        staff: ClassVar[list[tuple[int, int, int]]] = []
+
+        def staffed(self, workers: int, threads: int, gpus: int) -> None:
+            self.staff.append((workers, threads, gpus))
 
         def busy(self, share: float) -> None:
             self.shares.append(share)
 
     run_job(ServedJob(job(codec_folder).settings), [str(corpus)], tmp_path / "out", ON_RAY, Busy())
+    assert Busy.staff == [(2, 1, 0)]
     assert Busy.shares
     assert all(0 <= share <= 1 for share in Busy.shares)
     assert Busy.shares[-1] > 0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_cluster_without_gpus_leaves_encoding_to_its_cpus() -> None:
+    assert gpu_model_of(None) is None
+
+
+def test_a_gpu_that_torch_cannot_use_is_an_error_and_no_silent_cpu(codec_folder: Path) -> None:
+    script = (
+        "import ray\n"
+        "from codectok import CodectokError\n"
+        "from codectok.pipelines.cluster import gpu_model_of\n"
+        "ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, logging_level='ERROR')\n"
+        "try:\n"
+        "    gpu_model_of(None)\n"
+        "except CodectokError as error:\n"
+        "    print(error)\n"
+        "ray.shutdown()\n"
+    )
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "99"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=hidden, check=True)
+    assert "has a GPU that torch cannot use" in done.stdout
+    assert "--device cpu" in done.stdout
+
+
+def test_a_job_for_the_gpus_of_a_cluster_is_made_without_one(codec_folder: Path) -> None:
+    options = TokenizeOptions(str(codec_folder), dtype="tf32")
+    made = TokenizeJob(options, gpu_model="NVIDIA H100 80GB HBM3")
+    assert made.options()["device"] == "NVIDIA H100 80GB HBM3"
+    assert made.options()["encoder_threads"] is None
+    assert made.server() is not None
+    assert made.threads == 1
 
 
 def test_shards_of_two_jobs_that_could_share_ids_are_refused(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:

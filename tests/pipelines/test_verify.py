@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ import soundfile
 
 from codectok import Codec, InputError
 from codectok.audio.files import read_audio
+from codectok.exports.compact import compact
 from codectok.pipelines.output import OutputFile
 from codectok.pipelines.reencode import decode_some, reencode
 from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
@@ -245,6 +248,7 @@ FORGERIES = {
     "is also that of a row": with_column("id", lambda values: [values[1], *values[1:]]),
     "does not count the codes": with_column("codes", lambda lists: [[*lists[0][1:], lists[0][0] ^ 1], *lists[1:]]),
     "does not say of which codec": lambda rows: rows.replace_schema_metadata(None),
+    "is none that the plan names": with_column("source", lambda names: ["another.wav", *names[1:]]),
 }  # fmt: skip
 
 
@@ -253,6 +257,61 @@ def test_what_is_wrong_in_a_table_is_named(message: str, table: Path) -> None:
     forge(table, FORGERIES[message])
     with pytest.raises(VerificationError, match=message):
         verify_output(open_storage(table))
+
+
+def drop_first_reject(table: Path) -> tuple[str, str]:
+    """Remove a reject of the first unit, and make the record's files agree; gives its source and its reason."""
+    path = table / "_codectok" / "rejects" / "000000.parquet"
+    rejects = pq.read_table(path)
+    pq.write_table(rejects.slice(1), path)
+    update_record(table, path)
+    return rejects["source"][0].as_py(), rejects["reason"][0].as_py()
+
+
+def test_a_source_without_row_or_reject_is_named(table: Path) -> None:
+    name, reason = drop_first_reject(table)
+    with pytest.raises(VerificationError, match="do not agree with their record"):
+        verify_output(open_storage(table))
+    record_path = table / "_codectok" / "records" / "000000.json"
+    record = json.loads(record_path.read_text())
+    (tally,) = record["tallies"].values()
+    tally["rejects"] = Counter(tally["rejects"]) - Counter([reason])
+    record_path.write_text(json.dumps(record))
+    with pytest.raises(VerificationError, match=f"{re.escape(name)} of the unit 0 of .* is neither a row nor"):
+        verify_output(open_storage(table))
+
+
+def test_junk_among_the_rejects_is_named(table: Path) -> None:
+    path = table / "_codectok" / "rejects" / "000000.parquet"
+    path.write_bytes(b"PAR1 and no more")
+    update_record(table, path)
+    with pytest.raises(VerificationError, match=f"{path.name} are missing or damaged"):
+        verify_output(open_storage(table))
+
+
+def test_statistics_are_counted_again(table: Path) -> None:
+    path = table / "_codectok" / "stats.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hours": 1.0}))
+    with pytest.raises(VerificationError, match="does not agree with the rows"):
+        verify_output(open_storage(table))
+
+
+def test_a_table_without_a_plan_is_checked_against_itself(table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "compact"
+    compact(table, folder)
+    verified = verify_output(open_storage(folder))
+    assert (verified.units, verified.files) == (None, 1)
+    assert (verified.rows, verified.seconds) == pytest.approx(
+        (len(list(read_rows(table))), verify_output(open_storage(table)).seconds)
+    )
+    part = folder / "part-000000.parquet"
+    whole = pq.read_table(part)
+    pq.write_table(with_column("codes", lambda lists: [[1024, *lists[0][1:]], *lists[1:]])(whole), part)
+    with pytest.raises(VerificationError, match="a code beyond 1023"):
+        verify_output(open_storage(folder))
+    pq.write_table(pa.concat_tables([whole, whole]), part)
+    with pytest.raises(VerificationError, match="is also that of a row"):
+        verify_output(open_storage(folder))
 
 
 @pytest.mark.parametrize("name", ["stats.json", "codes/000000.parquet"])

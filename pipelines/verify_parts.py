@@ -1,0 +1,114 @@
+"""What a part of a token table holds, checked as it is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from codectok.errors import VerificationError
+from codectok.storage import Storage
+from codectok.tokens.table import METADATA_KEY, TableMetadata, hash_of_id, table_schema
+
+# A data set, and a source in it.
+SourceName = tuple[str, str]
+
+
+class RowIds:
+    """The ids of all parts, as hashes."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._hashes: dict[str, np.ndarray] = {}
+
+    def add(self, part: str, hashes: list[int]) -> None:
+        """Take in those of a part."""
+        self._hashes[part] = np.array(hashes, np.uint64)
+
+    def refuse_repeated(self) -> None:
+        """Name an id that comes up twice, if one does."""
+        ordered = np.sort(np.concatenate([np.zeros(0, np.uint64), *self._hashes.values()]))
+        repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+        seen: dict[str, str] = {}
+        for name in sorted(self._hashes) if repeated else ():
+            if repeated.isdisjoint(self._hashes[name].tolist()):
+                continue
+            with self._storage.open(name) as opened:
+                for row_id in pq.read_table(opened, columns=["id"])["id"].to_pylist():
+                    if row_id in seen:
+                        raise VerificationError(
+                            f"The id {row_id} of {self._storage.url}/{name} is also that of a row in {seen[row_id]}."
+                        )
+                    if hash_of_id(row_id) in repeated:
+                        seen[row_id] = name
+
+
+@contextmanager
+def open_part(storage: Storage, name: str) -> Iterator[tuple[pq.ParquetFile, TableMetadata]]:
+    """A part, and what it says of itself; what is wrong with it while the context lasts is a `VerificationError`."""
+    where = f"{storage.url}/{name}"
+    try:
+        with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+            metadata = TableMetadata.model_validate_json((file.schema_arrow.metadata or {}).get(METADATA_KEY, b""))
+            if not file.schema_arrow.equals(table_schema(metadata)):
+                raise VerificationError(f"{where} has other columns than a token table.")
+            yield file, metadata
+    except ValidationError:
+        raise VerificationError(f"{where} does not say of which codec its codes are.") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VerificationError(f"{where} cannot be read: {reason}") from None
+
+
+class PartTotals:
+    """What the row groups of a part add up to; each is checked as it comes."""
+
+    def __init__(self, file: pq.ParquetFile, metadata: TableMetadata, where: str) -> None:
+        self._metadata = metadata
+        self._frame_size = round(metadata.sample_rate / metadata.frame_rate)
+        self.rows = self.codes = 0
+        self.seconds = 0.0
+        self.ids: list[int] = []
+        self.sources: Counter[SourceName] = Counter()
+        self.counts = np.zeros((metadata.n_codebooks, metadata.codebook_size), np.int64)
+        for group in range(file.num_row_groups):
+            self._add(file.read_row_group(group), where)
+
+    def _add(self, table: pa.Table, where: str) -> None:
+        metadata = self._metadata
+        ids = table["id"].to_pylist()
+        lists = table["codes"].combine_chunks()
+        codes, lengths = lists.flatten().to_numpy(), lists.value_lengths().to_numpy()
+        n_frames, n_samples = table["n_frames"].to_numpy(), table["n_samples"].to_numpy()
+        durations = table["duration"].to_numpy()
+
+        def refuse(wrong: np.ndarray, what: str) -> None:
+            if wrong.any():
+                raise VerificationError(f"The row {ids[int(np.argmax(wrong))]} of {where} {what}.")
+
+        refuse(lengths != n_frames.astype(np.int64) * metadata.n_codebooks, "has not n_frames codes of each codebook")
+        refuse(
+            n_frames != np.maximum(1, n_samples // self._frame_size),
+            "has a number of frames that its samples do not give",
+        )
+        refuse(
+            ~(np.abs(durations * metadata.sample_rate - n_samples) <= 0.5),
+            "has a duration that is not that of its samples",
+        )
+        if len(codes) and int(codes.max()) >= metadata.codebook_size:
+            row = int(
+                np.searchsorted(np.cumsum(lengths), int(np.argmax(codes >= metadata.codebook_size)), side="right")
+            )
+            raise VerificationError(f"The row {ids[row]} of {where} has a code beyond {metadata.codebook_size - 1}.")
+        for counts, column in zip(self.counts, codes.reshape(-1, metadata.n_codebooks).T, strict=True):
+            counts += np.bincount(column, minlength=len(counts))
+        self.rows += len(ids)
+        self.codes += len(codes)
+        self.seconds += float(durations.sum())
+        self.ids += [hash_of_id(row_id) for row_id in ids]
+        self.sources.update(zip(table["dataset"].to_pylist(), table["source"].to_pylist(), strict=True))

@@ -1,0 +1,32 @@
+"""Checking the rejects of a unit."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow as pa
+
+from codectok.errors import VerificationError
+from codectok.storage import Storage
+
+from .job import UnitRecord
+from .rejects import Reject, parse_rejects, rejects_name
+
+
+def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:
+    """The rejects of a unit; `VerificationError` unless they are those that its record counts."""
+    name = rejects_name(record.unit)
+    expected = record.total.rejects
+    if not expected:
+        return []
+    try:
+        rejects = parse_rejects(storage.read(name))
+    except (FileNotFoundError, pa.ArrowException) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VerificationError(f"The rejects {storage.url}/{name} are missing or damaged: {reason}") from None
+    found = Counter(reject.reason for reject in rejects)
+    if dict(found) != expected:
+        raise VerificationError(
+            f"The rejects {storage.url}/{name} do not agree with their record: {dict(found)}, not {expected}."
+        )
+    return rejects

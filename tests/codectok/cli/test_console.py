@@ -1,0 +1,33 @@
+"""What is shown where no terminal is."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from codectok.cli import console
+
+
+def test_a_line_comes_each_minute_whether_or_not_a_step_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_LINE_SECONDS", 0.05)
+    with console.progress(4, "tokenize") as report:
+        time.sleep(0.3)
+        report.advance("1 of 4 units")
+        time.sleep(0.3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("tokenize: 0%, 0.")
+    assert "left" not in lines[0]
+    assert lines[-1].startswith("tokenize: 25%, 0.")
+    assert lines[-1].endswith("left, 1 of 4 units")
+
+
+def test_no_line_comes_where_others_are_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_LINE_SECONDS", 0.01)
+    with console.progress(4, "train", lines=False):
+        time.sleep(0.1)
+    assert capsys.readouterr().out == ""
