@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -174,7 +175,12 @@ class _WeightsAndBiases:
             raise InputError("wandb_project needs wandb; install it with: pip install wandb.") from None
         self._wandb: Any = wandb
         described = json.loads(config.model_dump_json())
-        self._run: Any = wandb.init(project=project, name=config.output.name, config=described, dir=str(config.output))
+        # A run that goes on is one run there, too; what it logs again after a stop is ignored.
+        identifier = hashlib.sha256(str(config.output.resolve()).encode()).hexdigest()[:16]
+        self._run: Any = wandb.init(
+            project=project, id=identifier, resume="allow", name=config.output.name, config=described,
+            dir=str(config.output),
+        )  # fmt: skip
 
     def scalars(self, scalars: dict[str, float], step: int) -> None:
         self._run.log(scalars, step=step)

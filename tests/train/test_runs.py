@@ -42,6 +42,33 @@ def test_validation_is_logged_with_audio_and_spectrograms(shards: Path, validate
     assert pairs == set(tags["audio"]) == set(tags["images"])
 
 
+def test_weights_and_biases_gets_what_tensorboard_gets(
+    shards: Path, validated: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    config = [*validated, "wandb_project=codectok-tests"]
+    train(tiny_config(shards, tmp_path / "run", *config, steps=2))
+    train(tiny_config(shards, tmp_path / "run", *config, steps=4))
+    first, second = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert first.name.rpartition("-")[2] == second.name.rpartition("-")[2]  # the same run goes on
+    for folder in (first, second):
+        media = folder / "files" / "media"
+        assert len(list(media.rglob("*.wav"))) == len(list(media.rglob("*.png"))) == 2
+
+
+def test_speech_measures_are_logged_where_they_are_installed(
+    shards: Path, validated: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("pystoi")
+    logged: dict[str, float] = {}
+    run_training(
+        tiny_config(shards, tmp_path / "run", *validated, steps=2), lambda step, scalars: logged.update(scalars)
+    )
+    assert -1 <= logged["validation/stoi"] <= 1
+
+
 def test_validation_changes_nothing(shards: Path, validated: list[str], tmp_path: Path) -> None:
     with_it = train(tiny_config(shards, tmp_path / "a", *validated, steps=4))
     without = train(tiny_config(shards, tmp_path / "b", steps=4))
