@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from codectok.model.quantization.vector import ResidualVectorQuantizer
 from codectok.train.losses import adversarial_loss, discriminator_loss, feature_matching_loss
+from codectok.train.optimizer import step_optimizer
 from codectok.train.trainer import Trainer
 
 
@@ -47,8 +48,8 @@ class PlainStep:
         adversary.train()
         loss = discriminator_loss(adversary(real), adversary(generated.detach()))
         loss.backward()
-        adversary.optimizer.step()
-        adversary.optimizer.zero_grad()
+        step = trainer.step - trainer.config.discriminators.start_step
+        step_optimizer(adversary.optimizer, adversary.optimizer_config, step)
         found["discriminator"] = loss.item()
         differences = self.mel_loss(generated.cpu(), real.cpu())
         total = self.mel_loss.total(differences).to(trainer.device)
@@ -60,8 +61,8 @@ class PlainStep:
         total = total + weights.commitment * commitment
         found |= {"adversarial": asked.item(), "feature_matching": matched.item(), "commitment": commitment.item()}
         total.backward()
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
+        step_optimizer(trainer.optimizer, trainer.config.generator_optimizer, trainer.step)
+        trainer.step += 1
         adversary.optimizer.zero_grad()
         found["generator"] = total.item()
         return found

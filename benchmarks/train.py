@@ -22,6 +22,8 @@ from codectok.codec import resolve_device
 from codectok.train.config import TrainConfig, load_train_config
 from codectok.train.trainer import Trainer
 
+# The plain step takes several a step, ours one.
+POWER_ITERATIONS = 50
 WAYS = {"plain": PlainStep, "ours": lambda trainer: trainer.train_step}
 
 
@@ -30,6 +32,13 @@ def started(config: TrainConfig, device: torch.device, way: str) -> tuple[Traine
     trainer = Trainer(config, device)
     trainer.step = config.discriminators.start_step
     return trainer, WAYS[way](trainer)
+
+
+def with_settled_norms(trainer: Trainer, batch: Tensor) -> None:
+    """Let spectral norms come so near to what they are of that another power iteration changes nothing."""
+    with torch.no_grad():
+        for _ in range(POWER_ITERATIONS):
+            trainer.adversary.train()(batch[:1].to(trainer.device))
 
 
 def batch_of(config: TrainConfig) -> Tensor:
@@ -43,7 +52,11 @@ def batch_of(config: TrainConfig) -> Tensor:
 def losses_table(config: TrainConfig, device: torch.device) -> Table:
     """Losses of the first step of both."""
     batch = batch_of(config)
-    found = {way: started(config, device, way)[1](batch) for way in WAYS}
+    found = {}
+    for way in WAYS:
+        trainer, step = started(config, device, way)
+        with_settled_norms(trainer, batch)
+        found[way] = step(batch)
     table = Table(title="Losses of the first step, from the same weights and batch")
     for heading in ("loss", *WAYS, "difference"):
         table.add_column(heading, justify="left" if heading == "loss" else "right")

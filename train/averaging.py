@@ -8,46 +8,54 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+# Codebooks are buffers, but what they hold belongs to the weights beside them.
+CODEBOOK_BUFFER = "embedding"
 
 
 class WeightAverage:
-    """The moving average of a module's parameters.
+    """The moving average of a module's parameters and codebooks.
 
     Args:
-        module: whose parameters are averaged; buffers are not.
-        decay: what a step leaves of the average.
+        module: whose weights are averaged.
+        decay: what a step leaves of the average in the long run; at first, when the average is of few steps, less.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self._parameters = dict(module.named_parameters())
-        self._averages = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        self._blend = get_ema_multi_avg_fn(decay)
+        codebooks = {
+            name: buffer for name, buffer in module.named_buffers() if name.rpartition(".")[2] == CODEBOOK_BUFFER
+        }
+        self._weights: dict[str, Tensor] = {**dict(module.named_parameters()), **codebooks}
+        self._averages = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._decay, self._steps = decay, 0
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the parameters as they are now."""
-        self._blend(list(self._averages.values()), [p.detach() for p in self._parameters.values()], None)
+        """Take in the weights as they are now."""
+        self._steps += 1
+        decay = min(self._decay, self._steps / (10 + self._steps))
+        torch._foreach_lerp_(list(self._averages.values()), [w.detach() for w in self._weights.values()], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The parameters are the averages while this lasts."""
+        """The weights are the averages while this lasts."""
         self._exchange()
         try:
             yield
         finally:
             self._exchange()
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The averages."""
-        return self._averages
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and of how many steps they are."""
+        return {"steps": self._steps, "averages": self._averages}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         for name, average in self._averages.items():
-            average.copy_(state[name])
+            average.copy_(state["averages"][name])
+        self._steps = state["steps"]
 
     def _exchange(self) -> None:
-        for name, parameter in self._parameters.items():
-            self._averages[name], parameter.data = parameter.data, self._averages[name]
+        for name, weight in self._weights.items():
+            self._averages[name], weight.data = weight.data, self._averages[name]

@@ -26,10 +26,12 @@ def save_training_state(folder: Path, step: int, state: dict[str, Any], config: 
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        (temporary / CONFIG_FILE).write_text(config)
-        with (temporary / STATE_FILE).open("wb") as file:
-            torch.save(state, file)
+        with (temporary / CONFIG_FILE).open("w") as file:
+            file.write(config)
             os.fsync(file.fileno())
+        with (temporary / STATE_FILE).open("wb") as binary:
+            torch.save(state, binary)
+            os.fsync(binary.fileno())
         temporary.rename(target)
     except RuntimeError as error:
         # torch hides the system's error behind its own.
@@ -58,11 +60,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_training_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save_training_state` wrote."""
+def load_training_state(checkpoint: Path) -> dict[str, Any]:
+    """Read what `save_training_state` wrote, onto the CPU: optimizers that find their counters on a GPU wait for it."""
     path = checkpoint / STATE_FILE
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(

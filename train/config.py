@@ -51,7 +51,7 @@ class TrainConfig(StrictModel):
         init_from: a codec, or a run that has ended, whose encoder and decoder this one starts with.
         precision: of encoder, decoder and discriminators; mel spectrograms, the quantizer and losses are in float32.
         accumulation: in how many parts a batch is worked on, one after the other; no result depends on it but by
-            rounding and by dropped paths.
+            rounding, by dropped paths, and by `loss.diversity`, which is of the codes of a part.
         weight_average: what a step leaves of the moving average of weights, which then becomes the codec.
         explosion: how many times its lowest value the mel error may be before the run is stopped.
         wandb_project: where figures are sent besides TensorBoard; nowhere by default.
@@ -144,6 +144,8 @@ def load_stages(source: str, overrides: list[str]) -> list[TrainConfig]:
     configs: list[TrainConfig] = []
     for name, stage in stages.items():
         where = f"{origin}, stage {name}"
+        if stage is not None and not isinstance(stage, dict):
+            raise ConfigError(f"{where} is {stage!r}; give what it changes, as in base: teacher.")
         derived = {"output": str(output / name), **({"init_from": str(configs[-1].output)} if configs else {})}
         described = merge(merge(_with_base(stage or {}, where), data), derived)
         # What the stage itself says weighs most.
@@ -165,23 +167,27 @@ def merge(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _load(source: str) -> dict[str, Any]:
+def _load(source: str, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = Path(source)
+    if based_on_it and not path.is_absolute() and (based_on_it[-1].parent / path).is_file():
+        path = based_on_it[-1].parent / path
     if not path.is_file():
         shipped = {Path(entry.name).stem: entry for entry in files("codectok.train").joinpath("configs").iterdir()}
         if source not in shipped:
             raise ConfigError(f"There is no configuration {source}; shipped ones are {', '.join(sorted(shipped))}.")
         path = Path(str(shipped[source]))
-    return _with_base(load_mapping(path), source)
+    if path in based_on_it:
+        raise ConfigError(f"{path} is its own base; remove one of the lines that say so.")
+    return _with_base(load_mapping(path), source, (*based_on_it, path))
 
 
-def _with_base(data: dict[str, Any], origin: str) -> dict[str, Any]:
+def _with_base(data: dict[str, Any], origin: str, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = data.get("base")
     if base is None:
         return merge({}, data)
     if not isinstance(base, str):
         raise ConfigError(f"{origin}: base must be the name of a configuration or a file, not {base!r}.")
-    return merge(_load(base), data)
+    return merge(_load(base, based_on_it), data)
 
 
 def _as_mapping(key: str, value: Any) -> Any:

@@ -13,6 +13,9 @@ from .ranks import joined_ranks
 from .run import TrainingReport, TrainingRun
 from .run_log import LogListener
 
+# SIGUSR1: for batch systems in front of launchers that take SIGTERM for the order to kill ranks soon.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 def run_training(config: TrainConfig, on_log: LogListener) -> TrainingReport:
     """Train until `config.steps`, going on from the newest checkpoint in `config.output` where there is one.
@@ -32,18 +35,19 @@ def run_training(config: TrainConfig, on_log: LogListener) -> TrainingReport:
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, instead of breaking into a step; a second one breaks in."""
+    """An event that Ctrl-C, SIGTERM or SIGUSR1 sets, instead of breaking into a step; a second Ctrl-C breaks in."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def stop(number: int, _: FrameType | None) -> None:
-        if event.is_set():
+        # Batch systems and launchers pass the same SIGTERM on more than once.
+        if event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield event
     finally:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from codectok.codec import resolve_device
+from codectok.model.quantization.ranks import gather_rows
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Ranks:
             dist.all_reduce(values)
             values /= self.world_size
         return values
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows [n, ...] of all ranks, in the order of ranks."""
+        return gather_rows(rows)
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether `flag` is true on any rank; waits for all of them."""

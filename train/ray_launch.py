@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from codectok.pipelines.cluster import start_ray
 
 from .config import TrainConfig
 from .launch import run_training
-from .run import TrainingReport, claim_output
+from .run import TrainingReport, claim_output, open_dataset
 from .run_log import LogListener
 
 if TYPE_CHECKING:
@@ -60,15 +60,19 @@ def run_on_ray(config: TrainConfig, options: RayOptions, on_log: LogListener) ->
     from ray.util.queue import Queue
 
     claim_output(config)
+    open_dataset(config)
     started_here = not ray.is_initialized()
     if started_here:
         start_ray(options.address, None)
     try:
         on_gpus = config.device != "cpu" and bool(ray.cluster_resources().get("GPU"))
-        queue = Queue(actor_options={"num_cpus": 0})
+        queue, verdict = (Queue(maxsize, actor_options={"num_cpus": 0}) for maxsize in (0, 1))
+        settings = {
+            "config": config.model_dump(mode="json"), "folder": str(Path.cwd()), "queue": queue, "verdict": verdict
+        }  # fmt: skip
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"config": config.model_dump(mode="json"), "folder": str(Path.cwd()), "queue": queue},
+            train_loop_config=settings,
             scaling_config=ScalingConfig(num_workers=_n_workers(options, on_gpus), use_gpu=on_gpus),
             run_config=RunConfig(
                 name=RAY_FOLDER,
@@ -76,38 +80,44 @@ def run_on_ray(config: TrainConfig, options: RayOptions, on_log: LogListener) ->
                 failure_config=FailureConfig(max_failures=options.retries),
             ),
         )
-        with _listening(queue, on_log) as ends:
+        with _listening(queue, on_log) as reports:
+            failure: TrainingFailedError | None = None
             try:
                 trainer.fit()
             except TrainingFailedError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise CodectokError(
-                    f"Ranks died more than {options.retries} times, at last with: {reason}; the same command goes on"
-                    " from the last checkpoint."
-                ) from None
+                failure = error
+        if not verdict.empty():
+            raise verdict.get()
+        if failure is not None:
+            reason = str(failure).strip().splitlines()[-1]
+            raise CodectokError(
+                f"Ranks died more than {options.retries} times, at last with: {reason}; the same command goes on from"
+                " the last checkpoint."
+            )
+        verdict.shutdown()
     finally:
         if started_here:
             ray.shutdown()
-    # Every rank reports, the same but for what only the first one knows.
-    for end in ends:
-        if isinstance(end, CodectokError):
-            raise end
-    return ends[0]
+    return reports[0]  # that of every rank is the same
 
 
 def _work(settings: dict[str, Any]) -> None:
     """One rank."""
     from ray.train.torch import get_device
+    from ray.util.queue import Full
 
-    queue: Queue = settings["queue"]
+    queue, verdict = settings["queue"], settings["verdict"]
+    if not verdict.empty():
+        return  # the run has come to an end that is no fault of a rank: started again, it would come to the same
     os.chdir(settings["folder"])
     config = TrainConfig.model_validate(settings["config"])
     config = config.model_copy(update={"device": str(get_device())})
     try:
         queue.put(run_training(config, lambda step, scalars: queue.put(_Figures(step, scalars))))
     except CodectokError as error:
-        # No fault of a rank: started again, it would come to the same end.
-        queue.put(error)
+        with suppress(Full):  # another rank has said it
+            verdict.put(error, block=False)
+        raise  # so that the others, which may be waiting for this one, are ended
 
 
 def _n_workers(options: RayOptions, on_gpus: bool) -> int:
@@ -124,11 +134,11 @@ def _n_workers(options: RayOptions, on_gpus: bool) -> int:
 
 
 @contextmanager
-def _listening(queue: Queue, on_log: LogListener) -> Iterator[list[Any]]:
-    """Pass figures on as they come, and collect all else that ranks send: how they ended."""
+def _listening(queue: Queue, on_log: LogListener) -> Iterator[list[TrainingReport]]:
+    """Pass figures on as they come, and collect the ranks' reports."""
     from ray.util.queue import Empty
 
-    ends: list[Any] = []
+    reports: list[TrainingReport] = []
     over = threading.Event()
 
     def listen() -> None:
@@ -142,12 +152,12 @@ def _listening(queue: Queue, on_log: LogListener) -> Iterator[list[Any]]:
             if isinstance(found, _Figures):
                 on_log(found.step, found.scalars)
             else:
-                ends.append(found)
+                reports.append(found)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
-        yield ends
+        yield reports
     finally:
         over.set()
         listener.join()

@@ -86,12 +86,18 @@ class LossConfig(StrictModel):
     diversity: NonNegativeFloat = 0.0
     distillation: NonNegativeFloat = 0.0
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len({term.n_fft for term in self.mel}) < len(self.mel):
+            raise ValueError("each term of mel needs an n_fft of its own, by which it is logged")
+        return self
+
 
 class PeriodDiscriminatorConfig(StrictModel):
     """Multi-period discriminator: one stack for each period."""
 
     periods: tuple[PositiveInt, ...] = (5, 8, 13, 19, 30)
-    channels: tuple[PositiveInt, ...] = (32, 128, 512, 1024, 1024)
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 128, 512, 1024, 1024)
     kernel_size: PositiveInt = 5
     stride: PositiveInt = 3
 
@@ -115,7 +121,7 @@ class ScaleDiscriminatorConfig(StrictModel):
     """Multi-scale discriminator: the first scale is the waveform, each further one is averaged down by two."""
 
     n_scales: PositiveInt = 3
-    layers: tuple[ScaleLayer, ...] = (
+    layers: Annotated[tuple[ScaleLayer, ...], Field(min_length=1)] = (
         ScaleLayer(channels=128, kernel_size=15),
         ScaleLayer(channels=128, kernel_size=41, stride=2, groups=4),
         ScaleLayer(channels=256, kernel_size=41, stride=2, groups=16),

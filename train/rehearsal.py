@@ -16,7 +16,7 @@ from .config import TrainConfig
 from .data.loader import SegmentLoader
 from .data.stream import Stage
 from .ranks import joined_ranks
-from .run import open_dataset, open_validation
+from .run import check_output, open_dataset, open_validation
 from .trainer import Trainer
 
 STEPS = 2
@@ -50,14 +50,17 @@ class Rehearsal:
 
 
 def rehearse(config: TrainConfig) -> Rehearsal:
-    """Make two steps on the first batches, and forget them; nothing is written.
+    """Make two steps on the first batches and a validation of one clip, and forget them; nothing is written.
+
+    What starts the codebooks is left out, and the codec to learn from where a stage before is to make it.
 
     Raises:
         InputError: data that cannot be used, or a GPU with too little memory.
     """
     with joined_ranks(config.device) as (ranks, device):
+        check_output(config)
         dataset = open_dataset(config)
-        open_validation(config)
+        validation = open_validation(config)
         trainer = Trainer(config, device, ranks=ranks)
         trainer.step = config.discriminators.start_step
         times = []
@@ -68,6 +71,8 @@ def rehearse(config: TrainConfig) -> Rehearsal:
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 times.append(time.monotonic() - started)
+            if validation is not None:
+                validation.try_out(trainer)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"A batch of {config.data.batch_size} segments in {config.accumulation} parts does not fit into the"

@@ -73,6 +73,7 @@ class TrainingRun:
                 f" {config.accumulation} parts each; set data.batch_size to a multiple of {share}."
             )
         check_output(config)
+        ranks.wait()  # until all have looked: what the first one writes next is not foreign
         self._config, self._ranks, self._on_log = config, ranks, on_log
         self._checkpoints = config.output / CHECKPOINT_FOLDER
         self._dataset = open_dataset(config)
@@ -82,27 +83,28 @@ class TrainingRun:
         if ranks.is_first:
             claim_output(config)
         ranks.wait()
-        self._trainer = Trainer(config, device, ranks)
+        self._checkpoint = latest_checkpoint(self._checkpoints)
+        self._trainer = Trainer(config, device, ranks, goes_on=self._checkpoint is not None)
         self._best: tuple[float, int] | None = None
+        self._lowest_error = math.inf
 
     def run(self, interrupted: threading.Event) -> TrainingReport:
         """Train until the end, or until time is up or `interrupted` is set."""
         config, trainer = self._config, self._trainer
         codec = config.output / CODEC_FOLDER
-        checkpoint = latest_checkpoint(self._checkpoints)
-        if checkpoint is not None:
-            self._load(checkpoint)
+        if self._checkpoint is not None:
+            self._load(self._checkpoint)
             if trainer.step >= config.steps and is_checkpoint(codec):
                 best = config.output / BEST_FOLDER
                 return TrainingReport("already finished", trainer.step, codec, best if is_checkpoint(best) else None)
         else:
             trainer.initialize_codebooks(batch.filled() for batch in self._loader)
-            self._loader.position = 0
-        logged = RunLog(config, trainer, self._figures, self._on_log, self._advice)
+            self._loader = SegmentLoader(self._dataset, config.data, 0, self._ranks.rank, self._ranks.world_size)
+        logged = RunLog(config, trainer, self._figures, self._on_log, self._advice, self._lowest_error)
         with closing(logged) as log, worker_deaths_explained():
             ending = self._steps(log, interrupted)
             log.flush()
-            self._save()
+            self._save(log)
         if ending == "interrupted":
             return TrainingReport(ending, trainer.step, None)
         return TrainingReport(ending, trainer.step, codec, self._export(codec))
@@ -115,9 +117,10 @@ class TrainingRun:
             due = config.validation is not None and trainer.step % config.validation.interval == 0
             if due or trainer.step % config.checkpoint_interval == 0:
                 log.check()
-                if due and self._validation is not None:
-                    self._compare(self._validation.run(trainer, log))
-                self._save()
+                with log.paused():
+                    if due and self._validation is not None:
+                        self._compare(self._validation.run(trainer, log))
+                    self._save(log)
             if self._ranks.world_size > 1 and trainer.step % STEPS_BETWEEN_AGREEMENTS:
                 continue
             if self._ranks.any(interrupted.is_set(), trainer.device):
@@ -127,34 +130,44 @@ class TrainingRun:
         return "finished"
 
     def _figures(self) -> dict[str, float]:
-        return {"unreadable_samples": float(self._loader.n_unreadable)}
+        count = torch.tensor(float(self._loader.n_unreadable), device=self._trainer.device)
+        return {"unreadable_samples": float(self._ranks.mean(count) * self._ranks.world_size)}
 
     def _compare(self, error: float) -> None:
         if self._best is None or error < self._best[0]:
             self._best = (error, self._trainer.step)
 
-    def _save(self) -> None:
+    def _save(self, log: RunLog) -> None:
         trainer = self._trainer
-        if not self._ranks.is_first:
-            return
+        # On every rank, though all have the same weights: who is left alone with an error leaves the others waiting.
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.network.parameters()):
             raise CodectokError(f"Training diverged: after step {trainer.step} weights are infinite; {self._advice()}.")
+        if not self._ranks.is_first:
+            return
         state = {
             **trainer.state_dict(),
             "position": self._loader.position,
             "data_hash": self._dataset.stream.hash_before(self._loader.position),
             "best": self._best,
+            "validation": self._validation_described(),
+            "lowest_error": log.lowest,
         }
         save_training_state(self._checkpoints, trainer.step, state, describe(self._config))
         remove_old_checkpoints(self._checkpoints, self._config.keep_checkpoints, self._best and self._best[1])
 
     def _load(self, checkpoint: Path) -> None:
-        state = load_training_state(checkpoint, self._trainer.device)
+        state = load_training_state(checkpoint)
         if state["data_hash"] != self._dataset.stream.hash_before(state["position"]):
             raise InputError("The shards are not those that the run has started with; train into another output.")
         self._trainer.load_state_dict(state)
         self._loader.position = state["position"]
-        self._best = state["best"]
+        self._lowest_error = state["lowest_error"]
+        if state["validation"] == self._validation_described():  # errors on other clips say nothing
+            self._best = state["best"]
+
+    def _validation_described(self) -> str | None:
+        wanted = self._config.validation
+        return None if wanted is None else wanted.model_dump_json(exclude={"interval", "listen"})
 
     def _export(self, codec: Path) -> Path | None:
         """Write the codec, and the best one if that is another."""
@@ -164,7 +177,7 @@ class TrainingRun:
             _write_codec(self._trainer, codec)
             if self._best is not None and found:
                 checkpoint = self._checkpoints / checkpoint_name(self._best[1])
-                self._trainer.load_state_dict(load_training_state(checkpoint, self._trainer.device))
+                self._trainer.load_state_dict(load_training_state(checkpoint))
                 _write_codec(self._trainer, best)
             else:
                 shutil.rmtree(best, ignore_errors=True)
@@ -187,7 +200,8 @@ def open_validation(config: TrainConfig) -> Validation | None:
     wanted = config.validation
     if wanted is None:
         return None
-    return Validation(validation_clips(wanted, config.data, config.codec.mel.sample_rate), wanted.listen)
+    least = max(config.codec.min_samples, config.codec.frame_size)
+    return Validation(validation_clips(wanted, config.data, config.codec.mel.sample_rate, least), wanted.listen)
 
 
 def claim_output(config: TrainConfig) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from codectok.atomic import write_text
 from codectok.errors import CodectokError, InputError
 
 from .config import TrainConfig
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 TENSORBOARD_FOLDER = "tensorboard"
+# By which Weights & Biases knows the run.
+WANDB_FILE = "wandb-id"
 
 LogListener = Callable[[int, dict[str, float]], None]
 
@@ -35,6 +39,7 @@ class RunLog:
         figures: further ones of this rank, at the end of a window.
         on_log: hears of everything that is written.
         advice: what the message about a run that has diverged says one can do.
+        lowest: mel error of a window so far, of which `lowest` then keeps account.
     """
 
     def __init__(
@@ -44,12 +49,13 @@ class RunLog:
         figures: Callable[[], dict[str, float]],
         on_log: LogListener,
         advice: Callable[[], str],
+        lowest: float = math.inf,
     ) -> None:
         self._config, self._trainer, self._figures, self._on_log, self._advice = (
             config, trainer, figures, on_log, advice
         )  # fmt: skip
         self._main = f"mel_{config.loss.mel[0].n_fft}"
-        self._lowest = float("inf")
+        self.lowest = lowest
         self._sinks: list[_TensorBoard | _WeightsAndBiases] = []
         if trainer.ranks.is_first:
             self._sinks.append(_TensorBoard(config, trainer.step))
@@ -77,27 +83,41 @@ class RunLog:
         self.check()
         scalars = self._means()
         scalars |= {name: float(value) for name, value in self._trainer.network.quantizer.codebook_metrics().items()}
-        elapsed = time.monotonic() - self._started
+        elapsed = time.monotonic() - self._started - self._paused_seconds
         samples = self._steps * self._config.data.batch_size * self._config.segment_samples
         scalars["audio_seconds_per_second"] = samples / self._config.codec.mel.sample_rate / elapsed
         scalars["steps_per_second"] = self._steps / elapsed
         scalars |= self._figures()
-        self._check_explosion(scalars[self._main])
+        self.lowest = min(self.lowest, scalars[self._main])
         self.write(scalars)
         self._start_window()
 
     def check(self) -> None:
-        """Stop a run whose losses are no finite numbers any more, before it is saved.
+        """Stop a run whose losses are no finite numbers any more, or whose mel error has exploded, before it is saved.
 
         Raises:
             CodectokError: that has happened.
         """
-        broken = [name for name, value in self._means().items() if not math.isfinite(value)]
+        means = self._means()
+        broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
             raise CodectokError(
                 f"Training diverged: at step {self._trainer.step} {', '.join(broken)} is not a finite number;"
                 f" {self._advice()}."
             )
+        error = means.get(self._main, 0.0)
+        if error > self._config.explosion * self.lowest:
+            raise CodectokError(
+                f"Training diverged: at step {self._trainer.step} {self._main} is {error:.3g}, after {self.lowest:.3g}"
+                f" at its best (explosion={self._config.explosion:g}); {self._advice()}."
+            )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done in this does not count for the speed."""
+        started = time.monotonic()
+        yield
+        self._paused_seconds += time.monotonic() - started
 
     def write(self, scalars: dict[str, float]) -> None:
         """Write figures of the current step."""
@@ -129,19 +149,11 @@ class RunLog:
         values = torch.stack([total.to(device) / self._counts[name] for name, total in self._sums.items()])
         return dict(zip(self._sums, self._trainer.ranks.mean(values).tolist(), strict=True))
 
-    def _check_explosion(self, error: float) -> None:
-        if error > self._config.explosion * self._lowest:
-            raise CodectokError(
-                f"Training diverged: at step {self._trainer.step} {self._main} is {error:.3g}, after {self._lowest:.3g}"
-                f" at its best (explosion={self._config.explosion:g}); {self._advice()}."
-            )
-        self._lowest = min(self._lowest, error)
-
     def _start_window(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._steps = 0
-        self._started = time.monotonic()
+        self._started, self._paused_seconds = time.monotonic(), 0.0
 
 
 class _TensorBoard:
@@ -176,9 +188,11 @@ class _WeightsAndBiases:
         self._wandb: Any = wandb
         described = json.loads(config.model_dump_json())
         # A run that goes on is one run there, too; what it logs again after a stop is ignored.
-        identifier = hashlib.sha256(str(config.output.resolve()).encode()).hexdigest()[:16]
+        remembered = config.output / WANDB_FILE
+        if not remembered.exists():
+            write_text(remembered, uuid.uuid4().hex)
         self._run: Any = wandb.init(
-            project=project, id=identifier, resume="allow", name=config.output.name, config=described,
+            project=project, id=remembered.read_text(), resume="allow", name=config.output.name, config=described,
             dir=str(config.output),
         )  # fmt: skip
 

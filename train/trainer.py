@@ -30,9 +30,18 @@ VECTORS_PER_CODE = 4
 
 
 class Trainer:
-    """A codec in training together with its adversary; deterministic for a seed, a device and a number of ranks."""
+    """A codec in training together with its adversary; deterministic for a seed, a device and a number of ranks.
 
-    def __init__(self, config: TrainConfig, device: torch.device, ranks: Ranks | None = None) -> None:
+    Args:
+        config: of the run.
+        device: of this rank.
+        ranks: among which it is one; alone by default.
+        goes_on: a checkpoint will be loaded, so that what the codec starts with does not matter.
+    """
+
+    def __init__(
+        self, config: TrainConfig, device: torch.device, ranks: Ranks | None = None, goes_on: bool = False
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device
@@ -40,7 +49,7 @@ class Trainer:
         self.step = 0
         self.network = CodecNetwork(config.codec)
         self._teacher: CodecNetwork | None = None
-        if config.init_from is not None:
+        if config.init_from is not None and (config.loss.distillation or not goes_on):
             ancestor = load_ancestor(config.init_from, config.codec).network
             inherit(self.network, ancestor)
             if config.loss.distillation:
@@ -60,7 +69,10 @@ class Trainer:
 
     @torch.no_grad()
     def initialize_codebooks(self, batches: Iterable[Tensor]) -> None:
-        """Start the codebooks, where there are any, from the features of as many batches [B, T] as it takes."""
+        """Start the codebooks, where there are any, from the features of as many batches [B, T] as it takes.
+
+        Ranks with parts of the same batches get the same codebooks as one rank with all of them.
+        """
         codec = self.config.codec
         if isinstance(codec.quantizer, FiniteScalarQuantizerConfig):
             return
@@ -71,7 +83,8 @@ class Trainer:
         features = []
         for _, waveform in zip(range(n_batches), batches, strict=False):
             with self.autocast():
-                features.append(self.network.encoder(self.log_mel(waveform.to(self.device))).float())
+                found = self.network.encoder(self.log_mel(waveform.to(self.device))).float()
+            features.append(self.ranks.gather(found))
         self.network.quantizer.initialize_codebooks(torch.cat(features), self.config.seed)
         self.network.train()
 
@@ -88,7 +101,9 @@ class Trainer:
         if adversarial:
             # With several parts their graphs do not all fit into memory: they are computed again for the codec's turn.
             generated = [held.waveform] if held else [self._preview(part, n) for n, part in enumerate(parts)]
-            scalars["discriminator"] = self.adversary.train_step(list(zip(parts, generated, strict=True)), self.step)
+            scalars["discriminator"] = self.adversary.train_step(
+                list(zip(parts, generated, strict=True)), self.step - self.config.discriminators.start_step
+            )
         found = []
         for number, part in enumerate(parts):
             with self.ranks.accumulating(self._reconstruct, last=number == len(parts) - 1):
@@ -137,8 +152,10 @@ class Trainer:
         if output.quantizer.diversity_loss is not None:
             add("diversity", weights.diversity, output.quantizer.diversity_loss)
         if self._teacher is not None:
-            target = self._quantized_by_teacher(real)
-            add("distillation", weights.distillation, F.mse_loss(output.quantizer.features.float(), target))
+            taught, learned = self._quantized_by_teacher(real), output.quantizer.features.float()
+            # With other time factors one may have some frames more, of padding.
+            n_frames = min(taught.shape[1], learned.shape[1])
+            add("distillation", weights.distillation, F.mse_loss(learned[:, :n_frames], taught[:, :n_frames]))
         if adversarial:
             asked = self.adversary.generator_losses(real, generated)
             add("adversarial", weights.adversarial, asked.adversarial)

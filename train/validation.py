@@ -66,6 +66,12 @@ class Validation:
         log.write(scalars)
         return scalars[ERROR]
 
+    def try_out(self, trainer: Trainer) -> None:
+        """See that the longest clip can be reconstructed and measured."""
+        original, reconstruction, _, _ = _reconstruct(trainer, max(self.clips, key=len))
+        for measure in self._measures.values():
+            measure(original, reconstruction, trainer.config.codec.mel.sample_rate)
+
 
 @torch.no_grad()
 def _reconstruct(trainer: Trainer, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, Tensor]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,13 +58,17 @@ def run(
     elif engine is TrainingEngine.AUTO:
         engine = _engine_for(workers, address)
     if engine is TrainingEngine.TORCHRUN:
-        _run_under_torchrun([config, *(overrides or [])], workers)
+        from codectok.train.torchrun import run_under_torchrun
+
+        run_under_torchrun(stages, [NAME, config, *(overrides or []), "--engine", TrainingEngine.LOCAL.value], workers)
         return
     for number, settings in enumerate(stages):
         if dry_run:
             _show_plan(settings, settings.init_from in [before.output for before in stages[:number]])
-        else:
-            _train(settings, engine, workers, address, retries)
+        elif not _train(settings, engine, workers, address, retries) and number + 1 < len(stages):
+            if _is_first_rank():
+                say(f"{stages[number + 1].output} waits for it; the same command goes on.")
+            return
 
 
 def _engine_for(workers: int | None, address: str | None) -> TrainingEngine:
@@ -78,22 +80,19 @@ def _engine_for(workers: int | None, address: str | None) -> TrainingEngine:
     return TrainingEngine.RAY if several or address or "RAY_ADDRESS" in os.environ else TrainingEngine.LOCAL
 
 
-def _run_under_torchrun(arguments: list[str], workers: int | None) -> None:
-    import torch
-
-    count = workers or max(1, torch.cuda.device_count())
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    command = ["-m", "codectok", NAME, *arguments, "--engine", TrainingEngine.LOCAL.value]
-    raise typer.Exit(subprocess.run([*launcher, *command], check=False).returncode)
+def _is_first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _train(
     settings: TrainConfig, engine: TrainingEngine, workers: int | None, address: str | None, retries: int
-) -> None:
+) -> bool:
+    """Whether the run has come to its end."""
     from codectok.train.launch import run_training
     from codectok.train.ray_launch import RayOptions, run_on_ray
 
-    say(f"Training {settings.codec.name} into {settings.output}, up to step {settings.steps:,}.")
+    if _is_first_rank():
+        say(f"Training {settings.codec.name} into {settings.output}, up to step {settings.steps:,}.")
     with progress(settings.steps, f"train {settings.codec.name}", lines=False) as bar:
         listener = _listener(settings, bar)
         if engine is TrainingEngine.RAY:
@@ -101,7 +100,8 @@ def _train(
         else:
             report = run_training(settings, listener)
     if report.ending == "interrupted":
-        say(f"Stopped at step {report.step:,}; the same command goes on from there.")
+        if _is_first_rank():
+            say(f"Stopped at step {report.step:,}; the same command goes on from there.")
         raise KeyboardInterrupt
     facts: dict[str, object] = {
         "ending": f"{report.ending} (max_minutes)" if report.ending == "out of time" else report.ending,
@@ -111,7 +111,9 @@ def _train(
     }
     if report.best is not None:
         facts["best at validation"] = report.best
-    facts_table("codectok train", facts)
+    if _is_first_rank():
+        facts_table("codectok train", facts)
+    return report.ending != "out of time"
 
 
 def _listener(settings: TrainConfig, bar: ProgressReport) -> LogListener:

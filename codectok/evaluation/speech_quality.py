@@ -36,12 +36,12 @@ def stoi(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> 
 def pesq(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> float | None:
     """Wide-band PESQ (ITU-T P.862.2) of aligned samples [n], from 1 to 4.64.
 
-    None for a clip in which it finds no utterance.
+    None for a clip in which it finds no utterance, or which is too short for one.
     """
     import pesq as package
 
     heard: list[Any] = [resample(samples, sample_rate, PESQ_RATE) for samples in (original, reconstruction)]
     try:
         return float(package.pesq(PESQ_RATE, *heard, mode="wb"))
-    except package.NoUtterancesError:
+    except (package.NoUtterancesError, package.BufferTooShortError):
         return None

@@ -8,7 +8,7 @@ import yaml
 
 from codectok.config import preset
 from codectok.errors import ConfigError
-from codectok.train.config import changed_keys, load_train_config
+from codectok.train.config import changed_keys, load_stages, load_train_config
 
 
 def test_the_shipped_configuration_loads_and_takes_overrides() -> None:
@@ -75,11 +75,35 @@ def test_data_is_one_folder_or_several_a_mixture_or_stages() -> None:
             ["discriminators.scale.layers=[{channels: 6, kernel_size: 5}, {channels: 8, kernel_size: 5, groups: 4}]"],
             "6 input",
         ),
+        (["discriminators.period.channels=[]"], "channels"),
+        (["discriminators.scale.layers=[]"], "layers"),
+        (
+            ["loss.mel=[{n_fft: 512, hop_length: 64, weight: 1}, {n_fft: 512, hop_length: 128, weight: 1}]"],
+            "n_fft of its own",
+        ),
     ],
 )
 def test_wrong_settings_are_named(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_train_config("nano", overrides)
+
+
+def test_what_is_no_stage_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"stage teacher is 'teacher'"):
+        load_stages("dms", ["stages.teacher=teacher"])
+
+
+def test_a_base_is_found_beside_the_file_that_names_it_and_is_not_the_file_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "common.yaml").write_text("base: nano\nseed: 7\n")
+    (tmp_path / "runs" / "mine.yaml").write_text("base: common.yaml\ndata: {shards: here}\noutput: out\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_train_config("runs/mine.yaml", []).seed == 7
+    (tmp_path / "runs" / "common.yaml").write_text("base: mine.yaml\n")
+    with pytest.raises(ConfigError, match="is its own base"):
+        load_train_config("runs/mine.yaml", [])
 
 
 def test_a_missing_configuration_names_the_shipped_ones() -> None:

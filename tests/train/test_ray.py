@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 import ray
-import torch
 
 from codectok import CodectokError, InputError
+from codectok.shards import read_index
+from codectok.storage import open_storage
 from codectok.train.checkpoint import latest_checkpoint, load_training_state
 from codectok.train.launch import run_training
 from codectok.train.ray_launch import RayOptions, run_on_ray
 
-from .conftest import tiny_config
+from .conftest import tiny_config, write_shards
 
 # Chance differs from rank to rank; without it ranks compute what one process does.
 NO_CHANCE = ("codec.encoder.drop_path_rate=0.0", "checkpoint_interval=2")
@@ -40,7 +41,7 @@ def losses(log: dict[int, float]) -> Callable[[int, dict[str, float]], None]:
 def position_of(output: Path) -> int:
     checkpoint = latest_checkpoint(output / "checkpoints")
     assert checkpoint is not None
-    return load_training_state(checkpoint, torch.device("cpu"))["position"]
+    return load_training_state(checkpoint)["position"]
 
 
 def test_ranks_on_ray_do_what_one_process_does(shards: Path, tmp_path: Path) -> None:
@@ -105,6 +106,30 @@ def test_what_is_the_runs_own_fault_is_not_tried_again(shards: Path, tmp_path: P
         run_on_ray(tiny_config(shards, tmp_path / "more"), RayOptions(workers=99), lambda step, scalars: None)
 
 
+@pytest.mark.slow
+def test_an_error_on_one_rank_ends_them_all_with_its_message(tmp_path: Path) -> None:
+    """One sample is damaged: the rank that comes upon it stops, while the other waits for its gradients."""
+    shards = write_shards(tmp_path / "shards", [40])
+    tar = shards / "shard-000000.tar"
+    offset = read_index(open_storage(shards), tar.name)["offset"][17].as_py()
+    data = bytearray(tar.read_bytes())
+    data[offset : offset + 4] = b"lost"
+    tar.write_bytes(data)
+    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "data.max_unreadable_in_a_row=1", steps=100)
+    with pytest.raises(CodectokError, match="1 samples in a row could not be used"):
+        run_on_ray(config, RayOptions(workers=2), lambda step, scalars: None)
+
+
+def test_data_that_cannot_be_used_is_one_sentence_under_torchrun_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "codectok", "train", "nano", f"data.shards={tmp_path}", f"output={tmp_path}/run"]
+    refused = subprocess.run(
+        [*command, "--engine", "torchrun", "--workers", "2"], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert refused.returncode == 2
+    assert "holds no shards.json" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_ranks_under_torchrun(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, steps=4)
     path = tmp_path / "run.yaml"
@@ -114,4 +139,5 @@ def test_ranks_under_torchrun(shards: Path, tmp_path: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("step       4/4") == 1
+    assert finished.stdout.count("finished") == 1  # the first rank speaks for all
     assert position_of(tmp_path / "run") == 4 * 4

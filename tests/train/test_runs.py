@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from codectok import Codec, CodectokError, InputError
 from codectok.cli.train import run as train_command
+from codectok.train.checkpoint import load_training_state, save_training_state
 from codectok.train.config import TrainConfig, load_stages
 from codectok.train.launch import run_training
 from codectok.train.rehearsal import rehearse
@@ -108,6 +110,59 @@ def test_a_loss_that_explodes_stops_the_run_and_names_the_last_good_checkpoint(s
         train(config)
     last = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
     assert not last or str(last[-1]) in str(found.value)
+
+
+def test_an_explosion_is_noticed_before_the_checkpoint_that_would_hold_it(shards: Path, tmp_path: Path) -> None:
+    options = ["checkpoint_interval=1", "log_interval=7", "explosion=1.5", "keep_checkpoints=2"]
+    train(tiny_config(shards, tmp_path / "run", *options, steps=7))
+    state = load_training_state(tmp_path / "run" / "checkpoints" / "step-00000007")
+    assert 0 < state["lowest_error"] < 100
+    # As if it had been far better before: what comes now is an explosion, in the first step of a window of seven.
+    lowest = state | {"lowest_error": 1e-3}
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000007")
+    save_training_state(tmp_path / "run" / "checkpoints", 7, lowest, "")
+    with pytest.raises(CodectokError, match=r"after 0\.001 at its best .* last good checkpoint is .*step-00000007"):
+        train(tiny_config(shards, tmp_path / "run", *options, steps=14))
+
+
+def test_a_student_waits_for_a_teacher_that_is_out_of_time(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = [override for override in TINY if not override.startswith("codec.quantizer")]
+    overrides = [
+        f"data.shards={shards}", f"output={tmp_path / 'runs'}", "precision=float32", "data.num_workers=0", *tiny,
+        "codec.quantizer={codebook_size: 32, codebook_dim: 8, n_groups: 1, n_residuals: 1}",
+        "discriminators.period.channels=[4,4]", "discriminators.scale.layers=[{channels: 4, kernel_size: 5}]",
+        "discriminators.stft.channels=4", "steps=6", "max_minutes=1e-9",
+    ]  # fmt: skip
+    train_command("dms", overrides, dry_run=False)
+    assert "out of time" in capsys.readouterr().out
+    assert not (tmp_path / "runs" / "student").exists()
+
+
+def test_a_run_goes_on_when_what_it_started_with_is_gone(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "teacher", steps=1))
+    options = [f"init_from={tmp_path / 'teacher'}"]
+    train(tiny_config(shards, tmp_path / "student", *options, steps=3))
+    shutil.rmtree(tmp_path / "teacher")
+    assert train(tiny_config(shards, tmp_path / "student", *options, steps=4)).step == 4
+
+
+def test_errors_on_other_clips_are_not_compared(
+    shards: Path, validated: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([1.0, 5.0])
+    monkeypatch.setattr(Validation, "run", lambda *_: next(errors))
+    train(tiny_config(shards, tmp_path / "run", *validated, steps=2))
+    report = train(tiny_config(shards, tmp_path / "run", *validated, "validation.clips=2", steps=4))
+    assert report.best is None  # the last one is the best of those that can be compared
+
+
+def test_clips_that_are_too_short_for_the_codec_are_left_out_or_refused(
+    shards: Path, held_out: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"clips for validation are shorter than 0\.0"):
+        train(tiny_config(shards, tmp_path / "run", f"validation.shards={held_out}", "validation.max_seconds=0.001"))
 
 
 def test_teacher_and_student_with_one_command(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from codectok import InputError
 from codectok.train.adversary import Adversary
+from codectok.train.checkpoint import load_training_state, save_training_state
 from codectok.train.config import TrainConfig, load_train_config
 from codectok.train.ranks import Ranks
 from codectok.train.trainer import Trainer
@@ -61,6 +62,25 @@ def test_a_batch_in_parts_is_the_batch(shards: Path, tmp_path: Path) -> None:
 
 def state_on_rank(config: TrainConfig) -> dict[str, Tensor]:
     return state_after_a_step(config, Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()))
+
+
+# More codes than a batch has frames: the start takes several batches.
+MANY_CODES = ("codec.quantizer.codebook_size=128", "codec.quantizer.n_residuals=1")
+
+
+def codebook_at_start(config: TrainConfig) -> Tensor:
+    distributed = torch.distributed.is_initialized()
+    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else Ranks()
+    trainer = Trainer(config, CPU, ranks=ranks)
+    trainer.initialize_codebooks(batch.chunk(ranks.world_size)[ranks.rank] for batch in first_batches(config))
+    return trainer.network.quantizer.inner.groups[0].layers[0].embedding.clone()
+
+
+def test_two_ranks_start_with_the_codebook_of_one(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", *MANY_CODES, steps=20)
+    alone = codebook_at_start(config)
+    for found in run_on_ranks(codebook_at_start, 2, config):
+        torch.testing.assert_close(found, alone, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -182,11 +202,11 @@ def test_averaged_weights_are_those_of_the_codec(shards: Path, tmp_path: Path) -
     config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "weight_average=0.5")
     trainer = started(config)
     expected = [p.detach().clone() for p in trainer.network.parameters()]
-    for _, batch in zip(range(3), first_batches(config), strict=False):
+    for number, batch in zip(range(1, 4), first_batches(config), strict=False):
         trainer.train_step(batch)
-        expected = [
-            0.5 * average + 0.5 * p.detach() for average, p in zip(expected, trainer.network.parameters(), strict=True)
-        ]
+        decay = number / (10 + number)  # of a short run, not yet the configured one
+        weights = [p.detach() for p in trainer.network.parameters()]
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
     plain = [p.detach().clone() for p in trainer.network.parameters()]
     with trainer.averaged():
         torch.testing.assert_close([p.detach() for p in trainer.network.parameters()], expected)
@@ -194,3 +214,49 @@ def test_averaged_weights_are_those_of_the_codec(shards: Path, tmp_path: Path) -
     with trainer.averaged():
         weight = trainer.network.encoder.stem.weight.detach().clone()
     torch.testing.assert_close(trainer.export().network.encoder.stem.weight, weight)
+
+
+def test_a_student_learns_from_a_teacher_with_other_time_factors(shards: Path, tmp_path: Path) -> None:
+    """25 frames: the teacher's 13 pairs become 26, the student has 25."""
+    teacher = Trainer(tiny_config(shards, tmp_path / "run", "codec.quantizer.time_factors=[2]"), CPU)
+    teacher.export().save_pretrained(tmp_path / "teacher")
+    distilled = [f"init_from={tmp_path / 'teacher'}", "loss.distillation=1.0", "data.segment_seconds=0.2667"]
+    config = tiny_config(shards, tmp_path / "student", *distilled)
+    assert config.segment_samples // config.codec.frame_size % 2 == 1
+    losses = Trainer(config, CPU).train_step(next(first_batches(config)))
+    assert losses["distillation"] > 0
+
+
+def test_a_discriminator_that_begins_late_begins_with_its_own_warm_up(shards: Path, tmp_path: Path) -> None:
+    options = ["discriminators.start_step=5", "discriminator_optimizer.warmup_steps=10"]
+    trainer = started(tiny_config(shards, tmp_path / "run", *options))
+    trainer.step = 5
+    trainer.train_step(next(first_batches(trainer.config)))
+    rate = trainer.config.discriminator_optimizer.learning_rate
+    assert trainer.adversary.optimizer.param_groups[0]["lr"] == pytest.approx(rate / 10)
+
+
+def test_the_average_of_few_steps_is_not_that_of_the_beginning(shards: Path, tmp_path: Path) -> None:
+    trainer = started(tiny_config(shards, tmp_path / "run", "weight_average=0.9999"))
+    weights = dict(trainer.network.named_parameters())
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    book = trainer.network.quantizer.inner.groups[0].layers[0].embedding
+    for batch in first_batches(trainer.config):
+        trainer.train_step(batch)
+    now = {name: weight.detach().clone() for name, weight in weights.items()}
+    codes = book.clone()
+    with trainer.averaged():
+        way = sum(float((weights[name] - before[name]).abs().sum()) for name in before)
+        assert not torch.equal(trainer.network.quantizer.inner.groups[0].layers[0].embedding, codes)
+    assert way > 0.3 * sum(float((now[name] - before[name]).abs().sum()) for name in before)
+    assert all(torch.equal(weights[name], now[name]) for name in now)
+
+
+def test_states_of_optimizers_come_back_where_they_belong(shards: Path, tmp_path: Path) -> None:
+    """Counters on the CPU: on a GPU every step of AdamW would wait for them."""
+    trainer = started(tiny_config(shards, tmp_path / "run"))
+    trainer.train_step(next(first_batches(trainer.config)))
+    checkpoint = save_training_state(tmp_path / "checkpoints", 1, trainer.state_dict(), "")
+    state = load_training_state(checkpoint)
+    steps = [entry["step"] for entry in state["optimizer"]["state"].values()]
+    assert steps and all(step.device.type == "cpu" for step in steps)

@@ -31,7 +31,7 @@ def train(config: TrainConfig) -> TrainingReport:
 def final_state(output: Path) -> dict:
     checkpoint = latest_checkpoint(output / "checkpoints")
     assert checkpoint is not None
-    return load_training_state(checkpoint, torch.device("cpu"))
+    return load_training_state(checkpoint)
 
 
 def assert_equal(a: object, b: object, path: str = "") -> None:

@@ -13,11 +13,14 @@ from .segments import decode
 from .sources import IndexCache, Shard, list_shards, read_parts
 
 
-def validation_clips(config: ValidationConfig, data: DataConfig, sample_rate: int) -> list[np.ndarray]:
+def validation_clips(
+    config: ValidationConfig, data: DataConfig, sample_rate: int, min_samples: int
+) -> list[np.ndarray]:
     """The clips of a validation, float32 [n] each, in the order of their shards; the same every time.
 
     Args:
         data: what is trained on beside.
+        min_samples: shorter clips are left out.
 
     Raises:
         InputError: shards that cannot be used, a damaged sample, or folders that are trained on and hold nothing else.
@@ -34,11 +37,19 @@ def validation_clips(config: ValidationConfig, data: DataConfig, sample_rate: in
         place = number * total // min(config.clips, total)
         shard = int(np.searchsorted(starts, place, side="right")) - 1
         address = indices.address(shards[shard], place - int(starts[shard]))
-        clips.append(np.empty(min(address.n_samples, round(config.max_seconds * sample_rate)), np.float32))
+        clip = np.empty(min(address.n_samples, round(config.max_seconds * sample_rate)), np.float32)
+        if len(clip) < min_samples:
+            continue
+        clips.append(clip)
         try:
-            decode(address, read_parts([address])[0], sample_rate, 0, clips[-1])
+            decode(address, read_parts([address])[0], sample_rate, 0, clip)
         except AudioError as error:
             raise InputError(f"{error} It is one of those for validation; write the shards again.") from None
+    if not clips:
+        raise InputError(
+            f"All clips for validation are shorter than {min_samples / sample_rate:.3f} s, the least that the codec"
+            " can encode; name other shards, or raise validation.max_seconds."
+        )
     return clips
 
 

@@ -80,7 +80,7 @@ class Quantizer(nn.Module, ABC):
         """Add what only training needs (such as codebook statistics); nothing by default."""
 
     def initialize_codebooks(self, features: Tensor, seed: int) -> None:
-        """Start the codebooks from encoder outputs [B, T, C], as many on every rank; nothing by default."""
+        """Start the codebooks from encoder outputs [B, T, C], the same on every rank; nothing by default."""
 
     def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
         """Adapt codebooks that learn without gradients, on all ranks alike; nothing by default.

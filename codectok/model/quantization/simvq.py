@@ -17,7 +17,6 @@ from ...config import SimVectorQuantizerConfig
 from .chain import CodebookChain
 from .codebook import Codebook
 from .k_means import k_means
-from .ranks import gather_rows
 
 
 class LinearMap(nn.Module):
@@ -74,7 +73,7 @@ class SimVectorQuantizer(CodebookChain[MappedCodebook]):
         super().__init__(dim, config.codebook_dim, [MappedCodebook(config.codebook_size, config.codebook_dim)])
 
     def initialize_codebooks(self, features: Tensor, seed: int) -> None:
-        """Fix the codes on the k-means of all ranks' `features` [B, T, C]."""
+        """Fix the codes on the k-means of `features` [B, T, C], the same on every rank."""
         generator = torch.Generator(features.device).manual_seed(seed)
-        vectors = self.project_in(gather_rows(features.flatten(0, 1)))
+        vectors = self.project_in(features.flatten(0, 1))
         self._codebooks()[0].initialize(vectors, generator)

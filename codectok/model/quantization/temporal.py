@@ -119,7 +119,7 @@ class TemporalQuantizer(Quantizer):
 
     @torch.no_grad()
     def initialize_codebooks(self, features: Tensor, seed: int = 0) -> None:
-        """Start the inner quantizer's codebooks from downsampled `features` [B, T, C]."""
+        """Start the inner quantizer's codebooks from downsampled `features` [B, T, C], the same on every rank."""
         downsampled = self.downsample(features)
         with no_autocast(downsampled):
             self.inner.initialize_codebooks(downsampled.float(), seed)

@@ -148,9 +148,9 @@ class GroupedResidualVectorQuantizer(Quantizer):
             self.reservoir = Reservoir(capacity, self.dim).to(device)
 
     def initialize_codebooks(self, features: Tensor, seed: int) -> None:
-        """Place every group's codebooks on the k-means of its share of all ranks' `features` [B, T, C]."""
+        """Place every group's codebooks on the k-means of its share of `features` [B, T, C], the same on every rank."""
         generator = torch.Generator(features.device).manual_seed(seed)
-        for group, part in zip(self._groups(), self._split(gather_rows(features.flatten(0, 1))), strict=True):
+        for group, part in zip(self._groups(), self._split(features.flatten(0, 1)), strict=True):
             group.initialize(part, generator)
 
     def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:

@@ -39,7 +39,7 @@ def train_all() -> dict[str, tuple[dict[str, Tensor], list[float]]]:
         start, *batches = (torch.cat([clusters.batch(frames, 6) for _ in range(2)]) for _ in range(STEPS + 1))
         own = [batch.chunk(n_ranks)[rank] for batch in batches]
         quantizer = make_quantizer(config, DIM)
-        quantizer.initialize_codebooks(start.chunk(n_ranks)[rank], seed=1)
+        quantizer.initialize_codebooks(start, seed=1)
         expired = learn(quantizer, own)
         results[name] = (quantizer.state_dict(), expired)
     return results

@@ -1,0 +1,55 @@
+"""A training run on several ranks of this machine, without Ray."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Sequence
+
+import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from codectok.codec import resolve_device
+from codectok.errors import CodectokError, InputError
+
+from .config import TrainConfig
+from .run import check_output, open_dataset
+
+
+def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], workers: int | None) -> None:
+    """Run `codectok` with the arguments `command` once for each rank.
+
+    Args:
+        stages: the runs that it makes, to be checked before anything is started.
+        command: after the name of the program.
+        workers: ranks; one for each GPU by default, or one where there is none.
+
+    Raises:
+        InputError: data or output cannot be used, or there are more ranks than GPUs.
+        CodectokError: a rank has failed; it has said why.
+    """
+    for stage in stages:
+        check_output(stage)
+        open_dataset(stage)
+    on_gpus = resolve_device(stages[0].device).type == "cuda"
+    count = workers or max(1, torch.cuda.device_count())
+    if on_gpus and count > torch.cuda.device_count():
+        raise InputError(
+            f"{count} ranks need as many GPUs, and there are {torch.cuda.device_count()}; lower --workers."
+        )
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0,
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)("-m", "codectok", *command)
+    except SignalException:
+        raise KeyboardInterrupt from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise CodectokError(
+            f"Rank {rank} has ended with exit code {failure.exitcode}, and said above why; the same command goes on"
+            " from the last checkpoint."
+        ) from None
