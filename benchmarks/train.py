@@ -17,6 +17,7 @@ import torch
 from plain_training import PlainStep
 from rich.table import Table
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from codectok.codec import resolve_device
 from codectok.train.config import TrainConfig, load_train_config
@@ -34,11 +35,13 @@ def started(config: TrainConfig, device: torch.device, way: str) -> tuple[Traine
     return trainer, WAYS[way](trainer)
 
 
-def with_settled_norms(trainer: Trainer, batch: Tensor) -> None:
+@torch.no_grad()
+def settle_norms(trainer: Trainer) -> None:
     """Let spectral norms come so near to what they are of that another power iteration changes nothing."""
-    with torch.no_grad():
-        for _ in range(POWER_ITERATIONS):
-            trainer.adversary.train()(batch[:1].to(trainer.device))
+    for module in trainer.adversary.train().modules():
+        if parametrize.is_parametrized(module, "weight"):
+            for _ in range(POWER_ITERATIONS):
+                _ = module.weight
 
 
 def batch_of(config: TrainConfig) -> Tensor:
@@ -55,7 +58,7 @@ def losses_table(config: TrainConfig, device: torch.device) -> Table:
     found = {}
     for way in WAYS:
         trainer, step = started(config, device, way)
-        with_settled_norms(trainer, batch)
+        settle_norms(trainer)
         found[way] = step(batch)
     table = Table(title="Losses of the first step, from the same weights and batch")
     for heading in ("loss", *WAYS, "difference"):
