@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from codectok.errors import InputError, VerificationError
+from codectok.exports.dataset_card import CARD_FILE
 from codectok.shards import (
     INDEX_FOLDER,
     MANIFEST_FILE,
@@ -25,7 +26,7 @@ from .tokenize import CODE_COUNTS
 from .verify_exports import CHECKS
 from .verify_rejects import verified_rejects
 from .verify_shards import shard_checks
-from .verify_tables import TableVerifier, Verified, verify_bare_table
+from .verify_tables import TableVerifier, Verified, bare_parts, verify_bare_table
 
 
 def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) -> Verified:
@@ -39,12 +40,13 @@ def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) 
     """
     plan = load_plan(storage, {})
     if plan is None:
-        if not any(name.endswith(".parquet") for name in storage.sizes()):
+        parts = bare_parts(storage)
+        if not parts:
             raise InputError(
                 f"{storage.url} holds no output of a job and no token table; give a folder that `shard`, `tokenize` or"
                 " `export` has written."
             )
-        return verify_bare_table(storage, on_file)
+        return verify_bare_table(storage, parts, on_file)
     records = _verified_records(storage, plan)
     files = [file for record in records for file in record.files]
     for record in records:
@@ -109,7 +111,7 @@ def _verified_records(storage: Storage, plan: Plan) -> list[UnitRecord]:
 
 
 def _refuse_orphans(storage: Storage, files: list[OutputFile]) -> None:
-    known = {file.name for file in files} | {MANIFEST_FILE, DATA_PATHS_FILE}
+    known = {file.name for file in files} | {MANIFEST_FILE, DATA_PATHS_FILE, CARD_FILE}
     for name in storage.sizes():
         of_units = not name.startswith(f"{JOB_FOLDER}/") or name.startswith(
             (f"{INDEX_FOLDER}/", f"{REJECTS_FOLDER}/", f"{CODE_COUNTS}/")

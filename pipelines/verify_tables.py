@@ -39,15 +39,19 @@ class Verified:
     seconds: float
 
 
-def verify_bare_table(storage: Storage, on_file: Callable[[], None]) -> Verified:
-    """Check a token table that has no plan: each file in itself, and that no id comes up twice.
+def bare_parts(storage: Storage) -> list[str]:
+    """The Parquet files directly in a folder."""
+    return [name for name in storage.sizes() if name.endswith(".parquet") and "/" not in name]
+
+
+def verify_bare_table(storage: Storage, names: list[str], on_file: Callable[[], None]) -> Verified:
+    """Check a token table that has no plan: each of its files in itself, and that no id comes up twice.
 
     Raises:
         InputError: no token table, or one that mixes codecs.
         VerificationError: something in it is wrong.
     """
     read_metadata(storage.url)
-    names = [name for name in storage.sizes() if name.endswith(".parquet")]
     ids = RowIds(storage)
     rows, seconds = 0, 0.0
     for name in names:

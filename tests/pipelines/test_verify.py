@@ -23,6 +23,7 @@ import soundfile
 from codectok import Codec, InputError
 from codectok.audio.files import read_audio
 from codectok.exports.compact import compact
+from codectok.exports.dataset_card import write_dataset_card
 from codectok.pipelines.output import OutputFile
 from codectok.pipelines.reencode import decode_some, reencode
 from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
@@ -213,6 +214,11 @@ def table(whole_table: Path, tmp_path: Path) -> Path:
 def test_a_whole_table_is_found_whole(table: Path) -> None:
     verified = verify_output(open_storage(table))
     assert verified.rows == len(list(read_rows(table)))
+
+
+def test_a_card_beside_the_parts_is_no_orphan(table: Path) -> None:
+    write_dataset_card(table)
+    verify_output(open_storage(table))
 
 
 def forge(table: Path, change: Callable[[pa.Table], pa.Table]) -> None:
