@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +29,10 @@ class _Verbs(TyperGroup):
         except KeyboardInterrupt:
             fail("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever reads what is printed has seen enough, as `head` does; Python would complain once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(CodectokError.exit_code) from None
         except OSError as error:
             if error.errno is None or error.strerror is None:
                 raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -31,3 +33,11 @@ def test_no_line_comes_where_others_are_written(
     with console.progress(4, "train", lines=False):
         time.sleep(0.1)
     assert capsys.readouterr().out == ""
+
+
+def test_a_reader_who_has_seen_enough_hears_no_complaint() -> None:
+    command = [sys.executable, "-m", "codectok", "tokenize", "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
