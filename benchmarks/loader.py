@@ -138,7 +138,7 @@ def consume(batches: Iterator[Tensor], count: int) -> None:
 def ours(shards: Path, count: int, workers: int) -> None:
     config = DataConfig(shards=(shards,), batch_size=BATCH, num_workers=workers)
     loader = SegmentLoader(SegmentDataset(config, SAMPLE_RATE, SEGMENT, seed=0), config)
-    consume((batch.valid() for batch in loader), count)
+    consume((batch.filled() for batch in loader), count)
 
 
 def stock_webdataset(shards: Path, count: int, workers: int) -> None:
