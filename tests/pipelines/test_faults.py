@@ -184,6 +184,7 @@ class CrashingClip(ShardJob):
         super().run(unit, output)
 
 
+@pytest.mark.slow
 def test_a_clip_in_a_tar_that_crashes_its_decoder_is_rejected_alone(notes: Path, tmp_path: Path) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
@@ -202,6 +203,7 @@ def test_a_clip_in_a_tar_that_crashes_its_decoder_is_rejected_alone(notes: Path,
     assert (row["source"], row["reason"]) == ("a.tar/5.flac", "decoder_crash")
 
 
+@pytest.mark.slow
 def test_stretches_of_a_crashing_file_are_rejected_together(corpus: Path, notes: Path, tmp_path: Path) -> None:
     rows = [{"path": str(corpus / "b.flac"), "start": 2.5 * n, "end": 2.5 * n + 2.5, "id": str(n)} for n in range(6)]
     rows.append({"path": str(corpus / "a.wav")})
