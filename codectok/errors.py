@@ -17,6 +17,10 @@ class CodectokError(Exception):
     exit_code = 1
 
 
+class PassingError(CodectokError):
+    """Something failed that another try may not meet, such as a store that did not answer."""
+
+
 class VerificationError(CodectokError):
     """An output is not what it should be; the message names the first place."""
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .audio.files import AudioFormat, encode_audio
 from .config import StrictModel
-from .errors import InputError
+from .errors import InputError, PassingError
 from .keys import VALID_KEY
 from .storage import LocalStorage, Storage
 
@@ -153,8 +153,10 @@ def read_index(storage: Storage, shard_name: str) -> pa.Table:
     name = index_name(shard_name)
     try:
         return parse_index(storage.read(name))
-    except (OSError, pa.ArrowInvalid) as error:
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise InputError(f"The index {storage.url}/{name} cannot be read: {error}; write the shards again.") from None
+    except Exception as error:  # every store's client has errors of its own
+        raise PassingError(f"The index {storage.url}/{name} cannot be read now: {error}.") from None
 
 
 def parse_index(data: bytes) -> pa.Table:

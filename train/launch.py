@@ -10,18 +10,18 @@ from types import FrameType
 
 from .config import TrainConfig
 from .ranks import joined_ranks
-from .run import TrainingReport, TrainingRun
+from .run import Flag, TrainingReport, TrainingRun
 from .run_log import LogListener
 
 # SIGUSR1: for batch systems in front of launchers that take SIGTERM for the order to kill ranks soon.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def run_training(config: TrainConfig, on_log: LogListener) -> TrainingReport:
+def run_training(config: TrainConfig, on_log: LogListener, interrupted: Flag | None = None) -> TrainingReport:
     """Train until `config.steps`, going on from the newest checkpoint in `config.output` where there is one.
 
-    Under `torchrun` this is one of several ranks. `on_log` hears of every logged step, on the first rank only. Ctrl-C
-    ends the run after the current step, with a checkpoint.
+    Under `torchrun` this is one of several ranks. `on_log` hears of every logged step, on the first rank only. Ctrl-C,
+    or `interrupted` where that is given, ends the run after the current step, with a checkpoint.
 
     Raises:
         InputError: the output folder belongs to a run with another configuration, or the data cannot be used.
@@ -29,12 +29,14 @@ def run_training(config: TrainConfig, on_log: LogListener) -> TrainingReport:
     """
     with joined_ranks(config.device) as (ranks, device):
         run = TrainingRun(config, device, ranks, on_log)
-        with _stop_on_interrupt() as interrupted:
+        if interrupted is not None:
             return run.run(interrupted)
+        with stop_on_interrupt() as stop:
+            return run.run(stop)
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
+def stop_on_interrupt() -> Iterator[threading.Event]:
     """An event that Ctrl-C, SIGTERM or SIGUSR1 sets, instead of breaking into a step; a second Ctrl-C breaks in."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

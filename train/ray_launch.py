@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codectok.errors import CodectokError, InputError
+from codectok.errors import CodectokError, InputError, PassingError
 from codectok.pipelines.cluster import start_ray
 
 from .config import TrainConfig
-from .launch import run_training
+from .launch import run_training, stop_on_interrupt
 from .run import TrainingReport, claim_output, open_dataset
 from .run_log import LogListener
 
 if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
 
 # In the output: what Ray Train itself remembers.
 RAY_FOLDER = "ray"
 POLL_SECONDS = 0.5
+STOP_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,11 @@ class _Figures:
     scalars: dict[str, float]
 
 
+@dataclass(frozen=True)
+class _Warning:
+    text: str
+
+
 def run_on_ray(config: TrainConfig, options: RayOptions, on_log: LogListener) -> TrainingReport:
     """As `run_training`, with ranks that Ray starts; all nodes must see the folders of `config` by the same names.
 
@@ -58,17 +69,25 @@ def run_on_ray(config: TrainConfig, options: RayOptions, on_log: LogListener) ->
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    claim_output(config)
     open_dataset(config)
+    claim_output(config)
+    mail: list[Queue] = []
     started_here = not ray.is_initialized()
     if started_here:
         start_ray(options.address, None)
     try:
         on_gpus = config.device != "cpu" and bool(ray.cluster_resources().get("GPU"))
-        queue, verdict = (Queue(maxsize, actor_options={"num_cpus": 0}) for maxsize in (0, 1))
+        if config.device.startswith("cuda") and not on_gpus:
+            raise InputError("The Ray cluster has no GPU; run on machines that have one, or with device=cpu.")
+        # On the driver's machine: one of the others may be lost.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mail = [Queue(size, actor_options={"num_cpus": 0, "scheduling_strategy": here}) for size in (0, 1, 1)]
+        queue, verdict, stop = mail
         settings = {
-            "config": config.model_dump(mode="json"), "folder": str(Path.cwd()), "queue": queue, "verdict": verdict
+            "config": config.model_dump(mode="json"), "folder": str(Path.cwd()), "queue": queue, "verdict": verdict,
+            "stop": stop,
         }  # fmt: skip
         trainer = TorchTrainer(
             _work,
@@ -81,24 +100,69 @@ def run_on_ray(config: TrainConfig, options: RayOptions, on_log: LogListener) ->
             ),
         )
         with _listening(queue, on_log) as reports:
-            failure: TrainingFailedError | None = None
-            try:
-                trainer.fit()
-            except TrainingFailedError as error:
-                failure = error
+            failure = _fit(trainer, stop)
         if not verdict.empty():
             raise verdict.get()
-        if failure is not None:
+        if isinstance(failure, TrainingFailedError):
             reason = str(failure).strip().splitlines()[-1]
             raise CodectokError(
                 f"Ranks died more than {options.retries} times, at last with: {reason}; the same command goes on from"
                 " the last checkpoint."
             )
-        verdict.shutdown()
+        if failure is not None:
+            raise failure
     finally:
+        for box in mail:
+            box.shutdown()
         if started_here:
             ray.shutdown()
     return reports[0]  # that of every rank is the same
+
+
+def _fit(trainer: TorchTrainer, stop: Queue) -> Exception | None:
+    """How the trainer has failed, if it has; Ctrl-C and SIGTERM reach the ranks through `stop`."""
+    failures: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            failures.append(error)
+
+    with stop_on_interrupt() as interrupted:
+        # In the main thread Ray Train would answer Ctrl-C itself, and throw away what was not saved.
+        thread = threading.Thread(target=fit, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            if interrupted.is_set() and stop.empty():
+                stop.put(True)
+    return failures[0] if failures else None
+
+
+class _Stop:
+    """Whether the driver has been interrupted; asks it once a second."""
+
+    def __init__(self, stop: Queue) -> None:
+        self._stop = stop
+        self._asked, self._found = 0.0, False
+
+    def is_set(self) -> bool:
+        now = time.monotonic()
+        if not self._found and now - self._asked > STOP_SECONDS:
+            self._asked, self._found = now, not self._stop.empty()
+        return self._found
+
+
+class _Sender(logging.Handler):
+    """Sends warnings to the driver."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__(logging.WARNING)
+        self._queue = queue
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._queue.put(_Warning(record.getMessage()))
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -112,8 +176,15 @@ def _work(settings: dict[str, Any]) -> None:
     os.chdir(settings["folder"])
     config = TrainConfig.model_validate(settings["config"])
     config = config.model_copy(update={"device": str(get_device())})
+    logging.getLogger("codectok.train").addHandler(_Sender(queue))
+
+    def on_log(step: int, scalars: dict[str, float]) -> None:
+        queue.put(_Figures(step, scalars))
+
     try:
-        queue.put(run_training(config, lambda step, scalars: queue.put(_Figures(step, scalars))))
+        queue.put(run_training(config, on_log, _Stop(settings["stop"])))
+    except PassingError:
+        raise  # Ray tries again
     except CodectokError as error:
         with suppress(Full):  # another rank has said it
             verdict.put(error, block=False)
@@ -151,6 +222,8 @@ def _listening(queue: Queue, on_log: LogListener) -> Iterator[list[TrainingRepor
                 continue
             if isinstance(found, _Figures):
                 on_log(found.step, found.scalars)
+            elif isinstance(found, _Warning):
+                log.warning(found.text)
             else:
                 reports.append(found)
 
@@ -161,4 +234,3 @@ def _listening(queue: Queue, on_log: LogListener) -> Iterator[list[TrainingRepor
     finally:
         over.set()
         listener.join()
-        queue.shutdown()

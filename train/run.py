@@ -6,12 +6,11 @@ import itertools
 import json
 import math
 import shutil
-import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import yaml
@@ -45,6 +44,13 @@ BEST_FOLDER = "codec-best"
 STEPS_BETWEEN_AGREEMENTS = 10
 
 Ending = Literal["finished", "already finished", "out of time", "interrupted"]
+
+
+class Flag(Protocol):
+    """What says that a run is to stop."""
+
+    def is_set(self) -> bool:
+        """Whether it is."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class TrainingRun:
         self._best: tuple[float, int] | None = None
         self._lowest_error = math.inf
 
-    def run(self, interrupted: threading.Event) -> TrainingReport:
+    def run(self, interrupted: Flag) -> TrainingReport:
         """Train until the end, or until time is up or `interrupted` is set."""
         config, trainer = self._config, self._trainer
         codec = config.output / CODEC_FOLDER
@@ -109,10 +115,10 @@ class TrainingRun:
             return TrainingReport(ending, trainer.step, None)
         return TrainingReport(ending, trainer.step, codec, self._export(codec))
 
-    def _steps(self, log: RunLog, interrupted: threading.Event) -> Ending:
+    def _steps(self, log: RunLog, interrupted: Flag) -> Ending:
         config, trainer = self._config, self._trainer
         deadline = time.monotonic() + config.max_minutes * 60 if config.max_minutes else math.inf
-        for batch in itertools.islice(self._loader, config.steps - trainer.step):
+        for batch in itertools.islice(self._loader, max(0, config.steps - trainer.step)):
             log.add(trainer.train_step(batch.filled()))
             due = config.validation is not None and trainer.step % config.validation.interval == 0
             if due or trainer.step % config.checkpoint_interval == 0:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import InputError
 from .console import ProgressReport, facts_table, format_duration, megabytes, progress, say
 from .options import AddressOption, TrainingEngine
 
@@ -57,6 +58,8 @@ def run(
         engine = TrainingEngine.LOCAL
     elif engine is TrainingEngine.AUTO:
         engine = _engine_for(workers, address)
+    if engine is TrainingEngine.LOCAL and not dry_run and (workers or 1) > 1:
+        raise InputError("--engine local is one process; leave out --workers, or choose ray or torchrun.")
     if engine is TrainingEngine.TORCHRUN:
         from codectok.train.torchrun import run_under_torchrun
 

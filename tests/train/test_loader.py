@@ -273,16 +273,18 @@ def test_validation_shards_are_a_fixed_list_and_never_trained_on(tmp_path: Path)
     assert set(keys_of(batches(data, 6))) == {f"all-{n}" for n in range(9)}
 
     def clips(**options: object) -> list[np.ndarray]:
-        return validation_clips(ValidationConfig(**{"shards": folder, **options}), data, SAMPLE_RATE)
+        return validation_clips(ValidationConfig(**{"shards": folder, **options}), data, SAMPLE_RATE, min_samples=240)
 
     assert [len(clip) for clip in clips()] == [1000 + 7 * n for n in range(9, 16)]
     assert float(clips()[2][0]) == 11 * STEP
     assert [len(clip) for clip in clips(clips=3)] == [1000 + 7 * n for n in (9, 11, 13)]
     assert {len(clip) for clip in clips(max_seconds=0.01)} == {240}
+    with pytest.raises(InputError, match=r"shorter than 0\.010 s"):
+        clips(max_seconds=0.009)
     other = write_shards(tmp_path / "none", [2])
     assert len(clips(shards=other)) == 2
     with pytest.raises(InputError, match="none is left for validation"):
-        validation_clips(ValidationConfig(shards=other), data_config(shards=other), SAMPLE_RATE)
+        validation_clips(ValidationConfig(shards=other), data_config(shards=other), SAMPLE_RATE, min_samples=1)
     damage(folder, {"all-10"})
     with pytest.raises(InputError, match="The sample all-10 in"):
         clips()

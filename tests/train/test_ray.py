@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,30 @@ def test_an_error_on_one_rank_ends_them_all_with_its_message(tmp_path: Path) -> 
     config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "data.max_unreadable_in_a_row=1", steps=100)
     with pytest.raises(CodectokError, match="1 samples in a row could not be used"):
         run_on_ray(config, RayOptions(workers=2), lambda step, scalars: None)
+
+
+@pytest.mark.slow
+def test_interrupted_ranks_stop_with_a_checkpoint(shards: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=100_000).model_dump_json()
+    )
+    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "ray"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert any(line.startswith("step ") for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "the same command goes on from there" in output
+    stopped = int(re.search(r"Stopped at step ([\d,]+)", output)[1].replace(",", ""))
+    assert position_of(tmp_path / "run") == stopped * 4
+
+
+def test_a_gpu_that_is_not_there_is_refused(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cluster has no GPU"):
+        run_on_ray(tiny_config(shards, tmp_path / "run", "device=cuda"), RayOptions(), lambda step, scalars: None)
 
 
 def test_data_that_cannot_be_used_is_one_sentence_under_torchrun_too(tmp_path: Path) -> None:

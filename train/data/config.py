@@ -12,7 +12,9 @@ from codectok.storage import is_url
 
 
 def _as_place(value: Any) -> Any:
-    return Path(value) if isinstance(value, str) and not is_url(value) else value
+    if not isinstance(value, str):
+        return value
+    return value.rstrip("/") if is_url(value) else Path(value)
 
 
 def _one_or_many(value: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from codectok.errors import CodectokError, InputError
+from codectok.errors import CodectokError, InputError, PassingError
 
 from .config import DataConfig
 from .segments import SegmentDataset
@@ -140,7 +140,7 @@ def worker_deaths_explained() -> Iterator[None]:
         # The last two: it died while a batch was on its way.
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
-        raise CodectokError(
+        raise PassingError(
             f"A process that reads training data died ({str(error).splitlines()[0].rstrip('. ')});"
             " the same command goes on from the last checkpoint, and fewer data.num_workers need less memory."
         ) from None

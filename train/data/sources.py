@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codectok.errors import CodectokError, InputError
+from codectok.errors import CodectokError, InputError, PassingError
 from codectok.shards import ShardEntry, read_index, read_manifest
 from codectok.storage import Range, Storage, open_storage
 
@@ -117,7 +117,7 @@ def read_parts(addresses: Sequence[SampleAddress]) -> list[bytes]:
     """The audio files of samples, in their order; those of one place together.
 
     Raises:
-        CodectokError: a tar that is not there or cannot be reached.
+        CodectokError: a tar that is not there, or (`PassingError`) that cannot be reached.
     """
     found: list[bytes] = [b""] * len(addresses)
     storages = {address.storage.url: address.storage for address in addresses}
@@ -125,8 +125,10 @@ def read_parts(addresses: Sequence[SampleAddress]) -> list[bytes]:
         numbers = [number for number, address in enumerate(addresses) if address.storage.url == url]
         try:
             parts = storage.read_ranges([addresses[number].part for number in numbers])
-        except Exception as error:  # every store's client has errors of its own
+        except FileNotFoundError as error:
             raise CodectokError(f"The shards in {url} cannot be read: {error}.") from None
+        except Exception as error:  # every store's client has errors of its own
+            raise PassingError(f"The shards in {url} cannot be read: {error}.") from None
         for number, part in zip(numbers, parts, strict=True):
             found[number] = part
     return found
