@@ -19,7 +19,7 @@ from codectok.exports.megatron import IndexedDatasetWriter
 from codectok.exports.mixing import Stream, mix
 from codectok.exports.packing import fit, pack
 from codectok.exports.sequences import SequencesMetadata, SequenceWriter
-from codectok.exports.templates import TEXT_TEMPLATE, Template, load_template
+from codectok.exports.templates import TEXT_TEMPLATE, CodesPiece, Template, load_template
 from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
 from codectok.storage import Storage
 from codectok.tokens.table import TokenRow
@@ -72,6 +72,7 @@ class DocumentJob(Job):
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
         self.end_of_sequence = tokens.end_of_sequence
+        self.largest_id = max(self.vocabulary.end - 1, self.end_of_sequence or 0, *tokens.known.values())
         self._tokenizer_fingerprint = tokenizer.fingerprint if tokenizer else None
         self._tokenizer: TextTokenizer | None = None
 
@@ -113,6 +114,8 @@ class DocumentJob(Job):
             if sources:
                 streams[name] = partial(self._documents, name, sources, output)
         weights = self.settings.weights
+        if weights is not None:
+            self._refuse_missing(unit, streams)
         mixture = mix(streams, weights, self.settings.until)
         path = output.folder / f"part-{unit.number:06d}"
         with self.writer(path, unit_hash(header_of(self), unit)) as writer:
@@ -124,6 +127,14 @@ class DocumentJob(Job):
         if not output.rows:
             for left in output.folder.iterdir():
                 left.unlink()
+
+    def _refuse_missing(self, unit: Unit, streams: Mapping[str, Stream]) -> None:
+        for name in (*self.sources.tables, *self.sources.texts):
+            if name not in streams or next(iter(streams[name](True)), None) is None:
+                raise InputError(
+                    f"The source {name} has no document for part {unit.number}, so that the weights cannot hold there;"
+                    " write larger parts (--part-megabytes), and with --extend add to every source."
+                )
 
     @abstractmethod
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
@@ -206,7 +217,7 @@ class MegatronJob(DocumentJob):
 
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
         """Of `part-NNNNNN.bin` and `part-NNNNNN.idx`."""
-        return IndexedDatasetWriter(path, self.vocabulary.end)
+        return IndexedDatasetWriter(path, self.largest_id + 1)
 
     def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Write `data-paths.txt`: tokens and prefix of each part, as Megatron takes weights and paths."""
@@ -223,7 +234,11 @@ class MegatronJob(DocumentJob):
 def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, Template]:
     """The template of each dataset."""
     templates = {name: load_template(settings.template_of(name)) for name in sources.tables}
-    return templates | {name: load_template(TEXT_TEMPLATE) for name in sources.texts}
+    for name in sources.texts:
+        templates[name] = load_template(settings.templates.get(name, TEXT_TEMPLATE))
+        if any(isinstance(piece, CodesPiece) for piece in templates[name].pieces):
+            raise InputError(f"The template of {name} has codes, but {name} is text; give one of text and tokens.")
+    return templates
 
 
 def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None) -> Iterator[Document]:

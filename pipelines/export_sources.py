@@ -53,6 +53,8 @@ class ExportSources:
                     f"The tables hold codes of different codecs ({found[0].codec_name} and {metadata.codec_name});"
                     " export them apart."
                 )
+        for text in texts:
+            _first_file(text, EXPORT_KINDS)  # what holds nothing that can be read is no text
         return cls((*tables, *texts), table_names, text_names, found[0])
 
 
@@ -70,5 +72,5 @@ def _names(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(argument.dataset for argument in parse_arguments(arguments, EXPORT_KINDS)[0]))
 
 
-def _first_file(table: str) -> Source:
-    return next(ordered_sources(list_sources(*parse_arguments([table], EXPORT_KINDS), TABLE_KINDS)))
+def _first_file(argument: str, kinds: tuple[Kind, ...] = TABLE_KINDS) -> Source:
+    return next(ordered_sources(list_sources(*parse_arguments([argument], EXPORT_KINDS), kinds)))

@@ -115,16 +115,27 @@ def _text_row(row: object, name: str) -> TextRow:
     if not isinstance(row, dict):
         return TextRow(name, None, "It is no JSON object.")
     row_id, text = row.get(ID_COLUMN), row.get(TEXT_COLUMN)
-    name = str(row_id) if isinstance(row_id, str | int) else name
+    if isinstance(row_id, int) or (isinstance(row_id, str) and _is_unicode(row_id)):
+        name = str(row_id)
     if not isinstance(text, str):
         return TextRow(name, None, f"It has no {TEXT_COLUMN!r}.")
+    if not _is_unicode(text):
+        return TextRow(name, None, f"Its {TEXT_COLUMN!r} has half a character (a lone surrogate).")
     return TextRow(name, text)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json(line: bytes) -> object:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

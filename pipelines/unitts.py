@@ -57,6 +57,7 @@ class UnittsJob(TableJob):
     """Writes dialogues as Parquet of seven columns, or a folder of `.audio` files for each part."""
 
     verb = "export unitts"
+    bytes_version = 2  # 2: names of .audio files say of which table they are
     row_name = "samples"
     code_name = "tokens"
     schema = UNITTS_SCHEMA
@@ -84,16 +85,17 @@ class UnittsJob(TableJob):
             return
         folder = output.folder / f"part-{unit.number:06d}"
         folder.mkdir()
-        for row in self._rows(unit, output):
-            # The hash keeps ids apart that differ in what no file name can have.
-            name = f"{file_name_of(row.id)[:NAME_LENGTH]}-{hash_of_id(row.id):016x}.audio"
+        for table, row in self._rows(unit, output):
+            # The hash keeps rows apart that differ in their table, or in what no file name can have.
+            start = file_name_of(row.id).encode()[:NAME_LENGTH].decode(errors="ignore")
             self._keep(row, output)
-            (folder / name).write_text(audio_file(row, self.vocabulary), encoding="utf-8")
+            with (folder / f"{start}-{hash_of_id(f'{table}/{row.id}'):016x}.audio").open("x", encoding="utf-8") as file:
+                file.write(audio_file(row, self.vocabulary))
 
     def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
         """The dialogues of a unit."""
         settings = self.settings
-        for row in self._rows(unit, output):
+        for _, row in self._rows(unit, output):
             try:
                 dialog = dialog_row(row, self.vocabulary, settings.task, self.sources.metadata.sample_rate)
             except MissingPartError as error:
@@ -104,11 +106,12 @@ class UnittsJob(TableJob):
             self._keep(row, output)
             yield dialog
 
-    def _rows(self, unit: Unit, output: UnitOutput) -> Iterator[TokenRow]:
+    def _rows(self, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, TokenRow]]:
+        """Rows, each with the name of its table."""
         for source in unit.sources:
             for row in token_rows(source, self.sources.metadata):
                 output.read(row.dataset, row.duration)
-                yield row
+                yield source.dataset, row
 
     def _keep(self, row: TokenRow, output: UnitOutput) -> None:
         output.keep(row.dataset, row.duration, row.codes.size)

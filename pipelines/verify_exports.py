@@ -60,7 +60,13 @@ def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
 
 
 def check_rows(storage: Storage, name: str, record: UnitRecord) -> None:
-    """Refuse a part of `export unitts` of another number of rows than recorded."""
+    """Refuse a part of `export unitts` of another number of rows, or of files of one row, than recorded."""
+    clips = [file.name for file in record.files if file.name.endswith(".audio")]
+    if name == next(iter(clips), None) and len(clips) != record.total.rows:
+        raise VerificationError(
+            f"{storage.url} has {len(clips)} .audio files of the unit {record.unit}, but its record says"
+            f" {record.total.rows}."
+        )
     if name.endswith(".parquet"):
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             _compare(storage, name, record, file.metadata.num_rows, record.total.codes)

@@ -73,13 +73,18 @@ def run(
     ] = None,
     packing: Annotated[Packing, typer.Option(help="How documents share sequences.")] = Packing.NONE,
     length: Annotated[int | None, typer.Option(min=1, help="Tokens that a sequence has at most.")] = None,
-    too_long: Annotated[TooLong, typer.Option(help="What becomes of longer documents.")] = TooLong.DROP,
+    too_long: Annotated[
+        TooLong | None, typer.Option(help="What becomes of longer documents.", show_default="drop")
+    ] = None,
     weight: Annotated[
         list[str] | None, typer.Option(help="NAME=SHARE: mix the sources so that their tokens are in these shares.")
     ] = None,
     until: Annotated[
-        Until, typer.Option(help="A mixture ends where its first source does, or where its last one does.")
-    ] = Until.FIRST,
+        Until | None,
+        typer.Option(
+            help="A mixture ends where its first source does, or where its last one does.", show_default="first"
+        ),
+    ] = None,
     part_megabytes: PartMegabytesOption = 256.0,
     *,
     choices: JobChoices,
@@ -95,6 +100,10 @@ def run(
     weights = _named(weight or [], "--weight")
     if "" in weights:
         raise InputError(f"--weight {weights['']} names no source; write NAME={weights['']}.")
+    if until is not None and not weights:
+        raise InputError("--until is for mixtures; give every source a --weight, or leave it out.")
+    if too_long is not None and length is None:
+        raise InputError("--too-long needs to know what is too long; pass --length.")
     settings = DocumentOptions(
         template=templates.pop("", "audio"),
         templates=templates,
@@ -102,9 +111,9 @@ def run(
         offset=offset_of(offset, model),
         end_of_sequence=eos,
         voice=voice,
-        packing=PackingOptions(packing.value, length, too_long.value),
+        packing=PackingOptions(packing.value, length, (too_long or TooLong.DROP).value),
         weights={name: _number(name, share) for name, share in weights.items()} or None,
-        until=until.value,
+        until=(until or Until.FIRST).value,
         part_megabytes=part_megabytes,
     )
     job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])

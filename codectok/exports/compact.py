@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from ..atomic import replacing
+from ..atomic import replacing_folder
 from ..errors import InputError
-from ..names import check_new_folder
 from ..tokens.table import read_metadata, table_files, table_schema, table_writer
 
 MEGABYTE = 1_000_000
@@ -46,27 +44,23 @@ def compact(
     """
     if not 0 < group_megabytes <= file_megabytes:
         raise InputError(f"Row groups of {group_megabytes:g} MB in files of {file_megabytes:g} MB are impossible.")
-    check_new_folder(output)
     schema = table_schema(read_metadata(source).model_copy(update={"unit_hash": None}))
     groups = _groups(source, schema, round(group_megabytes * MEGABYTE), on_file)
-    # Half a table would open as a whole one.
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     rows = files = size = 0
-    group = next(groups, None)
-    while group is not None:
-        path = unfinished / f"part-{files:06d}.parquet"
-        with replacing(path) as temporary, temporary.open("wb") as file, table_writer(file, schema) as writer:
-            while group is not None and file.tell() < file_megabytes * MEGABYTE:
-                writer.write_table(group)
-                rows += len(group)
-                group = next(groups, None)
-        files += 1
-        size += path.stat().st_size
-    if output.exists():
-        output.rmdir()
-    if files:
-        unfinished.rename(output)
+    # Half a table would open as a whole one.
+    with replacing_folder(output) as unfinished:
+        group = next(groups, None)
+        if group is None:
+            raise InputError(f"{source} holds no row; there is nothing to compact.")
+        while group is not None:
+            path = unfinished / f"part-{files:06d}.parquet"
+            with path.open("wb") as file, table_writer(file, schema) as writer:
+                while group is not None and file.tell() < file_megabytes * MEGABYTE:
+                    writer.write_table(group)
+                    rows += len(group)
+                    group = next(groups, None)
+            files += 1
+            size += path.stat().st_size
     return Compacted(rows, files, size)
 
 

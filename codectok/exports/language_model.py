@@ -98,7 +98,7 @@ def extend_language_model(
             on_file()
         _write_index(folder, tensors, vocabulary, added, temporary)
         for pattern in KEPT_FILES:
-            for path in source.glob(pattern):
+            for path in filter(Path.is_file, source.glob(pattern)):
                 shutil.copyfile(path, temporary / path.name)
         config = folder.config_with(vocabulary.end)
         special = {token: vocabulary.id_of(token) for token in SPECIAL_TOKENS}

@@ -47,7 +47,9 @@ class IndexedDatasetWriter:
     def write(self, sequence: Sequence[Document]) -> None:
         """Append a sequence."""
         for document in sequence:
-            self._bin.write(document.ids.astype(self._type).tobytes())
+            ids = document.ids.astype(self._type)
+            assert np.array_equal(ids, document.ids), "the vocabulary has all ids"
+            self._bin.write(ids.tobytes())
         self._lengths.append(sum(len(document.ids) for document in sequence))
 
     def _write_index(self) -> None:

@@ -122,7 +122,7 @@ def _parse_config(config: Mapping[str, Any], path: Path) -> Any:
         raise InputError(f"{path / CONFIG_FILE}: transformers {transformers.__version__} knows no model type {kind!r}.")
     try:
         return transformers.CONFIG_MAPPING[kind].from_dict(dict(config))
-    except (ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # each class of transformers checks in its own way
         raise InputError(f"{path / CONFIG_FILE} cannot be used: {first_line(error)}") from None
 
 

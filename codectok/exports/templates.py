@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Discriminator, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from ..config import StrictModel
 from ..errors import InputError
@@ -70,7 +70,7 @@ class Template(StrictModel):
 
     document: Literal["row", "recording"] = "row"
     begin: tuple[Piece, ...] = ()
-    row: tuple[Piece, ...]
+    row: Annotated[tuple[Piece, ...], Field(min_length=1)]
     end: tuple[Piece, ...] = ()
 
     @property

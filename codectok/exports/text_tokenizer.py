@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..tokens.vocabulary import DEFAULT_OFFSET, SPECIAL_TOKENS, Vocabulary
+from ..tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKENS, Vocabulary
 from .templates import END_OF_SEQUENCE
 from .tokenizer import load_tokenizer
 
@@ -86,6 +86,8 @@ class TokenIds:
             found = tokenizer.end_of_sequence
         else:
             found = DEFAULT_END_OF_SEQUENCE_ID if vocabulary.offset == DEFAULT_OFFSET else None
+        if found is not None and not 0 <= found <= LARGEST_ID:
+            raise InputError(f"The id {found} that ends a sequence is too large; ids are at most {LARGEST_ID}.")
         return cls(vocabulary, known, found)
 
     def of_token(self, name: str) -> int:

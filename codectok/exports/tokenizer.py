@@ -22,7 +22,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(f"There is no folder {folder}; give that of a tokenizer.")
     try:
         return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the tokenizers library raises nothing more precise
         raise InputError(f"{folder} holds no tokenizer that transformers can load: {first_line(error)}") from None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from ..atomic import write_text
-from ..config import StrictModel
+from ..config import StrictModel, load_mapping
 from ..description import CodecDescription
 from ..errors import InputError
 from ..names import check_new_folder
@@ -75,11 +75,11 @@ def embedding_rows(model: Path) -> int:
         InputError: no such folder, or its `config.json` does not say it.
     """
     path = model / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{path} cannot be read; give the folder of a language model.") from None
-    found = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
-    if not isinstance(found, int):
+    if not path.is_file():
+        raise InputError(f"{path} cannot be read; give the folder of a language model.")
+    config = load_mapping(path)
+    nested = config.get("text_config")
+    found = config.get("vocab_size", nested.get("vocab_size") if isinstance(nested, dict) else None)
+    if not isinstance(found, int) or isinstance(found, bool):
         raise InputError(f"{path} does not say vocab_size; pass --offset with the rows of the model's embedding.")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import uuid
 from collections import Counter
 from dataclasses import replace
@@ -396,3 +397,47 @@ def test_tables_may_lie_in_an_object_store(table: Path, tmp_path: Path) -> None:
     export(SequencesJob(options(), [url]), tmp_path / "remote")
     export(SequencesJob(options(), [str(table)]), tmp_path / "local")
     assert sequences(tmp_path / "remote") == sequences(tmp_path / "local")
+
+
+def test_a_text_that_cannot_be_read_is_refused_and_not_left_out(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "books.jsonl.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="no Parquet files or JSON lines"):
+        SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [f"books={tmp_path / 'books.jsonl.gz'}"])
+
+
+def test_clips_of_two_tables_with_the_same_ids_are_two_files(table: Path, tmp_path: Path) -> None:
+    shutil.copytree(table, tmp_path / "again")
+    job = UnittsJob(UnittsOptions("audio", "audio-json"), [f"a={table}", f"b={tmp_path / 'again'}"])
+    report = export(job, tmp_path / "out")
+    files = list((tmp_path / "out").rglob("*.audio"))
+    assert len(files) == report.summary.total.rows == 2 * len(ROWS)
+    verify_output(open_storage(tmp_path / "out"))
+
+
+def test_an_end_of_sequence_beyond_16_bits_takes_32(table: Path, tmp_path: Path) -> None:
+    export(MegatronJob(options(offset=400, end_of_sequence="151643"), [str(table)]), tmp_path / "out")
+    found = [ids for path in (tmp_path / "out").glob("*.idx") for ids in read_indexed(path.with_suffix("")).sequences]
+    assert len(found) == len(ROWS)
+    assert {int(ids[-1]) for ids in found} == {151_643}
+
+
+def test_weights_that_cannot_hold_in_a_part_are_refused(
+    table: Path, books: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    lonely = tmp_path / "lonely.jsonl"
+    lonely.write_text('{"text": "one row"}\n')
+    mixed = options(tokenizer=str(tokenizer), weights={"t": 1.0, "lonely": 1.0}, until="last", part_megabytes=0.002)
+    job = SequencesJob(mixed, [f"t={table}"], [f"lonely={lonely}"])
+    with pytest.raises(InputError, match="The source lonely has no document for part"):
+        export(job, tmp_path / "out")
+
+
+def test_a_text_has_a_template_too_but_no_codes(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("row: [{text: 'Read: {text}'}, {token: eos}]\n")
+    named = [f"t={table}"], [f"books={books}"]
+    mine = SequencesJob(options(tokenizer=str(tokenizer), templates={"books": str(tmp_path / "mine.yaml")}), *named)
+    plain = SequencesJob(options(tokenizer=str(tokenizer)), *named)
+    totals = [export(job, tmp_path / name).summary.datasets["books"].codes for name, job in (("a", mine), ("b", plain))]
+    assert totals[0] > totals[1]
+    with pytest.raises(InputError, match="has codes, but books is text"):
+        SequencesJob(options(tokenizer=str(tokenizer), templates={"books": "tts"}), *named)

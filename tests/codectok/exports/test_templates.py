@@ -52,7 +52,8 @@ def test_users_write_templates_of_their_own(tmp_path: Path) -> None:
         ("rows: []", "cannot be understood"),
         ("- a", "cannot be understood at its top"),
         ('row: [{text: "{words}"}]', "has a field {words}"),
-        ("begin: [{codes: row}]\nrow: []", "outside `row`"),
+        ("begin: [{codes: row}]\nrow: [{token: eos}]", "outside `row`"),
+        ("row: []", "cannot be understood at row"),
     ],
 )
 def test_what_is_no_template_is_refused(text: str, message: str, tmp_path: Path) -> None:
