@@ -1,8 +1,9 @@
 """A training step as the reference takes it, for comparison: every habit that costs time, and the same losses.
 
 Spectrograms on the CPU, every loss fetched with `item`, real and generated waveforms one after the other through all
-discriminators, gradients of the codec's loss for discriminators too, codebook statistics by products with dense one-hot
-matrices, and a decoder that is always computed twice (activation checkpointing).
+discriminators, gradients of the codec's loss for discriminators too, by way of the feature maps of both waveforms,
+codebook statistics by products with dense one-hot matrices, a diversity of codes that is computed and weighs nothing,
+and residual blocks of the decoder that are always computed twice (activation checkpointing).
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from codectok.model.hifigan import HiFiGANDecoder
 from codectok.model.quantization.vector import ResidualVectorQuantizer
-from codectok.train.losses import adversarial_loss, discriminator_loss, feature_matching_loss
+from codectok.train.discriminators import Judgement
+from codectok.train.losses import adversarial_loss, discriminator_loss
 from codectok.train.optimizer import step_optimizer
 from codectok.train.trainer import Trainer
+
+DIVERSITY_TEMPERATURE = 100.0
 
 
 class PlainStep:
@@ -40,9 +45,9 @@ class PlainStep:
         log_mel = self.log_mel(waveform.cpu()).to(trainer.device)
         with trainer.autocast():
             features = trainer.network.encoder(log_mel)
-            quantized, commitment = self._quantize(self.quantizer.downsample(features).float())
+            quantized, commitment, diversity = self._quantize(self.quantizer.downsample(features).float())
             quantized = self.quantizer.upsample(quantized)
-            generated = checkpoint(trainer.network.decoder, quantized, use_reentrant=False).float()
+            generated = _decode(trainer.network.decoder, quantized).float()
         found: dict[str, float] = {}
         adversary = trainer.adversary
         adversary.train()
@@ -56,9 +61,9 @@ class PlainStep:
         for term, difference in zip(weights.mel, differences, strict=True):
             found[f"mel_{term.n_fft}"] = difference.item()
         real_judgements, judgements = adversary(real), adversary(generated)
-        asked, matched = adversarial_loss(judgements), feature_matching_loss(real_judgements, judgements)
+        asked, matched = adversarial_loss(judgements), _feature_matching(real_judgements, judgements)
         total = total + weights.adversarial * asked + weights.feature_matching * matched
-        total = total + weights.commitment * commitment
+        total = total + weights.commitment * commitment + 0.0 * diversity
         found |= {"adversarial": asked.item(), "feature_matching": matched.item(), "commitment": commitment.item()}
         total.backward()
         step_optimizer(trainer.optimizer, trainer.config.generator_optimizer, trainer.step)
@@ -67,21 +72,25 @@ class PlainStep:
         found["generator"] = total.item()
         return found
 
-    def _quantize(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _quantize(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantized features, commitment and diversity, as means over the codebooks."""
         vectors = self.group.project_in(features)
-        residual, quantized, losses = vectors, torch.zeros_like(vectors), []
+        residual, quantized = vectors, torch.zeros_like(vectors)
+        losses, diversities = [], []
         for number, book in enumerate(self.group.layers):
-            rows = residual.detach().flatten(0, 1)
-            distances = rows.square().sum(1, keepdim=True) - 2 * rows @ book.embedding.T
-            codes = (distances + book.embedding.square().sum(1)).argmin(1)
-            one_hot = F.one_hot(codes, len(book.embedding)).to(rows.dtype)
+            rows = residual.flatten(0, 1)
+            squares = rows.square().sum(1, keepdim=True) - 2 * rows @ book.embedding.T
+            # At a distance of nothing the square root would have no slope.
+            distances = (squares + book.embedding.square().sum(1)).clamp(min=1e-12).sqrt()
+            diversities.append(_diversity(distances.unflatten(0, vectors.shape[:2])))
+            one_hot = F.one_hot(distances.argmin(1), len(book.embedding)).to(rows.dtype)
             nearest = (one_hot @ book.embedding).view_as(vectors)
             losses.append(F.mse_loss(residual, nearest))
             self._update(number, one_hot, rows)
             residual = residual - nearest
             quantized = quantized + nearest
         passed = vectors + (quantized - vectors).detach()
-        return self.group.project_out(passed), torch.stack(losses).mean()
+        return self.group.project_out(passed), torch.stack(losses).mean(), torch.stack(diversities).mean()
 
     @torch.no_grad()
     def _update(self, number: int, one_hot: Tensor, rows: Tensor) -> None:
@@ -91,3 +100,25 @@ class PlainStep:
         sums.lerp_(one_hot.T @ rows, 1 - decay)
         smoothed = (counts + 1e-5) / (counts.sum() + len(counts) * 1e-5) * counts.sum()
         book.embedding = sums / smoothed.unsqueeze(1)
+
+
+def _decode(decoder: HiFiGANDecoder, features: Tensor) -> Tensor:
+    x = decoder.pre(features.transpose(1, 2))
+    for upsample, blocks in zip(decoder.upsamples, decoder.blocks, strict=True):
+        x = checkpoint(_mean_of_blocks, blocks, upsample(F.silu(x)), use_reentrant=False)
+    return torch.tanh(decoder.post(F.silu(x))).squeeze(1)
+
+
+def _mean_of_blocks(blocks: nn.ModuleList, x: Tensor) -> Tensor:
+    return torch.stack([block(x) for block in blocks]).mean(0)
+
+
+def _diversity(distances: Tensor) -> Tensor:
+    """The negative entropy of codes at `distances` [B, T, codebook_size], of the mean over the batch at each frame."""
+    shares = torch.softmax(DIVERSITY_TEMPERATURE * distances, dim=-1).mean(0)
+    return (shares * shares.clamp(min=1e-5).log()).sum(-1).mean()
+
+
+def _feature_matching(real: list[Judgement], generated: list[Judgement]) -> Tensor:
+    pairs = [pair for r, g in zip(real, generated, strict=True) for pair in zip(r.features, g.features, strict=True)]
+    return torch.stack([(r - g).abs().mean() for r, g in pairs]).sum()

@@ -2,15 +2,20 @@
 
 Usage: python benchmarks/train.py [--config nano] [--device cuda] [--set KEY=VALUE ...] [--rounds 5] [--save]
 
-Both take steps with the same networks from the same weights on the same noise. What the plain one does in another way
-stands in `plain_training.py`. Memory is what a step takes beyond networks and optimizers.
+Both take steps with the same networks from the same weights on the same noise, in a process each and in turn. What the
+plain one does in another way stands in `plain_training.py`. Memory is what a step takes beyond networks and optimizers.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Literal, cast
 
 import common
 import torch
@@ -21,18 +26,73 @@ from torch.nn.utils import parametrize
 
 from codectok.codec import resolve_device
 from codectok.train.config import TrainConfig, load_train_config
+from codectok.train.memory import keep_freed_memory
 from codectok.train.trainer import Trainer
 
 # The plain step takes several a step, ours one.
 POWER_ITERATIONS = 50
-WAYS = {"plain": PlainStep, "ours": lambda trainer: trainer.train_step}
+
+Way = Literal["plain", "ours"]
+WAYS: tuple[Way, ...] = ("plain", "ours")
+Order = Literal["losses", "peak", "step", "stop"]
 
 
-def started(config: TrainConfig, device: torch.device, way: str) -> tuple[Trainer, Callable[[Tensor], dict]]:
-    """A trainer whose adversary takes part from the first step on, and its step."""
+@dataclass
+class StepProcess:
+    """A process that takes steps in one way when it is told to."""
+
+    orders: Connection
+
+    @classmethod
+    def start(cls, way: Way, config: TrainConfig, device: torch.device) -> StepProcess:
+        """Start it; it ends with this process at the latest."""
+        here, there = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        context.Process(target=_serve, args=(there, way, config, device), daemon=True).start()
+        return cls(here)
+
+    def losses(self) -> dict[str, float]:
+        """Of a step, with settled spectral norms."""
+        return cast("dict[str, float]", self._ask("losses"))
+
+    def peak_megabytes(self) -> float | None:
+        """Most memory that a step took at once."""
+        return cast("float | None", self._ask("peak"))
+
+    def seconds(self) -> float:
+        """Of a step."""
+        return cast(float, self._ask("step"))
+
+    def stop(self) -> None:
+        """End it."""
+        self.orders.send("stop")
+
+    def _ask(self, order: Order) -> object:
+        self.orders.send(order)
+        return self.orders.recv()
+
+
+def _serve(orders: Connection, way: Way, config: TrainConfig, device: torch.device) -> None:
+    if way == "ours":
+        keep_freed_memory()
     trainer = Trainer(config, device)
+    # The adversary takes part from the first step on.
     trainer.step = config.discriminators.start_step
-    return trainer, WAYS[way](trainer)
+    step: Callable[[Tensor], dict] = PlainStep(trainer) if way == "plain" else trainer.train_step
+    batch = batch_of(config)
+    order: Order
+    while (order := orders.recv()) != "stop":
+        if order == "losses":
+            settle_norms(trainer)
+            orders.send({name: float(loss) for name, loss in step(batch).items()})
+        elif order == "peak":
+            orders.send(common.peak_megabytes(lambda: step(batch), device))
+        else:
+            started = time.perf_counter()
+            step(batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            orders.send(time.perf_counter() - started)
 
 
 @torch.no_grad()
@@ -52,41 +112,36 @@ def batch_of(config: TrainConfig) -> Tensor:
     return torch.randn(shape, generator=generator) * envelope
 
 
-def losses_table(config: TrainConfig, device: torch.device) -> Table:
+def losses_table(processes: dict[Way, StepProcess]) -> Table:
     """Losses of the first step of both."""
-    batch = batch_of(config)
-    found = {}
-    for way in WAYS:
-        trainer, step = started(config, device, way)
-        settle_norms(trainer)
-        found[way] = step(batch)
+    found = {way: process.losses() for way, process in processes.items()}
     table = Table(title="Losses of the first step, from the same weights and batch")
     for heading in ("loss", *WAYS, "difference"):
         table.add_column(heading, justify="left" if heading == "loss" else "right")
     for name in found["plain"]:
-        plain, ours = (float(found[way][name]) for way in WAYS)
+        plain, ours = (found[way][name] for way in WAYS)
         table.add_row(name, f"{plain:.5f}", f"{ours:.5f}", f"{abs(ours - plain) / max(abs(plain), 1e-9):.1e}")
     return table
 
 
-def speed_table(config: TrainConfig, device: torch.device, rounds: int) -> Table:
+def speed_table(processes: dict[Way, StepProcess], config: TrainConfig, rounds: int) -> Table:
     """Steps in turn."""
-    batch = batch_of(config)
-    steps = {way: started(config, device, way)[1] for way in WAYS}
-    peaks = {way: common.peak_megabytes(lambda step=step: step(batch), device) for way, step in steps.items()}
-    times = common.interleaved({way: lambda step=step: step(batch) for way, step in steps.items()}, rounds)
-    seconds = batch.numel() / config.codec.mel.sample_rate
-    table = Table(title=f"Steps on {len(batch)} segments of {seconds / len(batch):.2f} s, median of {rounds}")
+    peaks = {way: process.peak_megabytes() for way, process in processes.items()}
+    taken = [{way: process.seconds() for way, process in processes.items()} for _ in range(rounds)]
+    seconds = config.data.batch_size * config.segment_samples / config.codec.mel.sample_rate
+    length = config.segment_samples / config.codec.mel.sample_rate
+    table = Table(title=f"Steps on {config.data.batch_size} segments of {length:.2f} s, median of {rounds}")
     for heading in ("way", "steps/s", "audio s/s", "x plain", "peak MB"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
     for way in WAYS:
-        taken = statistics.median(times[way])
+        median = statistics.median(round_[way] for round_ in taken)
+        faster = statistics.median(round_["plain"] / round_[way] for round_ in taken)
         peak = peaks[way]
         table.add_row(
             way,
-            f"{1 / taken:.3f}",
-            f"{seconds / taken:.1f}",
-            f"{1 / common.ratio(times, way, 'plain'):.2f}",
+            f"{1 / median:.3f}",
+            f"{seconds / median:.1f}",
+            f"{faster:.2f}",
             "-" if peak is None else f"{peak:,.0f}",
         )
     return table
@@ -105,8 +160,11 @@ def main() -> None:
     device = resolve_device(options.device)
     report = common.Report()
     report.console.print(f"{config.codec.name}, {config.precision}\n{common.machine(device)}")
-    report.console.print(losses_table(config, device))
-    report.console.print(speed_table(config, device, options.rounds))
+    processes = {way: StepProcess.start(way, config, device) for way in WAYS}
+    report.console.print(losses_table(processes))
+    report.console.print(speed_table(processes, config, options.rounds))
+    for process in processes.values():
+        process.stop()
     if options.save:
         report.save(f"train-{config.codec.name}-{config.precision}-{device.type}")
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .config import TrainConfig
+from .memory import keep_freed_memory
 from .ranks import joined_ranks
 from .run import Flag, TrainingReport, TrainingRun
 from .run_log import LogListener
@@ -28,6 +29,8 @@ def run_training(config: TrainConfig, on_log: LogListener, interrupted: Flag | N
         CodectokError: a loss is no longer a finite number, or has exploded.
     """
     with joined_ranks(config.device) as (ranks, device):
+        if device.type == "cpu":
+            keep_freed_memory()
         run = TrainingRun(config, device, ranks, on_log)
         if interrupted is not None:
             return run.run(interrupted)

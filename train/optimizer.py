@@ -12,8 +12,10 @@ from .recipe import OptimizerConfig
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with the configured rate, betas and decay."""
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    """AdamW with the configured rate, betas and decay, in one pass over weights and moments."""
+    return torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:

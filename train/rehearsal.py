@@ -15,6 +15,7 @@ from codectok.errors import InputError
 from .config import TrainConfig
 from .data.loader import SegmentLoader
 from .data.stream import Stage
+from .memory import keep_freed_memory
 from .ranks import joined_ranks
 from .run import check_output, open_dataset, open_validation
 from .trainer import Trainer
@@ -58,6 +59,8 @@ def rehearse(config: TrainConfig) -> Rehearsal:
         InputError: data that cannot be used, or a GPU with too little memory.
     """
     with joined_ranks(config.device) as (ranks, device):
+        if device.type == "cpu":
+            keep_freed_memory()
         check_output(config)
         dataset = open_dataset(config)
         validation = open_validation(config)

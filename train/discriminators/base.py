@@ -36,6 +36,7 @@ def feature_maps(convs: Iterable[nn.Module], x: Tensor, slope: float) -> list[Te
     """What each layer makes of the one before it, the first of `x`, behind leaky rectifiers."""
     maps: list[Tensor] = []
     for conv in convs:
-        x = F.leaky_relu(conv(x), slope)
+        # In place: no convolution needs what it has given in its backward pass.
+        x = F.leaky_relu(conv(x), slope, inplace=True)
         maps.append(x)
     return maps
