@@ -3,7 +3,7 @@
 Spectrograms on the CPU, every loss fetched with `item`, real and generated waveforms one after the other through all
 discriminators, gradients of the codec's loss for discriminators too, by way of the feature maps of both waveforms,
 codebook statistics by products with dense one-hot matrices, a diversity of codes that is computed and weighs nothing,
-and residual blocks of the decoder that are always computed twice (activation checkpointing).
+residual blocks of the decoder that are always computed twice (activation checkpointing), and optimizers as they come.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from codectok.model.quantization.vector import ResidualVectorQuantizer
 from codectok.train.discriminators import Judgement
 from codectok.train.losses import adversarial_loss, discriminator_loss
 from codectok.train.optimizer import step_optimizer
+from codectok.train.recipe import OptimizerConfig
 from codectok.train.trainer import Trainer
 
 DIVERSITY_TEMPERATURE = 100.0
@@ -35,6 +36,8 @@ class PlainStep:
         self.group = cast(ResidualVectorQuantizer, group)
         self.counts = [torch.ones(len(book.embedding), device=trainer.device) for book in self.group.layers]
         self.sums = [book.embedding.clone() for book in self.group.layers]
+        self.optimizer = _adamw(trainer.network, trainer.config.generator_optimizer)
+        self.adversary_optimizer = _adamw(trainer.adversary, trainer.config.discriminator_optimizer)
         self.mel_loss = trainer.mel_loss.cpu()
         self.log_mel = trainer.log_mel.cpu()
 
@@ -54,7 +57,7 @@ class PlainStep:
         loss = discriminator_loss(adversary(real), adversary(generated.detach()))
         loss.backward()
         step = trainer.step - trainer.config.discriminators.start_step
-        step_optimizer(adversary.optimizer, adversary.optimizer_config, step)
+        step_optimizer(self.adversary_optimizer, adversary.optimizer_config, step)
         found["discriminator"] = loss.item()
         differences = self.mel_loss(generated.cpu(), real.cpu())
         total = self.mel_loss.total(differences).to(trainer.device)
@@ -66,9 +69,9 @@ class PlainStep:
         total = total + weights.commitment * commitment + 0.0 * diversity
         found |= {"adversarial": asked.item(), "feature_matching": matched.item(), "commitment": commitment.item()}
         total.backward()
-        step_optimizer(trainer.optimizer, trainer.config.generator_optimizer, trainer.step)
+        step_optimizer(self.optimizer, trainer.config.generator_optimizer, trainer.step)
         trainer.step += 1
-        adversary.optimizer.zero_grad()
+        self.adversary_optimizer.zero_grad()
         found["generator"] = total.item()
         return found
 
@@ -100,6 +103,12 @@ class PlainStep:
         sums.lerp_(one_hot.T @ rows, 1 - decay)
         smoothed = (counts + 1e-5) / (counts.sum() + len(counts) * 1e-5) * counts.sum()
         book.embedding = sums / smoothed.unsqueeze(1)
+
+
+def _adamw(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        module.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
 
 
 def _decode(decoder: HiFiGANDecoder, features: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codectok.model.quantization.codebook import AveragedCodebook
+
 # Codebooks are buffers, but what they hold belongs to the weights beside them.
 CODEBOOK_BUFFER = "embedding"
 
@@ -26,6 +28,11 @@ class WeightAverage:
             name: buffer for name, buffer in module.named_buffers() if name.rpartition(".")[2] == CODEBOOK_BUFFER
         }
         self._weights: dict[str, Tensor] = {**dict(module.named_parameters()), **codebooks}
+        self._codebooks = {
+            f"{name}.{CODEBOOK_BUFFER}": each
+            for name, each in module.named_modules()
+            if isinstance(each, AveragedCodebook)
+        }
         self._averages = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._decay, self._steps = decay, 0
 
@@ -35,6 +42,11 @@ class WeightAverage:
         self._steps += 1
         decay = min(self._decay, self._steps / (10 + self._steps))
         torch._foreach_lerp_(list(self._averages.values()), [w.detach() for w in self._weights.values()], 1 - decay)
+        for name, codebook in self._codebooks.items():
+            if codebook.replaced is not None:
+                # Nobody needs the average of where a code was of no use and where it is now.
+                average = self._averages[name]
+                average.copy_(torch.where(codebook.replaced.unsqueeze(1), codebook.embedding, average))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from codectok.train.ranks import Ranks
 from codectok.train.trainer import Trainer
 
 from ..ranks import run_on_ranks
+from ..waiting import NoWaiting
 from .conftest import first_batches, tiny_config
 
 CPU = torch.device("cpu")
@@ -260,3 +261,45 @@ def test_states_of_optimizers_come_back_where_they_belong(shards: Path, tmp_path
     state = load_training_state(checkpoint)
     steps = [entry["step"] for entry in state["optimizer"]["state"].values()]
     assert steps and all(step.device.type == "cpu" for step in steps)
+
+
+def test_a_replaced_code_is_not_averaged_with_where_it_was(shards: Path, tmp_path: Path) -> None:
+    trainer = started(tiny_config(shards, tmp_path / "run", "weight_average=0.9999"))
+    book = trainer.network.quantizer.inner.groups[0].layers[0]
+    batches = list(first_batches(trainer.config))
+    book.embedding[3:] = 1e4  # of no use
+    for batch in batches[:3]:
+        trainer.train_step(batch)
+    usage = trainer.network.quantizer.usage
+    usage.counts.zero_()
+    usage.counts[:, :3] = usage.counts.shape[1] * 40
+    usage._tokens = int(usage.counts[0].sum())  # the window is full, and three codes are all that came up in it
+    trainer.train_step(batches[3])
+    assert int(book.replaced.sum()) == 61
+    embedding = book.embedding.clone()
+    with trainer.averaged():
+        assert torch.equal(book.embedding[book.replaced], embedding[book.replaced])
+        assert not torch.equal(book.embedding, embedding)
+    trainer.train_step(batches[4])
+    assert book.replaced is None
+
+
+VARIANTS = {
+    "float32": [],
+    "bfloat16": ["precision=bfloat16"],
+    "everything": [
+        "accumulation=2", "weight_average=0.9", "loss.diversity=0.1", "loss.waveform=1.0",
+        "generator_optimizer.max_gradient_norm=1.0", "discriminator_optimizer.max_gradient_norm=1.0",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_no_training_step_waits_for_a_gpu(options: list[str], shards: Path, tmp_path: Path) -> None:
+    trainer = started(tiny_config(shards, tmp_path / "run", "discriminators.start_step=0", *options))
+    first, *rest = first_batches(trainer.config)
+    trainer.train_step(first)  # what exists from the first step on, as the optimizers' moments
+    with NoWaiting():
+        for batch in rest:
+            trainer.train_step(batch)
+    assert trainer.step == trainer.config.steps

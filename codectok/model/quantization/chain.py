@@ -14,6 +14,9 @@ from .codebook import Codebook
 from .diversity import diversity_loss
 from .search import CodeSearch
 
+# Of a training pass, that are searched for at once: what they are scored by stays small.
+SEARCH_ROWS = 4096
+
 AnyCodebook = TypeVar("AnyCodebook", bound=Codebook)
 
 
@@ -40,7 +43,7 @@ class CodebookChain(Quantizer, Generic[AnyCodebook]):
         for codebook in self._codebooks():
             if self._measures_diversity and self.training:
                 diversities.append(diversity_loss(residual.flatten(0, 1), codebook.embedding))
-            found = codebook.search(residual.detach().flatten(0, 1)).view(vectors.shape[:2])
+            found = self._search(codebook, features.detach(), residual.detach())
             nearest = codebook.lookup(found)
             losses.append(codebook.commitment_loss(residual, nearest))
             residual = residual - nearest.detach()
@@ -54,6 +57,16 @@ class CodebookChain(Quantizer, Generic[AnyCodebook]):
             commitment_loss=torch.stack(losses).mean(),
             diversity_loss=mean_of(diversities),
         )
+
+    @torch.no_grad()
+    def _search(self, codebook: AnyCodebook, features: Tensor, residual: Tensor) -> Tensor:
+        """Codes [B, T] nearest to `residual`; of a single codebook found from `features` where that is less work."""
+        if len(self.layers) == 1 and isinstance(self.project_in, nn.Linear):
+            rows = features.flatten(0, 1)
+            if folding_pays_once(len(rows), self.project_in.in_features, self.project_in.out_features):
+                search = _folded_search(self.project_in, codebook, rows.mean(0))
+                return torch.cat([search(part) for part in rows.split(SEARCH_ROWS)]).view(residual.shape[:2])
+        return codebook.search(residual.flatten(0, 1)).view(residual.shape[:2])
 
     def encode(self, features: Tensor) -> Tensor:
         """Codes [B, T, n_residuals] of `features` [B, T, C]."""
@@ -88,7 +101,8 @@ class CodebookChain(Quantizer, Generic[AnyCodebook]):
             and isinstance(project_in, nn.Linear)
             and folding_pays(len(codebooks[0].embedding), project_in.in_features, project_in.out_features)
         ):
-            search = _folded_search(project_in, codebooks[0], reduced)
+            centre = _centre_of_features(project_in, codebooks[0])
+            search = _folded_search(project_in, codebooks[0], centre, reduced)
             return lambda rows: search(rows).unsqueeze(1)
         searches = [
             CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0), reduced)
@@ -124,17 +138,27 @@ def folding_pays(codebook_size: int, dim: int, codebook_dim: int) -> bool:
     return codebook_size * dim < (codebook_size + dim) * codebook_dim
 
 
-def _folded_search(project_in: nn.Linear, codebook: Codebook, reduced: bool) -> CodeSearch:
+def folding_pays_once(n_rows: int, dim: int, codebook_dim: int) -> bool:
+    """Whether that is so for a search of `n_rows` vectors which includes the folding, with something to spare."""
+    return n_rows * (codebook_dim - dim) > 2 * codebook_dim * dim
+
+
+def _folded_search(project_in: nn.Linear, codebook: Codebook, centre: Tensor, reduced: bool = False) -> CodeSearch:
     """Search for the code e nearest to W x + b without computing it.
 
     |W x + b - e|^2 is smallest where x . (W^T e) + b . e - |e|^2 / 2 is largest.
     """
     weight, bias, embedding = project_in.weight, project_in.bias, codebook.embedding
-    # The feature that comes closest to the mean code; a little of the identity, should the weight lack rank.
-    square = weight.T @ weight
-    square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
-    centre = torch.linalg.solve(square, weight.T @ (embedding.mean(0) - bias))
     return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre, reduced)
+
+
+def _centre_of_features(project_in: nn.Linear, codebook: Codebook) -> Tensor:
+    """The feature [dim] that comes closest to the mean code."""
+    weight = project_in.weight
+    square = weight.T @ weight
+    # A little of the identity, should the weight lack rank.
+    square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
+    return torch.linalg.solve(square, weight.T @ (codebook.embedding.mean(0) - project_in.bias))
 
 
 def mean_of(losses: Sequence[Tensor | None]) -> Tensor | None:

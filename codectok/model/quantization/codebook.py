@@ -54,6 +54,9 @@ class AveragedCodebook(Codebook):
 
     Buffers: `embedding` [codebook_size, codebook_dim]. After `prepare_for_training` also `ema_count` [codebook_size],
     the moving average of vectors per step.
+
+    Attributes:
+        replaced: which codes the last step has placed elsewhere, bool [codebook_size]; None for a step that has not.
     """
 
     ema_count: Tensor
@@ -61,6 +64,7 @@ class AveragedCodebook(Codebook):
     def __init__(self, codebook_size: int, codebook_dim: int, ema_decay: float) -> None:
         super().__init__(codebook_size, codebook_dim)
         self.ema_decay = ema_decay
+        self.replaced: Tensor | None = None
 
     def prepare_for_training(self) -> None:
         """Add the average count, as if every code had been assigned its own vector once."""
@@ -79,6 +83,7 @@ class AveragedCodebook(Codebook):
             weights: [n], how many vectors each row of `totals` stands for; none is fine.
             totals: [n, codebook_dim], sums of that many vectors which are assigned to `codes`.
         """
+        self.replaced = None
         new = 1 - self.ema_decay
         self.ema_count.lerp_(torch.zeros_like(self.ema_count).index_add_(0, codes, weights), new)
         moves = totals - weights.unsqueeze(1) * self.embedding[codes]
@@ -98,4 +103,5 @@ class AveragedCodebook(Codebook):
         # Vector and count go together: the count of the old code would say how hard the new one is to move.
         self.embedding.copy_(torch.where(replaced.unsqueeze(1), rows, self.embedding))
         self.ema_count.copy_(torch.where(replaced, self.ema_count.mean(), self.ema_count))
+        self.replaced = replaced
         return replaced

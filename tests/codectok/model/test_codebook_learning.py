@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from codectok.checkpoints import build_network
 from codectok.config import (
@@ -22,6 +20,7 @@ from codectok.model.quantization import reservoir
 from codectok.model.quantization.temporal import TemporalQuantizer
 from codectok.model.quantization.usage import WINDOW_TOKENS_PER_CODE
 
+from ...waiting import NoWaiting
 from ..codecs import NANO
 from .learning import Clusters, learn, make_quantizer
 
@@ -115,30 +114,17 @@ def test_going_on_from_a_checkpoint_equals_no_stop_to_the_bit(config: QuantizerC
         assert torch.equal(second.state_dict()[key], tensor), key
 
 
-class _NoWaiting(TorchDispatchMode):
-    """Refuses what makes a GPU's results known to the process: scalars, and shapes that depend on data."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "bincount", "_unique2", "masked_select", "equal", "_to_copy")
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function.overloadpacket.__name__
-        assert name not in self.WAITING or (name == "_to_copy" and "device" not in (kwargs or {})), name
-        masks = args[1] if name in ("index", "index_put_") else []
-        assert all(mask is None or mask.dtype == torch.int64 for mask in masks), f"{name} with a mask"
-        return function(*args, **(kwargs or {}))
-
-
 @EVERY
 def test_no_step_waits_for_a_gpu(config: QuantizerConfig) -> None:
     quantizer, clusters = make_quantizer(config, 12), Clusters(300, 12)
     batches = list(clusters.batches(45, 96, 12))
-    with _NoWaiting():
+    with NoWaiting():
         for batch in batches:
             output = quantizer(batch.requires_grad_())
             (output.features.sum() + output.commitment_loss).backward()
             quantizer.update_codebooks()
     assert quantizer.usage.last_tokens > 0
-    with pytest.raises(AssertionError, match="_local_scalar_dense"), _NoWaiting():
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
         batches[0].sum().item()
 
 

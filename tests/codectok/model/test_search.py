@@ -89,3 +89,24 @@ def test_the_projection_is_folded_into_the_codebook_where_that_pays(
         assert bool(calls) != folded
         assert torch.equal(codes, quantizer.encode(features.unsqueeze(0))[0])
         assert torch.equal(codes[:, 0], nearest(quantizer.project_in(features), quantizer.layers[0].embedding))
+
+
+def test_a_training_pass_with_many_features_finds_the_codes_of_a_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = VectorQuantizerConfig(codebook_size=500, codebook_dim=64)
+    quantizer = ResidualVectorQuantizer(config, 8).train()
+    quantizer.layers[0].embedding.normal_()
+    torch.nn.init.normal_(quantizer.project_in.weight)
+    features = torch.randn(7, 900, 8) + 3
+    plain = quantizer.encode(features)
+    monkeypatch.setattr(quantizer.layers[0], "search", None)  # the codebook itself is not asked
+    assert float((quantizer(features).codes == plain).float().mean()) > 0.999
+
+
+def test_a_training_pass_with_few_features_searches_plainly() -> None:
+    quantizer = ResidualVectorQuantizer(VectorQuantizerConfig(codebook_size=500, codebook_dim=64), 8).train()
+    features = torch.randn(1, 10, 8)
+    asked = []
+    search = quantizer.layers[0].search
+    quantizer.layers[0].search = lambda rows: asked.append(len(rows)) or search(rows)
+    assert torch.equal(quantizer(features).codes, quantizer.encode(features))
+    assert asked == [10, 10]
