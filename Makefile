@@ -19,6 +19,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 test-slow: $(INSTALLED)
+	@bash scripts/recordings.sh >/dev/null || echo "Tests on recordings will be skipped."
 	$(BIN)/python -m pytest -m slow
 
 lint: $(INSTALLED)

@@ -4,43 +4,16 @@
 set -euo pipefail
 out=$1
 audio=${2:-}
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/codectok/demo-audio"
-packages=(fillets-ng-data-nl klettres-data)
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 stop() { echo "Error: $*" >&2; exit 1; }
 
-# Debian packages with recordings: voice acting and spoken letters. Neither download nor unpacking needs root.
-fetch() {
-    command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
-        stop "There is no apt here to get recordings with; give a folder of your own: make demo AUDIO=folder"
-    mkdir -p "$cache"
-    for package in "${packages[@]}"; do
-        [ -d "$cache/$package" ] && continue
-        say "Getting recordings: Debian package $package"
-        rm -rf "$cache/download"
-        mkdir "$cache/download"
-        (cd "$cache/download" && { apt-get download "$package" 2>/dev/null || with_own_lists "$package"; }) ||
-            stop "The package $package could not be downloaded; give a folder of your own: make demo AUDIO=folder"
-        dpkg -x "$cache"/download/*.deb "$cache/download/unpacked"
-        mv "$cache/download/unpacked" "$cache/$package"
-    done
-    rm -rf "$cache/download"
-}
-
-# A fresh system has no package lists, and refreshing its own takes root: keep lists beside the recordings.
-with_own_lists() {
-    local lists="$cache/lists" options
-    mkdir -p "$lists/partial" "$cache/archives/partial"
-    options=(-o "Dir::State::Lists=$lists" -o "Dir::Cache=$cache/archives" -o "APT::Sandbox::User=$(id -un)")
-    apt-get "${options[@]}" update && apt-get "${options[@]}" download "$1"
-}
-
 if [ -n "$audio" ]; then
     sources=("$audio")
 else
-    fetch
-    sources=("voices=$cache/fillets-ng-data-nl" "letters=$cache/klettres-data")
+    recordings=$(bash "$(dirname "${BASH_SOURCE[0]}")/recordings.sh") ||
+        stop "Give a folder of your own: make demo AUDIO=folder"
+    sources=("voices=$recordings/fillets-ng-data-nl" "letters=$recordings/klettres-data")
 fi
 
 # What an interrupted demo has left: training goes on by itself, half a job starts again.

@@ -61,7 +61,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_training_state(checkpoint: Path) -> dict[str, Any]:
-    """Read what `save_training_state` wrote, onto the CPU: optimizers that find their counters on a GPU wait for it."""
+    """Read what `save_training_state` wrote, onto the CPU, from where everybody takes what is theirs."""
     path = checkpoint / STATE_FILE
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -51,6 +51,11 @@ class Ranks:
         """The rows [n, ...] of all ranks, in the order of ranks."""
         return gather_rows(rows)
 
+    def take_from_first(self, values: Tensor) -> None:
+        """Let `values` on every rank be those of the first."""
+        if self.world_size > 1:
+            dist.broadcast(values, 0)
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether `flag` is true on any rank; waits for all of them."""
         if self.world_size == 1:

@@ -82,10 +82,14 @@ class Trainer:
         self.network.eval()
         features = []
         for _, waveform in zip(range(n_batches), batches, strict=False):
+            parts = waveform.to(self.device).chunk(self.config.accumulation)
             with self.autocast():
-                found = self.network.encoder(self.log_mel(waveform.to(self.device))).float()
-            features.append(self.ranks.gather(found))
+                found = [self.network.encoder(self.log_mel(part)).float() for part in parts]
+            features.append(self.ranks.gather(torch.cat(found)))
         self.network.quantizer.initialize_codebooks(torch.cat(features), self.config.seed)
+        # Ranks on other hardware round in another way, and clusters go different ways from there.
+        for buffer in self.network.quantizer.buffers():
+            self.ranks.take_from_first(buffer)
         self.network.train()
 
     def train_step(self, waveform: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ RECORDINGS = CACHE / "codectok" / "demo-audio" / "fillets-ng-data-nl"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings of `make demo` have not been downloaded")
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="scripts/recordings.sh has not been run")
 def test_200_steps_on_recordings_halve_the_mel_error(tmp_path: Path) -> None:
     recordings = RECORDINGS / "usr" / "share" / "games" / "fillets-ng" / "sound"
     run_job(ShardJob(ShardOptions()), [f"{recordings}/a*/nl/*.ogg"], tmp_path / "shards", RunOptions("local"))

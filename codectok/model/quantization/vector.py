@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import cast
 
 import torch
@@ -30,9 +31,11 @@ class ResidualVectorQuantizer(CodebookChain[AveragedCodebook]):
     def initialize(self, features: Tensor, generator: torch.Generator) -> None:
         """Place every codebook on what the ones before it leave over of `features` [n, C]."""
         residual = self.project_in(features)
-        for codebook in self._codebooks():
+        codebooks = self._codebooks()
+        codebooks[0].initialize(residual, generator)
+        for before, codebook in itertools.pairwise(codebooks):
+            residual = residual - before.lookup(before.search(residual))
             codebook.initialize(residual, generator)
-            residual = residual - codebook.lookup(codebook.search(residual))
 
     def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
         """Move the codebooks; see `Quantizer.learn`."""
@@ -78,12 +81,12 @@ class ResidualVectorQuantizer(CodebookChain[AveragedCodebook]):
         Returns:
             Which codes were replaced, in the same shape.
         """
-        residual, replaced = self.project_in(features), []
-        for codebook, gone in zip(self._codebooks(), expired, strict=True):
-            left_over = residual - codebook.lookup(codebook.search(residual))
-            replaced.append(codebook.replace(gone, residual))
-            residual = left_over
-        return torch.stack(replaced)
+        # What each leaves over is that of its codes as they were, and of interest to the ones behind it only.
+        residuals, codebooks = [self.project_in(features)], self._codebooks()
+        for codebook in codebooks[:-1]:
+            residuals.append(residuals[-1] - codebook.lookup(codebook.search(residuals[-1])))
+        places = zip(codebooks, expired, residuals, strict=True)
+        return torch.stack([codebook.replace(gone, residual) for codebook, gone, residual in places])
 
 
 class GroupedResidualVectorQuantizer(Quantizer):
