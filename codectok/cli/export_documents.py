@@ -93,6 +93,7 @@ def run(
     from codectok.exports.packing import PackingOptions
     from codectok.pipelines.document_options import DocumentOptions
     from codectok.pipelines.documents import MegatronJob, SequencesJob
+    from codectok.pipelines.export_sources import ExportSources
 
     from .jobs import run_and_report
 
@@ -104,11 +105,12 @@ def run(
         raise InputError("--until is for mixtures; give every source a --weight, or leave it out.")
     if too_long is not None and length is None:
         raise InputError("--too-long needs to know what is too long; pass --length.")
+    chosen = offset_of(offset, model, tokenizer, lambda: ExportSources.of(tables).metadata)
     settings = DocumentOptions(
         template=templates.pop("", "audio"),
         templates=templates,
         tokenizer=None if tokenizer is None else str(tokenizer.absolute()),
-        offset=offset_of(offset, model),
+        offset=chosen.value,
         end_of_sequence=eos,
         voice=voice,
         packing=PackingOptions(packing.value, length, (too_long or TooLong.DROP).value),
@@ -117,7 +119,7 @@ def run(
         part_megabytes=part_megabytes,
     )
     job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
-    run_and_report(job, job.sources.arguments, output, choices)
+    run_and_report(job, job.sources.arguments, output, choices, facts={"offset": chosen})
 
 
 def _named(values: list[str], option: str) -> dict[str, str]:

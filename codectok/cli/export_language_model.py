@@ -66,6 +66,7 @@ def run(
     facts = {
         "output": output,
         "rows": f"{done.text_rows:,} -> {done.rows:,}",
+        "offset": done.vocabulary.offset,
         "codes": f"{done.vocabulary.n_codes:,} from {done.vocabulary.offset} on",
         "rows of codes": f"{began.start}{how}",
         "extended": ", ".join(done.extended),

@@ -46,9 +46,11 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Write token tables as UniTTS reads them for pretraining."""
+    from codectok.pipelines.export_sources import ExportSources
     from codectok.pipelines.unitts import UnittsJob, UnittsOptions
 
     from .jobs import run_and_report
 
-    job = UnittsJob(UnittsOptions(task.value, style.value, offset_of(offset, model), part_megabytes), tables)
-    run_and_report(job, job.sources.arguments, output, choices)
+    chosen = offset_of(offset, model, None, lambda: ExportSources.of(tables).metadata)
+    job = UnittsJob(UnittsOptions(task.value, style.value, chosen.value, part_megabytes), tables)
+    run_and_report(job, job.sources.arguments, output, choices, facts={"offset": chosen})

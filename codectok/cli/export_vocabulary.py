@@ -15,7 +15,7 @@ EXAMPLE = "codectok export vocabulary codec/ vocabulary/"
 
 
 def run(
-    codec: Annotated[str, typer.Argument(help="Folder or name of a codec, or a token table.")],
+    codec: Annotated[str, typer.Argument(help="Folder or name of a codec, or a token table (also its URL).")],
     output: Annotated[Path, typer.Argument(help="Folder for vocabulary.json and tokens.json; new or empty.")],
     offset: OffsetOption = None,
     model: ModelOption = None,
@@ -26,10 +26,13 @@ def run(
     from codectok.exports.vocabulary import write_vocabulary
 
     loaded = None if tokenizer is None else TextTokenizer(tokenizer)
-    written = write_vocabulary(described(codec), output, offset_of(offset, model), loaded)
+    described_codec = described(codec)
+    chosen = offset_of(offset, model, tokenizer, lambda: described_codec)
+    written = write_vocabulary(described_codec, output, chosen.value, loaded)
     facts = {
         "output": output,
         "codec": written.codec_name,
+        "offset": chosen,
         "codes": f"{written.n_groups * written.n_residuals} x {written.codebook_size:,} from {written.offset} on",
         "special tokens": ", ".join(f"{name} {token_id}" for name, token_id in written.special_tokens.items()),
         "rows of the model": f"{written.end:,} at least",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .console import (
@@ -31,13 +31,25 @@ SHOWN_REJECTS = 5
 LEAST_WEIGHT = 1.0
 
 
-def run_and_report(job: Job, sources: Sequence[str], output: str, choices: JobChoices, gpus: int | None = None) -> None:
-    """Run `job` over `sources` into `output` and show what came of it; `gpus` to use, all by default."""
+def run_and_report(
+    job: Job,
+    sources: Sequence[str],
+    output: str,
+    choices: JobChoices,
+    gpus: int | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> None:
+    """Run `job` over `sources` into `output` and show what came of it, and what was said of it before.
+
+    Args:
+        gpus: to use; all by default.
+        facts: of the job, to be shown beside what came of it.
+    """
     from codectok.pipelines.engine import run_job
 
     options = choices.run_options(gpus)
     if choices.dry_run:
-        _show_preview(job, sources, output, options)
+        _show_preview(job, sources, output, options, facts or {})
         return
     listener = _Terminal(job)
     try:
@@ -58,7 +70,7 @@ def run_and_report(job: Job, sources: Sequence[str], output: str, choices: JobCh
 
         for reject in read_rejects(open_storage(output), SHOWN_REJECTS):
             warn(f"Rejected: {reject.source}: {reject.message}")
-    _show_summary(job, output, result)
+    _show_summary(job, output, result, facts or {})
 
 
 class _Terminal:
@@ -120,7 +132,9 @@ class _Terminal:
         return ", ".join(parts)
 
 
-def _show_preview(job: Job, sources: Sequence[str], output: str, options: RunOptions) -> None:
+def _show_preview(
+    job: Job, sources: Sequence[str], output: str, options: RunOptions, known: Mapping[str, object]
+) -> None:
     from codectok.pipelines.preview import preview_job
 
     preview = preview_job(job, sources, output, options)
@@ -131,6 +145,7 @@ def _show_preview(job: Job, sources: Sequence[str], output: str, options: RunOpt
         f" {preview.units_to_do:,} would be made now",
         "audio to read": f"about {format_duration(preview.estimated_seconds)}, by file sizes",
         "output": f"about {megabytes(round(preview.estimated_bytes))} in {output}",
+        **known,
     }
     if preview.free_bytes is not None:
         facts["free space"] = megabytes(preview.free_bytes)
@@ -138,7 +153,7 @@ def _show_preview(job: Job, sources: Sequence[str], output: str, options: RunOpt
     facts_table(f"codectok {job.verb}: what would be done", facts)
 
 
-def _show_summary(job: Job, output: str, result: JobReport) -> None:
+def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
     from codectok.pipelines.engine import describe_rejects
     from codectok.pipelines.rejects import REJECTS_FOLDER
     from codectok.pipelines.report import REPORT_FILE, reject_rows
@@ -147,6 +162,7 @@ def _show_summary(job: Job, output: str, result: JobReport) -> None:
     total = summary.total
     facts: dict[str, object] = {
         "output": output,
+        **known,
         "units": f"{summary.units:,} of {summary.planned_units:,}" + ("" if summary.complete else " are finished"),
         job.row_name: f"{total.rows:,}",
         "audio": f"{format_duration(total.seconds)} of {format_duration(total.input_seconds)} read",

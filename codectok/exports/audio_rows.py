@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -15,6 +18,8 @@ from .safetensors_file import StoredTensor
 RowStart = Literal["auto", "codebook", "projection", "random"]
 RowScale = float | Literal["rms"]
 CODEBOOK_SCALE = 100.0
+# Of rows that are made at once: 16 MB of float32.
+BLOCK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -73,32 +78,72 @@ class TextRows:
         return cls((total / tensor.shape[0]).float(), math.sqrt(squares / math.prod(tensor.shape)))
 
 
-def audio_rows(codebooks: Tensor, text: TextRows, options: RowOptions) -> Tensor:
-    """Rows float32 [n_codebooks * codebook_size, width] for code vectors [n_codebooks, codebook_size, codebook_dim].
+def audio_rows(codebooks: Tensor, text: TextRows, options: RowOptions, tensor: str) -> Iterator[Tensor]:
+    """Rows float32 [n, width], in blocks, for code vectors [n_codebooks, codebook_size, codebook_dim].
+
+    Args:
+        text: rows that are there.
+        options: how the new ones begin.
+        tensor: name for which random rows are drawn: with the same seed others have other rows.
 
     Raises:
         InputError: codebooks of another width, or without any value but zero.
     """
     width = len(text.mean)
-    n_codebooks, codebook_size, codebook_dim = codebooks.shape
-    options = options.resolved(codebook_dim, width)
-    generator = torch.Generator().manual_seed(options.seed)
-    if options.start == "random":
-        rows = torch.randn(n_codebooks, codebook_size, width, generator=generator)
-    elif options.start == "projection":
-        # Orthogonal: distances between codes stay as they are in a wider embedding.
-        rotation = torch.nn.init.orthogonal_(torch.empty(codebook_dim, width), generator=generator)
-        rows = codebooks.float() @ rotation
-    else:
-        rows = codebooks.float()
-    return _scaled(rows, text, options.scale).flatten(0, 1)
+    options = options.resolved(codebooks.shape[2], width)
+    rotation: Tensor | None = None
+    if options.start == "projection":
+        # Orthogonal: distances between codes stay as they are in a wider embedding. The same for all tensors, so that
+        # what a code is read as and what it is written as agree.
+        generator = torch.Generator().manual_seed(options.seed)
+        rotation = torch.nn.init.orthogonal_(torch.empty(codebooks.shape[2], width), generator=generator)
+    for number, codebook in enumerate(codebooks):
+        blocks = (
+            partial(_random_blocks, len(codebook), width, f"{options.seed} {tensor} {number}")
+            if options.start == "random"
+            else partial(_vector_blocks, codebook, rotation)
+        )
+        if isinstance(options.scale, float | int):
+            for block in blocks():
+                yield block / options.scale
+        else:
+            # Each codebook by itself: those of later residual layers are far smaller.
+            factor = text.rms / _root_mean_square(blocks())
+            for block in blocks():
+                yield block * factor
 
 
-def _scaled(rows: Tensor, text: TextRows, scale: RowScale | None) -> Tensor:
-    if isinstance(scale, float | int):
-        return rows / scale
-    # Each codebook by itself: those of later residual layers are far smaller.
-    sizes = torch.stack([torch.linalg.vector_norm(book) / math.sqrt(book.numel()) for book in rows])
-    if not bool((sizes > 0).all()):
+def mean_rows(text: TextRows, count: int) -> Iterator[Tensor]:
+    """`count` rows that are the mean of those that are there, in blocks."""
+    for n in _block_sizes(count, text.mean.numel()):
+        yield text.mean.expand(n, *text.mean.shape)
+
+
+def _vector_blocks(codebook: Tensor, rotation: Tensor | None) -> Iterator[Tensor]:
+    for block in codebook.split(_block_rows(codebook.shape[1])):
+        yield block.float() if rotation is None else block.float() @ rotation
+
+
+def _random_blocks(n_rows: int, width: int, name: str) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]))
+    for n in _block_sizes(n_rows, width):
+        yield torch.randn(n, width, generator=generator)
+
+
+def _block_sizes(n_rows: int, width: int) -> Iterator[int]:
+    step = _block_rows(width)
+    return (min(step, n_rows - first) for first in range(0, n_rows, step))
+
+
+def _block_rows(width: int) -> int:
+    return max(1, BLOCK_VALUES // width)
+
+
+def _root_mean_square(blocks: Iterable[Tensor]) -> float:
+    squares, count = 0.0, 0
+    for block in blocks:
+        squares += float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2
+        count += block.numel()
+    if not squares > 0:
         raise InputError("A codebook holds zeros only, so that it cannot be scaled; train the codec first.")
-    return rows * (text.rms / sizes)[:, None, None]
+    return math.sqrt(squares / count)

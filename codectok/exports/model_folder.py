@@ -5,21 +5,32 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ..config import load_mapping
 from ..errors import InputError
+from .model_vocabulary import CONFIG_FILE, ROWS_KEY, ModelVocabulary, rows_section
 from .optional import first_line, need_transformers
 from .safetensors_file import StoredTensor, stored_tensors
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-VOCABULARY_KEY = "vocab_size"
+
+
+TensorRole = Literal["embedding", "output"]
+
+
+@dataclass(frozen=True)
+class VocabularyTensor:
+    """A stored tensor with a row for each id, and what it is; an output that is tied to the embedding is the latter."""
+
+    stored: StoredTensor
+    role: TensorRole
 
 
 class ModelFolder:
@@ -63,15 +74,21 @@ class ModelFolder:
         """All tensors by their names."""
         return {tensor.name: tensor for file in self.files for tensor in stored_tensors(file)}
 
+    @cached_property
+    def vocabulary(self) -> ModelVocabulary:
+        """What `config` says of it."""
+        return ModelVocabulary.of(self.config, self.path / CONFIG_FILE)
+
     def config_with(self, rows: int) -> dict[str, Any]:
         """`config` with so many rows of the embedding."""
         config = copy.deepcopy(self.config)
-        nested = VOCABULARY_KEY not in config and isinstance(config.get("text_config"), dict)
-        (config["text_config"] if nested else config)[VOCABULARY_KEY] = rows
+        rows_section(config)[ROWS_KEY] = rows
         return config
 
-    def vocabulary_tensors(self, rows: int) -> list[StoredTensor]:
+    def vocabulary_tensors(self, rows: int) -> list[VocabularyTensor]:
         """The stored tensors that have more rows when the embedding has `rows`: embedding, output and its bias.
+
+        Each comes up once, also where the model has several names for it.
 
         Raises:
             InputError: no causal language model that transformers knows, another tensor that would have to grow, or
@@ -86,18 +103,19 @@ class ModelFolder:
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
         parameters = dict(model.named_parameters(remove_duplicate=False))
         ours = {id(parameter) for module in (embedding, output) for parameter in module.parameters()}
-        found = []
+        found: dict[str, VocabularyTensor] = {}
         for name in growing:
             if id(parameters.get(name)) not in ours:
                 raise InputError(f"{self.path}: the tensor {name!r} would have to grow too; this is not supported.")
             stored = self._stored(name, shapes, f"{model.base_model_prefix}.")
             if stored is not None:
-                found.append(stored)
+                role: TensorRole = "embedding" if parameters[name] is embedding.weight else "output"
+                found.setdefault(stored.name, VocabularyTensor(stored, role))
             elif parameters[name] is not embedding.weight or parameters[name] is not output.weight:
                 raise InputError(f"{self.path} has no tensor {name!r} (expected shape {list(shapes[name])}).")
         if not found:
             raise InputError(f"{self.path} holds no embedding.")
-        return found
+        return list(found.values())
 
     def _stored(self, name: str, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> StoredTensor | None:
         """The stored tensor that a model with these shapes calls `name`; None if there is none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +38,11 @@ class StoredTensor:
     n_bytes: int
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of one of its rows."""
+        return self.n_bytes // max(1, self.shape[0])
+
+    @property
     def row_type(self) -> torch.dtype:
         """The type of its rows; `InputError` for one to which rows cannot be added."""
         if self.dtype not in ROW_TYPES:
@@ -50,12 +55,19 @@ class StoredTensor:
     def chunks(self) -> Iterator[Tensor]:
         """Its rows float32, some megabytes at a time."""
         rows = max(1, CHUNK_BYTES * self.shape[0] // max(1, self.n_bytes))
-        row_bytes = self.n_bytes // max(1, self.shape[0])
         with self.file.open("rb") as file:
             file.seek(self.first_byte)
             for first in range(0, self.shape[0], rows):
-                data = bytearray(file.read(row_bytes * min(rows, self.shape[0] - first)))
+                data = bytearray(file.read(self.row_bytes * min(rows, self.shape[0] - first)))
                 yield torch.frombuffer(data, dtype=self.row_type).view(-1, *self.shape[1:]).float()
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """Rows for the end of a tensor: how many, and all of them in blocks [n, ...], each made when it is written."""
+
+    count: int
+    blocks: Iterable[Tensor]
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
@@ -70,7 +82,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
     return sorted(found, key=lambda tensor: tensor.first_byte)
 
 
-def copy_with_rows(source: Path, target: Path, rows: Mapping[str, Tensor]) -> None:
+def copy_with_rows(source: Path, target: Path, rows: Mapping[str, NewRows]) -> None:
     """Write `source` to `target` with `rows` appended to the tensors of these names; all else keeps its bytes."""
     old_header, _ = _read_header(source)
     tensors = stored_tensors(source)
@@ -79,8 +91,8 @@ def copy_with_rows(source: Path, target: Path, rows: Mapping[str, Tensor]) -> No
     for tensor in tensors:
         n_bytes, shape = tensor.n_bytes, tensor.shape
         if tensor.name in rows:
-            n_bytes += rows[tensor.name].nbytes
-            shape = (shape[0] + len(rows[tensor.name]), *shape[1:])
+            n_bytes += rows[tensor.name].count * tensor.row_bytes
+            shape = (shape[0] + rows[tensor.name].count, *shape[1:])
         header[tensor.name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [place, place + n_bytes]}
         place += n_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -91,8 +103,16 @@ def copy_with_rows(source: Path, target: Path, rows: Mapping[str, Tensor]) -> No
             old.seek(tensor.first_byte)
             _copy(old, new, tensor.n_bytes)
             if tensor.name in rows:
-                own = rows[tensor.name].to(tensor.row_type).contiguous()
-                new.write(own.view(torch.uint8).numpy().data)
+                _append(new, tensor, rows[tensor.name])
+
+
+def _append(target: BinaryIO, tensor: StoredTensor, rows: NewRows) -> None:
+    written = 0
+    for block in rows.blocks:
+        own = block.to(tensor.row_type).contiguous()
+        target.write(own.view(torch.uint8).numpy().data)
+        written += len(block)
+    assert written == rows.count, "the header says how many rows there are"
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

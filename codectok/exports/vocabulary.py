@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal, Self
 
 from ..atomic import write_text
-from ..config import StrictModel, load_mapping
+from ..config import StrictModel
 from ..description import CodecDescription
-from ..errors import InputError
 from ..names import check_new_folder
 from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
 from .text_tokenizer import TextTokenizer, TokenIds
@@ -66,20 +65,3 @@ def write_vocabulary(
     write_text(output / TOKENS_FILE, json.dumps(codes | special, indent=0) + "\n")
     write_text(output / VOCABULARY_FILE, described.model_dump_json(indent=2) + "\n")
     return described
-
-
-def embedding_rows(model: Path) -> int:
-    """Rows of the embedding of a language model's folder: the offset that its codes get.
-
-    Raises:
-        InputError: no such folder, or its `config.json` does not say it.
-    """
-    path = model / "config.json"
-    if not path.is_file():
-        raise InputError(f"{path} cannot be read; give the folder of a language model.")
-    config = load_mapping(path)
-    nested = config.get("text_config")
-    found = config.get("vocab_size", nested.get("vocab_size") if isinstance(nested, dict) else None)
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise InputError(f"{path} does not say vocab_size; pass --offset with the rows of the model's embedding.")
-    return found

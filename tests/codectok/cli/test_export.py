@@ -9,14 +9,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from codectok.tokens.table import TokenRow
+from codectok.exports.vocabulary import VocabularyFile
+from codectok.tokens.table import TokenRow, read_metadata
+from codectok.tokens.vocabulary import Vocabulary
 
+from ...conftest import upload
 from ..exports.test_megatron import read_indexed
 from ..exports.tokenizers import save_tokenizer
-from ..tokens.test_table import metadata, write
+from ..tokens.test_table import metadata, rows, write
 from .test_cli import assert_refused, codec, codectok, one_line  # noqa: F401  # a fixture
 
 LOCAL = ("--engine", "local")
+
+
+def squeezed(shown: str) -> str:
+    """A table without what its width decides."""
+    return "".join(shown.replace("│", "").split())
 
 
 @pytest.fixture
@@ -71,6 +79,83 @@ def test_sequences_and_megatron_hold_the_same(table: Path, qwen: Path, tmp_path:
     assert "already finished" in again.stdout
     assert codectok("verify", tmp_path / "sequences").exit_code == 0
     assert codectok("verify", tmp_path / "megatron").exit_code == 0
+
+
+def extended(folder: Path, table: Path, rows: int = 600) -> Path:
+    """A model that has the tokens of the table's codec from 500 on, as `export language-model` describes it."""
+    folder.mkdir()
+    audio = VocabularyFile.of(read_metadata(table), Vocabulary(64, offset=500), {})
+    config = {"model_type": "qwen2", "vocab_size": rows, "codectok": audio.model_dump()}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def first_code(form: str, out: Path) -> int:
+    """Id of the code 0, which is all of the first row."""
+    if form == "vocabulary":
+        return json.loads((out / "tokens.json").read_text())["<|g0r0_500|>"]
+    if form == "unitts":
+        (first, *_) = pq.read_table(out / "part-000000.parquet")["dialog"].to_pylist()
+        return json.loads(first)[0]["content_list"][0]["audio_infos"]["audio_tokens"][0]
+    sequences = (
+        pq.read_table(out / "part-000000.parquet")["input_ids"].to_pylist()
+        if form == "sequences"
+        else read_indexed(out / "part-000000").sequences
+    )
+    return sequences[0][1]
+
+
+@pytest.mark.parametrize("form", ["vocabulary", "unitts", "sequences", "megatron"])
+def test_the_offset_is_that_of_the_model_or_of_the_one_beside_the_tokenizer(
+    form: str, table: Path, qwen: Path, tmp_path: Path
+) -> None:
+    audio = extended(tmp_path / "audio", table)
+    bare = save_tokenizer(tmp_path / "bare")
+    cases = [(("--model", qwen), f"500 (the rows of {qwen})"), (("--model", audio), "500 (as in")]
+    if form != "unitts":
+        cases.append((("--tokenizer", qwen), f"500 (the rows of {qwen})"))
+    if form in ("sequences", "megatron"):
+        cases = [((*arguments, "--eos", "0"), shown) for arguments, shown in cases]
+    job = () if form == "vocabulary" else LOCAL
+    if form == "unitts":
+        job = (*job, "--task", "asr")
+    for number, (arguments, shown) in enumerate(cases):
+        result = codectok("export", form, table, out := tmp_path / f"out-{number}", *arguments, *job)
+        assert result.exit_code == 0, result.output
+        assert shown.replace(" ", "") in squeezed(result.stdout)
+        assert first_code(form, out) == 500
+    arguments = () if form == "unitts" else ("--tokenizer", bare)
+    result = codectok("export", form, table, tmp_path / "assumed", *arguments, *job)
+    assert result.exit_code == 0, result.output
+    assert "152064(assumed:therowsofQwen2.5-7B" in squeezed(result.stdout)
+
+
+@pytest.mark.parametrize("form", ["vocabulary", "unitts", "sequences", "megatron"])
+def test_a_model_with_the_tokens_of_another_codec_is_refused(form: str, table: Path, tmp_path: Path) -> None:
+    audio = extended(tmp_path / "audio", table)
+    write(tmp_path / "other" / "part-000000.parquet", rows(3), metadata(64, 1, fingerprint="other"))
+    job = () if form == "vocabulary" else LOCAL
+    result = codectok("export", form, tmp_path / "other", tmp_path / "no", "--model", audio, *job)
+    assert_refused(result, "has the tokens of another codec")
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_table_of_a_vocabulary_may_be_a_url(table: Path, qwen: Path, tmp_path: Path) -> None:
+    url = upload(table, f"memory://{tmp_path.name}")
+    result = codectok("export", "vocabulary", url, tmp_path / "vocabulary", "--model", qwen)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "vocabulary" / "vocabulary.json").read_text())["codec_fingerprint"] == "f"
+    result = codectok("export", "tokenizer", qwen, tmp_path / "tokenizer", "--codec", url)
+    assert result.exit_code == 0, result.output
+    assert "offset500(therowsof" in squeezed(result.stdout)
+    missing = codectok("export", "vocabulary", f"{url}-none", tmp_path / "no")
+    assert_refused(missing, "memory://")
+
+
+def test_a_dry_run_shows_the_offset(table: Path, qwen: Path, tmp_path: Path) -> None:
+    result = codectok("export", "unitts", table, tmp_path / "no", "--model", qwen, "--dry-run", *LOCAL)
+    assert result.exit_code == 0, result.output
+    assert "500(therowsof" in squeezed(result.stdout)
 
 
 def test_mixtures_and_templates_of_ones_own(table: Path, qwen: Path, tmp_path: Path) -> None:

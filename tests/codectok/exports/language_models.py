@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma3Config, PretrainedConfig, Qwen2Config
 
 from .tokenizers import save_tokenizer
 
@@ -27,6 +27,20 @@ def qwen2(hidden_size: int = 64, layers: int = 2, tied: bool = False, rows: int 
         bos_token_id=0,
         eos_token_id=0,
         pad_token_id=0,
+    )
+
+
+def gemma3() -> Gemma3Config:
+    """The structure of Gemma 3, tiny: it sees, and its text model, of which the embedding is, has a part to itself."""
+    text = {"vocab_size": ROWS, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    return Gemma3Config(
+        text_config=text | heads | special,
+        vision_config={**vision, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        **special,
     )
 
 

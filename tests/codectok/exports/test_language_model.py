@@ -23,13 +23,14 @@ from transformers import (
 
 from codectok import Codec, InputError
 from codectok.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
+from codectok.exports import audio_rows
 from codectok.exports.audio_rows import RowOptions
 from codectok.exports.language_model import extend_language_model
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
 
 from ..codecs import NANO
-from .language_models import ROWS, qwen2, write_model
+from .language_models import ROWS, gemma3, qwen2, write_model
 
 SIZES = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -199,6 +200,52 @@ def test_random_rows_have_the_size_of_text_rows(codec: Codec, tmp_path: Path) ->
         rows = new[ROWS : ROWS + 200]
         assert rows.square().mean().sqrt() == pytest.approx(float(old.square().mean().sqrt()), rel=1e-4)
         assert torch.corrcoef(torch.stack([rows.flatten(), codec.codebooks[0].flatten()]))[0, 1].abs() < 0.05
+
+
+def test_random_rows_of_input_and_output_have_nothing_in_common(codec: Codec, tmp_path: Path) -> None:
+    for name, tied in (("own", False), ("tied", True)):
+        write_model(tmp_path / name, qwen2(tied=tied))
+        extend_language_model(tmp_path / name, tmp_path / f"{name}-out", codec, options=RowOptions("random"))
+    read, written = (matrix[ROWS : ROWS + 200].flatten() for matrix in matrices(load(tmp_path / "own-out")))
+    assert torch.corrcoef(torch.stack([read, written]))[0, 1].abs() < 0.05
+    # Where the codec decides, a code is read as what it is written as.
+    extend_language_model(tmp_path / "own", tmp_path / "out", codec, options=RowOptions("projection"))
+    read, written = (matrix[ROWS : ROWS + 200].flatten() for matrix in matrices(load(tmp_path / "out")))
+    torch.testing.assert_close(read / read.norm(), written / written.norm())
+
+
+@pytest.mark.parametrize("start", ["codebook", "projection"])
+def test_rows_do_not_depend_on_where_blocks_end(
+    start: str, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is made twice or left out, whatever the size of a block is."""
+    write_model(tmp_path / "lm", qwen2())
+    made = []
+    for number, rows_at_once in enumerate((1000, 200, 7)):
+        monkeypatch.setattr(audio_rows, "BLOCK_VALUES", rows_at_once * 64)
+        out = tmp_path / f"out-{number}"
+        extend_language_model(tmp_path / "lm", out, codec, ROWS + 10, RowOptions(start))
+        made.append(matrices(load(out))[0])
+    for other in made[1:]:
+        torch.testing.assert_close(other, made[0], rtol=1e-5, atol=1e-7)
+
+
+def test_an_embedding_that_a_model_lists_twice_grows_once(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", gemma3(), shard_size="100KB")
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+    assert done.extended == ["language_model.model.embed_tokens.weight"]
+    before, after = load(tmp_path / "lm"), load(tmp_path / "out")
+    assert torch.equal(matrices(after)[1][ROWS : ROWS + 200], codec.codebooks[0] / 100)
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_parameters"] == after.num_parameters() == before.num_parameters() + 208 * 64
+
+
+def test_a_model_is_extended_once(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2())
+    extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+    with pytest.raises(InputError, match=f"has the tokens of a codec already .* from {ROWS} on"):
+        extend_language_model(tmp_path / "out", tmp_path / "twice", codec)
+    assert not (tmp_path / "twice").exists()
 
 
 def test_codes_of_a_finite_scalar_quantizer(tmp_path: Path) -> None:

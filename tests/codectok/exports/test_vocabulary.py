@@ -9,7 +9,7 @@ import pytest
 
 from codectok import InputError
 from codectok.exports.text_tokenizer import TextTokenizer
-from codectok.exports.vocabulary import VocabularyFile, embedding_rows, write_vocabulary
+from codectok.exports.vocabulary import VocabularyFile, write_vocabulary
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 from ..tokens.test_table import metadata
@@ -36,19 +36,3 @@ def test_special_tokens_that_a_tokenizer_knows_keep_their_ids(tmp_path: Path) ->
     described = write_vocabulary(CODEC, tmp_path / "out", 1000, tokenizer)
     assert described.special_tokens["<|sil|>"] == tokenizer.known_tokens()["<|sil|>"] < 1000
     assert described.special_tokens["<|endofaudio|>"] == 1000 + 6 * 64 + 1
-
-
-def test_a_model_says_how_many_rows_its_embedding_has(tmp_path: Path) -> None:
-    for name, config in (
-        ("plain", {"vocab_size": 152_064}),
-        ("nested", {"text_config": {"vocab_size": 7}}),
-        ("no", {}),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
-    assert embedding_rows(tmp_path / "plain") == 152_064
-    assert embedding_rows(tmp_path / "nested") == 7
-    with pytest.raises(InputError, match="does not say vocab_size"):
-        embedding_rows(tmp_path / "no")
-    with pytest.raises(InputError, match="cannot be read"):
-        embedding_rows(tmp_path)
