@@ -201,6 +201,7 @@ class Job(ABC):
         row_name: what it calls a row of output; `code_name` what it counts in them.
         bytes_version: to be raised when the same sources and options give other bytes.
         kinds: sources that it reads.
+        whole_files: units of `part_bytes` are neighbouring files, and not a share of the rows of every dataset.
         output_bytes_per_second: of audio read; to compare with the free space.
     """
 
@@ -209,6 +210,7 @@ class Job(ABC):
     code_name: ClassVar[str] = "codes"
     bytes_version: ClassVar[int] = 1
     kinds: ClassVar[tuple[Kind, ...]] = ("audio", "tar", "parquet", "unknown")
+    whole_files: ClassVar[bool] = False
     output_bytes_per_second: float = 0.0
 
     @abstractmethod

@@ -27,7 +27,7 @@ from .plan import (
     names_of_sources,
     sources_in,
 )
-from .shares import cut_into_shares
+from .shares import TABLE_BYTES_PER_SECOND, cut_into_shares
 from .sources import CONTAINERS, Kind, Source, estimated_seconds, row_digest, row_of
 
 RANGE_COLUMNS = ("first_byte", "last_byte")
@@ -42,6 +42,7 @@ def store_generation(
     unit_seconds: float,
     validation: float,
     part_bytes: float | None = None,
+    whole_files: bool = False,
 ) -> None:
     """Cut the sources of `listing` that `before` has not into units, and add them to the plan.
 
@@ -52,7 +53,8 @@ def store_generation(
         described: verb and options, for a plan that begins.
         unit_seconds: estimated audio of a unit.
         validation: share of the files whose units are marked as validation.
-        part_bytes: of a unit, for sources that are read row by row; units then hold a share of every dataset.
+        part_bytes: of a unit, for sources that are read row by row; units then hold a share of every dataset, or
+            `whole_files` one after the other.
     """
     if part_bytes is None:
         listing.split_containers(unit_seconds)
@@ -66,10 +68,20 @@ def store_generation(
     first_unit = len(before.units) if before else 0
     if part_bytes is None:
         units = _cut_into_units(listing, positions, splits, unit_seconds, first_unit)
+    elif whole_files:
+        units = _cut_between_files(listing, positions, part_bytes, first_unit)
     else:
         positions, units = cut_into_shares(listing, positions, part_bytes, first_unit)
     sources = _source_table(listing, positions)
     add_generation(storage, before.header if before else described, listing, sources, units)
+
+
+def plan_sources(job: Job, storage: Storage, before: Plan | None, listing: Listing) -> None:
+    """Cut the sources of `listing` that `before` has not into units as `job` wants them, and add them to the plan."""
+    header = header_of(job)
+    store_generation(
+        storage, before, header, listing, job.unit_seconds, job.validation, job.part_bytes, job.whole_files
+    )
 
 
 def ordered_sources(listing: Listing) -> Iterator[Source]:
@@ -164,6 +176,24 @@ def _cut_into_units(
         rows["n_sources"][-1] += 1
         rows["estimated_seconds"][-1] = filled
     return pa.table(rows, schema=UNIT_SCHEMA)
+
+
+def _cut_between_files(listing: Listing, positions: Sequence[int], part_bytes: float, first_unit: int) -> pa.Table:
+    """Group neighbours of one dataset up to `part_bytes`; a larger file is a unit of its own."""
+    rows: list[dict[str, Any]] = []
+    filled, dataset = 0, ""
+    for position, i in enumerate(positions):
+        size = listing.sizes[i]
+        if size is None:
+            raise InputError(f"The size of {listing.paths[i]} is not known, so that it cannot be planned.")
+        if not rows or filled + size > part_bytes or listing.datasets[i] != dataset:
+            values = (first_unit + len(rows), SPLITS[0], position, 0, 0.0)
+            rows.append(dict(zip(UNIT_SCHEMA.names, values, strict=True)))
+            filled, dataset = 0, listing.datasets[i]
+        filled += size
+        rows[-1]["n_sources"] += 1
+        rows[-1]["estimated_seconds"] = filled / TABLE_BYTES_PER_SECOND
+    return pa.Table.from_pylist(rows, UNIT_SCHEMA)
 
 
 def _source_table(listing: Listing, positions: Sequence[int]) -> pa.Table:

@@ -23,16 +23,22 @@ from .output import finished_units
 from .plan import Plan, load_plan
 from .rejects import REJECTS_FOLDER
 from .tokenize import CODE_COUNTS
+from .verify_compact import CompactVerifier
 from .verify_exports import CHECKS
 from .verify_rejects import verified_rejects
 from .verify_shards import shard_checks
 from .verify_tables import TableVerifier, Verified, bare_parts, verify_bare_table
 
+TABLE_VERIFIERS: Mapping[str, Callable[[Storage, Plan], TableVerifier | CompactVerifier]] = {
+    "tokenize": TableVerifier,
+    "export compact": CompactVerifier,
+}
+
 
 def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) -> Verified:
     """Check everything in an output folder against plan, records and itself; `on_file` is called for each file done.
 
-    A token table without a plan, such as `export compact` writes, is checked against itself.
+    A token table without a plan, such as a copy of its Parquet files alone, is checked against itself.
 
     Raises:
         InputError: there is neither a job's output nor a token table.
@@ -54,7 +60,8 @@ def verify_output(storage: Storage, on_file: Callable[[], None] = lambda: None) 
     _refuse_orphans(storage, files)
     checks: dict[str, list[Callable[[], None]]] = {file.name: [_hash_check(storage, file)] for file in files}
     further: Mapping[str, Callable[[], None]] = {}
-    table = TableVerifier(storage, plan) if plan.header.verb == "tokenize" else None
+    verifier = TABLE_VERIFIERS.get(plan.header.verb)
+    table = verifier(storage, plan) if verifier is not None else None
     if plan.header.verb == "shard":
         further = shard_checks(storage, plan, records)
     elif table is not None:

@@ -15,6 +15,9 @@ from codectok.errors import VerificationError
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, hash_of_id, table_schema
 
+from .job import UnitRecord
+
+TOLERANCE_SECONDS = 1e-6
 # A data set, and a source in it.
 SourceName = tuple[str, str]
 
@@ -112,3 +115,15 @@ class PartTotals:
         self.seconds += float(durations.sum())
         self.ids += [hash_of_id(row_id) for row_id in ids]
         self.sources.update(zip(table["dataset"].to_pylist(), table["source"].to_pylist(), strict=True))
+
+
+def compare_totals(totals: PartTotals, record: UnitRecord, where: str) -> None:
+    """Refuse a part that holds something else than the record of its unit says."""
+    total = record.total
+    if (totals.rows, totals.codes) != (total.rows, total.codes):
+        raise VerificationError(
+            f"{where} has {totals.rows} rows of {totals.codes} codes, but its record says {total.rows} of"
+            f" {total.codes}."
+        )
+    if not abs(totals.seconds - total.seconds) <= TOLERANCE_SECONDS * max(1.0, total.seconds):
+        raise VerificationError(f"{where} has {totals.seconds:g} s, but its record says {total.seconds:g} s.")

@@ -22,10 +22,8 @@ from .output import unit_hash
 from .plan import Plan, Unit
 from .sources import CONTAINERS
 from .tokenize import STATISTICS_FILE, counts_name, read_statistics, statistics_of
-from .verify_parts import PartTotals, RowIds, SourceName, open_part
+from .verify_parts import PartTotals, RowIds, SourceName, compare_totals, open_part
 from .verify_rejects import verified_rejects
-
-TOLERANCE_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -98,14 +96,7 @@ class TableVerifier:
         with open_part(self._storage, name) as (file, metadata):
             self._compare_metadata(metadata, where, unit)
             totals = PartTotals(file, metadata, where)
-        total = record.total
-        if (totals.rows, totals.codes) != (total.rows, total.codes):
-            raise VerificationError(
-                f"{where} has {totals.rows} rows of {totals.codes} codes, but its record says {total.rows} of"
-                f" {total.codes}."
-            )
-        if not abs(totals.seconds - total.seconds) <= TOLERANCE_SECONDS * max(1.0, total.seconds):
-            raise VerificationError(f"{where} has {totals.seconds:g} s, but its record says {total.seconds:g} s.")
+        compare_totals(totals, record, where)
         self._check_coverage(unit, record, totals.sources)
         self._compare_counts(record.unit, totals.counts)
         with self._lock:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import facts_table, megabytes, progress
+from .job_choices import JobChoices, with_job_choices
 
 NAME = "compact"
 EXAMPLE = "codectok export compact tokens/ compact/"
 
 
+@with_job_choices
 def run(
     table: Annotated[str, typer.Argument(help="Folder or URL that `tokenize` has written, or one Parquet file.")],
-    output: Annotated[Path, typer.Argument(help="Folder for the large files; new or empty.")],
-    file_megabytes: Annotated[float, typer.Option(help="Least size of a file.")] = 256.0,
+    output: Annotated[str, typer.Argument(help="Folder or URL: new, or of the same job to go on.")],
+    file_megabytes: Annotated[
+        float, typer.Option(help="MB of the table's files that become one file; larger ones are not cut.")
+    ] = 256.0,
     group_megabytes: Annotated[float, typer.Option(help="Least size of the codes in a row group.")] = 32.0,
+    *,
+    choices: JobChoices,
 ) -> None:
     """Merge the parts of a token table into files as training reads them best."""
-    from codectok.exports.compact import compact
-    from codectok.tokens.table import table_files
+    from codectok.pipelines.compact import CompactJob, CompactOptions
 
-    with progress(len(table_files(table)), "export compact") as report:
-        done = compact(table, output, file_megabytes, group_megabytes, report.advance)
-    facts = {"output": output, "rows": f"{done.rows:,}", "files": f"{done.files:,} ({megabytes(done.bytes)})"}
-    facts_table("codectok export compact", facts)
+    from .jobs import run_and_report
+
+    job = CompactJob(CompactOptions(file_megabytes, group_megabytes), table)
+    run_and_report(job, job.sources.arguments, output, choices)

@@ -44,6 +44,14 @@ class TableMetadata(CodecDescription):
         """The type in which a code is stored: 16 bits wide up to 65,536 codes."""
         return np.uint16 if self.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
 
+    def agrees_with(self, other: TableMetadata) -> bool:
+        """Whether all that codes depend on is the same: not the unit, and the size of a pack on a GPU only."""
+        return self._deciding() == other._deciding()
+
+    def _deciding(self) -> TableMetadata:
+        pack_frames = 0 if self.device == "cpu" else self.pack_frames
+        return self.model_copy(update={"unit_hash": None, "pack_frames": pack_frames})
+
     @classmethod
     def of(cls, codec: CodecDescription, unit_hash: str | None = None) -> Self:
         """Metadata for codes that a codec of this description makes."""
@@ -194,15 +202,9 @@ def table_files(path: str | Path) -> list[TableFile]:
 def read_metadata(path: str | Path) -> TableMetadata:
     """The metadata that all files of the table at `path` share (their unit aside); `InputError` if they do not."""
     found = [_file_metadata(file) for file in table_files(path)]
-    if len({_deciding(metadata) for metadata in found}) > 1:
+    if not all(metadata.agrees_with(found[0]) for metadata in found):
         raise InputError(f"{path} mixes codes of different codecs or settings; keep one table per folder.")
     return found[0]
-
-
-def _deciding(metadata: TableMetadata) -> TableMetadata:
-    """What codes depend on: not the unit, and the size of a pack on a GPU only."""
-    pack_frames = 0 if metadata.device == "cpu" else metadata.pack_frames
-    return metadata.model_copy(update={"unit_hash": None, "pack_frames": pack_frames})
 
 
 def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[TokenRow]:

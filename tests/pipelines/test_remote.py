@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from codectok import Codec, CodectokError, InputError
-from codectok.exports.compact import compact
 from codectok.pipelines import lock as lock_module
 from codectok.pipelines.clips import clips_of
+from codectok.pipelines.compact import CompactJob, CompactOptions
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.listing import list_sources, parse_arguments
 from codectok.pipelines.lock import entry, lock_job
@@ -92,8 +92,11 @@ def test_a_table_in_an_object_store_is_read_there(s3: str, codec_folder: Path, c
     assert len(list(there.to_torch_dataset())) == len(here)
     codec = Codec.from_pretrained(codec_folder, device="cpu")
     assert reencode(url, codec, 3).exact
-    compact(url, tmp_path / "compact")
-    assert len(open_table(tmp_path / "compact")) == len(here)
+    run(CompactJob(CompactOptions(), url), url, tmp_path / "compact")
+    run(CompactJob(CompactOptions(), str(tmp_path / "tokens")), tmp_path / "tokens", there_too := f"{s3}/compact")
+    for compact in (tmp_path / "compact", there_too):
+        assert [row.id for row in open_table(compact)] == [row.id for row in here]
+        assert verify_output(open_storage(compact)).rows == len(here)
     with pytest.raises(InputError, match="holds no Parquet file"):
         open_table(f"{s3}/speech")
     with pytest.raises(InputError, match="cannot be read as Parquet"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from codectok.exports.vocabulary import VocabularyFile
-from codectok.tokens.table import TokenRow, read_metadata
+from codectok.tokens.table import TokenRow, read_metadata, read_rows
 from codectok.tokens.vocabulary import Vocabulary
 
 from ...conftest import upload
@@ -171,6 +172,22 @@ def test_mixtures_and_templates_of_ones_own(table: Path, qwen: Path, tmp_path: P
     names = {row["ids"][0] for row in pq.read_table(tmp_path / "out" / "part-000000.parquet").to_pylist()}
     assert any(name.startswith("books.jsonl:") for name in names)
     assert "r0" in names
+
+
+def test_compact_goes_on_and_leaves_a_table(table: Path, tmp_path: Path) -> None:
+    made = [replace(row, id=f"more-{row.id}") for row in read_rows(table)]
+    write(table / "part-000001.parquet", made, read_metadata(table))
+    command = ("export", "compact", table, tmp_path / "out", *LOCAL)
+    result = codectok(*command)
+    assert result.exit_code == 0, result.output
+    shown = one_line(result.stdout)
+    assert "rows │ 12 " in shown
+    assert "units │ 1 of 1" in shown
+    assert "already finished" in codectok(*command).stdout
+    assert codectok("inspect", tmp_path / "out").exit_code == 0
+    assert codectok("export", "huggingface", tmp_path / "out").exit_code == 0
+    assert_refused(codectok(*command, "--file-megabytes", 1, "--group-megabytes", 1), "another job", "file-megabytes")
+    assert_refused(codectok("export", "compact", table / "none", tmp_path / "no", *LOCAL), "no file or folder")
 
 
 def test_unitts(table: Path, tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""`export compact`: the parts of a token table in larger files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+from pydantic import JsonValue
+
+from codectok.errors import InputError
+from codectok.exports.compact import MEGABYTE, write_compact
+from codectok.tokens.table import TableFile, TableMetadata, metadata_of_schema, table_schema
+
+from .export_sources import TABLE_KINDS, ExportSources
+from .job import Job, UnitOutput
+from .output import unit_hash
+from .plan import Unit
+from .planning import header_of
+from .shares import TABLE_BYTES_PER_SECOND
+from .sources import Source
+
+
+@dataclass(frozen=True)
+class CompactOptions:
+    """Sizes of what is written.
+
+    Attributes:
+        file_megabytes: of the table's files that become one; a larger one is not cut.
+        group_megabytes: least size of the codes in a row group.
+    """
+
+    file_megabytes: float = 256.0
+    group_megabytes: float = 32.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.group_megabytes <= self.file_megabytes:
+            raise InputError(
+                f"Row groups of {self.group_megabytes:g} MB in files of {self.file_megabytes:g} MB are impossible."
+            )
+
+
+class CompactJob(Job):
+    """Writes the rows of a token table, in the same order, into fewer files `part-NNNNNN.parquet`."""
+
+    verb = "export compact"
+    row_name = "rows"
+    kinds = TABLE_KINDS
+    whole_files = True
+    output_bytes_per_second = TABLE_BYTES_PER_SECOND
+
+    def __init__(self, settings: CompactOptions, table: str) -> None:
+        self.settings = settings
+        self.sources = ExportSources.of([table])
+
+    def options(self) -> Mapping[str, JsonValue]:
+        """What decides the output, and what all codes of a table have in common."""
+        metadata = self.sources.metadata
+        return {
+            "codec": metadata.codec_fingerprint,
+            "dtype": metadata.dtype,
+            "device": metadata.device,
+            "pack_frames": None if metadata.device == "cpu" else metadata.pack_frames,
+            **asdict(self.settings),
+        }
+
+    @property
+    def part_bytes(self) -> float:
+        """Of the table."""
+        return self.settings.file_megabytes * MEGABYTE
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        """Write `part-NNNNNN.parquet`."""
+        # The unit's own: what the first file of the table says may change as the table grows.
+        first = _metadata_of(unit.sources[0])
+        metadata = first.model_copy(update={"unit_hash": unit_hash(header_of(self), unit)})
+        path = output.folder / f"part-{unit.number:06d}.parquet"
+        tables = (table for source in unit.sources for table in self._tables(source, metadata, output))
+        write_compact(path, metadata, tables, self.settings.group_megabytes * MEGABYTE)
+
+    def _tables(self, source: Source, metadata: TableMetadata, output: UnitOutput) -> Iterator[pa.Table]:
+        """The row groups of a file, which are counted."""
+        source.check_unchanged()
+        # By name: users may have added columns of their own.
+        columns = table_schema(metadata).names
+        with _file_of(source).open() as file:
+            found = metadata_of_schema(file.schema_arrow, source.where)
+            if not (found.agrees_with(metadata) and found.agrees_with(self.sources.metadata)):
+                raise InputError(
+                    f"{source.where} holds codes of another codec or setting than the other files of the table; keep"
+                    " one table per folder."
+                )
+            for number in range(file.num_row_groups):
+                table = file.read_row_group(number, columns=columns)
+                for dataset, seconds, frames in zip(
+                    *(table[name].to_pylist() for name in ("dataset", "duration", "n_frames")), strict=True
+                ):
+                    output.read(dataset, seconds)
+                    output.keep(dataset, seconds, frames * metadata.n_codebooks)
+                yield table
+
+
+def _file_of(source: Source) -> TableFile:
+    return TableFile(str(source.location) if source.url is None else source.url)
+
+
+def _metadata_of(source: Source) -> TableMetadata:
+    with _file_of(source).open() as file:
+        return metadata_of_schema(file.schema_arrow, source.where)

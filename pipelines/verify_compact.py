@@ -1,0 +1,53 @@
+"""Checking compacted token tables: that parts hold what their records say, each row once, of one codec."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from codectok.errors import VerificationError
+from codectok.storage import Storage
+
+from .job import UnitRecord
+from .output import unit_hash
+from .plan import Plan
+from .verify_parts import PartTotals, RowIds, compare_totals, open_part
+
+
+class CompactVerifier:
+    """Checks the parts of a table, in any order and from several threads; `finish` checks the whole."""
+
+    def __init__(self, storage: Storage, plan: Plan) -> None:
+        self._storage, self._plan = storage, plan
+        self._lock = threading.Lock()
+        self._ids = RowIds(storage)
+
+    def check_of(self, record: UnitRecord, name: str) -> Callable[[], None]:
+        """The check of the part `name`, which the unit of `record` has made."""
+        return lambda: self._check(record, name)
+
+    def finish(self, records: list[UnitRecord]) -> None:
+        """Check what no part shows alone: rows that were left out, and ids that come up twice."""
+        for record in records:
+            total = record.total
+            if total.rows != total.inputs:
+                raise VerificationError(
+                    f"The unit {record.unit} of {self._storage.url} has {total.rows} rows of {total.inputs}."
+                )
+        self._ids.refuse_repeated()
+
+    def _check(self, record: UnitRecord, name: str) -> None:
+        where = f"{self._storage.url}/{name}"
+        options = self._plan.header.options
+        with self._lock:  # a plan holds the sources of one generation
+            planned_hash = unit_hash(self._plan.header, self._plan.unit(record.unit))
+        with open_part(self._storage, name) as (file, metadata):
+            found = (metadata.codec_fingerprint, metadata.dtype, metadata.device)
+            if found != (options["codec"], options["dtype"], options["device"]):
+                raise VerificationError(f"{where} holds codes of another codec or setting than the plan says.")
+            if metadata.unit_hash != planned_hash:
+                raise VerificationError(f"{where} was made from other sources or options than the plan says.")
+            totals = PartTotals(file, metadata, where)
+        compare_totals(totals, record, where)
+        with self._lock:
+            self._ids.add(name, totals.ids)
