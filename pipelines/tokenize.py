@@ -19,7 +19,7 @@ from codectok.codec import Codec, device_class, resolve_device
 from codectok.config import StrictModel
 from codectok.encoding import ClipEncoder
 from codectok.errors import AudioError, InputError
-from codectok.evaluation.codebook import CodebookUse
+from codectok.evaluation.codebook import CodebookUse, count_codes
 from codectok.names import printable
 from codectok.precision import check_precision
 from codectok.storage import Storage, open_storage
@@ -227,8 +227,7 @@ class _CodeCounts:
 
     def add(self, codes: np.ndarray) -> None:
         """Count `codes` [n_frames, n_codebooks]."""
-        for counts, column in zip(self._counts, codes.T, strict=True):
-            counts += np.bincount(column, minlength=len(counts))
+        count_codes(self._counts, codes)
 
     def write(self, output: UnitOutput, unit: int) -> None:
         """Put them beside the unit's other files."""

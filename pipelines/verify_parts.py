@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.errors import VerificationError
+from codectok.evaluation.codebook import count_codes
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, hash_of_id, table_schema
 
@@ -108,8 +109,7 @@ class PartTotals:
                 np.searchsorted(np.cumsum(lengths), int(np.argmax(codes >= metadata.codebook_size)), side="right")
             )
             raise VerificationError(f"The row {ids[row]} of {where} has a code beyond {metadata.codebook_size - 1}.")
-        for counts, column in zip(self.counts, codes.reshape(-1, metadata.n_codebooks).T, strict=True):
-            counts += np.bincount(column, minlength=len(counts))
+        count_codes(self.counts, codes.reshape(-1, metadata.n_codebooks))
         self.rows += len(ids)
         self.codes += len(codes)
         self.seconds += float(durations.sum())

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import CodectokError
-from . import decode, encode, export, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
+from . import decode, encode, evaluate, export, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
 from .interruption import listen_for_signals
 
@@ -68,7 +68,7 @@ def _root(
     """Turn audio corpora into token tables for language models, and train the codec that does it."""
 
 
-for _verb in (shard, train, tokenize, encode, decode, reconstruct, inspect, verify, import_distilcodec):
+for _verb in (shard, train, tokenize, encode, decode, reconstruct, evaluate, inspect, verify, import_distilcodec):
     app.command(_verb.NAME, epilog=f"Example: `{_verb.EXAMPLE}`")(_verb.run)
 
 app.add_typer(export.app, name=export.NAME)

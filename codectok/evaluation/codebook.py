@@ -9,6 +9,12 @@ import numpy as np
 from ..config import StrictModel
 
 
+def count_codes(counts: np.ndarray, codes: np.ndarray) -> None:
+    """Add how often each code comes up in `codes` [n_frames, n_codebooks] to `counts` [n_codebooks, codebook_size]."""
+    for of_codebook, column in zip(counts, codes.T, strict=True):
+        of_codebook += np.bincount(column, minlength=len(of_codebook))
+
+
 class CodebookUse(StrictModel):
     """Use of one codebook.
 

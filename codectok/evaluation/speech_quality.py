@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -11,14 +12,20 @@ import numpy as np
 from ..audio.resample import resample
 
 PESQ_RATE = 16_000
+# 30 frames of 256 samples, each 128 after the one before, at 10 kHz: it compares nothing shorter.
+STOI_SECONDS = (29 * 128 + 256) / 10_000
 
 Measure = Callable[[np.ndarray, np.ndarray, int], float | None]
 
 
 def installed_measures() -> Mapping[str, Measure]:
     """Those of the measures whose packages are installed, by name."""
-    measures: dict[str, tuple[str, Measure]] = {"stoi": ("pystoi", stoi), "pesq": ("pesq", pesq)}
-    return {name: measure for name, (package, measure) in measures.items() if find_spec(package) is not None}
+    return {name: measure for name, (package, measure) in MEASURES.items() if find_spec(package) is not None}
+
+
+def missing_measures() -> Mapping[str, str]:
+    """The packages of the other measures, by the measures' names."""
+    return {name: package for name, (package, _) in MEASURES.items() if find_spec(package) is None}
 
 
 def stoi(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> float | None:
@@ -28,8 +35,12 @@ def stoi(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> 
     """
     from pystoi import stoi as measure
 
-    found = float(measure(original, reconstruction, sample_rate))
-    # The package warns of too few frames, and then gives this.
+    if len(original) < STOI_SECONDS * sample_rate:
+        return None
+    with warnings.catch_warnings():
+        # The package warns of too few frames, and then gives 1e-5.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = float(measure(original, reconstruction, sample_rate))
     return None if found <= 1e-5 else found
 
 
@@ -45,3 +56,7 @@ def pesq(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> 
         return float(package.pesq(PESQ_RATE, *heard, mode="wb"))
     except (package.NoUtterancesError, package.BufferTooShortError):
         return None
+
+
+# With the package that each of them needs.
+MEASURES: Mapping[str, tuple[str, Measure]] = {"stoi": ("pystoi", stoi), "pesq": ("pesq", pesq)}

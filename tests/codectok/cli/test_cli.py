@@ -56,7 +56,17 @@ def test_help_is_there_at_once_and_shows_an_example_for_each_verb() -> None:
     assert not any(
         f"| {heavy}\n" in loaded.replace(" ", "").replace("|", "| ") for heavy in ("torch", "ray", "pyarrow")
     )
-    for verb in ("shard", "train", "tokenize", "encode", "decode", "reconstruct", "inspect", "import-distilcodec"):
+    for verb in (
+        "shard",
+        "train",
+        "tokenize",
+        "encode",
+        "decode",
+        "reconstruct",
+        "evaluate",
+        "inspect",
+        "import-distilcodec",
+    ):
         assert verb in result.stdout
         assert f"codectok {verb}" in one_line(codectok(verb, "--help").stdout)
 

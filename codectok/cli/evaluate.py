@@ -1,0 +1,112 @@
+"""`codectok evaluate`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import counted, facts_table, format_duration, progress, rows_table, say, warn
+from .options import CodecOption, DeviceOption, Dtype, DtypeOption
+
+if TYPE_CHECKING:
+    from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
+    from codectok.evaluation.report_files import ReportFiles
+
+NAME = "evaluate"
+EXAMPLE = "codectok evaluate testset/ --codec codec/ --out evaluation/"
+DESCRIPTIONS = {
+    "mel_l1": "mean absolute difference of natural log-mels, 0 is best",
+    "stft": "distance of magnitudes at three resolutions, 0 is best",
+    "si_sdr": "scale-invariant signal to distortion in dB, higher is better",
+    "stoi": "intelligibility of speech, 1 is best",
+    "pesq": "quality of speech (wide band), 1 to 4.64",
+}
+
+
+def run(
+    sources: Annotated[
+        list[str], typer.Argument(help="Folders, patterns, audio files, WebDataset tars, manifests, or URLs.")
+    ],
+    codec: CodecOption,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A new .json file, or a folder: the report, and beside it a line of JSON for each clip."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Measure the first so many clips.", show_default=False)
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Of longer clips measure so much, from their beginning.", show_default=False)
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.FLOAT32,
+) -> None:
+    """Encode and decode the clips of a test set, and measure what comes back and how the codebooks are used.
+
+    Works in this process, a clip at a time; for whole corpora `tokenize` counts codes, too.
+    """
+    from codectok.codec import Codec
+    from codectok.evaluation.report_files import ReportFiles
+    from codectok.pipelines.evaluate import evaluate
+
+    files = None if out is None else ReportFiles(out)
+    loaded = Codec.from_pretrained(codec, device, dtype.value)
+    with ExitStack() as stack:
+        writer = None if files is None else stack.enter_context(files.writing())
+        shown = stack.enter_context(progress(None, "evaluate: files"))
+        seconds = 0.0
+
+        def note(clip: ClipMeasures) -> None:
+            nonlocal seconds
+            seconds += clip.seconds
+            shown.advance(f"({format_duration(seconds)} of audio)", 0)
+            if writer is not None:
+                writer.add(clip)
+
+        report = evaluate(loaded, sources, limit, max_seconds, shown.set_total, shown.advance, note)
+        if writer is not None:
+            writer.finish(report)
+    for clip in report.unused:
+        warn(f"Not measured ({clip.reason}): {clip.source}: {clip.message}")
+    _show(report, files)
+
+
+def _show(report: EvaluationReport, files: ReportFiles | None) -> None:
+    codec = report.codec
+    facts: dict[str, object] = {
+        "codec": f"{codec.codec_name} ({codec.codec_fingerprint[:16]}), {codec.dtype} on {codec.device}",
+        "rate": f"{codec.frame_rate:g} frames a second of {counted(codec.n_codebooks, 'code')},"
+        f" {report.bits_per_second:,.0f} bits a second ({report.entropy_bits_per_second:,.0f} by their entropy)",
+        "clips": f"{report.clips:,}, {format_duration(report.seconds)}, {report.frames:,} frames",
+        "not measured": f"{counted(len(report.unused), 'clip')}; {report.ignored:,} other files",
+    }
+    if files is not None:
+        facts["report"] = f"{files.report}, one line a clip in {files.clips}"
+    facts_table("codectok evaluate", facts)
+    rows_table(
+        "reconstruction",
+        ("measure", "mean", "clips", "what it is"),
+        [
+            (name, "none" if mean.mean is None else f"{mean.mean:.4f}", f"{mean.clips:,}", DESCRIPTIONS[name])
+            for name, mean in report.means.items()
+        ],
+    )
+    rows_table(
+        "codebooks",
+        ("codebook", "used", "share", "entropy (bits)", "perplexity"),
+        [
+            (
+                number,
+                f"{use.used:,} of {len(use.counts):,}",
+                f"{use.used_share:.1%}",
+                f"{use.entropy:.3f}",
+                f"{use.perplexity:,.1f}",
+            )
+            for number, use in enumerate(report.codebooks)
+        ],
+    )
+    for name, package in report.not_installed.items():
+        say(f"Not measured here: {name}, {DESCRIPTIONS[name]}; install it with pip install {package}.")

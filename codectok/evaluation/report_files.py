@@ -1,0 +1,61 @@
+"""The report of an evaluation on disk: one JSON file, and a line of JSON for each clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from ..atomic import replacing, write_text
+from ..errors import InputError
+from ..names import check_new_folder
+from .reconstruction import ClipMeasures, EvaluationReport
+
+REPORT_FILE = "evaluation.json"
+
+
+class ReportFiles:
+    """Where a report goes: `out` itself and a .jsonl file beside it, or into the folder `out`.
+
+    Attributes:
+        report: the JSON file.
+        clips: a line of JSON for each clip.
+
+    Raises:
+        InputError: something is there already.
+    """
+
+    def __init__(self, out: Path) -> None:
+        if out.suffix != ".json":
+            check_new_folder(out)
+        self.report = out if out.suffix == ".json" else out / REPORT_FILE
+        self.clips = self.report.with_suffix(".jsonl")
+        for path in (self.report, self.clips):
+            if path.exists():
+                raise InputError(f"{path} already exists; choose another name.")
+
+    @contextmanager
+    def writing(self) -> Iterator[ReportWriter]:
+        """Takes clips and then the report; nothing is there unless all of it is."""
+        with replacing(self.clips) as temporary, temporary.open("w", encoding="utf-8") as lines:
+            writer = ReportWriter(lines)
+            yield writer
+            lines.flush()
+            write_text(self.report, writer.text)
+
+
+class ReportWriter:
+    """Writes clips as they come, and keeps the report for the end."""
+
+    def __init__(self, lines: TextIO) -> None:
+        self._lines = lines
+        self.text = ""
+
+    def add(self, clip: ClipMeasures) -> None:
+        """Append a clip."""
+        self._lines.write(clip.model_dump_json() + "\n")
+
+    def finish(self, report: EvaluationReport) -> None:
+        """Take in the report."""
+        self.text = report.model_dump_json(indent=2) + "\n"

@@ -1,0 +1,74 @@
+"""Measures say what their definitions say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from codectok.evaluation import speech_quality
+from codectok.evaluation.metrics import SI_SDR_LIMIT, STFT_RESOLUTIONS, si_sdr, stft_distance
+from codectok.evaluation.speech_quality import installed_measures, missing_measures, stoi
+
+from ...conftest import tone
+
+
+@pytest.mark.parametrize("decibels", [-12.0, 0.0, 20.0])
+def test_the_ratio_of_signal_to_distortion_is_that_of_their_energies(decibels: float) -> None:
+    t = torch.arange(24_000) / 24_000
+    signal, other = torch.sin(2 * torch.pi * 100 * t), torch.cos(2 * torch.pi * 100 * t)  # orthogonal
+    heard = signal + 10 ** (-decibels / 20) * other
+    assert si_sdr(signal, heard) == pytest.approx(decibels, abs=1e-3)
+    # Neither loudness nor a constant is a distortion; more noise gives less.
+    assert si_sdr(signal + 0.3, -0.2 * heard - 0.7) == pytest.approx(decibels, abs=1e-3)
+    assert si_sdr(signal, heard + other) < si_sdr(signal, heard)
+
+
+def test_the_ends_of_the_ratio() -> None:
+    signal = torch.from_numpy(tone(0.5, 24_000))
+    silence = torch.zeros(len(signal))
+    assert si_sdr(signal, signal) == SI_SDR_LIMIT
+    assert si_sdr(signal, silence) == -SI_SDR_LIMIT
+    assert si_sdr(silence, signal) is None
+    assert si_sdr(silence + 0.5, signal) is None
+    assert si_sdr(torch.ones(1), torch.ones(1)) is None
+
+
+def test_the_distance_of_magnitudes_is_that_of_its_definition() -> None:
+    first = tone(0.3, 24_000)
+    second = (0.5 * tone(0.3, 24_000, 400, seed=1)).astype(np.float32)
+    wanted = []
+    for n_fft, win_length, hop_length in STFT_RESOLUTIONS:
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win_length) / win_length)
+        window = np.pad(window, (n_fft - win_length) // 2)
+
+        def magnitudes(samples: np.ndarray, window: np.ndarray = window, hop: int = hop_length) -> np.ndarray:
+            padded = np.pad(samples.astype(np.float64), len(window) // 2)
+            frames = np.lib.stride_tricks.sliding_window_view(padded, len(window))[::hop]
+            return np.maximum(np.abs(np.fft.rfft(frames * window)), 1e-5)
+
+        one, other = magnitudes(first), magnitudes(second)
+        wanted.append(np.linalg.norm(one - other) / np.linalg.norm(one) + np.abs(np.log(one) - np.log(other)).mean())
+    found = stft_distance(torch.from_numpy(first), torch.from_numpy(second))
+    assert found == pytest.approx(np.mean(wanted), rel=1e-3)
+    assert stft_distance(torch.from_numpy(first), torch.from_numpy(first)) == 0
+    for n in (1, 100):
+        assert math.isfinite(stft_distance(torch.zeros(n), torch.ones(n)))
+
+
+def test_intelligibility_says_nothing_of_what_is_too_short() -> None:
+    pytest.importorskip("pystoi")
+    for n in (1, 100, 700, 9000):
+        samples = np.random.default_rng(0).standard_normal(n)
+        assert stoi(samples, samples, 24_000) is None
+    samples = np.random.default_rng(0).standard_normal(24_000)
+    assert stoi(samples, samples, 24_000) == pytest.approx(1.0)
+
+
+def test_a_measure_is_installed_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installed_measures().keys() | missing_measures().keys() == {"stoi", "pesq"}
+    assert installed_measures().keys().isdisjoint(missing_measures())
+    monkeypatch.setattr(speech_quality, "find_spec", lambda package: None)
+    assert missing_measures() == {"stoi": "pystoi", "pesq": "pesq"}

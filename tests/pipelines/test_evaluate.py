@@ -1,0 +1,190 @@
+"""`evaluate`: the figures are those computed by hand, and every clip is accounted for."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from codectok import Codec, CodectokError, InputError
+from codectok.audio.files import read_audio
+from codectok.evaluation.metrics import log_mel_error, si_sdr, stft_distance
+from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
+from codectok.evaluation.speech_quality import installed_measures
+from codectok.pipelines.evaluate import evaluate
+from codectok.shards import Sample, ShardWriter
+
+from ..codectok.cli.test_cli import assert_refused, codectok, one_line
+from ..codectok.codecs import VARIANTS, make_codec
+from ..conftest import tone
+
+SECONDS = {"a.wav": 0.7, "b.flac": 1.2, "c.wav": 0.001, "d.wav": 0.05}
+
+
+@pytest.fixture(scope="module")
+def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("testset") / "clips"
+    folder.mkdir()
+    for number, (name, seconds) in enumerate(SECONDS.items()):
+        soundfile.write(folder / name, tone(seconds, 16_000, 200 + 70 * number, seed=number), 16_000)
+    return folder
+
+
+def measured(codec: Codec, *sources: Path, **options: object) -> tuple[EvaluationReport, list[ClipMeasures]]:
+    clips: list[ClipMeasures] = []
+    report = evaluate(codec, [str(source) for source in sources], on_clip=clips.append, **options)
+    return report, clips
+
+
+@pytest.mark.parametrize("variant", ["folded", "grouped-residual"])
+def test_the_figures_are_those_computed_by_hand(variant: str, test_set: Path) -> None:
+    codec = make_codec(VARIANTS[variant])
+    report, clips = measured(codec, test_set)
+    assert [clip.source for clip in clips] == list(SECONDS)
+    counts = [Counter() for _ in range(codec.n_codebooks)]
+    values: dict[str, list[float]] = {}
+    for clip in clips:
+        samples = read_audio(test_set / clip.source, codec.sample_rate)
+        original = torch.from_numpy(samples)
+        codes = codec.encode(original, codec.sample_rate)
+        for of_codebook, column in zip(counts, codes.T.tolist(), strict=True):
+            of_codebook.update(column)
+        # The reference compares with one sample between; here `left_pad` is taken off.
+        decoded = codec.decode(codes)[codec.config.left_pad :]
+        n = min(len(decoded), len(samples))
+        wanted = {
+            "mel_l1": log_mel_error(codec.log_mel, original[:n], decoded[:n]),
+            "stft": stft_distance(original[:n], decoded[:n]),
+            "si_sdr": si_sdr(original[:n], decoded[:n]),
+        }
+        for name, measure in installed_measures().items():
+            wanted[name] = measure(samples[:n], decoded[:n].numpy(), codec.sample_rate)
+        assert clip.measures == wanted
+        assert (clip.frames, clip.seconds) == (len(codes), len(samples) / codec.sample_rate)
+        for name, value in wanted.items():
+            values.setdefault(name, []).extend([] if value is None else [value])
+    assert {name: (mean.mean, mean.clips) for name, mean in report.means.items()} == {
+        name: (pytest.approx(np.mean(found)), len(found)) for name, found in values.items()
+    }
+    assert (report.clips, report.frames) == (len(SECONDS), sum(clip.frames for clip in clips))
+    for use, of_codebook in zip(report.codebooks, counts, strict=True):
+        assert {code: count for code, count in enumerate(use.counts) if count} == of_codebook
+        shares = np.array(list(of_codebook.values())) / of_codebook.total()
+        assert use.used_share == len(of_codebook) / codec.codebook_size
+        assert use.entropy == pytest.approx(-(shares * np.log2(shares)).sum())
+        assert use.perplexity == pytest.approx(2**use.entropy)
+    bits = codec.n_codebooks * math.log2(codec.codebook_size)
+    assert report.bits_per_second == pytest.approx(codec.sample_rate / codec.frame_size * bits)
+    assert report.entropy_bits_per_second == pytest.approx(
+        codec.frame_rate * sum(use.entropy for use in report.codebooks)
+    )
+    assert report.codec.codec_fingerprint == codec.fingerprint
+    assert measured(codec, test_set) == (report, clips)
+
+
+def test_every_form_of_a_test_set_gives_the_same_clips(test_set: Path, tmp_path: Path) -> None:
+    codec = make_codec(VARIANTS["one-codebook"])
+    _, files = measured(codec, test_set)
+    lines = [{"audio_filepath": str(test_set / name), "text": "words"} for name in SECONDS]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with ShardWriter(tmp_path / "shard-000000.tar", "wav") as writer:
+        for name in SECONDS:
+            samples, rate = soundfile.read(test_set / name, dtype="float32")
+            seconds = len(samples) / rate
+            described = Sample(
+                source=name, start=2.0, duration=seconds, sample_rate=rate, n_samples=len(samples), dataset="d", id=name
+            )
+            writer.write(Path(name).stem, samples, described)
+    for source in (tmp_path / "set.jsonl", tmp_path / "shard-000000.tar"):
+        _, clips = measured(codec, source)
+        assert [clip.measures for clip in clips] == [clip.measures for clip in files]
+    assert {clip.start for clip in clips} == {2.0}
+
+
+def test_what_cannot_be_measured_is_listed(corpus: Path, tmp_path: Path) -> None:
+    codec = make_codec(VARIANTS["one-codebook"])
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("short.wav", "text.wav", "empty.wav", "nan.wav", "no-samples.wav", "truncated.flac", "notes.txt"):
+        shutil.copy(corpus / name, broken)
+    report, clips = measured(codec, broken)
+    assert [clip.source for clip in clips] == ["short.wav"]
+    assert {clip.source: clip.reason for clip in report.unused} == {
+        "text.wav": "unreadable",
+        "empty.wav": "empty",
+        "nan.wav": "not_finite",
+        "no-samples.wav": "empty",
+        "truncated.flac": "decode_error",
+    }
+    assert report.ignored == 1
+    (broken / "short.wav").unlink()
+    with pytest.raises(CodectokError, match=r"not one of 5 clips can be used, the first: .*empty\.wav"):
+        evaluate(codec, [str(broken)])
+
+
+def test_limits(test_set: Path, tmp_path: Path) -> None:
+    codec = make_codec(VARIANTS["one-codebook"])
+    report, clips = measured(codec, test_set, limit=2, max_seconds=0.5)
+    assert [clip.source for clip in clips] == ["a.wav", "b.flac"]
+    assert [clip.seconds for clip in clips] == [0.5, 0.5]
+    assert (report.clips, report.options.limit) == (2, 2)
+    start, rate = soundfile.read(test_set / "a.wav")
+    soundfile.write(tmp_path / "start.wav", start[: rate // 2], rate)
+    _, (alone,) = measured(codec, tmp_path / "start.wav")
+    # But for the end, where one knows what follows when it is resampled.
+    assert alone.measures["mel_l1"] == pytest.approx(clips[0].measures["mel_l1"], rel=0.05)
+    for options in ({"limit": 0}, {"max_seconds": 0.0}, {"max_seconds": math.nan}):
+        with pytest.raises(InputError, match="number"):
+            evaluate(codec, [str(test_set)], **options)
+
+
+@pytest.fixture(scope="module")
+def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codec") / "nano"
+    make_codec(VARIANTS["one-codebook"]).save_pretrained(folder)
+    return folder
+
+
+def test_the_command_shows_and_writes_all_of_it(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_text("text")
+    command = ("evaluate", test_set, tmp_path / "broken.wav", "--codec", codec_folder, "--device", "cpu")
+    result = codectok(*command, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    shown = one_line(result.output)
+    for part in ("clips │ 4,", "not measured │ 1 clip;", "mel_l1", "stft", "si_sdr", "entropy (bits)", "broken.wav"):
+        assert part in shown
+    report = EvaluationReport.model_validate_json((tmp_path / "out" / "evaluation.json").read_text())
+    rows = [ClipMeasures.model_validate_json(line) for line in (tmp_path / "out" / "evaluation.jsonl").open()]
+    assert {row.source for row in rows} == set(SECONDS)
+    assert [clip.source for clip in report.unused] == ["broken.wav"]
+    for name, package in report.not_installed.items():
+        assert f"Not measured here: {name}" in shown
+        assert f"pip install {package}" in shown
+    assert report.not_installed.keys() | report.means.keys() == {"mel_l1", "stft", "si_sdr", "stoi", "pesq"}
+    # The same again, into a file of another name, gives the same bytes.
+    result = codectok(*command, "--out", tmp_path / "mine.json")
+    assert result.exit_code == 0, result.output
+    for name, suffix in (("evaluation", ".json"), ("evaluation", ".jsonl")):
+        assert (tmp_path / "out" / f"{name}{suffix}").read_bytes() == (tmp_path / f"mine{suffix}").read_bytes()
+    assert_refused(codectok(*command, "--out", tmp_path / "mine.json"), "already exists")
+    assert_refused(codectok(*command, "--out", tmp_path / "out"), "already holds")
+
+
+def test_bad_input_is_refused_in_one_sentence(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+    codec = ("--codec", codec_folder)
+    assert_refused(codectok("evaluate", tmp_path / "none", *codec), "There is no file or folder")
+    assert_refused(codectok("evaluate", test_set, "--codec", test_set), "codec")
+    assert_refused(codectok("evaluate", test_set, *codec, "--max-seconds", -1), "above 0")
+    (tmp_path / "text.wav").write_text("text")
+    result = codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "out")
+    assert_refused(result, "not one of 1 clips", code=1)
+    assert not any((tmp_path / "out").rglob("*"))
+    (tmp_path / "notes").mkdir()
+    assert_refused(codectok("evaluate", tmp_path / "notes", *codec), "There are no audio files")
