@@ -9,23 +9,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from codectok.errors import VerificationError
-from codectok.exports.megatron import INT32, MAGIC
+from codectok.exports.megatron import INT32, MAGIC, UINT16, VERSION
+from codectok.exports.sequences import SequencesMetadata
 from codectok.storage import Storage
+from codectok.tokens.table import METADATA_KEY
 
 from .job import UnitRecord
 
 Check = Callable[[Storage, str, UnitRecord], None]
 HEADER = struct.Struct("<9sQBQQ")
+BLOCK_BYTES = 1 << 22
 
 
 def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
-    """Refuse a part of `export sequences` whose documents are not as long, or as many, as they should be."""
+    """Refuse a part of `export sequences` with ids that nobody has, or whose documents are not as long, or as many, as
+    they should be.
+    """
     documents = ids = 0
     try:
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+            described = _described(file, f"{storage.url}/{name}")
             for batch in file.iter_batches():
+                _refuse_foreign_ids(batch["input_ids"].flatten().to_numpy(), described, f"{storage.url}/{name}")
                 filled = pc.list_value_length(batch["input_ids"]).to_numpy()
                 lengths = batch["lengths"]
                 owners = lengths.value_parent_indices().to_numpy()
@@ -48,14 +56,26 @@ def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
     index = storage.read(name)
     sizes = {file.name: file.bytes for file in record.files}
     stored = sizes.get(f"{name.removesuffix('.idx')}.bin")
-    magic, _, code, n_sequences, n_documents = HEADER.unpack_from(index.ljust(HEADER.size, b"\0"))
+    magic, version, code, n_sequences, n_documents = HEADER.unpack_from(index.ljust(HEADER.size, b"\0"))
     whole = len(index) == HEADER.size + 12 * n_sequences + 8 * n_documents
-    if magic != MAGIC or not whole:
+    if (magic, version) != (MAGIC, VERSION) or code not in (INT32, UINT16) or not whole:
         raise VerificationError(f"{storage.url}/{name} is no index of Megatron's.")
+    size = 4 if code == INT32 else 2
     lengths = np.frombuffer(index, "<i4", n_sequences, HEADER.size)
+    pointers = np.frombuffer(index, "<i8", n_sequences, HEADER.size + 4 * n_sequences)
+    documents = np.frombuffer(index, "<i8", n_documents, HEADER.size + 12 * n_sequences)
+    ends = np.cumsum(lengths, dtype=np.int64) * size
+    if (lengths < 0).any() or not np.array_equal(pointers, np.concatenate([[0], ends])[:n_sequences]):
+        raise VerificationError(
+            f"{storage.url}/{name} does not describe the ids beside it: a sequence does not begin where another ends."
+        )
+    if not np.array_equal(documents, np.arange(n_sequences + 1)):
+        raise VerificationError(f"{storage.url}/{name} does not say that every sequence is a document of its own.")
     tokens = int(lengths.sum(dtype=np.int64))
-    if stored != tokens * (4 if code == INT32 else 2):
+    if stored != tokens * size:
         raise VerificationError(f"{storage.url}/{name} does not describe the ids beside it.")
+    if code == INT32:
+        _refuse_negative_ids(storage, f"{name.removesuffix('.idx')}.bin")
     _compare(storage, name, record, record.total.rows, tokens)
 
 
@@ -77,6 +97,33 @@ CHECKS: Mapping[str, Check] = {
     "export megatron": check_megatron,
     "export unitts": check_rows,
 }
+
+
+def _described(file: pq.ParquetFile, where: str) -> SequencesMetadata:
+    try:
+        return SequencesMetadata.model_validate_json((file.schema_arrow.metadata or {}).get(METADATA_KEY, b""))
+    except ValidationError:
+        raise VerificationError(f"{where} does not say what its ids are.") from None
+
+
+def _refuse_foreign_ids(ids: np.ndarray, described: SequencesMetadata, where: str) -> None:
+    foreign = ids < 0
+    if described.tokenizer is None:  # one may have tokens behind the codec's
+        eos = -1 if described.end_of_sequence is None else described.end_of_sequence
+        foreign |= (ids >= described.vocabulary_end) & (ids != eos)
+    if foreign.any():
+        raise VerificationError(
+            f"{where} has the id {ids[foreign][0]}, but the ids of its vocabulary end before"
+            f" {described.vocabulary_end}."
+        )
+
+
+def _refuse_negative_ids(storage: Storage, name: str) -> None:
+    with storage.open(name) as opened:
+        while data := opened.read(BLOCK_BYTES):
+            ids = np.frombuffer(data, "<i4")
+            if len(ids) and int(ids.min()) < 0:
+                raise VerificationError(f"{storage.url}/{name} has the id {ids.min()}; ids are never below 0.")
 
 
 def _compare(storage: Storage, name: str, record: UnitRecord, rows: int, tokens: int) -> None:

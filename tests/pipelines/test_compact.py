@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from codectok.tokens.table import TableMetadata, TokenRow, read_rows
 
 from ..codectok.tokens.test_table import metadata, write
 from .jobs import LOCAL, digests
+from .test_verify import update_record
 
 FRAME = 256
 
@@ -191,13 +190,7 @@ def test_verify_sees_what_was_changed(table: Path, tmp_path: Path) -> None:
             shutil.copy(part, target)
         else:
             write(target, rows or [], open_table(target).metadata)
-        record = folder / "_codectok" / "records" / "000000.json"
-        told = json.loads(record.read_text())
-        told["files"][0] |= {
-            "bytes": target.stat().st_size,
-            "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
-        }
-        record.write_text(json.dumps(told))
+        update_record(folder, target)
         with pytest.raises(VerificationError, match=message):
             verify_output(open_storage(folder))
 

@@ -1,0 +1,104 @@
+"""`verify` reads exports: whatever a file says of itself is compared with what is in it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from codectok.errors import VerificationError
+from codectok.pipelines.document_options import DocumentOptions
+from codectok.pipelines.documents import DocumentJob, MegatronJob, SequencesJob
+from codectok.pipelines.engine import run_job
+from codectok.pipelines.verify import verify_output
+from codectok.storage import open_storage
+
+from ..codectok.tokens.test_table import metadata, rows, write
+from .jobs import LOCAL
+from .test_verify import update_record
+
+HEADER_BYTES = 34
+N_ROWS = 9
+# Of 32 bits, and of 16.
+OFFSETS = {"wide": 152_064, "narrow": 500}
+
+
+def export(job: type[DocumentJob], folder: Path, offset: int) -> Path:
+    write(folder / "tokens" / "part-000000.parquet", rows(N_ROWS, 64, 1), metadata(64, 1))
+    made = job(DocumentOptions(offset=offset, end_of_sequence="0"), [str(folder / "tokens")])
+    run_job(made, made.sources.arguments, folder / "out", LOCAL)
+    verify_output(open_storage(folder / "out"))
+    return folder / "out"
+
+
+def refused(folder: Path, path: Path, message: str) -> None:
+    """After the record was made to agree with the file, as a careful forger would."""
+    update_record(folder, path)
+    with pytest.raises(VerificationError, match=message):
+        verify_output(open_storage(folder))
+
+
+def number(position: int, form: str, add: int) -> Callable[[bytearray], None]:
+    def change(data: bytearray) -> None:
+        (found,) = struct.unpack_from(form, data, position)
+        struct.pack_into(form, data, position, found + add)
+
+    return change
+
+
+POINTERS = HEADER_BYTES + 4 * N_ROWS
+DOCUMENTS = POINTERS + 8 * N_ROWS
+FORGERIES = {
+    "another version": (number(9, "<Q", 1), "no index of Megatron's"),
+    "another type": (number(17, "<B", 1), "no index of Megatron's"),
+    "the first pointer": (number(POINTERS, "<q", 2), "does not begin where"),
+    "the last pointer": (number(DOCUMENTS - 8, "<q", -2), "does not begin where"),
+    "the first document": (number(DOCUMENTS, "<q", 1), "every sequence is a document"),
+    "the last document": (number(DOCUMENTS + 8 * N_ROWS, "<q", -1), "every sequence is a document"),
+    "a length": (number(HEADER_BYTES + 4 * (N_ROWS - 1), "<i", 1), "does not describe the ids"),
+}
+
+
+@pytest.mark.parametrize("offset", OFFSETS.values(), ids=OFFSETS)
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_an_index_that_does_not_hang_together_is_named(forgery: str, offset: int, tmp_path: Path) -> None:
+    out = export(MegatronJob, tmp_path, offset)
+    change, message = FORGERIES[forgery]
+    path = out / "part-000000.idx"
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+    refused(out, path, rf"part-000000\.idx .*{message}")
+
+
+def test_ids_are_never_below_zero(tmp_path: Path) -> None:
+    out = export(MegatronJob, tmp_path, OFFSETS["wide"])
+    path = out / "part-000000.bin"
+    ids = np.fromfile(path, "<i4")
+    ids[3] = -7
+    path.write_bytes(ids.tobytes())
+    refused(out, path, "has the id -7")
+
+
+@pytest.mark.parametrize("wrong", [500 + 64 + 8, -1])
+def test_ids_that_nobody_has_are_named(wrong: int, tmp_path: Path) -> None:
+    out = export(SequencesJob, tmp_path, OFFSETS["narrow"])
+    path = out / "part-000000.parquet"
+    table = pq.read_table(path)
+    ids = table["input_ids"].to_pylist()
+    ids[2][1] = wrong
+    place = table.schema.get_field_index("input_ids")
+    pq.write_table(table.set_column(place, table.schema.field(place), pa.array(ids, table.schema.types[place])), path)
+    refused(out, path, f"has the id {wrong}, but the ids of its vocabulary end before 572")
+
+
+def test_sequences_say_what_their_ids_are(tmp_path: Path) -> None:
+    out = export(SequencesJob, tmp_path, OFFSETS["narrow"])
+    path = out / "part-000000.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    refused(out, path, "does not say what its ids are")
