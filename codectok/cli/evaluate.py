@@ -59,14 +59,17 @@ def run(
         shown = stack.enter_context(progress(None, "evaluate: files"))
         seconds = 0.0
 
+        def so_far() -> str:
+            return f"({format_duration(seconds)} of audio)"
+
         def note(clip: ClipMeasures) -> None:
             nonlocal seconds
             seconds += clip.seconds
-            shown.advance(f"({format_duration(seconds)} of audio)", 0)
+            shown.advance(so_far(), 0)
             if writer is not None:
                 writer.add(clip)
 
-        report = evaluate(loaded, sources, limit, max_seconds, shown.set_total, shown.advance, note)
+        report = evaluate(loaded, sources, limit, max_seconds, shown.set_total, lambda: shown.advance(so_far()), note)
         if writer is not None:
             writer.finish(report)
     for clip in report.unused:

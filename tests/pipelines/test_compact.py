@@ -163,6 +163,13 @@ def test_what_cannot_be_compacted_is_refused(table: Path, tmp_path: Path) -> Non
         compact(table, tmp_path / "done", settings=replace(SMALL, group_megabytes=0.001))
 
 
+def test_rows_of_a_folder_inside_are_not_taken_for_those_of_the_table(table: Path, tmp_path: Path) -> None:
+    write(table / "backup" / "part-000000.parquet", ROWS[:7], metadata())
+    with pytest.raises(InputError, match=r"backup/part-000000\.parquet lies in a folder inside"):
+        compact(table, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("change", [{"codec_fingerprint": "other"}, {"dtype": "bfloat16"}, {"device": "NVIDIA H100"}])
 def test_a_table_that_mixes_codecs_or_settings_is_none(change: dict[str, str], table: Path, tmp_path: Path) -> None:
     write(table / "part-000099.parquet", [row(99)], metadata().model_copy(update=change))
