@@ -27,6 +27,7 @@ from codectok.tokens.vocabulary import Vocabulary
 
 from .document_options import DocumentOptions
 from .export_sources import EXPORT_KINDS, ExportSources, find_row
+from .faults import UnitError
 from .job import Job, UnitOutput, UnitRecord
 from .output import unit_hash
 from .plan import Unit
@@ -101,6 +102,11 @@ class DocumentJob(Job):
         """Of the tables and texts."""
         return self.settings.part_megabytes * 1e6
 
+    @property
+    def in_every_unit(self) -> Sequence[str]:
+        """All that have a weight."""
+        return tuple(self.settings.weights or ())
+
     def set_up(self) -> None:
         """Load the tokenizer."""
         self._tokenizer = self._load_tokenizer()
@@ -108,15 +114,10 @@ class DocumentJob(Job):
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write the part of a unit."""
-        streams: dict[str, Stream] = {}
-        for name in (*self.sources.tables, *self.sources.texts):
-            sources = [source for source in unit.sources if source.dataset == name]
-            if sources:
-                streams[name] = partial(self._documents, name, sources, output)
-        weights = self.settings.weights
-        if weights is not None:
-            self._refuse_missing(unit, streams)
-        mixture = mix(streams, weights, self.settings.until)
+        self._refuse_missing(unit, output.folder)
+        names = (*self.sources.tables, *self.sources.texts)
+        streams: dict[str, Stream] = {name: partial(self._stream, name, unit, output) for name in names}
+        mixture = mix(streams, self.settings.weights, self.settings.until)
         path = output.folder / f"part-{unit.number:06d}"
         with self.writer(path, unit_hash(header_of(self), unit)) as writer:
             for sequence in pack(mixture, self.settings.packing):
@@ -128,26 +129,34 @@ class DocumentJob(Job):
             for left in output.folder.iterdir():
                 left.unlink()
 
-    def _refuse_missing(self, unit: Unit, streams: Mapping[str, Stream]) -> None:
-        for name in (*self.sources.tables, *self.sources.texts):
-            if name not in streams or next(iter(streams[name](True)), None) is None:
-                raise InputError(
-                    f"The source {name} has no document for part {unit.number}, so that the weights cannot hold there;"
-                    " write larger parts (--part-megabytes), and with --extend add to every source."
+    def _refuse_missing(self, unit: Unit, folder: Path) -> None:
+        """Refuse a unit in which a dataset gives no document, so that its weight cannot hold."""
+        for name in self.settings.weights or ():
+            output = UnitOutput(unit, folder)
+            if next(self._documents(name, unit, output), None) is None:
+                reasons = [f" ({reject.source}: {reject.message.rstrip('.')})" for reject in output.rejects[:1]]
+                raise UnitError(
+                    f"Part {unit.number} has no document of the source {name}{''.join(reasons)}, so that its weight"
+                    " cannot hold there; export into another folder, with larger parts (--part-megabytes) or without"
+                    " this source."
                 )
 
     @abstractmethod
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
         """What writes a part to `path`, which has no suffix yet."""
 
-    def _documents(self, name: str, sources: Sequence[Source], output: UnitOutput, again: bool) -> Iterator[Document]:
+    def _stream(self, name: str, unit: Unit, output: UnitOutput, again: bool) -> Iterator[Document]:
         """The documents of a dataset; what becomes of its rows is counted the first time only."""
+        return self._documents(name, unit, None if again else output)
+
+    def _documents(self, name: str, unit: Unit, output: UnitOutput | None) -> Iterator[Document]:
+        """The documents of a dataset; `output` counts what becomes of its rows."""
+        sources = [source for source in unit.sources if source.dataset == name]
         builder = self._builder(name, sources)
-        counted = None if again else output
         make = _of_texts if name in self.sources.texts else self._of_rows
-        documents = (document for source in sources for document in make(builder, source, name, counted))
+        documents = (document for source in sources for document in make(builder, source, name, output))
         # Before they are mixed, so that shares are those of what is written.
-        return fit(documents, self.settings.packing, partial(_reject_long, counted))
+        return fit(documents, self.settings.packing, partial(_reject_long, output))
 
     def _builder(self, name: str, sources: Sequence[Source]) -> DocumentBuilder:
         template = self.templates[name]

@@ -28,7 +28,7 @@ from .output import (
     write_summary,
 )
 from .plan import PLAN_FILE, Plan, copy_plan, load_plan
-from .planning import header_of, plan_sources, refuse_other_job
+from .planning import Cut, header_of, refuse_other_job, store_generation
 from .ray_engine import ClusterOptions, run_on_ray
 from .rejects import REJECTS_FOLDER
 from .report import REPORT_FILE, write_report
@@ -174,7 +174,7 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
         if plan is not None:
             # Nobody may be working by the old plan.
             lock_job(storage, None).release()
-        plan_sources(job, storage, plan, listing)
+        store_generation(storage, plan, header_of(job), listing, Cut.of(job))
         plan = load_plan(storage, roots)
         assert plan is not None, "it has just been stored"
     return plan

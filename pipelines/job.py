@@ -153,6 +153,11 @@ class UnitOutput:
         """Rows of output so far."""
         return sum(tally.rows for tally in self._tallies.values())
 
+    @property
+    def rejects(self) -> Sequence[Reject]:
+        """What has been noted so far."""
+        return tuple(self._rejects)
+
     def record(self, files: Sequence[OutputFile]) -> UnitRecord:
         """What to remember of the unit."""
         return UnitRecord(
@@ -226,6 +231,11 @@ class Job(ABC):
     def part_bytes(self) -> float | None:
         """Bytes of the sources of a unit, where they are read row by row; None where units are counted in seconds."""
         return None
+
+    @property
+    def in_every_unit(self) -> Sequence[str]:
+        """Datasets of which no unit can do without; of sources that are read row by row."""
+        return ()
 
     @property
     def threads(self) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -34,15 +35,37 @@ RANGE_COLUMNS = ("first_byte", "last_byte")
 Entry = tuple[int, str, bytes, float, float, str, str, int]
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How sources are cut into units.
+
+    Attributes:
+        unit_seconds: estimated audio of a unit.
+        validation: share of the files whose units are marked as validation.
+        part_bytes: of a unit, for sources that are read row by row; units then hold a share of every dataset, or
+            `whole_files` one after the other.
+        whole_files: see there.
+        in_every_unit: datasets of which each of the units with shares must have something.
+    """
+
+    unit_seconds: float
+    validation: float = 0.0
+    part_bytes: float | None = None
+    whole_files: bool = False
+    in_every_unit: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, job: Job) -> Cut:
+        """As a job wants it."""
+        return cls(job.unit_seconds, job.validation, job.part_bytes, job.whole_files, job.in_every_unit)
+
+
 def store_generation(
     storage: Storage,
     before: Plan | None,
     described: PlanHeader,
     listing: Listing,
-    unit_seconds: float,
-    validation: float,
-    part_bytes: float | None = None,
-    whole_files: bool = False,
+    cut: Cut,
 ) -> None:
     """Cut the sources of `listing` that `before` has not into units, and add them to the plan.
 
@@ -51,37 +74,27 @@ def store_generation(
     Args:
         before: the plan so far.
         described: verb and options, for a plan that begins.
-        unit_seconds: estimated audio of a unit.
-        validation: share of the files whose units are marked as validation.
-        part_bytes: of a unit, for sources that are read row by row; units then hold a share of every dataset, or
-            `whole_files` one after the other.
+        listing: of sources.
+        cut: how.
     """
-    if part_bytes is None:
-        listing.split_containers(unit_seconds)
+    if cut.part_bytes is None:
+        listing.split_containers(cut.unit_seconds)
     known = names_of_sources(storage, before) if before else set()
-    order = _order(listing, known, validation)
+    order = _order(listing, known, cut.validation)
     splits = array("b", (entry[0] for entry in order))
     positions: Sequence[int] = array("q", (entry[-1] for entry in order))
     del order  # takes as much room as the listing
     if before and not positions and before.arguments.issuperset(listing.arguments):
         return
     first_unit = len(before.units) if before else 0
-    if part_bytes is None:
-        units = _cut_into_units(listing, positions, splits, unit_seconds, first_unit)
-    elif whole_files:
-        units = _cut_between_files(listing, positions, part_bytes, first_unit)
+    if cut.part_bytes is None:
+        units = _cut_into_units(listing, positions, splits, cut.unit_seconds, first_unit)
+    elif cut.whole_files:
+        units = _cut_between_files(listing, positions, cut.part_bytes, first_unit)
     else:
-        positions, units = cut_into_shares(listing, positions, part_bytes, first_unit)
+        positions, units = cut_into_shares(listing, positions, cut.part_bytes, first_unit, cut.in_every_unit)
     sources = _source_table(listing, positions)
     add_generation(storage, before.header if before else described, listing, sources, units)
-
-
-def plan_sources(job: Job, storage: Storage, before: Plan | None, listing: Listing) -> None:
-    """Cut the sources of `listing` that `before` has not into units as `job` wants them, and add them to the plan."""
-    header = header_of(job)
-    store_generation(
-        storage, before, header, listing, job.unit_seconds, job.validation, job.part_bytes, job.whole_files
-    )
 
 
 def ordered_sources(listing: Listing) -> Iterator[Source]:

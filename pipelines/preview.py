@@ -14,7 +14,7 @@ from .job import Job
 from .listing import Argument, list_sources, parse_arguments
 from .output import check_free, finished_units
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan, load_plan
-from .planning import plan_sources, refuse_other_job
+from .planning import Cut, header_of, refuse_other_job, store_generation
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _plan_beside(
             shadow.write(name, storage.read(name))
     listing = list_sources(arguments, roots, job.kinds, storage.url)
     job.check_sources(listing)
-    plan_sources(job, shadow, before, listing)
+    store_generation(shadow, before, header_of(job), listing, Cut.of(job))
     plan = load_plan(shadow, roots)
     assert plan is not None, "it has just been stored"
     return plan

@@ -22,11 +22,13 @@ from codectok.exports.packing import PackingOptions
 from codectok.exports.sequences import SequencesMetadata
 from codectok.exports.text_tokenizer import TextTokenizer
 from codectok.exports.unitts import COLUMNS
+from codectok.pipelines import shares
 from codectok.pipelines.document_options import DocumentOptions
 from codectok.pipelines.documents import MegatronJob, SequencesJob
 from codectok.pipelines.engine import JobReport, RunOptions, run_job
 from codectok.pipelines.job import Job, UnitOutput
 from codectok.pipelines.plan import Unit
+from codectok.pipelines.preview import preview_job
 from codectok.pipelines.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
@@ -214,7 +216,7 @@ def test_megatron_has_a_prefix_for_each_part(table: Path, tmp_path: Path) -> Non
 
 
 def test_a_mixture_has_the_shares_that_were_asked_for(
-    table: Path, books: Path, tokenizer: Path, tmp_path: Path
+    table: Path, books: Path, tokenizer: Path, tmp_path: Path, any_share: None
 ) -> None:
     for until in ("first", "last"):
         settings = options(
@@ -421,15 +423,68 @@ def test_an_end_of_sequence_beyond_16_bits_takes_32(table: Path, tmp_path: Path)
     assert {int(ids[-1]) for ids in found} == {151_643}
 
 
-def test_weights_that_cannot_hold_in_a_part_are_refused(
-    table: Path, books: Path, tokenizer: Path, tmp_path: Path
+@pytest.fixture
+def any_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of these tests are smaller than any real share of one."""
+    monkeypatch.setattr(shares, "LEAST_SHARE", 1)
+
+
+def mixed(table: Path, text: Path, tokenizer: Path, megabytes: float = 0.002) -> SequencesJob:
+    settings = options(
+        tokenizer=str(tokenizer), weights={"t": 1.0, "text": 1.0}, until="last", part_megabytes=megabytes
+    )
+    return SequencesJob(settings, [f"t={table}"], [f"text={text}"])
+
+
+def test_a_source_too_small_for_its_weight_is_refused_before_anything_is_written(
+    table: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     lonely = tmp_path / "lonely.jsonl"
     lonely.write_text('{"text": "one row"}\n')
-    mixed = options(tokenizer=str(tokenizer), weights={"t": 1.0, "lonely": 1.0}, until="last", part_megabytes=0.002)
-    job = SequencesJob(mixed, [f"t={table}"], [f"lonely={lonely}"])
-    with pytest.raises(InputError, match="The source lonely has no document for part"):
+    with pytest.raises(InputError, match=r"source text has 0.0 kB, too little .* \(--part-megabytes 1\)"):
+        export(mixed(table, lonely, tokenizer), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="too little"):
+        preview_job(job := mixed(table, lonely, tokenizer), job.sources.arguments, tmp_path / "out", LOCAL)
+    assert export(mixed(table, lonely, tokenizer, 1.0), tmp_path / "out").summary.units == 1
+
+
+def test_new_parts_without_a_weighted_source_are_refused_and_the_finished_ones_stay(
+    table: Path, books: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    tokens, texts = tmp_path / "tokens", tmp_path / "texts"
+    tokens.mkdir()
+    texts.mkdir()
+    shutil.copy(table / "part-000000.parquet", tokens)
+    shutil.copy(books, texts / "0.jsonl")
+    export(mixed(tokens, texts, tokenizer, 1.0), tmp_path / "out")
+    before = digests(tmp_path / "out")
+    shutil.copy(table / "part-000001.parquet", tokens)
+    extended = replace(LOCAL, extend=True)
+    with pytest.raises(InputError, match="source text has nothing for new parts"):
+        export(mixed(tokens, texts, tokenizer, 1.0), tmp_path / "out", extended)
+    assert digests(tmp_path / "out") == before
+    assert export(mixed(tokens, texts, tokenizer, 1.0), tmp_path / "out").new_units == 0
+    shutil.copy(books, texts / "1.jsonl")
+    assert export(mixed(tokens, texts, tokenizer, 1.0), tmp_path / "out", extended).new_units == 1
+    verify_output(open_storage(tmp_path / "out"))
+
+
+def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
+    table: Path, tokenizer: Path, tmp_path: Path, any_share: None
+) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text(
+        "".join(json.dumps({"id": f"p{n}", "text": "page" * (not 150 < n < 500)}) + "\n" for n in range(800))
+    )
+    job = mixed(table, text, tokenizer, 0.008)
+    with pytest.raises(
+        CodectokError, match=r"units failed .*no document of the source text \(p\d+: The text is empty\)"
+    ):
         export(job, tmp_path / "out")
+    n_units = preview_job(job, job.sources.arguments, tmp_path / "out", LOCAL).units
+    made = len(list((tmp_path / "out").glob("part-*.parquet")))
+    assert 0 < made < n_units
 
 
 def test_a_text_has_a_template_too_but_no_codes(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:

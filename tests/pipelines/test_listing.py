@@ -9,7 +9,7 @@ import pytest
 from codectok import InputError
 from codectok.pipelines.listing import Listing, list_sources, parse_arguments
 from codectok.pipelines.plan import Plan, PlanHeader, load_plan
-from codectok.pipelines.planning import ordered_sources, store_generation
+from codectok.pipelines.planning import Cut, ordered_sources, store_generation
 from codectok.pipelines.sources import Kind, Source
 from codectok.storage import LocalStorage
 
@@ -38,7 +38,7 @@ def planned(
     storage = LocalStorage(folder / "out")
     header = PlanHeader(verb="test", bytes_version=1, options={}, generations=())
     listing = listed(*arguments, kinds=kinds)
-    store_generation(storage, load_plan(storage, listing.roots), header, listing, unit_seconds, validation)
+    store_generation(storage, load_plan(storage, listing.roots), header, listing, Cut(unit_seconds, validation))
     plan = load_plan(storage, listing.roots)
     assert plan is not None
     return plan

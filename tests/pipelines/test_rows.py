@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from codectok import InputError
-from codectok.pipelines.listing import list_sources, parse_arguments
+from codectok.pipelines.listing import Listing, list_sources, parse_arguments
 from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.rows import recordings_in, table_metadata, text_rows, token_rows
 from codectok.pipelines.shares import cut_into_shares
@@ -131,6 +132,25 @@ def test_units_hold_an_equal_share_of_every_dataset(tmp_path: Path) -> None:
         assert ordered[0][0] == 0
         assert ordered[-1][1] == (tmp_path / dataset / path).stat().st_size
         assert all(one[1] == other[0] for one, other in itertools.pairwise(ordered))
+
+
+def test_planning_looks_at_each_file_a_few_times_only() -> None:
+    looked = 0
+
+    class Counted(list[int | None]):
+        def __getitem__(self, place: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(place)
+
+    listing = Listing(roots={"a": "/a"})
+    for n in range(2000):
+        listing.add("a", f"{n:04d}.parquet", "parquet", 100, 0)
+    listing.sizes = Counted(listing.sizes)
+    order, units = cut_into_shares(listing, range(2000), part_bytes=150, first_unit=0)
+    assert len(units) == 1334
+    assert sum(last - first for first, last in (listing.ranges.get(i, (0, 100)) for i in order)) == 200_000
+    assert looked < 20_000
 
 
 def test_a_table_with_columns_of_its_users_is_read(tmp_path: Path) -> None:
