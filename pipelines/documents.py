@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
@@ -29,8 +29,9 @@ from .document_options import DocumentOptions
 from .export_sources import EXPORT_KINDS, ExportSources, find_row
 from .faults import UnitError
 from .job import Job, UnitOutput, UnitRecord
+from .neighbours import Neighbours
 from .output import unit_hash
-from .plan import Unit
+from .plan import Plan, Unit
 from .planning import header_of
 from .rejects import Reject
 from .rows import recordings_in, text_rows, token_rows
@@ -52,6 +53,7 @@ class DocumentJob(Job):
     """Makes documents of rows and texts, mixes and packs them; what a part is written as is left to its heirs."""
 
     row_name = "documents"
+    bytes_version = 2  # 2: recordings go on behind rows without text and in the next file
     code_name = "tokens"
     kinds = EXPORT_KINDS
 
@@ -76,6 +78,7 @@ class DocumentJob(Job):
         self.largest_id = max(self.vocabulary.end - 1, self.end_of_sequence or 0, *tokens.known.values())
         self._tokenizer_fingerprint = tokenizer.fingerprint if tokenizer else None
         self._tokenizer: TextTokenizer | None = None
+        self._neighbours: Neighbours | None = None
 
     def options(self) -> Mapping[str, JsonValue]:
         """What decides ids and their order."""
@@ -106,6 +109,11 @@ class DocumentJob(Job):
     def in_every_unit(self) -> Sequence[str]:
         """All that have a weight."""
         return tuple(self.settings.weights or ())
+
+    def use_plan(self, plan: Plan) -> None:
+        """Learn which files lie beside each other, where recordings may go on from one to the next."""
+        if any(template.document == "recording" for template in self.templates.values()):
+            self._neighbours = Neighbours(plan)
 
     def set_up(self) -> None:
         """Load the tokenizer."""
@@ -174,20 +182,16 @@ class DocumentJob(Job):
         self, builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None
     ) -> Iterator[Document]:
         metadata = self.sources.metadata
-        groups = (
-            recordings_in(source, metadata)
-            if builder.template.document == "recording"
-            else ([row] for row in token_rows(source, metadata))
-        )
-        for rows in groups:
-            seconds = sum(row.duration for row in rows)
-            if output is not None:
-                output.read(name, seconds, len(rows))
-            try:
-                yield builder.of_rows(rows, name)
-            except MissingPartError as error:
-                if output is not None:
-                    output.reject(_filtered(name, rows[0].id, rows[0].start, seconds, str(error)))
+        recordings: Iterator[Iterator[TokenRow]]
+        if builder.template.document == "recording":
+            assert self._neighbours is not None, "the plan was used"
+            beside = self._neighbours.before(source), self._neighbours.after(source)
+            recordings = recordings_in(source, metadata, *beside)
+        else:
+            recordings = (iter([row]) for row in token_rows(source, metadata))
+        length, on_missing = self.settings.packing.length, partial(_reject_missing, output, name)
+        for rows in recordings:
+            yield from builder.of_rows(_counted(rows, name, output), name, length, on_missing)
 
     def _load_tokenizer(self) -> TextTokenizer | None:
         return None if self.settings.tokenizer is None else TextTokenizer(Path(self.settings.tokenizer))
@@ -269,5 +273,13 @@ def _reject_long(output: UnitOutput | None, document: Document) -> None:
     output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", "too_long", message))
 
 
-def _filtered(name: str, row_id: str, start: float, seconds: float, message: str) -> Reject:
-    return Reject(name, row_id, start, seconds, "export", "filtered", message)
+def _reject_missing(output: UnitOutput | None, name: str, row: TokenRow, error: MissingPartError) -> None:
+    if output is not None:
+        output.reject(Reject(name, row.id, row.start, row.duration, "export", "filtered", str(error)))
+
+
+def _counted(rows: Iterable[TokenRow], name: str, output: UnitOutput | None) -> Iterator[TokenRow]:
+    for row in rows:
+        if output is not None:
+            output.read(name, row.duration)
+        yield row

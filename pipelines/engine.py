@@ -228,6 +228,7 @@ class _Run:
         self, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
     ) -> Generator[Outcome, None, None]:
         options = self.options
+        self.job.use_plan(plan)
         if options.engine == "local":
             return run_locally(self.job, plan, units, folder, suspects)
         cluster = ClusterOptions(options.workers, options.address, options.gpus, options.deadline_seconds)

@@ -17,7 +17,7 @@ from codectok.config import StrictModel
 from codectok.storage import Storage
 
 from .listing import Listing
-from .plan import Unit
+from .plan import Plan, Unit
 from .rejects import ERRORS, Reject, rejects_name, write_rejects
 from .sources import Kind
 
@@ -256,6 +256,9 @@ class Job(ABC):
 
     def use_first_pass(self, output: Storage) -> None:
         """Take in the output of the first pass, in the driver, before this job is sent to its workers."""
+
+    def use_plan(self, plan: Plan) -> None:
+        """Take in, in the driver, what units need to know of the others; nothing by default."""
 
     def server(self) -> Server | None:
         """What the workers of a cluster share; None, the default, where each does all by itself."""

@@ -185,10 +185,23 @@ class Plan:
             self._tables = {outline.generation: _SourceTable(self._storage, outline.generation)}
         rows = self._tables[outline.generation].rows(outline.first_source, outline.n_sources)
         sources = [_source(row, self.roots) for row in rows]
+        return Unit(number, tuple(self._as_it_lies(source, outline.generation) for source in sources), outline.split)
+
+    def files(self, generation: int) -> list[Source]:
+        """The files of a generation, each once and whole, by dataset and path."""
+        table = _read_table(self._storage, _sources_file(generation))
+        whole = {
+            (source.dataset, source.path.encode("utf-8", "surrogateescape")): replace(
+                source, first_byte=None, last_byte=None
+            )
+            for source in sources_in(table, self.roots)
+        }
+        return [self._as_it_lies(whole[name], generation) for name in sorted(whole)]
+
+    def _as_it_lies(self, source: Source, generation: int) -> Source:
         # A moved corpus has new times: sizes must do.
-        listed = self.header.generations[outline.generation].roots
-        checked = [replace(s, modified=None) if listed[s.dataset] != s.root else s for s in sources]
-        return Unit(number, tuple(checked), outline.split)
+        listed = self.header.generations[generation].roots
+        return replace(source, modified=None) if listed[source.dataset] != source.root else source
 
 
 def _source(row: dict[str, Any], roots: Mapping[str, str]) -> Source:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -66,19 +66,46 @@ def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow 
     return None
 
 
-def recordings_in(source: Source, metadata: TableMetadata) -> Iterator[list[TokenRow]]:
-    """Neighbouring rows of one recording, all of them where the first begins in a range of a token table's file."""
+def recordings_in(
+    source: Source, metadata: TableMetadata, before: Iterable[Source] = (), after: Iterable[Source] = ()
+) -> Iterator[Iterator[TokenRow]]:
+    """Neighbouring rows of one recording, all of them where the first begins in a range of a token table's file.
+
+    Args:
+        source: the range.
+        metadata: of the table.
+        before: files of the table before this one, the nearest first: what begins there is not given again.
+        after: files behind this one, in which the last recording may go on.
+    """
     with _parquet(source) as file:
         _check_codec(file, source, metadata)
         n_rows = file.metadata.num_rows
         wanted = _wanted_rows(source, n_rows)
-        rows = _rows_from(file, max(0, wanted.start - 1), n_rows, metadata)
-        for _, group in itertools.groupby(rows, key=lambda numbered: (numbered[1].dataset, numbered[1].source)):
-            recording = list(group)
-            if recording[0][0] >= wanted.stop:
+        if not wanted:
+            return
+        rows = itertools.chain(
+            _rows_from(file, max(0, wanted.start - 1), n_rows, metadata),
+            ((n_rows, row) for other in after for row in token_rows(other, metadata)),
+        )
+        going_on = _last_recording(before) if wanted.start == 0 else None
+        groups = itertools.groupby(rows, key=lambda numbered: (numbered[1].dataset, numbered[1].source))
+        for recording, group in groups:
+            number, first = next(group)
+            if number >= wanted.stop:
                 return
-            if recording[0][0] in wanted:
-                yield [row for _, row in recording]
+            if number in wanted and not (number == 0 and recording == going_on):
+                yield itertools.chain([first], (row for _, row in group))
+
+
+def _last_recording(files: Iterable[Source]) -> tuple[str, str] | None:
+    """Dataset and source of the last row in the first of `files` that has rows."""
+    for source in files:
+        with _parquet(source) as file:
+            n_rows = file.metadata.num_rows
+            for _, batch in _batches(file, n_rows - 1, n_rows, ["dataset", "source"]):
+                row = batch.to_pylist()[0]
+                return row["dataset"], row["source"]
+    return None
 
 
 def text_rows(source: Source) -> Iterator[TextRow]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -17,17 +18,46 @@ Voice = Callable[[TokenRow], np.ndarray]
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Where codes are in a document: from `start` to before `stop`, `frame` ids each, then `closing` ids of a token."""
+
+    start: int
+    stop: int
+    frame: int
+    closing: int
+
+
+@dataclass(frozen=True)
 class Document:
-    """Ids int32 [n] of a document, and what it was made of: the id of its (first) row, its seconds of audio."""
+    """Ids int32 [n] of a document, and what it was made of.
+
+    Attributes:
+        ids: of all its tokens.
+        id: of its (first) row.
+        dataset: that it comes from.
+        seconds: of audio.
+        audio: where codes are.
+        n_end: how many ids at its end are the template's `end`.
+    """
 
     ids: np.ndarray
     id: str
     dataset: str
     seconds: float = 0.0
+    audio: tuple[Stretch, ...] = ()
+    n_end: int = 0
 
 
 class MissingPartError(InputError):
     """A row has not what the template asks for."""
+
+
+OnMissing = Callable[[TokenRow, MissingPartError], None]
+
+
+def refuse_row(row: TokenRow, error: MissingPartError) -> None:
+    """Stop at a row that has not what the template asks for."""
+    raise error
 
 
 class DocumentBuilder:
@@ -55,35 +85,72 @@ class DocumentBuilder:
         pieces = [piece for piece in template.pieces if isinstance(piece, TokenPiece)]
         self._special = {piece.token: np.array([tokens.of_token(piece.token)], np.int32) for piece in pieces}
 
-    def of_rows(self, rows: Sequence[TokenRow], dataset: str) -> Document:
-        """The document of one row or of several; `MissingPartError` if one has not what the template asks for."""
-        first = rows[0]
-        parts = list(self._parts(self.template.begin, first))
+    def of_rows(
+        self,
+        rows: Iterable[TokenRow],
+        dataset: str,
+        length: int | None = None,
+        on_missing: OnMissing = refuse_row,
+    ) -> Iterator[Document]:
+        """The documents of a row, or of neighbouring rows of a recording.
+
+        A document ends before a row with which it would have more than `length` ids, and another one goes on. A row
+        that has not what the template asks for is left to `on_missing`; it ends a document as well.
+        """
+        growing: _Growing | None = None
         for row in rows:
-            parts += self._parts(self.template.row, row)
-        parts += self._parts(self.template.end, first)
-        return Document(_joined(parts), first.id, dataset, sum(row.duration for row in rows))
+            try:
+                part = self._part(self.template.row, row)
+                if growing is not None and length is not None and growing.n_ids + len(part.ids) > length:
+                    yield growing.document(dataset)
+                    growing = None
+                growing = growing or self._begun(row)
+            except MissingPartError as error:
+                if growing is not None:
+                    yield growing.document(dataset)
+                    growing = None
+                on_missing(row, error)
+            else:
+                growing.add(part, row.duration)
+        if growing is not None:
+            yield growing.document(dataset)
 
     def of_text(self, text: str, text_id: str, dataset: str) -> Document:
         """The document of a text."""
         values = {"text": text, "id": text_id, "dataset": dataset}
-        parts = [part for piece in self.template.pieces for part in self._text_or_token(piece, values, text_id)]
-        return Document(_joined(parts), text_id, dataset)
+        parts, end = (
+            [part for piece in pieces for part in self._text_or_token(piece, values, text_id)]
+            for pieces in ((*self.template.begin, *self.template.row), self.template.end)
+        )
+        return Document(_joined([*parts, *end]), text_id, dataset, n_end=sum(map(len, end)))
 
-    def _parts(self, pieces: Sequence[TextPiece | TokenPiece | CodesPiece], row: TokenRow) -> Iterator[np.ndarray]:
-        for piece in pieces:
+    def _begun(self, first: TokenRow) -> _Growing:
+        return _Growing(first.id, self._part(self.template.end, first), [self._part(self.template.begin, first)])
+
+    def _part(self, pieces: Sequence[TextPiece | TokenPiece | CodesPiece], row: TokenRow) -> _Part:
+        """What some pieces of the template are for a row."""
+        found: list[np.ndarray] = []
+        audio: list[Stretch] = []
+        for piece, following in zip_longest(pieces, pieces[1:]):
             if isinstance(piece, CodesPiece):
-                codes = row.codes
-                if piece.codes == "voice":
-                    assert self._voice is not None, "it was checked in the beginning"
-                    codes = self._voice(row)
-                yield self._tokens.vocabulary.ids_of(codes).astype(np.int32)
+                start = sum(map(len, found))
+                ids = self._tokens.vocabulary.ids_of(self._codes(piece, row)).astype(np.int32)
+                closing = int(isinstance(following, TokenPiece))
+                audio.append(Stretch(start, start + len(ids), self._tokens.vocabulary.n_codebooks, closing))
+                found.append(ids)
             else:
                 values = {field: getattr(row, field) for field in FIELDS}
-                yield from self._text_or_token(piece, values, row.id)
+                found += self._text_or_token(piece, values, row.id)
+        return _Part(_joined(found), tuple(audio))
+
+    def _codes(self, piece: CodesPiece, row: TokenRow) -> np.ndarray:
+        if piece.codes == "row":
+            return row.codes
+        assert self._voice is not None, "it was checked in the beginning"
+        return self._voice(row)
 
     def _text_or_token(
-        self, piece: TextPiece | TokenPiece | CodesPiece, values: dict[str, str], row_id: str
+        self, piece: TextPiece | TokenPiece | CodesPiece, values: Mapping[str, str | None], row_id: str
     ) -> Iterator[np.ndarray]:
         if isinstance(piece, TokenPiece):
             yield self._special[piece.token]
@@ -92,7 +159,43 @@ class DocumentBuilder:
             missing = [field for field in piece.fields if not values.get(field)]
             if missing:
                 raise MissingPartError(f"The row {row_id} has no {missing[0]}.")
-            yield self._tokenizer.ids_of(piece.fill(values))
+            yield self._tokenizer.ids_of(piece.fill({name: value for name, value in values.items() if value}))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Ids of some pieces, and where codes are among them."""
+
+    ids: np.ndarray
+    audio: tuple[Stretch, ...]
+
+
+@dataclass
+class _Growing:
+    """A document to which rows are added; `n_ids` counts its end, too."""
+
+    id: str
+    end: _Part
+    parts: list[_Part]
+    seconds: float = 0.0
+    n_ids: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.n_ids = sum(len(part.ids) for part in (*self.parts, self.end))
+
+    def add(self, part: _Part, seconds: float) -> None:
+        self.parts.append(part)
+        self.seconds += seconds
+        self.n_ids += len(part.ids)
+
+    def document(self, dataset: str) -> Document:
+        audio: list[Stretch] = []
+        start = 0
+        for part in (*self.parts, self.end):
+            audio += [replace(one, start=start + one.start, stop=start + one.stop) for one in part.audio]
+            start += len(part.ids)
+        ids = _joined([part.ids for part in (*self.parts, self.end)])
+        return Document(ids, self.id, dataset, self.seconds, tuple(audio), len(self.end.ids))
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -59,13 +59,16 @@ def row(n: int, length: int) -> TokenRow:
 ROWS = [row(n, 20 + 7 * n % 90) for n in range(83)]
 
 
+def write_parts(folder: Path, rows_of_a_file: int) -> Path:
+    for number, first in enumerate(range(0, len(ROWS), rows_of_a_file)):
+        described = metadata(CODEBOOK, 1).model_copy(update={"unit_hash": str(number)})
+        write(folder / f"part-{number:06d}.parquet", ROWS[first : first + rows_of_a_file], described)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tables") / "tokens"
-    for number, first in enumerate(range(0, len(ROWS), 30)):
-        described = metadata(CODEBOOK, 1).model_copy(update={"unit_hash": str(number)})
-        write(folder / f"part-{number:06d}.parquet", ROWS[first : first + 30], described)
-    return folder
+    return write_parts(tmp_path_factory.mktemp("tables") / "tokens", 30)
 
 
 @pytest.fixture(scope="module")
@@ -124,17 +127,61 @@ def test_text_and_audio_lead_back_to_both(table: Path, tokenizer: Path, tmp_path
     assert report.summary.total.rejects == {"filtered": len(without)}
 
 
+def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) -> list[dict[str, list]]:
+    settings = options(template="interleaved", tokenizer=str(tokenizer), **values)
+    export(SequencesJob(settings, [str(table)]), output)
+    return sequences(output)
+
+
 def test_a_recording_is_one_document_whatever_the_parts(table: Path, tokenizer: Path, tmp_path: Path) -> None:
-    made = {}
-    for megabytes in (SMALL_PARTS, 100.0):
-        settings = options(template="interleaved", tokenizer=str(tokenizer), part_megabytes=megabytes)
-        export(SequencesJob(settings, [str(table)]), tmp_path / str(megabytes))
-        made[megabytes] = sequences(tmp_path / str(megabytes))
+    made = {
+        megabytes: interleaved(table, tokenizer, tmp_path / str(megabytes), part_megabytes=megabytes)
+        for megabytes in (SMALL_PARTS, 100.0)
+    }
     assert made[SMALL_PARTS] == made[100.0]
-    found = {r["ids"][0]: r["input_ids"] for r in made[100.0]}
-    # A recording in which a row has no text is none to interleave; one of n rows has n stretches of audio.
-    assert len(found) == sum(all(row.text for row in ROWS[n : n + 5]) for n in range(0, 83, 5))
-    assert all(ids.count(INNER_BEGIN) == ids.count(INNER_END) in (5, 3) for ids in found.values())
+    # A row without text, every tenth, is left out alone: it is the last of its recording.
+    for found, n in zip(made[100.0], range(0, 83, 5), strict=True):
+        wanted = [row for row in ROWS[n : n + 5] if row.text]
+        assert found["ids"] == [wanted[0].id]
+        assert found["input_ids"].count(INNER_BEGIN) == found["input_ids"].count(INNER_END) == len(wanted)
+    assert [r["source"] for r in rejects(tmp_path / "100.0")] == [row.id for row in ROWS if not row.text]
+
+
+@pytest.mark.parametrize("rows_of_a_file", [7, 2, 1])
+def test_a_recording_that_crosses_files_stays_one_document(
+    rows_of_a_file: int, table: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    cut = write_parts(tmp_path / "tokens", rows_of_a_file)
+    wanted = interleaved(table, tokenizer, tmp_path / "whole")
+    for megabytes in (0.002, 100.0):
+        found = interleaved(cut, tokenizer, tmp_path / str(megabytes), part_megabytes=megabytes)
+        assert found == wanted
+        verify_output(open_storage(tmp_path / str(megabytes)))
+
+
+def test_long_recordings_are_cut_between_rows(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    found = interleaved(table, tokenizer, tmp_path / "out", packing=PackingOptions("none", 200))
+    codes = [code for r in found for code in r["input_ids"] if OFFSET <= code < OFFSET + CODEBOOK]
+    assert codes == [OFFSET + code for row in ROWS if row.text for code in row.codes[:, 0].tolist()]
+    assert max(len(r["input_ids"]) for r in found) <= 200
+    assert not [r for r in rejects(tmp_path / "out") if r["reason"] == "too_long"]
+
+
+def test_new_files_do_not_change_where_recordings_end(tokenizer: Path, tmp_path: Path) -> None:
+    tokens = write_parts(tmp_path / "tokens", 7)
+    last = tokens / "part-000011.parquet"
+    last.rename(tmp_path / "later.parquet")
+    settings = options(template="interleaved", tokenizer=str(tokenizer))
+    export(SequencesJob(settings, [str(tokens)]), tmp_path / "out")
+    before = digests(tmp_path / "out")
+    (tmp_path / "later.parquet").rename(last)
+    export(SequencesJob(settings, [str(tokens)]), tmp_path / "out", replace(LOCAL, extend=True))
+    after = digests(tmp_path / "out")
+    assert {name: after[name] for name in before if name.startswith("part-")} == {
+        name: hashed for name, hashed in before.items() if name.startswith("part-")
+    }
+    # The recording of the rows 75 to 79 goes on in the new file, as a document of its own.
+    assert [r["ids"] for r in sequences(tmp_path / "out")][-3:] == [["c075"], ["c077"], ["c080"]]
 
 
 @pytest.mark.parametrize("kind", ["sequences", "megatron", "unitts", "audio-json"])

@@ -28,7 +28,11 @@ KINDS = ("parquet", "lines")
 
 
 def source_of(path: Path) -> Source:
-    return next(ordered_sources(list_sources(*parse_arguments([str(path)], KINDS), KINDS)))
+    return sources_of(path)[0]
+
+
+def sources_of(path: Path) -> list[Source]:
+    return list(ordered_sources(list_sources(*parse_arguments([str(path)], KINDS), KINDS)))
 
 
 def cut(source: Source, parts: int) -> list[Source]:
@@ -56,10 +60,29 @@ def test_every_row_of_a_table_is_in_one_range(
 def test_a_recording_stays_whole_in_the_range_of_its_first_row(parts: int, tmp_path: Path) -> None:
     made = [replace(row, source=f"{n // 4}.wav", dataset="d") for n, row in enumerate(rows(22))]
     write(tmp_path / "t" / "part-000000.parquet", made, metadata())
-    found = [group for part in cut(source_of(tmp_path / "t"), parts) for group in recordings_in(part, metadata())]
-    assert [[row.id for row in group] for group in found] == [
-        [row.id for row in made[n : n + 4]] for n in range(0, 22, 4)
+    found = [
+        [row.id for row in group]
+        for part in cut(source_of(tmp_path / "t"), parts)
+        for group in recordings_in(part, metadata())
     ]
+    assert found == [[row.id for row in made[n : n + 4]] for n in range(0, 22, 4)]
+
+
+@pytest.mark.parametrize("parts", [1, 3, 40])
+@pytest.mark.parametrize("borders", [[9], [4, 8], [6, 7, 7, 8, 9], [0, 22], list(range(22))])
+def test_a_recording_goes_on_in_the_next_files(parts: int, borders: list[int], tmp_path: Path) -> None:
+    """Whether they end with it, within it, have nothing else in them, or no row at all."""
+    made = [replace(row, source=f"{n // 9}.wav", dataset="d") for n, row in enumerate(rows(22))]
+    for number, (first, end) in enumerate(itertools.pairwise([0, *borders, 22])):
+        write(tmp_path / "t" / f"part-{number:06d}.parquet", made[first:end], metadata())
+    files = sources_of(tmp_path / "t")
+    found = [
+        [row.id for row in group]
+        for place, file in enumerate(files)
+        for part in cut(file, parts)
+        for group in recordings_in(part, metadata(), reversed(files[:place]), files[place + 1 :])
+    ]
+    assert found == [[row.id for row in made[n : n + 9]] for n in range(0, 22, 9)]
 
 
 def test_a_table_of_another_codec_or_none_is_refused(tmp_path: Path) -> None:

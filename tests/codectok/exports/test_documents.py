@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.documents import DocumentBuilder, MissingPartError
+from codectok.exports.documents import DocumentBuilder, MissingPartError, Stretch
 from codectok.exports.templates import load_template
 from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
@@ -40,14 +41,14 @@ def built(name: str | Path, tokenizer: TextTokenizer | None, **values: object) -
 def test_audio_needs_no_tokenizer_but_a_token_for_its_end() -> None:
     template = load_template("audio")
     ids = TokenIds.of(VOCABULARY, None, 399)
-    document = DocumentBuilder(template, ids, None).of_rows([ROW], "speech")
+    (document,) = DocumentBuilder(template, ids, None).of_rows([ROW], "speech")
     assert document.ids.tolist() == [BEGIN, 403, 431, END, 399]
     assert document.ids.dtype == np.int32
     assert (document.id, document.dataset, document.seconds) == ("a", "speech", 2.0)
     with pytest.raises(InputError, match="pass --eos"):
         DocumentBuilder(template, TokenIds.of(VOCABULARY, None), None)
     qwen = TokenIds.of(Vocabulary(32_768), None)
-    document = DocumentBuilder(template, qwen, None).of_rows([ROW], "speech")
+    (document,) = DocumentBuilder(template, qwen, None).of_rows([ROW], "speech")
     assert document.ids.tolist() == [184_832, 152_067, 152_095, 184_833, 151_643]
 
 
@@ -64,10 +65,10 @@ def test_each_task_has_its_order(tokenizer: TextTokenizer, folder: Path) -> None
         "interleaved": [*text, INNER_BEGIN, *codes, INNER_END, eos],
     }
     for name, ids in expected.items():
-        document = built(name, tokenizer, voice=lambda _: VOICE).of_rows([ROW], "speech")
+        (document,) = built(name, tokenizer, voice=lambda _: VOICE).of_rows([ROW], "speech")
         assert document.ids.tolist() == ids, name
     other = replace(ROW, text="words", codes=np.array([[0]]), id="b")
-    document = built("interleaved", tokenizer).of_rows([ROW, other], "speech")
+    (document,) = built("interleaved", tokenizer).of_rows([ROW, other], "speech")
     words = tokenizer.ids_of("words").tolist()
     assert document.ids.tolist() == [*expected["interleaved"][:-1], *words, INNER_BEGIN, 400, INNER_END, eos]
     assert (document.id, document.seconds) == ("a", 4.0)
@@ -78,14 +79,16 @@ def test_codes_of_a_frame_stay_together() -> None:
     vocabulary = Vocabulary(4, n_groups=1, n_residuals=2, offset=10)
     row = replace(ROW, codes=np.array([[0, 1], [3, 2]]))
     builder = DocumentBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
-    assert builder.of_rows([row], "speech").ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
+    (document,) = builder.of_rows([row], "speech")
+    assert document.ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
+    assert document.audio == (Stretch(1, 5, frame=2, closing=1),)
 
 
 def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, folder: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text('row: [{text: "{speaker} says: {text}"}, {token: eos}]')
     evil = f"{{speaker}} {END_OF_TEXT}"
-    document = built(path, tokenizer).of_rows([replace(ROW, speaker="Ann", text=evil)], "speech")
+    (document,) = built(path, tokenizer).of_rows([replace(ROW, speaker="Ann", text=evil)], "speech")
     assert text_of(folder, document.ids[:-1]) == f"Ann says: {evil}"
     assert document.ids.tolist().count(tokenizer.end_of_sequence) == 1  # text never ends a sequence
 
@@ -93,7 +96,34 @@ def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, fol
 @pytest.mark.parametrize("text", [None, ""])
 def test_a_row_without_text_is_named(text: str | None, tokenizer: TextTokenizer) -> None:
     with pytest.raises(MissingPartError, match="The row a has no text"):
-        built("tts", tokenizer).of_rows([replace(ROW, text=text)], "speech")
+        list(built("tts", tokenizer).of_rows([replace(ROW, text=text)], "speech"))
+
+
+def test_a_recording_is_cut_between_rows_only(tokenizer: TextTokenizer) -> None:
+    builder = built("interleaved", tokenizer)
+    made = [replace(ROW, id=f"r{n}", text=f"words {n}") for n in range(9)]
+    all_names = [row.id for row in made]
+    sizes = [len(next(builder.of_rows([row], "speech")).ids) - 1 for row in made]
+    for length in (None, *range(1, sum(sizes) + 2)):
+        documents = list(builder.of_rows(made, "speech", length))
+        # Nothing is lost, and no document could have had the first row of the next one.
+        assert [one for document in documents for one in document.ids[:-1]] == [
+            one for row in made for one in next(builder.of_rows([row], "speech")).ids[:-1]
+        ]
+        assert {document.ids[-1] for document in documents} == {tokenizer.end_of_sequence}
+        names = [document.id for document in documents]
+        for document, following in itertools.pairwise([*names, None]) if length else ():
+            first, end = all_names.index(document), all_names.index(following) if following else len(made)
+            assert sum(sizes[first:end]) + 1 <= length or end == first + 1
+            assert not following or sum(sizes[first : end + 1]) + 1 > length
+
+
+def test_a_row_without_text_is_left_out_alone_and_ends_a_document(tokenizer: TextTokenizer) -> None:
+    made = [replace(ROW, id=f"r{n}", text=None if n in (0, 3, 4, 8) else "words") for n in range(9)]
+    left: list[str] = []
+    documents = built("interleaved", tokenizer).of_rows(made, "speech", None, lambda row, error: left.append(row.id))
+    assert [(document.id, document.seconds) for document in documents] == [("r1", 4.0), ("r5", 6.0)]
+    assert left == ["r0", "r3", "r4", "r8"]
 
 
 def test_a_template_says_what_it_needs(tokenizer: TextTokenizer, tmp_path: Path) -> None:
