@@ -28,7 +28,7 @@ from codectok.tokens.vocabulary import Vocabulary
 from .document_options import DocumentOptions
 from .export_sources import EXPORT_KINDS, ExportSources, find_row
 from .faults import UnitError
-from .job import Job, UnitOutput, UnitRecord
+from .job import Job, Tally, UnitOutput, UnitRecord
 from .neighbours import Neighbours
 from .output import unit_hash
 from .plan import Plan, Unit
@@ -39,6 +39,10 @@ from .sources import Source
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 
 HISTOGRAM_STEP = 100
+# Of a source: left out as too long, it is worth a word.
+NOTICEABLE_SHARE = 0.01
+# Of a row of audio for pretraining.
+USUAL_SECONDS = 30
 DATA_PATHS_FILE = "data-paths.txt"
 
 
@@ -148,6 +152,24 @@ class DocumentJob(Job):
                     " cannot hold there; export into another folder, with larger parts (--part-megabytes) or without"
                     " this source."
                 )
+
+    def advice(self, datasets: Mapping[str, Tally]) -> Sequence[str]:
+        """What to do where much was left out as too long."""
+        length = self.settings.packing.length or 0
+        metadata = self.sources.metadata
+        fitting = max(1, min(USUAL_SECONDS, int(length / (metadata.frame_rate * metadata.n_codebooks))))
+        said = []
+        for name, tally in datasets.items():
+            audio = name in self.sources.tables
+            left_out = (tally.reject_seconds if audio else tally.rejects).get("too_long", 0)
+            share = left_out / max(tally.input_seconds if audio else tally.inputs, 1e-9)
+            if share >= NOTICEABLE_SHARE:
+                what, cut = ("audio", f"tokenize with --max-seconds {fitting}, or ") if audio else ("texts", "")
+                said.append(
+                    f"{share:.0%} of the {what} in {name} was left out, in documents longer than --length {length};"
+                    f" {cut}pass --too-long split or a greater --length."
+                )
+        return said
 
     @abstractmethod
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:

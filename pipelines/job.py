@@ -285,6 +285,10 @@ class Job(ABC):
         """Histograms for the report beside those that units have counted, by their titles; none by default."""
         return {}
 
+    def advice(self, datasets: Mapping[str, Tally]) -> Sequence[str]:
+        """What a user should know of the output by dataset, in sentences; nothing by default."""
+        return ()
+
     def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Describe the whole once all units are in place, and name the files that do; none by default."""
         return ()

@@ -8,12 +8,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from codectok.tokens.reader import open_table
+from codectok.tokens.vocabulary import Vocabulary
+
 from .codectok.exports.language_models import qwen2, write_model
+from .codectok.exports.test_megatron import read_indexed
 from .codectok.exports.tokenizers import save_tokenizer
 from .conftest import DATA, tone
 
@@ -67,8 +74,18 @@ def run(arguments: list[str], folder: Path) -> None:
     assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
 
 
+@pytest.fixture
+def long_recording(request: pytest.FixtureRequest, folder: Path) -> Iterator[None]:
+    """Three minutes among the recordings of the page that says how not to lose them."""
+    path = folder / "recordings" / "audiobook.flac"
+    if request.getfixturevalue("page").name == "exports.md":
+        soundfile.write(path, tone(180, 24_000, 500), 24_000)
+    yield
+    path.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_everything_on_the_page_runs(page: Path, folder: Path) -> None:
+def test_everything_on_the_page_runs(page: Path, folder: Path, long_recording: None) -> None:
     found = snippets(page)
     assert found, page
     if page.name != "README.md":
@@ -88,6 +105,37 @@ def test_everything_on_the_page_runs(page: Path, folder: Path) -> None:
                 assert program == "codectok"
                 faster = FASTER.get(f"export {rest[0]}" if verb == "export" else verb, [])
                 run(["-m", "codectok", verb, *rest, *faster], folder)
+    if page.name == "exports.md":
+        check_exports(folder)
+
+
+def check_exports(folder: Path) -> None:
+    """What that page makes is what it says: ids, and a document for each row."""
+    audio, speech = (open_table(folder / "pretraining" / name) for name in ("audio", "speech"))
+    vocabulary = Vocabulary.for_codec(audio.metadata, offset := 152_064)
+    begin, end, ends = vocabulary.id_of("<|beginofaudio|>"), vocabulary.id_of("<|endofaudio|>"), 0
+    assert json.loads((folder / "vocabulary" / "vocabulary.json").read_text())["offset"] == offset
+    long = [row for row in audio if row.source == "audiobook.flac"]
+    assert len(long) >= 6
+    assert sum(row.duration for row in long) == pytest.approx(180)
+    parts = sorted((folder / "pretraining" / "megatron").glob("*.idx"))
+    written = b"".join(
+        np.asarray(ids, "<i4").tobytes() for part in parts for ids in read_indexed(part.with_suffix("")).sequences
+    )
+    for row in audio:
+        document = np.array([begin, *offset + row.codes[:, 0], end, ends], "<i4")
+        assert document.tobytes() in written, row.id
+    names = {row.id for row in speech}
+    for output in ("songs", "packed"):
+        made = [row for path in (folder / output).glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+        assert sorted(name for row in made for name in row["ids"]) == sorted(names)
+        assert [sum(row["lengths"]) for row in made] == [len(row["input_ids"]) for row in made]
+        for row in made:
+            assert row["input_ids"].count(begin) == row["input_ids"].count(ends) == len(row["ids"])
+    assert max(len(row["input_ids"]) for row in made) <= 2048
+    dialogues = [row for path in (folder / "unitts").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {json.loads(row["other_info"])["id"] for row in dialogues} == names
+    assert len(list((folder / "unitts-audio").rglob("*.audio"))) == len(audio)
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:

@@ -187,3 +187,5 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
                 for name, t in summary.datasets.items()
             ],
         )
+    for sentence in job.advice(summary.datasets):
+        warn(sentence)

@@ -216,3 +216,17 @@ def test_refusals(table: Path, qwen: Path, tmp_path: Path) -> None:
         assert not out.exists()
     assert_refused(codectok("export", "unitts", table, out, "--style", "audio-json", *LOCAL), "holds audio alone")
     assert_refused(codectok("export", "megatron", tmp_path / "qwen", out, *LOCAL), "no Parquet files")
+
+
+def test_much_that_is_left_out_as_too_long_is_said(table: Path, qwen: Path, tmp_path: Path) -> None:
+    (tmp_path / "books.jsonl").write_text('{"text": "a"}\n{"text": "many words of a long book, far more than fit"}\n')
+    options = ("--text", tmp_path / "books.jsonl", "--tokenizer", qwen, "--offset", 500, "--length", 12)
+    result = codectok("export", "sequences", table, tmp_path / "drop", *options, *LOCAL)
+    assert result.exit_code == 0, result.output
+    said = one_line(result.output)
+    assert "17% of the audio in tokens was left out, in documents longer than --length 12" in said
+    assert "tokenize with --max-seconds 1, or pass --too-long split" in said
+    assert "50% of the texts in books was left out" in said
+    result = codectok("export", "sequences", table, tmp_path / "split", *options, "--too-long", "split", *LOCAL)
+    assert result.exit_code == 0, result.output
+    assert "left out" not in one_line(result.output)
