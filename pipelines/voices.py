@@ -15,24 +15,34 @@ CLIPS_OF_A_SPEAKER = 8
 MAX_SECONDS = 15.0
 
 
-def same_voice(row: TokenRow) -> Voice:
-    """One voice for all rows."""
-    return lambda _: row.codes
+def same_voice(voice: TokenRow) -> Voice:
+    """One voice for all rows but its own."""
+
+    def codes(row: TokenRow) -> np.ndarray:
+        if (row.dataset, row.id) == (voice.dataset, voice.id):
+            raise MissingPartError(f"The row {row.id} is the voice itself.")
+        return voice.codes
+
+    return codes
 
 
 def voices_of_speakers(rows: Iterable[TokenRow]) -> Voice:
-    """For each row another clip of its speaker among `rows`, always the same one."""
-    clips: dict[str, list[tuple[str, np.ndarray]]] = {}
+    """For each row another clip of its speaker among `rows`, always the same one.
+
+    Datasets number their speakers each for itself: a speaker is one of a dataset.
+    """
+    clips: dict[tuple[str, str], list[tuple[str, np.ndarray]]] = {}
     for row in rows:
         if row.speaker and row.duration <= MAX_SECONDS:
-            own = clips.setdefault(row.speaker, [])
+            own = clips.setdefault((row.dataset, row.speaker), [])
             if len(own) < CLIPS_OF_A_SPEAKER:
                 own.append((row.id, row.codes))
 
     def voice(row: TokenRow) -> np.ndarray:
         if not row.speaker:
             raise MissingPartError(f"The row {row.id} has no speaker.")
-        others = [codes for row_id, codes in clips.get(row.speaker, []) if row_id != row.id]
+        own = clips.get((row.dataset, row.speaker), [])
+        others = [codes for row_id, codes in own if row_id != row.id]
         if not others:
             raise MissingPartError(f"There is no other clip of the speaker of {row.id} in its part of the table.")
         return others[hash_of_id(row.id) % len(others)]

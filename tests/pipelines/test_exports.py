@@ -308,6 +308,7 @@ def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenize
         report = export(SequencesJob(settings, [str(table)]), tmp_path / voice)
         found = sequences(tmp_path / voice)
         assert len(found) == report.summary.total.rows > 40
+        assert voice not in {r["ids"][0] for r in found}  # it would be told what to say
         for r in found:
             before = by_id[r["ids"][0]]
             assert r["input_ids"][0] == INNER_BEGIN
@@ -317,12 +318,28 @@ def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenize
                 assert heard.id != before.id
             else:
                 assert heard.id == "c004"
-    messages = {r["source"]: r["message"] for r in rejects(tmp_path / "speaker")}
+    messages = {r["source"]: r["message"] for name in ("speaker", "c004") for r in rejects(tmp_path / name)}
     assert messages["c007"] == "The row c007 has no speaker."
+    assert messages["c004"] == "The row c004 is the voice itself."
     with pytest.raises(InputError, match="There is no row nobody"):
         SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="nobody"), [str(table)])
     with pytest.raises(InputError, match="the template has none"):
         SequencesJob(options(voice="speaker"), [str(table)])
+
+
+def test_speakers_of_two_datasets_are_not_one(tokenizer: Path, tmp_path: Path) -> None:
+    """Datasets that number their speakers from 0 on, merged into one table."""
+    made = [replace(row, text="words", speaker="0", dataset="ab"[n % 2]) for n, row in enumerate(ROWS[:8])]
+    write(tmp_path / "tokens" / "part-000000.parquet", made, metadata(CODEBOOK, 1))
+    settings = options(template="tts", tokenizer=str(tokenizer), voice="speaker")
+    export(SequencesJob(settings, [str(tmp_path / "tokens")]), tmp_path / "out")
+    codes = {tuple((OFFSET + row.codes[:, 0]).tolist()): row for row in made}
+    by_id = {row.id: row for row in made}
+    found = sequences(tmp_path / "out")
+    assert len(found) == len(made)
+    for r in found:
+        heard = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
+        assert heard.dataset == by_id[r["ids"][0]].dataset
 
 
 def test_unitts_gets_its_two_forms(table: Path, tmp_path: Path) -> None:
