@@ -25,7 +25,7 @@ class DocumentOptions:
         tokenizer: folder of the tokenizer of texts.
         offset: id of the first code.
         end_of_sequence: token or id; by default the tokenizer's.
-        voice: "speaker", or the id of a row, for templates that have a voice.
+        voice: "speaker", the id of a row, or `TABLE#ID`, for templates that have a voice.
         packing: of documents into sequences.
         weights: shares of the datasets in the tokens of the mixture; None for all of one after the other.
         until: where a mixture ends, see `codectok.exports.mixing.mix`.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from codectok.errors import InputError
+from codectok.storage import is_url
 from codectok.tokens.table import TableMetadata, TokenRow
 
 from .listing import list_sources, parse_arguments
@@ -59,7 +61,10 @@ class ExportSources:
 
 
 def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> TokenRow:
-    """The row of that id in one of the tables; their ids are read until it is found."""
+    """The row of that id in one of the tables, of `TABLE#ID` in another one; ids are read until it is found."""
+    other, separator, rest = row_id.partition("#")
+    if separator and (is_url(other) or Path(other).exists()):
+        tables, row_id = [other], rest
     for table in tables:
         for source in ordered_sources(list_sources(*parse_arguments([table], EXPORT_KINDS), TABLE_KINDS)):
             row = row_by_id(source, metadata, row_id)

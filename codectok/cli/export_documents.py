@@ -69,7 +69,8 @@ def run(
         str | None, typer.Option(help="Token or id that ends a document; the tokenizer's own by default.")
     ] = None,
     voice: Annotated[
-        str | None, typer.Option(help="Voice that comes first in tts: an id of a row, or `speaker` for another clip.")
+        str | None,
+        typer.Option(help="Voice that comes first in tts: a row's id, TABLE#ID, or `speaker` for another clip."),
     ] = None,
     packing: Annotated[Packing, typer.Option(help="How documents share sequences.")] = Packing.NONE,
     length: Annotated[int | None, typer.Option(min=1, help="Tokens that a sequence has at most.")] = None,

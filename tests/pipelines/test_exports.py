@@ -327,6 +327,19 @@ def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenize
         SequencesJob(options(voice="speaker"), [str(table)])
 
 
+def test_a_voice_may_lie_in_another_table(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    other = replace(ROWS[3], id="c000", dataset="voices")
+    write(tmp_path / "voices" / "part-000000.parquet", [other], metadata(CODEBOOK, 1))
+    settings = options(template="tts", tokenizer=str(tokenizer), voice=f"{tmp_path / 'voices'}#c000")
+    export(SequencesJob(settings, [str(table)]), tmp_path / "out")
+    found = sequences(tmp_path / "out")
+    assert [r["ids"] for r in found] == [[row.id] for row in ROWS if row.text]
+    for r in found:
+        assert r["input_ids"][1 : r["input_ids"].index(INNER_END)] == (OFFSET + other.codes[:, 0]).tolist()
+    with pytest.raises(InputError, match=r"no row c001 in .*voices"):
+        SequencesJob(replace(settings, voice=f"{tmp_path / 'voices'}#c001"), [str(table)])
+
+
 def test_speakers_of_two_datasets_are_not_one(tokenizer: Path, tmp_path: Path) -> None:
     """Datasets that number their speakers from 0 on, merged into one table."""
     made = [replace(row, text="words", speaker="0", dataset="ab"[n % 2]) for n, row in enumerate(ROWS[:8])]
