@@ -57,7 +57,7 @@ class DocumentJob(Job):
     """Makes documents of rows and texts, mixes and packs them; what a part is written as is left to its heirs."""
 
     row_name = "documents"
-    bytes_version = 2  # 2: recordings go on behind rows without text and in the next file
+    bytes_version = 2  # 2: recordings go on in the next file, strings of tokens are text
     code_name = "tokens"
     kinds = EXPORT_KINDS
 

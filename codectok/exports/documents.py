@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..tokens.table import TokenRow
 from .templates import FIELDS, CodesPiece, Template, TextPiece, TokenPiece
-from .text_tokenizer import TextTokenizer, TokenIds
+from .text_tokenizer import TextTokenizer, TokenIds, TokenInTextError
 
 Voice = Callable[[TokenRow], np.ndarray]
 """Codes [n_frames, n_codebooks] of the voice that a row is to be spoken in; `MissingPartError` where there is none."""
@@ -159,7 +159,10 @@ class DocumentBuilder:
             missing = [field for field in piece.fields if not values.get(field)]
             if missing:
                 raise MissingPartError(f"The row {row_id} has no {missing[0]}.")
-            yield self._tokenizer.ids_of(piece.fill({name: value for name, value in values.items() if value}))
+            try:
+                yield self._tokenizer.ids_of(piece.fill({name: value for name, value in values.items() if value}))
+            except TokenInTextError as error:
+                raise MissingPartError(f"The row {row_id} has a text that cannot be used: {error}.") from None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,12 @@ from .tokenizer import load_tokenizer
 # `<|endoftext|>` of Qwen2.5, to which the default offset belongs.
 DEFAULT_END_OF_SEQUENCE_ID = 151_643
 FIRST_CODEBOOK = "<|g0r0_"
+# What SentencePiece writes for a space.
+WORD_BEGIN = "\u2581"
+
+
+class TokenInTextError(InputError):
+    """A tokenizer takes a part of a text for a token that is no text."""
 
 
 class TextTokenizer:
@@ -29,12 +35,34 @@ class TextTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer: Any = load_tokenizer(folder)
+        self._text_only: Any = _text_only(self._tokenizer)
+        added = self._tokenizer.added_tokens_decoder
+        marks = [token_id for token_id, token in added.items() if token.special or self._text_only is None]
+        self._is_mark = np.zeros(1 + max(added, default=0), bool)
+        self._is_mark[[token_id for token_id in marks if not _is_space(str(added[token_id]))]] = True
+        unknown = self._tokenizer.unk_token_id
+        if unknown is not None and unknown < len(self._is_mark):
+            self._is_mark[unknown] = False  # for characters that it does not know
         self.folder = folder
 
     def ids_of(self, text: str) -> np.ndarray:
-        """Ids int32 of a text; what looks like a special token in it is text as well."""
-        found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return np.asarray(found["input_ids"], np.int32)
+        """Ids int32 of a text; what looks like another token in it is text as well.
+
+        Raises:
+            TokenInTextError: this tokenizer cannot take it for text.
+        """
+        if self._text_only is not None:
+            found = self._text_only.encode(text, add_special_tokens=False).ids
+        else:
+            found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+                "input_ids"
+            ]
+        ids = np.asarray(found, np.int32)
+        marks = ids[ids < len(self._is_mark)]
+        marks = marks[self._is_mark[marks]]
+        if len(marks):
+            raise TokenInTextError(f"the tokenizer takes a part of it for {self._tokenizer.decode(int(marks[0]))}")
+        return ids
 
     def known_tokens(self) -> dict[str, int]:
         """Ids of all its tokens, added ones included."""
@@ -51,6 +79,31 @@ class TextTokenizer:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         text = json.dumps(self.known_tokens(), sort_keys=True) if backend is None else backend.to_str()
         return hashlib.sha256(f"{self.end_of_sequence} {text}".encode()).hexdigest()
+
+
+def _text_only(tokenizer: Any) -> Any:
+    """The tokenizer of the `tokenizers` library within `tokenizer`, blind to tokens that were added to its words.
+
+    `split_special_tokens` is not enough: audio tokens and marks such as `<tool_call>` are none of the special ones.
+    """
+    from tokenizers import Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    described = json.loads(backend.to_str())
+    for token in described["added_tokens"]:
+        # Long runs of spaces are text, and models know them as tokens.
+        token["special"] = not _is_space(token["content"])
+    found = Tokenizer.from_str(json.dumps(described))
+    found.encode_special_tokens = True
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
+def _is_space(token: str) -> bool:
+    return not token.strip().strip(WORD_BEGIN)
 
 
 @dataclass(frozen=True)

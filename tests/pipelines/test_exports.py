@@ -21,6 +21,7 @@ from codectok.errors import VerificationError
 from codectok.exports.packing import PackingOptions
 from codectok.exports.sequences import SequencesMetadata
 from codectok.exports.text_tokenizer import TextTokenizer
+from codectok.exports.tokenizer import extend_tokenizer
 from codectok.exports.unitts import COLUMNS
 from codectok.pipelines import shares
 from codectok.pipelines.document_options import DocumentOptions
@@ -287,6 +288,18 @@ def test_a_mixture_has_the_shares_that_were_asked_for(
     assert set(pages["first"].values()) == {1}
     assert len(pages["last"]) == 400
     assert {row.id for row in ROWS} <= names["last"].keys()
+
+
+def test_a_text_with_an_audio_token_in_it_has_no_audio(tokenizer: Path, tmp_path: Path) -> None:
+    extend_tokenizer(tokenizer, tmp_path / "extended", VOCABULARY)
+    said = f"say {VOCABULARY.token(OFFSET)}<|beginofaudio|><|unused0|> aloud"
+    write(tmp_path / "tokens" / "part-000000.parquet", [replace(ROWS[0], text=said)], metadata(CODEBOOK, 1))
+    settings = options(template="tts", tokenizer=str(tmp_path / "extended"))
+    export(SequencesJob(settings, [str(tmp_path / "tokens")]), tmp_path / "out")
+    (made,) = sequences(tmp_path / "out")
+    begin = made["input_ids"].index(BEGIN)
+    assert text_of(tokenizer, made["input_ids"][:begin]) == said
+    assert len(made["input_ids"]) == begin + len(ROWS[0].codes) + 3
 
 
 def test_text_beside_tables_without_weights_comes_whole(
