@@ -33,7 +33,7 @@ from .neighbours import Neighbours
 from .output import unit_hash
 from .plan import Plan, Unit
 from .planning import header_of
-from .rejects import Reject
+from .rejects import Reason, Reject
 from .rows import recordings_in, text_rows, token_rows
 from .sources import Source
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
@@ -280,12 +280,20 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
     for row in text_rows(source):
         if output is not None:
             output.read(name)
+        document: Document | None = None
+        reason: Reason = "unreadable"
+        message = row.problem
         if row.text:
-            yield builder.of_text(row.text, row.id, name)
+            try:
+                document = builder.of_text(row.text, row.id, name, row.fields)
+            except MissingPartError as error:
+                reason, message = "filtered", str(error)
+        elif row.text is not None:
+            reason, message = "empty", "The text is empty."
+        if document is not None:
+            yield document
         elif output is not None:
-            unreadable = row.text is None
-            message = row.problem if unreadable else "The text is empty."
-            output.reject(Reject(name, row.id, 0.0, None, "export", "unreadable" if unreadable else "empty", message))
+            output.reject(Reject(name, row.id, 0.0, None, "export", reason, message))
 
 
 def _reject_long(output: UnitOutput | None, document: Document) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -25,15 +25,20 @@ from .sources import Source
 
 BATCH_ROWS = 1024
 TEXT_COLUMN, ID_COLUMN = "text", "id"
+OTHER_COLUMNS = ("language", "speaker", "category", "source")
 
 
 @dataclass(frozen=True)
 class TextRow:
-    """A text; None where there is none that can be used, and `problem` says why."""
+    """A text; None where there is none that can be used, and `problem` says why.
+
+    `fields` has what else is said of it and templates may ask for: its language, speaker, category and source.
+    """
 
     id: str
     text: str | None
     problem: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def table_metadata(source: Source) -> TableMetadata:
@@ -118,7 +123,7 @@ def _texts_of_parquet(source: Source) -> Iterator[TextRow]:
         names = file.schema_arrow.names
         if TEXT_COLUMN not in names:
             raise InputError(f"{source.where} has no column {TEXT_COLUMN!r}.")
-        columns = [name for name in (ID_COLUMN, TEXT_COLUMN) if name in names]
+        columns = [name for name in (ID_COLUMN, TEXT_COLUMN, *OTHER_COLUMNS) if name in names]
         wanted = _wanted_rows(source, file.metadata.num_rows)
         for first, batch in _batches(file, wanted.start, wanted.stop, columns):
             for number, row in enumerate(batch.to_pylist(), start=first):
@@ -148,7 +153,8 @@ def _text_row(row: object, name: str) -> TextRow:
         return TextRow(name, None, f"It has no {TEXT_COLUMN!r}.")
     if not _is_unicode(text):
         return TextRow(name, None, f"Its {TEXT_COLUMN!r} has half a character (a lone surrogate).")
-    return TextRow(name, text)
+    others = {column: row[column] for column in OTHER_COLUMNS if isinstance(row.get(column), str)}
+    return TextRow(name, text, fields={column: value for column, value in others.items() if _is_unicode(value)})
 
 
 def _is_unicode(text: str) -> bool:

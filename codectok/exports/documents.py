@@ -115,9 +115,9 @@ class DocumentBuilder:
         if growing is not None:
             yield growing.document(dataset)
 
-    def of_text(self, text: str, text_id: str, dataset: str) -> Document:
-        """The document of a text."""
-        values = {"text": text, "id": text_id, "dataset": dataset}
+    def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
+        """The document of a text, of which `others` says more; `MissingPartError` if the template asks for yet more."""
+        values = {**(others or {}), "text": text, "id": text_id, "dataset": dataset}
         parts, end = (
             [part for piece in pieces for part in self._text_or_token(piece, values, text_id)]
             for pieces in ((*self.template.begin, *self.template.row), self.template.end)

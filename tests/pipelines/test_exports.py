@@ -302,6 +302,27 @@ def test_a_text_with_an_audio_token_in_it_has_no_audio(tokenizer: Path, tmp_path
     assert len(made["input_ids"]) == begin + len(ROWS[0].codes) + 3
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_text_without_a_field_of_its_template_is_left_out_alone(
+    suffix: str, table: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    pages = [{"id": f"p{n}", "text": "words", "language": "en" if n % 3 else None, "more": n} for n in range(12)]
+    if suffix == "jsonl":
+        (tmp_path / "books.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
+    else:
+        (tmp_path / "books").mkdir()
+        pq.write_table(pa.Table.from_pylist(pages), tmp_path / "books" / "books.parquet")
+    books = tmp_path / ("books.jsonl" if suffix == "jsonl" else "books")
+    (tmp_path / "mine.yaml").write_text("row: [{text: 'In {language} of {dataset}: {text}'}, {token: eos}]\n")
+    settings = options(tokenizer=str(tokenizer), templates={"books": str(tmp_path / "mine.yaml")})
+    export(SequencesJob(settings, [str(table)], [str(books)]), tmp_path / "out")
+    made = {r["ids"][0]: r["input_ids"] for r in sequences(tmp_path / "out") if r["ids"][0].startswith("p")}
+    assert made.keys() == {f"p{n}" for n in range(12) if n % 3}
+    assert {text_of(tokenizer, ids[:-1]) for ids in made.values()} == {"In en of books: words"}
+    left = [(r["source"], r["reason"], r["message"]) for r in rejects(tmp_path / "out")]
+    assert left == [(f"p{n}", "filtered", f"The row p{n} has no language.") for n in range(0, 12, 3)]
+
+
 def test_text_beside_tables_without_weights_comes_whole(
     table: Path, books: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
