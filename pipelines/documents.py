@@ -29,13 +29,14 @@ from .document_options import DocumentOptions
 from .export_sources import EXPORT_KINDS, ExportSources, find_row
 from .faults import UnitError
 from .job import Job, Tally, UnitOutput, UnitRecord
+from .listing import Argument
 from .neighbours import Neighbours
 from .output import unit_hash
 from .plan import Plan, Unit
 from .planning import header_of
 from .rejects import Reason, Reject
 from .rows import recordings_in, text_rows, token_rows
-from .sources import Source
+from .sources import Kind, Source
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 
 HISTOGRAM_STEP = 100
@@ -103,6 +104,10 @@ class DocumentJob(Job):
             "part_megabytes": settings.part_megabytes,
             **asdict(settings.packing),
         }
+
+    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
+        """Of a table what its other readers read, of a text all of it."""
+        return self.sources.reads(argument, path, kind)
 
     @property
     def part_bytes(self) -> float:

@@ -169,7 +169,7 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
     if plan is not None:
         refuse_other_job(plan, job, arguments, storage, options.extend)
     if plan is None or options.extend:
-        listing = list_sources(arguments, roots, job.kinds, storage.url)
+        listing = list_sources(arguments, roots, job.kinds, storage.url, job.reads)
         job.check_sources(listing)
         if plan is not None:
             # Nobody may be working by the old plan.

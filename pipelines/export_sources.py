@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from codectok.errors import InputError
 from codectok.storage import is_url
 from codectok.tokens.table import TableMetadata, TokenRow
 
-from .listing import list_sources, parse_arguments
+from .listing import Argument, Reads, list_sources, parse_arguments
 from .planning import ordered_sources
 from .rows import row_by_id, table_metadata
 from .sources import Kind, Source
 
 TABLE_KINDS: tuple[Kind, ...] = ("parquet",)
 EXPORT_KINDS: tuple[Kind, ...] = ("parquet", "lines")
+# Files that hold texts and are not read: leaving them out would be half a corpus.
+OTHER_TEXTS = (".json", ".ndjson", ".txt", ".csv", ".tsv", ".arrow", ".gz", ".zst", ".bz2", ".xz", ".zip")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ class ExportSources:
                     " export them apart."
                 )
         for text in texts:
-            _first_file(text, EXPORT_KINDS)  # what holds nothing that can be read is no text
+            _first_file(text, EXPORT_KINDS, _reads_text)  # what holds nothing that can be read is no text
         return cls((*tables, *texts), table_names, text_names, found[0])
+
+    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
+        """Whether a file of a table or text is read."""
+        return (_reads_table if argument.dataset in self.tables else _reads_text)(argument, path, kind)
 
 
 def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> TokenRow:
@@ -66,7 +72,7 @@ def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> Tok
     if separator and (is_url(other) or Path(other).exists()):
         tables, row_id = [other], rest
     for table in tables:
-        for source in ordered_sources(list_sources(*parse_arguments([table], EXPORT_KINDS), TABLE_KINDS)):
+        for source in _files(table):
             row = row_by_id(source, metadata, row_id)
             if row is not None:
                 return row
@@ -77,5 +83,23 @@ def _names(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(argument.dataset for argument in parse_arguments(arguments, EXPORT_KINDS)[0]))
 
 
-def _first_file(argument: str, kinds: tuple[Kind, ...] = TABLE_KINDS) -> Source:
-    return next(ordered_sources(list_sources(*parse_arguments([argument], EXPORT_KINDS), kinds)))
+def _reads_table(argument: Argument, path: str, kind: Kind | None) -> bool:
+    """Parquet files that lie directly in a folder, as `codectok.tokens.table.table_files` finds them."""
+    return kind == "parquet" and not (argument.kind == "folder" and "/" in path)
+
+
+def _reads_text(argument: Argument, path: str, kind: Kind | None) -> bool:
+    if kind not in EXPORT_KINDS and path.lower().endswith(OTHER_TEXTS):
+        raise InputError(
+            f"The text source {argument.dataset} has {path}, which is neither JSON lines (.jsonl) nor Parquet; convert"
+            f" it, or say what is to be read by a pattern, as in '{argument.dataset}=FOLDER/*.jsonl'."
+        )
+    return kind in EXPORT_KINDS
+
+
+def _first_file(argument: str, kinds: tuple[Kind, ...] = TABLE_KINDS, reads: Reads = _reads_table) -> Source:
+    return next(_files(argument, kinds, reads))
+
+
+def _files(argument: str, kinds: tuple[Kind, ...] = TABLE_KINDS, reads: Reads = _reads_table) -> Iterator[Source]:
+    return ordered_sources(list_sources(*parse_arguments([argument], EXPORT_KINDS), kinds, reads=reads))

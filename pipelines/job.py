@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from codectok.config import StrictModel
 from codectok.storage import Storage
 
-from .listing import Listing
+from .listing import Argument, Listing
 from .plan import Plan, Unit
 from .rejects import ERRORS, Reject, rejects_name, write_rejects
 from .sources import Kind
@@ -246,6 +246,10 @@ class Job(ABC):
     def validation(self) -> float:
         """Share of the files whose units are marked as validation."""
         return 0.0
+
+    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
+        """Whether a file is read that `argument` names, by its path below the root; an `InputError` stops the job."""
+        return kind in self.kinds
 
     def check_sources(self, listing: Listing) -> None:
         """Raise an `InputError` where sources cannot be worked on together; nothing by default."""

@@ -39,6 +39,10 @@ class Argument(StrictModel):
     pattern: str = ""
 
 
+Reads = Callable[[Argument, str, Kind | None], bool]
+"""Whether a file that an argument names is read, by its path below the root and what its name promises."""
+
+
 class Descriptions:
     """What manifests say of sources, by their position in a listing.
 
@@ -155,9 +159,13 @@ def parse_arguments(
 
 
 def list_sources(
-    arguments: tuple[Argument, ...], roots: dict[str, str], kinds: tuple[Kind, ...], output: str | Path | None = None
+    arguments: tuple[Argument, ...],
+    roots: dict[str, str],
+    kinds: tuple[Kind, ...],
+    output: str | Path | None = None,
+    reads: Reads | None = None,
 ) -> Listing:
-    """List all files of `kinds` that `arguments` name.
+    """List all files of `kinds` that `arguments` name; with `reads`, those of which that is true.
 
     Hidden files, the folders in which jobs keep their records and the folder `output`, which the job itself writes,
     are left out; links are followed, each folder once.
@@ -175,7 +183,8 @@ def list_sources(
         ignored = 0
         for path, size, modified in list_files(argument, root, None if output is None else str(output)):
             kind = kind_of(path)
-            if kind is None or kind not in kinds:
+            read = kind in kinds if reads is None else reads(argument, path, kind)
+            if kind is None or not read:
                 ignored += 1
             else:
                 listing.add(argument.dataset, path, kind, size, modified)

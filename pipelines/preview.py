@@ -79,7 +79,7 @@ def _plan_beside(
     if before is not None:
         for name in (PLAN_FILE, *storage.sizes(PLAN_FOLDER)):
             shadow.write(name, storage.read(name))
-    listing = list_sources(arguments, roots, job.kinds, storage.url)
+    listing = list_sources(arguments, roots, job.kinds, storage.url, job.reads)
     job.check_sources(listing)
     store_generation(shadow, before, header_of(job), listing, Cut.of(job))
     plan = load_plan(shadow, roots)

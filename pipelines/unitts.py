@@ -24,9 +24,11 @@ from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 from .document_options import check_part_megabytes
 from .export_sources import TABLE_KINDS, ExportSources
 from .job import TableJob, UnitOutput
+from .listing import Argument
 from .plan import Unit
 from .rejects import Reject
 from .rows import token_rows
+from .sources import Kind
 
 # Of the readable part of a file's name, which may have 255 bytes in all.
 NAME_LENGTH = 60
@@ -72,6 +74,10 @@ class UnittsJob(TableJob):
     def options(self) -> Mapping[str, JsonValue]:
         """What decides the output."""
         return {"codec": self.sources.metadata.codec_fingerprint, **asdict(self.settings)}
+
+    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
+        """What other readers of a table read."""
+        return self.sources.reads(argument, path, kind)
 
     @property
     def part_bytes(self) -> float:

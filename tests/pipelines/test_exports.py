@@ -33,6 +33,7 @@ from codectok.pipelines.preview import preview_job
 from codectok.pipelines.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
+from codectok.tokens.reader import open_table
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
@@ -512,10 +513,36 @@ def test_tables_may_lie_in_an_object_store(table: Path, tmp_path: Path) -> None:
     assert sequences(tmp_path / "remote") == sequences(tmp_path / "local")
 
 
-def test_a_text_that_cannot_be_read_is_refused_and_not_left_out(table: Path, tokenizer: Path, tmp_path: Path) -> None:
-    (tmp_path / "books.jsonl.gz").write_bytes(b"")
-    with pytest.raises(InputError, match="no Parquet files or JSON lines"):
-        SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [f"books={tmp_path / 'books.jsonl.gz'}"])
+@pytest.mark.parametrize("name", ["more.jsonl.gz", "more.jsonl.zst", "more.json", "below/MORE.TXT"])
+def test_a_text_that_cannot_be_read_is_refused_and_not_left_out(
+    name: str, table: Path, books: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "texts"
+    (folder / name).parent.mkdir(parents=True)
+    shutil.copy(books, folder)
+    (folder / "README.md").write_text("What this is.")
+    settings = options(tokenizer=str(tokenizer))
+    SequencesJob(settings, [str(table)], [str(folder)])
+    (folder / name).write_bytes(b"")
+    for text in (str(folder), str(folder / name)):
+        with pytest.raises(
+            InputError, match=f"has {Path(name).name if text != str(folder) else name}, which is neither"
+        ):
+            SequencesJob(settings, [str(table)], [text])
+    job = SequencesJob(settings, [str(table)], [f"texts={folder}/*.jsonl"])
+    assert export(job, tmp_path / "out").summary.datasets["texts"].rows == 400
+
+
+@pytest.mark.parametrize("make", [SequencesJob, MegatronJob, UnittsJob])
+def test_a_table_is_what_its_other_readers_take_it_for(make: type[Job], books: Path, tmp_path: Path) -> None:
+    """Its Parquet files, without those in folders of it and without lines."""
+    folder = write_parts(tmp_path / "tokens", 50)
+    write_parts(folder / "old", 50)
+    shutil.copy(books, folder)
+    settings = UnittsOptions("audio", offset=OFFSET) if make is UnittsJob else options()
+    report = export(make(settings, [str(folder)]), tmp_path / "out")
+    assert report.summary.total.rows == len(open_table(folder)) == len(ROWS)
+    assert report.summary.total.ignored == 3
 
 
 def test_clips_of_two_tables_with_the_same_ids_are_two_files(table: Path, tmp_path: Path) -> None:
