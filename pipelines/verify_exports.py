@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -28,7 +29,8 @@ def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
     """Refuse a part of `export sequences` with ids that nobody has, or whose documents are not as long, or as many, as
     they should be.
     """
-    documents = ids = 0
+    documents: Counter[str] = Counter()
+    ids = 0
     try:
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             described = _described(file, f"{storage.url}/{name}")
@@ -38,15 +40,17 @@ def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
                 lengths = batch["lengths"]
                 owners = lengths.value_parent_indices().to_numpy()
                 sums = np.bincount(owners, lengths.flatten().to_numpy(), minlength=len(batch))
-                same = lengths.value_lengths().equals(batch["ids"].value_lengths())
-                if not same or not np.array_equal(filled, sums):
+                same = [lengths.value_lengths().equals(batch[name].value_lengths()) for name in ("ids", "datasets")]
+                if not all(same) or not np.array_equal(filled, sums):
                     raise VerificationError(f"{storage.url}/{name} has a sequence whose documents do not add up to it.")
-                documents += len(owners)
+                documents.update(batch["datasets"].flatten().to_pylist())
                 ids += int(filled.sum())
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise VerificationError(f"{storage.url}/{name} cannot be read: {reason}") from None
-    _compare(storage, name, record, documents, ids)
+    if documents != {dataset: tally.rows for dataset, tally in record.tallies.items() if tally.rows}:
+        raise VerificationError(f"{storage.url}/{name} has documents of other datasets than its record says.")
+    _compare(storage, name, record, documents.total(), ids)
 
 
 def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:

@@ -41,12 +41,16 @@ class SequencesMetadata(StrictModel):
 
 
 def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
-    """Columns: the ids, how many of them each document in the sequence has, and the ids of their rows or texts."""
+    """Columns: the ids, and of each document how many of them it has, the id of its row or text, and the dataset.
+
+    Plain strings: Parquet stores a dictionary of them by itself, and every reader takes them.
+    """
 
     def column(name: str, kind: pa.DataType) -> pa.Field:
         return pa.field(name, pa.list_(pa.field("element", kind, nullable=False)), nullable=False)
 
-    fields = [column("input_ids", pa.int32()), column("lengths", pa.int32()), column("ids", pa.string())]
+    fields = [column("input_ids", pa.int32()), column("lengths", pa.int32())]
+    fields += [column(name, pa.string()) for name in ("ids", "datasets")]
     return pa.schema(fields, metadata={METADATA_KEY: metadata.model_dump_json().encode()})
 
 
@@ -86,6 +90,7 @@ class SequenceWriter:
             (of_ids, pa.array(np.concatenate([document.ids for document in documents]), pa.int32())),
             (of_documents, pa.array(lengths, pa.int32())),
             (of_documents, pa.array([document.id for document in documents], pa.string())),
+            (of_documents, pa.array([document.dataset for document in documents], pa.string())),
         )
         columns = [
             pa.ListArray.from_arrays(pa.array(offsets), content, type=field.type)

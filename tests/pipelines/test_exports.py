@@ -278,6 +278,10 @@ def test_a_mixture_has_the_shares_that_were_asked_for(
         job = SequencesJob(settings, [str(table), f"sound={table}"], [str(books)])
         summary = export(job, tmp_path / until).summary
         assert summary.units > 3
+        made = [one for r in sequences(tmp_path / until) for one in zip(r["ids"], r["datasets"], strict=True)]
+        assert Counter(name for _, name in made) == {name: tally.rows for name, tally in summary.datasets.items()}
+        assert {name for page, name in made if page.startswith("p")} == {"books"}
+        verify_output(open_storage(tmp_path / until))
         tokens = {name: tally.codes for name, tally in summary.datasets.items()}
         total = sum(tokens.values())
         assert tokens["tokens"] / total == pytest.approx(2 / 6, abs=0.05)
@@ -474,6 +478,7 @@ def test_verify_finds_parts_that_are_not_what_they_say(table: Path, tmp_path: Pa
     """Even if somebody has made the hashes agree."""
     kinds = {
         "part-000001.parquet": SequencesJob(options(packing=PackingOptions("next-fit", 200)), [str(table)]),
+        "part-000000.parquet": SequencesJob(options(), [str(table)]),
         "part-000001.idx": MegatronJob(options(), [str(table)]),
         "part-000002.parquet": UnittsJob(UnittsOptions("tts", "parquet", OFFSET, SMALL_PARTS), [str(table)]),
     }
@@ -488,7 +493,9 @@ def test_verify_finds_parts_that_are_not_what_they_say(table: Path, tmp_path: Pa
             path.write_bytes(bytes(index))
         else:
             rows = pq.read_table(path).to_pylist()
-            if "lengths" in rows[0]:
+            if name == "part-000000.parquet":
+                rows[1]["datasets"][0] = "another"
+            elif "lengths" in rows[0]:
                 rows[1]["lengths"][0] += 1
             else:
                 del rows[1]
@@ -499,7 +506,7 @@ def test_verify_finds_parts_that_are_not_what_they_say(table: Path, tmp_path: Pa
             if file["name"] == name:
                 file |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         record_path.write_text(json.dumps(record))
-        with pytest.raises(VerificationError, match=r"do not add up|does not describe|record says"):
+        with pytest.raises(VerificationError, match=r"do not add up|does not describe|record says|other datasets"):
             verify_output(open_storage(out))
 
 
