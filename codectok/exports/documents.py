@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 
 import numpy as np
 
@@ -19,11 +18,17 @@ Voice = Callable[[TokenRow], np.ndarray]
 
 @dataclass(frozen=True)
 class Stretch:
-    """Where codes are in a document: from `start` to before `stop`, `frame` ids each, then `closing` ids of a token."""
+    """Where codes are in a document: from `start` to before `stop`.
+
+    Attributes:
+        frame: ids of a frame.
+        opening, closing: ids of the token before them and of that behind, 0 where there is none.
+    """
 
     start: int
     stop: int
     frame: int
+    opening: int
     closing: int
 
 
@@ -131,12 +136,12 @@ class DocumentBuilder:
         """What some pieces of the template are for a row."""
         found: list[np.ndarray] = []
         audio: list[Stretch] = []
-        for piece, following in zip_longest(pieces, pieces[1:]):
+        for before, piece, behind in zip((None, *pieces), pieces, (*pieces[1:], None), strict=False):
             if isinstance(piece, CodesPiece):
                 start = sum(map(len, found))
                 ids = self._tokens.vocabulary.ids_of(self._codes(piece, row)).astype(np.int32)
-                closing = int(isinstance(following, TokenPiece))
-                audio.append(Stretch(start, start + len(ids), self._tokens.vocabulary.n_codebooks, closing))
+                marks = (int(isinstance(piece, TokenPiece)) for piece in (before, behind))
+                audio.append(Stretch(start, start + len(ids), self._tokens.vocabulary.n_codebooks, *marks))
                 found.append(ids)
             else:
                 values = {field: getattr(row, field) for field in FIELDS}

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+import numpy as np
+
 from ..errors import InputError
 from .documents import Document
 
@@ -83,9 +85,38 @@ def fit(
         elif options.too_long == "drop":
             on_drop(document)
         elif options.too_long == "truncate":
-            yield replace(document, ids=document.ids[:length])
+            yield _truncated(document, length)
         else:
-            for start in range(0, len(document.ids), length):
-                # Its seconds are counted once.
-                seconds = document.seconds if start == 0 else 0.0
-                yield replace(document, ids=document.ids[start : start + length], seconds=seconds)
+            yield from _split(document, length)
+
+
+def _truncated(document: Document, length: int) -> Document:
+    """Its first ids, the token that closes the audio if that is cut, and its end."""
+    ids = document.ids
+    cut = max(0, length - document.n_end)
+    closing = ids[:0]
+    for audio in document.audio:
+        if audio.start - audio.opening < cut < audio.stop + audio.closing:
+            frames = (cut - audio.closing - audio.start) // audio.frame
+            if frames > 0:
+                closing = ids[audio.stop : audio.stop + audio.closing]
+                cut = audio.start + frames * audio.frame
+            else:
+                cut = audio.start - audio.opening
+            break
+    end = ids[len(ids) - document.n_end :][:length]
+    return replace(document, ids=np.concatenate([ids[:cut], closing, end]), audio=(), n_end=0)
+
+
+def _split(document: Document, length: int) -> Iterator[Document]:
+    """Pieces that have whole frames, unless a frame is longer than they are; its seconds are counted once."""
+    start = 0
+    while start < len(document.ids):
+        end = start + length
+        for audio in document.audio:
+            if audio.start < end < audio.stop:
+                border = end - (end - audio.start) % audio.frame
+                end = border if border > start else end
+        seconds = document.seconds if start == 0 else 0.0
+        yield replace(document, ids=document.ids[start:end], seconds=seconds, audio=(), n_end=0)
+        start = end

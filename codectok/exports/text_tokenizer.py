@@ -141,6 +141,12 @@ class TokenIds:
             found = DEFAULT_END_OF_SEQUENCE_ID if vocabulary.offset == DEFAULT_OFFSET else None
         if found is not None and not 0 <= found <= LARGEST_ID:
             raise InputError(f"The id {found} that ends a sequence is too large; ids are at most {LARGEST_ID}.")
+        first, last = vocabulary.offset, vocabulary.offset + vocabulary.n_codes - 1
+        if found is not None and first <= found <= last:
+            raise InputError(
+                f"The id {found} cannot end a sequence, since it is that of a code; pass --eos with a token, or with an"
+                f" id outside of {first} to {last}."
+            )
         return cls(vocabulary, known, found)
 
     def of_token(self, name: str) -> int:

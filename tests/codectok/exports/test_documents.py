@@ -81,7 +81,7 @@ def test_codes_of_a_frame_stay_together() -> None:
     builder = DocumentBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
     (document,) = builder.of_rows([row], "speech")
     assert document.ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
-    assert document.audio == (Stretch(1, 5, frame=2, closing=1),)
+    assert document.audio == (Stretch(1, 5, frame=2, opening=1, closing=1),)
 
 
 def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, folder: Path) -> None:
@@ -147,6 +147,14 @@ def test_ids_of_special_tokens_are_the_tokenizers(tmp_path: Path) -> None:
     assert TokenIds.of(VOCABULARY, extended, "7").of_token("eos") == 7
     with pytest.raises(InputError, match="knows no token"):
         TokenIds.of(VOCABULARY, extended, "<|nobody|>")
+
+
+@pytest.mark.parametrize("code", [400, "431"])
+def test_a_code_ends_no_sequence(code: str | int) -> None:
+    with pytest.raises(InputError, match=r"is that of a code; .* outside of 400 to 431"):
+        TokenIds.of(VOCABULARY, None, code)
+    assert TokenIds.of(VOCABULARY, None, END).end_of_sequence == END
+    assert TokenIds.of(VOCABULARY, None, 399).end_of_sequence == 399
 
 
 def test_a_tokenizer_that_has_other_tokens_among_the_codes_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from codectok import InputError
 from codectok.exports import packing
-from codectok.exports.documents import Document
+from codectok.exports.documents import Document, Stretch
 from codectok.exports.packing import PackingOptions, fit, pack
 
 
@@ -63,6 +63,41 @@ def test_every_token_is_where_the_policy_says(kind: str, too_long: str) -> None:
         assert len(sequences) < 2 * sum(sizes) / 100 + 65
     again = list(pack(fit(documents(*lengths), options), options))
     assert names(iter(again)) == names(iter(sequences))
+
+
+def audio_document(words: int, frames: int, n_codebooks: int) -> Document:
+    """Words 1, then 2 (begin), codes from 10 on, 3 (end), 4 (end of sequence), as text-to-speech has them."""
+    codes = 10 + np.arange(frames * n_codebooks)
+    ids = np.concatenate([np.ones(words), [2], codes, [3, 4]]).astype(np.int32)
+    stretch = Stretch(words + 1, words + 1 + len(codes), n_codebooks, 1, 1)
+    return Document(ids, "a", "d", 1.0, (stretch,), 1)
+
+
+@pytest.mark.parametrize("n_codebooks", [1, 3])
+@pytest.mark.parametrize("words", [0, 4])
+def test_a_truncated_document_ends_as_a_whole_one_does(words: int, n_codebooks: int) -> None:
+    document = audio_document(words, 8, n_codebooks)
+    whole = document.ids.tolist()
+    for length in range(1, len(whole)):
+        (made,) = fit([document], PackingOptions("none", length, "truncate"))
+        ids = made.ids.tolist()
+        assert ids[-1] == 4
+        codes = [one for one in ids if one >= 10]
+        assert ids == [*whole[: min(words, length - 1)], *([2, *codes, 3] if codes else []), 4]
+        assert codes == whole[words + 1 :][: len(codes)]
+        assert len(codes) % n_codebooks == 0
+        assert length - n_codebooks < len(ids) <= length or not codes
+
+
+@pytest.mark.parametrize("length", range(1, 20))
+def test_pieces_of_a_document_have_whole_frames(length: int) -> None:
+    document = audio_document(4, 8, 3)
+    pieces = list(fit([document], PackingOptions("none", length, "split")))
+    assert np.concatenate([piece.ids for piece in pieces]).tolist() == document.ids.tolist()
+    assert max(len(piece.ids) for piece in pieces) <= length
+    for piece in pieces if length >= 3 else ():
+        assert sum(one >= 10 for one in piece.ids) % 3 == 0
+    assert sum(piece.seconds for piece in pieces) == 1.0
 
 
 def test_first_fit_wastes_less_than_next_fit() -> None:
