@@ -220,11 +220,13 @@ def test_a_stopped_export_goes_on_to_the_same_bytes(
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_workers_never_change_a_byte(table: Path, tokenizer: Path, tmp_path: Path, ray_session: None) -> None:
-    settings = options(template="tts", tokenizer=str(tokenizer), packing=PackingOptions("next-fit", 300, "split"))
-    export(SequencesJob(settings, [str(table)]), tmp_path / "one")
+@pytest.mark.parametrize("template", ["tts", "interleaved"])
+def test_workers_never_change_a_byte(template: str, tokenizer: Path, tmp_path: Path, ray_session: None) -> None:
+    tokens = write_parts(tmp_path / "tokens", 7)
+    settings = options(template=template, tokenizer=str(tokenizer), packing=PackingOptions("next-fit", 300, "split"))
+    export(SequencesJob(settings, [str(tokens)]), tmp_path / "one")
     ray = RunOptions(engine="ray", workers=2)
-    export(SequencesJob(settings, [str(table)]), tmp_path / "two", ray)
+    export(SequencesJob(settings, [str(tokens)]), tmp_path / "two", ray)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
