@@ -16,21 +16,21 @@ class Neighbours:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._rows: list[list[Source]] = []
+        self._files: list[list[Source]] = []
         self._places: dict[tuple[str, str], tuple[int, int]] = {}
         for generation in range(len(plan.header.generations)):
             for _, files in groupby(plan.files(generation), key=lambda source: source.dataset):
-                row = list(files)
-                for place, source in enumerate(row):
-                    self._places[source.dataset, source.path] = (len(self._rows), place)
-                self._rows.append(row)
+                beside = list(files)
+                for place, source in enumerate(beside):
+                    self._places[source.dataset, source.path] = (len(self._files), place)
+                self._files.append(beside)
 
     def before(self, source: Source) -> Iterator[Source]:
         """The files before that of a source, the nearest first."""
-        row, place = self._places[source.dataset, source.path]
-        return (self._rows[row][i] for i in range(place - 1, -1, -1))
+        number, place = self._places[source.dataset, source.path]
+        return (self._files[number][i] for i in range(place - 1, -1, -1))
 
     def after(self, source: Source) -> Iterator[Source]:
         """The files behind that of a source."""
-        row, place = self._places[source.dataset, source.path]
-        return (self._rows[row][i] for i in range(place + 1, len(self._rows[row])))
+        number, place = self._places[source.dataset, source.path]
+        return (self._files[number][i] for i in range(place + 1, len(self._files[number])))

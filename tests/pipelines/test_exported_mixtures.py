@@ -1,0 +1,116 @@
+"""Mixtures by weights: their shares hold in every part, or nothing is begun."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codectok import CodectokError, InputError
+from codectok.pipelines import shares
+from codectok.pipelines.documents import SequencesJob
+from codectok.pipelines.preview import preview_job
+from codectok.pipelines.verify import verify_output
+from codectok.storage import open_storage
+
+from .exports import ROWS, export, options, sequences
+from .jobs import LOCAL, digests
+
+
+def test_a_mixture_has_the_shares_that_were_asked_for(
+    table: Path, books: Path, tokenizer: Path, tmp_path: Path, any_share: None
+) -> None:
+    for until in ("first", "last"):
+        settings = options(
+            tokenizer=str(tokenizer),
+            template="tts",
+            templates={"sound": "audio"},
+            weights={"tokens": 2.0, "sound": 1.0, "books": 3.0},
+            until=until,
+        )
+        job = SequencesJob(settings, [str(table), f"sound={table}"], [str(books)])
+        summary = export(job, tmp_path / until).summary
+        assert summary.units > 3
+        made = [one for r in sequences(tmp_path / until) for one in zip(r["ids"], r["datasets"], strict=True)]
+        assert Counter(name for _, name in made) == {name: tally.rows for name, tally in summary.datasets.items()}
+        assert {name for page, name in made if page.startswith("p")} == {"books"}
+        verify_output(open_storage(tmp_path / until))
+        tokens = {name: tally.codes for name, tally in summary.datasets.items()}
+        total = sum(tokens.values())
+        assert tokens["tokens"] / total == pytest.approx(2 / 6, abs=0.05)
+        assert tokens["sound"] / total == pytest.approx(1 / 6, abs=0.05)
+        assert tokens["books"] / total == pytest.approx(3 / 6, abs=0.05)
+    # Until the last, every row is there, some several times; until the first, none is there twice.
+    names = {until: Counter(r["ids"][0] for r in sequences(tmp_path / until)) for until in ("first", "last")}
+    pages = {until: {name: n for name, n in found.items() if name.startswith("p")} for until, found in names.items()}
+    assert set(pages["first"].values()) == {1}
+    assert len(pages["last"]) == 400
+    assert {row.id for row in ROWS} <= names["last"].keys()
+
+
+@pytest.fixture
+def any_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of these tests are smaller than any real share of one."""
+    monkeypatch.setattr(shares, "LEAST_SHARE", 1)
+
+
+def mixed(table: Path, text: Path, tokenizer: Path, megabytes: float = 0.002) -> SequencesJob:
+    settings = options(
+        tokenizer=str(tokenizer), weights={"t": 1.0, "text": 1.0}, until="last", part_megabytes=megabytes
+    )
+    return SequencesJob(settings, [f"t={table}"], [f"text={text}"])
+
+
+def test_a_source_too_small_for_its_weight_is_refused_before_anything_is_written(
+    table: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    lonely = tmp_path / "lonely.jsonl"
+    lonely.write_text('{"text": "one row"}\n')
+    with pytest.raises(InputError, match=r"source text has 0.0 kB, too little .* \(--part-megabytes 1\)"):
+        export(mixed(table, lonely, tokenizer), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="too little"):
+        preview_job(job := mixed(table, lonely, tokenizer), job.sources.arguments, tmp_path / "out", LOCAL)
+    assert export(mixed(table, lonely, tokenizer, 1.0), tmp_path / "out").summary.units == 1
+
+
+def test_new_parts_without_a_weighted_source_are_refused_and_the_finished_ones_stay(
+    table: Path, books: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    tokens, texts = tmp_path / "tokens", tmp_path / "texts"
+    tokens.mkdir()
+    texts.mkdir()
+    shutil.copy(table / "part-000000.parquet", tokens)
+    shutil.copy(books, texts / "0.jsonl")
+    export(mixed(tokens, texts, tokenizer, 1.0), tmp_path / "out")
+    before = digests(tmp_path / "out")
+    shutil.copy(table / "part-000001.parquet", tokens)
+    extended = replace(LOCAL, extend=True)
+    with pytest.raises(InputError, match="source text has nothing for new parts"):
+        export(mixed(tokens, texts, tokenizer, 1.0), tmp_path / "out", extended)
+    assert digests(tmp_path / "out") == before
+    assert export(mixed(tokens, texts, tokenizer, 1.0), tmp_path / "out").new_units == 0
+    shutil.copy(books, texts / "1.jsonl")
+    assert export(mixed(tokens, texts, tokenizer, 1.0), tmp_path / "out", extended).new_units == 1
+    verify_output(open_storage(tmp_path / "out"))
+
+
+def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
+    table: Path, tokenizer: Path, tmp_path: Path, any_share: None
+) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text(
+        "".join(json.dumps({"id": f"p{n}", "text": "page" * (not 150 < n < 500)}) + "\n" for n in range(800))
+    )
+    job = mixed(table, text, tokenizer, 0.008)
+    with pytest.raises(
+        CodectokError, match=r"units failed .*no document of the source text \(p\d+: The text is empty\)"
+    ):
+        export(job, tmp_path / "out")
+    n_units = preview_job(job, job.sources.arguments, tmp_path / "out", LOCAL).units
+    made = len(list((tmp_path / "out").glob("part-*.parquet")))
+    assert 0 < made < n_units

@@ -1,0 +1,141 @@
+"""Recordings of several rows as documents, and voices to imitate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codectok import InputError
+from codectok.exports.packing import PackingOptions
+from codectok.pipelines.documents import SequencesJob
+from codectok.pipelines.verify import verify_output
+from codectok.storage import open_storage
+
+from ..codectok.tokens.test_table import metadata, write
+from .exports import (
+    CODEBOOK,
+    INNER_BEGIN,
+    INNER_END,
+    OFFSET,
+    ROWS,
+    SMALL_PARTS,
+    export,
+    options,
+    sequences,
+    write_parts,
+)
+from .jobs import LOCAL, digests, rejects
+
+
+def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) -> list[dict[str, list]]:
+    settings = options(template="interleaved", tokenizer=str(tokenizer), **values)
+    export(SequencesJob(settings, [str(table)]), output)
+    return sequences(output)
+
+
+def test_a_recording_is_one_document_whatever_the_parts(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    made = {
+        megabytes: interleaved(table, tokenizer, tmp_path / str(megabytes), part_megabytes=megabytes)
+        for megabytes in (SMALL_PARTS, 100.0)
+    }
+    assert made[SMALL_PARTS] == made[100.0]
+    # A row without text, every tenth, is left out alone: it is the last of its recording.
+    for found, n in zip(made[100.0], range(0, 83, 5), strict=True):
+        wanted = [row for row in ROWS[n : n + 5] if row.text]
+        assert found["ids"] == [wanted[0].id]
+        assert found["input_ids"].count(INNER_BEGIN) == found["input_ids"].count(INNER_END) == len(wanted)
+    assert [r["source"] for r in rejects(tmp_path / "100.0")] == [row.id for row in ROWS if not row.text]
+
+
+@pytest.mark.parametrize("rows_of_a_file", [7, 2, 1])
+def test_a_recording_that_crosses_files_stays_one_document(
+    rows_of_a_file: int, table: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    cut = write_parts(tmp_path / "tokens", rows_of_a_file)
+    wanted = interleaved(table, tokenizer, tmp_path / "whole")
+    for megabytes in (0.002, 100.0):
+        found = interleaved(cut, tokenizer, tmp_path / str(megabytes), part_megabytes=megabytes)
+        assert found == wanted
+        verify_output(open_storage(tmp_path / str(megabytes)))
+
+
+def test_long_recordings_are_cut_between_rows(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    found = interleaved(table, tokenizer, tmp_path / "out", packing=PackingOptions("none", 200))
+    codes = [code for r in found for code in r["input_ids"] if OFFSET <= code < OFFSET + CODEBOOK]
+    assert codes == [OFFSET + code for row in ROWS if row.text for code in row.codes[:, 0].tolist()]
+    assert max(len(r["input_ids"]) for r in found) <= 200
+    assert not [r for r in rejects(tmp_path / "out") if r["reason"] == "too_long"]
+
+
+def test_new_files_do_not_change_where_recordings_end(tokenizer: Path, tmp_path: Path) -> None:
+    tokens = write_parts(tmp_path / "tokens", 7)
+    last = tokens / "part-000011.parquet"
+    last.rename(tmp_path / "later.parquet")
+    settings = options(template="interleaved", tokenizer=str(tokenizer))
+    export(SequencesJob(settings, [str(tokens)]), tmp_path / "out")
+    before = digests(tmp_path / "out")
+    (tmp_path / "later.parquet").rename(last)
+    export(SequencesJob(settings, [str(tokens)]), tmp_path / "out", replace(LOCAL, extend=True))
+    after = digests(tmp_path / "out")
+    assert {name: after[name] for name in before if name.startswith("part-")} == {
+        name: hashed for name, hashed in before.items() if name.startswith("part-")
+    }
+    # The recording of the rows 75 to 79 goes on in the new file, as a document of its own.
+    assert [r["ids"] for r in sequences(tmp_path / "out")][-3:] == [["c075"], ["c077"], ["c080"]]
+
+
+def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    by_id = {row.id: row for row in ROWS}
+    codes = {tuple((OFFSET + row.codes[:, 0]).tolist()): row for row in ROWS}
+    for voice in ("speaker", "c004"):
+        settings = options(template="tts", tokenizer=str(tokenizer), voice=voice)
+        report = export(SequencesJob(settings, [str(table)]), tmp_path / voice)
+        found = sequences(tmp_path / voice)
+        assert len(found) == report.summary.total.rows > 40
+        assert voice not in {r["ids"][0] for r in found}  # it would be told what to say
+        for r in found:
+            before = by_id[r["ids"][0]]
+            assert r["input_ids"][0] == INNER_BEGIN
+            heard = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
+            if voice == "speaker":
+                assert heard.speaker == before.speaker
+                assert heard.id != before.id
+            else:
+                assert heard.id == "c004"
+    messages = {r["source"]: r["message"] for name in ("speaker", "c004") for r in rejects(tmp_path / name)}
+    assert messages["c007"] == "The row c007 has no speaker."
+    assert messages["c004"] == "The row c004 is the voice itself."
+    with pytest.raises(InputError, match="There is no row nobody"):
+        SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="nobody"), [str(table)])
+    with pytest.raises(InputError, match="the template has none"):
+        SequencesJob(options(voice="speaker"), [str(table)])
+
+
+def test_a_voice_may_lie_in_another_table(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    other = replace(ROWS[3], id="c000", dataset="voices")
+    write(tmp_path / "voices" / "part-000000.parquet", [other], metadata(CODEBOOK, 1))
+    settings = options(template="tts", tokenizer=str(tokenizer), voice=f"{tmp_path / 'voices'}#c000")
+    export(SequencesJob(settings, [str(table)]), tmp_path / "out")
+    found = sequences(tmp_path / "out")
+    assert [r["ids"] for r in found] == [[row.id] for row in ROWS if row.text]
+    for r in found:
+        assert r["input_ids"][1 : r["input_ids"].index(INNER_END)] == (OFFSET + other.codes[:, 0]).tolist()
+    with pytest.raises(InputError, match=r"no row c001 in .*voices"):
+        SequencesJob(replace(settings, voice=f"{tmp_path / 'voices'}#c001"), [str(table)])
+
+
+def test_speakers_of_two_datasets_are_not_one(tokenizer: Path, tmp_path: Path) -> None:
+    """Datasets that number their speakers from 0 on, merged into one table."""
+    made = [replace(row, text="words", speaker="0", dataset="ab"[n % 2]) for n, row in enumerate(ROWS[:8])]
+    write(tmp_path / "tokens" / "part-000000.parquet", made, metadata(CODEBOOK, 1))
+    settings = options(template="tts", tokenizer=str(tokenizer), voice="speaker")
+    export(SequencesJob(settings, [str(tmp_path / "tokens")]), tmp_path / "out")
+    codes = {tuple((OFFSET + row.codes[:, 0]).tolist()): row for row in made}
+    by_id = {row.id: row for row in made}
+    found = sequences(tmp_path / "out")
+    assert len(found) == len(made)
+    for r in found:
+        heard = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
+        assert heard.dataset == by_id[r["ids"][0]].dataset
