@@ -54,9 +54,8 @@ class TextTokenizer:
         if self._text_only is not None:
             found = self._text_only.encode(text, add_special_tokens=False).ids
         else:
-            found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
-                "input_ids"
-            ]
+            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+            found = encoded["input_ids"]
         ids = np.asarray(found, np.int32)
         marks = ids[ids < len(self._is_mark)]
         marks = marks[self._is_mark[marks]]
