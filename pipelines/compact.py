@@ -14,12 +14,12 @@ from codectok.tokens.table import TableFile, TableMetadata, metadata_of_schema, 
 
 from .export_sources import TABLE_KINDS, ExportSources
 from .job import Job, UnitOutput
-from .listing import Listing
+from .listing import Argument
 from .output import unit_hash
 from .plan import Unit
 from .planning import header_of
 from .shares import TABLE_BYTES_PER_SECOND
-from .sources import Source
+from .sources import Kind, Source
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,9 @@ class CompactJob(Job):
         """Of the table."""
         return self.settings.file_megabytes * MEGABYTE
 
-    def check_sources(self, listing: Listing) -> None:
-        """Refuse Parquet files in folders inside the table: whoever opens it does not see them as its own."""
-        inside = [path for path in listing.paths if "/" in path]
-        if inside:
-            raise InputError(
-                f"{inside[0]} lies in a folder inside {self.sources.arguments[0]}, but the files of a table lie side by"
-                " side; move it elsewhere."
-            )
+    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
+        """What other readers of a table read."""
+        return self.sources.reads(argument, path, kind)
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`."""
