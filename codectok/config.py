@@ -250,14 +250,14 @@ PRESETS: dict[str, CodecConfig] = {
         CodecConfig(
             name="small",
             encoder=EncoderConfig(depths=(2, 2, 6, 2), dims=(96, 192, 288, 384), drop_path_rate=0.1),
-            quantizer=VectorQuantizerConfig(codebook_size=8192, codebook_dim=256),
+            quantizer=VectorQuantizerConfig(codebook_size=8192, codebook_dim=256, ema_decay=0.95),
             decoder=DecoderConfig(initial_channels=384),
         ),
         CodecConfig(
             name="nano",
             mel=MelConfig(n_mels=80),
             encoder=EncoderConfig(depths=(1, 1, 2), dims=(64, 96, 128), drop_path_rate=0.0),
-            quantizer=VectorQuantizerConfig(codebook_size=1024, codebook_dim=32),
+            quantizer=VectorQuantizerConfig(codebook_size=1024, codebook_dim=32, ema_decay=0.95),
             decoder=DecoderConfig(
                 initial_channels=128,
                 upsample_rates=(8, 8, 4),

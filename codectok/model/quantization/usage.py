@@ -2,8 +2,12 @@
 
 A step has often fewer tokens than there are codes: then most codes are without one, and moving averages over steps are
 mostly noise. So use is counted over a window that closes when it holds WINDOW_TOKENS_PER_CODE tokens for every code,
-in however many steps. A code used a quarter as often as the average has about 10 tokens in such a window; one
-with less than a twentieth (by default) of uniform use has not been used at all.
+in however many steps. A code used a quarter as often as the average has about 4 tokens in such a window; one with less
+than a twentieth (by default) of uniform use has not been used at all.
+
+Not more, for in the beginning features move: codes that no token has found stay behind, the others are too few to tell
+features apart, and with that these become alike. Then nothing brings them apart again. (In the first 400 steps of the
+configuration `nano` codes had a perplexity of 3 % of their number with 40 tokens, and of 55 % with 8.)
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-WINDOW_TOKENS_PER_CODE = 40
+WINDOW_TOKENS_PER_CODE = 16
 
 
 class UsageWindow(nn.Module):
