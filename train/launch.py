@@ -10,7 +10,7 @@ from types import FrameType
 
 from .config import TrainConfig
 from .memory import keep_freed_memory
-from .ranks import joined_ranks
+from .ranks import join_ranks
 from .run import Flag, TrainingReport, TrainingRun
 from .run_log import LogListener
 
@@ -28,14 +28,14 @@ def run_training(config: TrainConfig, on_log: LogListener, interrupted: Flag | N
         InputError: the output folder belongs to a run with another configuration, or the data cannot be used.
         CodectokError: a loss is no longer a finite number, or has exploded.
     """
-    with joined_ranks(config.device) as (ranks, device):
-        if device.type == "cpu":
-            keep_freed_memory()
-        run = TrainingRun(config, device, ranks, on_log)
-        if interrupted is not None:
-            return run.run(interrupted)
-        with stop_on_interrupt() as stop:
-            return run.run(stop)
+    ranks, device = join_ranks(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    run = TrainingRun(config, device, ranks, on_log)
+    if interrupted is not None:
+        return run.run(interrupted)
+    with stop_on_interrupt() as stop:
+        return run.run(stop)
 
 
 @contextmanager

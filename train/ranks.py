@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from codectok.codec import resolve_device
+from codectok.errors import InputError
 from codectok.model.quantization.ranks import gather_rows
 
 
@@ -68,26 +70,30 @@ class Ranks:
             dist.barrier()
 
 
-@contextmanager
-def joined_ranks(device: str) -> Iterator[tuple[Ranks, torch.device]]:
+def join_ranks(device: str) -> tuple[Ranks, torch.device]:
     """This process among those that `torchrun` or a framework has started, and its device; alone where there are none.
+
+    Once together they stay so until they end, however many runs they make.
 
     Args:
         device: "auto", "cpu", "cuda"; with several ranks on GPUs each takes that of its number on its machine.
+
+    Raises:
+        InputError: the runs of a process are for different kinds of device.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     found = resolve_device(device)
     if world_size == 1 and not dist.is_initialized():
-        yield Ranks(), found
-        return
+        return Ranks(), found
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(found)
-    own_group = not dist.is_initialized()
-    if own_group:
-        dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size()), found
-    finally:
-        if own_group:
-            dist.destroy_process_group()
+    backend = "nccl" if found.type == "cuda" else "gloo"
+    if not dist.is_initialized():
+        # Left at the end of the process only. A group that is joined after another finds the addresses of that one, and
+        # one that lives on in a synchronized module would be waited for by threads that wait for it in turn.
+        dist.init_process_group(backend)
+        atexit.register(dist.destroy_process_group)
+    elif dist.get_backend() != backend:
+        raise InputError(f"Ranks have come together by {dist.get_backend()}, which is not for device={device}.")
+    return Ranks(dist.get_rank(), dist.get_world_size()), found

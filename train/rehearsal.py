@@ -16,7 +16,7 @@ from .config import TrainConfig
 from .data.loader import SegmentLoader
 from .data.stream import Stage
 from .memory import keep_freed_memory
-from .ranks import joined_ranks
+from .ranks import join_ranks
 from .run import check_output, open_dataset, open_validation
 from .trainer import Trainer
 
@@ -58,36 +58,36 @@ def rehearse(config: TrainConfig) -> Rehearsal:
     Raises:
         InputError: data that cannot be used, or a GPU with too little memory.
     """
-    with joined_ranks(config.device) as (ranks, device):
-        if device.type == "cpu":
-            keep_freed_memory()
-        check_output(config)
-        dataset = open_dataset(config)
-        validation = open_validation(config)
-        trainer = Trainer(config, device, ranks=ranks)
-        trainer.step = config.discriminators.start_step
-        times = []
-        try:
-            for batch in itertools.islice(SegmentLoader(dataset, config.data), STEPS):
-                started = time.monotonic()
-                trainer.train_step(batch.filled())
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                times.append(time.monotonic() - started)
-            if validation is not None:
-                validation.try_out(trainer)
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"A batch of {config.data.batch_size} segments in {config.accumulation} parts does not fit into the"
-                " memory of the GPU; raise accumulation, or lower data.batch_size or data.segment_seconds."
-            ) from None
-        return Rehearsal(
-            stages=tuple(_facts_of(stage) for stage in dataset.stream.stages),
-            parameters=sum(p.numel() for p in trainer.network.parameters()),
-            discriminator_parameters=sum(p.numel() for p in trainer.adversary.parameters()),
-            seconds_per_step=times[-1],
-            peak_bytes=_peak_bytes(device),
-        )
+    ranks, device = join_ranks(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    check_output(config)
+    dataset = open_dataset(config)
+    validation = open_validation(config)
+    trainer = Trainer(config, device, ranks=ranks)
+    trainer.step = config.discriminators.start_step
+    times = []
+    try:
+        for batch in itertools.islice(SegmentLoader(dataset, config.data), STEPS):
+            started = time.monotonic()
+            trainer.train_step(batch.filled())
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.monotonic() - started)
+        if validation is not None:
+            validation.try_out(trainer)
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"A batch of {config.data.batch_size} segments in {config.accumulation} parts does not fit into the"
+            " memory of the GPU; raise accumulation, or lower data.batch_size or data.segment_seconds."
+        ) from None
+    return Rehearsal(
+        stages=tuple(_facts_of(stage) for stage in dataset.stream.stages),
+        parameters=sum(p.numel() for p in trainer.network.parameters()),
+        discriminator_parameters=sum(p.numel() for p in trainer.adversary.parameters()),
+        seconds_per_step=times[-1],
+        peak_bytes=_peak_bytes(device),
+    )
 
 
 def _facts_of(stage: Stage) -> StageFacts:

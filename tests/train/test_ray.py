@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -166,3 +167,14 @@ def test_ranks_under_torchrun(shards: Path, tmp_path: Path) -> None:
     assert finished.stdout.count("step       4/4") == 1
     assert finished.stdout.count("finished") == 1  # the first rank speaks for all
     assert position_of(tmp_path / "run") == 4 * 4
+
+
+def test_stages_follow_each_other_under_torchrun(shards: Path, tmp_path: Path) -> None:
+    described = json.loads(tiny_config(shards, tmp_path, *NO_CHANCE, steps=2).model_dump_json(exclude={"output"}))
+    path = tmp_path / "runs.yaml"
+    path.write_text(json.dumps({**described, "output": str(tmp_path / "runs"), "stages": {"first": {}, "second": {}}}))
+    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert [position_of(tmp_path / "runs" / stage) for stage in ("first", "second")] == [2 * 4, 2 * 4]
