@@ -16,9 +16,10 @@ from codectok.errors import CodectokError, InputError, PassingError
 from codectok.pipelines.cluster import start_ray
 
 from .config import TrainConfig
-from .launch import run_training, stop_on_interrupt
+from .launch import run_training
 from .run import TrainingReport, claim_output, open_dataset
 from .run_log import LogListener
+from .stopping import stop_on_interrupt
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer

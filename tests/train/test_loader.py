@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import multiprocessing
+import os
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -20,6 +22,7 @@ from codectok.train.data.config import DataConfig, ValidationConfig
 from codectok.train.data.loader import Batch, SegmentLoader
 from codectok.train.data.segments import SegmentDataset
 from codectok.train.data.validation import validation_clips
+from codectok.train.stopping import STOP_SIGNALS
 
 from ..conftest import upload
 from .conftest import SAMPLE_RATE, STEP, write_shards
@@ -159,6 +162,34 @@ def test_damaged_samples_leave_their_slots_masked(
         assert {tuple(row.tolist()) for row in other.filled()} == rows
     assert loader.n_unreadable == sum(key in bad for key in keys_of(found)) == len(caplog.messages)
     assert all(any(f"The sample {key} in" in message for message in caplog.messages) for key in bad)
+
+
+def test_the_next_usable_segment_stands_in_for_a_part_that_is_all_damaged(tmp_path: Path) -> None:
+    """Both ranks' parts are of three; the first rank's is damaged, and so is the beginning of the second's."""
+    config = data_config(shards=write_shards(tmp_path / "all", SIZES))
+    whole = batches(config, 3)
+    damage(tmp_path / "all", set(whole[1].keys[:4]))
+    part = batches(config, 3, rank=0, world_size=2)[1]
+    assert (part.mask.tolist(), part.keys) == ([False] * 3, whole[1].keys[:3])
+    assert not part.waveforms.any()
+    assert torch.equal(part.filled(), whole[1].waveforms[4].expand(3, -1))
+    (again,) = batches(config, 1, position=BATCH, rank=0, world_size=2)
+    assert torch.equal(again.filled(), part.filled())
+    strict = data_config(shards=tmp_path / "all", max_unreadable_in_a_row=1)
+    with pytest.raises(CodectokError, match="1 samples in a row could not be used"):
+        batches(strict, 2, rank=0, world_size=2)
+
+
+def test_workers_do_not_answer_what_stops_the_run(folder: Path) -> None:
+    """A batch system's SIGTERM reaches all processes of a run; those that read are still needed."""
+    config = data_config(shards=folder, num_workers=1)
+    found = iter(SegmentLoader(dataset(config), config))
+    next(found)
+    (worker,) = multiprocessing.active_children()
+    for number in STOP_SIGNALS:
+        os.kill(worker.pid, number)
+    assert [next(found).position for _ in range(6)] == [BATCH * n for n in range(2, 8)]
+    assert worker.is_alive()
 
 
 def test_a_bit_that_flipped_inside_the_audio_is_noticed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,6 +231,14 @@ def test_a_reading_process_that_dies_is_named_and_the_run_goes_on_afterwards(sha
     assert_equal(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
 
 
+def test_a_connection_that_breaks_elsewhere_is_not_blamed_on_reading(shards: Path, tmp_path: Path) -> None:
+    def hear(step: int, _: dict[str, float]) -> None:
+        raise BrokenPipeError("whoever reads the output has gone")
+
+    with pytest.raises(BrokenPipeError):
+        run_training(tiny_config(shards, tmp_path / "run", "data.num_workers=1"), hear)
+
+
 def test_a_stage_can_be_added_to_a_run_but_not_put_before_what_it_heard(shards: Path, tmp_path: Path) -> None:
     def staged(steps: int) -> str:
         return f"data.stages=[{{steps: {steps}, sources: [{{shards: {shards}}}]}}, {{sources: [{{shards: {shards}}}]}}]"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from codectok.errors import CodectokError, InputError, PassingError
 
+from ..stopping import leave_signals_to_the_run
 from .config import DataConfig
 from .segments import SegmentDataset
 
@@ -33,6 +33,7 @@ class Batch:
         keys: of the samples, also of damaged ones; less than B where the ranks' parts of a batch are not equal.
         errors: what is wrong with the damaged ones, in their order.
         position: of the stream after the global batch.
+        stand_in: [T], the next usable segment of the stream where all of this part are damaged.
     """
 
     waveforms: Tensor
@@ -40,14 +41,17 @@ class Batch:
     keys: tuple[str, ...]
     errors: tuple[str, ...]
     position: int
+    stand_in: Tensor | None = None
 
     def filled(self) -> Tensor:
-        """The waveforms [B, T], with those of other slots again in the empty ones; silence where all are empty.
+        """The waveforms [B, T], with those of other slots again in the empty ones, or `stand_in` where all are empty.
 
         So nothing unheard is learned from, and the shape, which ranks share, is always the same.
         """
+        if self.stand_in is not None:
+            return self.stand_in.expand_as(self.waveforms)
         count = int(self.mask.sum())
-        if count in (0, len(self.mask)):
+        if count == len(self.mask):
             return self.waveforms
         numbers = torch.arange(len(self.mask))
         numbers[~self.mask] = numbers[self.mask][torch.arange(len(self.mask) - count) % count]
@@ -55,7 +59,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """A copy that goes to a GPU faster."""
-        return replace(self, waveforms=self.waveforms.pin_memory())
+        stand_in = None if self.stand_in is None else self.stand_in.pin_memory()
+        return replace(self, waveforms=self.waveforms.pin_memory(), stand_in=stand_in)
 
 
 class SegmentLoader:
@@ -88,7 +93,7 @@ class SegmentLoader:
         self.position = position
         self.n_unreadable = 0
         self._config = config
-        self._batches = _RankBatches(dataset, config.batch_size, rank, world_size)
+        self._batches = _RankBatches(dataset, config, rank, world_size)
         self._in_a_row = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -102,12 +107,13 @@ class SegmentLoader:
             batch_size=None,
             sampler=_Positions(self.position, self._config.batch_size),
             num_workers=self._config.num_workers,
-            worker_init_fn=_leave_interrupts_to_the_run,
+            worker_init_fn=_start_worker,
             # Without a generator of its own the loader draws from the global one, and a resumed run would diverge.
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
-        for batch in loader:
+        batches = iter(loader)
+        for batch in _received(batches) if self._config.num_workers else batches:
             if isinstance(batch, CodectokError):
                 raise batch
             self._count_unreadable(batch)
@@ -125,10 +131,7 @@ class SegmentLoader:
             self.n_unreadable += 1
             self._in_a_row += 1
             if self._in_a_row >= self._config.max_unreadable_in_a_row:
-                raise CodectokError(
-                    f"{self._in_a_row} samples in a row could not be used, the last because: {error}"
-                    " `codectok verify` says what else is damaged; data.max_unreadable_in_a_row allows more."
-                )
+                raise _too_many_damaged(self._in_a_row, error)
 
 
 @contextmanager
@@ -136,14 +139,35 @@ def worker_deaths_explained() -> Iterator[None]:
     """Says in one sentence that a worker died; torch may raise this wherever the program happens to be."""
     try:
         yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # The last two: it died while a batch was on its way.
-        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
             raise
-        raise PassingError(
-            f"A process that reads training data died ({str(error).splitlines()[0].rstrip('. ')});"
-            " the same command goes on from the last checkpoint, and fewer data.num_workers need less memory."
-        ) from None
+        raise _death_of_a_worker(error) from None
+
+
+def _received(batches: Iterator[Batch | CodectokError]) -> Iterator[Batch | CodectokError]:
+    """What workers send, as it comes."""
+    while True:
+        try:
+            batch = next(batches)
+        except (ConnectionError, EOFError) as error:  # it died while a batch was on its way
+            raise _death_of_a_worker(error) from None
+        yield batch
+
+
+def _death_of_a_worker(error: Exception) -> PassingError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+    return PassingError(
+        f"A process that reads training data died ({reason});"
+        " the same command goes on from the last checkpoint, and fewer data.num_workers need less memory."
+    )
+
+
+def _too_many_damaged(count: int, last_error: str) -> CodectokError:
+    return CodectokError(
+        f"{count} samples in a row could not be used, the last because: {last_error}"
+        " `codectok verify` says what else is damaged; data.max_unreadable_in_a_row allows more."
+    )
 
 
 class _Positions:
@@ -159,8 +183,10 @@ class _Positions:
 class _RankBatches(Dataset["Batch | CodectokError"]):
     """A rank's batches by the first position of the global batch; an error is a value, for the parent to raise."""
 
-    def __init__(self, dataset: SegmentDataset, batch_size: int, rank: int, world_size: int) -> None:
+    def __init__(self, dataset: SegmentDataset, config: DataConfig, rank: int, world_size: int) -> None:
+        batch_size = config.batch_size
         self._dataset, self._batch_size = dataset, batch_size
+        self._most_damaged = config.max_unreadable_in_a_row
         self._first, self._end = (batch_size * part // world_size for part in (rank, rank + 1))
         # Ranks whose part is smaller have an empty slot: shapes are the same everywhere.
         self._n_slots = math.ceil(batch_size / world_size)
@@ -172,6 +198,8 @@ class _RankBatches(Dataset["Batch | CodectokError"]):
         positions = range(position + self._first, position + self._end)
         try:
             segments = self._dataset.segments(positions, self._buffer[: len(positions)])
+            all_damaged = all(segment.error is not None for segment in segments)
+            stand_in = self._next_usable(positions.stop) if all_damaged else None
         except CodectokError as error:
             return error
         return Batch(
@@ -181,13 +209,26 @@ class _RankBatches(Dataset["Batch | CodectokError"]):
             keys=tuple(segment.key for segment in segments),
             errors=tuple(segment.error for segment in segments if segment.error is not None),
             position=position + self._batch_size,
+            stand_in=stand_in,
         )
+
+    def _next_usable(self, position: int) -> Tensor:
+        """The first segment from `position` on that is not damaged; it is heard in its own turn too.
+
+        Raises:
+            CodectokError: there is none among as many as may be damaged in a row.
+        """
+        for place in range(position, position + self._most_damaged):
+            (segment,) = self._dataset.segments(range(place, place + 1))
+            if segment.error is None:
+                return torch.from_numpy(segment.waveform)
+        assert segment.error is not None, "at least one was looked at"
+        raise _too_many_damaged(self._most_damaged, segment.error)
 
 
 def _mask(valid: Sequence[bool], n_slots: int) -> Tensor:
     return torch.tensor([*valid, *[False] * (n_slots - len(valid))])
 
 
-def _leave_interrupts_to_the_run(_: int) -> None:
-    # Ctrl-C reaches all processes of a terminal; the run still wants the batches of its last step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(_: int) -> None:
+    leave_signals_to_the_run()
