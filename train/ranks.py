@@ -33,8 +33,11 @@ class Ranks:
 
     def synchronized(self, module: nn.Module) -> Callable[..., Any]:
         """`module`, such that its gradients become means over all ranks in the backward pass."""
+        if self.world_size == 1:
+            return module
         # Buffers are the same everywhere by construction; to send codebooks at every step would cost more than they do.
-        return module if self.world_size == 1 else DistributedDataParallel(module, broadcast_buffers=False)
+        # Gradients lie in what is sent: beside it they would take as much memory again.
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def accumulating(self, module: Callable[..., Any], last: bool) -> AbstractContextManager[object]:
         """Around a forward and backward pass of a `synchronized` module: gradients wait for the last pass."""

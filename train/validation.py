@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -42,7 +43,7 @@ class Validation:
         sums: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         use = torch.zeros(config.quantizer.n_codebooks, config.quantizer.codebook_size, dtype=torch.float64)
-        for number in range(ranks.rank, len(self.clips), ranks.world_size):
+        for number in clips_of_rank(len(self.clips), ranks.rank, ranks.world_size, self._listen):
             original, reconstruction, error, codes = _reconstruct(trainer, self.clips[number])
             sums[ERROR] += error
             counts[ERROR] += 1
@@ -53,7 +54,7 @@ class Validation:
                 if value is not None:
                     sums[PREFIX + name] += value
                     counts[PREFIX + name] += 1
-            if number < self._listen and ranks.is_first:
+            if number < self._listen:
                 _show(log, trainer, number, original, reconstruction)
         names = [ERROR, *(PREFIX + name for name in self._measures)]
         shared = [torch.tensor([[sums[name], counts[name]] for name in names], dtype=torch.float64), use]
@@ -71,6 +72,12 @@ class Validation:
         original, reconstruction, _, _ = _reconstruct(trainer, max(self.clips, key=len))
         for measure in self._measures.values():
             measure(original, reconstruction, trainer.config.codec.mel.sample_rate)
+
+
+def clips_of_rank(n_clips: int, rank: int, world_size: int, listen: int) -> range:
+    """Which clips a rank reconstructs: the first rank, which alone writes, those that are to be heard."""
+    first = min(n_clips, max(listen, math.ceil(n_clips / world_size)))
+    return range(first) if rank == 0 else range(first + rank - 1, n_clips, world_size - 1)
 
 
 @torch.no_grad()

@@ -1,0 +1,73 @@
+"""What ranks have in common, and what each of them does alone."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from codectok.train.config import TrainConfig
+from codectok.train.ranks import Ranks
+from codectok.train.run import open_validation
+from codectok.train.run_log import RunLog
+from codectok.train.trainer import Trainer
+from codectok.train.validation import clips_of_rank
+
+from ..ranks import run_on_ranks
+from .conftest import tiny_config
+
+
+def own_rank() -> Ranks:
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+@pytest.mark.parametrize(("n_clips", "world_size", "listen"), [(7, 1, 2), (7, 2, 5), (7, 3, 1), (2, 4, 4), (8, 4, 0)])
+def test_ranks_share_the_clips_and_the_first_has_those_to_listen_to(n_clips: int, world_size: int, listen: int) -> None:
+    shares = [clips_of_rank(n_clips, rank, world_size, listen) for rank in range(world_size)]
+    assert sorted(chain(*shares)) == list(range(n_clips))
+    assert set(range(min(n_clips, listen))) <= set(shares[0])
+
+
+def validated(config: TrainConfig) -> float:
+    trainer = Trainer(config, torch.device("cpu"), own_rank())
+    validation = open_validation(config)
+    assert validation is not None
+    log = RunLog(config, trainer, dict, lambda step, scalars: None, lambda: "")
+    with closing(log):
+        return validation.run(trainer, log)
+
+
+def test_all_clips_to_listen_to_are_logged_on_several_ranks(shards: Path, held_out: Path, tmp_path: Path) -> None:
+    options = [f"validation.shards={held_out}", "validation.clips=5", "validation.max_seconds=1", "validation.listen=4"]
+    config = tiny_config(shards, tmp_path / "run", *options)
+    first, second = run_on_ranks(validated, 2, config)
+    assert first == second
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    kinds = ("original", "reconstruction")
+    assert set(events.Tags()["audio"]) == {f"validation/{number}/{kind}" for number in range(4) for kind in kinds}
+
+
+def storages_of_gradients() -> int:
+    ranks = own_rank()
+    module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 1))
+    synchronized = ranks.synchronized(module)
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+    found = 0
+    for _ in range(2):
+        for part in range(2):
+            with ranks.accumulating(synchronized, last=part == 1):
+                synchronized(torch.ones(4, 3)).mean().backward()
+        found = len({parameter.grad.untyped_storage().data_ptr() for parameter in module.parameters()})
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return found
+
+
+def test_gradients_are_held_once_on_several_ranks() -> None:
+    assert run_on_ranks(storages_of_gradients, 2) == [1, 1]
