@@ -60,6 +60,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def is_training_checkpoint(folder: Path) -> bool:
+    """Whether `folder` looks like what `save_training_state` wrote."""
+    return (folder / STATE_FILE).is_file()
+
+
 def load_training_state(checkpoint: Path) -> dict[str, Any]:
     """Read what `save_training_state` wrote, onto the CPU, from where everybody takes what is theirs."""
     path = checkpoint / STATE_FILE

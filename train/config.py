@@ -22,7 +22,8 @@ from codectok.errors import ConfigError
 from .data.config import DataConfig, ValidationConfig
 from .recipe import Beta, DiscriminatorsConfig, LossConfig, OptimizerConfig, TrainingPrecision
 
-# These may change between a run and its continuation: no weight depends on them.
+# These may change between a run and its continuation: no weight depends on them (on `accumulation` as its line below
+# says: what is a matter of chance then falls out otherwise).
 # (Shards may be moved and stages added: the stream so far is compared on its own.)
 CONTINUABLE_KEYS = (
     "output",
@@ -37,7 +38,9 @@ CONTINUABLE_KEYS = (
     "checkpoint_interval",
     "keep_checkpoints",
     "device",
+    "accumulation",
     "explosion",
+    "loss_explosion",
     "validation",
     "wandb_project",
 )
@@ -49,11 +52,13 @@ class TrainConfig(StrictModel):
     Attributes:
         data, codec, loss, discriminators, generator_optimizer, discriminator_optimizer: the recipe.
         init_from: a codec, or a run that has ended, whose encoder and decoder this one starts with.
+        resume_from: a checkpoint of another run, from which this one goes on with the recipe that stands here.
         precision: of encoder, decoder and discriminators; mel spectrograms, the quantizer and losses are in float32.
         accumulation: in how many parts a batch is worked on, one after the other; no result depends on it but by
             rounding, by dropped paths, and by `loss.diversity`, which is of the codes of a part.
         weight_average: what a step leaves of the moving average of weights, which then becomes the codec.
-        explosion: how many times its lowest value the mel error may be before the run is stopped.
+        explosion, loss_explosion: at how many times its lowest value the mel error, and at how many times that of the
+            first step the generator's loss ends the run.
         wandb_project: where figures are sent besides TensorBoard; nowhere by default.
     """
 
@@ -62,6 +67,7 @@ class TrainConfig(StrictModel):
     validation: ValidationConfig | None = None
     codec: CodecConfig = CodecConfig()
     init_from: Path | None = None
+    resume_from: Path | None = None
     loss: LossConfig = LossConfig()
     discriminators: DiscriminatorsConfig = DiscriminatorsConfig()
     generator_optimizer: OptimizerConfig = OptimizerConfig()
@@ -69,7 +75,8 @@ class TrainConfig(StrictModel):
     precision: TrainingPrecision = "float32"
     accumulation: PositiveInt = 1
     weight_average: Beta | None = None
-    explosion: Annotated[float, Field(gt=1)] = 10.0
+    explosion: Annotated[float, Field(gt=1)] = 3.0
+    loss_explosion: Annotated[float, Field(gt=1)] = 10.0
     seed: NonNegativeInt = 1234
     device: str = "auto"
     steps: PositiveInt = 1_000_000

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 TENSORBOARD_FOLDER = "tensorboard"
 # By which Weights & Biases knows the run.
 WANDB_FILE = "wandb-id"
+# What all terms of the generator's loss add up to.
+LOSS = "generator"
 
 LogListener = Callable[[int, dict[str, float]], None]
 
@@ -39,7 +42,6 @@ class RunLog:
         figures: further ones of this rank, at the end of a window.
         on_log: hears of everything that is written.
         advice: what the message about a run that has diverged says one can do.
-        lowest: mel error of a window so far, of which `lowest` then keeps account.
     """
 
     def __init__(
@@ -49,13 +51,15 @@ class RunLog:
         figures: Callable[[], dict[str, float]],
         on_log: LogListener,
         advice: Callable[[], str],
-        lowest: float = math.inf,
     ) -> None:
         self._config, self._trainer, self._figures, self._on_log, self._advice = (
             config, trainer, figures, on_log, advice
         )  # fmt: skip
         self._main = f"mel_{config.loss.mel[0].n_fft}"
-        self.lowest = lowest
+        self._lowest_error = math.inf
+        self._first_loss: Tensor | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
         self._sinks: list[_TensorBoard | _WeightsAndBiases] = []
         if trainer.ranks.is_first:
             self._sinks.append(_TensorBoard(config, trainer.step))
@@ -65,35 +69,43 @@ class RunLog:
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         """Take in a step; every `log_interval` steps the window is written."""
+        if self._first_loss is None:
+            self._first_loss = self._trainer.ranks.mean(scalars[LOSS].clone())
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         self._steps += 1
         if self._trainer.step % self._config.log_interval == 0:
-            self.flush()
+            error = self.flush()[self._main]
+            self._lowest_error = min(self._lowest_error, error)
+            self._start_window()
 
-    def flush(self) -> None:
-        """Write what has come in since the last time.
+    def flush(self) -> dict[str, float]:
+        """Write what has come in of the window, if anything has, and return it; the window stays open.
 
         Raises:
-            CodectokError: a loss is no finite number, or the mel error has exploded.
+            CodectokError: the run has diverged, see `check`.
         """
         if not self._steps:
-            return
+            return {}
         self.check()
         scalars = self._means()
         scalars |= {name: float(value) for name, value in self._trainer.network.quantizer.codebook_metrics().items()}
         elapsed = time.monotonic() - self._started - self._paused_seconds
-        samples = self._steps * self._config.data.batch_size * self._config.segment_samples
+        n_steps = self._steps - self._steps_before
+        samples = n_steps * self._config.data.batch_size * self._config.segment_samples
         scalars["audio_seconds_per_second"] = samples / self._config.codec.mel.sample_rate / elapsed
-        scalars["steps_per_second"] = self._steps / elapsed
+        scalars["steps_per_second"] = n_steps / elapsed
         scalars |= self._figures()
-        self.lowest = min(self.lowest, scalars[self._main])
         self.write(scalars)
-        self._start_window()
+        return scalars
 
     def check(self) -> None:
-        """Stop a run whose losses are no finite numbers any more, or whose mel error has exploded, before it is saved.
+        """Stop a run that has diverged, before it is saved.
+
+        Its losses are no finite numbers any more; or the mel error is `explosion` times what it was in its best
+        window; or the generator's loss is `loss_explosion` times that of the first step: the mel error has a bound, of
+        which the first steps are not far, and would not tell.
 
         Raises:
             CodectokError: that has happened.
@@ -101,16 +113,32 @@ class RunLog:
         means = self._means()
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
-            raise CodectokError(
-                f"Training diverged: at step {self._trainer.step} {', '.join(broken)} is not a finite number;"
-                f" {self._advice()}."
-            )
-        error = means.get(self._main, 0.0)
-        if error > self._config.explosion * self.lowest:
-            raise CodectokError(
-                f"Training diverged: at step {self._trainer.step} {self._main} is {error:.3g}, after {self.lowest:.3g}"
-                f" at its best (explosion={self._config.explosion:g}); {self._advice()}."
-            )
+            self._stop(f"{', '.join(broken)} is not a finite number")
+        config, error, loss = self._config, means.get(self._main, 0.0), means.get(LOSS, 0.0)
+        if error > config.explosion * self._lowest_error:
+            lowest = f"{self._lowest_error:.3g} at its best"
+            self._stop(f"{self._main} is {error:.3g}, after {lowest} (explosion={config.explosion:g})")
+        if self._first_loss is not None and loss > config.loss_explosion * float(self._first_loss):
+            first = f"{float(self._first_loss):.3g} at the first step"
+            self._stop(f"the generator's loss is {loss:.3g}, after {first} (loss_explosion={config.loss_explosion:g})")
+
+    def _stop(self, reason: str) -> None:
+        raise CodectokError(f"Training diverged: at step {self._trainer.step} {reason}; {self._advice()}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered of the steps so far, the same on all ranks; every rank is to call this."""
+        return {
+            "lowest_error": self._lowest_error,
+            "first_loss": self._first_loss,
+            "window": {"sums": self._totals(), "counts": dict(self._counts), "steps": self._steps},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in the window in which `state_dict` was taken."""
+        self._lowest_error, self._first_loss = state["lowest_error"], state["first_loss"]
+        window = state["window"]
+        self._sums, self._counts, self._steps = dict(window["sums"]), dict(window["counts"]), window["steps"]
+        self._steps_before = self._steps
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -143,25 +171,44 @@ class RunLog:
 
     def _means(self) -> dict[str, float]:
         """Of the window so far, over all ranks."""
+        totals = self._totals()
+        if not totals:
+            return {}
+        values = torch.stack(list(totals.values())).tolist()
+        return {name: value / self._counts[name] for name, value in zip(totals, values, strict=True)}
+
+    def _totals(self) -> dict[str, Tensor]:
+        """The window's sums, means over all ranks."""
         if not self._sums:
             return {}
-        device = self._trainer.device
-        values = torch.stack([total.to(device) / self._counts[name] for name, total in self._sums.items()])
-        return dict(zip(self._sums, self._trainer.ranks.mean(values).tolist(), strict=True))
+        sums = torch.stack([total.to(self._trainer.device) for total in self._sums.values()])
+        return dict(zip(self._sums, self._trainer.ranks.mean(sums).unbind(), strict=True))
 
     def _start_window(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._steps = 0
+        self._sums = {}
+        self._counts = {}
+        self._steps = self._steps_before = 0
         self._started, self._paused_seconds = time.monotonic(), 0.0
+
+
+def check_sinks(config: TrainConfig) -> None:
+    """See that what figures are to be written with is installed; `InputError` where it is not."""
+    try:
+        import_module("torch.utils.tensorboard")
+    except ImportError:
+        raise InputError("Training needs tensorboard; install it with: pip install tensorboard.") from None
+    if config.wandb_project is None:
+        return
+    try:
+        import_module("wandb")
+    except ImportError:
+        raise InputError("wandb_project needs wandb; install it with: pip install wandb.") from None
 
 
 class _TensorBoard:
     def __init__(self, config: TrainConfig, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise InputError("Training needs tensorboard; install it with: pip install tensorboard.") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         # What a killed run logged after its last checkpoint is replaced.
         self._writer: SummaryWriter = SummaryWriter(str(config.output / TENSORBOARD_FOLDER), purge_step=step + 1)
 
@@ -181,10 +228,8 @@ class _TensorBoard:
 
 class _WeightsAndBiases:
     def __init__(self, config: TrainConfig, project: str) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise InputError("wandb_project needs wandb; install it with: pip install wandb.") from None
+        import wandb
+
         self._wandb: Any = wandb
         described = json.loads(config.model_dump_json())
         # A run that goes on is one run there, too; what it logs again after a stop is ignored.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from codectok.pipelines.engine import RunOptions, run_job
@@ -22,6 +23,7 @@ from codectok.shards import (
     index_path,
     write_index,
 )
+from codectok.train.checkpoint import latest_checkpoint, load_training_state
 from codectok.train.config import TrainConfig, load_train_config
 from codectok.train.data.loader import SegmentLoader
 from codectok.train.run import open_dataset
@@ -78,6 +80,28 @@ def tiny_config(shards: Path, output: Path, *overrides: str, steps: int = 7) -> 
     rest = [override for override in TINY if not override.startswith("codec.")]
     paths = [f"data.shards={shards}", f"output={output}", f"steps={steps}"]
     return load_train_config("nano", ["codec={}", *own_codec, *rest, *paths, *overrides])
+
+
+def final_state(output: Path) -> dict:
+    """Of the newest checkpoint."""
+    checkpoint = latest_checkpoint(output / "checkpoints")
+    assert checkpoint is not None
+    return load_training_state(checkpoint)
+
+
+def assert_equal(a: object, b: object, path: str = "") -> None:
+    """Two states of training are equal to the bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_equal(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        for n, (one, other) in enumerate(zip(a, b, strict=True)):
+            assert_equal(one, other, f"{path}[{n}]")
+    else:
+        assert a == b, path
 
 
 SAMPLE_RATE = 24_000

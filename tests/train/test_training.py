@@ -15,37 +15,17 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from codectok import CheckpointError, Codec, CodectokError, InputError
-from codectok.train.checkpoint import latest_checkpoint, load_training_state
+from codectok.train.checkpoint import latest_checkpoint
 from codectok.train.config import TrainConfig
 from codectok.train.launch import run_training
 from codectok.train.run import TrainingReport, open_dataset
 from codectok.train.trainer import Trainer
 
-from .conftest import first_batches, tiny_config
+from .conftest import assert_equal, final_state, first_batches, tiny_config
 
 
 def train(config: TrainConfig) -> TrainingReport:
     return run_training(config, lambda step, scalars: None)
-
-
-def final_state(output: Path) -> dict:
-    checkpoint = latest_checkpoint(output / "checkpoints")
-    assert checkpoint is not None
-    return load_training_state(checkpoint)
-
-
-def assert_equal(a: object, b: object, path: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_equal(a[key], b[key], f"{path}.{key}")
-    elif isinstance(a, list | tuple):
-        for n, (one, other) in enumerate(zip(a, b, strict=True)):
-            assert_equal(one, other, f"{path}[{n}]")
-    else:
-        assert a == b, path
 
 
 def test_stopping_and_going_on_equals_one_run_to_the_bit(shards: Path, tmp_path: Path) -> None:
