@@ -108,11 +108,6 @@ class TrainConfig(StrictModel):
             raise ValueError(f"data.segment_seconds must be at least {seconds:.3f}, for the longest window of a loss")
         return self
 
-    def without_ancestor(self) -> TrainConfig:
-        """The same run from scratch."""
-        loss = self.loss.model_copy(update={"distillation": 0.0})
-        return self.model_copy(update={"init_from": None, "loss": loss})
-
     @property
     def segment_samples(self) -> int:
         """Samples of a training segment: whole frames."""

@@ -73,6 +73,11 @@ class Ranks:
             dist.barrier()
 
 
+def ranks_of_this_machine(workers: int | None, device: str) -> int:
+    """How many ranks are started here: `workers`, or one for each GPU if `device` means those, or one."""
+    return workers or (torch.cuda.device_count() if resolve_device(device).type == "cuda" else 1)
+
+
 def join_ranks(device: str) -> tuple[Ranks, torch.device]:
     """This process among those that `torchrun` or a framework has started, and its device; alone where there are none.
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 import itertools
 import resource
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from codectok.errors import InputError
+from codectok.codec import Codec, resolve_device
+from codectok.config import CodecConfig
 
+from .checkpoint import latest_checkpoint
+from .codebook_start import CodebookStart, try_start
 from .config import TrainConfig
 from .data.loader import SegmentLoader
+from .data.segments import SegmentDataset
 from .data.stream import Stage
-from .memory import keep_freed_memory
-from .ranks import join_ranks
-from .run import check_output, open_dataset, open_validation
+from .inheritance import check_ancestor, has_ancestor
+from .memory import batch_fits, keep_freed_memory, networks_fit, start_fits, validation_fits
+from .resumption import check_origin, take_over
+from .run import CHECKPOINT_FOLDER, check_output, check_shares, open_dataset, open_validation
+from .run_log import check_sinks
 from .trainer import Trainer
 
 STEPS = 2
@@ -34,60 +44,110 @@ class StageFacts:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a run needs.
+    """What a run needs, on each of its ranks.
 
     Attributes:
         stages: what is trained on, one after the other.
         parameters, discriminator_parameters: numbers of them.
+        start: of the codebooks, where the run begins with one.
         seconds_per_step: of one step with the adversary, after a first one.
-        peak_bytes: most memory that was in use at once: of the GPU, or of this process on a CPU.
+        peak_bytes: most memory that was in use at once, of the GPU, or of this process on a CPU; or that the start
+            will take, where that is estimated and more.
     """
 
     stages: tuple[StageFacts, ...]
     parameters: int
     discriminator_parameters: int
+    start: CodebookStart | None
     seconds_per_step: float
     peak_bytes: int
 
 
-def rehearse(config: TrainConfig) -> Rehearsal:
-    """Make two steps on the first batches and a validation of one clip, and forget them; nothing is written.
+def rehearse(config: TrainConfig, n_ranks: int = 1, ancestor: CodecConfig | None = None) -> Rehearsal:
+    """Start the codebooks, make two steps on the first batches and a validation of one clip, and forget them.
 
-    What starts the codebooks is left out, and the codec to learn from where a stage before is to make it.
+    This process does what each of the ranks will do, but for what they exchange. Nothing is written except, for a
+    while, a codec to learn from.
+
+    Args:
+        config: of the run.
+        n_ranks: that will share its batches.
+        ancestor: what the codec in `init_from` will be, where an earlier run is still to make it.
 
     Raises:
-        InputError: data that cannot be used, or a GPU with too little memory.
+        InputError: data that cannot be used, or too little memory.
     """
-    ranks, device = join_ranks(config.device)
+    device = resolve_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
+    check_shares(config, n_ranks)
     check_output(config)
+    check_sinks(config)
     dataset = open_dataset(config)
     validation = open_validation(config)
-    trainer = Trainer(config, device, ranks=ranks)
-    trainer.step = config.discriminators.start_step
-    times = []
-    try:
-        for batch in itertools.islice(SegmentLoader(dataset, config.data), STEPS):
-            started = time.monotonic()
-            trainer.train_step(batch.filled())
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.monotonic() - started)
-        if validation is not None:
+    with _as_if_inherited(_share(config, n_ranks), ancestor) as own, networks_fit():
+        trainer = Trainer(own, device)
+    before = _peak_bytes(device)
+    start = _begin(trainer, dataset)
+    trainer.step = max(trainer.step, config.discriminators.start_step)
+    with batch_fits(config, n_ranks):
+        seconds = _seconds_per_step(trainer, dataset)
+    if validation is not None:
+        with validation_fits():
             validation.try_out(trainer)
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"A batch of {config.data.batch_size} segments in {config.accumulation} parts does not fit into the"
-            " memory of the GPU; raise accumulation, or lower data.batch_size or data.segment_seconds."
-        ) from None
+    estimated = start.estimated_bytes if start is not None else None
     return Rehearsal(
         stages=tuple(_facts_of(stage) for stage in dataset.stream.stages),
         parameters=sum(p.numel() for p in trainer.network.parameters()),
         discriminator_parameters=sum(p.numel() for p in trainer.adversary.parameters()),
-        seconds_per_step=times[-1],
-        peak_bytes=_peak_bytes(device),
+        start=start,
+        seconds_per_step=seconds,
+        peak_bytes=max(_peak_bytes(device), before + (estimated or 0)),
     )
+
+
+def _share(config: TrainConfig, n_ranks: int) -> TrainConfig:
+    """What one of the ranks does, as a run of its own."""
+    data = config.data.model_copy(update={"batch_size": config.data.batch_size // n_ranks})
+    return config.model_copy(update={"data": data})
+
+
+@contextmanager
+def _as_if_inherited(config: TrainConfig, ancestor: CodecConfig | None) -> Iterator[TrainConfig]:
+    """`config`, with an untrained codec to learn from where the one in `init_from` is still to be made."""
+    place = config.init_from
+    if place is None or ancestor is None or has_ancestor(place):
+        yield config
+        return
+    check_ancestor(ancestor, config.codec, place)
+    with tempfile.TemporaryDirectory(prefix="codectok-") as folder:
+        codec = Path(folder) / "codec"
+        Codec.from_config(ancestor, device="cpu").save_pretrained(codec)
+        yield config.model_copy(update={"init_from": codec})
+
+
+def _begin(trainer: Trainer, dataset: SegmentDataset) -> CodebookStart | None:
+    """What the run does before its first step; nothing where it goes on from a checkpoint of its own."""
+    config = trainer.config
+    if latest_checkpoint(config.output / CHECKPOINT_FOLDER) is not None:
+        return None
+    if config.resume_from is not None:
+        check_origin(config.resume_from)
+        take_over(trainer, config.resume_from)
+        return None
+    with start_fits():
+        return try_start(trainer, (batch.filled() for batch in SegmentLoader(dataset, config.data)))
+
+
+def _seconds_per_step(trainer: Trainer, dataset: SegmentDataset) -> float:
+    seconds = 0.0
+    for batch in itertools.islice(SegmentLoader(dataset, trainer.config.data), STEPS):
+        started = time.monotonic()
+        trainer.train_step(batch.filled())
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize(trainer.device)
+        seconds = time.monotonic() - started
+    return seconds
 
 
 def _facts_of(stage: Stage) -> StageFacts:

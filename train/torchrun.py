@@ -15,6 +15,7 @@ from codectok.codec import resolve_device
 from codectok.errors import CodectokError, InputError
 
 from .config import TrainConfig
+from .ranks import ranks_of_this_machine
 from .run import check_output, open_dataset
 
 
@@ -34,7 +35,7 @@ def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], wo
         check_output(stage)
         open_dataset(stage)
     on_gpus = resolve_device(stages[0].device).type == "cuda"
-    count = workers or max(1, torch.cuda.device_count())
+    count = ranks_of_this_machine(workers, stages[0].device)
     if on_gpus and count > torch.cuda.device_count():
         raise InputError(
             f"{count} ranks need as many GPUs, and there are {torch.cuda.device_count()}; lower --workers."

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .console import ProgressReport, facts_table, format_duration, megabytes, progress, say
+from .console import ProgressReport, counted, facts_table, format_duration, megabytes, progress, say
 from .options import AddressOption, TrainingEngine
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from codectok.config import CodecConfig
+    from codectok.train.codebook_start import CodebookStart
     from codectok.train.config import TrainConfig
     from codectok.train.rehearsal import StageFacts
     from codectok.train.run_log import LogListener
@@ -36,7 +40,10 @@ def run(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check configuration, data and memory with two steps, then stop.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check configuration, data and memory as one of the ranks, with two steps, then stop."
+        ),
     ] = False,
     engine: Annotated[
         TrainingEngine,
@@ -54,21 +61,20 @@ def run(
     from codectok.train.config import load_stages
 
     stages = load_stages(config, overrides or [])
-    if dry_run:
-        engine = TrainingEngine.LOCAL
-    elif engine is TrainingEngine.AUTO:
+    if engine is TrainingEngine.AUTO:
         engine = _engine_for(workers, address)
-    if engine is TrainingEngine.LOCAL and not dry_run and (workers or 1) > 1:
+    if engine is TrainingEngine.LOCAL and (workers or 1) > 1:
         raise InputError("--engine local is one process; leave out --workers, or choose ray or torchrun.")
+    if dry_run:
+        _show_plans(stages, engine, workers, address)
+        return
     if engine is TrainingEngine.TORCHRUN:
         from codectok.train.torchrun import run_under_torchrun
 
         run_under_torchrun(stages, [NAME, config, *(overrides or []), "--engine", TrainingEngine.LOCAL.value], workers)
         return
     for number, settings in enumerate(stages):
-        if dry_run:
-            _show_plan(settings, settings.init_from in [before.output for before in stages[:number]])
-        elif not _train(settings, engine, workers, address, retries) and number + 1 < len(stages):
+        if not _train(settings, engine, workers, address, retries) and number + 1 < len(stages):
             if _is_first_rank():
                 say(f"{stages[number + 1].output} waits for it; the same command goes on.")
             return
@@ -134,25 +140,57 @@ def _listener(settings: TrainConfig, bar: ProgressReport) -> LogListener:
     return on_log
 
 
-def _show_plan(settings: TrainConfig, ancestor_to_come: bool) -> None:
+def _show_plans(stages: list[TrainConfig], engine: TrainingEngine, workers: int | None, address: str | None) -> None:
+    from codectok.train.ranks import ranks_of_this_machine
+
+    if not _is_first_rank():
+        return
+    of_cluster = engine is TrainingEngine.RAY and workers is None and (address or "RAY_ADDRESS" in os.environ)
+    codecs: dict[Path | None, CodecConfig] = {}
+    for settings in stages:
+        if engine is TrainingEngine.LOCAL:
+            n_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        else:
+            n_ranks = ranks_of_this_machine(workers, settings.device)
+        assumed = " assumed, as on this machine alone; --workers says how many of the cluster" if of_cluster else ""
+        _show_plan(settings, n_ranks, f"{n_ranks:,}{assumed}", codecs.get(settings.init_from))
+        codecs[settings.output] = settings.codec
+
+
+def _show_plan(settings: TrainConfig, n_ranks: int, ranks: str, ancestor: CodecConfig | None) -> None:
     from codectok.train.rehearsal import rehearse
 
-    found = rehearse(settings.without_ancestor() if ancestor_to_come else settings)
-    whole = format_duration(found.seconds_per_step * settings.steps)
+    found = rehearse(settings, n_ranks, ancestor)
+    seconds = found.seconds_per_step * settings.steps + (found.start.seconds if found.start else 0.0)
     length = settings.segment_samples / settings.codec.mel.sample_rate
+    each, exchange, on_each = "", "", ""
+    if n_ranks > 1:
+        each, on_each = f", {settings.data.batch_size // n_ranks} on each rank", " on each rank"
+        exchange = " beside what ranks exchange"
     facts_table(
         "codectok train --dry-run",
         {
             "output": settings.output,
             **_data_facts(found.stages),
-            "batch": f"{settings.data.batch_size} x {length:.2f} s in {settings.accumulation} parts",
+            "ranks": ranks,
+            "batch": f"{settings.data.batch_size} x {length:.2f} s{each}, in {counted(settings.accumulation, 'part')}",
             "steps": f"{settings.steps:,}",
             "codec": f"{settings.codec.name}, {found.parameters:,} parameters",
             "discriminators": f"{found.discriminator_parameters:,} parameters",
-            "memory": f"{megabytes(found.peak_bytes)} at most",
-            "time": f"{found.seconds_per_step:.2f} s a step, {whole} in all",
+            **_start_facts(found.start),
+            "memory": f"{megabytes(found.peak_bytes)} at most{on_each}",
+            "time": f"{found.seconds_per_step:.2f} s a step{exchange}, {format_duration(seconds)} in all",
         },
     )
+
+
+def _start_facts(start: CodebookStart | None) -> dict[str, object]:
+    if start is None:
+        return {}
+    if start.estimated_bytes is None:
+        return {"codebooks' start": format_duration(start.seconds)}
+    price = f"about {format_duration(start.seconds)}, and {megabytes(start.estimated_bytes)} for a while"
+    return {"codebooks' start": f"{price} (not tried: it takes long on a CPU)"}
 
 
 def _data_facts(stages: tuple[StageFacts, ...]) -> dict[str, object]:

@@ -182,7 +182,7 @@ def out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-@pytest.mark.parametrize("begin", [train], ids=["run"])
+@pytest.mark.parametrize("begin", [train, rehearse], ids=["run", "rehearsal"])
 @pytest.mark.parametrize(
     ("where", "name", "message"),
     [
@@ -202,7 +202,7 @@ def test_too_little_memory_is_one_sentence_that_says_what_to_do(
         begin(tiny_config(shards, tmp_path / "run", *validated, "accumulation=2", steps=2))
 
 
-@pytest.mark.parametrize("begin", [train], ids=["run"])
+@pytest.mark.parametrize("begin", [train, rehearse], ids=["run", "rehearsal"])
 @pytest.mark.parametrize(("module", "name"), [("torch.utils.tensorboard", "tensorboard"), ("wandb", "wandb")])
 def test_what_figures_are_written_with_is_missed_at_once(
     begin: Callable[[TrainConfig], object], module: str, name: str, shards: Path, tmp_path: Path,
@@ -299,6 +299,7 @@ def test_a_student_starts_with_encoder_and_decoder_of_its_teacher(shards: Path, 
 
 def test_a_rehearsal_says_what_a_run_takes_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
     found = rehearse(tiny_config(shards, tmp_path / "run"))
+    assert found.start is not None and found.start.seconds > 0 and found.start.estimated_bytes is None
     assert found.stages[0].segments > 0 and found.parameters > 0 and found.seconds_per_step > 0
     assert found.peak_bytes > 100_000_000
     assert not (tmp_path / "run").exists()
