@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from .config import StrictModel
 
+# Of a fingerprint, where people read it.
+SHOWN_CHARACTERS = 12
+
+
+def codec_label(name: str, fingerprint: str) -> str:
+    """A codec for the eyes: its name, and of its fingerprint what tells it from others of that name."""
+    return f"{name} {fingerprint[:SHOWN_CHARACTERS]}"
+
 
 class CodecDescription(StrictModel):
     """A codec and the way it computes, as a table of its codes records it.
@@ -23,3 +31,8 @@ class CodecDescription(StrictModel):
     dtype: str
     device: str
     pack_frames: int
+
+    @property
+    def label(self) -> str:
+        """The codec for the eyes."""
+        return codec_label(self.codec_name, self.codec_fingerprint)

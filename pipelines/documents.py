@@ -34,7 +34,7 @@ from .neighbours import Neighbours
 from .output import unit_hash
 from .plan import Plan, Unit
 from .planning import header_of
-from .rejects import Reason, Reject
+from .rejects import Reject
 from .rows import recordings_in, text_rows, token_rows
 from .sources import Kind, Source
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
@@ -58,7 +58,9 @@ class DocumentJob(Job):
     """Makes documents of rows and texts, mixes and packs them; what a part is written as is left to its heirs."""
 
     row_name = "documents"
-    bytes_version = 2  # 2: recordings go on in the next file, strings of tokens are text
+    # 2: recordings go on in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens that
+    # a tokenizer has elsewhere, texts that are null are `filtered`.
+    bytes_version = 3
     code_name = "tokens"
     kinds = EXPORT_KINDS
 
@@ -80,7 +82,8 @@ class DocumentJob(Job):
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
         self.end_of_sequence = tokens.end_of_sequence
-        self.largest_id = max(self.vocabulary.end - 1, self.end_of_sequence or 0, *tokens.known.values())
+        self.vocabulary_end = self.vocabulary.end_with(tokens.special_tokens.values())
+        self.largest_id = max(self.vocabulary_end - 1, self.end_of_sequence or 0, *tokens.known.values())
         self._tokenizer_fingerprint = tokenizer.fingerprint if tokenizer else None
         self._tokenizer: TextTokenizer | None = None
         self._neighbours: Neighbours | None = None
@@ -240,7 +243,7 @@ class SequencesJob(DocumentJob):
             codebook_size=vocabulary.codebook_size,
             n_groups=vocabulary.n_groups,
             n_residuals=vocabulary.n_residuals,
-            vocabulary_end=vocabulary.end,
+            vocabulary_end=self.vocabulary_end,
             end_of_sequence=self.end_of_sequence,
             tokenizer=self._tokenizer_fingerprint,
             length=self.settings.packing.length,
@@ -286,8 +289,7 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
         if output is not None:
             output.read(name)
         document: Document | None = None
-        reason: Reason = "unreadable"
-        message = row.problem
+        reason, message = row.reason, row.problem
         if row.text:
             try:
                 document = builder.of_text(row.text, row.id, name, row.fields)

@@ -54,7 +54,7 @@ class ExportSources:
         for metadata in found:
             if metadata.codec_fingerprint != found[0].codec_fingerprint:
                 raise InputError(
-                    f"The tables hold codes of different codecs ({found[0].codec_name} and {metadata.codec_name});"
+                    f"The tables hold codes of different codecs ({found[0].label} and {metadata.label});"
                     " export them apart."
                 )
         for text in texts:

@@ -51,7 +51,7 @@ def reencode(folder: str | Path, codec: Codec, count: int, seed: int = 0) -> Ree
     if plan is None or plan.header.verb != "tokenize":
         raise InputError(f"{folder} is not what `tokenize` has written: it has no plan that names its sources.")
     if table.metadata.codec_fingerprint != codec.fingerprint:
-        raise InputError(f"{folder} was encoded by another codec ({table.metadata.codec_name}) than the one given.")
+        raise InputError(f"{folder} was encoded by another codec ({table.metadata.label}) than the one given.")
     described = codec.describe()
     exact = (described.dtype, described.device) == (table.metadata.dtype, table.metadata.device) and (
         described.device == "cpu" or described.pack_frames == table.metadata.pack_frames
@@ -89,7 +89,7 @@ def decode_some(folder: str | Path, codec: Codec, count: int, output: Path, seed
     """Decode `count` rows of the table in `folder`, chosen at random by `seed`, to wav files in `output`."""
     table = open_table(folder)
     if table.metadata.codec_fingerprint != codec.fingerprint:
-        raise InputError(f"{folder} was encoded by another codec ({table.metadata.codec_name}) than the one given.")
+        raise InputError(f"{folder} was encoded by another codec ({table.metadata.label}) than the one given.")
     numbers = np.random.default_rng(seed).choice(len(table), min(count, len(table)), replace=False)
     paths = []
     for number in sorted(numbers.tolist()):

@@ -21,6 +21,7 @@ from codectok.errors import InputError
 from codectok.storage import open_file_system
 from codectok.tokens.table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
 
+from .rejects import Reason
 from .sources import Source
 
 BATCH_ROWS = 1024
@@ -30,7 +31,7 @@ OTHER_COLUMNS = ("language", "speaker", "category", "source")
 
 @dataclass(frozen=True)
 class TextRow:
-    """A text; None where there is none that can be used, and `problem` says why.
+    """A text; None where there is none that can be used: `problem` says why, and `reason` as what it is rejected.
 
     `fields` has what else is said of it and templates may ask for: its language, speaker, category and source.
     """
@@ -38,6 +39,7 @@ class TextRow:
     id: str
     text: str | None
     problem: str = ""
+    reason: Reason = "unreadable"
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -149,8 +151,10 @@ def _text_row(row: object, name: str) -> TextRow:
     row_id, text = row.get(ID_COLUMN), row.get(TEXT_COLUMN)
     if isinstance(row_id, int) or (isinstance(row_id, str) and _is_unicode(row_id)):
         name = str(row_id)
+    if text is None:
+        return TextRow(name, None, f"It has no {TEXT_COLUMN!r}.", "filtered")
     if not isinstance(text, str):
-        return TextRow(name, None, f"It has no {TEXT_COLUMN!r}.")
+        return TextRow(name, None, f"Its {TEXT_COLUMN!r} is no string.")
     if not _is_unicode(text):
         return TextRow(name, None, f"Its {TEXT_COLUMN!r} has half a character (a lone surrogate).")
     others = {column: row[column] for column in OTHER_COLUMNS if isinstance(row.get(column), str)}
@@ -182,8 +186,8 @@ def _check_codec(file: pq.ParquetFile, source: Source, metadata: TableMetadata) 
     found = metadata_of_schema(file.schema_arrow, source.where)
     if found.codec_fingerprint != metadata.codec_fingerprint:
         raise InputError(
-            f"{source.where} holds codes of {found.codec_name}, others of {metadata.codec_name}; keep the tables of"
-            " different codecs apart."
+            f"{source.where} holds codes of {found.label}, others of {metadata.label}; keep the tables of different"
+            " codecs apart."
         )
 
 

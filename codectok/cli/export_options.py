@@ -54,25 +54,28 @@ def offset_of(
         codec: tells which one the codes are of, where it matters.
 
     Raises:
-        InputError: both options, a model that does not say its rows, or one that has the tokens of another codec.
+        InputError: both options, a model that does not say its rows, or a folder that has the tokens of another codec.
     """
     from codectok.exports.model_vocabulary import has_vocabulary, read_model_vocabulary
     from codectok.tokens.vocabulary import DEFAULT_OFFSET
 
     if offset is not None and model is not None:
         raise InputError("--offset and --model say the same; pass one of them.")
+    folders = [] if model is None else [model]
+    if tokenizer is not None and has_vocabulary(tokenizer):
+        folders.append(tokenizer)
+    found = {folder: read_model_vocabulary(folder) for folder in folders}
+    for folder, vocabulary in found.items():
+        if vocabulary.audio is not None:
+            vocabulary.check_codec(codec(), folder)
     if offset is not None:
         return Offset(offset, "as given")
-    folder = model
-    if folder is None and tokenizer is not None and has_vocabulary(tokenizer):
-        folder = tokenizer
-    if folder is None:
+    if not folders:
         return Offset(DEFAULT_OFFSET, "assumed: the rows of Qwen2.5-7B; for another model pass --model")
-    found = read_model_vocabulary(folder)
-    if found.audio is None:
-        return Offset(found.rows, f"the rows of {folder}")
-    found.check_codec(codec(), folder)
-    return Offset(found.offset, f"as in {folder}, which has these tokens")
+    folder, first = folders[0], found[folders[0]]
+    if first.audio is None:
+        return Offset(first.rows, f"the rows of {folder}")
+    return Offset(first.offset, f"as in {folder}, which has these tokens")
 
 
 def described(codec: str) -> CodecDescription:

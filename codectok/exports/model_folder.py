@@ -83,6 +83,8 @@ class ModelFolder:
         """`config` with so many rows of the embedding."""
         config = copy.deepcopy(self.config)
         rows_section(config)[ROWS_KEY] = rows
+        if ROWS_KEY in config:  # also where it is not what counts
+            config[ROWS_KEY] = rows
         return config
 
     def vocabulary_tensors(self, rows: int) -> list[VocabularyTensor]:

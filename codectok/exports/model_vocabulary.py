@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..config import load_mapping
-from ..description import CodecDescription
+from ..description import CodecDescription, codec_label
 from ..errors import InputError
 from .vocabulary import VocabularyFile
 
@@ -30,15 +30,15 @@ class ModelVocabulary:
     audio: VocabularyFile | None = None
 
     @classmethod
-    def of(cls, config: dict[str, Any], path: Path) -> ModelVocabulary:
-        """The vocabulary that `config`, the contents of `path`, describes.
+    def of(cls, config: dict[str, Any], path: Path, or_else: str = "") -> ModelVocabulary:
+        """The vocabulary that `config`, the contents of `path`, describes; `or_else` is what else may help.
 
         Raises:
             InputError: it does not say how many rows the embedding has, or its audio tokens are no such.
         """
         rows = rows_section(config).get(ROWS_KEY)
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
-            raise InputError(f"{path} does not say {ROWS_KEY}; pass --offset with the rows of the model's embedding.")
+            raise InputError(f"{path} does not say {ROWS_KEY}; write the rows of the embedding there{or_else}.")
         if AUDIO_KEY not in config:
             return cls(rows)
         try:
@@ -63,16 +63,20 @@ class ModelVocabulary:
     def check_codec(self, codec: CodecDescription, folder: Path) -> None:
         """Refuse another codec than that of the audio tokens in `folder`, if it has any."""
         if self.audio is not None and self.audio.codec_fingerprint != codec.codec_fingerprint:
+            own = codec_label(self.audio.codec_name, self.audio.codec_fingerprint)
             raise InputError(
-                f"The model in {folder} has the tokens of another codec ({self.audio.codec_name}, not"
-                f" {codec.codec_name}); give the model that was extended for this one, or one without audio tokens."
+                f"The model in {folder} has the tokens of another codec ({own}, not {codec.label}); give the model that"
+                " was extended for this one, or one without audio tokens."
             )
 
 
 def rows_section(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that holds `vocab_size`: the whole, or that of the text model in it."""
+    """The part of a configuration whose `vocab_size` counts rows: that of the text model in it, or the whole.
+
+    Where both have one they may differ, as PaliGemma's do: the embedding is the text model's.
+    """
     nested = config.get("text_config")
-    return nested if ROWS_KEY not in config and isinstance(nested, dict) else config
+    return nested if isinstance(nested, dict) and ROWS_KEY in nested else config
 
 
 def read_model_vocabulary(folder: Path) -> ModelVocabulary:
@@ -80,7 +84,7 @@ def read_model_vocabulary(folder: Path) -> ModelVocabulary:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise InputError(f"{path} cannot be read; give the folder of a language model.")
-    return ModelVocabulary.of(load_mapping(path), path)
+    return ModelVocabulary.of(load_mapping(path), path, or_else=", or pass --offset with them")
 
 
 def has_vocabulary(folder: Path) -> bool:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKENS, Vocabulary
+from ..tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKENS, Vocabulary, is_code_token
 from .templates import END_OF_SEQUENCE
 from .tokenizer import load_tokenizer
 
 # `<|endoftext|>` of Qwen2.5, to which the default offset belongs.
 DEFAULT_END_OF_SEQUENCE_ID = 151_643
-FIRST_CODEBOOK = "<|g0r0_"
 # What SentencePiece writes for a space.
 WORD_BEGIN = "\u2581"
 
@@ -148,6 +147,11 @@ class TokenIds:
             )
         return cls(vocabulary, known, found)
 
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Ids of all special tokens that codes need beside them."""
+        return {name: self.of_token(name) for name in SPECIAL_TOKENS}
+
     def of_token(self, name: str) -> int:
         """The id of a token, "eos" for the end of a sequence; `InputError` if nobody knows it."""
         if name == END_OF_SEQUENCE:
@@ -172,8 +176,13 @@ def _refuse_overlap(vocabulary: Vocabulary, known: dict[str, int]) -> None:
                 f"The tokenizer has the token {token!r} at {token_id}, among the audio tokens from {first} to"
                 f" {end - 1}; pass --offset with the rows of the model's embedding."
             )
-    own = [token_id for token, token_id in known.items() if token.startswith(FIRST_CODEBOOK)]
+    own = [token_id for token, token_id in known.items() if is_code_token(token)]
     if own and min(own) != first:
         raise InputError(
             f"The tokenizer has audio tokens from {min(own)} on, not from {first}; pass --offset {min(own)}."
+        )
+    if own and len(own) != vocabulary.n_codes:
+        raise InputError(
+            f"The tokenizer has audio tokens of another codec: {len(own)} for codes, but this codec has"
+            f" {vocabulary.n_codes} codes; give the tokenizer that was extended for it, or one without audio tokens."
         )

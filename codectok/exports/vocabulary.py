@@ -11,7 +11,7 @@ from ..atomic import write_text
 from ..config import StrictModel
 from ..description import CodecDescription
 from ..names import check_new_folder
-from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+from ..tokens.vocabulary import Vocabulary
 from .text_tokenizer import TextTokenizer, TokenIds
 
 VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.json"
@@ -41,7 +41,7 @@ class VocabularyFile(StrictModel):
             codec_name=codec.codec_name,
             codec_fingerprint=codec.codec_fingerprint,
             **asdict(vocabulary),
-            end=vocabulary.end,
+            end=vocabulary.end_with(special_tokens.values()),
             special_tokens=special_tokens,
         )
 
@@ -58,8 +58,7 @@ def write_vocabulary(
     """
     check_new_folder(output)
     vocabulary = Vocabulary.for_codec(codec, offset)
-    ids = TokenIds.of(vocabulary, tokenizer)
-    special = {name: ids.of_token(name) for name in SPECIAL_TOKENS}
+    special = TokenIds.of(vocabulary, tokenizer).special_tokens
     described = VocabularyFile.of(codec, vocabulary, special)
     codes = dict(zip(vocabulary.tokens(), range(offset, offset + vocabulary.n_codes), strict=False))
     write_text(output / TOKENS_FILE, json.dumps(codes | special, indent=0) + "\n")

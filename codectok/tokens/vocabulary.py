@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -88,6 +88,10 @@ class Vocabulary:
         """The first id behind codes and special tokens: the rows that a language model needs."""
         return self.offset + self.n_codes + len(SPECIAL_TOKENS)
 
+    def end_with(self, special_ids: Iterable[int]) -> int:
+        """`end`, or what lies behind special tokens whose ids are those of a tokenizer."""
+        return max((self.end, *(1 + token_id for token_id in special_ids)))
+
     def ids_of(self, codes: np.ndarray) -> np.ndarray:
         """Ids int64 [n_frames * n_codebooks], frame after frame, of `codes` [n_frames, n_codebooks].
 
@@ -152,6 +156,11 @@ class Vocabulary:
     def _codebook_name(self, number: int) -> str:
         group, residual = divmod(number, self.n_residuals)
         return f"g{group}r{residual}"
+
+
+def is_code_token(token: str) -> bool:
+    """Whether a string is that of a code, in some vocabulary."""
+    return _CODE_TOKEN.fullmatch(token) is not None
 
 
 def _refuse_outside(values: np.ndarray, first: int, end: int, what: str) -> None:

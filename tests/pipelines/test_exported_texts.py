@@ -90,6 +90,15 @@ def test_broken_lines_of_text_are_errors_of_the_corpus(table: Path, tokenizer: P
         export(job, tmp_path / "out", RunOptions(engine="local"))
 
 
+def test_texts_that_are_not_there_are_no_errors_of_the_corpus(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "thin").mkdir()
+    texts = [None] * 200 + ["words"]
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), tmp_path / "thin" / "t.parquet")
+    job = SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [str(tmp_path / "thin")])
+    total = export(job, tmp_path / "out", RunOptions(engine="local")).summary.datasets["thin"]
+    assert (total.inputs, total.rows, total.rejects) == (201, 1, {"filtered": 200})
+
+
 @pytest.mark.parametrize("name", ["more.jsonl.gz", "more.jsonl.zst", "more.json", "below/MORE.TXT"])
 def test_a_text_that_cannot_be_read_is_refused_and_not_left_out(
     name: str, table: Path, books: Path, tokenizer: Path, tmp_path: Path

@@ -19,6 +19,7 @@ from codectok import InputError
 from codectok.errors import VerificationError
 from codectok.exports.packing import PackingOptions
 from codectok.exports.sequences import SequencesMetadata
+from codectok.exports.text_tokenizer import TextTokenizer
 from codectok.exports.unitts import COLUMNS
 from codectok.pipelines.documents import MegatronJob, SequencesJob
 from codectok.pipelines.engine import RunOptions
@@ -28,8 +29,10 @@ from codectok.pipelines.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
+from codectok.tokens.vocabulary import SPECIAL_TOKENS
 
 from ..codectok.exports.test_megatron import read_indexed
+from ..codectok.exports.tokenizers import save_tokenizer
 from ..codectok.tokens.test_table import metadata, write
 from .exports import (
     BEGIN,
@@ -60,6 +63,16 @@ def test_audio_becomes_sequences_one_for_each_row(table: Path, tmp_path: Path) -
     described = pq.read_schema(tmp_path / "out" / "part-000000.parquet").metadata[b"codectok"]
     assert SequencesMetadata.model_validate_json(described).vocabulary_end == VOCABULARY.end
     assert verify_output(open_storage(tmp_path / "out")).rows == len(ROWS)
+
+
+def test_a_vocabulary_ends_behind_special_tokens_of_the_tokenizer(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    fill = [f"<|fill{number}|>" for number in range(OFFSET - len(TextTokenizer(tokenizer).known_tokens()))]
+    codes = list(VOCABULARY.tokens())[:CODEBOOK]
+    save_tokenizer(tmp_path / "more", [*fill, *codes, "<|other|>", *SPECIAL_TOKENS])
+    job = SequencesJob(options(tokenizer=str(tmp_path / "more")), [str(table)])
+    export(job, tmp_path / "out")
+    described = pq.read_schema(tmp_path / "out" / "part-000000.parquet").metadata[b"codectok"]
+    assert SequencesMetadata.model_validate_json(described).vocabulary_end == VOCABULARY.end + 1
 
 
 @pytest.mark.parametrize("kind", ["sequences", "megatron", "unitts", "audio-json"])

@@ -126,6 +126,8 @@ def test_lines_that_are_no_text_are_named(tmp_path: Path) -> None:
     found = list(text_rows(source_of(path)))
     assert [(row.id, row.text) for row in found][:2] == [("7", "a"), ("t.jsonl:23", None)]
     assert [row.problem for row in found] == ["", *["It is no JSON object."] * 2, "It has no 'text'.", ""]
+    path.write_text('{"text": null}\n{}\n{"text": 3}\n{"text": "\\ud800"}\n[]\n')
+    assert [row.reason for row in text_rows(source_of(path))] == [*["filtered"] * 2, *["unreadable"] * 3]
     pq.write_table(pa.table({"words": ["a"]}), tmp_path / "t.parquet")
     with pytest.raises(InputError, match="no column 'text'"):
         list(text_rows(source_of(tmp_path / "t.parquet")))

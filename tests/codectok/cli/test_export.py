@@ -132,13 +132,22 @@ def test_the_offset_is_that_of_the_model_or_of_the_one_beside_the_tokenizer(
 
 
 @pytest.mark.parametrize("form", ["vocabulary", "unitts", "sequences", "megatron"])
-def test_a_model_with_the_tokens_of_another_codec_is_refused(form: str, table: Path, tmp_path: Path) -> None:
+def test_a_model_with_the_tokens_of_another_codec_is_refused(
+    form: str, table: Path, qwen: Path, tmp_path: Path
+) -> None:
+    """Wherever its configuration lies, and also where the offset is that of something else."""
     audio = extended(tmp_path / "audio", table)
+    save_tokenizer(audio)
     write(tmp_path / "other" / "part-000000.parquet", rows(3), metadata(64, 1, fingerprint="other"))
     job = () if form == "vocabulary" else LOCAL
-    result = codectok("export", form, tmp_path / "other", tmp_path / "no", "--model", audio, *job)
-    assert_refused(result, "has the tokens of another codec")
-    assert not (tmp_path / "no").exists()
+    beside = ("--tokenizer", audio)
+    named = [("--model", audio)]
+    if form != "unitts":
+        named += [beside, (*beside, "--model", qwen), (*beside, "--offset", 500)]
+    for arguments in named:
+        result = codectok("export", form, tmp_path / "other", tmp_path / "no", *arguments, *job)
+        assert_refused(result, "has the tokens of another codec (nano f, not nano other)")
+        assert not (tmp_path / "no").exists()
 
 
 def test_the_table_of_a_vocabulary_may_be_a_url(table: Path, qwen: Path, tmp_path: Path) -> None:

@@ -170,6 +170,19 @@ def test_a_tokenizer_that_has_other_tokens_among_the_codes_is_refused(tmp_path: 
         TokenIds.of(VOCABULARY, extended)
 
 
+def test_a_tokenizer_with_the_tokens_of_another_codec_is_refused(tmp_path: Path) -> None:
+    """Also where those of a smaller codec begin in the same way and lie among them."""
+    size = len(TextTokenizer(save_tokenizer(tmp_path / "plain")).known_tokens())
+    larger, folded = Vocabulary(32, offset=size), Vocabulary(16, n_groups=2, offset=size)
+    for number, (has, wanted) in enumerate(
+        ((larger, Vocabulary(31, offset=size)), (folded, Vocabulary(16, offset=size)))
+    ):
+        extended = TextTokenizer(save_tokenizer(tmp_path / str(number), list(has.tokens())))
+        TokenIds.of(has, extended)
+        with pytest.raises(InputError, match=f"of another codec: 32 for codes, but this codec has {wanted.n_codes}"):
+            TokenIds.of(wanted, extended)
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no folder"):
         TextTokenizer(tmp_path / "none")

@@ -98,6 +98,17 @@ def test_any_causal_model_gets_the_reference_s_rows_and_keeps_its_own(
         torch.testing.assert_close(after(ids).logits[..., :ROWS], before(ids).logits, rtol=1e-5, atol=1e-5)
 
 
+def test_rows_that_a_configuration_counts_twice_are_those_of_the_text_model(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", gemma3())
+    path = tmp_path / "lm" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": ROWS - 64}))
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+    assert (done.text_rows, done.vocabulary.offset) == (ROWS, ROWS)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["vocab_size"] == config["text_config"]["vocab_size"] == done.rows
+    assert load(tmp_path / "out").config.get_text_config().vocab_size == done.rows
+
+
 def test_what_lies_beside_the_weights(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     (tmp_path / "lm" / "LICENSE").write_text("terms")
@@ -281,6 +292,10 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
 
     refused("knows no model type 'qwen99'", changed("new", lambda config: config.update(model_type="qwen99")))
     refused("no causal language model", changed("vision", lambda config: config.update(model_type="vit")))
+    refused(
+        r"does not say vocab_size; write the rows of the embedding there\.$",
+        changed("silent", lambda config: config.pop("vocab_size")),
+    )
     refused("has shape", changed("smaller", lambda config: config.update(vocab_size=310)))
     shutil.copytree(tmp_path / "lm", tmp_path / "bin")
     (tmp_path / "bin" / "model.safetensors").rename(tmp_path / "bin" / "pytorch_model.bin")

@@ -31,7 +31,8 @@ def extended(rows: int, offset: int = 500) -> dict[str, Any]:
 
 def test_the_rows_stand_in_the_configuration_or_in_that_of_its_text_model(tmp_path: Path) -> None:
     plain, nested = {"vocab_size": 152_064, "text_config": {}}, {"text_config": {"vocab_size": 7}}
-    for name, config, rows in (("plain", plain, 152_064), ("nested", nested, 7)):
+    both = {"vocab_size": 257_152, "text_config": {"vocab_size": 257_216}}  # PaliGemma's
+    for name, config, rows in (("plain", plain, 152_064), ("nested", nested, 7), ("both", both, 257_216)):
         folder = model(tmp_path / name, config)
         assert read_model_vocabulary(folder) == ModelVocabulary(rows)
         assert read_model_vocabulary(folder).offset == rows
@@ -41,6 +42,10 @@ def test_the_rows_stand_in_the_configuration_or_in_that_of_its_text_model(tmp_pa
     for name, config in (("none", {}), ("word", {"vocab_size": "7"}), ("zero", {"vocab_size": 0})):
         with pytest.raises(InputError, match="does not say vocab_size"):
             read_model_vocabulary(model(tmp_path / name, config))
+    with pytest.raises(InputError, match="write the rows of the embedding there, or pass --offset"):
+        read_model_vocabulary(tmp_path / "none")
+    with pytest.raises(InputError, match=r"write the rows of the embedding there\.$"):
+        ModelVocabulary.of({}, tmp_path)
     assert not has_vocabulary(tmp_path / "none")
     assert not has_vocabulary(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
@@ -52,8 +57,8 @@ def test_audio_tokens_that_are_there_give_the_offset_to_their_codec_only(tmp_pat
     assert (found.rows, found.offset) == (600, 500)
     found.check_codec(CODEC, tmp_path)
     ModelVocabulary(7).check_codec(CODEC, tmp_path)
-    other = CODEC.model_copy(update={"codec_fingerprint": "other", "codec_name": "another"})
-    with pytest.raises(InputError, match=r"tokens of another codec \(nano, not another\)"):
+    other = CODEC.model_copy(update={"codec_fingerprint": "0123456789abcdef"})
+    with pytest.raises(InputError, match=r"tokens of another codec \(nano f, not nano 0123456789ab\)"):
         found.check_codec(other, tmp_path)
 
 

@@ -36,3 +36,15 @@ def test_special_tokens_that_a_tokenizer_knows_keep_their_ids(tmp_path: Path) ->
     described = write_vocabulary(CODEC, tmp_path / "out", 1000, tokenizer)
     assert described.special_tokens["<|sil|>"] == tokenizer.known_tokens()["<|sil|>"] < 1000
     assert described.special_tokens["<|endofaudio|>"] == 1000 + 6 * 64 + 1
+    assert described.end == 1000 + 6 * 64 + 8
+
+
+def test_the_vocabulary_ends_behind_special_tokens_wherever_they_are(tmp_path: Path) -> None:
+    """As in a tokenizer that was extended for other uses, too."""
+    offset = len(TextTokenizer(save_tokenizer(tmp_path / "plain")).known_tokens())
+    codec = metadata(codebook_size=3, n_codebooks=1)
+    codes = [f"<|g0r0_{offset + code}|>" for code in range(3)]
+    others = [f"<|other{number}|>" for number in range(9)]
+    tokenizer = TextTokenizer(save_tokenizer(tmp_path / "tokenizer", [*codes, *others, *SPECIAL_TOKENS]))
+    described = write_vocabulary(codec, tmp_path / "out", offset, tokenizer)
+    assert described.end == 1 + max(described.special_tokens.values()) == offset + 3 + 9 + 8
