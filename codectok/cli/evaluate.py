@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import counted, facts_table, format_duration, progress, rows_table, say, warn
+from .jobs import SHOWN_REJECTS
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
 if TYPE_CHECKING:
@@ -72,8 +73,11 @@ def run(
         report = evaluate(loaded, sources, limit, max_seconds, shown.set_total, lambda: shown.advance(so_far()), note)
         if writer is not None:
             writer.finish(report)
-    for clip in report.unused:
+    for clip in report.unused[:SHOWN_REJECTS]:
         warn(f"Not measured ({clip.reason}): {clip.source}: {clip.message}")
+    if len(report.unused) > SHOWN_REJECTS:
+        where = "in the report" if files is not None else "that a report (--out) would name"
+        warn(f"Not measured: {counted(len(report.unused) - SHOWN_REJECTS, 'more clip')} {where}.")
     _show(report, files)
 
 

@@ -30,12 +30,12 @@ def log_mel_error(log_mel: LogMel, original: Tensor, reconstruction: Tensor) -> 
 
 
 @torch.inference_mode()
-def stft_distance(original: Tensor, reconstruction: Tensor) -> float:
+def stft_distance(original: Tensor, reconstruction: Tensor) -> float | None:
     """Distance of the magnitudes of two aligned clips [n]: the mean over three resolutions, 0 for equal clips.
 
     Of each resolution it is the spectral convergence, |S - S'| / |S| in Frobenius norms, plus the mean absolute
     difference of natural logarithms (Yamamoto et al. 2020, "Parallel WaveGAN", equations 3 to 5). Magnitudes below 1e-5
-    count as that.
+    count as that. None for an original that has no larger ones: a share of silence says nothing.
     """
     total = 0.0
     for n_fft, win_length, hop_length in STFT_RESOLUTIONS:
@@ -51,6 +51,8 @@ def stft_distance(original: Tensor, reconstruction: Tensor) -> float:
             .clamp(min=SMALLEST_MAGNITUDE)
             for samples in (original.float(), reconstruction.float())
         )
+        if float(first.max()) <= SMALLEST_MAGNITUDE:
+            return None
         convergence = torch.linalg.vector_norm(first - second) / torch.linalg.vector_norm(first)
         total += float(convergence + (first.log() - second.log()).abs().mean())
     return total / len(STFT_RESOLUTIONS)

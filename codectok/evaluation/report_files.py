@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..names import check_new_folder
 from .reconstruction import ClipMeasures, EvaluationReport
 
-REPORT_FILE = "evaluation.json"
+REPORT_FILE, LINES_SUFFIX = "evaluation.json", ".jsonl"
 
 
 class ReportFiles:
@@ -23,14 +23,18 @@ class ReportFiles:
         clips: a line of JSON for each clip.
 
     Raises:
-        InputError: something is there already.
+        InputError: something is there already, or the name promises another form.
     """
 
     def __init__(self, out: Path) -> None:
+        if out.suffix == LINES_SUFFIX:
+            raise InputError(
+                f"{out} would be a report of lines; name the report itself, {out.with_suffix('.json')}, or a folder."
+            )
         if out.suffix != ".json":
             check_new_folder(out)
         self.report = out if out.suffix == ".json" else out / REPORT_FILE
-        self.clips = self.report.with_suffix(".jsonl")
+        self.clips = self.report.with_suffix(LINES_SUFFIX)
         for path in (self.report, self.clips):
             if path.exists():
                 raise InputError(f"{path} already exists; choose another name.")
@@ -38,11 +42,18 @@ class ReportFiles:
     @contextmanager
     def writing(self) -> Iterator[ReportWriter]:
         """Takes clips and then the report; nothing is there unless all of it is."""
-        with replacing(self.clips) as temporary, temporary.open("w", encoding="utf-8") as lines:
-            writer = ReportWriter(lines)
-            yield writer
-            lines.flush()
-            write_text(self.report, writer.text)
+        new_folders = [folder for folder in self.report.parents if not folder.exists()]
+        try:
+            with replacing(self.clips) as temporary, temporary.open("w", encoding="utf-8") as lines:
+                writer = ReportWriter(lines)
+                yield writer
+                lines.flush()
+                write_text(self.report, writer.text)
+        except BaseException:
+            with suppress(OSError):  # somebody else has put something there
+                for folder in new_folders:
+                    folder.rmdir()
+            raise
 
 
 class ReportWriter:

@@ -177,6 +177,34 @@ def test_the_command_shows_and_writes_all_of_it(test_set: Path, codec_folder: Pa
     assert_refused(codectok(*command, "--out", tmp_path / "out"), "already holds")
 
 
+def test_the_first_clips_that_cannot_be_measured_are_named(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for number in range(8):
+        (broken / f"{number}.wav").write_text("text")
+    command = ("evaluate", test_set, broken, "--codec", codec_folder, "--limit", 5)
+    for out, rest in (
+        ((), "3 more clips that a report (--out) would"),
+        (("--out", tmp_path / "out"), "3 more clips in"),
+    ):
+        result = codectok(*command, *out)
+        assert result.exit_code == 0, result.output
+        assert one_line(result.output).count("Not measured (unreadable)") == 5
+        assert f"Not measured: {rest}" in one_line(result.output)
+    report = EvaluationReport.model_validate_json((tmp_path / "out" / "evaluation.json").read_text())
+    assert len(report.unused) == 8
+
+
+def test_a_silent_clip_leaves_the_means_alone(tmp_path: Path) -> None:
+    codec = make_codec(VARIANTS["one-codebook"])
+    soundfile.write(tmp_path / "a.wav", tone(0.5, 16_000), 16_000)
+    before, _ = measured(codec, tmp_path)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 16_000)
+    after, (_, silent) = measured(codec, tmp_path)
+    assert (before.means["stft"], before.means["si_sdr"]) == (after.means["stft"], after.means["si_sdr"])
+    assert silent.measures["stft"] is None
+
+
 def test_bad_input_is_refused_in_one_sentence(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
     codec = ("--codec", codec_folder)
     assert_refused(codectok("evaluate", tmp_path / "none", *codec), "There is no file or folder")
@@ -185,6 +213,14 @@ def test_bad_input_is_refused_in_one_sentence(test_set: Path, codec_folder: Path
     (tmp_path / "text.wav").write_text("text")
     result = codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "out")
     assert_refused(result, "not one of 1 clips", code=1)
-    assert not any((tmp_path / "out").rglob("*"))
+    assert not (tmp_path / "out").exists()
+    result = codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "new" / "deep" / "mine.json")
+    assert_refused(result, "not one of 1 clips", code=1)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    assert_refused(codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "mine"), "clips", code=1)
+    assert not list((tmp_path / "mine").iterdir())
+    result = codectok("evaluate", test_set, *codec, "--out", tmp_path / "clips.jsonl")
+    assert_refused(result, "clips.json, or a folder")
     (tmp_path / "notes").mkdir()
     assert_refused(codectok("evaluate", tmp_path / "notes", *codec), "There are no audio files")

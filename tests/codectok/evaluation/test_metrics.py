@@ -55,7 +55,19 @@ def test_the_distance_of_magnitudes_is_that_of_its_definition() -> None:
     assert found == pytest.approx(np.mean(wanted), rel=1e-3)
     assert stft_distance(torch.from_numpy(first), torch.from_numpy(first)) == 0
     for n in (1, 100):
-        assert math.isfinite(stft_distance(torch.zeros(n), torch.ones(n)))
+        assert math.isfinite(stft_distance(torch.ones(n), torch.zeros(n)))
+
+
+def test_a_distance_to_silence_says_nothing() -> None:
+    """It would be a share of the floor, thousands of times that of any clip."""
+    signal = torch.from_numpy(tone(0.3, 24_000))
+    for silent in (torch.zeros(len(signal)), torch.full_like(signal, 1e-8)):
+        assert stft_distance(silent, signal) is None
+        assert stft_distance(signal, silent) < 20
+    assert stft_distance(torch.zeros(1), torch.ones(1)) is None
+    click = torch.zeros(len(signal))
+    click[5000] = 0.1
+    assert stft_distance(click, signal) is not None
 
 
 def test_intelligibility_says_nothing_of_what_is_too_short() -> None:
