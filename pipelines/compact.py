@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
@@ -35,7 +36,7 @@ class CompactOptions:
     group_megabytes: float = 32.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.group_megabytes <= self.file_megabytes:
+        if not 0 < self.group_megabytes <= self.file_megabytes < math.inf:
             raise InputError(
                 f"Row groups of {self.group_megabytes:g} MB in files of {self.file_megabytes:g} MB are impossible."
             )

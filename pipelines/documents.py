@@ -27,7 +27,7 @@ from codectok.tokens.vocabulary import Vocabulary
 
 from .document_options import DocumentOptions
 from .export_sources import EXPORT_KINDS, ExportSources, find_row
-from .faults import UnitError
+from .faults import LastingUnitError
 from .job import Job, Tally, UnitOutput, UnitRecord
 from .listing import Argument
 from .neighbours import Neighbours
@@ -95,7 +95,7 @@ class DocumentJob(Job):
         return {
             "codec": self.sources.metadata.codec_fingerprint,
             "offset": settings.offset,
-            "templates": {name: template.model_dump_json() for name, template in sorted(self.templates.items())},
+            "task": {name: template.model_dump_json() for name, template in sorted(self.templates.items())},
             "texts": list(self.sources.texts),
             "tokenizer": self._tokenizer_fingerprint,
             "eos": self.end_of_sequence,
@@ -155,7 +155,7 @@ class DocumentJob(Job):
             output = UnitOutput(unit, folder)
             if next(self._documents(name, unit, output), None) is None:
                 reasons = [f" ({reject.source}: {reject.message.rstrip('.')})" for reject in output.rejects[:1]]
-                raise UnitError(
+                raise LastingUnitError(
                     f"Part {unit.number} has no document of the source {name}{''.join(reasons)}, so that its weight"
                     " cannot hold there; export into another folder, with larger parts (--part-megabytes) or without"
                     " this source."

@@ -282,9 +282,11 @@ def units_to_do(plan: Plan, records: Mapping[int, UnitRecord], options: RunOptio
 def _check_failures(report: JobReport) -> None:
     if report.failed:
         names = ", ".join(str(failure.unit) for failure in report.failed)
+        hopeless = all(failure.lasting for failure in report.failed)
+        advice = "" if hopeless else "; run the same command again to try them once more"
         raise CodectokError(
             f"{len(report.failed)} of {report.summary.planned_units} units failed ({names}; the first:"
-            f" {report.failed[0].message}); run the same command again to try them once more."
+            f" {report.failed[0].message}){advice}."
         )
 
 

@@ -13,7 +13,7 @@ from codectok.tokens.table import TableMetadata, TokenRow
 from .listing import Argument, Reads, list_sources, parse_arguments
 from .planning import ordered_sources
 from .rows import row_by_id, table_metadata
-from .sources import Kind, Source
+from .sources import Kind, Source, kind_of
 
 TABLE_KINDS: tuple[Kind, ...] = ("parquet",)
 EXPORT_KINDS: tuple[Kind, ...] = ("parquet", "lines")
@@ -43,6 +43,7 @@ class ExportSources:
         Raises:
             InputError: sources that do not exist, tables of different codecs, or a name for a table and a text.
         """
+        _refuse_texts(tables)
         table_names = _names(tables)
         text_names = _names(texts)
         both = sorted(set(table_names) & set(text_names))
@@ -69,7 +70,7 @@ class ExportSources:
 def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> TokenRow:
     """The row of that id in one of the tables, of `TABLE#ID` in another one; ids are read until it is found."""
     other, separator, rest = row_id.partition("#")
-    if separator and (is_url(other) or Path(other).exists()):
+    if separator and other and (is_url(other) or Path(other).exists()):
         tables, row_id = [other], rest
     for table in tables:
         for source in _files(table):
@@ -77,6 +78,15 @@ def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> Tok
             if row is not None:
                 return row
     raise InputError(f"There is no row {row_id} in {', '.join(tables)}.")
+
+
+def _refuse_texts(tables: Sequence[str]) -> None:
+    for argument in parse_arguments(tables, EXPORT_KINDS)[0]:
+        if argument.kind == "file" and kind_of(argument.pattern) == "lines":
+            raise InputError(
+                f"{argument.pattern} is text and no token table; `export sequences` and `export megatron` take it with"
+                " --text."
+            )
 
 
 def _names(arguments: Sequence[str]) -> tuple[str, ...]:

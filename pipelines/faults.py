@@ -42,15 +42,27 @@ Step = Callable[[Job, Unit, Storage, str], UnitRecord | None]
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """A unit that could not be made; the job goes on with the others. `details` are for whoever looks into it."""
+    """A unit that could not be made; the job goes on with the others.
+
+    Attributes:
+        unit: its number.
+        message: why.
+        details: for whoever looks into it.
+        lasting: whether another try will fail as well.
+    """
 
     unit: int
     message: str
     details: str = ""
+    lasting: bool = False
 
 
 class UnitError(CodectokError):
     """A unit cannot be made, which says nothing of the others."""
+
+
+class LastingUnitError(UnitError):
+    """A unit cannot be made, and never will be: its sources and options decide that."""
 
 
 def stops_the_job(error: BaseException) -> bool:

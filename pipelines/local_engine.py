@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 
 import torch
 
-from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job
+from .faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, run_despite_crashes, stops_the_job
 from .job import Job, UnitRecord
 from .output import OutputFolder, run_attempt
 from .plan import Plan
@@ -41,4 +41,6 @@ def _run(job: Job, plan: Plan, number: int, folder: OutputFolder, suspect: bool)
                 raise
             failure, details = describe(error), "".join(traceback.format_exception(error))
             folder.storage.remove(attempt)
+            if isinstance(error, LastingUnitError):
+                return FailedUnit(number, failure, details, lasting=True)
     return FailedUnit(number, failure, details)

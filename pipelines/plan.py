@@ -53,6 +53,8 @@ UNIT_SCHEMA = pa.schema(
      ("estimated_seconds", pa.float64())]
 )  # fmt: skip
 ROW_GROUP_SOURCES = 65_536
+# Characters of an option's two values that are shown where it has changed: two fingerprints, but no templates.
+LONGEST_CHANGE = 160
 SourceName = tuple[str, bytes, str]
 
 
@@ -280,7 +282,7 @@ def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ..
     for name in sorted(header.options.keys() | described.options.keys()):
         before, now = header.options.get(name), described.options.get(name)
         if before != now:
-            others.append(f"{name.replace('_', '-')} was {_words(before)} and is {_words(now)}")
+            others.append(_change(name.replace("_", "-"), _words(before), _words(now)))
     planned = plan.arguments
     if set(arguments) in [planned, *(set(generation.arguments) for generation in header.generations)]:
         return Differences(None, tuple(others))
@@ -292,6 +294,10 @@ def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ..
 
 def _describe(argument: Argument) -> str:
     return f"{argument.dataset}/{argument.pattern}".rstrip("/")
+
+
+def _change(name: str, before: str, now: str) -> str:
+    return f"{name} differs" if len(before + now) > LONGEST_CHANGE else f"{name} was {before} and is {now}"
 
 
 def _words(value: object) -> str:

@@ -15,6 +15,7 @@ from .listing import Argument, list_sources, parse_arguments
 from .output import check_free, finished_units
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan, load_plan
 from .planning import Cut, header_of, refuse_other_job, store_generation
+from .shares import TABLE_BYTES_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Preview:
         units, finished_units: of the plan.
         units_to_do: that this run would make.
         estimated_seconds: of audio in them.
+        estimated_bytes_to_read: of their sources, where those are rows of tables or texts and no audio; else None.
         estimated_bytes: of their output.
         free_bytes: None where nobody knows.
         example: the first sources.
@@ -37,6 +39,7 @@ class Preview:
     finished_units: int
     units_to_do: int
     estimated_seconds: float
+    estimated_bytes_to_read: float | None
     estimated_bytes: float
     free_bytes: int | None
     example: tuple[str, ...]
@@ -65,6 +68,7 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
         finished_units=len(done),
         units_to_do=len(to_do),
         estimated_seconds=seconds,
+        estimated_bytes_to_read=None if job.part_bytes is None else seconds * TABLE_BYTES_PER_SECOND,
         estimated_bytes=seconds * job.output_bytes_per_second,
         free_bytes=storage.free_bytes(),
         example=example,

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,15 @@ from codectok.errors import CodectokError, InputError
 from codectok.storage import Storage
 
 from .cluster import start_ray
-from .faults import ATTEMPTS, FailedUnit, describe, run_despite_crashes, stops_the_job, without_crashing_sources
+from .faults import (
+    ATTEMPTS,
+    FailedUnit,
+    LastingUnitError,
+    describe,
+    run_despite_crashes,
+    stops_the_job,
+    without_crashing_sources,
+)
 from .job import Job, UnitRecord
 from .listener import Listener
 from .local_engine import Outcome
@@ -245,7 +253,9 @@ class _Crew:
                 raise cause from None
             self._idle.append(call.actor)
             task.errors += 1
-            return self._again(task, describe(cause), task.errors < ATTEMPTS, str(error))
+            lasting = isinstance(cause, LastingUnitError)
+            again = self._again(task, describe(cause), task.errors < ATTEMPTS and not lasting, str(error))
+            return again and replace(again, lasting=lasting)
         except RayError as error:
             # The actor is gone: it crashed, was killed, for want of memory too, or has lost its machine.
             if task is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from codectok.evaluation.html_report import HtmlReport
 from codectok.storage import Storage
@@ -38,12 +38,19 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
     )
     if total.rejects:
         report.table("Rejected", ("reason", "times", "audio"), reject_rows(total))
+    written = written_columns(job, total)
     report.table(
         "By dataset",
-        ("dataset", "read", "kept", job.row_name, "rejected"),
+        ("dataset", "read", "kept", *written, "rejected"),
         [
-            (name, hours(t.input_seconds), hours(t.seconds), f"{t.rows:,}", f"{sum(t.rejects.values()):,}")
-            for name, t in summary.datasets.items()
+            (
+                name,
+                hours(tally.input_seconds),
+                hours(tally.seconds),
+                *(f"{count_of(tally):,}" for count_of in written.values()),
+                f"{sum(tally.rejects.values()):,}",
+            )
+            for name, tally in summary.datasets.items()
         ],
     )
     for quantity, title in QUANTITIES.items():
@@ -52,6 +59,12 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
         report.histogram(title, counts)
     report.clips("To listen to", [(example.caption, example.mime, example.data) for example in examples])
     storage.write(REPORT_FILE, report.render().encode())
+
+
+def written_columns(job: Job, total: Tally) -> dict[str, Callable[[Tally], int]]:
+    """What a job counts of its output, by its own names: rows, and codes where there are some."""
+    columns: dict[str, Callable[[Tally], int]] = {job.row_name: lambda tally: tally.rows}
+    return columns | {job.code_name: lambda tally: tally.codes} if total.codes else columns
 
 
 def reject_rows(total: Tally) -> Iterator[tuple[str, str, str]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from codectok.pipelines.engine import JobReport, RunOptions
     from codectok.pipelines.job import Job, UnitRecord
     from codectok.pipelines.plan import Plan
+    from codectok.pipelines.preview import Preview
 
 SHOWN_REJECTS = 5
 # Seconds: a unit of which nobody knows the size is one, too.
@@ -143,7 +144,7 @@ def _show_preview(
         "ignored": f"{preview.ignored:,} other files",
         "units": f"{preview.units:,}, of which {preview.finished_units:,} are finished;"
         f" {preview.units_to_do:,} would be made now",
-        "audio to read": f"about {format_duration(preview.estimated_seconds)}, by file sizes",
+        **_to_read(preview),
         "output": f"about {megabytes(round(preview.estimated_bytes))} in {output}",
         **known,
     }
@@ -153,10 +154,16 @@ def _show_preview(
     facts_table(f"codectok {job.verb}: what would be done", facts)
 
 
+def _to_read(preview: Preview) -> dict[str, str]:
+    if preview.estimated_bytes_to_read is not None:
+        return {"to read": f"about {megabytes(round(preview.estimated_bytes_to_read))}"}
+    return {"audio to read": f"about {format_duration(preview.estimated_seconds)}, by file sizes"}
+
+
 def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
     from codectok.pipelines.engine import describe_rejects
     from codectok.pipelines.rejects import REJECTS_FOLDER
-    from codectok.pipelines.report import REPORT_FILE, reject_rows
+    from codectok.pipelines.report import REPORT_FILE, reject_rows, written_columns
 
     summary = result.summary
     total = summary.total
@@ -179,12 +186,19 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
     if total.rejects:
         rows_table("rejected", ("reason", "times", "audio"), reject_rows(total))
     if len(summary.datasets) > 1:
+        written = written_columns(job, total)
         rows_table(
             "by dataset",
-            ("dataset", "read", "kept", "rejected"),
+            ("dataset", "read", "kept", *written, "rejected"),
             [
-                (name, format_duration(t.input_seconds), format_duration(t.seconds), describe_rejects(t))
-                for name, t in summary.datasets.items()
+                (
+                    name,
+                    format_duration(tally.input_seconds),
+                    format_duration(tally.seconds),
+                    *(f"{count_of(tally):,}" for count_of in written.values()),
+                    describe_rejects(tally),
+                )
+                for name, tally in summary.datasets.items()
             ],
         )
     for sentence in job.advice(summary.datasets):

@@ -189,7 +189,10 @@ def table_files(path: str | Path) -> list[TableFile]:
     place = str(path)
     if is_url(place):
         files, root = open_file_system(place)
-        names = files.glob(f"{root.rstrip('/')}/*.parquet") if files.isdir(root) else [root]
+        try:
+            names = files.glob(f"{root.rstrip('/')}/*.parquet") if files.isdir(root) else [root]
+        except Exception as error:  # every store's client has errors of its own
+            raise InputError(f"{place} cannot be listed: {error}.") from None
         found = [TableFile(files.unstrip_protocol(name)) for name in sorted(names)]
     else:
         paths = sorted(Path(place).glob("*.parquet")) if Path(place).is_dir() else [path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_what_cannot_be_compacted_is_refused(table: Path, tmp_path: Path) -> Non
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(InputError, match="already exists"):
         compact(table, tmp_path / "taken")
-    for sizes in ((1.0, 2.0), (1.0, 0.0)):
+    for sizes in ((1.0, 2.0), (1.0, 0.0), (math.inf, 1.0), (math.nan, 1.0), (1.0, math.nan)):
         with pytest.raises(InputError, match="impossible"):
             CompactOptions(*sizes)
     (tmp_path / "empty").mkdir()

@@ -13,6 +13,8 @@ import pytest
 from codectok import CodectokError, InputError
 from codectok.pipelines import shares
 from codectok.pipelines.documents import SequencesJob
+from codectok.pipelines.job import UnitOutput
+from codectok.pipelines.plan import Unit
 from codectok.pipelines.preview import preview_job
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
@@ -100,17 +102,28 @@ def test_new_parts_without_a_weighted_source_are_refused_and_the_finished_ones_s
 
 
 def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
-    table: Path, tokenizer: Path, tmp_path: Path, any_share: None
+    table: Path, tokenizer: Path, tmp_path: Path, any_share: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
         "".join(json.dumps({"id": f"p{n}", "text": "page" * (not 150 < n < 500)}) + "\n" for n in range(800))
     )
     job = mixed(table, text, tokenizer, 0.008)
+    runs = 0
+    run = SequencesJob.run
+
+    def counted(self: SequencesJob, unit: Unit, output: UnitOutput) -> None:
+        nonlocal runs
+        runs += 1
+        run(self, unit, output)
+
+    monkeypatch.setattr(SequencesJob, "run", counted)
     with pytest.raises(
         CodectokError, match=r"units failed .*no document of the source text \(p\d+: The text is empty\)"
-    ):
+    ) as raised:
         export(job, tmp_path / "out")
+    # It would fail again.
+    assert "run the same command again" not in str(raised.value)
     n_units = preview_job(job, job.sources.arguments, tmp_path / "out", LOCAL).units
     made = len(list((tmp_path / "out").glob("part-*.parquet")))
-    assert 0 < made < n_units
+    assert 0 < made < n_units == runs

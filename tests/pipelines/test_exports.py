@@ -155,6 +155,16 @@ def test_megatron_has_a_prefix_for_each_part(table: Path, tmp_path: Path) -> Non
     verify_output(open_storage(tmp_path / "megatron"))
 
 
+def test_the_report_says_what_came_of_each_source(table: Path, tokenizer: Path, books: Path, tmp_path: Path) -> None:
+    job = SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [str(books)])
+    found = export(job, tmp_path / "out").summary.datasets
+    page = (tmp_path / "out" / "_codectok" / "report.html").read_text()
+    header = ("dataset", "read", "kept", "documents", "tokens", "rejected")
+    assert "".join(f"<th{' class=number' if name != 'dataset' else ''}>{name}</th>" for name in header) in page
+    for tally in found.values():
+        assert f"<td class=number>{tally.rows:,}</td><td class=number>{tally.codes:,}</td>" in page
+
+
 def test_unitts_gets_its_two_forms(table: Path, tmp_path: Path) -> None:
     export(UnittsJob(UnittsOptions("tts", "parquet", OFFSET, SMALL_PARTS), [str(table)]), tmp_path / "parquet")
     found = sequences(tmp_path / "parquet")
@@ -190,6 +200,8 @@ def test_another_export_into_the_same_folder_is_refused(table: Path, tokenizer: 
     export(SequencesJob(options(), [str(table)]), tmp_path / "out")
     with pytest.raises(InputError, match="offset was 400 and is 500"):
         export(SequencesJob(options(offset=500), [str(table)]), tmp_path / "out")
+    with pytest.raises(InputError, match=r"of another job: task differs, tokenizer was not given and is [0-9a-f]{64};"):
+        export(SequencesJob(options(template="tts", tokenizer=str(tokenizer)), [str(table)]), tmp_path / "out")
     with pytest.raises(InputError, match="made by `export sequences`"):
         export(MegatronJob(options(), [str(table)]), tmp_path / "out")
     with pytest.raises(InputError, match="Parquet of codectok, but no token table"):
@@ -226,6 +238,11 @@ def test_sources_that_do_not_go_together_are_refused(table: Path, books: Path, t
         SequencesJob(options(), [str(books.parent)])
     with pytest.raises(InputError, match="pass --tokenizer"):
         SequencesJob(options(), [str(table)], [str(books)])
+    for make in (SequencesJob, UnittsJob):
+        with pytest.raises(InputError, match=r"books.jsonl is text and no token table; .* take it with --text"):
+            make(options() if make is SequencesJob else UnittsOptions(), [str(table), f"more={books}"])
+    with pytest.raises(InputError, match="no row #c000 in"):
+        SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="#c000"), [str(table)])
 
 
 def test_verify_finds_parts_that_are_not_what_they_say(table: Path, tmp_path: Path) -> None:

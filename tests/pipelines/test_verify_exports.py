@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from codectok.errors import VerificationError
+from codectok.exports import sequences
+from codectok.pipelines import verify_exports
 from codectok.pipelines.document_options import DocumentOptions
 from codectok.pipelines.documents import DocumentJob, MegatronJob, SequencesJob
 from codectok.pipelines.engine import run_job
@@ -102,3 +104,20 @@ def test_sequences_say_what_their_ids_are(tmp_path: Path) -> None:
     path = out / "part-000000.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
     refused(out, path, "does not say what its ids are")
+
+
+def test_sequences_are_checked_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory must not grow with a part, of which several are read at once."""
+    monkeypatch.setattr(sequences, "ROW_GROUP_IDS", 1)
+    out = export(SequencesJob, tmp_path, 500)
+    assert pq.read_metadata(out / "part-000000.parquet").num_row_groups == N_ROWS
+    looked_at: list[int] = []
+    check = verify_exports._refuse_foreign_ids
+
+    def counted(ids: np.ndarray, *others: object) -> None:
+        looked_at.append(len(ids))
+        check(ids, *others)
+
+    monkeypatch.setattr(verify_exports, "_refuse_foreign_ids", counted)
+    verify_output(open_storage(out))
+    assert looked_at == [5 + n + 3 for n in range(N_ROWS)]

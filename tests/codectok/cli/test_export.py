@@ -168,6 +168,16 @@ def test_a_dry_run_shows_the_offset(table: Path, qwen: Path, tmp_path: Path) -> 
     assert "500(therowsof" in squeezed(result.stdout)
 
 
+def test_a_dry_run_takes_no_text_for_audio(table: Path, qwen: Path, tmp_path: Path) -> None:
+    (tmp_path / "books.jsonl").write_text('{"text": "page"}\n' * 100_000)
+    options = ("--text", tmp_path / "books.jsonl", "--tokenizer", qwen, "--offset", 500, "--dry-run", *LOCAL)
+    result = codectok("export", "sequences", table, tmp_path / "no", *options)
+    assert result.exit_code == 0, result.output
+    shown = one_line(result.stdout)
+    assert "to read │ about 1.7" in shown
+    assert "audio to read" not in shown
+
+
 def test_mixtures_and_templates_of_ones_own(table: Path, qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "books.jsonl").write_text("".join(json.dumps({"text": f"page {n}"}) + "\n" for n in range(200)))
     (tmp_path / "mine.yaml").write_text('row: [{text: "{speaker}: "}, {codes: row}]\nend: [{token: eos}]')
@@ -178,6 +188,10 @@ def test_mixtures_and_templates_of_ones_own(table: Path, qwen: Path, tmp_path: P
     )
     assert result.exit_code == 0, result.output
     assert "by dataset" in result.stdout
+    summary = json.loads((tmp_path / "out" / "_codectok" / "summary.json").read_text())["datasets"]
+    for name, tally in summary.items():
+        shown = squeezed(result.stdout).partition("bydataset")[2]
+        assert f"{tally['rows']:,}{tally['codes']:,}none" in shown, name
     names = {row["ids"][0] for row in pq.read_table(tmp_path / "out" / "part-000000.parquet").to_pylist()}
     assert any(name.startswith("books.jsonl:") for name in names)
     assert "r0" in names

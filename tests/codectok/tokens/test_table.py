@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from fsspec import AbstractFileSystem
 
 from codectok import InputError
 from codectok.tokens import table
@@ -200,3 +202,21 @@ def test_columns_that_users_added_do_no_harm(tmp_path: Path) -> None:
     found = pq.read_table(tmp_path / "a.parquet")
     pq.write_table(found.append_column("score", pa.array([1, 2, 3])), tmp_path / "a.parquet")
     assert len(list(read_rows(tmp_path / "a.parquet"))) == 3
+
+
+class Refusing(AbstractFileSystem):
+    """A store whose client has errors of its own, as that of S3."""
+
+    protocol = "refusing"
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        raise RuntimeError(f"no bucket {path}")
+
+    ls = info
+
+
+def test_a_store_that_refuses_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    monkeypatch.setattr(Refusing, "isdir", Refusing.info)
+    with pytest.raises(InputError, match=r"^refusing://none/x cannot be listed: no bucket none/x\.$"):
+        read_metadata("refusing://none/x")
