@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +45,10 @@ NOTICEABLE_SHARE = 0.01
 # Of a row of audio for pretraining.
 USUAL_SECONDS = 30
 DATA_PATHS_FILE = "data-paths.txt"
+
+
+BuilderOf = Callable[[str], DocumentBuilder]
+"""What puts the documents of a dataset together."""
 
 
 class Writer(Protocol):
@@ -134,9 +138,10 @@ class DocumentJob(Job):
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write the part of a unit."""
-        self._refuse_missing(unit, output.folder)
+        builder_of = cache(partial(self._builder, unit))  # to know the voices of a part takes reading all of it
+        self._refuse_missing(unit, builder_of, output.folder)
         names = (*self.sources.tables, *self.sources.texts)
-        streams: dict[str, Stream] = {name: partial(self._stream, name, unit, output) for name in names}
+        streams: dict[str, Stream] = {name: partial(self._stream, name, unit, builder_of, output) for name in names}
         mixture = mix(streams, self.settings.weights, self.settings.until)
         path = output.folder / f"part-{unit.number:06d}"
         with self.writer(path, unit_hash(header_of(self), unit)) as writer:
@@ -149,11 +154,11 @@ class DocumentJob(Job):
             for left in output.folder.iterdir():
                 left.unlink()
 
-    def _refuse_missing(self, unit: Unit, folder: Path) -> None:
+    def _refuse_missing(self, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
         """Refuse a unit in which a dataset gives no document, so that its weight cannot hold."""
         for name in self.settings.weights or ():
             output = UnitOutput(unit, folder)
-            if next(self._documents(name, unit, output), None) is None:
+            if next(self._documents(name, unit, builder_of, output), None) is None:
                 reasons = [f" ({reject.source}: {reject.message.rstrip('.')})" for reject in output.rejects[:1]]
                 raise LastingUnitError(
                     f"Part {unit.number} has no document of the source {name}{''.join(reasons)}, so that its weight"
@@ -163,42 +168,49 @@ class DocumentJob(Job):
 
     def advice(self, datasets: Mapping[str, Tally]) -> Sequence[str]:
         """What to do where much was left out as too long."""
-        length = self.settings.packing.length or 0
-        metadata = self.sources.metadata
-        fitting = max(1, min(USUAL_SECONDS, int(length / (metadata.frame_rate * metadata.n_codebooks))))
         said = []
         for name, tally in datasets.items():
             audio = name in self.sources.tables
             left_out = (tally.reject_seconds if audio else tally.rejects).get("too_long", 0)
             share = left_out / max(tally.input_seconds if audio else tally.inputs, 1e-9)
             if share >= NOTICEABLE_SHARE:
-                what, cut = ("audio", f"tokenize with --max-seconds {fitting}, or ") if audio else ("texts", "")
+                fitting = self._fitting_seconds(name)
+                cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
                 said.append(
-                    f"{share:.0%} of the {what} in {name} was left out, in documents longer than --length {length};"
-                    f" {cut}pass --too-long split or a greater --length."
+                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was left out, in documents longer"
+                    f" than --length {self.settings.packing.length}; {cut}pass --too-long split or a greater --length."
                 )
         return said
+
+    def _fitting_seconds(self, name: str) -> int:
+        """How much audio a document has room for; 0 where rows cannot be cut, since text goes with all of them."""
+        template, metadata = self.templates[name], self.sources.metadata
+        if template.has_text or template.has_voice or not template.has_codes:
+            return 0
+        room = (self.settings.packing.length or 0) - template.n_tokens
+        return max(0, min(USUAL_SECONDS, int(room / (metadata.frame_rate * metadata.n_codebooks))))
 
     @abstractmethod
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
         """What writes a part to `path`, which has no suffix yet."""
 
-    def _stream(self, name: str, unit: Unit, output: UnitOutput, again: bool) -> Iterator[Document]:
+    def _stream(
+        self, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
+    ) -> Iterator[Document]:
         """The documents of a dataset; what becomes of its rows is counted the first time only."""
-        return self._documents(name, unit, None if again else output)
+        return self._documents(name, unit, builder_of, None if again else output)
 
-    def _documents(self, name: str, unit: Unit, output: UnitOutput | None) -> Iterator[Document]:
+    def _documents(self, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None) -> Iterator[Document]:
         """The documents of a dataset; `output` counts what becomes of its rows."""
-        sources = [source for source in unit.sources if source.dataset == name]
-        builder = self._builder(name, sources)
+        sources, builder = _sources_of(name, unit), builder_of(name)
         make = _of_texts if name in self.sources.texts else self._of_rows
         documents = (document for source in sources for document in make(builder, source, name, output))
         # Before they are mixed, so that shares are those of what is written.
         return fit(documents, self.settings.packing, partial(_reject_long, output))
 
-    def _builder(self, name: str, sources: Sequence[Source]) -> DocumentBuilder:
+    def _builder(self, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
-        voice = self._voice(sources) if template.has_voice else None
+        voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
         return DocumentBuilder(template, self._tokens, self._tokenizer, voice)
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
@@ -206,7 +218,8 @@ class DocumentJob(Job):
         if self._voice_row is not None:
             return same_voice(self._voice_row)
         metadata = self.sources.metadata
-        return voices_of_speakers(row for source in sources for row in token_rows(source, metadata))
+        rows = (row for source in sources for row in token_rows(source, metadata))
+        return voices_of_speakers(rows, metadata.code_type)
 
     def _of_rows(
         self, builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None
@@ -282,6 +295,10 @@ def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, T
         if any(isinstance(piece, CodesPiece) for piece in templates[name].pieces):
             raise InputError(f"The template of {name} has codes, but {name} is text; give one of text and tokens.")
     return templates
+
+
+def _sources_of(name: str, unit: Unit) -> list[Source]:
+    return [source for source in unit.sources if source.dataset == name]
 
 
 def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None) -> Iterator[Document]:

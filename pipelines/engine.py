@@ -124,7 +124,7 @@ def run_job(
                 job.use_first_pass(first_output)
         report = _Run(job, storage, options, listener).run(plan, lock)
     _check_failures(report)
-    _check_rows(report, storage)
+    _check_rows(report, job, storage)
     return report
 
 
@@ -290,7 +290,7 @@ def _check_failures(report: JobReport) -> None:
         )
 
 
-def _check_rows(report: JobReport, storage: Storage) -> None:
+def _check_rows(report: JobReport, job: Job, storage: Storage) -> None:
     if report.summary.complete and not report.summary.total.rows:
         total = report.summary.total
         if not total.rejects and total.ignored:
@@ -300,6 +300,7 @@ def _check_rows(report: JobReport, storage: Storage) -> None:
         raise CodectokError(
             f"Nothing was written: all inputs were rejected ({describe_rejects(total)});"
             f" see {storage.url}/{REJECTS_FOLDER}."
+            + "".join(f" {sentence}" for sentence in job.advice(report.summary.datasets))
         )
 
 

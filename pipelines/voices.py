@@ -26,8 +26,8 @@ def same_voice(voice: TokenRow) -> Voice:
     return codes
 
 
-def voices_of_speakers(rows: Iterable[TokenRow]) -> Voice:
-    """For each row another clip of its speaker among `rows`, always the same one.
+def voices_of_speakers(rows: Iterable[TokenRow], code_type: type[np.unsignedinteger]) -> Voice:
+    """For each row another clip of its speaker among `rows`, always the same one; codes are held as `code_type`.
 
     Datasets number their speakers each for itself: a speaker is one of a dataset.
     """
@@ -36,7 +36,7 @@ def voices_of_speakers(rows: Iterable[TokenRow]) -> Voice:
         if row.speaker and row.duration <= MAX_SECONDS:
             own = clips.setdefault((row.dataset, row.speaker), [])
             if len(own) < CLIPS_OF_A_SPEAKER:
-                own.append((row.id, row.codes))
+                own.append((row.id, row.codes.astype(code_type)))
 
     def voice(row: TokenRow) -> np.ndarray:
         if not row.speaker:

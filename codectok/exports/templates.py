@@ -84,6 +84,11 @@ class Template(StrictModel):
         return any(isinstance(piece, TextPiece) for piece in self.pieces)
 
     @property
+    def n_tokens(self) -> int:
+        """How many single tokens a document of one row has."""
+        return sum(isinstance(piece, TokenPiece) for piece in self.pieces)
+
+    @property
     def has_codes(self) -> bool:
         """Whether there is audio in it."""
         return any(isinstance(piece, CodesPiece) for piece in self.pieces)
@@ -131,4 +136,7 @@ def _parse(text: str, name: str) -> Template:
             raise InputError(f"The template {name} has a field {{{unknown[0]}}}; there are {', '.join(FIELDS)}.")
     if CodesPiece(codes="row") in (*template.begin, *template.end):
         raise InputError(f"The template {name} has the codes of a row outside `row`.")
+    if any(isinstance(piece, CodesPiece) for piece in template.end):
+        # Whatever is cut, its end is kept as it is.
+        raise InputError(f"The template {name} has codes under `end`; put them under `begin` or `row`.")
     return template

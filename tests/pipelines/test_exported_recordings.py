@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from codectok import InputError
+from codectok.exports.documents import Voice
 from codectok.exports.packing import PackingOptions
+from codectok.pipelines import documents
 from codectok.pipelines.documents import SequencesJob
 from codectok.pipelines.verify import verify_output
+from codectok.pipelines.voices import voices_of_speakers
 from codectok.storage import open_storage
+from codectok.tokens.table import TokenRow
 
 from ..codectok.tokens.test_table import metadata, write
 from .exports import (
@@ -111,6 +117,34 @@ def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenize
         SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="nobody"), [str(table)])
     with pytest.raises(InputError, match="the template has none"):
         SequencesJob(options(voice="speaker"), [str(table)])
+
+
+def test_voices_of_a_part_are_collected_once(
+    table: Path, books: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many times a mixture begins its table again: to know the voices takes reading all of it."""
+    collected: list[list[np.ndarray]] = []
+
+    def counted(rows: Iterable[TokenRow], code_type: type[np.unsignedinteger]) -> Voice:
+        voice = voices_of_speakers(rows, code_type)
+        collected.append(heard := [])
+
+        def heard_voice(row: TokenRow) -> np.ndarray:
+            heard.append(voice(row))
+            return heard[-1]
+
+        return heard_voice
+
+    monkeypatch.setattr(documents, "voices_of_speakers", counted)
+    settings = options(
+        template="tts", tokenizer=str(tokenizer), voice="speaker", part_megabytes=1.0, until="last",
+        weights={"t": 20.0, "books": 1.0},
+    )  # fmt: skip
+    job = SequencesJob(settings, [f"t={table}"], [str(books)])
+    collected.clear()  # of the look at what is missing
+    assert export(job, tmp_path / "out").summary.datasets["t"].rows > 3 * len(ROWS)
+    (codes,) = collected
+    assert {found.dtype for found in codes} == {np.dtype(np.uint16)}
 
 
 def test_a_voice_may_lie_in_another_table(table: Path, tokenizer: Path, tmp_path: Path) -> None:

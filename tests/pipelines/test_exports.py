@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codectok import InputError
+from codectok import CodectokError, InputError
 from codectok.errors import VerificationError
 from codectok.exports.packing import PackingOptions
 from codectok.exports.sequences import SequencesMetadata
@@ -44,6 +44,7 @@ from .exports import (
     VOCABULARY,
     export,
     options,
+    row,
     sequences,
     write_parts,
 )
@@ -141,6 +142,22 @@ def test_long_documents_are_rejected_by_name(table: Path, tmp_path: Path) -> Non
     export(SequencesJob(options(packing=PackingOptions("none", 60)), [str(table)]), tmp_path / "out")
     long = [row.id for row in ROWS if len(row.codes) + 3 > 60]
     assert [(r["source"], r["reason"]) for r in rejects(tmp_path / "out")] == [(name, "too_long") for name in long]
+
+
+def test_advice_on_long_documents_is_of_use(tokenizer: Path, tmp_path: Path) -> None:
+    """Rows of audio alone can be cut, so that marks have room as well; rows with a text cannot."""
+    long = [row(n, 400) for n in range(5)]
+    write(tmp_path / "long" / "part-000000.parquet", long, metadata(CODEBOOK, 1))
+    # A second has 93.75 codes; 190 tokens have room for two seconds, but not for the marks around them.
+    for length, cut in ((190, "1, or pass"), (191, "2, or pass"), (50, None)):
+        job = SequencesJob(options(packing=PackingOptions("none", length)), [str(tmp_path / "long")])
+        with pytest.raises(CodectokError, match=r"all inputs were rejected .* 100% of the audio in long") as raised:
+            export(job, tmp_path / str(length))
+        assert ("--max-seconds" in str(raised.value)) == (cut is not None)
+        assert f"--max-seconds {cut}" in str(raised.value) or cut is None
+    settings = options(template="asr", tokenizer=str(tokenizer), packing=PackingOptions("none", 300))
+    with pytest.raises(CodectokError, match=r"longer than --length 300; pass --too-long split or a greater"):
+        export(SequencesJob(settings, [str(tmp_path / "long")]), tmp_path / "asr")
 
 
 def test_megatron_has_a_prefix_for_each_part(table: Path, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_users_write_templates_of_their_own(tmp_path: Path) -> None:
         ("- a", "cannot be understood at its top"),
         ('row: [{text: "{words}"}]', "has a field {words}"),
         ("begin: [{codes: row}]\nrow: [{token: eos}]", "outside `row`"),
+        ("row: [{codes: row}]\nend: [{codes: voice}]", "has codes under `end`"),
         ("row: []", "cannot be understood at row"),
     ],
 )
