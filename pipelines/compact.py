@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -11,14 +11,15 @@ from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.exports.compact import MEGABYTE, write_compact
-from codectok.tokens.table import TableFile, TableMetadata, metadata_of_schema, table_schema
+from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema
 
-from .export_sources import TABLE_KINDS, ExportSources
+from .export_sources import TABLE_KINDS, ExportSources, first_file
 from .job import Job, UnitOutput
 from .listing import Argument
 from .output import unit_hash
 from .plan import Unit
 from .planning import header_of
+from .rows import open_parquet, table_metadata
 from .shares import TABLE_BYTES_PER_SECOND
 from .sources import Kind, Source
 
@@ -54,6 +55,10 @@ class CompactJob(Job):
     def __init__(self, settings: CompactOptions, table: str) -> None:
         self.settings = settings
         self.sources = ExportSources.of([table])
+        with open_parquet(first_file(table)) as file:
+            more = columns_of_users(file.schema_arrow, self.sources.metadata)
+        # In an order that does not depend on which file is the first.
+        self.more = sorted(more, key=lambda field: field.name)
 
     def options(self) -> Mapping[str, JsonValue]:
         """What decides the output, and what all codes of a table have in common."""
@@ -63,6 +68,7 @@ class CompactJob(Job):
             "dtype": metadata.dtype,
             "device": metadata.device,
             "pack_frames": None if metadata.device == "cpu" else metadata.pack_frames,
+            **({"columns": dict(_types(self.more))} if self.more else {}),
             **asdict(self.settings),
         }
 
@@ -78,26 +84,24 @@ class CompactJob(Job):
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`."""
         # The unit's own: what the first file of the table says may change as the table grows.
-        first = _metadata_of(unit.sources[0])
+        first = table_metadata(unit.sources[0])
         metadata = first.model_copy(update={"unit_hash": unit_hash(header_of(self), unit)})
         path = output.folder / f"part-{unit.number:06d}.parquet"
         tables = (table for source in unit.sources for table in self._tables(source, metadata, output))
-        write_compact(path, metadata, tables, self.settings.group_megabytes * MEGABYTE)
+        write_compact(path, metadata, tables, self.settings.group_megabytes * MEGABYTE, self.more)
 
     def _tables(self, source: Source, metadata: TableMetadata, output: UnitOutput) -> Iterator[pa.Table]:
         """The row groups of a file, which are counted."""
-        source.check_unchanged()
-        # By name: users may have added columns of their own.
-        columns = table_schema(metadata).names
-        with _file_of(source).open() as file:
+        with open_parquet(source) as file:
             found = metadata_of_schema(file.schema_arrow, source.where)
             if not (found.agrees_with(metadata) and found.agrees_with(self.sources.metadata)):
                 raise InputError(
                     f"{source.where} holds codes of another codec or setting than the other files of the table; keep"
                     " one table per folder."
                 )
+            self._check_columns(columns_of_users(file.schema_arrow, metadata), source)
             for number in range(file.num_row_groups):
-                table = file.read_row_group(number, columns=columns)
+                table = file.read_row_group(number)
                 for dataset, seconds, frames in zip(
                     *(table[name].to_pylist() for name in ("dataset", "duration", "n_frames")), strict=True
                 ):
@@ -105,11 +109,15 @@ class CompactJob(Job):
                     output.keep(dataset, seconds, frames * metadata.n_codebooks)
                 yield table
 
+    def _check_columns(self, found: list[pa.Field], source: Source) -> None:
+        if _types(found) != _types(self.more):
+            names, others = (", ".join(field.name for field in fields) or "none" for fields in (found, self.more))
+            raise InputError(
+                f"{source.where} has other columns beside those of all token tables ({names}) than the first file"
+                f" ({others}), or of other types; give all files the same."
+            )
 
-def _file_of(source: Source) -> TableFile:
-    return TableFile(str(source.location) if source.url is None else source.url)
 
-
-def _metadata_of(source: Source) -> TableMetadata:
-    with _file_of(source).open() as file:
-        return metadata_of_schema(file.schema_arrow, source.where)
+def _types(columns: Iterable[pa.Field]) -> list[tuple[str, str]]:
+    """Names and types of columns, in no order of theirs."""
+    return sorted((field.name, str(field.type)) for field in columns)

@@ -51,7 +51,7 @@ class ExportSources:
             raise InputError(
                 f"A table and a text source are both named {both[0]!r}; name one of them, as in text=SOURCE."
             )
-        found = [table_metadata(_first_file(table)) for table in tables]
+        found = [table_metadata(first_file(table)) for table in tables]
         for metadata in found:
             if metadata.codec_fingerprint != found[0].codec_fingerprint:
                 raise InputError(
@@ -59,7 +59,7 @@ class ExportSources:
                     " export them apart."
                 )
         for text in texts:
-            _first_file(text, EXPORT_KINDS, _reads_text)  # what holds nothing that can be read is no text
+            first_file(text, EXPORT_KINDS, _reads_text)  # what holds nothing that can be read is no text
         return cls((*tables, *texts), table_names, text_names, found[0])
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
@@ -107,7 +107,8 @@ def _reads_text(argument: Argument, path: str, kind: Kind | None) -> bool:
     return kind in EXPORT_KINDS
 
 
-def _first_file(argument: str, kinds: tuple[Kind, ...] = TABLE_KINDS, reads: Reads = _reads_table) -> Source:
+def first_file(argument: str, kinds: tuple[Kind, ...] = TABLE_KINDS, reads: Reads = _reads_table) -> Source:
+    """The first file that a table or text names; `InputError` if there is none."""
     return next(_files(argument, kinds, reads))
 
 

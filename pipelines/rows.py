@@ -45,7 +45,7 @@ class TextRow:
 
 def table_metadata(source: Source) -> TableMetadata:
     """What the codes of a token table's file are; `InputError` if it is none."""
-    with _parquet(source) as file:
+    with open_parquet(source) as file:
         return metadata_of_schema(file.schema_arrow, source.where)
 
 
@@ -55,7 +55,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
     Raises:
         InputError: no token table, one of another codec than `metadata` says, or a damaged file.
     """
-    with _parquet(source) as file:
+    with open_parquet(source) as file:
         _check_codec(file, source, metadata)
         wanted = _wanted_rows(source, file.metadata.num_rows)
         for _, row in _rows_from(file, wanted.start, wanted.stop, metadata):
@@ -64,7 +64,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
 
 def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:
     """The row of that id in a token table's file, if it is there; of the others only ids are read."""
-    with _parquet(source) as file:
+    with open_parquet(source) as file:
         _check_codec(file, source, metadata)
         for first, batch in _batches(file, 0, file.metadata.num_rows, ["id"]):
             place = pc.index(batch["id"], row_id).as_py()
@@ -84,7 +84,7 @@ def recordings_in(
         before: files of the table before this one, the nearest first: what begins there is not given again.
         after: files behind this one, in which the last recording may go on.
     """
-    with _parquet(source) as file:
+    with open_parquet(source) as file:
         _check_codec(file, source, metadata)
         n_rows = file.metadata.num_rows
         wanted = _wanted_rows(source, n_rows)
@@ -107,7 +107,7 @@ def recordings_in(
 def _last_recording(files: Iterable[Source]) -> tuple[str, str] | None:
     """Dataset and source of the last row in the first of `files` that has rows."""
     for source in files:
-        with _parquet(source) as file:
+        with open_parquet(source) as file:
             n_rows = file.metadata.num_rows
             for _, batch in _batches(file, n_rows - 1, n_rows, ["dataset", "source"]):
                 row = batch.to_pylist()[0]
@@ -121,7 +121,7 @@ def text_rows(source: Source) -> Iterator[TextRow]:
 
 
 def _texts_of_parquet(source: Source) -> Iterator[TextRow]:
-    with _parquet(source) as file:
+    with open_parquet(source) as file:
         names = file.schema_arrow.names
         if TEXT_COLUMN not in names:
             raise InputError(f"{source.where} has no column {TEXT_COLUMN!r}.")
@@ -214,7 +214,12 @@ def _batches(file: pq.ParquetFile, start: int, stop: int, columns: list[str]) ->
 
 
 @contextmanager
-def _parquet(source: Source) -> Iterator[pq.ParquetFile]:
+def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
+    """Open a file that has not changed since it was listed.
+
+    Raises:
+        InputError: it is no Parquet, or damaged where it is read while the context lasts.
+    """
     try:
         with _opened(source) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             yield file

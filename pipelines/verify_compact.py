@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 from codectok.errors import VerificationError
 from codectok.storage import Storage
@@ -41,7 +42,8 @@ class CompactVerifier:
         options = self._plan.header.options
         with self._lock:  # a plan holds the sources of one generation
             planned_hash = unit_hash(self._plan.header, self._plan.unit(record.unit))
-        with open_part(self._storage, name) as (file, metadata):
+        columns = cast(Mapping[str, str] | None, options.get("columns"))
+        with open_part(self._storage, name, columns) as (file, metadata):
             found = (metadata.codec_fingerprint, metadata.dtype, metadata.device)
             if found != (options["codec"], options["dtype"], options["device"]):
                 raise VerificationError(f"{where} holds codes of another codec or setting than the plan says.")

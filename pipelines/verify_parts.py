@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from codectok.errors import VerificationError
 from codectok.evaluation.codebook import count_codes
 from codectok.storage import Storage
-from codectok.tokens.table import METADATA_KEY, TableMetadata, hash_of_id, table_schema
+from codectok.tokens.table import METADATA_KEY, TableMetadata, columns_of_users, hash_of_id, table_schema
 
 from .job import UnitRecord
 
@@ -53,13 +53,22 @@ class RowIds:
 
 
 @contextmanager
-def open_part(storage: Storage, name: str) -> Iterator[tuple[pq.ParquetFile, TableMetadata]]:
-    """A part, and what it says of itself; what is wrong with it while the context lasts is a `VerificationError`."""
+def open_part(
+    storage: Storage, name: str, more: Mapping[str, str] | None = None
+) -> Iterator[tuple[pq.ParquetFile, TableMetadata]]:
+    """A part, and what it says of itself; what is wrong with it while the context lasts is a `VerificationError`.
+
+    It must have the columns of a token table and then `more`, types by name, and no others.
+    """
     where = f"{storage.url}/{name}"
     try:
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             metadata = TableMetadata.model_validate_json((file.schema_arrow.metadata or {}).get(METADATA_KEY, b""))
-            if not file.schema_arrow.equals(table_schema(metadata)):
+            others = columns_of_users(file.schema_arrow, metadata)
+            expected = {} if more is None else dict(more)
+            if {field.name: str(field.type) for field in others} != expected or not file.schema_arrow.equals(
+                table_schema(metadata, others)
+            ):
                 raise VerificationError(f"{where} has other columns than a token table.")
             yield file, metadata
     except ValidationError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,12 +12,18 @@ from ..tokens.table import TableMetadata, table_schema, table_writer
 MEGABYTE = 1_000_000
 
 
-def write_compact(path: Path, metadata: TableMetadata, tables: Iterable[pa.Table], group_bytes: float) -> None:
-    """Write `tables`, of one token table's columns, as one Parquet file; no rows, no file.
+def write_compact(
+    path: Path,
+    metadata: TableMetadata,
+    tables: Iterable[pa.Table],
+    group_bytes: float,
+    more: Sequence[pa.Field] = (),
+) -> None:
+    """Write `tables`, of one token table's columns and `more` of its users, as one Parquet file; no rows, no file.
 
     Row groups hold at least `group_bytes` of codes each, but for the last.
     """
-    schema = table_schema(metadata)
+    schema = table_schema(metadata, more)
     groups = _groups((table.select(schema.names).cast(schema) for table in tables), group_bytes)
     first = next(groups, None)
     if first is None:

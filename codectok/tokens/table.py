@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -76,8 +76,8 @@ class TokenRow:
     extra: str | None = None
 
 
-def table_schema(metadata: TableMetadata) -> pa.Schema:
-    """Columns of a table with these codes."""
+def table_schema(metadata: TableMetadata, more: Iterable[pa.Field] = ()) -> pa.Schema:
+    """Columns of a table with these codes, and behind them those that its users have added."""
     code = pa.from_numpy_dtype(metadata.code_type)
     required = [
         ("id", pa.string()),
@@ -92,7 +92,13 @@ def table_schema(metadata: TableMetadata) -> pa.Schema:
     optional = ["text", "language", "speaker", "category", "extra"]
     fields = [pa.field(name, kind, nullable=False) for name, kind in required]
     fields += [pa.field(name, pa.string()) for name in optional]
-    return pa.schema(fields, metadata={METADATA_KEY: metadata.model_dump_json().encode()})
+    return pa.schema([*fields, *more], metadata={METADATA_KEY: metadata.model_dump_json().encode()})
+
+
+def columns_of_users(schema: pa.Schema, metadata: TableMetadata) -> list[pa.Field]:
+    """What a file of a table has beside the columns of all tables, in order."""
+    own = set(table_schema(metadata).names)
+    return [pa.field(field.name, field.type) for field in schema if field.name not in own]
 
 
 class TokenTableWriter:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -162,6 +163,40 @@ def test_what_cannot_be_compacted_is_refused(table: Path, tmp_path: Path) -> Non
     compact(table, tmp_path / "done")
     with pytest.raises(InputError, match=r"group-megabytes was 0.002 and is 0.001"):
         compact(table, tmp_path / "done", settings=replace(SMALL, group_megabytes=0.001))
+
+
+def add_columns(path: Path, columns: dict[str, object]) -> None:
+    table = pq.read_table(path)
+    for name, value in columns.items():
+        table = table.add_column(3, name, pa.array([value] * len(table)))
+    pq.write_table(table, path)
+
+
+def test_columns_of_users_stay(table: Path, tmp_path: Path) -> None:
+    own = {"snr": 3.5, "tags": ["a", "b"]}
+    for path in table.glob("*.parquet"):
+        add_columns(path, dict(sorted(own.items(), reverse=path.name.endswith("3.parquet"))))
+    compact(table, out := tmp_path / "out")
+    same_rows(table, out)
+    rows = [row for path in sorted(out.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    assert all(row["snr"] == 3.5 and row["tags"] == ["a", "b"] for row in rows)
+    assert len({tuple(pq.read_schema(path).names) for path in out.glob("*.parquet")}) == 1
+    verify_output(open_storage(out))
+    target = out / "part-000000.parquet"
+    pq.write_table(pq.read_table(target).drop_columns("snr"), target)
+    update_record(out, target)
+    with pytest.raises(VerificationError, match="other columns than a token table"):
+        verify_output(open_storage(out))
+
+
+def test_columns_of_some_files_are_refused_and_never_dropped(table: Path, tmp_path: Path) -> None:
+    first, *_, last = sorted(table.glob("*.parquet"))
+    add_columns(last, {"snr": 3.5})
+    with pytest.raises(CodectokError, match=r"has other columns .* \(snr\) than the first file \(none\)"):
+        compact(table, tmp_path / "last")
+    add_columns(first, {"snr": "high"})
+    with pytest.raises(CodectokError, match=r"other columns .* \(none\) than the first file \(snr\)"):
+        compact(table, tmp_path / "first")
 
 
 def test_rows_of_a_folder_inside_are_not_taken_for_those_of_the_table(table: Path, tmp_path: Path) -> None:

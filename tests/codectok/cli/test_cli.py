@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from codectok import Codec
 from codectok.audio.files import read_audio
+from codectok.cli import export
 from codectok.cli.main import app
 
 from ...conftest import DATA
@@ -56,7 +57,8 @@ def test_help_is_there_at_once_and_shows_an_example_for_each_verb() -> None:
     assert not any(
         f"| {heavy}\n" in loaded.replace(" ", "").replace("|", "| ") for heavy in ("torch", "ray", "pyarrow")
     )
-    for verb in (
+    verbs = {command.name for command in app.registered_commands}
+    assert verbs == {
         "shard",
         "train",
         "tokenize",
@@ -65,10 +67,30 @@ def test_help_is_there_at_once_and_shows_an_example_for_each_verb() -> None:
         "reconstruct",
         "evaluate",
         "inspect",
+        "verify",
         "import-distilcodec",
-    ):
+    }
+    assert [group.name for group in app.registered_groups] == ["export"]
+    forms = {command.name for command in export.app.registered_commands}
+    assert forms == {
+        "compact",
+        "vocabulary",
+        "unitts",
+        "huggingface",
+        "tokenizer",
+        "language-model",
+        "sequences",
+        "megatron",
+    }
+    for verb in (*verbs, "export"):
         assert verb in result.stdout
-        assert f"codectok {verb}" in one_line(codectok(verb, "--help").stdout)
+    shown = one_line(codectok("export", "--help").stdout)
+    for form in forms:
+        assert form in shown
+    for words in (*((verb,) for verb in verbs), *(("export", form) for form in forms)):
+        result = codectok(*words, "--help")
+        assert result.exit_code == 0
+        assert f"codectok {' '.join(words)} " in one_line(result.stdout).partition("Example:")[2]
 
 
 def test_encode_decode_and_inspect(codec: Path, corpus: Path, tmp_path: Path) -> None:
