@@ -13,9 +13,9 @@ from codectok.errors import InputError
 from codectok.exports.compact import MEGABYTE, write_compact
 from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema
 
+from .arguments import Argument
 from .export_sources import TABLE_KINDS, ExportSources, first_file
 from .job import Job, UnitOutput
-from .listing import Argument
 from .output import unit_hash
 from .plan import Unit
 from .planning import header_of

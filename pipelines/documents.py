@@ -25,11 +25,11 @@ from codectok.storage import Storage
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
+from .arguments import Argument
 from .document_options import DocumentOptions
 from .export_sources import EXPORT_KINDS, ExportSources, find_row
 from .faults import LastingUnitError
 from .job import Job, Tally, UnitOutput, UnitRecord
-from .listing import Argument
 from .neighbours import Neighbours
 from .output import unit_hash
 from .plan import Plan, Unit

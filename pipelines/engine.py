@@ -11,10 +11,11 @@ from typing import Literal
 from codectok.errors import CodectokError, InputError
 from codectok.storage import Storage, open_storage
 
+from .arguments import parse_arguments
 from .faults import FailedUnit
 from .job import Job, Tally, UnitRecord
 from .listener import Listener, Silent
-from .listing import JOB_FOLDER, list_sources, parse_arguments
+from .listing import JOB_FOLDER, list_sources
 from .local_engine import Outcome, run_locally
 from .lock import Lock, Part, entry, lock_job
 from .output import (

@@ -22,9 +22,10 @@ from codectok.evaluation.reconstruction import (
 from codectok.evaluation.speech_quality import missing_measures
 from codectok.tokens.clips import Clip, decoded_blocks
 
+from .arguments import parse_arguments
 from .clips import clips_of
 from .job import Job
-from .listing import list_sources, parse_arguments
+from .listing import list_sources
 from .planning import ordered_sources
 from .rejects import Reject
 from .sources import Source

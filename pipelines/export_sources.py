@@ -10,7 +10,8 @@ from codectok.errors import InputError
 from codectok.storage import is_url
 from codectok.tokens.table import TableMetadata, TokenRow
 
-from .listing import Argument, Reads, list_sources, parse_arguments
+from .arguments import Argument, parse_arguments
+from .listing import Reads, list_sources
 from .planning import ordered_sources
 from .rows import row_by_id, table_metadata
 from .sources import Kind, Source, kind_of

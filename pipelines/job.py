@@ -16,7 +16,8 @@ from pydantic import ConfigDict, Field, JsonValue
 from codectok.config import StrictModel
 from codectok.storage import Storage
 
-from .listing import Argument, Listing
+from .arguments import Argument
+from .listing import Listing
 from .plan import Plan, Unit
 from .rejects import ERRORS, Reject, rejects_name, write_rejects
 from .sources import Kind

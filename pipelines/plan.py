@@ -20,7 +20,8 @@ from codectok.config import StrictModel
 from codectok.errors import InputError
 from codectok.storage import Storage
 
-from .listing import JOB_FOLDER, Argument, Listing
+from .arguments import Argument
+from .listing import JOB_FOLDER, Listing
 from .sources import CONTAINERS, ROW_FIELDS, Source, row_digest
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"

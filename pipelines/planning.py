@@ -14,8 +14,9 @@ import pyarrow as pa
 from codectok.errors import InputError
 from codectok.storage import Storage
 
+from .arguments import Argument, still_there
 from .job import Job
-from .listing import Argument, Listing, still_there
+from .listing import Listing
 from .plan import (
     SOURCE_SCHEMA,
     SPLITS,

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from codectok.storage import Storage, open_storage
 
+from .arguments import Argument, parse_arguments
 from .engine import RunOptions, units_to_do
 from .job import Job
-from .listing import Argument, list_sources, parse_arguments
+from .listing import list_sources
 from .output import check_free, finished_units
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan, load_plan
 from .planning import Cut, header_of, refuse_other_job, store_generation

@@ -21,10 +21,10 @@ from codectok.names import file_name_of
 from codectok.tokens.table import TokenRow, hash_of_id
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
+from .arguments import Argument
 from .document_options import check_part_megabytes
 from .export_sources import TABLE_KINDS, ExportSources
 from .job import TableJob, UnitOutput
-from .listing import Argument
 from .plan import Unit
 from .rejects import Reject
 from .rows import token_rows

@@ -28,8 +28,9 @@ def run(
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.codec import Codec
+    from codectok.pipelines.arguments import parse_arguments
     from codectok.pipelines.clips import clip_of
-    from codectok.pipelines.listing import list_sources, parse_arguments
+    from codectok.pipelines.listing import list_sources
     from codectok.pipelines.planning import ordered_sources
     from codectok.tokens.clips import encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes

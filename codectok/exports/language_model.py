@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..atomic import replacing_folder
 from ..codec import Codec
+from ..description import CodecDescription
 from ..errors import InputError
 from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
 from .audio_rows import RowOptions, TextRows, audio_rows, mean_rows
@@ -89,24 +90,14 @@ def extend_language_model(
     with replacing_folder(output) as temporary:
         unused = extend_tokenizer(source, temporary, vocabulary) if has_tokenizer(source) else None
         for file in folder.files:
-            rows = {
-                tensor.stored.name: _new_rows(tensor, codec.codebooks.cpu(), vocabulary, options)
-                for tensor in tensors
-                if tensor.stored.file == file
-            }
-            if rows:
-                copy_with_rows(file, temporary / file.name, rows)
-            else:
-                shutil.copyfile(file, temporary / file.name)
+            own = [tensor for tensor in tensors if tensor.stored.file == file]
+            _write_weights(file, own, codec.codebooks.cpu(), vocabulary, options, temporary)
             on_file()
         _write_index(folder, tensors, vocabulary, temporary)
+        _write_config(folder, codec.describe(), vocabulary, temporary)
         for pattern in KEPT_FILES:
             for path in filter(Path.is_file, source.glob(pattern)):
                 shutil.copyfile(path, temporary / path.name)
-        config = folder.config_with(vocabulary.end)
-        special = {token: vocabulary.id_of(token) for token in SPECIAL_TOKENS}
-        config[AUDIO_KEY] = VocabularyFile.of(codec.describe(), vocabulary, special).model_dump()
-        (temporary / CONFIG_FILE).write_text(dump_json(config), encoding="utf-8")
     width = next(tensor.stored.shape[1] for tensor in tensors if len(tensor.stored.shape) == 2)
     return ExtendedModel(
         vocabulary=vocabulary,
@@ -116,6 +107,22 @@ def extend_language_model(
         options=options.resolved(codec.codebooks.shape[2], width),
         unused_tokens=unused,
     )
+
+
+def _write_weights(
+    file: Path,
+    tensors: list[VocabularyTensor],
+    codebooks: Tensor,
+    vocabulary: Vocabulary,
+    options: RowOptions,
+    output: Path,
+) -> None:
+    """Copy a file of weights to the folder `output`, with new rows for those of its tensors that grow."""
+    if tensors:
+        rows = {tensor.stored.name: _new_rows(tensor, codebooks, vocabulary, options) for tensor in tensors}
+        copy_with_rows(file, output / file.name, rows)
+    else:
+        shutil.copyfile(file, output / file.name)
 
 
 def _new_rows(tensor: VocabularyTensor, codebooks: Tensor, vocabulary: Vocabulary, options: RowOptions) -> NewRows:
@@ -148,3 +155,10 @@ def _write_index(folder: ModelFolder, tensors: list[VocabularyTensor], vocabular
             totals["total_parameters"] += added * math.prod(tensor.shape[1:])
     index["metadata"] = totals
     (output / INDEX_FILE).write_text(dump_json(index), encoding="utf-8")
+
+
+def _write_config(folder: ModelFolder, codec: CodecDescription, vocabulary: Vocabulary, output: Path) -> None:
+    config = folder.config_with(vocabulary.end)
+    special = {token: vocabulary.id_of(token) for token in SPECIAL_TOKENS}
+    config[AUDIO_KEY] = VocabularyFile.of(codec, vocabulary, special).model_dump()
+    (output / CONFIG_FILE).write_text(dump_json(config), encoding="utf-8")

@@ -20,11 +20,12 @@ import soundfile
 from codectok import CodectokError
 from codectok.audio.files import read_audio
 from codectok.errors import AudioError
+from codectok.pipelines.arguments import parse_arguments
 from codectok.pipelines.clips import clips_of
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.faults import UnitError, run_despite_crashes
 from codectok.pipelines.job import UnitOutput
-from codectok.pipelines.listing import list_sources, parse_arguments
+from codectok.pipelines.listing import list_sources
 from codectok.pipelines.output import OutputFolder
 from codectok.pipelines.plan import Unit
 from codectok.pipelines.planning import ordered_sources

@@ -14,9 +14,10 @@ import soundfile
 from codectok import InputError
 from codectok.audio.files import read_audio
 from codectok.errors import VerificationError
+from codectok.pipelines.arguments import parse_arguments
 from codectok.pipelines.clips import clip_of
 from codectok.pipelines.engine import run_job
-from codectok.pipelines.listing import list_sources, parse_arguments
+from codectok.pipelines.listing import list_sources
 from codectok.pipelines.manifests import read_manifest
 from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.verify import verify_output

@@ -16,10 +16,11 @@ import pytest
 
 from codectok import Codec, CodectokError, InputError
 from codectok.pipelines import lock as lock_module
+from codectok.pipelines.arguments import parse_arguments
 from codectok.pipelines.clips import clips_of
 from codectok.pipelines.compact import CompactJob, CompactOptions
 from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.listing import list_sources, parse_arguments
+from codectok.pipelines.listing import list_sources
 from codectok.pipelines.lock import entry, lock_job
 from codectok.pipelines.output import OutputFolder
 from codectok.pipelines.planning import ordered_sources

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from codectok import InputError
-from codectok.pipelines.listing import Listing, list_sources, parse_arguments
+from codectok.pipelines.arguments import parse_arguments
+from codectok.pipelines.listing import Listing, list_sources
 from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.rows import recordings_in, table_metadata, text_rows, token_rows
 from codectok.pipelines.shares import cut_into_shares
