@@ -13,7 +13,9 @@ import pytest
 from codectok import CodectokError, InputError
 from codectok.pipelines import shares
 from codectok.pipelines.documents import SequencesJob
+from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.job import UnitOutput
+from codectok.pipelines.listener import Silent
 from codectok.pipelines.plan import Unit
 from codectok.pipelines.preview import preview_job
 from codectok.pipelines.verify import verify_output
@@ -127,3 +129,24 @@ def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
     n_units = preview_job(job, job.sources.arguments, tmp_path / "out", LOCAL).units
     made = len(list((tmp_path / "out").glob("part-*.parquet")))
     assert 0 < made < n_units == runs
+
+
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.messages.append(message)
+
+
+@pytest.mark.usefixtures("any_share", "ray_session")
+def test_workers_do_not_try_in_vain_either(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"id": f"p{n}", "text": "page" * (n < 150)}) + "\n" for n in range(800)))
+    job, notes = mixed(table, text, tokenizer, 0.008), Notes()
+    with pytest.raises(CodectokError, match=r"units failed .* without this source\)\.$"):
+        run_job(job, job.sources.arguments, tmp_path / "out", RunOptions(engine="ray", workers=2), notes)
+    assert any("failed: Part" in message for message in notes.messages)
+    assert not any("is tried again" in message for message in notes.messages)
