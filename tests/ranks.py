@@ -16,6 +16,8 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
+from codectok.train.ranks import leave_ranks
+
 ROOT = Path(__file__).parents[1]
 SECONDS = 120
 
@@ -60,7 +62,7 @@ def _run(work: Callable[..., Any], rank: int, n_ranks: int, folder: str, argumen
         timeout=timedelta(seconds=SECONDS),
     )
     torch.save(work(*arguments), _result(folder, rank))
-    dist.destroy_process_group()
+    leave_ranks()
 
 
 def _result(folder: str, rank: int) -> Path:

@@ -62,9 +62,12 @@ def start_bytes(config: TrainConfig) -> int:
     reduced = n_vectors * dim if quantizer.time_factors else 0
     projected = n_vectors * codebook_dim if codebook_dim != dim // n_groups else 0
     table = n_codes * codebook_dim
+    n_residuals = quantizer.n_residuals if isinstance(quantizer, VectorQuantizerConfig) else 1
+    # What a codebook leaves over for the next one.
+    left_over = 2 * n_vectors * codebook_dim if n_residuals > 1 else 0
     # New means beside the old ones, their sums and quotients, and vectors in place of empty ones; or the search beside
-    # means and sums; or what a codebook leaves over for the next one.
-    clustering = max(5 * table, 2 * table + SEARCH_ROWS * n_codes, 2 * n_vectors * codebook_dim)
+    # means and sums.
+    clustering = max(5 * table, 2 * table + SEARCH_ROWS * n_codes, left_over)
     return FLOAT * (held + max(reducing, reduced + projected + clustering)) + INTEGER * 2 * n_vectors
 
 

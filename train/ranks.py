@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -78,6 +79,13 @@ def ranks_of_this_machine(workers: int | None, device: str) -> int:
     return workers or (torch.cuda.device_count() if resolve_device(device).type == "cuda" else 1)
 
 
+def leave_ranks() -> None:
+    """Leave the others, at the end of the process."""
+    # A synchronized module that is still there, in a cycle, would keep the group beyond the end of its threads.
+    gc.collect()
+    dist.destroy_process_group()
+
+
 def join_ranks(device: str) -> tuple[Ranks, torch.device]:
     """This process among those that `torchrun` or a framework has started, and its device; alone where there are none.
 
@@ -101,7 +109,7 @@ def join_ranks(device: str) -> tuple[Ranks, torch.device]:
         # Left at the end of the process only. A group that is joined after another finds the addresses of that one, and
         # one that lives on in a synchronized module would be waited for by threads that wait for it in turn.
         dist.init_process_group(backend)
-        atexit.register(dist.destroy_process_group)
+        atexit.register(leave_ranks)
     elif dist.get_backend() != backend:
         raise InputError(f"Ranks have come together by {dist.get_backend()}, which is not for device={device}.")
     return Ranks(dist.get_rank(), dist.get_world_size()), found
