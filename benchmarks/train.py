@@ -74,7 +74,7 @@ class StepProcess:
 
 def _serve(orders: Connection, way: Way, config: TrainConfig, device: torch.device) -> None:
     if way == "ours":
-        keep_freed_memory()
+        keep_freed_memory(device)
     trainer = Trainer(config, device)
     # The adversary takes part from the first step on.
     trainer.step = config.discriminators.start_step

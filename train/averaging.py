@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 from codectok.model.quantization.codebook import AveragedCodebook
 
-# Codebooks are buffers, but what they hold belongs to the weights beside them.
-CODEBOOK_BUFFER = "embedding"
-
 
 class WeightAverage:
     """The moving average of a module's parameters and codebooks.
@@ -24,15 +21,12 @@ class WeightAverage:
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        codebooks = {
-            name: buffer for name, buffer in module.named_buffers() if name.rpartition(".")[2] == CODEBOOK_BUFFER
-        }
-        self._weights: dict[str, Tensor] = {**dict(module.named_parameters()), **codebooks}
+        # They are buffers, but what they hold belongs to the weights beside them.
         self._codebooks = {
-            f"{name}.{CODEBOOK_BUFFER}": each
-            for name, each in module.named_modules()
-            if isinstance(each, AveragedCodebook)
+            f"{name}.embedding": each for name, each in module.named_modules() if isinstance(each, AveragedCodebook)
         }
+        codebooks = {name: each.embedding for name, each in self._codebooks.items()}
+        self._weights: dict[str, Tensor] = {**dict(module.named_parameters()), **codebooks}
         self._averages = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._decay, self._steps = decay, 0
 

@@ -21,8 +21,7 @@ def run_training(config: TrainConfig, on_log: LogListener, interrupted: Flag | N
         CodectokError: a loss is no longer a finite number, or has exploded.
     """
     ranks, device = join_ranks(config.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     run = TrainingRun(config, device, ranks, on_log)
     if interrupted is not None:
         return run.run(interrupted)

@@ -21,13 +21,13 @@ _NEVER = -1
 _REFUSALS = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator")
 
 
-def keep_freed_memory() -> None:
-    """Let this process hold on to memory that it frees, where the C library is glibc; elsewhere nothing changes.
+def keep_freed_memory(device: torch.device) -> None:
+    """Let this process, which trains on `device`, hold on to memory that it frees, where that is of use.
 
-    A step on a CPU takes and frees the same large blocks as the step before. By default glibc gives them back to the
-    system, which has to clear every page of them anew.
+    That is on a CPU with glibc; elsewhere nothing changes. A step there takes and frees the same large blocks as the
+    step before. By default glibc gives them back to the system, which has to clear every page of them anew.
     """
-    if sys.platform != "linux":
+    if device.type != "cpu" or sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -78,8 +78,7 @@ def rehearse(config: TrainConfig, n_ranks: int = 1, ancestor: CodecConfig | None
         InputError: data that cannot be used, or too little memory.
     """
     device = resolve_device(config.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     check_shares(config, n_ranks)
     check_output(config)
     check_sinks(config)

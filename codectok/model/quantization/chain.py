@@ -12,10 +12,8 @@ from ..convnext import truncated_normal_linear
 from .base import FrameEncoder, Quantizer, QuantizerOutput
 from .codebook import Codebook
 from .diversity import diversity_loss
+from .k_means import SEARCH_ROWS
 from .search import CodeSearch
-
-# Of a training pass, that are searched for at once: what they are scored by stays small.
-SEARCH_ROWS = 4096
 
 AnyCodebook = TypeVar("AnyCodebook", bound=Codebook)
 
