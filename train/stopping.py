@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +39,19 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
 def leave_signals_to_the_run() -> None:
     """Let this process, which works for a run, ignore what stops that: it is still to bring what the last step needs.
 
-    Ctrl-C in a terminal, batch systems and `timeout` reach all processes of a run at once.
+    Ctrl-C in a terminal, batch systems and `timeout` reach all processes of a run at once. Only a SIGTERM of the
+    parent's ends this process, as multiprocessing does it to its daemons, for which it waits before a program ends.
     """
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere nothing says who has sent a signal, and it ends this process
+        # A handler in Python would wait for a read that hangs; a thread ends the process in the middle of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

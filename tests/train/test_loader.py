@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import multiprocessing
-import os
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -180,6 +181,7 @@ def test_the_next_usable_segment_stands_in_for_a_part_that_is_all_damaged(tmp_pa
         batches(strict, 2, rank=0, world_size=2)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who has sent a signal")
 def test_workers_do_not_answer_what_stops_the_run(folder: Path) -> None:
     """A batch system's SIGTERM reaches all processes of a run; those that read are still needed."""
     config = data_config(shards=folder, num_workers=1)
@@ -187,9 +189,26 @@ def test_workers_do_not_answer_what_stops_the_run(folder: Path) -> None:
     next(found)
     (worker,) = multiprocessing.active_children()
     for number in STOP_SIGNALS:
-        os.kill(worker.pid, number)
+        subprocess.run(["kill", f"-{number}", str(worker.pid)], check=True)
     assert [next(found).position for _ in range(6)] == [BATCH * n for n in range(2, 8)]
     assert worker.is_alive()
+
+
+READS_AND_ENDS = """
+import sys
+from codectok.train.data.config import DataConfig
+from codectok.train.data.loader import SegmentLoader
+from codectok.train.data.segments import SegmentDataset
+
+config = DataConfig(shards=sys.argv[1], batch_size=4, num_workers=2)
+batches = iter(SegmentLoader(SegmentDataset(config, int(sys.argv[2]), 900, seed=0), config))
+next(batches)
+"""
+
+
+def test_a_program_that_ends_while_it_reads_does_not_wait_for_its_workers(folder: Path) -> None:
+    """At its end multiprocessing ends and joins them, while what has been read is still referred to."""
+    subprocess.run([sys.executable, "-c", READS_AND_ENDS, str(folder), str(SAMPLE_RATE)], check=True, timeout=100)
 
 
 def test_a_bit_that_flipped_inside_the_audio_is_noticed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
