@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.exports.compact import MEGABYTE, write_compact
-from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema
+from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema, types_of
 
 from .arguments import Argument
 from .export_sources import TABLE_KINDS, ExportSources, first_file
@@ -68,7 +68,7 @@ class CompactJob(Job):
             "dtype": metadata.dtype,
             "device": metadata.device,
             "pack_frames": None if metadata.device == "cpu" else metadata.pack_frames,
-            **({"columns": dict(_types(self.more))} if self.more else {}),
+            **({"columns": types_of(self.more)} if self.more else {}),
             **asdict(self.settings),
         }
 
@@ -110,14 +110,9 @@ class CompactJob(Job):
                 yield table
 
     def _check_columns(self, found: list[pa.Field], source: Source) -> None:
-        if _types(found) != _types(self.more):
+        if types_of(found) != types_of(self.more):
             names, others = (", ".join(field.name for field in fields) or "none" for fields in (found, self.more))
             raise InputError(
                 f"{source.where} has other columns beside those of all token tables ({names}) than the first file"
                 f" ({others}), or of other types; give all files the same."
             )
-
-
-def _types(columns: Iterable[pa.Field]) -> list[tuple[str, str]]:
-    """Names and types of columns, in no order of theirs."""
-    return sorted((field.name, str(field.type)) for field in columns)

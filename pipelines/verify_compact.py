@@ -42,7 +42,7 @@ class CompactVerifier:
         options = self._plan.header.options
         with self._lock:  # a plan holds the sources of one generation
             planned_hash = unit_hash(self._plan.header, self._plan.unit(record.unit))
-        columns = cast(Mapping[str, str] | None, options.get("columns"))
+        columns = cast(Mapping[str, str], options.get("columns", {}))
         with open_part(self._storage, name, columns) as (file, metadata):
             found = (metadata.codec_fingerprint, metadata.dtype, metadata.device)
             if found != (options["codec"], options["dtype"], options["device"]):

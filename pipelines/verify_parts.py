@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from codectok.errors import VerificationError
 from codectok.evaluation.codebook import count_codes
 from codectok.storage import Storage
-from codectok.tokens.table import METADATA_KEY, TableMetadata, columns_of_users, hash_of_id, table_schema
+from codectok.tokens.table import METADATA_KEY, TableMetadata, columns_of_users, hash_of_id, table_schema, types_of
 
 from .job import UnitRecord
 
@@ -54,21 +54,25 @@ class RowIds:
 
 @contextmanager
 def open_part(
-    storage: Storage, name: str, more: Mapping[str, str] | None = None
+    storage: Storage, name: str, more: Mapping[str, str] | None
 ) -> Iterator[tuple[pq.ParquetFile, TableMetadata]]:
     """A part, and what it says of itself; what is wrong with it while the context lasts is a `VerificationError`.
 
-    It must have the columns of a token table and then `more`, types by name, and no others.
+    It must have the columns of a token table and then `more`, types by name, and no others; with None whichever users
+    have added, wherever.
     """
     where = f"{storage.url}/{name}"
     try:
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
-            metadata = TableMetadata.model_validate_json((file.schema_arrow.metadata or {}).get(METADATA_KEY, b""))
-            others = columns_of_users(file.schema_arrow, metadata)
-            expected = {} if more is None else dict(more)
-            if {field.name: str(field.type) for field in others} != expected or not file.schema_arrow.equals(
-                table_schema(metadata, others)
-            ):
+            schema = file.schema_arrow
+            metadata = TableMetadata.model_validate_json((schema.metadata or {}).get(METADATA_KEY, b""))
+            others = columns_of_users(schema, metadata)
+            if more is None:
+                fields = {field.name: field for field in schema}
+                same = all(own.name in fields and fields[own.name].equals(own) for own in table_schema(metadata))
+            else:
+                same = types_of(others) == more and schema.equals(table_schema(metadata, others))
+            if not same:
                 raise VerificationError(f"{where} has other columns than a token table.")
             yield file, metadata
     except ValidationError:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from codectok.errors import VerificationError
 from codectok.storage import Storage
-from codectok.tokens.table import TableMetadata, read_metadata
+from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
 from .job import Tally, UnitRecord
 from .output import unit_hash
@@ -45,6 +45,8 @@ def bare_parts(storage: Storage) -> list[str]:
 def verify_bare_table(storage: Storage, names: list[str], on_file: Callable[[], None]) -> Verified:
     """Check a token table that has no plan: each of its files in itself, and that no id comes up twice.
 
+    Its users may have added columns, the same to all files.
+
     Raises:
         InputError: no token table, or one that mixes codecs.
         VerificationError: something in it is wrong.
@@ -52,8 +54,13 @@ def verify_bare_table(storage: Storage, names: list[str], on_file: Callable[[], 
     read_metadata(storage.url)
     ids = RowIds(storage)
     rows, seconds = 0, 0.0
+    types: dict[str, str] | None = None
     for name in names:
-        with open_part(storage, name) as (file, metadata):
+        with open_part(storage, name, None) as (file, metadata):
+            found = types_of(columns_of_users(file.schema_arrow, metadata))
+            if types is not None and found != types:
+                raise VerificationError(f"{storage.url}/{name} has other columns than {names[0]}.")
+            types = found
             totals = PartTotals(file, metadata, f"{storage.url}/{name}")
         ids.add(name, totals.ids)
         rows, seconds = rows + totals.rows, seconds + totals.seconds
@@ -93,7 +100,7 @@ class TableVerifier:
     def _check(self, record: UnitRecord, name: str) -> None:
         where = f"{self._storage.url}/{name}"
         unit = self._unit(record)
-        with open_part(self._storage, name) as (file, metadata):
+        with open_part(self._storage, name, {}) as (file, metadata):
             self._compare_metadata(metadata, where, unit)
             totals = PartTotals(file, metadata, where)
         compare_totals(totals, record, where)

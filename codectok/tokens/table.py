@@ -101,6 +101,11 @@ def columns_of_users(schema: pa.Schema, metadata: TableMetadata) -> list[pa.Fiel
     return [pa.field(field.name, field.type) for field in schema if field.name not in own]
 
 
+def types_of(columns: Iterable[pa.Field]) -> dict[str, str]:
+    """Types of columns by their names, in the order of these."""
+    return dict(sorted((field.name, str(field.type)) for field in columns))
+
+
 class TokenTableWriter:
     """Writes one Parquet file of the token table, the same bytes for the same rows; a context manager.
 

@@ -322,6 +322,23 @@ def test_a_table_without_a_plan_is_checked_against_itself(table: Path, tmp_path:
         verify_output(open_storage(folder))
 
 
+def test_a_table_without_a_plan_may_have_columns_of_its_users(table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for path in table.glob("*.parquet"):
+        rows = pq.read_table(path)
+        pq.write_table(rows.add_column(2, "snr", pa.array([3.5] * len(rows))), folder / path.name)
+    assert verify_output(open_storage(folder)).rows == len(list(read_rows(table)))
+    last = max(folder.glob("*.parquet"))
+    whole = pq.read_table(last)
+    pq.write_table(whole.drop_columns("snr"), last)
+    with pytest.raises(VerificationError, match=r"has other columns than part-000000\.parquet"):
+        verify_output(open_storage(folder))
+    pq.write_table(whole.drop_columns("text"), last)
+    with pytest.raises(VerificationError, match="has other columns than a token table"):
+        verify_output(open_storage(folder))
+
+
 @pytest.mark.parametrize("name", ["stats.json", "codes/000000.parquet"])
 def test_missing_statistics_are_named(name: str, table: Path) -> None:
     (table / "_codectok" / name).unlink()
