@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import uuid
 from collections.abc import Sequence
 
 import torch
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -40,12 +41,14 @@ def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], wo
         raise InputError(
             f"{count} ranks need as many GPUs, and there are {torch.cuda.device_count()}; lower --workers."
         )
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", max_restarts=0,
-    )  # fmt: skip
     try:
-        elastic_launch(config, sys.executable)("-m", "codectok", *command)
+        # Where ranks leave their errors for the launcher, which would not remove a folder of its own.
+        with tempfile.TemporaryDirectory(prefix="codectok-torchrun-") as folder:
+            config = LaunchConfig(
+                min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0", max_restarts=0, logs_specs=DefaultLogsSpecs(folder),
+            )  # fmt: skip
+            elastic_launch(config, sys.executable)("-m", "codectok", *command)
     except SignalException:
         raise KeyboardInterrupt from None
     except ChildFailedError as error:

@@ -161,9 +161,11 @@ def test_ranks_under_torchrun(shards: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(config.model_dump_json())
     command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    (temporary := tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
     assert finished.returncode == 0, finished.stderr
+    assert not [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]  # torch's cache
     assert finished.stdout.count("step       4/4") == 1
     assert finished.stdout.count("finished") == 1  # the first rank speaks for all
     assert position_of(tmp_path / "run") == 4 * 4
