@@ -14,6 +14,8 @@ from ..audio.resample import resample
 PESQ_RATE = 16_000
 # 30 frames of 256 samples, each 128 after the one before, at 10 kHz: it compares nothing shorter.
 STOI_SECONDS = (29 * 128 + 256) / 10_000
+# What the package gives where too little is left without pauses; any other value is one, also below zero.
+TOO_FEW_FRAMES = 1e-5
 
 Measure = Callable[[np.ndarray, np.ndarray, int], float | None]
 
@@ -29,19 +31,19 @@ def missing_measures() -> Mapping[str, str]:
 
 
 def stoi(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> float | None:
-    """Short-time objective intelligibility (Taal et al. 2011) of aligned samples [n], at most 1.
+    """Short-time objective intelligibility (Taal et al. 2011) of aligned samples [n], from -1 to 1.
 
-    None for a clip that has too little speech in it.
+    None for an original that has too little speech in it, or is silent.
     """
     from pystoi import stoi as measure
 
-    if len(original) < STOI_SECONDS * sample_rate:
+    if len(original) < STOI_SECONDS * sample_rate or np.ptp(original) == 0:
         return None
     with warnings.catch_warnings():
-        # The package warns of too few frames, and then gives 1e-5.
+        # The package warns of too few frames.
         warnings.simplefilter("ignore", RuntimeWarning)
         found = float(measure(original, reconstruction, sample_rate))
-    return None if found <= 1e-5 else found
+    return None if found == TOO_FEW_FRAMES else found
 
 
 def pesq(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> float | None:

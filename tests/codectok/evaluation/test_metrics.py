@@ -79,6 +79,18 @@ def test_intelligibility_says_nothing_of_what_is_too_short() -> None:
     assert stoi(samples, samples, 24_000) == pytest.approx(1.0)
 
 
+def test_unintelligible_speech_counts_and_silence_does_not() -> None:
+    pytest.importorskip("pystoi")
+    speech, *others = np.random.default_rng(0).standard_normal((7, 48_000))
+    found = [stoi(speech, heard, 24_000) for heard in (*others, 0 * speech)]
+    # Less than nothing in common is the worst that there is, and no reason to leave a clip out.
+    values = [value for value in found if value is not None]
+    assert len(values) == len(found)
+    assert -0.2 < min(values) < 0 < max(values) < 0.2
+    for nothing in (0 * speech, 0 * speech + 0.5):
+        assert stoi(nothing, speech, 24_000) is None
+
+
 def test_a_measure_is_installed_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert installed_measures().keys() | missing_measures().keys() == {"stoi", "pesq"}
     assert installed_measures().keys().isdisjoint(missing_measures())
