@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary, is_code_token
 from .optional import first_line, need_transformers
 
 
@@ -41,14 +41,15 @@ def extend_tokenizer(folder: Path, output: Path, vocabulary: Vocabulary) -> int:
         How many unused tokens there are.
 
     Raises:
-        InputError: it reaches into the audio tokens' ids, or has some of these tokens already.
+        InputError: it reaches into the audio tokens' ids, or has audio tokens already.
     """
     from tokenizers import AddedToken
 
     tokenizer = load_tokenizer(folder)
     known = tokenizer.get_vocab()
     wanted = list(vocabulary.tokens())
-    taken = next((token for token in wanted if token in known), None)
+    # Codes of any offset: nobody could tell them from those that come now.
+    taken = next((token for token in (*SPECIAL_TOKENS, *filter(is_code_token, known)) if token in known), None)
     if taken is not None:
         raise InputError(f"{folder} already has the token {taken}; give a tokenizer without audio tokens.")
     n_unused = vocabulary.offset - max(known.values()) - 1

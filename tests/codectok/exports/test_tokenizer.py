@@ -72,6 +72,11 @@ def test_tokenizers_that_do_not_fit_are_refused(base: Path, tmp_path: Path) -> N
     extend_tokenizer(base, tmp_path / "out", VOCABULARY)
     with pytest.raises(InputError, match=r"already has the token <\|beginofaudio\|>"):
         extend_tokenizer(tmp_path / "out", tmp_path / "again", Vocabulary(50, offset=600))
+    with_codes = AutoTokenizer.from_pretrained(base)
+    with_codes.add_tokens(["<|g0r0_700|>"])
+    with_codes.save_pretrained(tmp_path / "codes")
+    with pytest.raises(InputError, match=r"already has the token <\|g0r0_700\|>; give a tokenizer without"):
+        extend_tokenizer(tmp_path / "codes", tmp_path / "again", Vocabulary(50, offset=900))
     with pytest.raises(InputError, match="holds no tokenizer"):
         extend_tokenizer(tmp_path, tmp_path / "none", VOCABULARY)
     with pytest.raises(InputError, match="no folder"):
