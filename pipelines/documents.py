@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -151,20 +152,22 @@ class DocumentJob(Job):
                 output.observe("sequence", sum(len(document.ids) for document in sequence) // HISTOGRAM_STEP)
                 writer.write(sequence)
         if not output.rows:
-            for left in output.folder.iterdir():
+            for left in output.folder.glob(f"{path.name}.*"):
                 left.unlink()
 
     def _refuse_missing(self, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
         """Refuse a unit in which a dataset gives no document, so that its weight cannot hold."""
         for name in self.settings.weights or ():
-            output = UnitOutput(unit, folder)
-            if next(self._documents(name, unit, builder_of, output), None) is None:
-                reasons = [f" ({reject.source}: {reject.message.rstrip('.')})" for reject in output.rejects[:1]]
-                raise LastingUnitError(
-                    f"Part {unit.number} has no document of the source {name}{''.join(reasons)}, so that its weight"
-                    " cannot hold there; export into another folder, with larger parts (--part-megabytes) or without"
-                    " this source."
-                )
+            with TemporaryDirectory(dir=folder) as trial:
+                output = UnitOutput(unit, Path(trial))
+                if next(self._documents(name, unit, builder_of, output), None) is not None:
+                    continue
+                first = output.first_reject
+            reason = "" if first is None else f" ({first.source}: {first.message.rstrip('.')})"
+            raise LastingUnitError(
+                f"Part {unit.number} has no document of the source {name}{reason}, so that its weight cannot hold"
+                " there; export into another folder, with larger parts (--part-megabytes) or without this source."
+            )
 
     def advice(self, datasets: Mapping[str, Tally]) -> Sequence[str]:
         """What to do where much was left out as too long."""

@@ -19,7 +19,7 @@ from codectok.storage import Storage
 from .arguments import Argument
 from .listing import Listing
 from .plan import Plan, Unit
-from .rejects import ERRORS, Reject, rejects_name, write_rejects
+from .rejects import ERRORS, Reject, RejectsWriter, rejects_name
 from .sources import Kind
 
 TABLE_BATCH_ROWS = 1024
@@ -108,13 +108,15 @@ class UnitOutput:
 
     Attributes:
         folder: for files, laid out as in the output folder.
+        first_reject: of what has been noted so far.
     """
 
     def __init__(self, unit: Unit, folder: Path) -> None:
         self.folder = folder
         self._unit = unit
         self._tallies: dict[str, Tally] = {}
-        self._rejects: list[Reject] = []
+        self._rejects = RejectsWriter(folder / rejects_name(unit.number))
+        self.first_reject: Reject | None = None
         self._categories: Counter[str] = Counter()
         self._histograms: dict[str, Counter[int]] = {}
 
@@ -139,7 +141,8 @@ class UnitOutput:
         tally.rejects[reject.reason] = tally.rejects.get(reject.reason, 0) + 1
         seconds = tally.reject_seconds.get(reject.reason, 0.0) + (reject.duration or 0.0)
         tally.reject_seconds[reject.reason] = seconds
-        self._rejects.append(reject)
+        self.first_reject = self.first_reject or reject
+        self._rejects.add(reject)
 
     def ignore(self, dataset: str) -> None:
         """Count a file that is no audio and was not said to be."""
@@ -154,11 +157,6 @@ class UnitOutput:
         """Rows of output so far."""
         return sum(tally.rows for tally in self._tallies.values())
 
-    @property
-    def rejects(self) -> Sequence[Reject]:
-        """What has been noted so far."""
-        return tuple(self._rejects)
-
     def record(self, files: Sequence[OutputFile]) -> UnitRecord:
         """What to remember of the unit."""
         return UnitRecord(
@@ -170,12 +168,9 @@ class UnitOutput:
             files=tuple(files),
         )
 
-    def write_rejects(self) -> None:
-        """Write the rejects beside the other files, if there are any."""
-        if self._rejects:
-            path = self.folder / rejects_name(self._unit.number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_rejects(path, self._rejects)
+    def finish_rejects(self) -> None:
+        """Have the rejects, if there are any, in a file beside the others."""
+        self._rejects.close()
 
     def _tally(self, dataset: str) -> Tally:
         return self._tallies.setdefault(dataset, Tally())

@@ -196,7 +196,7 @@ def run_attempt(job: Job, unit: Unit, storage: Storage, attempt: str) -> UnitRec
         for source in unit.crashed:
             _reject_crashed(source, output)
         job.run(unit, output)
-        output.write_rejects()
+        output.finish_rejects()
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         return output.record([_sealed(path, folder) for path in paths])
 

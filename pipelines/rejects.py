@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -32,6 +32,9 @@ Reason = Literal[
 ERRORS: frozenset[Reason] = frozenset(["unreadable", "decode_error", "decoder_crash", "not_finite"])
 REJECTS_FOLDER = "_codectok/rejects"
 MESSAGE_LENGTH = 200
+# That are held in memory: somebody may ask for texts of many million rows that have none.
+HELD_REJECTS = 1 << 16
+BATCH_REJECTS = 1024
 SCHEMA = pa.schema(
     [
         ("dataset", pa.string()),
@@ -66,9 +69,33 @@ class Reject:
         return cls(dataset, source, start, duration, stage, reason, str(error)[:MESSAGE_LENGTH])
 
 
-def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
-    """Write one row per reject to a Parquet file."""
-    pq.write_table(pa.Table.from_pylist([asdict(reject) for reject in rejects], schema=SCHEMA), path)
+class RejectsWriter:
+    """Writes one row per reject to a Parquet file, some of them at a time; without rejects there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: list[Reject] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, reject: Reject) -> None:
+        """Append a reject."""
+        self._held.append(reject)
+        if len(self._held) >= HELD_REJECTS:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is held, and the end of the file."""
+        if self._held:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._path, SCHEMA)
+        self._writer.write_table(pa.Table.from_pylist([asdict(reject) for reject in self._held], schema=SCHEMA))
+        self._held = []
 
 
 def read_rejects(storage: Storage, limit: int | None = None) -> Iterator[Reject]:
@@ -77,12 +104,13 @@ def read_rejects(storage: Storage, limit: int | None = None) -> Iterator[Reject]
     return itertools.islice(found, limit)
 
 
-def parse_rejects(data: bytes) -> list[Reject]:
-    """The rejects in the bytes of a file that `write_rejects` has written; `pa.ArrowException` if it has not."""
-    table = pq.read_table(pa.BufferReader(data))
-    if not table.schema.equals(SCHEMA):
+def parse_rejects(data: bytes) -> Iterator[Reject]:
+    """The rejects in the bytes of a file of `RejectsWriter`; `pa.ArrowException` if it is none."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if not file.schema_arrow.equals(SCHEMA):
         raise pa.ArrowInvalid("it has other columns than rejects have")
-    return [Reject(**row) for row in table.to_pylist()]
+    for batch in file.iter_batches(BATCH_REJECTS):
+        yield from (Reject(**row) for row in batch.to_pylist())
 
 
 def rejects_name(unit: int) -> str:

@@ -20,7 +20,7 @@ def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:
     if not expected:
         return []
     try:
-        rejects = parse_rejects(storage.read(name))
+        rejects = list(parse_rejects(storage.read(name)))
     except (FileNotFoundError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise VerificationError(f"The rejects {storage.url}/{name} are missing or damaged: {reason}") from None

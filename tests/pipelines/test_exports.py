@@ -25,6 +25,7 @@ from codectok.pipelines.documents import MegatronJob, SequencesJob
 from codectok.pipelines.engine import RunOptions
 from codectok.pipelines.job import Job, UnitOutput
 from codectok.pipelines.plan import Unit
+from codectok.pipelines.rejects import read_rejects
 from codectok.pipelines.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
@@ -142,6 +143,31 @@ def test_long_documents_are_rejected_by_name(table: Path, tmp_path: Path) -> Non
     export(SequencesJob(options(packing=PackingOptions("none", 60)), [str(table)]), tmp_path / "out")
     long = [row.id for row in ROWS if len(row.codes) + 3 > 60]
     assert [(r["source"], r["reason"]) for r in rejects(tmp_path / "out")] == [(name, "too_long") for name in long]
+
+
+def test_however_many_rows_are_rejected_few_are_held(
+    table: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codectok.pipelines.rejects.HELD_REJECTS", 5, raising=False)
+    voiceless = tmp_path / "voiceless"
+    voiceless.mkdir()
+    write(voiceless / "part-000000.parquet", [replace(row, speaker=None) for row in ROWS], metadata(CODEBOOK, 1))
+    values = {"template": "tts", "tokenizer": str(tokenizer), "voice": "speaker", "part_megabytes": 1.0}
+    whole = options(**values, end_of_sequence=None)
+    with pytest.raises(CodectokError, match="all inputs were rejected"):
+        export(SequencesJob(whole, [str(voiceless)]), tmp_path / "none")
+    assert not list((tmp_path / "none").glob("*.parquet"))
+    export(SequencesJob(whole, [f"good={table}", f"bad={voiceless}"]), tmp_path / "some")
+    for output in ("none", "some"):
+        file = pq.ParquetFile(tmp_path / output / "_codectok" / "rejects" / "000000.parquet")
+        assert max(file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)) == 5
+        found = [reject.source for reject in read_rejects(open_storage(tmp_path / output))]
+        assert found[: len(ROWS)] == [row.id for row in ROWS]
+        assert [reject.source for reject in read_rejects(open_storage(tmp_path / output), 7)] == found[:7]
+    verify_output(open_storage(tmp_path / "some"))
+    weighted = replace(whole, weights={"good": 1.0, "bad": 1.0})
+    with pytest.raises(CodectokError, match=r"no document of the source bad \(c000: The row c000 has no speaker\)"):
+        export(SequencesJob(weighted, [f"good={table}", f"bad={voiceless}"]), tmp_path / "weighted")
 
 
 def test_advice_on_long_documents_is_of_use(tokenizer: Path, tmp_path: Path) -> None:
