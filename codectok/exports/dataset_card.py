@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -128,7 +129,7 @@ def size_category(rows: int) -> str:
 def _body(name: str, metadata: TableMetadata, totals: TableTotals) -> str:
     return BODY.format(
         title=name,
-        path=f'"{name}"',
+        path=json.dumps(name, ensure_ascii=False),
         codec=metadata.codec_name,
         fingerprint=metadata.codec_fingerprint,
         rows=totals.rows,

@@ -68,15 +68,16 @@ def test_the_card_says_what_the_table_holds(table: Path) -> None:
         assert part in card.text
 
 
-def test_what_the_card_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["tokens", 'the "best" tokens'])
+def test_what_the_card_shows_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     codec = Codec.from_config("nano", device="cpu")
     codec.save_pretrained("codec")
     clip = [TokenRow(**{**vars(row), "codes": row.codes[:, :1]}) for row in rows(2)]
-    write(tmp_path / "tokens" / "0.parquet", clip, TableMetadata.of(codec.describe()))
-    write_dataset_card(tmp_path / "tokens")
+    write(tmp_path / name / "0.parquet", clip, TableMetadata.of(codec.describe()))
+    write_dataset_card(tmp_path / name)
     names: dict[str, object] = {}
-    for snippet in re.findall(r"```python\n(.*?)```", (tmp_path / "tokens" / "README.md").read_text(), re.DOTALL):
+    for snippet in re.findall(r"```python\n(.*?)```", (tmp_path / name / "README.md").read_text(), re.DOTALL):
         exec(snippet, names)
     assert len(names["waveform"]) == len(clip[-1].codes) * codec.frame_size
 
