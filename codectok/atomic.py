@@ -51,5 +51,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
         temporary.rename(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is reported without saying where
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

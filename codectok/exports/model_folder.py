@@ -63,6 +63,10 @@ class ModelFolder:
             names = sorted({Path(str(name)).name for name in weight_map.values()})
         self.files = [path / name for name in names]
         missing = [file for file in self.files if not file.is_file()]
+        if missing and self.index is not None:
+            raise InputError(
+                f"{missing[0]} is not there, but {path / INDEX_FILE} lists it; copy or download the model again."
+            )
         if missing:
             raise InputError(
                 f"{missing[0]} is not there; weights must be safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -300,6 +301,9 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
     shutil.copytree(tmp_path / "lm", tmp_path / "bin")
     (tmp_path / "bin" / "model.safetensors").rename(tmp_path / "bin" / "pytorch_model.bin")
     refused("weights must be safetensors", tmp_path / "bin")
+    write_model(tmp_path / "shards", qwen2(), shard_size="200KB")
+    next((tmp_path / "shards").glob("model-00002-of-*.safetensors")).unlink()
+    refused(r"00002-of-\d+\.safetensors is not there, but \S+index\.json lists it; copy", tmp_path / "shards")
     shutil.copytree(tmp_path / "lm", tmp_path / "cut")
     data = (tmp_path / "cut" / "model.safetensors").read_bytes()
     (tmp_path / "cut" / "model.safetensors").write_bytes(data[: len(data) // 2])
@@ -308,6 +312,18 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
     (tmp_path / "out" / "file").touch()
     with pytest.raises(InputError, match="already holds"):
         extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+
+
+def test_a_full_disk_is_named(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "lm", qwen2())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("codectok.exports.language_model.copy_with_rows", full)
+    with pytest.raises(OSError) as caught:
+        extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
+    assert caught.value.filename == str(tmp_path / "out")
 
 
 MEMORY = """
