@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 PLAIN_LINE_SECONDS = 60.0
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -143,5 +145,7 @@ def _every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
 
 
 def _escape(text: str) -> str:
+    # Names of clips may hold anything, also what breaks lines or moves a terminal's cursor.
+    text = CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     # Rich takes [words in brackets] for markup; shapes and paths have brackets of their own.
     return text.replace("[", r"\[")

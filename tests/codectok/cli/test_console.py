@@ -35,6 +35,14 @@ def test_no_line_comes_where_others_are_written(
     assert capsys.readouterr().out == ""
 
 
+def test_a_message_is_one_line_whatever_a_corpus_calls_its_clips(capsys: pytest.CaptureFixture[str]) -> None:
+    console.warn("Rejected: a\nb\r\x1b[31m\x85 [c] \u00fc \U0001f600: no text.")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "Warning: Rejected: a\\nb\\r\\x1b[31m\\x85 [c] \u00fc \U0001f600: no text."
+    console.facts_table("title", {"path": "a\nb"})
+    assert "a\\nb" in capsys.readouterr().out
+
+
 def test_a_reader_who_has_seen_enough_hears_no_complaint() -> None:
     command = [sys.executable, "-m", "codectok", "tokenize", "--help"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
