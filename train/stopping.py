@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ from types import FrameType
 
 # SIGUSR1: for batch systems in front of launchers that take SIGTERM for the order to kill ranks soon.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# How often a process that works for a run looks whether that is still there.
+PARENT_SECONDS = 1.0
 
 
 @contextmanager
@@ -40,7 +43,8 @@ def leave_signals_to_the_run() -> None:
     """Let this process, which works for a run, ignore what stops that: it is still to bring what the last step needs.
 
     Ctrl-C in a terminal, batch systems and `timeout` reach all processes of a run at once. Only a SIGTERM of the
-    parent's ends this process, as multiprocessing does it to its daemons, for which it waits before a program ends.
+    parent's ends this process, as multiprocessing does it to its daemons, for which it waits before a program ends;
+    and so does the parent's end, however that came.
     """
     for number in STOP_SIGNALS:
         if number != signal.SIGTERM:
@@ -48,10 +52,15 @@ def leave_signals_to_the_run() -> None:
     if sys.platform == "linux":  # elsewhere nothing says who has sent a signal, and it ends this process
         # A handler in Python would wait for a read that hangs; a thread ends the process in the middle of it.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_with_the_parent, daemon=True).start()
+        parent = multiprocessing.parent_process()
+        assert parent is not None, "multiprocessing has started it"
+        threading.Thread(target=_end_with_the_parent, args=(parent.pid,), daemon=True).start()
 
 
-def _end_with_the_parent() -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-        pass
+def _end_with_the_parent(parent: int | None) -> None:
+    # A parent that was killed says nothing; what is sent to it then fills a pipe that nobody reads, and waits for ever.
+    while os.getppid() == parent:
+        found = signal.sigtimedwait([signal.SIGTERM], PARENT_SECONDS)
+        if found is not None and found.si_pid == parent:
+            break
     os._exit(0)

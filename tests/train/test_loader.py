@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -209,6 +212,47 @@ next(batches)
 def test_a_program_that_ends_while_it_reads_does_not_wait_for_its_workers(folder: Path) -> None:
     """At its end multiprocessing ends and joins them, while what has been read is still referred to."""
     subprocess.run([sys.executable, "-c", READS_AND_ENDS, str(folder), str(SAMPLE_RATE)], check=True, timeout=100)
+
+
+KILLED_WHILE_IT_READS = """
+import multiprocessing, os, signal, sys, time
+from codectok.train.data.config import DataConfig
+from codectok.train.data.loader import SegmentLoader
+from codectok.train.data.segments import SegmentDataset
+
+config = DataConfig(shards=sys.argv[1], batch_size=10_000, num_workers=2)
+batches = iter(SegmentLoader(SegmentDataset(config, int(sys.argv[2]), 1, seed=0), config))
+next(batches)
+time.sleep(3)
+print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def lives(process: int) -> bool:
+    """Whether there is such a process, and not only its exit code that nobody has asked for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers wait for a word of the parent's")
+def test_workers_end_with_a_program_that_is_killed(folder: Path) -> None:
+    """Even where so many keys are on their way that the pipe to it is full."""
+    command = [sys.executable, "-c", KILLED_WHILE_IT_READS, str(folder), str(SAMPLE_RATE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        workers = [int(word) for word in program.stdout.readline().split()]
+        assert program.wait() == -signal.SIGKILL
+    assert len(workers) == 2
+    deadline = time.monotonic() + 15
+    while left := [worker for worker in workers if lives(worker)]:
+        if time.monotonic() > deadline:
+            for worker in left:
+                os.kill(worker, signal.SIGKILL)
+            pytest.fail("workers live on")
+        time.sleep(0.1)
 
 
 def test_a_bit_that_flipped_inside_the_audio_is_noticed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
