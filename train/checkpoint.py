@@ -13,6 +13,8 @@ import torch
 
 from codectok.errors import CheckpointError, CodectokError
 
+from .data.loader import is_death_of_a_worker
+
 STATE_FILE = "training.pt"
 CONFIG_FILE = "config.yaml"
 
@@ -34,6 +36,8 @@ def save_training_state(folder: Path, step: int, state: dict[str, Any], config: 
             os.fsync(binary.fileno())
         temporary.rename(target)
     except RuntimeError as error:
+        if is_death_of_a_worker(error):
+            raise
         # torch hides the system's error behind its own.
         reason = str(error.__context__ or error).splitlines()[0]
         raise CodectokError(f"The checkpoint {target} could not be written: {reason}.") from None

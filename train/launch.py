@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 from .config import TrainConfig
+from .data.loader import worker_deaths_explained
 from .memory import keep_freed_memory
 from .ranks import join_ranks
 from .run import Flag, TrainingReport, TrainingRun
@@ -23,7 +27,7 @@ def run_training(config: TrainConfig, on_log: LogListener, interrupted: Flag | N
     ranks, device = join_ranks(config.device)
     keep_freed_memory(device)
     run = TrainingRun(config, device, ranks, on_log)
-    if interrupted is not None:
-        return run.run(interrupted)
-    with stop_on_interrupt() as stop:
-        return run.run(stop)
+    with stop_on_interrupt() if interrupted is None else nullcontext(interrupted) as stop, worker_deaths_explained():
+        report = run.run(stop)
+    # From here on signals break in: none is forgotten.
+    return replace(report, to_stop=ranks.any(stop.is_set(), device))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def run_on_ray(config: TrainConfig, options: RayOptions, on_log: LogListener) ->
             ),
         )
         with _listening(queue, on_log) as reports:
-            failure = _fit(trainer, stop)
+            failure, to_stop = _fit(trainer, stop)
         if not verdict.empty():
             raise verdict.get()
         if isinstance(failure, TrainingFailedError):
@@ -117,11 +117,11 @@ def run_on_ray(config: TrainConfig, options: RayOptions, on_log: LogListener) ->
             box.shutdown()
         if started_here:
             ray.shutdown()
-    return reports[0]  # that of every rank is the same
+    return replace(reports[0], to_stop=to_stop)  # that of every rank is the same
 
 
-def _fit(trainer: TorchTrainer, stop: Queue) -> Exception | None:
-    """How the trainer has failed, if it has; Ctrl-C and SIGTERM reach the ranks through `stop`."""
+def _fit(trainer: TorchTrainer, stop: Queue) -> tuple[Exception | None, bool]:
+    """How the trainer has failed, if it has, and whether Ctrl-C or SIGTERM has come, which reach ranks by `stop`."""
     failures: list[Exception] = []
 
     def fit() -> None:
@@ -138,7 +138,7 @@ def _fit(trainer: TorchTrainer, stop: Queue) -> Exception | None:
             thread.join(POLL_SECONDS)
             if interrupted.is_set() and stop.empty():
                 stop.put(True)
-    return failures[0] if failures else None
+    return failures[0] if failures else None, interrupted.is_set()
 
 
 class _Stop:

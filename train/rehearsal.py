@@ -20,7 +20,7 @@ from codectok.config import CodecConfig
 from .checkpoint import latest_checkpoint
 from .codebook_start import CodebookStart, try_start
 from .config import TrainConfig
-from .data.loader import SegmentLoader
+from .data.loader import SegmentLoader, worker_deaths_explained
 from .data.segments import SegmentDataset
 from .data.stream import Stage
 from .inheritance import check_ancestor, has_ancestor
@@ -87,9 +87,10 @@ def rehearse(config: TrainConfig, n_ranks: int = 1, ancestor: CodecConfig | None
     with _as_if_inherited(_share(config, n_ranks), ancestor) as own, networks_fit():
         trainer = Trainer(own, device)
     before = _peak_bytes(device)
-    start = _begin(trainer, dataset)
+    with worker_deaths_explained():
+        start = _begin(trainer, dataset)
     trainer.step = max(trainer.step, config.discriminators.start_step)
-    with batch_fits(config, n_ranks):
+    with batch_fits(config, n_ranks), worker_deaths_explained():
         seconds = _seconds_per_step(trainer, dataset)
     if validation is not None:
         with validation_fits():

@@ -30,7 +30,7 @@ from .checkpoint import (
     save_training_state,
 )
 from .config import TrainConfig, changed_keys
-from .data.loader import SegmentLoader, worker_deaths_explained
+from .data.loader import SegmentLoader
 from .data.segments import SegmentDataset
 from .data.validation import validation_clips
 from .memory import batch_fits, networks_fit, start_fits, validation_fits
@@ -63,12 +63,14 @@ class TrainingReport:
     Attributes:
         codec: as it is at the end; None where the run was interrupted.
         best: the one with the lowest validation error, where that is another and there was a validation.
+        to_stop: whether what stops a run has come, be it after the last step: no other run is to follow.
     """
 
     ending: Ending
     step: int
     codec: Path | None
     best: Path | None = None
+    to_stop: bool = False
 
 
 class TrainingRun:
@@ -113,7 +115,7 @@ class TrainingRun:
         logged = RunLog(config, trainer, self._figures, self._on_log, self._advice)
         if state is not None:
             logged.load_state_dict(state["log"])
-        with worker_deaths_explained(), closing(logged) as log:
+        with closing(logged) as log:
             ending = self._steps(log, interrupted)
             log.flush()
         if ending == "interrupted":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from codectok.train.codebook_start import CodebookStart
     from codectok.train.config import TrainConfig
     from codectok.train.rehearsal import StageFacts
+    from codectok.train.run import TrainingReport
     from codectok.train.run_log import LogListener
 
 NAME = "train"
@@ -73,10 +74,15 @@ def run(
 
         run_under_torchrun(stages, [NAME, config, *(overrides or []), "--engine", TrainingEngine.LOCAL.value], workers)
         return
-    for number, settings in enumerate(stages):
-        if not _train(settings, engine, workers, address, retries) and number + 1 < len(stages):
+    for number, settings in enumerate(stages, 1):
+        report = _train(settings, engine, workers, address, retries)
+        if number == len(stages):
+            return
+        if report.to_stop or report.ending == "out of time":
             if _is_first_rank():
-                say(f"{stages[number + 1].output} waits for it; the same command goes on.")
+                say(f"{stages[number].output} waits; the same command goes on.")
+            if report.to_stop:
+                raise KeyboardInterrupt
             return
 
 
@@ -95,8 +101,8 @@ def _is_first_rank() -> bool:
 
 def _train(
     settings: TrainConfig, engine: TrainingEngine, workers: int | None, address: str | None, retries: int
-) -> bool:
-    """Whether the run has come to its end."""
+) -> TrainingReport:
+    """One run, to its end; `KeyboardInterrupt` where it was stopped before."""
     from codectok.train.launch import run_training
     from codectok.train.ray_launch import RayOptions, run_on_ray
 
@@ -122,7 +128,7 @@ def _train(
         facts["best at validation"] = report.best
     if _is_first_rank():
         facts_table("codectok train", facts)
-    return report.ending != "out of time"
+    return report
 
 
 def _listener(settings: TrainConfig, bar: ProgressReport) -> LogListener:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from codectok import Codec, CodectokError, InputError
 from codectok.cli.train import run as train_command
+from codectok.train import run as run_module
 from codectok.train import validation as validation_module
 from codectok.train.checkpoint import (
     checkpoint_name,
@@ -228,6 +233,31 @@ def test_a_student_waits_for_a_teacher_that_is_out_of_time(
     train_command("dms", overrides, dry_run=False)
     assert "out of time" in capsys.readouterr().out
     assert not (tmp_path / "runs" / "student").exists()
+
+
+@pytest.mark.parametrize("moment", ["_write_codec", "load_training_state"])
+def test_a_stop_while_a_run_begins_or_ends_holds_for_those_after_it(
+    moment: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = tiny_config(shards, tmp_path, steps=2).model_dump_json(exclude={"output"})
+    path = tmp_path / "runs.yaml"
+    path.write_text(
+        json.dumps({**json.loads(described), "output": f"{tmp_path / 'runs'}", "stages": {"a": {}, "b": {}}})
+    )
+    (first, second) = load_stages(str(path), [])
+    if moment == "load_training_state":
+        train(first)  # it has nothing left to do
+    happens = getattr(run_module, moment)
+
+    def stop(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return happens(*arguments)
+
+    monkeypatch.setattr(run_module, moment, stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_command(str(path), [], dry_run=False)
+    assert f"{second.output} waits; the same command goes on." in capsys.readouterr().out
+    assert (first.output / "codec").exists() and not second.output.exists()
 
 
 def test_a_run_goes_on_when_what_it_started_with_is_gone(shards: Path, tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import os
 import re
 import shutil
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from codectok import CheckpointError, Codec, CodectokError, InputError
+from codectok.errors import PassingError
 from codectok.train.checkpoint import latest_checkpoint
 from codectok.train.config import TrainConfig
 from codectok.train.launch import run_training
+from codectok.train.rehearsal import rehearse
 from codectok.train.run import TrainingReport, open_dataset
 from codectok.train.trainer import Trainer
 
@@ -212,6 +217,41 @@ def test_a_reading_process_that_dies_is_named_and_the_run_goes_on_afterwards(sha
     assert train(config).step == 7
     train(tiny_config(shards, tmp_path / "whole"))
     assert_equal(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
+
+
+def kill_a_reader(before: set[multiprocessing.process.BaseProcess]) -> None:
+    reader = next(child for child in multiprocessing.active_children() if child not in before)
+    reader.kill()
+    time.sleep(1)  # torch breaks into what the program is doing
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "run"),
+    [
+        (Trainer, "autocast", train),  # the start of the codebooks
+        (Trainer, "autocast", rehearse),
+        (Trainer, "train_step", rehearse),
+        (torch, "save", train),
+    ],
+)
+def test_the_death_of_a_reading_process_is_told_as_such_wherever_it_comes(
+    owner: Any,
+    name: str,
+    run: Callable[[TrainConfig], Any],
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = set(multiprocessing.active_children())
+    happens = getattr(owner, name)
+
+    def die(*arguments: Any) -> Any:
+        kill_a_reader(before)
+        return happens(*arguments)
+
+    monkeypatch.setattr(owner, name, die)
+    with pytest.raises(PassingError, match=r"A process that reads training data died \(DataLoader worker"):
+        run(tiny_config(shards, tmp_path / "run", "data.num_workers=1"))
 
 
 def test_a_connection_that_breaks_elsewhere_is_not_blamed_on_reading(shards: Path, tmp_path: Path) -> None:

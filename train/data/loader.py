@@ -140,9 +140,14 @@ def worker_deaths_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not is_death_of_a_worker(error):
             raise
         raise _death_of_a_worker(error) from None
+
+
+def is_death_of_a_worker(error: RuntimeError) -> bool:
+    """Whether it says that, and nothing about what the program was doing."""
+    return str(error).startswith("DataLoader worker")
 
 
 def _received(batches: Iterator[Batch | CodectokError]) -> Iterator[Batch | CodectokError]:
