@@ -19,6 +19,8 @@ from codectok.codec import resolve_device
 from codectok.errors import InputError
 from codectok.model.quantization.ranks import gather_rows
 
+from .stopping import stop_with_the_parent
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -104,6 +106,8 @@ def join_ranks(device: str) -> tuple[Ranks, torch.device]:
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(found)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stop_with_the_parent()
     backend = "nccl" if found.type == "cuda" else "gloo"
     if not dist.is_initialized():
         # Left at the end of the process only. A group that is joined after another finds the addresses of that one, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,8 @@ from types import FrameType
 
 # SIGUSR1: for batch systems in front of launchers that take SIGTERM for the order to kill ranks soon.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# Of Linux, from prctl.h.
+_PR_SET_PDEATHSIG = 1
 # How often a process that works for a run looks whether that is still there.
 PARENT_SECONDS = 1.0
 
@@ -37,6 +40,16 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_with_the_parent() -> None:
+    """Let the end of the parent, a launcher that was killed, be a SIGTERM to this process, where there is such a thing.
+
+    Ranks have sessions of their own: left behind they would train on beside those of the next start.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def leave_signals_to_the_run() -> None:

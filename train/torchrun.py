@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
+from types import FrameType
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
@@ -41,6 +43,7 @@ def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], wo
         raise InputError(
             f"{count} ranks need as many GPUs, and there are {torch.cuda.device_count()}; lower --workers."
         )
+    before = signal.signal(signal.SIGUSR1, _stop_ranks)
     try:
         # Where ranks leave their errors for the launcher, which would not remove a folder of its own.
         with tempfile.TemporaryDirectory(prefix="codectok-torchrun-") as folder:
@@ -57,3 +60,10 @@ def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], wo
             f"Rank {rank} has ended with exit code {failure.exitcode}, and said above why; the same command goes on"
             " from the last checkpoint."
         ) from None
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _stop_ranks(number: int, _: FrameType | None) -> None:
+    """What the launcher does at the signals that it knows: it passes them on, and waits."""
+    raise SignalException("stopped", signal.Signals(number))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM break into what runs, and are remembered: a library may swallow the exception."""
+"""Ctrl-C, SIGTERM and SIGUSR1 break into what runs, and are remembered: a library may swallow the exception."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _requested = False
 
 
 def listen_for_signals() -> None:
-    """Treat SIGINT and SIGTERM alike from now on."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Treat what people and batch systems send alike from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
 
 

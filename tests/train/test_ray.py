@@ -171,6 +171,26 @@ def test_ranks_under_torchrun(shards: Path, tmp_path: Path) -> None:
     assert position_of(tmp_path / "run") == 4 * 4
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
+def test_ranks_stop_with_a_checkpoint_when_their_launcher_is_to_or_is_gone(
+    number: signal.Signals, shards: Path, tmp_path: Path
+) -> None:
+    path, temporary = tmp_path / "run.yaml", tmp_path / "temporary"
+    temporary.mkdir()
+    settings = (*NO_CHANCE, "log_interval=1", "checkpoint_interval=1000")
+    path.write_text(tiny_config(shards, tmp_path / "run", *settings, steps=300).model_dump_json())
+    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    assert launcher.stdout is not None
+    assert any(line.startswith("step ") for line in launcher.stdout)
+    launcher.send_signal(number)
+    output = launcher.stdout.read()  # until the last of its ranks has ended
+    assert launcher.wait() == (130 if number is signal.SIGUSR1 else -signal.SIGKILL)
+    stopped = int(re.search(r"Stopped at step (\d+); the same command", output)[1])
+    assert stopped < 300 and position_of(tmp_path / "run") == stopped * 4
+
+
 def test_stages_follow_each_other_under_torchrun(shards: Path, tmp_path: Path) -> None:
     described = json.loads(tiny_config(shards, tmp_path, *NO_CHANCE, steps=2).model_dump_json(exclude={"output"}))
     path = tmp_path / "runs.yaml"
