@@ -21,7 +21,7 @@ import torch
 from codectok.errors import CodectokError, InputError
 from codectok.shards import read_index
 from codectok.storage import open_storage
-from codectok.train.data import segments
+from codectok.train.data import loader, segments
 from codectok.train.data.config import DataConfig, ValidationConfig
 from codectok.train.data.loader import Batch, SegmentLoader
 from codectok.train.data.segments import SegmentDataset
@@ -212,6 +212,22 @@ next(batches)
 def test_a_program_that_ends_while_it_reads_does_not_wait_for_its_workers(folder: Path) -> None:
     """At its end multiprocessing ends and joins them, while what has been read is still referred to."""
     subprocess.run([sys.executable, "-c", READS_AND_ENDS, str(folder), str(SAMPLE_RATE)], check=True, timeout=100)
+
+
+@pytest.mark.parametrize("part", ["waveforms", "mask"])
+def test_too_little_shared_memory_is_one_sentence(part: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch says it, or, while a batch is sent, says it to nobody and leaves the program waiting."""
+
+    def refuse(*_: object) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_0>: Success (0)")
+
+    if part == "waveforms":
+        monkeypatch.setattr(loader, "default_collate", refuse)
+    else:
+        monkeypatch.setattr(loader, "default_collate", torch.stack)
+        monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    with pytest.raises(InputError, match=r"do not fit into shared memory \(/dev/shm\)"):
+        batches(data_config(shards=folder, num_workers=1), 1)
 
 
 KILLED_WHILE_IT_READS = """

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from codectok.errors import CodectokError, InputError, PassingError
 
@@ -205,12 +205,19 @@ class _RankBatches(Dataset["Batch | CodectokError"]):
             segments = self._dataset.segments(positions, self._buffer[: len(positions)])
             all_damaged = all(segment.error is not None for segment in segments)
             stand_in = self._next_usable(positions.stop) if all_damaged else None
+            # A copy, in a worker one in memory that is shared with the parent.
+            waveforms = default_collate([torch.from_numpy(row) for row in self._buffer])
+            mask = _shared(_mask([segment.error is None for segment in segments], self._n_slots))
+            stand_in = None if stand_in is None else _shared(stand_in)
         except CodectokError as error:
             return error
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            return _too_little_shared_memory()
         return Batch(
-            # A copy, in a worker one in memory that is shared with the parent.
-            default_collate([torch.from_numpy(row) for row in self._buffer]),
-            mask=_mask([segment.error is None for segment in segments], self._n_slots),
+            waveforms,
+            mask=mask,
             keys=tuple(segment.key for segment in segments),
             errors=tuple(segment.error for segment in segments if segment.error is not None),
             position=position + self._batch_size,
@@ -233,6 +240,18 @@ class _RankBatches(Dataset["Batch | CodectokError"]):
 
 def _mask(valid: Sequence[bool], n_slots: int) -> Tensor:
     return torch.tensor([*valid, *[False] * (n_slots - len(valid))])
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """Where the parent sees it, in a worker: what fails later, as a batch is sent, would leave the parent waiting."""
+    return tensor if get_worker_info() is None else tensor.share_memory_()
+
+
+def _too_little_shared_memory() -> InputError:
+    return InputError(
+        "The batches that processes read ahead do not fit into shared memory (/dev/shm); give the container more, as in"
+        " docker run --shm-size=8g, or lower data.num_workers (0 needs none)."
+    )
 
 
 def _start_worker(_: int) -> None:
