@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from codectok.train import run
 from codectok.train.config import TrainConfig
+from codectok.train.launch import run_training
 from codectok.train.ranks import Ranks
 from codectok.train.run import open_validation
 from codectok.train.run_log import RunLog
@@ -51,6 +57,33 @@ def test_all_clips_to_listen_to_are_logged_on_several_ranks(shards: Path, held_o
     events.Reload()
     kinds = ("original", "reconstruction")
     assert set(events.Tags()["audio"]) == {f"validation/{number}/{kind}" for number in range(4) for kind in kinds}
+
+
+def stopped_at(config: TrainConfig) -> tuple[float, float | None]:
+    """When this rank left the run, and when the first had written its checkpoint."""
+    saved: list[float] = []
+    save = run.save_training_state
+
+    def slow(*arguments: Any) -> Path:
+        time.sleep(2)
+        found = save(*arguments)
+        saved.append(time.monotonic())
+        return found
+
+    stop = threading.Event()
+    stop.set()
+    with mock.patch.object(run, "save_training_state", slow):
+        report = run_training(config, lambda step, scalars: None, stop)
+    assert report.ending == "interrupted"
+    return time.monotonic(), saved[-1] if saved else None
+
+
+def test_no_rank_leaves_before_the_checkpoint_is_written(shards: Path, tmp_path: Path) -> None:
+    """A launcher kills those that are left soon after."""
+    (_, saved), (left, _) = run_on_ranks(
+        stopped_at, 2, tiny_config(shards, tmp_path / "run", "checkpoint_interval=100", steps=11)
+    )
+    assert left > saved
 
 
 def storages_of_gradients() -> int:

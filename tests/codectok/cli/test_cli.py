@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import subprocess
 import sys
 import tarfile
@@ -30,6 +31,23 @@ def codectok(*arguments: object) -> Result:
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+INTERRUPTED_AT_ONCE = """
+import os, sys
+import codectok.cli.main
+import codectok.train.config
+
+codectok.train.config.load_stages = lambda *_: os.kill(os.getpid(), int(sys.argv.pop()))
+codectok.cli.main.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_what_stops_a_run_is_an_interruption_before_it_has_begun(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_AT_ONCE, "train", "nano", str(int(number))]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "Error: Interrupted.\n")
 
 
 def assert_refused(result: Result, *words: str, code: int = 2) -> None:
