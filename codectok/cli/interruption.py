@@ -14,6 +14,11 @@ def listen_for_signals() -> None:
         signal.signal(number, _interrupt)
 
 
+def is_interrupted() -> bool:
+    """Whether a signal has come, whatever became of it then."""
+    return _requested
+
+
 def check_interruption() -> None:
     """Raise `KeyboardInterrupt` if a signal has come, whatever became of it then."""
     if _requested:

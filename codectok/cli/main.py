@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from ..errors import CodectokError
 from . import decode, encode, evaluate, export, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
-from .interruption import listen_for_signals
+from .interruption import is_interrupted, listen_for_signals
 
 INTERRUPTED = 130
 
@@ -27,8 +27,7 @@ class _Verbs(TyperGroup):
             fail(str(error))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            fail("Interrupted.")
-            raise typer.Exit(INTERRUPTED) from None
+            raise _interrupted() from None
         except BrokenPipeError:
             # Whoever reads what is printed has seen enough, as `head` does; Python would complain once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -39,6 +38,16 @@ class _Verbs(TyperGroup):
             where = f" ({error.filename})" if error.filename else ""
             fail(f"The system refused to read or write: {error.strerror}{where}.")
             raise typer.Exit(CodectokError.exit_code) from None
+        except Exception:
+            # A library into whose import a signal broke is left by halves, and fails later by whatever it lacks.
+            if not is_interrupted():
+                raise
+            raise _interrupted() from None
+
+
+def _interrupted() -> typer.Exit:
+    fail("Interrupted.")
+    return typer.Exit(INTERRUPTED)
 
 
 app = typer.Typer(

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import InputError
 from .console import ProgressReport, counted, facts_table, format_duration, megabytes, progress, say
+from .interruption import check_interruption
 from .options import AddressOption, TrainingEngine
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _train(
     from codectok.train.launch import run_training
     from codectok.train.ray_launch import RayOptions, run_on_ray
 
+    check_interruption()
     if _is_first_rank():
         say(f"Training {settings.codec.name} into {settings.output}, up to step {settings.steps:,}.")
     with progress(settings.steps, f"train {settings.codec.name}", lines=False) as bar:
@@ -166,6 +168,7 @@ def _show_plans(stages: list[TrainConfig], engine: TrainingEngine, workers: int 
 def _show_plan(settings: TrainConfig, n_ranks: int, ranks: str, ancestor: CodecConfig | None) -> None:
     from codectok.train.rehearsal import rehearse
 
+    check_interruption()
     found = rehearse(settings, n_ranks, ancestor)
     seconds = found.seconds_per_step * settings.steps + (found.start.seconds if found.start else 0.0)
     length = settings.segment_samples / settings.codec.mel.sample_rate

@@ -50,6 +50,33 @@ def test_what_stops_a_run_is_an_interruption_before_it_has_begun(number: signal.
     assert (result.returncode, result.stderr) == (130, "Error: Interrupted.\n")
 
 
+INTERRUPTED_IN_AN_IMPORT = """
+import os, signal, sys
+import codectok.cli.main
+import codectok.train.config
+from codectok.train.config import load_stages
+
+def interrupted(*arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass  # as torch does it while it starts numpy
+    if "fails" in sys.argv:
+        raise AttributeError("module 'numpy' has no attribute 'multiply'")
+    return load_stages("nano", ["data.shards=nowhere"])
+
+codectok.train.config.load_stages = interrupted
+codectok.cli.main.main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["fails"], ["goes-on"], ["goes-on", "--dry-run"]])
+def test_a_signal_that_a_library_swallows_is_an_interruption_all_the_same(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IN_AN_IMPORT, "train", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "Error: Interrupted.\n")
+
+
 def assert_refused(result: Result, *words: str, code: int = 2) -> None:
     message = one_line(result.stderr)
     assert result.exit_code == code, result.output
