@@ -67,12 +67,13 @@ def leave_signals_to_the_run() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         parent = multiprocessing.parent_process()
         assert parent is not None, "multiprocessing has started it"
-        threading.Thread(target=_end_with_the_parent, args=(parent.pid,), daemon=True).start()
+        threading.Thread(target=_end_with_the_parent, args=(parent.pid, os.getppid()), daemon=True).start()
 
 
-def _end_with_the_parent(parent: int | None) -> None:
+def _end_with_the_parent(parent: int | None, creator: int) -> None:
+    """Wait for either's end or the parent's SIGTERM; `creator` is another process where a server forks for the parent."""
     # A parent that was killed says nothing; what is sent to it then fills a pipe that nobody reads, and waits for ever.
-    while os.getppid() == parent:
+    while os.getppid() == creator:
         found = signal.sigtimedwait([signal.SIGTERM], PARENT_SECONDS)
         if found is not None and found.si_pid == parent:
             break

@@ -198,20 +198,24 @@ def test_workers_do_not_answer_what_stops_the_run(folder: Path) -> None:
 
 
 READS_AND_ENDS = """
-import sys
+import multiprocessing, sys
 from codectok.train.data.config import DataConfig
 from codectok.train.data.loader import SegmentLoader
 from codectok.train.data.segments import SegmentDataset
 
+multiprocessing.set_start_method(sys.argv[3])
 config = DataConfig(shards=sys.argv[1], batch_size=4, num_workers=2)
 batches = iter(SegmentLoader(SegmentDataset(config, int(sys.argv[2]), 900, seed=0), config))
-next(batches)
+for _ in range(6):
+    next(batches)
 """
 
 
-def test_a_program_that_ends_while_it_reads_does_not_wait_for_its_workers(folder: Path) -> None:
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_program_that_ends_while_it_reads_does_not_wait_for_its_workers(method: str, folder: Path) -> None:
     """At its end multiprocessing ends and joins them, while what has been read is still referred to."""
-    subprocess.run([sys.executable, "-c", READS_AND_ENDS, str(folder), str(SAMPLE_RATE)], check=True, timeout=100)
+    command = [sys.executable, "-c", READS_AND_ENDS, str(folder), str(SAMPLE_RATE), method]
+    subprocess.run(command, check=True, timeout=100)
 
 
 @pytest.mark.parametrize("part", ["waveforms", "mask"])
