@@ -71,7 +71,7 @@ def leave_signals_to_the_run() -> None:
 
 
 def _end_with_the_parent(parent: int | None, creator: int) -> None:
-    """Wait for either's end or the parent's SIGTERM; `creator` is another process where a server forks for the parent."""
+    """Wait for their end or the parent's SIGTERM; `creator` is another process where a server forks for the parent."""
     # A parent that was killed says nothing; what is sent to it then fills a pipe that nobody reads, and waits for ever.
     while os.getppid() == creator:
         found = signal.sigtimedwait([signal.SIGTERM], PARENT_SECONDS)

@@ -56,10 +56,10 @@ def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], wo
         raise KeyboardInterrupt from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise CodectokError(
-            f"Rank {rank} has ended with exit code {failure.exitcode}, and said above why; the same command goes on"
-            " from the last checkpoint."
-        ) from None
+        ended = f"has ended with exit code {failure.exitcode}, and said above why"
+        if failure.exitcode < 0:
+            ended = f"was killed by {failure.signal_name()}, as systems do that run out of memory"
+        raise CodectokError(f"Rank {rank} {ended}; the same command goes on from the last checkpoint.") from None
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -191,6 +191,24 @@ def test_ranks_stop_with_a_checkpoint_when_their_launcher_is_to_or_is_gone(
     assert stopped < 300 and position_of(tmp_path / "run") == stopped * 4
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+def test_a_rank_that_was_killed_is_said_to_have_been(shards: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=300).model_dump_json())
+    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment) as launcher:
+        assert launcher.stdout is not None
+        assert any(line.startswith("step ") for line in launcher.stdout)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        ranks = [int(pid) for pid in children if b"codectok" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(ranks) == 2
+        os.kill(ranks[1], signal.SIGKILL)
+        _, errors = launcher.communicate(timeout=100)
+    assert launcher.returncode == 1
+    assert "Rank 1 was killed by SIGKILL, as systems do that run out of memory; the same command goes on" in errors
+
+
 def test_stages_follow_each_other_under_torchrun(shards: Path, tmp_path: Path) -> None:
     described = json.loads(tiny_config(shards, tmp_path, *NO_CHANCE, steps=2).model_dump_json(exclude={"output"}))
     path = tmp_path / "runs.yaml"
