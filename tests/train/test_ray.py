@@ -1,8 +1,7 @@
-"""Training on ranks that Ray or torchrun starts."""
+"""Training on ranks that Ray starts."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -19,11 +18,11 @@ import ray
 from codectok import CodectokError, InputError
 from codectok.shards import read_index
 from codectok.storage import open_storage
-from codectok.train.checkpoint import latest_checkpoint, load_training_state
+from codectok.train.checkpoint import latest_checkpoint
 from codectok.train.launch import run_training
 from codectok.train.ray_launch import RayOptions, run_on_ray
 
-from .conftest import tiny_config, write_shards
+from .conftest import final_state, tiny_config, write_shards
 
 # Chance differs from rank to rank; without it ranks compute what one process does.
 NO_CHANCE = ("codec.encoder.drop_path_rate=0.0", "checkpoint_interval=2")
@@ -40,12 +39,6 @@ def losses(log: dict[int, float]) -> Callable[[int, dict[str, float]], None]:
     return lambda step, scalars: log.update({step: scalars["mel_1024"]})
 
 
-def position_of(output: Path) -> int:
-    checkpoint = latest_checkpoint(output / "checkpoints")
-    assert checkpoint is not None
-    return load_training_state(checkpoint)["position"]
-
-
 def test_ranks_on_ray_do_what_one_process_does(shards: Path, tmp_path: Path) -> None:
     alone: dict[int, float] = {}
     run_training(tiny_config(shards, tmp_path / "alone", *NO_CHANCE), losses(alone))
@@ -56,7 +49,7 @@ def test_ranks_on_ray_do_what_one_process_does(shards: Path, tmp_path: Path) -> 
     assert report.codec == tmp_path / "both" / "codec"
     assert both.keys() == alone.keys()
     assert list(both.values()) == pytest.approx(list(alone.values()), rel=0.02)
-    assert position_of(tmp_path / "both") == position_of(tmp_path / "alone") == 7 * 4
+    assert final_state(tmp_path / "both")["position"] == final_state(tmp_path / "alone")["position"] == 7 * 4
     assert run_on_ray(config, RayOptions(workers=1), losses(both)).ending == "already finished"
 
 
@@ -87,7 +80,7 @@ def test_a_rank_that_is_killed_in_the_middle_costs_no_sample(shards: Path, tmp_p
     killer.join()
     assert len(killed) == 1
     assert (report.ending, report.step) == ("finished", 14)
-    assert position_of(config.output) == 14 * 4
+    assert final_state(config.output)["position"] == 14 * 4
     more = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=17)
     assert run_on_ray(more, RayOptions(workers=1), losses(log)).step == 17
     alone: dict[int, float] = {}
@@ -138,83 +131,9 @@ def test_interrupted_ranks_stop_with_a_checkpoint(shards: Path, tmp_path: Path) 
     assert process.returncode == 130, errors
     assert "the same command goes on from there" in output
     stopped = int(re.search(r"Stopped at step ([\d,]+)", output)[1].replace(",", ""))
-    assert position_of(tmp_path / "run") == stopped * 4
+    assert final_state(tmp_path / "run")["position"] == stopped * 4
 
 
 def test_a_gpu_that_is_not_there_is_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cluster has no GPU"):
         run_on_ray(tiny_config(shards, tmp_path / "run", "device=cuda"), RayOptions(), lambda step, scalars: None)
-
-
-def test_data_that_cannot_be_used_is_one_sentence_under_torchrun_too(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "codectok", "train", "nano", f"data.shards={tmp_path}", f"output={tmp_path}/run"]
-    refused = subprocess.run(
-        [*command, "--engine", "torchrun", "--workers", "2"], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert refused.returncode == 2
-    assert "holds no shards.json" in refused.stderr
-    assert "Traceback" not in refused.stderr
-
-
-def test_ranks_under_torchrun(shards: Path, tmp_path: Path) -> None:
-    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, steps=4)
-    path = tmp_path / "run.yaml"
-    path.write_text(config.model_dump_json())
-    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
-    (temporary := tmp_path / "temporary").mkdir()
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
-    assert finished.returncode == 0, finished.stderr
-    assert not [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]  # torch's cache
-    assert finished.stdout.count("step       4/4") == 1
-    assert finished.stdout.count("finished") == 1  # the first rank speaks for all
-    assert position_of(tmp_path / "run") == 4 * 4
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
-def test_ranks_stop_with_a_checkpoint_when_their_launcher_is_to_or_is_gone(
-    number: signal.Signals, shards: Path, tmp_path: Path
-) -> None:
-    path, temporary = tmp_path / "run.yaml", tmp_path / "temporary"
-    temporary.mkdir()
-    settings = (*NO_CHANCE, "log_interval=1", "checkpoint_interval=1000")
-    path.write_text(tiny_config(shards, tmp_path / "run", *settings, steps=300).model_dump_json())
-    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
-    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-    assert launcher.stdout is not None
-    assert any(line.startswith("step ") for line in launcher.stdout)
-    launcher.send_signal(number)
-    output = launcher.stdout.read()  # until the last of its ranks has ended
-    assert launcher.wait() == (130 if number is signal.SIGUSR1 else -signal.SIGKILL)
-    stopped = int(re.search(r"Stopped at step (\d+); the same command", output)[1])
-    assert stopped < 300 and position_of(tmp_path / "run") == stopped * 4
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
-def test_a_rank_that_was_killed_is_said_to_have_been(shards: Path, tmp_path: Path) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text(tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=300).model_dump_json())
-    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment) as launcher:
-        assert launcher.stdout is not None
-        assert any(line.startswith("step ") for line in launcher.stdout)
-        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-        ranks = [int(pid) for pid in children if b"codectok" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        assert len(ranks) == 2
-        os.kill(ranks[1], signal.SIGKILL)
-        _, errors = launcher.communicate(timeout=100)
-    assert launcher.returncode == 1
-    assert "Rank 1 was killed by SIGKILL, as systems do that run out of memory; the same command goes on" in errors
-
-
-def test_stages_follow_each_other_under_torchrun(shards: Path, tmp_path: Path) -> None:
-    described = json.loads(tiny_config(shards, tmp_path, *NO_CHANCE, steps=2).model_dump_json(exclude={"output"}))
-    path = tmp_path / "runs.yaml"
-    path.write_text(json.dumps({**described, "output": str(tmp_path / "runs"), "stages": {"first": {}, "second": {}}}))
-    command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "torchrun", "--workers", "2"]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert finished.returncode == 0, finished.stderr
-    assert [position_of(tmp_path / "runs" / stage) for stage in ("first", "second")] == [2 * 4, 2 * 4]
