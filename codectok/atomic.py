@@ -21,13 +21,11 @@ def replacing(path: Path) -> Iterator[Path]:
     # Its own name, since several processes may write the same file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk is reported without saying where
-        raise
+        with _place_named(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,14 +43,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     temporary = path.absolute().with_name(f".{path.absolute().name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-        temporary.rename(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk is reported without saying where
-        raise
+        with _place_named(path):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as written:
+                        os.fsync(written.fileno())
+            temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _place_named(path: Path) -> Iterator[None]:
+    """Let the system's errors name `path` where they name nothing, as that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

@@ -63,6 +63,7 @@ class Rehearsal:
     peak_bytes: int
 
 
+@worker_deaths_explained()
 def rehearse(config: TrainConfig, n_ranks: int = 1, ancestor: CodecConfig | None = None) -> Rehearsal:
     """Start the codebooks, make two steps on the first batches and a validation of one clip, and forget them.
 
@@ -87,10 +88,9 @@ def rehearse(config: TrainConfig, n_ranks: int = 1, ancestor: CodecConfig | None
     with _as_if_inherited(_share(config, n_ranks), ancestor) as own, networks_fit():
         trainer = Trainer(own, device)
     before = _peak_bytes(device)
-    with worker_deaths_explained():
-        start = _begin(trainer, dataset)
+    start = _begin(trainer, dataset)
     trainer.step = max(trainer.step, config.discriminators.start_step)
-    with batch_fits(config, n_ranks), worker_deaths_explained():
+    with batch_fits(config, n_ranks):
         seconds = _seconds_per_step(trainer, dataset)
     if validation is not None:
         with validation_fits():

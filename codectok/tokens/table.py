@@ -102,8 +102,8 @@ def columns_of_users(schema: pa.Schema, metadata: TableMetadata) -> list[pa.Fiel
 
 
 def types_of(columns: Iterable[pa.Field]) -> dict[str, str]:
-    """Types of columns by their names, in the order of these."""
-    return dict(sorted((field.name, str(field.type)) for field in columns))
+    """Types of columns by their names."""
+    return {field.name: str(field.type) for field in columns}
 
 
 class TokenTableWriter:
