@@ -148,7 +148,7 @@ def test_long_documents_are_rejected_by_name(table: Path, tmp_path: Path) -> Non
 def test_however_many_rows_are_rejected_few_are_held(
     table: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codectok.pipelines.rejects.HELD_REJECTS", 5, raising=False)
+    monkeypatch.setattr("codectok.pipelines.rejects.HELD_REJECTS", 5)
     voiceless = tmp_path / "voiceless"
     voiceless.mkdir()
     write(voiceless / "part-000000.parquet", [replace(row, speaker=None) for row in ROWS], metadata(CODEBOOK, 1))

@@ -1,35 +1,25 @@
-"""`verify` finds whatever breaks the promises of the formats, and names it."""
+"""`verify` finds whatever breaks the promises of shards, and names it."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import re
 import shutil
 import tarfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from codectok import Codec, InputError
-from codectok.audio.files import read_audio
-from codectok.exports.dataset_card import write_dataset_card
+from codectok import InputError
 from codectok.pipelines.output import OutputFile
-from codectok.pipelines.reencode import decode_some, reencode
-from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 from codectok.pipelines.verify import VerificationError, verify_output
 from codectok.shards import IndexedSample, read_index, write_index
 from codectok.storage import open_storage
-from codectok.tokens.table import METADATA_KEY, TableMetadata, read_rows
 
 from .jobs import LOCAL, run, shard_job
 
@@ -194,221 +184,3 @@ def test_one_key_for_two_samples_is_noticed(shards: Path) -> None:
     update_record(shards, index_path)
     with pytest.raises(VerificationError, match="has the key of another sample"):
         verify_output(open_storage(shards))
-
-
-@pytest.fixture(scope="module")
-def whole_table(codec_folder: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("table") / "out"
-    options = TokenizeOptions(str(codec_folder), device="cpu", max_seconds=4.0, part_seconds=15.0)
-    run(TokenizeJob(options), corpus, folder)
-    return folder
-
-
-@pytest.fixture
-def table(whole_table: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole_table, tmp_path / "table")
-    return tmp_path / "table"
-
-
-def test_a_whole_table_is_found_whole(table: Path) -> None:
-    verified = verify_output(open_storage(table))
-    assert verified.rows == len(list(read_rows(table)))
-
-
-def test_a_card_beside_the_parts_is_no_orphan(table: Path) -> None:
-    write_dataset_card(table)
-    verify_output(open_storage(table))
-
-
-def forge(table: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Change the first part, and its record so that size and hash agree."""
-    path = table / "part-000000.parquet"
-    before = pq.read_table(path)
-    changed = change(before)
-    pq.write_table(changed.cast(before.schema) if changed.schema.metadata else changed, path)
-    record_path = table / "_codectok" / "records" / "000000.json"
-    record = json.loads(record_path.read_text())
-    for file in record["files"]:
-        if file["name"] == path.name:
-            data = path.read_bytes()
-            file |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    record_path.write_text(json.dumps(record))
-
-
-def with_column(name: str, values: Callable[[list[Any]], list[Any]]) -> Callable[[pa.Table], pa.Table]:
-    def change(rows: pa.Table) -> pa.Table:
-        number = rows.schema.get_field_index(name)
-        field = rows.schema.field(number)
-        return rows.set_column(number, field, pa.array(values(rows[name].to_pylist()), field.type))
-
-    return change
-
-
-FORGERIES = {
-    "a code beyond 1023": with_column("codes", lambda lists: [[1024, *lists[0][1:]], *lists[1:]]),
-    "has not n_frames codes": with_column("codes", lambda lists: [lists[0][1:], *lists[1:]]),
-    "a number of frames": with_column("n_samples", lambda values: [values[0] + 256, *values[1:]]),
-    "a duration that is not": with_column("duration", lambda values: [values[0] + 1, *values[1:]]),
-    "its record says": lambda rows: rows.slice(1),
-    "is also that of a row": with_column("id", lambda values: [values[1], *values[1:]]),
-    "does not count the codes": with_column("codes", lambda lists: [[*lists[0][1:], lists[0][0] ^ 1], *lists[1:]]),
-    "does not say of which codec": lambda rows: rows.replace_schema_metadata(None),
-    "is none that the plan names": with_column("source", lambda names: ["another.wav", *names[1:]]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("message", FORGERIES)
-def test_what_is_wrong_in_a_table_is_named(message: str, table: Path) -> None:
-    forge(table, FORGERIES[message])
-    with pytest.raises(VerificationError, match=message):
-        verify_output(open_storage(table))
-
-
-def drop_first_reject(table: Path) -> tuple[str, str]:
-    """Remove a reject of the first unit, and make the record's files agree; gives its source and its reason."""
-    path = table / "_codectok" / "rejects" / "000000.parquet"
-    rejects = pq.read_table(path)
-    pq.write_table(rejects.slice(1), path)
-    update_record(table, path)
-    return rejects["source"][0].as_py(), rejects["reason"][0].as_py()
-
-
-def test_a_source_without_row_or_reject_is_named(table: Path) -> None:
-    name, reason = drop_first_reject(table)
-    with pytest.raises(VerificationError, match="do not agree with their record"):
-        verify_output(open_storage(table))
-    record_path = table / "_codectok" / "records" / "000000.json"
-    record = json.loads(record_path.read_text())
-    (tally,) = record["tallies"].values()
-    tally["rejects"] = Counter(tally["rejects"]) - Counter([reason])
-    record_path.write_text(json.dumps(record))
-    with pytest.raises(VerificationError, match=f"{re.escape(name)} of the unit 0 of .* is neither a row nor"):
-        verify_output(open_storage(table))
-
-
-def test_junk_among_the_rejects_is_named(table: Path) -> None:
-    path = table / "_codectok" / "rejects" / "000000.parquet"
-    path.write_bytes(b"PAR1 and no more")
-    update_record(table, path)
-    with pytest.raises(VerificationError, match=f"{path.name} are missing or damaged"):
-        verify_output(open_storage(table))
-
-
-def test_statistics_are_counted_again(table: Path) -> None:
-    path = table / "_codectok" / "stats.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"hours": 1.0}))
-    with pytest.raises(VerificationError, match="does not agree with the rows"):
-        verify_output(open_storage(table))
-
-
-def test_a_table_without_a_plan_is_checked_against_itself(table: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "bare"
-    folder.mkdir()
-    parts = sorted(table.glob("*.parquet"))
-    for path in parts:
-        shutil.copy(path, folder)
-    verified = verify_output(open_storage(folder))
-    assert (verified.units, verified.files) == (None, len(parts))
-    assert (verified.rows, verified.seconds) == pytest.approx(
-        (len(list(read_rows(table))), verify_output(open_storage(table)).seconds)
-    )
-    part = folder / "part-000000.parquet"
-    whole = pq.read_table(part)
-    pq.write_table(with_column("codes", lambda lists: [[1024, *lists[0][1:]], *lists[1:]])(whole), part)
-    with pytest.raises(VerificationError, match="a code beyond 1023"):
-        verify_output(open_storage(folder))
-    pq.write_table(pa.concat_tables([whole, whole]), part)
-    with pytest.raises(VerificationError, match="is also that of a row"):
-        verify_output(open_storage(folder))
-
-
-def test_a_table_without_a_plan_may_have_columns_of_its_users(table: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "bare"
-    folder.mkdir()
-    for path in table.glob("*.parquet"):
-        rows = pq.read_table(path)
-        pq.write_table(rows.add_column(2, "snr", pa.array([3.5] * len(rows))), folder / path.name)
-    assert verify_output(open_storage(folder)).rows == len(list(read_rows(table)))
-    last = max(folder.glob("*.parquet"))
-    whole = pq.read_table(last)
-    pq.write_table(whole.drop_columns("snr"), last)
-    with pytest.raises(VerificationError, match=r"has other columns than part-000000\.parquet"):
-        verify_output(open_storage(folder))
-    pq.write_table(whole.drop_columns("text"), last)
-    with pytest.raises(VerificationError, match="has other columns than a token table"):
-        verify_output(open_storage(folder))
-
-
-@pytest.mark.parametrize("name", ["stats.json", "codes/000000.parquet"])
-def test_missing_statistics_are_named(name: str, table: Path) -> None:
-    (table / "_codectok" / name).unlink()
-    with pytest.raises(VerificationError):
-        verify_output(open_storage(table))
-
-
-def test_rows_are_encoded_again_from_their_sources(table: Path, codec_folder: Path, tmp_path: Path) -> None:
-    codec = Codec.from_pretrained(codec_folder, device="cpu")
-    found = reencode(table, codec, 1000)
-    rows = list(read_rows(table))
-    assert (found.rows, found.frames, found.exact) == (len(rows), sum(len(row.codes) for row in rows), True)
-    assert found.equal_frames == found.frames
-    forge(table, with_column("codes", lambda lists: [[code ^ 1 for code in lists[0]], *lists[1:]]))
-    with pytest.raises(VerificationError, match="has other codes than its source gives now"):
-        reencode(table, codec, 1000)
-    with pytest.raises(InputError, match="another codec"):
-        reencode(table, Codec.from_config("nano", seed=9, device="cpu"), 1)
-
-
-def say_another_device(table: Path) -> None:
-    for path in table.glob("*.parquet"):
-        rows = pq.read_table(path)
-        metadata = TableMetadata.model_validate_json(rows.schema.metadata[METADATA_KEY])
-        elsewhere = metadata.model_copy(update={"device": "NVIDIA H100"})
-        pq.write_table(rows.replace_schema_metadata({METADATA_KEY: elsewhere.model_dump_json()}), path)
-
-
-def replacing_code(row_id: str, frame: int, code: int) -> Callable[[pa.Table], pa.Table]:
-    """One code of a row is another."""
-
-    def change(rows: pa.Table) -> pa.Table:
-        lists = rows["codes"].to_pylist()
-        lists[rows["id"].to_pylist().index(row_id)][frame] = code
-        return with_column("codes", lambda _: lists)(rows)
-
-    return change
-
-
-@pytest.mark.parametrize("max_seconds", [None, 1.0])
-def test_codes_of_another_device_may_be_near_ties_and_nothing_else(
-    max_seconds: float | None, corpus: Path, codec_folder: Path, tmp_path: Path
-) -> None:
-    """One code of the codec has a twin, a millionth of its length away."""
-    codec = Codec.from_pretrained(codec_folder, device="cpu")
-    samples = read_audio(corpus / "a.wav", codec.sample_rate)
-    code = int(codec.encode(samples, codec.sample_rate)[-5, 0])
-    embedding = codec.network.quantizer.inner.groups[0].layers[0].embedding
-    twin, farthest = (code + 1) % len(embedding), int((embedding - embedding[code]).norm(dim=1).argmax())
-    embedding[twin] = embedding[code] * (1 + 1e-6)
-    codec.save_pretrained(tmp_path / "codec")
-    codec = Codec.from_pretrained(tmp_path / "codec", device="cpu")
-    table = tmp_path / "tokens"
-    run(TokenizeJob(TokenizeOptions(str(tmp_path / "codec"), device="cpu", max_seconds=max_seconds)), corpus, table)
-    row, frame = next(
-        (row, int(np.flatnonzero(np.isin(row.codes[:, 0], (code, twin)))[0]))
-        for row in read_rows(table / "part-000000.parquet")
-        if np.isin(row.codes, (code, twin)).any()
-    )
-    found_code = int(row.codes[frame, 0])
-    say_another_device(table)
-    forge(table, replacing_code(row.id, frame, twin if found_code == code else code))
-    found = reencode(table, codec, 1000)
-    assert (found.frames - found.equal_frames, found.exact) == (1, False)
-    forge(table, replacing_code(row.id, frame, farthest))
-    with pytest.raises(VerificationError, match="in 1 of"):
-        reencode(table, codec, 1000)
-
-
-def test_rows_are_decoded_to_listen_to(table: Path, codec_folder: Path, tmp_path: Path) -> None:
-    paths = decode_some(table, Codec.from_pretrained(codec_folder, device="cpu"), 3, tmp_path / "listen")
-    assert len(paths) == 3
-    assert all(len(read_audio(path, 24_000)) > 0 for path in paths)

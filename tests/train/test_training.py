@@ -202,27 +202,24 @@ def test_damaged_samples_are_left_out_and_counted(shards: Path, tmp_path: Path) 
     assert final_state(tmp_path / "run")["position"] == 7 * 4
 
 
+def kill_a_reader(before: set[multiprocessing.process.BaseProcess]) -> None:
+    (reader,) = (child for child in multiprocessing.active_children() if child not in before)
+    reader.kill()
+
+
 def test_a_reading_process_that_dies_is_named_and_the_run_goes_on_afterwards(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", "data.num_workers=1")
-
-    others = {child.pid for child in multiprocessing.active_children()}
+    before = set(multiprocessing.active_children())
 
     def kill(step: int, _: dict[str, float]) -> None:
         if step == 4:
-            (reader,) = (child for child in multiprocessing.active_children() if child.pid not in others)
-            reader.kill()
+            kill_a_reader(before)
 
     with pytest.raises(CodectokError, match=r"A process that reads training data died \(.+\); the same"):
         run_training(config, kill)
     assert train(config).step == 7
     train(tiny_config(shards, tmp_path / "whole"))
     assert_equal(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
-
-
-def kill_a_reader(before: set[multiprocessing.process.BaseProcess]) -> None:
-    reader = next(child for child in multiprocessing.active_children() if child not in before)
-    reader.kill()
-    time.sleep(1)  # torch breaks into what the program is doing
 
 
 @pytest.mark.parametrize(
@@ -247,6 +244,7 @@ def test_the_death_of_a_reading_process_is_told_as_such_wherever_it_comes(
 
     def die(*arguments: Any) -> Any:
         kill_a_reader(before)
+        time.sleep(1)  # torch breaks into what the program is doing
         return happens(*arguments)
 
     monkeypatch.setattr(owner, name, die)
