@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .errors import AudioError, CheckpointError, CodectokError, ConfigError, InputError
@@ -10,7 +9,7 @@ from .errors import AudioError, CheckpointError, CodectokError, ConfigError, Inp
 if TYPE_CHECKING:
     from .codec import Codec
 
-__version__ = version("codectok")
+__version__ = "0.1.0"
 __all__ = ["AudioError", "CheckpointError", "Codec", "CodectokError", "ConfigError", "InputError", "__version__"]
 
 

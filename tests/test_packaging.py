@@ -24,7 +24,7 @@ assert load_train_config("nano", []).codec.name == "nano"
 def test_the_wheel_is_complete_and_runs_outside_the_clone(tmp_path: Path) -> None:
     copy = tmp_path / "clone"  # building leaves files behind
     for folder in ("codectok", "pipelines", "train"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy)
     subprocess.run(
