@@ -26,7 +26,7 @@ from pydantic import JsonValue
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.job import TableJob, UnitOutput
 from codectok.pipelines.plan import Unit
-from codectok.pipelines.sources import BYTES_PER_SECOND
+from codectok.sources.source import BYTES_PER_SECOND
 
 FILES_IN_FOLDER = 1000
 FILE_BYTES = 250  # as much as a 180th of a second: about 1,800 files in a unit

@@ -12,19 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio.mel import LogMel
-from .audio.resample import resample
-from .audio.waveform import to_mono
+from codectok.audio.mel import LogMel
+from codectok.audio.resample import resample
+from codectok.audio.waveform import to_mono
+from codectok.checkpoints.hub import resolve_codec_directory
+from codectok.model.network import CodecNetwork
+from codectok.model.packed_encoder import PackedEncoder
+from codectok.model.packing import DEFAULT_PACK_FRAMES, PackGeometry
+from codectok.model.windowed_decoder import WindowedDecoder
+
 from .checkpoints import CheckpointHeader, import_distilcodec, load_checkpoint, save_checkpoint
-from .checkpoints.hub import resolve_codec_directory
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
 from .encoding import ClipEncoder
 from .errors import AudioError, InputError
-from .model.network import CodecNetwork
-from .model.packed_encoder import PackedEncoder
-from .model.packing import DEFAULT_PACK_FRAMES, PackGeometry
-from .model.windowed_decoder import WindowedDecoder
 from .precision import Precision, check_precision
 
 

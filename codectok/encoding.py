@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio.resample import resample_blocks
-from .audio.waveform import mono_blocks
+from codectok.audio.resample import resample_blocks
+from codectok.audio.waveform import mono_blocks
+from codectok.model.packing import Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
+
 from .errors import AudioError, CodectokError
-from .model.packing import Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
 
 Tag = TypeVar("Tag")
 NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")

@@ -43,7 +43,7 @@ class AudioError(InputError):
     """Audio cannot be used.
 
     Attributes:
-        reason: one of the reject reasons of `codectok.pipelines.rejects` (such as "decode_error").
+        reason: one of the reject reasons of `codectok.sources.rejects` (such as "decode_error").
     """
 
     def __init__(self, message: str, reason: str) -> None:

@@ -18,10 +18,10 @@ from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.shards import Sample, ShardWriter
+from codectok.sources.rejects import Reject
 
 from .job import UnitOutput
 from .recordings import RecordingSource
-from .rejects import Reject
 from .shard_options import ShardOptions
 
 

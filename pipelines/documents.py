@@ -22,11 +22,14 @@ from codectok.exports.packing import fit, pack
 from codectok.exports.sequences import SequencesMetadata, SequenceWriter
 from codectok.exports.templates import TEXT_TEMPLATE, CodesPiece, Template, load_template
 from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
+from codectok.sources.arguments import Argument
+from codectok.sources.rejects import Reject
+from codectok.sources.rows import recordings_in, text_rows, token_rows
+from codectok.sources.source import Kind, Source
 from codectok.storage import Storage
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
-from .arguments import Argument
 from .document_options import DocumentOptions
 from .export_sources import EXPORT_KINDS, ExportSources, find_row
 from .faults import LastingUnitError
@@ -35,9 +38,6 @@ from .neighbours import Neighbours
 from .output import unit_hash
 from .plan import Plan, Unit
 from .planning import header_of
-from .rejects import Reject
-from .rows import recordings_in, text_rows, token_rows
-from .sources import Kind, Source
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 
 HISTOGRAM_STEP = 100

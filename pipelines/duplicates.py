@@ -19,10 +19,10 @@ from codectok.audio.files import stream_audio
 from codectok.audio.stretches import Stretch
 from codectok.errors import AudioError
 from codectok.keys import make_key
+from codectok.sources.listing import JOB_FOLDER
 from codectok.storage import Storage
 
 from .job import TableJob, UnitOutput
-from .listing import JOB_FOLDER
 from .plan import Unit
 from .recordings import RecordingSource, recordings_of
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from codectok.errors import CodectokError, InputError
+from codectok.sources.arguments import parse_arguments
+from codectok.sources.listing import JOB_FOLDER, list_sources
+from codectok.sources.rejects import REJECTS_FOLDER
 from codectok.storage import Storage, open_storage
 
-from .arguments import parse_arguments
 from .faults import FailedUnit
 from .job import Job, Tally, UnitRecord
 from .listener import Listener, Silent
-from .listing import JOB_FOLDER, list_sources
 from .local_engine import Outcome, run_locally
 from .lock import Lock, Part, entry, lock_job
 from .output import (
@@ -31,7 +32,6 @@ from .output import (
 from .plan import PLAN_FILE, Plan, copy_plan, load_plan
 from .planning import Cut, header_of, refuse_other_job, store_generation
 from .ray_engine import ClusterOptions, run_on_ray
-from .rejects import REJECTS_FOLDER
 from .report import REPORT_FILE, write_report
 
 EngineName = Literal["ray", "local"]

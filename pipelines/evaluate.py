@@ -20,15 +20,15 @@ from codectok.evaluation.reconstruction import (
     report_of,
 )
 from codectok.evaluation.speech_quality import missing_measures
+from codectok.sources.arguments import parse_arguments
+from codectok.sources.clips import clips_of
+from codectok.sources.listing import list_sources
+from codectok.sources.rejects import Reject
+from codectok.sources.source import Source
 from codectok.tokens.clips import Clip, decoded_blocks
 
-from .arguments import parse_arguments
-from .clips import clips_of
 from .job import Job
-from .listing import list_sources
 from .planning import ordered_sources
-from .rejects import Reject
-from .sources import Source
 
 
 @dataclass

@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from codectok.errors import AudioError, CodectokError
+from codectok.sources.clips import clips_of
+from codectok.sources.source import CONTAINERS, Source
 from codectok.storage import Storage
 
-from .clips import clips_of
 from .job import Job, UnitRecord
 from .output import run_attempt
 from .plan import Unit
-from .sources import CONTAINERS, Source
 
 ATTEMPTS = 3
 PARENT_POLL_SECONDS = 1.0

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, JsonValue
 
 from codectok.config import StrictModel
+from codectok.sources.arguments import Argument
+from codectok.sources.listing import Listing
+from codectok.sources.rejects import ERRORS, Reject, RejectsWriter, rejects_name
+from codectok.sources.source import Kind
 from codectok.storage import Storage
 
-from .arguments import Argument
-from .listing import Listing
 from .plan import Plan, Unit
-from .rejects import ERRORS, Reject, RejectsWriter, rejects_name
-from .sources import Kind
 
 TABLE_BATCH_ROWS = 1024
 

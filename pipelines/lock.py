@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import IO, Any, Self
 
 from codectok.errors import CodectokError, InputError
+from codectok.sources.listing import JOB_FOLDER
 from codectok.storage import LocalStorage, Storage
-
-from .listing import JOB_FOLDER
 
 LOCKS = f"{JOB_FOLDER}/locks"
 RENEW_SECONDS = 15.0

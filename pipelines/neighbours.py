@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
+from codectok.sources.source import Source
+
 from .plan import Plan
-from .sources import Source
 
 
 class Neighbours:

@@ -20,15 +20,15 @@ from pydantic import ValidationError
 
 from codectok.atomic import TEMPORARY_SUFFIX
 from codectok.errors import CodectokError, InputError
+from codectok.sources.clips import clips_of
+from codectok.sources.listing import JOB_FOLDER
+from codectok.sources.rejects import Reject
+from codectok.sources.source import Source, row_of
 from codectok.storage import LocalStorage, Storage
 from codectok.tokens.clips import Clip
 
-from .clips import clips_of
 from .job import Job, OutputFile, Tally, UnitOutput, UnitRecord
-from .listing import JOB_FOLDER
 from .plan import PLAN_FILE, Plan, PlanHeader, Unit
-from .rejects import Reject
-from .sources import Source, row_of
 
 SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 RECORDS = f"{JOB_FOLDER}/records"

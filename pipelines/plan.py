@@ -18,11 +18,10 @@ from pydantic import JsonValue, ValidationError
 
 from codectok.config import StrictModel
 from codectok.errors import InputError
+from codectok.sources.arguments import Argument
+from codectok.sources.listing import JOB_FOLDER, Listing
+from codectok.sources.source import CONTAINERS, ROW_FIELDS, Source, row_digest
 from codectok.storage import Storage
-
-from .arguments import Argument
-from .listing import JOB_FOLDER, Listing
-from .sources import CONTAINERS, ROW_FIELDS, Source, row_digest
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
 PLAN_FOLDER = f"{JOB_FOLDER}/plan"

@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from codectok.errors import InputError
+from codectok.sources.arguments import Argument, still_there
+from codectok.sources.listing import Listing
+from codectok.sources.source import CONTAINERS, Kind, Source, estimated_seconds, row_digest, row_of
 from codectok.storage import Storage
 
-from .arguments import Argument, still_there
 from .job import Job
-from .listing import Listing
 from .plan import (
     SOURCE_SCHEMA,
     SPLITS,
@@ -30,7 +31,6 @@ from .plan import (
     sources_in,
 )
 from .shares import TABLE_BYTES_PER_SECOND, cut_into_shares
-from .sources import CONTAINERS, Kind, Source, estimated_seconds, row_digest, row_of
 
 RANGE_COLUMNS = ("first_byte", "last_byte")
 Entry = tuple[int, str, bytes, float, float, str, str, int]

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codectok.audio.stretches import Labels, Stretch
+from codectok.sources.clips import clips_of
+from codectok.sources.rejects import Reject
+from codectok.sources.source import CONTAINERS, Source
 
-from .clips import clips_of
 from .job import UnitOutput
 from .plan import Unit
-from .rejects import Reject
-from .sources import CONTAINERS, Source
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from codectok.evaluation.html_report import HtmlReport
+from codectok.sources.listing import JOB_FOLDER
 from codectok.storage import Storage
 
 from .job import Example, Job, Tally
-from .listing import JOB_FOLDER
 from .output import JobSummary
 
 REPORT_FILE = f"{JOB_FOLDER}/report.html"

@@ -22,6 +22,7 @@ from codectok.shards import (
     parse_index,
     write_index,
 )
+from codectok.sources.rejects import Reject
 from codectok.storage import Storage
 
 from .cutter import RecordingCutter
@@ -29,7 +30,6 @@ from .duplicates import Duplicate, HashJob, duplicate_key, read_duplicates, writ
 from .job import Example, Job, UnitOutput, UnitRecord
 from .plan import Unit
 from .recordings import RecordingSource, recordings_of
-from .rejects import Reject
 from .shard_options import ShardOptions
 
 # Compressed to about two thirds by FLAC, and the JSON beside it.

@@ -10,8 +10,8 @@ from itertools import accumulate, groupby
 import pyarrow as pa
 
 from codectok.errors import InputError
+from codectok.sources.listing import Listing
 
-from .listing import Listing
 from .plan import UNIT_SCHEMA
 
 # Of a token table: 93.75 codes of 2 bytes, hardly compressible. Only progress and estimates depend on it.
@@ -30,7 +30,7 @@ def cut_into_shares(
     """Cut the files at `positions`, ordered by dataset and path, into units of about `part_bytes`.
 
     Files become ranges of bytes, which are added to `listing`; a row belongs to the range in which it begins (see
-    `codectok.pipelines.rows`). Unit k of n holds the k-th n-th of each dataset, so that a unit is a sample of the
+    `codectok.sources.rows`). Unit k of n holds the k-th n-th of each dataset, so that a unit is a sample of the
     whole mixture.
 
     Args:

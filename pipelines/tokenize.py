@@ -22,19 +22,19 @@ from codectok.errors import AudioError, InputError
 from codectok.evaluation.codebook import CodebookUse, count_codes
 from codectok.names import printable
 from codectok.precision import check_precision
+from codectok.sources.clips import clips_of
+from codectok.sources.listing import JOB_FOLDER, Listing
+from codectok.sources.rejects import Reject
 from codectok.storage import Storage, open_storage
 from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
-from .clips import clips_of
 from .encoder_server import EncoderServer, RemoteEncoder, load_codec
 from .job import Job, Server, ServerCall, Tally, UnitOutput, UnitRecord
-from .listing import JOB_FOLDER, Listing
 from .output import unit_hash
 from .plan import Unit, load_plan, names_of_sources
 from .planning import header_of
-from .rejects import Reject
 from .tokenize_options import TokenizeOptions
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"

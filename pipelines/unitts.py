@@ -18,17 +18,17 @@ from codectok.exports.unitts import (
     dialog_row,
 )
 from codectok.names import file_name_of
+from codectok.sources.arguments import Argument
+from codectok.sources.rejects import Reject
+from codectok.sources.rows import token_rows
+from codectok.sources.source import Kind
 from codectok.tokens.table import TokenRow, hash_of_id
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
-from .arguments import Argument
 from .document_options import check_part_megabytes
 from .export_sources import TABLE_KINDS, ExportSources
 from .job import TableJob, UnitOutput
 from .plan import Unit
-from .rejects import Reject
-from .rows import token_rows
-from .sources import Kind
 
 # Of the readable part of a file's name, which may have 255 bytes in all.
 NAME_LENGTH = 60

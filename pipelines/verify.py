@@ -14,14 +14,14 @@ from codectok.shards import (
     INDEX_FOLDER,
     MANIFEST_FILE,
 )
+from codectok.sources.listing import JOB_FOLDER
+from codectok.sources.rejects import REJECTS_FOLDER
 from codectok.storage import Storage
 
 from .documents import DATA_PATHS_FILE
 from .job import OutputFile, Tally, UnitRecord
-from .listing import JOB_FOLDER
 from .output import finished_units
 from .plan import Plan, load_plan
-from .rejects import REJECTS_FOLDER
 from .tokenize import CODE_COUNTS
 from .verify_compact import CompactVerifier
 from .verify_exports import CHECKS

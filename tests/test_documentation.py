@@ -18,10 +18,10 @@ import soundfile
 
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import Vocabulary
+from tests.codectok.exports.language_models import qwen2, write_model
+from tests.codectok.exports.test_megatron import read_indexed
+from tests.codectok.exports.tokenizers import save_tokenizer
 
-from .codectok.exports.language_models import qwen2, write_model
-from .codectok.exports.test_megatron import read_indexed
-from .codectok.exports.tokenizers import save_tokenizer
 from .conftest import DATA, tone
 
 ROOT = Path(__file__).parents[1]

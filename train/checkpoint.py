@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from codectok.errors import CheckpointError, CodectokError
-
-from .data.loader import is_death_of_a_worker
+from codectok.train.data.loader import is_death_of_a_worker
 
 STATE_FILE = "training.pt"
 CONFIG_FILE = "config.yaml"

@@ -18,8 +18,8 @@ from pydantic import (
 
 from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse
 from codectok.errors import ConfigError
+from codectok.train.data.config import DataConfig, ValidationConfig
 
-from .data.config import DataConfig, ValidationConfig
 from .recipe import Beta, DiscriminatorsConfig, LossConfig, OptimizerConfig, TrainingPrecision
 
 # These may change between a run and its continuation: no weight depends on them (on `accumulation` as its line below

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 
+from codectok.train.data.loader import worker_deaths_explained
+
 from .config import TrainConfig
-from .data.loader import worker_deaths_explained
 from .memory import keep_freed_memory
 from .ranks import join_ranks
 from .run import Flag, TrainingReport, TrainingRun

@@ -16,13 +16,13 @@ import torch
 
 from codectok.codec import Codec, resolve_device
 from codectok.config import CodecConfig
+from codectok.train.data.loader import SegmentLoader, worker_deaths_explained
+from codectok.train.data.segments import SegmentDataset
+from codectok.train.data.stream import Stage
 
 from .checkpoint import latest_checkpoint
 from .codebook_start import CodebookStart, try_start
 from .config import TrainConfig
-from .data.loader import SegmentLoader, worker_deaths_explained
-from .data.segments import SegmentDataset
-from .data.stream import Stage
 from .inheritance import check_ancestor, has_ancestor
 from .memory import batch_fits, keep_freed_memory, networks_fit, start_fits, validation_fits
 from .resumption import check_origin, take_over

@@ -20,6 +20,9 @@ from codectok.atomic import write_text
 from codectok.checkpoints import is_checkpoint
 from codectok.config import load_mapping
 from codectok.errors import CodectokError, InputError
+from codectok.train.data.loader import SegmentLoader
+from codectok.train.data.segments import SegmentDataset
+from codectok.train.data.validation import validation_clips
 
 from .checkpoint import (
     CONFIG_FILE,
@@ -30,9 +33,6 @@ from .checkpoint import (
     save_training_state,
 )
 from .config import TrainConfig, changed_keys
-from .data.loader import SegmentLoader
-from .data.segments import SegmentDataset
-from .data.validation import validation_clips
 from .memory import batch_fits, networks_fit, start_fits, validation_fits
 from .ranks import Ranks
 from .resumption import check_origin, take_over

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from codectok.errors import InputError
+
 from .resample import resample
 
 DNSMOS_RATE = 16_000

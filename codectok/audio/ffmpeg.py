@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from ..errors import AudioError
+from codectok.errors import AudioError
 
 # The header of an AU file: magic number, place of the samples, their size, encoding, rate, channels.
 AU_HEADER = struct.Struct(">4sIIIII")

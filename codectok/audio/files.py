@@ -15,9 +15,10 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from ..atomic import replacing
-from ..errors import AudioError, CodectokError, InputError, is_lasting
-from ..names import printable
+from codectok.atomic import replacing
+from codectok.errors import AudioError, CodectokError, InputError, is_lasting
+from codectok.names import printable
+
 from . import ffmpeg
 from .mp3 import as_pipe, is_mp3_without_length
 from .resample import resample_blocks

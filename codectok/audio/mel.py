@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from ..config import MelConfig
-from ..precision import no_autocast
+from codectok.config import MelConfig
+from codectok.precision import no_autocast
 
 
 class LogMel(nn.Module):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import AudioError, InputError
+from codectok.errors import AudioError, InputError
+
 from .dnsmos import overall_quality
 from .spectrum import Spectrum
 

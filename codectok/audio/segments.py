@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import InputError
+from codectok.errors import InputError
 
 Segmenter = Literal["quiet", "fixed", "vad"]
 Cutter = Literal["quiet", "fixed"]

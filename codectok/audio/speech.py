@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError
+from codectok.errors import InputError
 
 SPEECH_RATE = 16_000
 WINDOW = 512  # samples that the model takes at once

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import AudioError
+from codectok.errors import AudioError
 
 # Short neighbours are joined over a pause of at most so many seconds, which then is part of the segment.
 MAX_PAUSE_SECONDS = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from torch import Tensor
 
-from ..errors import AudioError, InputError
+from codectok.errors import AudioError, InputError
 
 MAX_CHANNELS = 64
 

@@ -17,8 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..model.network import CodecNetwork
+from codectok.errors import CheckpointError
+from codectok.model.network import CodecNetwork
+
 from .distilcodec_config import read_config
 from .native import CheckpointHeader, build_network
 

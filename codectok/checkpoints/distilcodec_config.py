@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ..config import CodecConfig, load_mapping, parse
-from ..errors import CheckpointError
+from codectok.config import CodecConfig, load_mapping, parse
+from codectok.errors import CheckpointError
 
 CONFIG_FILES = ("model_config.json", "codec_config.json")
 LEFT_PAD = 1  # the reference puts one zero sample before every clip at inference

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..config import PRESETS
-from ..errors import CheckpointError
+from codectok.config import PRESETS
+from codectok.errors import CheckpointError
+
 from .native import CONFIG_FILE, MODEL_FILE
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

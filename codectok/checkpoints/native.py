@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic import replacing, write_text
-from ..config import CodecConfig, StrictModel, load_mapping, parse
-from ..errors import CheckpointError, CodectokError, InputError
-from ..model.network import CodecNetwork
+from codectok.atomic import replacing, write_text
+from codectok.config import CodecConfig, StrictModel, load_mapping, parse
+from codectok.errors import CheckpointError, CodectokError, InputError
+from codectok.model.network import CodecNetwork
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import AudioError, CodectokError
+from codectok.errors import AudioError, CodectokError
+
 from .console import facts_table, format_duration, megabytes, progress, warn
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
@@ -28,10 +29,10 @@ def run(
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.codec import Codec
-    from codectok.pipelines.arguments import parse_arguments
-    from codectok.pipelines.clips import clip_of
-    from codectok.pipelines.listing import list_sources
     from codectok.pipelines.planning import ordered_sources
+    from codectok.sources.arguments import parse_arguments
+    from codectok.sources.clips import clip_of
+    from codectok.sources.listing import list_sources
     from codectok.tokens.clips import encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata

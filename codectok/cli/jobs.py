@@ -66,7 +66,7 @@ def run_and_report(
     if result.new_units == 0 and result.summary.complete:
         say(f"{output} is already finished by the same command; nothing to do.")
     if result.new_units:
-        from codectok.pipelines.rejects import read_rejects
+        from codectok.sources.rejects import read_rejects
         from codectok.storage import open_storage
 
         for reject in read_rejects(open_storage(output), SHOWN_REJECTS):
@@ -162,8 +162,8 @@ def _to_read(preview: Preview) -> dict[str, str]:
 
 def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
     from codectok.pipelines.engine import describe_rejects
-    from codectok.pipelines.rejects import REJECTS_FOLDER
     from codectok.pipelines.report import REPORT_FILE, reject_rows, written_columns
+    from codectok.sources.rejects import REJECTS_FOLDER
 
     summary = result.summary
     total = summary.total

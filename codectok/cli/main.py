@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ..errors import CodectokError
+from codectok.errors import CodectokError
+
 from . import decode, encode, evaluate, export, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
 from .interruption import is_interrupted, listen_for_signals
@@ -62,7 +63,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from .. import __version__
+        from codectok import __version__
 
         typer.echo(f"codectok {__version__}")
         raise typer.Exit

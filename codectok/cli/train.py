@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
+from codectok.errors import InputError
+
 from .console import ProgressReport, counted, facts_table, format_duration, megabytes, progress, say
 from .interruption import check_interruption
 from .options import AddressOption, TrainingEngine

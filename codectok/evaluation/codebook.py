@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..config import StrictModel
+from codectok.config import StrictModel
 
 
 def count_codes(counts: np.ndarray, codes: np.ndarray) -> None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..audio.mel import LogMel
+from codectok.audio.mel import LogMel
 
 # Of a spectrogram: samples of the transform, of the window, between windows (Yamamoto et al. 2020).
 STFT_RESOLUTIONS = ((512, 240, 50), (1024, 600, 120), (2048, 1200, 240))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ..codec import Codec
-from ..config import VectorQuantizerConfig
-from ..precision import Precision, inference
+from codectok.codec import Codec
+from codectok.config import VectorQuantizerConfig
+from codectok.precision import Precision, inference
 
 # Twice what features differ by between devices, as a share of their length.
 NEAR_TIE: Mapping[Precision, float] = {"float32": 2e-4, "tf32": 5e-3, "bfloat16": 2e-2}

@@ -10,10 +10,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..audio.mel import LogMel
-from ..codec import Codec
-from ..config import StrictModel
-from ..description import CodecDescription
+from codectok.audio.mel import LogMel
+from codectok.codec import Codec
+from codectok.config import StrictModel
+from codectok.description import CodecDescription
+
 from .codebook import CodebookUse, count_codes
 from .metrics import log_mel_error, si_sdr, stft_distance
 from .speech_quality import installed_measures

@@ -7,9 +7,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from ..atomic import replacing, write_text
-from ..errors import InputError
-from ..names import check_new_folder
+from codectok.atomic import replacing, write_text
+from codectok.errors import InputError
+from codectok.names import check_new_folder
+
 from .reconstruction import ClipMeasures, EvaluationReport
 
 REPORT_FILE, LINES_SUFFIX = "evaluation.json", ".jsonl"

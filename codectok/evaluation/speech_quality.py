@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.resample import resample
+from codectok.audio.resample import resample
 
 PESQ_RATE = 16_000
 # 30 frames of 256 samples, each 128 after the one before, at 10 kHz: it compares nothing shorter.

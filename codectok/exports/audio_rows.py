@@ -12,7 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from codectok.errors import InputError
+
 from .safetensors_file import StoredTensor
 
 RowStart = Literal["auto", "codebook", "projection", "random"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..tokens.table import TableMetadata, table_schema, table_writer
+from codectok.tokens.table import TableMetadata, table_schema, table_writer
 
 MEGABYTE = 1_000_000
 

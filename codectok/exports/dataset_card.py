@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from ..atomic import write_text
-from ..errors import InputError
-from ..tokens.table import TableMetadata, read_metadata, table_files
+from codectok.atomic import write_text
+from codectok.errors import InputError
+from codectok.tokens.table import TableMetadata, read_metadata, table_files
 
 CARD_FILE = "README.md"
 # Codes of ISO 639, as the Hub wants them; tables may name languages otherwise.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..errors import InputError
-from ..tokens.table import TokenRow
+from codectok.errors import InputError
+from codectok.tokens.table import TokenRow
+
 from .templates import FIELDS, CodesPiece, Template, TextPiece, TokenPiece
 from .text_tokenizer import TextTokenizer, TokenIds, TokenInTextError
 

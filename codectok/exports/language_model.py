@@ -10,11 +10,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..atomic import replacing_folder
-from ..codec import Codec
-from ..description import CodecDescription
-from ..errors import InputError
-from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+from codectok.atomic import replacing_folder
+from codectok.codec import Codec
+from codectok.description import CodecDescription
+from codectok.errors import InputError
+from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+
 from .audio_rows import RowOptions, TextRows, audio_rows, mean_rows
 from .model_folder import INDEX_FILE, ModelFolder, VocabularyTensor, dump_json
 from .model_vocabulary import AUDIO_KEY, CONFIG_FILE

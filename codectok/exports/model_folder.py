@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import torch
 
-from ..config import load_mapping
-from ..errors import InputError
+from codectok.config import load_mapping
+from codectok.errors import InputError
+
 from .model_vocabulary import CONFIG_FILE, ROWS_KEY, ModelVocabulary, rows_section
 from .optional import first_line, need_transformers
 from .safetensors_file import StoredTensor, stored_tensors

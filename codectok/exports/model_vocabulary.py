@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..config import load_mapping
-from ..description import CodecDescription, codec_label
-from ..errors import InputError
+from codectok.config import load_mapping
+from codectok.description import CodecDescription, codec_label
+from codectok.errors import InputError
+
 from .vocabulary import VocabularyFile
 
 CONFIG_FILE = "config.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from ..errors import InputError
+from codectok.errors import InputError
 
 
 def need_transformers() -> ModuleType:

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from codectok.errors import InputError
+
 from .documents import Document
 
 Packing = Literal["none", "next-fit", "first-fit"]

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..config import StrictModel
-from ..tokens.table import METADATA_KEY
+from codectok.config import StrictModel
+from codectok.tokens.table import METADATA_KEY
+
 from .documents import Document
 
 # Smallest and largest id of a row group say nothing.

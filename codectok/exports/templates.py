@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from ..config import StrictModel
-from ..errors import InputError
+from codectok.config import StrictModel
+from codectok.errors import InputError
 
 Task = Literal["audio", "tts", "asr", "interleaved"]
 TASKS: tuple[Task, ...] = get_args(Task)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKENS, Vocabulary, is_code_token
+from codectok.errors import InputError
+from codectok.tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKENS, Vocabulary, is_code_token
+
 from .templates import END_OF_SEQUENCE
 from .tokenizer import load_tokenizer
 

@@ -6,8 +6,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..tokens.vocabulary import SPECIAL_TOKENS, Vocabulary, is_code_token
+from codectok.errors import InputError
+from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary, is_code_token
+
 from .optional import first_line, need_transformers
 
 

@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from ..errors import InputError
-from ..tokens.table import TokenRow
-from ..tokens.vocabulary import Vocabulary
+from codectok.errors import InputError
+from codectok.tokens.table import TokenRow
+from codectok.tokens.vocabulary import Vocabulary
+
 from .documents import MissingPartError
 
 UnittsTask = Literal["audio", "tts", "asr"]

@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Self
 
-from ..atomic import write_text
-from ..config import StrictModel
-from ..description import CodecDescription
-from ..names import check_new_folder
-from ..tokens.vocabulary import Vocabulary
+from codectok.atomic import write_text
+from codectok.config import StrictModel
+from codectok.description import CodecDescription
+from codectok.names import check_new_folder
+from codectok.tokens.vocabulary import Vocabulary
+
 from .text_tokenizer import TextTokenizer, TokenIds
 
 VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.json"

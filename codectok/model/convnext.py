@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import EncoderConfig
+from codectok.config import EncoderConfig
 
 LAYER_NORM_EPSILON = 1e-6
 LAYER_SCALE_INIT = 1e-6

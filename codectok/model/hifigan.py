@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..config import DecoderConfig
-from ..precision import no_autocast
+from codectok.config import DecoderConfig
+from codectok.precision import no_autocast
 
 
 class ResidualBlock(nn.Module):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import CodecConfig
+from codectok.config import CodecConfig
+
 from .convnext import ConvNeXtEncoder
 from .hifigan import HiFiGANDecoder
 from .quantization import QuantizerOutput, build_quantizer

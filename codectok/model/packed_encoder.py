@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import CodectokError
-from ..precision import Precision, inference
+from codectok.errors import CodectokError
+from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
+from codectok.precision import Precision, inference
+
 from .convnext import ConvNeXtBlock
 from .cuda_graph import CudaGraph
 from .network import CodecNetwork
 from .packing import BLOCK_ROWS, PackGeometry, cut_into_pieces, fill_packs
-from .quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
 
 Module = TypeVar("Module", bound=nn.Module)
 Layer = Callable[[Tensor], Tensor]

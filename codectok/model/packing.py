@@ -17,9 +17,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from ..config import CodecConfig
-from ..errors import AudioError, InputError
-from .quantization.temporal import BLOCK_KERNEL_SIZE
+from codectok.config import CodecConfig
+from codectok.errors import AudioError, InputError
+from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE
 
 Tag = TypeVar("Tag")
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import CodecConfig
-from ..precision import Precision, inference
+from codectok.config import CodecConfig
+from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE
+from codectok.precision import Precision, inference
+
 from .network import CodecNetwork
-from .quantization.temporal import BLOCK_KERNEL_SIZE
 
 # Frames of codes in a window beside its context: a compromise between work done twice and what a cache holds.
 WINDOW_FRAMES = 384

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio.files import stream_audio
-from ..audio.stretches import Recording, Stretch
-from ..encoding import ClipEncoder
-from ..errors import AudioError
-from ..names import printable
-from ..shards import Sample
+from codectok.audio.files import stream_audio
+from codectok.audio.stretches import Recording, Stretch
+from codectok.encoding import ClipEncoder
+from codectok.errors import AudioError
+from codectok.names import printable
+from codectok.shards import Sample
+
 from .table import TokenRow
 
 

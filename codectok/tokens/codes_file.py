@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from ..atomic import replacing
-from ..errors import InputError
-from ..storage import is_url
+from codectok.atomic import replacing
+from codectok.errors import InputError
+from codectok.storage import is_url
+
 from .table import TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
 
 NPZ_METADATA = "codectok"

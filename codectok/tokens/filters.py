@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import InputError
+from codectok.errors import InputError
 
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[pc.Expression, pc.Expression], pc.Expression]] = {
     ast.Eq: operator.eq,

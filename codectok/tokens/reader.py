@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..errors import InputError
+from codectok.errors import InputError
+
 from .table import TableFile, TokenRow, hash_of_id, read_metadata, read_rows, rows_of_group, table_files
 
 

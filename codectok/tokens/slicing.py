@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..audio.stretches import Stretch, cut_between_parts
-from ..errors import AudioError
+from codectok.audio.stretches import Stretch, cut_between_parts
+from codectok.errors import AudioError
+
 from .table import TokenRow
 
 

@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from ..description import CodecDescription
-from ..errors import InputError
-from ..precision import Precision
-from ..storage import is_url, open_file_system
+from codectok.description import CodecDescription
+from codectok.errors import InputError
+from codectok.precision import Precision
+from codectok.storage import is_url, open_file_system
+
 from .filters import parse_filter
 
 METADATA_KEY = b"codectok"

@@ -9,8 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from ..description import CodecDescription
-from ..errors import InputError
+from codectok.description import CodecDescription
+from codectok.errors import InputError
 
 # Rows of the embedding of Qwen2.5-7B; its tokenizer knows fewer tokens.
 DEFAULT_OFFSET = 152_064

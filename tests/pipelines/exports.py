@@ -12,8 +12,8 @@ from codectok.pipelines.engine import JobReport, RunOptions, run_job
 from codectok.pipelines.job import Job
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
+from tests.codectok.tokens.test_table import metadata, write
 
-from ..codectok.tokens.test_table import metadata, write
 from .jobs import LOCAL
 
 CODEBOOK = 64

@@ -14,10 +14,10 @@ import soundfile
 from codectok import CodectokError
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.lock import Part
+from tests.conftest import tone
+from tests.helpers.tars import all_samples
 
-from ..conftest import tone
 from .jobs import LOCAL, digests, rejects, run, shard_job
-from .tars import all_samples
 
 
 @pytest.fixture

@@ -20,10 +20,9 @@ from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
 from codectok.evaluation.speech_quality import installed_measures
 from codectok.pipelines.evaluate import evaluate
 from codectok.shards import Sample, ShardWriter
-
-from ..codectok.cli.test_cli import assert_refused, codectok, one_line
-from ..codectok.codecs import VARIANTS, make_codec
-from ..conftest import tone
+from tests.codectok.cli.test_cli import assert_refused, codectok, one_line
+from tests.codectok.codecs import VARIANTS, make_codec
+from tests.conftest import tone
 
 SECONDS = {"a.wav": 0.7, "b.flac": 1.2, "c.wav": 0.001, "d.wav": 0.05}
 

@@ -18,8 +18,8 @@ from codectok.pipelines.verify import verify_output
 from codectok.pipelines.voices import voices_of_speakers
 from codectok.storage import open_storage
 from codectok.tokens.table import TokenRow
+from tests.codectok.tokens.test_table import metadata, write
 
-from ..codectok.tokens.test_table import metadata, write
 from .exports import (
     CODEBOOK,
     INNER_BEGIN,

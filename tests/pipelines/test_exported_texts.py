@@ -17,9 +17,9 @@ from codectok.exports.text_tokenizer import TextTokenizer
 from codectok.exports.tokenizer import extend_tokenizer
 from codectok.pipelines.documents import SequencesJob
 from codectok.pipelines.engine import RunOptions
+from tests.codectok.exports.tokenizers import text_of
+from tests.codectok.tokens.test_table import metadata, write
 
-from ..codectok.exports.tokenizers import text_of
-from ..codectok.tokens.test_table import metadata, write
 from .exports import BEGIN, CODEBOOK, END, OFFSET, ROWS, VOCABULARY, export, options, sequences
 from .jobs import rejects
 

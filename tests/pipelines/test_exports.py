@@ -25,16 +25,16 @@ from codectok.pipelines.documents import MegatronJob, SequencesJob
 from codectok.pipelines.engine import RunOptions
 from codectok.pipelines.job import Job, UnitOutput
 from codectok.pipelines.plan import Unit
-from codectok.pipelines.rejects import read_rejects
 from codectok.pipelines.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify import verify_output
+from codectok.sources.rejects import read_rejects
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import SPECIAL_TOKENS
+from tests.codectok.exports.test_megatron import read_indexed
+from tests.codectok.exports.tokenizers import save_tokenizer
+from tests.codectok.tokens.test_table import metadata, write
 
-from ..codectok.exports.test_megatron import read_indexed
-from ..codectok.exports.tokenizers import save_tokenizer
-from ..codectok.tokens.test_table import metadata, write
 from .exports import (
     BEGIN,
     CODEBOOK,
@@ -148,7 +148,7 @@ def test_long_documents_are_rejected_by_name(table: Path, tmp_path: Path) -> Non
 def test_however_many_rows_are_rejected_few_are_held(
     table: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codectok.pipelines.rejects.HELD_REJECTS", 5)
+    monkeypatch.setattr("codectok.sources.rejects.HELD_REJECTS", 5)
     voiceless = tmp_path / "voiceless"
     voiceless.mkdir()
     write(voiceless / "part-000000.parquet", [replace(row, speaker=None) for row in ROWS], metadata(CODEBOOK, 1))

@@ -20,23 +20,23 @@ import soundfile
 from codectok import CodectokError
 from codectok.audio.files import read_audio
 from codectok.errors import AudioError
-from codectok.pipelines.arguments import parse_arguments
-from codectok.pipelines.clips import clips_of
 from codectok.pipelines.engine import RunOptions, run_job
 from codectok.pipelines.faults import UnitError, run_despite_crashes
 from codectok.pipelines.job import UnitOutput
-from codectok.pipelines.listing import list_sources
 from codectok.pipelines.output import OutputFolder
 from codectok.pipelines.plan import Unit
 from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.sources.arguments import parse_arguments
+from codectok.sources.clips import clips_of
+from codectok.sources.listing import list_sources
 from codectok.storage import LocalStorage
 from codectok.tokens.clips import Clip
+from tests.conftest import tone
+from tests.helpers.tars import write_tar
 
-from ..conftest import tone
 from . import test_faults
 from .jobs import UNIT_SECONDS, digests, rejects, run, shard_job
-from .tars import write_tar
 
 # Actors and child processes cannot import the tests.
 ray.cloudpickle.register_pickle_by_value(test_faults)
@@ -137,7 +137,7 @@ def test_the_local_engine_survives_it_too(corpus: Path, notes: Path, tmp_path: P
         "run(FaultyJob('SIGSEGV', notes), corpus, output)"
     )
     arguments = [sys.executable, "-c", script, str(notes), str(corpus), str(tmp_path / "out")]
-    assert subprocess.run(arguments, cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGSEGV
+    assert subprocess.run(arguments, cwd=Path(__file__).parents[3], check=False).returncode == -signal.SIGSEGV
     report = run(FaultyJob("SIGSEGV", notes), corpus, tmp_path / "out")
     assert report.summary.total.rejects["decoder_crash"] == 1
     run(shard_job(), corpus, tmp_path / "clean")

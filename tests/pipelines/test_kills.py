@@ -57,7 +57,7 @@ def test_a_driver_that_is_killed_anywhere_loses_nothing(
     pick = random.Random(0)
     kills = 0
     for _ in range(6):
-        process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2])
+        process = subprocess.Popen(arguments, cwd=Path(__file__).parents[3])
         locks = tmp_path / "out" / "_codectok" / "locks"
         while process.poll() is None and not locks.exists():
             time.sleep(0.01)

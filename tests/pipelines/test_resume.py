@@ -28,9 +28,9 @@ from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.pipelines.verify import verify_output
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage, open_storage
+from tests.helpers.tars import all_samples
 
 from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_command, shard_job
-from .tars import all_samples
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from codectok.pipelines.documents import DocumentJob, MegatronJob, SequencesJob
 from codectok.pipelines.engine import run_job
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
+from tests.codectok.tokens.test_table import metadata, rows, write
 
-from ..codectok.tokens.test_table import metadata, rows, write
 from .jobs import LOCAL
 from .test_verify import update_record
 

@@ -30,8 +30,7 @@ from codectok.train.recipe import (
     ScaleDiscriminatorConfig,
     STFTDiscriminatorConfig,
 )
-
-from ..conftest import DATA
+from tests.conftest import DATA
 
 EXPECTED = json.loads((DATA / "golden" / "training.json").read_text())
 GROUPS = {

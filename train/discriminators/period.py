@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..recipe import PeriodDiscriminatorConfig
+from codectok.train.recipe import PeriodDiscriminatorConfig
+
 from .base import Judgement, MultiDiscriminator, feature_maps
 
 SLOPE = 0.1

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from ..recipe import ScaleDiscriminatorConfig
+from codectok.train.recipe import ScaleDiscriminatorConfig
+
 from .base import Judgement, MultiDiscriminator, feature_maps
 
 SLOPE = 0.1

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..recipe import STFTDiscriminatorConfig
+from codectok.train.recipe import STFTDiscriminatorConfig
+
 from .base import Judgement, MultiDiscriminator, feature_maps
 
 SLOPE = 0.2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError
+from codectok.errors import ConfigError
 
 FrameEncoder = Callable[[Tensor], Tensor]
 """Codes [n, n_codebooks] of features float32 [n, C], each row by itself."""

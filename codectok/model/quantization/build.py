@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...config import QuantizerConfig, SimVectorQuantizerConfig, VectorQuantizerConfig
+from codectok.config import QuantizerConfig, SimVectorQuantizerConfig, VectorQuantizerConfig
+
 from .base import Quantizer
 from .finite_scalar import FiniteScalarQuantizer
 from .simvq import SimVectorQuantizer

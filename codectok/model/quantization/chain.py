@@ -8,7 +8,8 @@ from typing import Generic, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ..convnext import truncated_normal_linear
+from codectok.model.convnext import truncated_normal_linear
+
 from .base import FrameEncoder, Quantizer, QuantizerOutput
 from .codebook import Codebook
 from .diversity import diversity_loss

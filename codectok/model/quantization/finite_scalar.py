@@ -8,8 +8,9 @@ import operator
 import torch
 from torch import Tensor
 
-from ...config import FiniteScalarQuantizerConfig
-from ..convnext import truncated_normal_linear
+from codectok.config import FiniteScalarQuantizerConfig
+from codectok.model.convnext import truncated_normal_linear
+
 from .base import FrameEncoder, Quantizer, QuantizerOutput
 
 # Keeps bounded values strictly inside the outermost rounding border.

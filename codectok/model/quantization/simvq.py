@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ...config import SimVectorQuantizerConfig
+from codectok.config import SimVectorQuantizerConfig
+
 from .chain import CodebookChain
 from .codebook import Codebook
 from .k_means import k_means

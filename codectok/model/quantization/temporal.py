@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...config import QuantizerConfig
-from ...precision import no_autocast
-from ..convnext import ConvNeXtBlock, truncated_normal_linear
+from codectok.config import QuantizerConfig
+from codectok.model.convnext import ConvNeXtBlock, truncated_normal_linear
+from codectok.precision import no_autocast
+
 from .base import FrameEncoder, Quantizer, QuantizerOutput
 from .ranks import n_ranks, sum_over_ranks
 from .sums import occurrences

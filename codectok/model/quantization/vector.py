@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ...config import VectorQuantizerConfig
+from codectok.config import VectorQuantizerConfig
+
 from .base import FrameEncoder, Quantizer, QuantizerOutput
 from .chain import CodebookChain, mean_of
 from .codebook import AveragedCodebook

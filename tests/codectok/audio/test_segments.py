@@ -7,8 +7,7 @@ import pytest
 
 from codectok import InputError
 from codectok.audio.segments import Segmenter, segments_of
-
-from ...conftest import tone
+from tests.conftest import tone
 
 RATE = 8000
 

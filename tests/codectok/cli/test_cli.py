@@ -19,8 +19,7 @@ from codectok import Codec
 from codectok.audio.files import read_audio
 from codectok.cli import export
 from codectok.cli.main import app
-
-from ...conftest import DATA
+from tests.conftest import DATA
 
 STUDENT = DATA / "golden" / "student"
 

@@ -12,8 +12,7 @@ from codectok import InputError
 from codectok.exports.model_vocabulary import ModelVocabulary, has_vocabulary, read_model_vocabulary, rows_section
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
-
-from ..tokens.test_table import metadata
+from tests.codectok.tokens.test_table import metadata
 
 CODEC = metadata(codebook_size=64, n_codebooks=1)
 

@@ -19,9 +19,9 @@ from codectok.model.network import CodecNetwork
 from codectok.model.quantization import reservoir
 from codectok.model.quantization.temporal import TemporalQuantizer
 from codectok.model.quantization.usage import WINDOW_TOKENS_PER_CODE
+from tests.codectok.codecs import NANO
+from tests.waiting import NoWaiting
 
-from ...waiting import NoWaiting
-from ..codecs import NANO
 from .learning import Clusters, learn, make_quantizer
 
 SINGLE = VectorQuantizerConfig(codebook_size=64, codebook_dim=10)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from codectok.config import QuantizerConfig, SimVectorQuantizerConfig, VectorQuantizerConfig
 from codectok.model.quantization.vector import ResidualVectorQuantizer
+from tests.ranks import run_on_ranks
 
-from ...ranks import run_on_ranks
 from .learning import Clusters, learn, make_quantizer
 
 DIM, STEPS = 12, 40

@@ -25,7 +25,7 @@ from codectok.storage import open_file_system
 from codectok.tokens.clips import Clip
 
 from .rejects import Reject
-from .sources import Source
+from .source import Source
 
 END_MARK = 2 * tarfile.BLOCKSIZE  # a tar ends with two blocks of zeros
 TEXT_SUFFIXES = ("txt", "text", "transcript")

@@ -11,7 +11,7 @@ from codectok.tokens.clips import Clip
 
 from .containers import clips_of_parquet, clips_of_tar
 from .rejects import Reject
-from .sources import CONTAINERS, Source
+from .source import CONTAINERS, Source
 
 
 def clips_of(source: Source) -> Iterator[Clip | Reject | None]:

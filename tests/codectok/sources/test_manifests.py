@@ -14,20 +14,19 @@ import soundfile
 from codectok import InputError
 from codectok.audio.files import read_audio
 from codectok.errors import VerificationError
-from codectok.pipelines.arguments import parse_arguments
-from codectok.pipelines.clips import clip_of
 from codectok.pipelines.engine import run_job
-from codectok.pipelines.listing import list_sources
-from codectok.pipelines.manifests import read_manifest
 from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.verify import verify_output
 from codectok.shards import Sample, read_index
 from codectok.shards import read_manifest as read_shard_manifest
+from codectok.sources.arguments import parse_arguments
+from codectok.sources.clips import clip_of
+from codectok.sources.listing import list_sources
+from codectok.sources.manifests import read_manifest
 from codectok.storage import open_storage
-
-from ..conftest import tone
-from .jobs import LOCAL, rejects, run, shard_job
-from .tars import all_samples
+from tests.conftest import tone
+from tests.helpers.tars import all_samples
+from tests.pipelines.jobs import LOCAL, rejects, run, shard_job
 
 RATE = 24_000
 

@@ -22,7 +22,7 @@ from codectok.storage import open_file_system
 from codectok.tokens.table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
 
 from .rejects import Reason
-from .sources import Source
+from .source import Source
 
 BATCH_ROWS = 1024
 TEXT_COLUMN, ID_COLUMN = "text", "id"

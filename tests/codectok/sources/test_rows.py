@@ -15,15 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from codectok import InputError
-from codectok.pipelines.arguments import parse_arguments
-from codectok.pipelines.listing import Listing, list_sources
 from codectok.pipelines.planning import ordered_sources
-from codectok.pipelines.rows import recordings_in, table_metadata, text_rows, token_rows
 from codectok.pipelines.shares import cut_into_shares
-from codectok.pipelines.sources import Source
+from codectok.sources.arguments import parse_arguments
+from codectok.sources.listing import Listing, list_sources
+from codectok.sources.rows import recordings_in, table_metadata, text_rows, token_rows
+from codectok.sources.source import Source
 from codectok.tokens import table
-
-from ..codectok.tokens.test_table import metadata, rows, write
+from tests.codectok.tokens.test_table import metadata, rows, write
 
 KINDS = ("parquet", "lines")
 

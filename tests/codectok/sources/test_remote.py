@@ -16,23 +16,22 @@ import pytest
 
 from codectok import Codec, CodectokError, InputError
 from codectok.pipelines import lock as lock_module
-from codectok.pipelines.arguments import parse_arguments
-from codectok.pipelines.clips import clips_of
 from codectok.pipelines.compact import CompactJob, CompactOptions
 from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.listing import list_sources
 from codectok.pipelines.lock import entry, lock_job
 from codectok.pipelines.output import OutputFolder
 from codectok.pipelines.planning import ordered_sources
 from codectok.pipelines.reencode import reencode
-from codectok.pipelines.rejects import Reject
 from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 from codectok.pipelines.verify import verify_output
+from codectok.sources.arguments import parse_arguments
+from codectok.sources.clips import clips_of
+from codectok.sources.listing import list_sources
+from codectok.sources.rejects import Reject
 from codectok.storage import RemoteStorage, Storage, open_storage
 from codectok.tokens.reader import open_table
-
-from ..conftest import upload
-from .jobs import LOCAL, digests, run, shard_job
+from tests.conftest import upload
+from tests.pipelines.jobs import LOCAL, digests, run, shard_job
 
 
 def remote_digests(storage: Storage) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
 from .manifests import MANIFEST_SUFFIXES
-from .sources import Kind, kind_of
+from .source import Kind, kind_of
 
 MAGIC = "*?["
 

@@ -17,7 +17,7 @@ from codectok.errors import InputError
 from codectok.names import printable
 from codectok.storage import is_url, open_file_system
 
-from .sources import Part, Parts
+from .source import Part, Parts
 
 MANIFEST_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 # Names that other tools give to the same columns.

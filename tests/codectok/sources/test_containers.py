@@ -16,17 +16,16 @@ import pytest
 import soundfile
 
 from codectok.audio.files import read_audio
-from codectok.pipelines.clips import clips_of
 from codectok.pipelines.engine import run_job
-from codectok.pipelines.rejects import Reject
-from codectok.pipelines.sources import Source
 from codectok.pipelines.verify import verify_output
+from codectok.sources.clips import clips_of
+from codectok.sources.rejects import Reject
+from codectok.sources.source import Source
 from codectok.storage import open_storage
 from codectok.tokens.clips import Clip
-
-from ..conftest import tone
-from .jobs import LOCAL, digests, rejects, run, shard_job
-from .tars import all_samples, write_tar
+from tests.conftest import tone
+from tests.helpers.tars import all_samples, write_tar
+from tests.pipelines.jobs import LOCAL, digests, rejects, run, shard_job
 
 
 def flac(seconds: float, seed: int = 0) -> bytes:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from codectok import InputError
-from codectok.pipelines.arguments import parse_arguments
-from codectok.pipelines.listing import Listing, list_sources
 from codectok.pipelines.plan import Plan, PlanHeader, load_plan
 from codectok.pipelines.planning import Cut, ordered_sources, store_generation
-from codectok.pipelines.sources import Kind, Source
+from codectok.sources.arguments import parse_arguments
+from codectok.sources.listing import Listing, list_sources
+from codectok.sources.source import Kind, Source
 from codectok.storage import LocalStorage
 
 AUDIO: tuple[Kind, ...] = ("audio", "unknown")

@@ -19,7 +19,7 @@ from codectok.storage import is_url, open_file_system
 
 from .arguments import Argument
 from .manifests import ManifestRow, read_manifest
-from .sources import CONTAINERS, Kind, container_kind, estimated_seconds, kind_of, size_and_time
+from .source import CONTAINERS, Kind, container_kind, estimated_seconds, kind_of, size_and_time
 
 JOB_FOLDER = "_codectok"
 
