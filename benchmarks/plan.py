@@ -23,9 +23,9 @@ import pyarrow as pa
 import torch
 from pydantic import JsonValue
 
-from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.job import TableJob, UnitOutput
-from codectok.pipelines.plan import Unit
+from codectok.pipelines.engine.job import TableJob, UnitOutput
+from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.sources.source import BYTES_PER_SECOND
 
 FILES_IN_FOLDER = 1000

@@ -26,7 +26,7 @@ import soundfile
 import soxr
 import torch
 
-from codectok.pipelines.engine import EngineName, RunOptions, run_job
+from codectok.pipelines.engine.run import EngineName, RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
 
 SOURCE_RATE, TARGET_RATE = 44_100, 24_000

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from codectok import Codec
 from codectok.audio.files import read_audio, write_audio
 from codectok.audio.resample import resample
-from codectok.pipelines.engine import EngineName, RunOptions, run_job
+from codectok.pipelines.engine.run import EngineName, RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 

@@ -17,10 +17,10 @@ from codectok.audio.speech import SPEECH_RATE, speech_in
 from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join_short, joined_within
 from codectok.errors import AudioError
 from codectok.keys import make_key
+from codectok.pipelines.engine.job import UnitOutput
 from codectok.shards import Sample, ShardWriter
 from codectok.sources.rejects import Reject
 
-from .job import UnitOutput
 from .recordings import RecordingSource
 from .shard_options import ShardOptions
 

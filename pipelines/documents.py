@@ -22,6 +22,11 @@ from codectok.exports.packing import fit, pack
 from codectok.exports.sequences import SequencesMetadata, SequenceWriter
 from codectok.exports.templates import TEXT_TEMPLATE, CodesPiece, Template, load_template
 from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
+from codectok.pipelines.engine.faults import LastingUnitError
+from codectok.pipelines.engine.job import Job, Tally, UnitOutput, UnitRecord
+from codectok.pipelines.engine.output import unit_hash
+from codectok.pipelines.engine.plan import Plan, Unit
+from codectok.pipelines.engine.planning import header_of
 from codectok.sources.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.sources.rows import recordings_in, text_rows, token_rows
@@ -32,12 +37,7 @@ from codectok.tokens.vocabulary import Vocabulary
 
 from .document_options import DocumentOptions
 from .export_sources import EXPORT_KINDS, ExportSources, find_row
-from .faults import LastingUnitError
-from .job import Job, Tally, UnitOutput, UnitRecord
 from .neighbours import Neighbours
-from .output import unit_hash
-from .plan import Plan, Unit
-from .planning import header_of
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 
 HISTOGRAM_STEP = 100

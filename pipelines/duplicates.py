@@ -19,11 +19,11 @@ from codectok.audio.files import stream_audio
 from codectok.audio.stretches import Stretch
 from codectok.errors import AudioError
 from codectok.keys import make_key
+from codectok.pipelines.engine.job import TableJob, UnitOutput
+from codectok.pipelines.engine.plan import Unit
 from codectok.sources.listing import JOB_FOLDER
 from codectok.storage import Storage
 
-from .job import TableJob, UnitOutput
-from .plan import Unit
 from .recordings import RecordingSource, recordings_of
 
 DUPLICATES_FILE = f"{JOB_FOLDER}/duplicates.parquet"

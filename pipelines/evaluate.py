@@ -20,15 +20,14 @@ from codectok.evaluation.reconstruction import (
     report_of,
 )
 from codectok.evaluation.speech_quality import missing_measures
+from codectok.pipelines.engine.job import Job
+from codectok.pipelines.engine.planning import ordered_sources
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clips_of
 from codectok.sources.listing import list_sources
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.tokens.clips import Clip, decoded_blocks
-
-from .job import Job
-from .planning import ordered_sources
 
 
 @dataclass

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
+from codectok.pipelines.engine.plan import Plan
 from codectok.sources.source import Source
-
-from .plan import Plan
 
 
 class Neighbours:

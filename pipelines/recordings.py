@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codectok.audio.stretches import Labels, Stretch
+from codectok.pipelines.engine.job import UnitOutput
+from codectok.pipelines.engine.plan import Unit
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject
 from codectok.sources.source import CONTAINERS, Source
-
-from .job import UnitOutput
-from .plan import Unit
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from codectok.errors import AudioError, InputError, VerificationError
 from codectok.evaluation.near_ties import are_near_ties
 from codectok.model.packed_encoder import FeatureEncoder
 from codectok.names import file_name_of
+from codectok.pipelines.engine.plan import Plan, load_plan
 from codectok.precision import Precision
 from codectok.sources.clips import clips_of
 from codectok.storage import open_storage
@@ -25,8 +26,6 @@ from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
 from codectok.tokens.reader import open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow
-
-from .plan import Plan, load_plan
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from pydantic import JsonValue
 
 from codectok.audio import speech
 from codectok.errors import AudioError
+from codectok.pipelines.engine.job import Example, Job, UnitOutput, UnitRecord
+from codectok.pipelines.engine.plan import Unit
 from codectok.shards import (
     MANIFEST_FILE,
     ShardEntry,
@@ -27,8 +29,6 @@ from codectok.storage import Storage
 
 from .cutter import RecordingCutter
 from .duplicates import Duplicate, HashJob, duplicate_key, read_duplicates, write_duplicates
-from .job import Example, Job, UnitOutput, UnitRecord
-from .plan import Unit
 from .recordings import RecordingSource, recordings_of
 from .shard_options import ShardOptions
 

@@ -21,6 +21,10 @@ from codectok.encoding import ClipEncoder
 from codectok.errors import AudioError, InputError
 from codectok.evaluation.codebook import CodebookUse, count_codes
 from codectok.names import printable
+from codectok.pipelines.engine.job import Job, Server, ServerCall, Tally, UnitOutput, UnitRecord
+from codectok.pipelines.engine.output import unit_hash
+from codectok.pipelines.engine.plan import Unit, load_plan, names_of_sources
+from codectok.pipelines.engine.planning import header_of
 from codectok.precision import check_precision
 from codectok.sources.clips import clips_of
 from codectok.sources.listing import JOB_FOLDER, Listing
@@ -31,10 +35,6 @@ from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
 from .encoder_server import EncoderServer, RemoteEncoder, load_codec
-from .job import Job, Server, ServerCall, Tally, UnitOutput, UnitRecord
-from .output import unit_hash
-from .plan import Unit, load_plan, names_of_sources
-from .planning import header_of
 from .tokenize_options import TokenizeOptions
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 
 from codectok.errors import InputError
+from codectok.pipelines.engine.planning import check_unit_seconds
 from codectok.precision import Precision
-
-from .planning import check_unit_seconds
 
 
 @dataclass(frozen=True)

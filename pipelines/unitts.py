@@ -18,6 +18,8 @@ from codectok.exports.unitts import (
     dialog_row,
 )
 from codectok.names import file_name_of
+from codectok.pipelines.engine.job import TableJob, UnitOutput
+from codectok.pipelines.engine.plan import Unit
 from codectok.sources.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.sources.rows import token_rows
@@ -27,8 +29,6 @@ from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
 from .document_options import check_part_megabytes
 from .export_sources import TABLE_KINDS, ExportSources
-from .job import TableJob, UnitOutput
-from .plan import Unit
 
 # Of the readable part of a file's name, which may have 255 bytes in all.
 NAME_LENGTH = 60

@@ -10,6 +10,9 @@ from functools import partial
 
 from codectok.errors import InputError, VerificationError
 from codectok.exports.dataset_card import CARD_FILE
+from codectok.pipelines.engine.job import OutputFile, Tally, UnitRecord
+from codectok.pipelines.engine.output import finished_units
+from codectok.pipelines.engine.plan import Plan, load_plan
 from codectok.shards import (
     INDEX_FOLDER,
     MANIFEST_FILE,
@@ -19,9 +22,6 @@ from codectok.sources.rejects import REJECTS_FOLDER
 from codectok.storage import Storage
 
 from .documents import DATA_PATHS_FILE
-from .job import OutputFile, Tally, UnitRecord
-from .output import finished_units
-from .plan import Plan, load_plan
 from .tokenize import CODE_COUNTS
 from .verify_compact import CompactVerifier
 from .verify_exports import CHECKS

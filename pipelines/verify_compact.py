@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from codectok.errors import VerificationError
+from codectok.pipelines.engine.job import UnitRecord
+from codectok.pipelines.engine.output import unit_hash
+from codectok.pipelines.engine.plan import Plan
 from codectok.storage import Storage
 
-from .job import UnitRecord
-from .output import unit_hash
-from .plan import Plan
 from .verify_parts import PartTotals, RowIds, compare_totals, open_part
 
 

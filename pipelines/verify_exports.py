@@ -15,10 +15,9 @@ from pydantic import ValidationError
 from codectok.errors import VerificationError
 from codectok.exports.megatron import INT32, MAGIC, UINT16, VERSION
 from codectok.exports.sequences import SequencesMetadata
+from codectok.pipelines.engine.job import UnitRecord
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY
-
-from .job import UnitRecord
 
 Check = Callable[[Storage, str, UnitRecord], None]
 HEADER = struct.Struct("<9sQBQQ")

@@ -13,10 +13,9 @@ from pydantic import ValidationError
 
 from codectok.errors import VerificationError
 from codectok.evaluation.codebook import count_codes
+from codectok.pipelines.engine.job import UnitRecord
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, columns_of_users, hash_of_id, table_schema, types_of
-
-from .job import UnitRecord
 
 TOLERANCE_SECONDS = 1e-6
 # A data set, and a source in it.

@@ -7,10 +7,9 @@ from collections import Counter
 import pyarrow as pa
 
 from codectok.errors import VerificationError
+from codectok.pipelines.engine.job import UnitRecord
 from codectok.sources.rejects import Reject, parse_rejects, rejects_name
 from codectok.storage import Storage
-
-from .job import UnitRecord
 
 
 def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:

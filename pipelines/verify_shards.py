@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from codectok.audio.segments import limits_in_samples
 from codectok.errors import VerificationError
 from codectok.keys import VALID_KEY
+from codectok.pipelines.engine.job import UnitRecord
+from codectok.pipelines.engine.plan import Plan
 from codectok.shards import (
     INDEX_SCHEMA,
     MANIFEST_FILE,
@@ -28,9 +30,6 @@ from codectok.shards import (
     parse_manifest,
 )
 from codectok.storage import Storage
-
-from .job import UnitRecord
-from .plan import Plan
 
 
 def shard_checks(storage: Storage, plan: Plan, records: list[UnitRecord]) -> dict[str, Callable[[], None]]:

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.errors import VerificationError
+from codectok.pipelines.engine.job import Tally, UnitRecord
+from codectok.pipelines.engine.output import unit_hash
+from codectok.pipelines.engine.plan import Plan, Unit
 from codectok.sources.source import CONTAINERS
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
-from .job import Tally, UnitRecord
-from .output import unit_hash
-from .plan import Plan, Unit
 from .tokenize import STATISTICS_FILE, counts_name, read_statistics, statistics_of
 from .verify_parts import PartTotals, RowIds, SourceName, compare_totals, open_part
 from .verify_rejects import verified_rejects

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codectok.errors import CodectokError, InputError, PassingError
-from codectok.pipelines.cluster import start_ray
+from codectok.pipelines.engine.executors.ray_cluster import start_ray
 
 from .config import TrainConfig
 from .launch import run_training

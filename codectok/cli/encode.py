@@ -29,7 +29,7 @@ def run(
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.codec import Codec
-    from codectok.pipelines.planning import ordered_sources
+    from codectok.pipelines.engine.planning import ordered_sources
     from codectok.sources.arguments import parse_arguments
     from codectok.sources.clips import clip_of
     from codectok.sources.listing import list_sources

@@ -13,7 +13,7 @@ import typer
 from .options import AddressOption, Engine, EngineOption, WorkersOption
 
 if TYPE_CHECKING:
-    from codectok.pipelines.engine import RunOptions
+    from codectok.pipelines.engine.run import RunOptions
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class JobChoices:
 
     def run_options(self, gpus: int | None) -> RunOptions:
         """The same as the engine takes them."""
-        from codectok.pipelines.engine import RunOptions
-        from codectok.pipelines.lock import Part
+        from codectok.pipelines.engine.lock import Part
+        from codectok.pipelines.engine.run import RunOptions
 
         return RunOptions(
             engine=self.engine.value,

@@ -22,10 +22,10 @@ from .interruption import check_interruption
 from .job_choices import JobChoices
 
 if TYPE_CHECKING:
-    from codectok.pipelines.engine import JobReport, RunOptions
-    from codectok.pipelines.job import Job, UnitRecord
-    from codectok.pipelines.plan import Plan
-    from codectok.pipelines.preview import Preview
+    from codectok.pipelines.engine.job import Job, UnitRecord
+    from codectok.pipelines.engine.plan import Plan
+    from codectok.pipelines.engine.preview import Preview
+    from codectok.pipelines.engine.run import JobReport, RunOptions
 
 SHOWN_REJECTS = 5
 # Seconds: a unit of which nobody knows the size is one, too.
@@ -46,7 +46,7 @@ def run_and_report(
         gpus: to use; all by default.
         facts: of the job, to be shown beside what came of it.
     """
-    from codectok.pipelines.engine import run_job
+    from codectok.pipelines.engine.run import run_job
 
     options = choices.run_options(gpus)
     if choices.dry_run:
@@ -136,7 +136,7 @@ class _Terminal:
 def _show_preview(
     job: Job, sources: Sequence[str], output: str, options: RunOptions, known: Mapping[str, object]
 ) -> None:
-    from codectok.pipelines.preview import preview_job
+    from codectok.pipelines.engine.preview import preview_job
 
     preview = preview_job(job, sources, output, options)
     facts = {
@@ -161,8 +161,8 @@ def _to_read(preview: Preview) -> dict[str, str]:
 
 
 def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
-    from codectok.pipelines.engine import describe_rejects
-    from codectok.pipelines.report import REPORT_FILE, reject_rows, written_columns
+    from codectok.pipelines.engine.report import REPORT_FILE, reject_rows, written_columns
+    from codectok.pipelines.engine.run import describe_rejects
     from codectok.sources.rejects import REJECTS_FOLDER
 
     summary = result.summary

@@ -48,7 +48,7 @@ def run(
     """Encode audio files and tars into a table of tokens (Parquet)."""
     import torch
 
-    from codectok.pipelines.cluster import gpu_model_of
+    from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
     from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 
     from .jobs import run_and_report

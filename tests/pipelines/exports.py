@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from codectok.pipelines.document_options import DocumentOptions
-from codectok.pipelines.engine import JobReport, RunOptions, run_job
-from codectok.pipelines.job import Job
+from codectok.pipelines.engine.job import Job
+from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 from tests.codectok.tokens.test_table import metadata, write
-
-from .jobs import LOCAL
+from tests.helpers.jobs import LOCAL
 
 CODEBOOK = 64
 OFFSET = 400

@@ -12,12 +12,11 @@ import pytest
 import soundfile
 
 from codectok import CodectokError
-from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.lock import Part
+from codectok.pipelines.engine.lock import Part
+from codectok.pipelines.engine.run import RunOptions, run_job
 from tests.conftest import tone
+from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples
-
-from .jobs import LOCAL, digests, rejects, run, shard_job
 
 
 @pytest.fixture

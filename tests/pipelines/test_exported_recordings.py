@@ -19,6 +19,7 @@ from codectok.pipelines.voices import voices_of_speakers
 from codectok.storage import open_storage
 from codectok.tokens.table import TokenRow
 from tests.codectok.tokens.test_table import metadata, write
+from tests.helpers.jobs import LOCAL, digests, rejects
 
 from .exports import (
     CODEBOOK,
@@ -32,7 +33,6 @@ from .exports import (
     sequences,
     write_parts,
 )
-from .jobs import LOCAL, digests, rejects
 
 
 def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) -> list[dict[str, list]]:

@@ -16,12 +16,12 @@ from codectok import CodectokError, InputError
 from codectok.exports.text_tokenizer import TextTokenizer
 from codectok.exports.tokenizer import extend_tokenizer
 from codectok.pipelines.documents import SequencesJob
-from codectok.pipelines.engine import RunOptions
+from codectok.pipelines.engine.run import RunOptions
 from tests.codectok.exports.tokenizers import text_of
 from tests.codectok.tokens.test_table import metadata, write
+from tests.helpers.jobs import rejects
 
 from .exports import BEGIN, CODEBOOK, END, OFFSET, ROWS, VOCABULARY, export, options, sequences
-from .jobs import rejects
 
 
 def test_text_and_audio_lead_back_to_both(table: Path, tokenizer: Path, tmp_path: Path) -> None:

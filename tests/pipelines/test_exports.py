@@ -22,9 +22,9 @@ from codectok.exports.sequences import SequencesMetadata
 from codectok.exports.text_tokenizer import TextTokenizer
 from codectok.exports.unitts import COLUMNS
 from codectok.pipelines.documents import MegatronJob, SequencesJob
-from codectok.pipelines.engine import RunOptions
-from codectok.pipelines.job import Job, UnitOutput
-from codectok.pipelines.plan import Unit
+from codectok.pipelines.engine.job import Job, UnitOutput
+from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.run import RunOptions
 from codectok.pipelines.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify import verify_output
 from codectok.sources.rejects import read_rejects
@@ -34,6 +34,7 @@ from codectok.tokens.vocabulary import SPECIAL_TOKENS
 from tests.codectok.exports.test_megatron import read_indexed
 from tests.codectok.exports.tokenizers import save_tokenizer
 from tests.codectok.tokens.test_table import metadata, write
+from tests.helpers.jobs import LOCAL, digests, rejects
 
 from .exports import (
     BEGIN,
@@ -49,7 +50,6 @@ from .exports import (
     sequences,
     write_parts,
 )
-from .jobs import LOCAL, digests, rejects
 
 
 def test_audio_becomes_sequences_one_for_each_row(table: Path, tmp_path: Path) -> None:

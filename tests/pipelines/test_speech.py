@@ -15,9 +15,8 @@ from torchaudio.functional import lfilter
 from codectok import CodectokError
 from codectok.audio.speech import SPEECH_RATE, speech_in
 from tests.conftest import tone
+from tests.helpers.jobs import rejects, run, shard_job
 from tests.helpers.tars import all_samples
-
-from .jobs import rejects, run, shard_job
 
 pytest.importorskip("silero_vad")
 VOWELS = [(730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480)]

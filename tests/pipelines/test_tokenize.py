@@ -23,21 +23,21 @@ from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
 from codectok.audio.stretches import Stretch
 from codectok.errors import AudioError
-from codectok.pipelines import ray_engine
-from codectok.pipelines.cluster import gpu_model_of
-from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.job import Server, UnitOutput
-from codectok.pipelines.listener import Silent
-from codectok.pipelines.plan import Unit
-from codectok.pipelines.report import REPORT_FILE
+from codectok.pipelines.engine.executors import ray_actors as ray_engine
+from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
+from codectok.pipelines.engine.job import Server, UnitOutput
+from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.progress import Silent
+from codectok.pipelines.engine.report import REPORT_FILE
+from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.tokenize import STATISTICS_FILE, EncoderServer, TokenizeJob, TokenizeOptions, read_statistics
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow, read_rows
+from tests.helpers.jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
 
 from . import test_tokenize
-from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
 
 ray.cloudpickle.register_pickle_by_value(test_tokenize)
 
@@ -269,7 +269,7 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_and_no_silent_cpu(codec_folder:
     script = (
         "import ray\n"
         "from codectok import CodectokError\n"
-        "from codectok.pipelines.cluster import gpu_model_of\n"
+        "from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of\n"
         "ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, logging_level='ERROR')\n"
         "try:\n"
         "    gpu_model_of(None)\n"

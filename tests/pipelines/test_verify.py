@@ -16,12 +16,11 @@ import pytest
 import soundfile
 
 from codectok import InputError
-from codectok.pipelines.output import OutputFile
+from codectok.pipelines.engine.output import OutputFile
 from codectok.pipelines.verify import VerificationError, verify_output
 from codectok.shards import IndexedSample, read_index, write_index
 from codectok.storage import open_storage
-
-from .jobs import LOCAL, run, shard_job
+from tests.helpers.jobs import LOCAL, run, shard_job
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 TAR = "shard-000000.tar"

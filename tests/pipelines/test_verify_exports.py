@@ -16,12 +16,12 @@ from codectok.exports import sequences
 from codectok.pipelines import verify_exports
 from codectok.pipelines.document_options import DocumentOptions
 from codectok.pipelines.documents import DocumentJob, MegatronJob, SequencesJob
-from codectok.pipelines.engine import run_job
+from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
 from tests.codectok.tokens.test_table import metadata, rows, write
+from tests.helpers.jobs import LOCAL
 
-from .jobs import LOCAL
 from .test_verify import update_record
 
 HEADER_BYTES = 34

@@ -23,8 +23,8 @@ from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 from codectok.pipelines.verify import VerificationError, verify_output
 from codectok.storage import open_storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, read_rows
+from tests.helpers.jobs import run
 
-from .jobs import run
 from .test_verify import update_record
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codectok.pipelines.engine import RunOptions, run_job
+from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.shards import (
     INDEX_FOLDER,

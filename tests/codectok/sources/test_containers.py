@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from codectok.audio.files import read_audio
-from codectok.pipelines.engine import run_job
+from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify import verify_output
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject
@@ -24,8 +24,8 @@ from codectok.sources.source import Source
 from codectok.storage import open_storage
 from codectok.tokens.clips import Clip
 from tests.conftest import tone
+from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples, write_tar
-from tests.pipelines.jobs import LOCAL, digests, rejects, run, shard_job
 
 
 def flac(seconds: float, seed: int = 0) -> bytes:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from codectok import InputError
-from codectok.pipelines.plan import Plan, PlanHeader, load_plan
-from codectok.pipelines.planning import Cut, ordered_sources, store_generation
+from codectok.pipelines.engine.plan import Plan, PlanHeader, load_plan
+from codectok.pipelines.engine.planning import Cut, ordered_sources, store_generation
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.listing import Listing, list_sources
 from codectok.sources.source import Kind, Source

@@ -14,8 +14,8 @@ import soundfile
 from codectok import InputError
 from codectok.audio.files import read_audio
 from codectok.errors import VerificationError
-from codectok.pipelines.engine import run_job
-from codectok.pipelines.planning import ordered_sources
+from codectok.pipelines.engine.planning import ordered_sources
+from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify import verify_output
 from codectok.shards import Sample, read_index
 from codectok.shards import read_manifest as read_shard_manifest
@@ -25,8 +25,8 @@ from codectok.sources.listing import list_sources
 from codectok.sources.manifests import read_manifest
 from codectok.storage import open_storage
 from tests.conftest import tone
+from tests.helpers.jobs import LOCAL, rejects, run, shard_job
 from tests.helpers.tars import all_samples
-from tests.pipelines.jobs import LOCAL, rejects, run, shard_job
 
 RATE = 24_000
 

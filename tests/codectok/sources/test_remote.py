@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from codectok import Codec, CodectokError, InputError
-from codectok.pipelines import lock as lock_module
 from codectok.pipelines.compact import CompactJob, CompactOptions
-from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.lock import entry, lock_job
-from codectok.pipelines.output import OutputFolder
-from codectok.pipelines.planning import ordered_sources
+from codectok.pipelines.engine import lock as lock_module
+from codectok.pipelines.engine.lock import entry, lock_job
+from codectok.pipelines.engine.output import OutputFolder
+from codectok.pipelines.engine.planning import ordered_sources
+from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.reencode import reencode
 from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 from codectok.pipelines.verify import verify_output
@@ -31,7 +31,7 @@ from codectok.sources.rejects import Reject
 from codectok.storage import RemoteStorage, Storage, open_storage
 from codectok.tokens.reader import open_table
 from tests.conftest import upload
-from tests.pipelines.jobs import LOCAL, digests, run, shard_job
+from tests.helpers.jobs import LOCAL, digests, run, shard_job
 
 
 def remote_digests(storage: Storage) -> dict[str, bytes]:

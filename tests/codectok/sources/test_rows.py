@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from codectok import InputError
-from codectok.pipelines.planning import ordered_sources
-from codectok.pipelines.shares import cut_into_shares
+from codectok.pipelines.engine.planning import ordered_sources
+from codectok.pipelines.engine.shares import cut_into_shares
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.listing import Listing, list_sources
 from codectok.sources.rows import recordings_in, table_metadata, text_rows, token_rows

@@ -18,13 +18,12 @@ import webdataset
 
 from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import audio_info, read_audio
-from codectok.pipelines.engine import RunOptions
+from codectok.pipelines.engine.run import RunOptions
 from codectok.pipelines.tokenize import TokenizeOptions
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage
 from codectok.tokens.table import read_rows
-
-from .jobs import LOCAL, digests, rejects, run, shard_job, tokenize_job
+from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job, tokenize_job
 
 REJECTED = {"decode_error": 1, "empty": 2, "not_finite": 1, "too_short": 1, "unreadable": 1}
 

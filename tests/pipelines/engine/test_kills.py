@@ -15,8 +15,7 @@ import pytest
 
 from codectok.pipelines.verify import verify_output
 from codectok.storage import open_storage
-
-from .jobs import digests, run, shard_command, shard_job, tokenize_command, tokenize_job
+from tests.helpers.jobs import digests, run, shard_command, shard_job, tokenize_command, tokenize_job
 
 VERBS = ["shard", "tokenize"]
 # Enough for some units, not for all.
@@ -50,7 +49,7 @@ def test_a_driver_that_is_killed_anywhere_loses_nothing(
     verb: str, codec_folder: Path, corpus: Path, tmp_path: Path, clean: dict[str, str]
 ) -> None:
     script = (
-        "import sys; from pathlib import Path; from tests.pipelines.test_kills import make;"
+        "import sys; from pathlib import Path; from tests.pipelines.engine.test_kills import make;"
         "make(sys.argv[1], *map(Path, sys.argv[2:]))"
     )
     arguments = [sys.executable, "-c", script, verb, str(codec_folder), str(corpus), str(tmp_path / "out")]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from codectok.errors import CodectokError, InputError
+from codectok.pipelines.engine.executors.local import Outcome, run_locally
+from codectok.pipelines.engine.executors.ray_actors import ClusterOptions, run_on_ray
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.listing import JOB_FOLDER, list_sources
 from codectok.sources.rejects import REJECTS_FOLDER
@@ -16,8 +18,6 @@ from codectok.storage import Storage, open_storage
 
 from .faults import FailedUnit
 from .job import Job, Tally, UnitRecord
-from .listener import Listener, Silent
-from .local_engine import Outcome, run_locally
 from .lock import Lock, Part, entry, lock_job
 from .output import (
     TEMPORARY,
@@ -31,7 +31,7 @@ from .output import (
 )
 from .plan import PLAN_FILE, Plan, copy_plan, load_plan
 from .planning import Cut, header_of, refuse_other_job, store_generation
-from .ray_engine import ClusterOptions, run_on_ray
+from .progress import Listener, Silent
 from .report import REPORT_FILE, write_report
 
 EngineName = Literal["ray", "local"]

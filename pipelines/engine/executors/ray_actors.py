@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from codectok.errors import CodectokError, InputError
-from codectok.storage import Storage
-
-from .cluster import start_ray
-from .faults import (
+from codectok.pipelines.engine.faults import (
     ATTEMPTS,
     FailedUnit,
     LastingUnitError,
@@ -25,11 +22,14 @@ from .faults import (
     stops_the_job,
     without_crashing_sources,
 )
-from .job import Job, UnitRecord
-from .listener import Listener
-from .local_engine import Outcome
-from .output import OutputFolder, run_attempt
-from .plan import Plan, Unit
+from codectok.pipelines.engine.job import Job, UnitRecord
+from codectok.pipelines.engine.output import OutputFolder, run_attempt
+from codectok.pipelines.engine.plan import Plan, Unit
+from codectok.pipelines.engine.progress import Listener
+from codectok.storage import Storage
+
+from .local import Outcome
+from .ray_cluster import start_ray
 from .servers import RunningServer, busy_share, call_of, start_servers
 
 if TYPE_CHECKING:

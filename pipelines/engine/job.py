@@ -78,7 +78,7 @@ class OutputFile(StrictModel):
 class UnitRecord(StrictModel):
     """A finished unit: what it became, and what is in it, by dataset; `categories` counts the rows that have one.
 
-    `histograms` count values of each quantity by whole steps (`codectok.pipelines.report` names them).
+    `histograms` count values of each quantity by whole steps (`codectok.pipelines.engine.report` names them).
     """
 
     unit: int

@@ -19,18 +19,17 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.atomic import replacing
-from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.job import UnitOutput
-from codectok.pipelines.lock import Part, entry, lock_job, make_lock
-from codectok.pipelines.plan import Unit
-from codectok.pipelines.preview import preview_job
+from codectok.pipelines.engine.job import UnitOutput
+from codectok.pipelines.engine.lock import Part, entry, lock_job, make_lock
+from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.preview import preview_job
+from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.pipelines.verify import verify_output
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage, open_storage
+from tests.helpers.jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_command, shard_job
 from tests.helpers.tars import all_samples
-
-from .jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_command, shard_job
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,12 @@ import soundfile
 from codectok import CodectokError
 from codectok.audio.files import read_audio
 from codectok.errors import AudioError
-from codectok.pipelines.engine import RunOptions, run_job
-from codectok.pipelines.faults import UnitError, run_despite_crashes
-from codectok.pipelines.job import UnitOutput
-from codectok.pipelines.output import OutputFolder
-from codectok.pipelines.plan import Unit
-from codectok.pipelines.planning import ordered_sources
+from codectok.pipelines.engine.faults import UnitError, run_despite_crashes
+from codectok.pipelines.engine.job import UnitOutput
+from codectok.pipelines.engine.output import OutputFolder
+from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.planning import ordered_sources
+from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clips_of
@@ -33,10 +33,10 @@ from codectok.sources.listing import list_sources
 from codectok.storage import LocalStorage
 from codectok.tokens.clips import Clip
 from tests.conftest import tone
+from tests.helpers.jobs import UNIT_SECONDS, digests, rejects, run, shard_job
 from tests.helpers.tars import write_tar
 
 from . import test_faults
-from .jobs import UNIT_SECONDS, digests, rejects, run, shard_job
 
 # Actors and child processes cannot import the tests.
 ray.cloudpickle.register_pickle_by_value(test_faults)
@@ -132,8 +132,8 @@ def test_a_file_that_crashes_its_decoder_is_rejected_alone(
 def test_the_local_engine_survives_it_too(corpus: Path, notes: Path, tmp_path: Path) -> None:
     """The unit that was being made when a process died is made in child processes by the next one."""
     script = (
-        "import sys; from pathlib import Path; from tests.pipelines.jobs import run;"
-        "from tests.pipelines.test_faults import FaultyJob; notes, corpus, output = map(Path, sys.argv[1:]);"
+        "import sys; from pathlib import Path; from tests.helpers.jobs import run;"
+        "from tests.pipelines.engine.test_faults import FaultyJob; notes, corpus, output = map(Path, sys.argv[1:]);"
         "run(FaultyJob('SIGSEGV', notes), corpus, output)"
     )
     arguments = [sys.executable, "-c", script, str(notes), str(corpus), str(tmp_path / "out")]

@@ -11,11 +11,11 @@ from codectok.sources.arguments import Argument, parse_arguments
 from codectok.sources.listing import list_sources
 from codectok.storage import Storage, open_storage
 
-from .engine import RunOptions, units_to_do
 from .job import Job
 from .output import check_free, finished_units
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan, load_plan
 from .planning import Cut, header_of, refuse_other_job, store_generation
+from .run import RunOptions, units_to_do
 from .shares import TABLE_BYTES_PER_SECOND
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from codectok.pipelines.engine import JobReport, RunOptions, run_job
-from codectok.pipelines.job import Job
+from codectok.pipelines.engine.job import Job
+from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
 from codectok.pipelines.shard import ShardJob, ShardOptions
 from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
 

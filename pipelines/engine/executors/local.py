@@ -7,10 +7,17 @@ from collections.abc import Generator, Sequence
 
 import torch
 
-from .faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, run_despite_crashes, stops_the_job
-from .job import Job, UnitRecord
-from .output import OutputFolder, run_attempt
-from .plan import Plan
+from codectok.pipelines.engine.faults import (
+    ATTEMPTS,
+    FailedUnit,
+    LastingUnitError,
+    describe,
+    run_despite_crashes,
+    stops_the_job,
+)
+from codectok.pipelines.engine.job import Job, UnitRecord
+from codectok.pipelines.engine.output import OutputFolder, run_attempt
+from codectok.pipelines.engine.plan import Plan
 
 Outcome = tuple[UnitRecord, str] | FailedUnit
 

@@ -197,7 +197,7 @@ def _run_in_child(job: Job, unit: Unit, storage: Storage, attempt: str, step: St
 
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline());"
-    " from codectok.pipelines.faults import run_child; run_child()"
+    " from codectok.pipelines.engine.faults import run_child; run_child()"
 )
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from codectok.errors import CodectokError, InputError
-
-from .job import Server, ServerCall
+from codectok.pipelines.engine.job import Server, ServerCall
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle

@@ -1,0 +1,1 @@
+"""The engine of jobs: plan, units, commits, locks, faults and reports."""
