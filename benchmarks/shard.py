@@ -27,7 +27,7 @@ import soxr
 import torch
 
 from codectok.pipelines.engine.run import EngineName, RunOptions, run_job
-from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.pipelines.shard.job import ShardJob, ShardOptions
 
 SOURCE_RATE, TARGET_RATE = 44_100, 24_000
 FILE_SECONDS, SEGMENT_SECONDS = 120, 6

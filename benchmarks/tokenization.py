@@ -29,8 +29,8 @@ from codectok import Codec
 from codectok.audio.files import read_audio, write_audio
 from codectok.audio.resample import resample
 from codectok.pipelines.engine.run import EngineName, RunOptions, run_job
-from codectok.pipelines.shard import ShardJob, ShardOptions
-from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
+from codectok.pipelines.shard.job import ShardJob, ShardOptions
+from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
 
 PARTS_PER_WORKER = 2
 MP3_RATE = 48_000

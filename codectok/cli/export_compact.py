@@ -24,7 +24,7 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Merge the parts of a token table into files as training reads them best."""
-    from codectok.pipelines.compact import CompactJob, CompactOptions
+    from codectok.pipelines.export.compact import CompactJob, CompactOptions
 
     from .jobs import run_and_report
 

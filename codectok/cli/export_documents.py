@@ -92,9 +92,9 @@ def run(
 ) -> None:
     """Bring token tables, and texts beside them, into the form that trains a language model."""
     from codectok.exports.packing import PackingOptions
-    from codectok.pipelines.document_options import DocumentOptions
-    from codectok.pipelines.documents import MegatronJob, SequencesJob
-    from codectok.pipelines.export_sources import ExportSources
+    from codectok.pipelines.export.documents import MegatronJob, SequencesJob
+    from codectok.pipelines.export.options import DocumentOptions
+    from codectok.pipelines.export.sources import ExportSources
 
     from .jobs import run_and_report
 

@@ -46,8 +46,8 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Write token tables as UniTTS reads them for pretraining."""
-    from codectok.pipelines.export_sources import ExportSources
-    from codectok.pipelines.unitts import UnittsJob, UnittsOptions
+    from codectok.pipelines.export.sources import ExportSources
+    from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
 
     from .jobs import run_and_report
 

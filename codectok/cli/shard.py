@@ -61,7 +61,7 @@ def run(
 ) -> None:
     """Cut audio files into segments and write them as WebDataset tars."""
     from codectok.audio.quality import QualityLimits
-    from codectok.pipelines.shard import ShardJob, ShardOptions
+    from codectok.pipelines.shard.job import ShardJob, ShardOptions
 
     from .jobs import run_and_report
 

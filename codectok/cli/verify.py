@@ -24,7 +24,7 @@ def run(
 ) -> None:
     """Check that an output is whole and is what it says it is."""
     from codectok.errors import InputError
-    from codectok.pipelines.verify import count_files, verify_output
+    from codectok.pipelines.verify.output import count_files, verify_output
     from codectok.storage import open_storage
 
     if (reencode or decode) and codec is None:
@@ -47,7 +47,7 @@ def _sampled(
     table: str, codec: str, n_reencoded: int, n_decoded: int, to: Path, seed: int, device: str
 ) -> dict[str, object]:
     from codectok.codec import Codec, resolve_device
-    from codectok.pipelines.reencode import decode_some, reencode
+    from codectok.pipelines.tokenize.reencode import decode_some, reencode
     from codectok.tokens.reader import open_table
 
     facts: dict[str, object] = {}

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
-from codectok.pipelines.shard import ShardJob, ShardOptions
-from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
+from codectok.pipelines.shard.job import ShardJob, ShardOptions
+from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
 
 # Half of the corpus of the tests is broken on purpose.
 LOCAL = RunOptions(engine="local", max_rejects=1.0)

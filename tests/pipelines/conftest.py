@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from codectok import Codec
-
-from .exports import write_parts
+from tests.helpers.exports import write_parts
 
 
 @pytest.fixture(scope="session")

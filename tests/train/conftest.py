@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.pipelines.shard.job import ShardJob, ShardOptions
 from codectok.shards import (
     INDEX_FOLDER,
     MANIFEST_FILE,

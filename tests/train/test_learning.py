@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.pipelines.shard.job import ShardJob, ShardOptions
 from codectok.train.config import load_train_config
 from codectok.train.launch import run_training
 

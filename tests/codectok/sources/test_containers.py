@@ -17,7 +17,7 @@ import soundfile
 
 from codectok.audio.files import read_audio
 from codectok.pipelines.engine.run import run_job
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.verify.output import verify_output
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source

@@ -16,7 +16,7 @@ from codectok.audio.files import read_audio
 from codectok.errors import VerificationError
 from codectok.pipelines.engine.planning import ordered_sources
 from codectok.pipelines.engine.run import run_job
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.verify.output import verify_output
 from codectok.shards import Sample, read_index
 from codectok.shards import read_manifest as read_shard_manifest
 from codectok.sources.arguments import parse_arguments

@@ -26,7 +26,7 @@ from codectok.pipelines.engine.output import OutputFolder
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.planning import ordered_sources
 from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.shard import ShardJob, ShardOptions
+from codectok.pipelines.shard.job import ShardJob, ShardOptions
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clips_of
 from codectok.sources.listing import list_sources

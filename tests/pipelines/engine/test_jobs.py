@@ -19,7 +19,7 @@ import webdataset
 from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import audio_info, read_audio
 from codectok.pipelines.engine.run import RunOptions
-from codectok.pipelines.tokenize import TokenizeOptions
+from codectok.pipelines.tokenize.job import TokenizeOptions
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage
 from codectok.tokens.table import read_rows

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from tests.helpers.jobs import digests, run, shard_command, shard_job, tokenize_command, tokenize_job
 

@@ -24,8 +24,8 @@ from codectok.pipelines.engine.lock import Part, entry, lock_job, make_lock
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.preview import preview_job
 from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.shard import ShardJob, ShardOptions
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.shard.job import ShardJob, ShardOptions
+from codectok.pipelines.verify.output import verify_output
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage, open_storage
 from tests.helpers.jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_command, shard_job
@@ -223,7 +223,7 @@ def test_changed_sources_are_noticed(corpus: Path, tmp_path: Path) -> None:
 
 def test_a_stop_that_a_library_swallows_is_heeded_after_the_unit(corpus: Path, tmp_path: Path) -> None:
     script = (
-        "import signal, sys; from codectok.cli import jobs, main; from codectok.pipelines.shard import ShardJob\n"
+        "import signal, sys; from codectok.cli import jobs, main; from codectok.pipelines.shard.job import ShardJob\n"
         "run = ShardJob.run\n"
         "def swallowing(job, unit, output):\n"
         "    try:\n"

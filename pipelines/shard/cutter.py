@@ -21,8 +21,8 @@ from codectok.pipelines.engine.job import UnitOutput
 from codectok.shards import Sample, ShardWriter
 from codectok.sources.rejects import Reject
 
+from .options import ShardOptions
 from .recordings import RecordingSource
-from .shard_options import ShardOptions
 
 
 class RecordingCutter:

@@ -10,9 +10,8 @@ from codectok.errors import VerificationError
 from codectok.pipelines.engine.job import UnitRecord
 from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Plan
+from codectok.pipelines.verify.parts import PartTotals, RowIds, compare_totals, open_part
 from codectok.storage import Storage
-
-from .verify_parts import PartTotals, RowIds, compare_totals, open_part
 
 
 class CompactVerifier:

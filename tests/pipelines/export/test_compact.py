@@ -16,18 +16,17 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.errors import VerificationError
-from codectok.pipelines.compact import CompactJob, CompactOptions
 from codectok.pipelines.engine.lock import Part
 from codectok.pipelines.engine.preview import preview_job
 from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.export.compact import CompactJob, CompactOptions
+from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
 from codectok.tokens.table import TableMetadata, TokenRow, read_rows
 from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.jobs import LOCAL, digests
-
-from .test_verify import update_record
+from tests.pipelines.verify.test_verify import update_record
 
 FRAME = 256
 

@@ -21,7 +21,7 @@ from codectok.sources.rows import open_parquet, table_metadata
 from codectok.sources.source import Kind, Source
 from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema, types_of
 
-from .export_sources import TABLE_KINDS, ExportSources, first_file
+from .sources import TABLE_KINDS, ExportSources, first_file
 
 
 @dataclass(frozen=True)

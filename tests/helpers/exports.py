@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from codectok.pipelines.document_options import DocumentOptions
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
+from codectok.pipelines.export.options import DocumentOptions
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 from tests.codectok.tokens.test_table import metadata, write
-from tests.helpers.jobs import LOCAL
+
+from .jobs import LOCAL
 
 CODEBOOK = 64
 OFFSET = 400

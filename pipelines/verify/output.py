@@ -13,6 +13,12 @@ from codectok.exports.dataset_card import CARD_FILE
 from codectok.pipelines.engine.job import OutputFile, Tally, UnitRecord
 from codectok.pipelines.engine.output import finished_units
 from codectok.pipelines.engine.plan import Plan, load_plan
+from codectok.pipelines.export.documents import DATA_PATHS_FILE
+from codectok.pipelines.export.verify import CHECKS
+from codectok.pipelines.export.verify_compact import CompactVerifier
+from codectok.pipelines.shard.verify import shard_checks
+from codectok.pipelines.tokenize.job import CODE_COUNTS
+from codectok.pipelines.tokenize.verify import TableVerifier, Verified, bare_parts, verify_bare_table
 from codectok.shards import (
     INDEX_FOLDER,
     MANIFEST_FILE,
@@ -21,13 +27,7 @@ from codectok.sources.listing import JOB_FOLDER
 from codectok.sources.rejects import REJECTS_FOLDER
 from codectok.storage import Storage
 
-from .documents import DATA_PATHS_FILE
-from .tokenize import CODE_COUNTS
-from .verify_compact import CompactVerifier
-from .verify_exports import CHECKS
-from .verify_rejects import verified_rejects
-from .verify_shards import shard_checks
-from .verify_tables import TableVerifier, Verified, bare_parts, verify_bare_table
+from .rejects import verified_rejects
 
 TABLE_VERIFIERS: Mapping[str, Callable[[Storage, Plan], TableVerifier | CompactVerifier]] = {
     "tokenize": TableVerifier,

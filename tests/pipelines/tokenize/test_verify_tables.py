@@ -18,14 +18,13 @@ import pytest
 from codectok import Codec, InputError
 from codectok.audio.files import read_audio
 from codectok.exports.dataset_card import write_dataset_card
-from codectok.pipelines.reencode import decode_some, reencode
-from codectok.pipelines.tokenize import TokenizeJob, TokenizeOptions
-from codectok.pipelines.verify import VerificationError, verify_output
+from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
+from codectok.pipelines.tokenize.reencode import decode_some, reencode
+from codectok.pipelines.verify.output import VerificationError, verify_output
 from codectok.storage import open_storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, read_rows
 from tests.helpers.jobs import run
-
-from .test_verify import update_record
+from tests.pipelines.verify.test_verify import update_record
 
 
 @pytest.fixture(scope="module")

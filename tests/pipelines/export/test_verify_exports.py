@@ -13,16 +13,15 @@ import pytest
 
 from codectok.errors import VerificationError
 from codectok.exports import sequences
-from codectok.pipelines import verify_exports
-from codectok.pipelines.document_options import DocumentOptions
-from codectok.pipelines.documents import DocumentJob, MegatronJob, SequencesJob
 from codectok.pipelines.engine.run import run_job
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.export import verify as verify_exports
+from codectok.pipelines.export.documents import DocumentJob, MegatronJob, SequencesJob
+from codectok.pipelines.export.options import DocumentOptions
+from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from tests.codectok.tokens.test_table import metadata, rows, write
 from tests.helpers.jobs import LOCAL
-
-from .test_verify import update_record
+from tests.pipelines.verify.test_verify import update_record
 
 HEADER_BYTES = 34
 N_ROWS = 9

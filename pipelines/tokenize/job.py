@@ -35,7 +35,7 @@ from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
 from .encoder_server import EncoderServer, RemoteEncoder, load_codec
-from .tokenize_options import TokenizeOptions
+from .options import TokenizeOptions
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
 CODE_COUNTS = f"{JOB_FOLDER}/codes"

@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 
 from codectok import CodectokError, InputError
-from codectok.pipelines.documents import SequencesJob
 from codectok.pipelines.engine import shares
 from codectok.pipelines.engine.job import UnitOutput
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.preview import preview_job
 from codectok.pipelines.engine.progress import Silent
 from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.export.documents import SequencesJob
+from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
+from tests.helpers.exports import ROWS, export, options, sequences
 from tests.helpers.jobs import LOCAL, digests
-
-from .exports import ROWS, export, options, sequences
 
 
 def test_a_mixture_has_the_shares_that_were_asked_for(

@@ -35,9 +35,9 @@ from codectok.storage import Storage
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
-from .document_options import DocumentOptions
-from .export_sources import EXPORT_KINDS, ExportSources, find_row
 from .neighbours import Neighbours
+from .options import DocumentOptions
+from .sources import EXPORT_KINDS, ExportSources, find_row
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 
 HISTOGRAM_STEP = 100

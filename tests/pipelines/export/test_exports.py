@@ -21,12 +21,12 @@ from codectok.exports.packing import PackingOptions
 from codectok.exports.sequences import SequencesMetadata
 from codectok.exports.text_tokenizer import TextTokenizer
 from codectok.exports.unitts import COLUMNS
-from codectok.pipelines.documents import MegatronJob, SequencesJob
 from codectok.pipelines.engine.job import Job, UnitOutput
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.run import RunOptions
-from codectok.pipelines.unitts import UnittsJob, UnittsOptions
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.export.documents import MegatronJob, SequencesJob
+from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
+from codectok.pipelines.verify.output import verify_output
 from codectok.sources.rejects import read_rejects
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
@@ -34,9 +34,7 @@ from codectok.tokens.vocabulary import SPECIAL_TOKENS
 from tests.codectok.exports.test_megatron import read_indexed
 from tests.codectok.exports.tokenizers import save_tokenizer
 from tests.codectok.tokens.test_table import metadata, write
-from tests.helpers.jobs import LOCAL, digests, rejects
-
-from .exports import (
+from tests.helpers.exports import (
     BEGIN,
     CODEBOOK,
     END,
@@ -50,6 +48,7 @@ from .exports import (
     sequences,
     write_parts,
 )
+from tests.helpers.jobs import LOCAL, digests, rejects
 
 
 def test_audio_becomes_sequences_one_for_each_row(table: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import soundfile
 
 from codectok import InputError
 from codectok.pipelines.engine.output import OutputFile
-from codectok.pipelines.verify import VerificationError, verify_output
+from codectok.pipelines.verify.output import VerificationError, verify_output
 from codectok.shards import IndexedSample, read_index, write_index
 from codectok.storage import open_storage
 from tests.helpers.jobs import LOCAL, run, shard_job

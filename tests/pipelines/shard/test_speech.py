@@ -91,7 +91,7 @@ def test_speech_becomes_segments_and_the_rest_is_rejected(
     def hears_two(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
         return [(1.0, 2.5), (3.0, 19.0)], sum(len(block) for block in blocks) / SPEECH_RATE
 
-    monkeypatch.setattr("codectok.pipelines.cutter.speech_in", hears_two)
+    monkeypatch.setattr("codectok.pipelines.shard.cutter.speech_in", hears_two)
     run(shard_job(segmenter="vad"), tmp_path / "talk.wav", tmp_path / "long")
     kept = [sample for sample, _ in all_samples(tmp_path / "long")]
     assert sum(sample.duration for sample in kept) == pytest.approx(16.0, abs=0.01)
@@ -112,7 +112,7 @@ def test_a_pause_that_becomes_part_of_a_segment_is_not_rejected(
     def hears_three(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
         return [(1.0, 2.0), (2.75, 3.5), (6.0, 9.0)], sum(len(block) for block in blocks) / SPEECH_RATE
 
-    monkeypatch.setattr("codectok.pipelines.cutter.speech_in", hears_three)
+    monkeypatch.setattr("codectok.pipelines.shard.cutter.speech_in", hears_three)
     report = run(shard_job(segmenter="vad"), tmp_path / "list.jsonl", tmp_path / "out")
     kept = [(sample.id, sample.start, sample.duration) for sample, _ in all_samples(tmp_path / "out")]
     assert kept == [("u1", 1.0, 2.5), ("u1", 6.0, 3.0), ("u2", 9.0, 2.5), ("u2", 14.0, 3.0)]

@@ -29,8 +29,8 @@ from codectok.storage import Storage
 
 from .cutter import RecordingCutter
 from .duplicates import Duplicate, HashJob, duplicate_key, read_duplicates, write_duplicates
+from .options import ShardOptions
 from .recordings import RecordingSource, recordings_of
-from .shard_options import ShardOptions
 
 # Compressed to about two thirds by FLAC, and the JSON beside it.
 FLAC_BYTES_PER_SAMPLE, WAV_BYTES_PER_SAMPLE = 1.4, 2.1

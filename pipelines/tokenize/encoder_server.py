@@ -16,7 +16,7 @@ from codectok.errors import CodectokError
 from codectok.model.packing import DEFAULT_PACK_FRAMES
 from codectok.pipelines.engine.job import Server, ServerCall
 
-from .tokenize_options import TokenizeOptions
+from .options import TokenizeOptions
 
 # While a server works on one pack of a worker, the next is on its way and another is being laid out.
 PACKS_AHEAD = 2

@@ -17,13 +17,13 @@ from codectok.errors import VerificationError
 from codectok.pipelines.engine.job import Tally, UnitRecord
 from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Plan, Unit
+from codectok.pipelines.verify.parts import PartTotals, RowIds, SourceName, compare_totals, open_part
+from codectok.pipelines.verify.rejects import verified_rejects
 from codectok.sources.source import CONTAINERS
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
-from .tokenize import STATISTICS_FILE, counts_name, read_statistics, statistics_of
-from .verify_parts import PartTotals, RowIds, SourceName, compare_totals, open_part
-from .verify_rejects import verified_rejects
+from .job import STATISTICS_FILE, counts_name, read_statistics, statistics_of
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,14 @@ from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.progress import Silent
 from codectok.pipelines.engine.report import REPORT_FILE
 from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.tokenize import STATISTICS_FILE, EncoderServer, TokenizeJob, TokenizeOptions, read_statistics
-from codectok.pipelines.verify import verify_output
+from codectok.pipelines.tokenize.job import (
+    STATISTICS_FILE,
+    EncoderServer,
+    TokenizeJob,
+    TokenizeOptions,
+    read_statistics,
+)
+from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow, read_rows

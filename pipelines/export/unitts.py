@@ -27,8 +27,8 @@ from codectok.sources.source import Kind
 from codectok.tokens.table import TokenRow, hash_of_id
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
-from .document_options import check_part_megabytes
-from .export_sources import TABLE_KINDS, ExportSources
+from .options import check_part_megabytes
+from .sources import TABLE_KINDS, ExportSources
 
 # Of the readable part of a file's name, which may have 255 bytes in all.
 NAME_LENGTH = 60

@@ -12,16 +12,14 @@ import pytest
 from codectok import InputError
 from codectok.exports.documents import Voice
 from codectok.exports.packing import PackingOptions
-from codectok.pipelines import documents
-from codectok.pipelines.documents import SequencesJob
-from codectok.pipelines.verify import verify_output
-from codectok.pipelines.voices import voices_of_speakers
+from codectok.pipelines.export import documents
+from codectok.pipelines.export.documents import SequencesJob
+from codectok.pipelines.export.voices import voices_of_speakers
+from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.table import TokenRow
 from tests.codectok.tokens.test_table import metadata, write
-from tests.helpers.jobs import LOCAL, digests, rejects
-
-from .exports import (
+from tests.helpers.exports import (
     CODEBOOK,
     INNER_BEGIN,
     INNER_END,
@@ -33,6 +31,7 @@ from .exports import (
     sequences,
     write_parts,
 )
+from tests.helpers.jobs import LOCAL, digests, rejects
 
 
 def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) -> list[dict[str, list]]:

@@ -1,0 +1,1 @@
+"""Jobs `export`: token tables into what trains language models."""

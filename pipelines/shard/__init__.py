@@ -1,0 +1,1 @@
+"""Job `shard`: recordings of any length into segments, in WebDataset tars."""

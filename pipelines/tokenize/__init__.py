@@ -1,0 +1,1 @@
+"""Job `tokenize`: audio of any source into token tables."""

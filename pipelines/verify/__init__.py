@@ -1,0 +1,1 @@
+"""Verification of the output of jobs."""
