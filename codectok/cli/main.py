@@ -11,8 +11,9 @@ from typer.core import TyperGroup
 
 from codectok.errors import CodectokError
 
-from . import decode, encode, evaluate, export, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
+from . import decode, encode, evaluate, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
+from .export import app as export
 from .interruption import is_interrupted, listen_for_signals
 
 INTERRUPTED = 130

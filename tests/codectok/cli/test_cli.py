@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from codectok import Codec
 from codectok.audio.files import read_audio
-from codectok.cli import export
+from codectok.cli.export import app as export
 from codectok.cli.main import app
 from tests.conftest import DATA
 

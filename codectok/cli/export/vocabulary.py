@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table
-from .export_options import ModelOption, OffsetOption, TokenizerOption, described, offset_of
+from codectok.cli.console import facts_table
+
+from .options import ModelOption, OffsetOption, TokenizerOption, described, offset_of
 
 NAME = "vocabulary"
 EXAMPLE = "codectok export vocabulary codec/ vocabulary/"

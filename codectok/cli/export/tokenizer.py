@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table
-from .export_options import ModelOption, OffsetOption, described, offset_of
+from codectok.cli.console import facts_table
+
+from .options import ModelOption, OffsetOption, described, offset_of
 
 NAME = "tokenizer"
 EXAMPLE = "codectok export tokenizer Qwen2.5-7B/ tokenizer/ --codec codec/"

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codectok.cli.console import facts_table, progress
+from codectok.cli.options import CodecOption
 from codectok.errors import InputError
-
-from .console import facts_table, progress
-from .options import CodecOption
 
 if TYPE_CHECKING:
     from codectok.exports.audio_rows import RowScale

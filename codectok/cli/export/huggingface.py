@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, format_duration
+from codectok.cli.console import facts_table, format_duration
 
 NAME = "huggingface"
 EXAMPLE = "codectok export huggingface tokens/"

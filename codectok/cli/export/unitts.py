@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .export_options import ModelOption, OffsetOption, PartMegabytesOption, offset_of
-from .job_choices import JobChoices, with_job_choices
+from codectok.cli.job_choices import JobChoices, with_job_choices
+
+from .options import ModelOption, OffsetOption, PartMegabytesOption, offset_of
 
 NAME = "unitts"
 EXAMPLE = "codectok export unitts tokens/ unitts/ --task tts"
@@ -46,10 +47,9 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Write token tables as UniTTS reads them for pretraining."""
+    from codectok.cli.jobs import run_and_report
     from codectok.pipelines.export.sources import ExportSources
     from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
-
-    from .jobs import run_and_report
 
     chosen = offset_of(offset, model, None, lambda: ExportSources.of(tables).metadata)
     job = UnittsJob(UnittsOptions(task.value, style.value, chosen.value, part_megabytes), tables)

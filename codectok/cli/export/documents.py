@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from codectok.cli.job_choices import JobChoices, with_job_choices
 from codectok.errors import InputError
 
-from .export_options import ModelOption, OffsetOption, PartMegabytesOption, TokenizerOption, offset_of
-from .job_choices import JobChoices, with_job_choices
+from .options import ModelOption, OffsetOption, PartMegabytesOption, TokenizerOption, offset_of
 
 FORMS = {
     "sequences": (
@@ -91,12 +91,11 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Bring token tables, and texts beside them, into the form that trains a language model."""
+    from codectok.cli.jobs import run_and_report
     from codectok.exports.packing import PackingOptions
     from codectok.pipelines.export.documents import MegatronJob, SequencesJob
     from codectok.pipelines.export.options import DocumentOptions
     from codectok.pipelines.export.sources import ExportSources
-
-    from .jobs import run_and_report
 
     templates = _named(task or ["audio"], "--task")
     weights = _named(weight or [], "--weight")

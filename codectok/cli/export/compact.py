@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .job_choices import JobChoices, with_job_choices
+from codectok.cli.job_choices import JobChoices, with_job_choices
 
 NAME = "compact"
 EXAMPLE = "codectok export compact tokens/ compact/"
@@ -24,9 +24,8 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Merge the parts of a token table into files as training reads them best."""
+    from codectok.cli.jobs import run_and_report
     from codectok.pipelines.export.compact import CompactJob, CompactOptions
-
-    from .jobs import run_and_report
 
     job = CompactJob(CompactOptions(file_megabytes, group_megabytes), table)
     run_and_report(job, job.sources.arguments, output, choices)

@@ -1,0 +1,1 @@
+"""Command line: `codectok export`, one module per form."""
