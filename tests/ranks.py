@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from codectok.train.ranks import leave_ranks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECONDS = 120
 
 

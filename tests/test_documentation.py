@@ -18,9 +18,9 @@ import soundfile
 
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import Vocabulary
-from tests.codectok.exports.language_models import qwen2, write_model
-from tests.codectok.exports.test_megatron import read_indexed
-from tests.codectok.exports.tokenizers import save_tokenizer
+from tests.codectok.exports.sequences.test_megatron import read_indexed
+from tests.helpers.language_models import qwen2, write_model
+from tests.helpers.tokenizers import save_tokenizer
 
 from .conftest import DATA, tone
 

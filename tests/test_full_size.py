@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PREDICTED_SIZE = 1_624_853_260  # bytes of tensors in the published checkpoint
 MEMORY_LIMIT = 8 << 30
 

@@ -8,10 +8,9 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from codectok.errors import InputError
+from codectok.exports.sequences.documents import MissingPartError
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
-
-from .documents import MissingPartError
 
 UnittsTask = Literal["audio", "tts", "asr"]
 UnittsStyle = Literal["parquet", "audio-json"]

@@ -10,10 +10,9 @@ from typing import Literal, Self
 from codectok.atomic import write_text
 from codectok.config import StrictModel
 from codectok.description import CodecDescription
+from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.names import check_new_folder
 from codectok.tokens.vocabulary import Vocabulary
-
-from .text_tokenizer import TextTokenizer, TokenIds
 
 VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.json"
 

@@ -15,13 +15,13 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from codectok.errors import InputError
-from codectok.exports.documents import Document, DocumentBuilder, MissingPartError, Voice
-from codectok.exports.megatron import IndexedDatasetWriter
-from codectok.exports.mixing import Stream, mix
-from codectok.exports.packing import fit, pack
-from codectok.exports.sequences import SequencesMetadata, SequenceWriter
-from codectok.exports.templates import TEXT_TEMPLATE, CodesPiece, Template, load_template
-from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
+from codectok.exports.sequences.documents import Document, DocumentBuilder, MissingPartError, Voice
+from codectok.exports.sequences.megatron import IndexedDatasetWriter
+from codectok.exports.sequences.mixing import Stream, mix
+from codectok.exports.sequences.packing import fit, pack
+from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
+from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesPiece, Template, load_template
+from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
 from codectok.pipelines.engine.job import Job, Tally, UnitOutput, UnitRecord
 from codectok.pipelines.engine.output import unit_hash

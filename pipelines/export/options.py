@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from codectok.errors import InputError
-from codectok.exports.mixing import Until
-from codectok.exports.packing import PackingOptions
-from codectok.exports.templates import VOICE_TEMPLATE
+from codectok.exports.sequences.mixing import Until
+from codectok.exports.sequences.packing import PackingOptions
+from codectok.exports.sequences.templates import VOICE_TEMPLATE
 from codectok.tokens.vocabulary import DEFAULT_OFFSET
 
 DEFAULT_PART_MEGABYTES = 256.0
@@ -28,7 +28,7 @@ class DocumentOptions:
         voice: "speaker", the id of a row, or `TABLE#ID`, for templates that have a voice.
         packing: of documents into sequences.
         weights: shares of the datasets in the tokens of the mixture; None for all of one after the other.
-        until: where a mixture ends, see `codectok.exports.mixing.mix`.
+        until: where a mixture ends, see `codectok.exports.sequences.mixing.mix`.
         part_megabytes: of tables and texts that become one part.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from codectok.exports.documents import MissingPartError
+from codectok.exports.sequences.documents import MissingPartError
 from codectok.exports.unitts import (
     UNITTS_SCHEMA,
     UnittsStyle,

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.errors import VerificationError
-from codectok.exports.megatron import INT32, MAGIC, UINT16, VERSION
-from codectok.exports.sequences import SequencesMetadata
+from codectok.exports.sequences.megatron import INT32, MAGIC, UINT16, VERSION
+from codectok.exports.sequences.parquet import SequencesMetadata
 from codectok.pipelines.engine.job import UnitRecord
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY

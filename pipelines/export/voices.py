@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from codectok.exports.documents import MissingPartError, Voice
+from codectok.exports.sequences.documents import MissingPartError, Voice
 from codectok.tokens.table import TokenRow, hash_of_id
 
 BY_SPEAKER = "speaker"

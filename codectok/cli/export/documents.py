@@ -92,7 +92,7 @@ def run(
 ) -> None:
     """Bring token tables, and texts beside them, into the form that trains a language model."""
     from codectok.cli.jobs import run_and_report
-    from codectok.exports.packing import PackingOptions
+    from codectok.exports.sequences.packing import PackingOptions
     from codectok.pipelines.export.documents import MegatronJob, SequencesJob
     from codectok.pipelines.export.options import DocumentOptions
     from codectok.pipelines.export.sources import ExportSources

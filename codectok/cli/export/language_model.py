@@ -13,7 +13,7 @@ from codectok.cli.options import CodecOption
 from codectok.errors import InputError
 
 if TYPE_CHECKING:
-    from codectok.exports.audio_rows import RowScale
+    from codectok.exports.language_model.embedding_rows import RowScale
 
 NAME = "language-model"
 EXAMPLE = "codectok export language-model Qwen2.5-7B/ Qwen2.5-7B-audio/ --codec codec/"
@@ -51,9 +51,9 @@ def run(
 ) -> None:
     """Give a causal language model of transformers, and its tokenizer, the tokens of a codec."""
     from codectok.codec import Codec
-    from codectok.exports.audio_rows import RowOptions
-    from codectok.exports.language_model import extend_language_model
-    from codectok.exports.model_folder import ModelFolder
+    from codectok.exports.language_model.embedding_rows import RowOptions
+    from codectok.exports.language_model.extend import extend_language_model
+    from codectok.exports.language_model.folder import ModelFolder
 
     options = RowOptions(start.value, _scale(scale), seed)
     n_files = len(ModelFolder(model).files)

@@ -56,7 +56,7 @@ def offset_of(
     Raises:
         InputError: both options, a model that does not say its rows, or a folder that has the tokens of another codec.
     """
-    from codectok.exports.model_vocabulary import has_vocabulary, read_model_vocabulary
+    from codectok.exports.language_model.vocabulary import has_vocabulary, read_model_vocabulary
     from codectok.tokens.vocabulary import DEFAULT_OFFSET
 
     if offset is not None and model is not None:

@@ -23,7 +23,7 @@ def run(
     tokenizer: TokenizerOption = None,
 ) -> None:
     """Write the ids and strings that codes and special tokens have in a language model."""
-    from codectok.exports.text_tokenizer import TextTokenizer
+    from codectok.exports.sequences.text_tokenizer import TextTokenizer
     from codectok.exports.vocabulary import write_vocabulary
 
     loaded = None if tokenizer is None else TextTokenizer(tokenizer)

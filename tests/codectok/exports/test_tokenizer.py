@@ -10,8 +10,7 @@ from transformers import AutoTokenizer
 from codectok import InputError
 from codectok.exports.tokenizer import extend_tokenizer
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
-
-from .tokenizers import END_OF_TEXT, save_tokenizer
+from tests.helpers.tokenizers import END_OF_TEXT, save_tokenizer
 
 VOCABULARY = Vocabulary(50, n_groups=2, n_residuals=2, offset=320)
 TURNS = ("<|im_start|>", "<|im_end|>")

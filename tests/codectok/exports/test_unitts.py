@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.documents import MissingPartError
+from codectok.exports.sequences.documents import MissingPartError
 from codectok.exports.unitts import COLUMNS, audio_file, check_unitts, dialog_row
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary

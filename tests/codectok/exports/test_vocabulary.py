@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from codectok import InputError
-from codectok.exports.text_tokenizer import TextTokenizer
+from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.vocabulary import VocabularyFile, write_vocabulary
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
 from tests.codectok.tokens.test_table import metadata
-
-from .tokenizers import save_tokenizer
+from tests.helpers.tokenizers import save_tokenizer
 
 CODEC = metadata(codebook_size=64, n_codebooks=6).model_copy(update={"n_residuals": 3})
 

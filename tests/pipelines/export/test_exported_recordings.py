@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.documents import Voice
-from codectok.exports.packing import PackingOptions
+from codectok.exports.sequences.documents import Voice
+from codectok.exports.sequences.packing import PackingOptions
 from codectok.pipelines.export import documents
 from codectok.pipelines.export.documents import SequencesJob
 from codectok.pipelines.export.voices import voices_of_speakers

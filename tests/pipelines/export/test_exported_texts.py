@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from codectok import CodectokError, InputError
-from codectok.exports.text_tokenizer import TextTokenizer
+from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.tokenizer import extend_tokenizer
 from codectok.pipelines.engine.run import RunOptions
 from codectok.pipelines.export.documents import SequencesJob
-from tests.codectok.exports.tokenizers import text_of
 from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.exports import BEGIN, CODEBOOK, END, OFFSET, ROWS, VOCABULARY, export, options, sequences
 from tests.helpers.jobs import rejects
+from tests.helpers.tokenizers import text_of
 
 
 def test_text_and_audio_lead_back_to_both(table: Path, tokenizer: Path, tmp_path: Path) -> None:

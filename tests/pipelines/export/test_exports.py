@@ -17,9 +17,9 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.errors import VerificationError
-from codectok.exports.packing import PackingOptions
-from codectok.exports.sequences import SequencesMetadata
-from codectok.exports.text_tokenizer import TextTokenizer
+from codectok.exports.sequences.packing import PackingOptions
+from codectok.exports.sequences.parquet import SequencesMetadata
+from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.unitts import COLUMNS
 from codectok.pipelines.engine.job import Job, UnitOutput
 from codectok.pipelines.engine.plan import Unit
@@ -31,8 +31,7 @@ from codectok.sources.rejects import read_rejects
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import SPECIAL_TOKENS
-from tests.codectok.exports.test_megatron import read_indexed
-from tests.codectok.exports.tokenizers import save_tokenizer
+from tests.codectok.exports.sequences.test_megatron import read_indexed
 from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.exports import (
     BEGIN,
@@ -49,6 +48,7 @@ from tests.helpers.exports import (
     write_parts,
 )
 from tests.helpers.jobs import LOCAL, digests, rejects
+from tests.helpers.tokenizers import save_tokenizer
 
 
 def test_audio_becomes_sequences_one_for_each_row(table: Path, tmp_path: Path) -> None:

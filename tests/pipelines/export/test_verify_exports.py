@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from codectok.errors import VerificationError
-from codectok.exports import sequences
+from codectok.exports.sequences import parquet as sequences
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.export import verify as verify_exports
 from codectok.pipelines.export.documents import DocumentJob, MegatronJob, SequencesJob

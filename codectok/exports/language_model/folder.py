@@ -14,10 +14,10 @@ import torch
 
 from codectok.config import load_mapping
 from codectok.errors import InputError
+from codectok.exports.optional import first_line, need_transformers
 
-from .model_vocabulary import CONFIG_FILE, ROWS_KEY, ModelVocabulary, rows_section
-from .optional import first_line, need_transformers
 from .safetensors_file import StoredTensor, stored_tensors
+from .vocabulary import CONFIG_FILE, ROWS_KEY, ModelVocabulary, rows_section
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from codectok.exports.documents import Document
-from codectok.exports.mixing import Stream, mix
+from codectok.exports.sequences.documents import Document
+from codectok.exports.sequences.mixing import Stream, mix
 
 
 def stream(name: str, *lengths: int) -> Stream:

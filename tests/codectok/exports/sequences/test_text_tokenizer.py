@@ -9,11 +9,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from codectok.exports.text_tokenizer import TextTokenizer, TokenInTextError
+from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenInTextError
 from codectok.exports.tokenizer import extend_tokenizer
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
-
-from .tokenizers import END_OF_TEXT, save_tokenizer, text_of
+from tests.helpers.tokenizers import END_OF_TEXT, save_tokenizer, text_of
 
 VOCABULARY = Vocabulary(50, offset=320)
 

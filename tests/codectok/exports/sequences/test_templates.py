@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from codectok import InputError
-from codectok.exports.templates import (
+from codectok.exports.sequences.templates import (
     TASKS,
     TEXT_TEMPLATE,
     VOICE_TEMPLATE,

@@ -14,14 +14,14 @@ from codectok.atomic import replacing_folder
 from codectok.codec import Codec
 from codectok.description import CodecDescription
 from codectok.errors import InputError
+from codectok.exports.tokenizer import extend_tokenizer, has_tokenizer
+from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
 
-from .audio_rows import RowOptions, TextRows, audio_rows, mean_rows
-from .model_folder import INDEX_FILE, ModelFolder, VocabularyTensor, dump_json
-from .model_vocabulary import AUDIO_KEY, CONFIG_FILE
+from .embedding_rows import RowOptions, TextRows, audio_rows, mean_rows
+from .folder import INDEX_FILE, ModelFolder, VocabularyTensor, dump_json
 from .safetensors_file import NewRows, copy_with_rows
-from .tokenizer import extend_tokenizer, has_tokenizer
-from .vocabulary import VocabularyFile
+from .vocabulary import AUDIO_KEY, CONFIG_FILE
 
 # Kept as they are; what else lies beside a model (code, other formats of the weights) is left behind.
 KEPT_FILES = ("generation_config.json", "LICENSE*", "NOTICE*")

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codectok.exports import sequences
-from codectok.exports.documents import Document
-from codectok.exports.sequences import SequencesMetadata, SequenceWriter
+from codectok.exports.sequences import parquet as sequences
+from codectok.exports.sequences.documents import Document
+from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
 
 METADATA = SequencesMetadata(
     codec_name="nano",

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from codectok.config import load_mapping
 from codectok.description import CodecDescription, codec_label
 from codectok.errors import InputError
-
-from .vocabulary import VocabularyFile
+from codectok.exports.vocabulary import VocabularyFile
 
 CONFIG_FILE = "config.json"
 ROWS_KEY, AUDIO_KEY = "vocab_size", "codectok"

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from codectok import InputError
-from codectok.exports.model_vocabulary import ModelVocabulary, has_vocabulary, read_model_vocabulary, rows_section
+from codectok.exports.language_model.vocabulary import (
+    ModelVocabulary,
+    has_vocabulary,
+    read_model_vocabulary,
+    rows_section,
+)
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
 from tests.codectok.tokens.test_table import metadata

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codectok.exports.documents import Document
-from codectok.exports.megatron import IndexedDatasetWriter
+from codectok.exports.sequences.documents import Document
+from codectok.exports.sequences.megatron import IndexedDatasetWriter
 
 TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports import packing
-from codectok.exports.documents import Document, Stretch
-from codectok.exports.packing import PackingOptions, fit, pack
+from codectok.exports.sequences import packing
+from codectok.exports.sequences.documents import Document, Stretch
+from codectok.exports.sequences.packing import PackingOptions, fit, pack
 
 
 def documents(*lengths: int) -> list[Document]:

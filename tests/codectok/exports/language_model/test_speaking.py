@@ -18,8 +18,7 @@ from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import BEGIN_AUDIO, END_AUDIO, Vocabulary
 from tests.codectok.cli.test_cli import codectok
-
-from .language_models import qwen2, write_model
+from tests.helpers.language_models import qwen2, write_model
 
 TEXT = "say hello"
 # Neither the number of tokens of the tokenizer nor that of any real model: a wrong offset shows.

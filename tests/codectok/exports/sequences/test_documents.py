@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.documents import DocumentBuilder, MissingPartError, Stretch
-from codectok.exports.templates import load_template
-from codectok.exports.text_tokenizer import TextTokenizer, TokenIds
+from codectok.exports.sequences.documents import DocumentBuilder, MissingPartError, Stretch
+from codectok.exports.sequences.templates import load_template
+from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
-
-from .tokenizers import END_OF_TEXT, save_tokenizer, text_of
+from tests.helpers.tokenizers import END_OF_TEXT, save_tokenizer, text_of
 
 VOCABULARY = Vocabulary(32, offset=400)
 BEGIN, END, INNER_BEGIN, INNER_END = 432, 433, 435, 436

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from codectok.errors import InputError
+from codectok.exports.tokenizer import load_tokenizer
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKENS, Vocabulary, is_code_token
 
 from .templates import END_OF_SEQUENCE
-from .tokenizer import load_tokenizer
 
 # `<|endoftext|>` of Qwen2.5, to which the default offset belongs.
 DEFAULT_END_OF_SEQUENCE_ID = 151_643

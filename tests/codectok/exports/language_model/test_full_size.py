@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from codectok.exports.safetensors_file import StoredTensor, stored_tensors
+from codectok.exports.language_model.safetensors_file import StoredTensor, stored_tensors
 
 QWEN = Qwen2Config(
     vocab_size=152_064,

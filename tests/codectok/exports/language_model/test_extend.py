@@ -24,14 +24,13 @@ from transformers import (
 
 from codectok import Codec, InputError
 from codectok.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
-from codectok.exports import audio_rows
-from codectok.exports.audio_rows import RowOptions
-from codectok.exports.language_model import extend_language_model
+from codectok.exports.language_model import embedding_rows as audio_rows
+from codectok.exports.language_model.embedding_rows import RowOptions
+from codectok.exports.language_model.extend import extend_language_model
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
 from tests.codectok.codecs import NANO
-
-from .language_models import ROWS, gemma3, qwen2, write_model
+from tests.helpers.language_models import ROWS, gemma3, qwen2, write_model
 
 SIZES = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -320,7 +319,7 @@ def test_a_full_disk_is_named(codec: Codec, tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("codectok.exports.language_model.copy_with_rows", full)
+    monkeypatch.setattr("codectok.exports.language_model.extend.copy_with_rows", full)
     with pytest.raises(OSError) as caught:
         extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
     assert caught.value.filename == str(tmp_path / "out")

@@ -1,0 +1,1 @@
+"""Language models: folders of `transformers` models extended by rows for audio tokens."""
