@@ -20,8 +20,8 @@ from rich.table import Table
 
 from codectok import Codec
 from codectok.audio.files import AUDIO_SUFFIXES, read_audio
+from codectok.device import Precision
 from codectok.errors import CodectokError
-from codectok.precision import Precision
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from codectok import Codec
-from codectok.precision import Precision, inference
+from codectok.device import Precision, inference
 
 PADDED_BATCH = 8
 

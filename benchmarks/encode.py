@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
+from codectok.device import Precision, inference
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import cut_into_pieces, fill_packs
-from codectok.model.quantization.chain import folding_pays
+from codectok.model.quantization.residual import folding_pays
 from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
-from codectok.precision import Precision, inference
 
 
 class Products:

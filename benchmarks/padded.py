@@ -8,8 +8,8 @@ from torch import Tensor
 
 from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
-from codectok.model.quantization.chain import CodebookChain
-from codectok.precision import inference
+from codectok.device import inference
+from codectok.model.quantization.residual import CodebookChain
 
 PADDED_BATCH = 8
 # Distances to every code at once, as many as such a batch of clips of 10 s has: a long file needs slices.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from codectok.model.hifigan import HiFiGANDecoder
-from codectok.model.quantization.vector import ResidualVectorQuantizer
+from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.train.discriminators import Judgement
 from codectok.train.losses import adversarial_loss, discriminator_loss
 from codectok.train.optimizer import step_optimizer

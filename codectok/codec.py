@@ -16,6 +16,7 @@ from codectok.audio.mel import LogMel
 from codectok.audio.resample import resample
 from codectok.audio.waveform import to_mono
 from codectok.checkpoints.hub import resolve_codec_directory
+from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.network import CodecNetwork
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import DEFAULT_PACK_FRAMES, PackGeometry
@@ -24,9 +25,8 @@ from codectok.model.windowed_decoder import WindowedDecoder
 from .checkpoints import CheckpointHeader, import_distilcodec, load_checkpoint, save_checkpoint
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
-from .encoding import ClipEncoder
+from .device import Precision, check_precision
 from .errors import AudioError, InputError
-from .precision import Precision, check_precision
 
 
 class Codec:

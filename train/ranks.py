@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from codectok.codec import resolve_device
 from codectok.errors import InputError
-from codectok.model.quantization.ranks import gather_rows
+from codectok.model.quantization.distributed import gather_rows
 
 from .stopping import stop_with_the_parent
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from codectok.config import MelConfig
-from codectok.precision import no_autocast
+from codectok.device import no_autocast
 
 
 class LogMel(nn.Module):

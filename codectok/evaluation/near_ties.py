@@ -9,7 +9,7 @@ import torch
 
 from codectok.codec import Codec
 from codectok.config import VectorQuantizerConfig
-from codectok.precision import Precision, inference
+from codectok.device import Precision, inference
 
 # Twice what features differ by between devices, as a share of their length.
 NEAR_TIE: Mapping[Precision, float] = {"float32": 2e-4, "tf32": 5e-3, "bfloat16": 2e-2}

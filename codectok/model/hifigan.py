@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codectok.config import DecoderConfig
-from codectok.precision import no_autocast
+from codectok.device import no_autocast
 
 
 class ResidualBlock(nn.Module):

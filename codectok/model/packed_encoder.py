@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codectok.device import Precision, inference
 from codectok.errors import CodectokError
 from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
-from codectok.precision import Precision, inference
 
 from .convnext import ConvNeXtBlock
 from .cuda_graph import CudaGraph

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from codectok.config import CodecConfig
+from codectok.device import Precision, inference
 from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE
-from codectok.precision import Precision, inference
 
 from .network import CodecNetwork
 

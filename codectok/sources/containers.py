@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.audio.files import is_audio_path
-from codectok.audio.stretches import Labels, Stretch
+from codectok.audio.spans import Labels, Stretch
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.names import printable

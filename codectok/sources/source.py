@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import RootModel
 
 from codectok.audio.files import is_audio_path
-from codectok.audio.stretches import Labels, Stretch
+from codectok.audio.spans import Labels, Stretch
 from codectok.config import StrictModel
 from codectok.errors import AudioError
 from codectok.names import printable

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from codectok.audio.files import stream_audio
-from codectok.audio.stretches import Recording, Stretch
-from codectok.encoding import ClipEncoder
+from codectok.audio.spans import Recording, Stretch
 from codectok.errors import AudioError
+from codectok.model.clip_encoder import ClipEncoder
 from codectok.names import printable
 from codectok.shards import Sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from codectok.audio.stretches import Stretch, cut_between_parts
+from codectok.audio.spans import Stretch, cut_between_parts
 from codectok.errors import AudioError
 
 from .table import TokenRow

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.description import CodecDescription
+from codectok.device import Precision
 from codectok.errors import InputError
-from codectok.precision import Precision
 from codectok.storage import is_url, open_file_system
 
 from .filters import parse_filter

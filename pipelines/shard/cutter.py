@@ -13,8 +13,8 @@ import numpy as np
 from codectok.audio.files import stream_audio
 from codectok.audio.quality import Quality
 from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
+from codectok.audio.spans import Recording, Stretch, cut_between_parts, join_short, joined_within
 from codectok.audio.speech import SPEECH_RATE, speech_in
-from codectok.audio.stretches import Recording, Stretch, cut_between_parts, join_short, joined_within
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.pipelines.engine.job import UnitOutput

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from codectok.audio.files import stream_audio
-from codectok.audio.stretches import Stretch
+from codectok.audio.spans import Stretch
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.pipelines.engine.job import TableJob, UnitOutput

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codectok.audio.stretches import Labels, Stretch
+from codectok.audio.spans import Labels, Stretch
 from codectok.pipelines.engine.job import UnitOutput
 from codectok.pipelines.engine.plan import Unit
 from codectok.sources.clips import clips_of

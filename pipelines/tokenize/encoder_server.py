@@ -11,8 +11,8 @@ from torch import Tensor
 
 from codectok.codec import Codec
 from codectok.description import CodecDescription
-from codectok.encoding import memory_errors
 from codectok.errors import CodectokError
+from codectok.model.clip_encoder import memory_errors
 from codectok.model.packing import DEFAULT_PACK_FRAMES
 from codectok.pipelines.engine.job import Server, ServerCall
 

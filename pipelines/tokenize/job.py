@@ -13,19 +13,19 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import JsonValue
 
-from codectok.audio.stretches import Stretch
+from codectok.audio.spans import Stretch
 from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.codec import Codec, device_class, resolve_device
 from codectok.config import StrictModel
-from codectok.encoding import ClipEncoder
+from codectok.device import check_precision
 from codectok.errors import AudioError, InputError
 from codectok.evaluation.codebook import CodebookUse, count_codes
+from codectok.model.clip_encoder import ClipEncoder
 from codectok.names import printable
 from codectok.pipelines.engine.job import Job, Server, ServerCall, Tally, UnitOutput, UnitRecord
 from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Unit, load_plan, names_of_sources
 from codectok.pipelines.engine.planning import header_of
-from codectok.precision import check_precision
 from codectok.sources.clips import clips_of
 from codectok.sources.listing import JOB_FOLDER, Listing
 from codectok.sources.rejects import Reject

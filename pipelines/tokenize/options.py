@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from codectok.device import Precision
 from codectok.errors import InputError
 from codectok.pipelines.engine.planning import check_unit_seconds
-from codectok.precision import Precision
 
 
 @dataclass(frozen=True)

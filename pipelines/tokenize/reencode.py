@@ -13,13 +13,13 @@ import torch
 
 from codectok.audio.files import write_audio
 from codectok.codec import Codec
-from codectok.encoding import ClipEncoder
+from codectok.device import Precision
 from codectok.errors import AudioError, InputError, VerificationError
 from codectok.evaluation.near_ties import are_near_ties
+from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import FeatureEncoder
 from codectok.names import file_name_of
 from codectok.pipelines.engine.plan import Plan, load_plan
-from codectok.precision import Precision
 from codectok.sources.clips import clips_of
 from codectok.storage import open_storage
 from codectok.tokens.clips import Clip, decoded_blocks, encode_clips

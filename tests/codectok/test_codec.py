@@ -8,8 +8,7 @@ import torch
 
 from codectok import AudioError, CheckpointError, Codec, ConfigError, InputError
 from codectok.config import CodecConfig, EncoderConfig, preset
-
-from .codecs import NANO, VARIANTS, make_codec, noise
+from tests.helpers.codecs import NANO, VARIANTS, make_codec, noise
 
 
 @pytest.fixture(params=VARIANTS)

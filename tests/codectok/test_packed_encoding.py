@@ -13,11 +13,10 @@ from torch import Tensor
 
 from codectok import AudioError, Codec, CodectokError, InputError
 from codectok.config import CodecConfig
-from codectok.encoding import ClipEncoder
+from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_pieces
-
-from .codecs import NANO, VARIANTS, make_codec, noise
+from tests.helpers.codecs import NANO, VARIANTS, make_codec, noise
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 

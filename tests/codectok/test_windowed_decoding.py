@@ -12,8 +12,7 @@ from codectok import Codec
 from codectok.config import CodecConfig
 from codectok.model import windowed_decoder
 from codectok.model.windowed_decoder import decoder_context, windows
-
-from .codecs import NANO, VARIANTS, make_codec
+from tests.helpers.codecs import NANO, VARIANTS, make_codec
 
 
 @pytest.fixture(autouse=True)

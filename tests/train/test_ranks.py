@@ -23,7 +23,7 @@ from codectok.train.run import open_validation
 from codectok.train.run_log import RunLog
 from codectok.train.trainer import Trainer
 from codectok.train.validation import clips_of_rank
-from tests.ranks import run_on_ranks
+from tests.helpers.ranks import run_on_ranks
 
 from .conftest import tiny_config
 

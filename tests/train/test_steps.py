@@ -14,8 +14,8 @@ from codectok.train.checkpoint import load_training_state, save_training_state
 from codectok.train.config import TrainConfig, load_train_config
 from codectok.train.ranks import Ranks
 from codectok.train.trainer import Trainer
-from tests.ranks import run_on_ranks
-from tests.waiting import NoWaiting
+from tests.helpers.ranks import run_on_ranks
+from tests.helpers.waiting import NoWaiting
 
 from .conftest import first_batches, tiny_config
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from codectok.config import QuantizerConfig, SimVectorQuantizerConfig, VectorQuantizerConfig
 
 from .base import Quantizer
-from .finite_scalar import FiniteScalarQuantizer
+from .fsq import FiniteScalarQuantizer
+from .grvq import GroupedResidualVectorQuantizer
 from .simvq import SimVectorQuantizer
 from .temporal import TemporalQuantizer
-from .vector import GroupedResidualVectorQuantizer
 
 
 def build_quantizer(config: QuantizerConfig, dim: int) -> TemporalQuantizer:

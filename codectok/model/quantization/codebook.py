@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .k_means import k_means, nearest_codes
-from .sums import add_rows
+from .scatter import add_rows
 
 
 class Codebook(nn.Module):

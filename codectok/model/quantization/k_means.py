@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .sums import add_rows, occurrences
+from .scatter import add_rows, occurrences
 
 ITERATIONS = 10
 SEARCH_ROWS = 1024

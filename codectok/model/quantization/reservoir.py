@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .ranks import n_ranks, take_rows
+from .distributed import n_ranks, take_rows
 
 # An update renews at most this part, so that what is in it comes from several batches, however large they are.
 LARGEST_PART = 8

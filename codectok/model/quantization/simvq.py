@@ -15,9 +15,9 @@ from torch.nn.utils import parametrize
 
 from codectok.config import SimVectorQuantizerConfig
 
-from .chain import CodebookChain
 from .codebook import Codebook
 from .k_means import k_means
+from .residual import CodebookChain
 
 
 class LinearMap(nn.Module):

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codectok.config import QuantizerConfig
+from codectok.device import no_autocast
 from codectok.model.convnext import ConvNeXtBlock, truncated_normal_linear
-from codectok.precision import no_autocast
 
 from .base import FrameEncoder, Quantizer, QuantizerOutput
-from .ranks import n_ranks, sum_over_ranks
-from .sums import occurrences
+from .distributed import n_ranks, sum_over_ranks
+from .scatter import occurrences
 from .usage import UsageWindow
 
 # Of the blocks behind each change of the frame rate.

@@ -19,10 +19,9 @@ from codectok.model.network import CodecNetwork
 from codectok.model.quantization import reservoir
 from codectok.model.quantization.temporal import TemporalQuantizer
 from codectok.model.quantization.usage import WINDOW_TOKENS_PER_CODE
-from tests.codectok.codecs import NANO
-from tests.waiting import NoWaiting
-
-from .learning import Clusters, learn, make_quantizer
+from tests.helpers.codebook_learning import Clusters, learn, make_quantizer
+from tests.helpers.codecs import NANO
+from tests.helpers.waiting import NoWaiting
 
 SINGLE = VectorQuantizerConfig(codebook_size=64, codebook_dim=10)
 GROUPED = VectorQuantizerConfig(n_groups=2, n_residuals=3, codebook_size=16, codebook_dim=5, time_factors=(2,))

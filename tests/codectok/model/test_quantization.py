@@ -11,8 +11,8 @@ from codectok.config import (
 )
 from codectok.model.quantization import build_quantizer
 from codectok.model.quantization.codebook import AveragedCodebook
+from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.model.quantization.k_means import k_means
-from codectok.model.quantization.vector import ResidualVectorQuantizer
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from codectok.config import VectorQuantizerConfig
+from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.model.quantization.search import CodeSearch
-from codectok.model.quantization.vector import ResidualVectorQuantizer
 
 
 @pytest.fixture(autouse=True)

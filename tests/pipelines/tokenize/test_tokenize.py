@@ -21,7 +21,7 @@ import torch
 
 from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
-from codectok.audio.stretches import Stretch
+from codectok.audio.spans import Stretch
 from codectok.errors import AudioError
 from codectok.pipelines.engine.executors import ray_actors as ray_engine
 from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of

@@ -29,7 +29,7 @@ from codectok.exports.language_model.embedding_rows import RowOptions
 from codectok.exports.language_model.extend import extend_language_model
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
-from tests.codectok.codecs import NANO
+from tests.helpers.codecs import NANO
 from tests.helpers.language_models import ROWS, gemma3, qwen2, write_model
 
 SIZES = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from codectok.config import VectorQuantizerConfig
 
 from .base import FrameEncoder, Quantizer, QuantizerOutput
-from .chain import CodebookChain, mean_of
 from .codebook import AveragedCodebook
-from .ranks import gather_rows, n_ranks, sum_over_ranks
+from .distributed import gather_rows, n_ranks, sum_over_ranks
 from .reservoir import Reservoir
-from .sums import add_rows
+from .residual import CodebookChain, mean_of
+from .scatter import add_rows
 
 # More where there are more codes: all of them may have to be replaced at once.
 MIN_RESERVOIR_VECTORS = 8192

@@ -8,10 +8,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from codectok.config import QuantizerConfig, SimVectorQuantizerConfig, VectorQuantizerConfig
-from codectok.model.quantization.vector import ResidualVectorQuantizer
-from tests.ranks import run_on_ranks
-
-from .learning import Clusters, learn, make_quantizer
+from codectok.model.quantization.grvq import ResidualVectorQuantizer
+from tests.helpers.codebook_learning import Clusters, learn, make_quantizer
+from tests.helpers.ranks import run_on_ranks
 
 DIM, STEPS = 12, 40
 # How many tokens a step has decides whether ranks exchange tokens or sums.

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from codectok.audio.resample import resample_blocks
 from codectok.audio.waveform import mono_blocks
-from codectok.model.packing import Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
+from codectok.errors import AudioError, CodectokError
 
-from .errors import AudioError, CodectokError
+from .packing import Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
 
 Tag = TypeVar("Tag")
 NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from codectok.audio.stretches import Recording, Stretch, join_short
+from codectok.audio.spans import Recording, Stretch, join_short
 
 BLOCK = 1000
 Spans = list[tuple[int, int | None]]
