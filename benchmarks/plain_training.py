@@ -18,10 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from codectok.model.hifigan import HiFiGANDecoder
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.train.discriminators import Judgement
-from codectok.train.losses import adversarial_loss, discriminator_loss
-from codectok.train.optimizer import step_optimizer
 from codectok.train.recipe import OptimizerConfig
-from codectok.train.trainer import Trainer
+from codectok.train.trainer.losses import adversarial_loss, discriminator_loss
+from codectok.train.trainer.optimizer import step_optimizer
+from codectok.train.trainer.trainer import Trainer
 
 DIVERSITY_TEMPERATURE = 100.0
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from codectok.config import CodecConfig
-    from codectok.train.codebook_start import CodebookStart
     from codectok.train.config import TrainConfig
-    from codectok.train.rehearsal import StageFacts
-    from codectok.train.run import TrainingReport
-    from codectok.train.run_log import LogListener
+    from codectok.train.run.codebook_init import CodebookStart
+    from codectok.train.run.dry_run import StageFacts
+    from codectok.train.run.metrics_log import LogListener
+    from codectok.train.run.run import TrainingReport
 
 NAME = "train"
 EXAMPLE = "codectok train nano data.shards=shards output=run steps=2000"
@@ -72,7 +72,7 @@ def run(
         _show_plans(stages, engine, workers, address)
         return
     if engine is TrainingEngine.TORCHRUN:
-        from codectok.train.torchrun import run_under_torchrun
+        from codectok.train.launch.torchrun import run_under_torchrun
 
         run_under_torchrun(stages, [NAME, config, *(overrides or []), "--engine", TrainingEngine.LOCAL.value], workers)
         return
@@ -105,8 +105,8 @@ def _train(
     settings: TrainConfig, engine: TrainingEngine, workers: int | None, address: str | None, retries: int
 ) -> TrainingReport:
     """One run, to its end; `KeyboardInterrupt` where it was stopped before."""
-    from codectok.train.launch import run_training
-    from codectok.train.ray_launch import RayOptions, run_on_ray
+    from codectok.train.launch.launch import run_training
+    from codectok.train.launch.ray_train import RayOptions, run_on_ray
 
     check_interruption()
     if _is_first_rank():
@@ -150,7 +150,7 @@ def _listener(settings: TrainConfig, bar: ProgressReport) -> LogListener:
 
 
 def _show_plans(stages: list[TrainConfig], engine: TrainingEngine, workers: int | None, address: str | None) -> None:
-    from codectok.train.ranks import ranks_of_this_machine
+    from codectok.train.distributed import ranks_of_this_machine
 
     if not _is_first_rank():
         return
@@ -167,7 +167,7 @@ def _show_plans(stages: list[TrainConfig], engine: TrainingEngine, workers: int 
 
 
 def _show_plan(settings: TrainConfig, n_ranks: int, ranks: str, ancestor: CodecConfig | None) -> None:
-    from codectok.train.rehearsal import rehearse
+    from codectok.train.run.dry_run import rehearse
 
     check_interruption()
     found = rehearse(settings, n_ranks, ancestor)

@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
-from codectok.train.ranks import leave_ranks
+from codectok.train.distributed import leave_ranks
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120

@@ -23,10 +23,10 @@ from codectok.shards import (
     index_path,
     write_index,
 )
-from codectok.train.checkpoint import latest_checkpoint, load_training_state
 from codectok.train.config import TrainConfig, load_train_config
 from codectok.train.data.loader import SegmentLoader
-from codectok.train.run import open_dataset
+from codectok.train.run.checkpoint import latest_checkpoint, load_training_state
+from codectok.train.run.run import open_dataset
 
 TINY = [
     "codec.name=tiny",

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from codectok.errors import CodectokError, InputError, PassingError
-from codectok.train.stopping import leave_signals_to_the_run
+from codectok.train.signals import leave_signals_to_the_run
 
 from .config import DataConfig
 from .segments import SegmentDataset

@@ -1,0 +1,1 @@
+"""Training runs: steps, validation, checkpoints, metrics and dry runs."""

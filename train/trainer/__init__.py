@@ -1,0 +1,1 @@
+"""Trainer: one training step, with its losses, adversary, optimizers and moving averages."""
