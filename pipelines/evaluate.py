@@ -89,7 +89,7 @@ def evaluate(
                 if source.kind == "unknown" and error.reason in ("unreadable", "empty"):
                     unused.ignored += 1  # nobody has said that it is audio
                 else:
-                    start = clip.stretch.start if clip.stretch else 0.0
+                    start = clip.span.start if clip.span else 0.0
                     unused.add(Reject.of(error, clip.dataset, clip.source, "decode", start))
                 continue
             totals.add(measured, codes)
@@ -118,7 +118,7 @@ def _measured(codec: Codec, clip: Clip, max_seconds: float | None) -> tuple[Clip
     samples = _samples(clip, codec.sample_rate, max_seconds)
     codes = codec.encode(samples, codec.sample_rate).numpy()
     reconstruction = codec.decode_aligned(codes, len(samples)).numpy()
-    start = clip.stretch.start if clip.stretch else clip.sample.start if clip.sample else 0.0
+    start = clip.span.start if clip.span else clip.sample.start if clip.sample else 0.0
     measured = ClipMeasures(
         id=clip.id,
         dataset=clip.dataset,

@@ -23,7 +23,7 @@ def check_installed() -> None:
 
 
 def speech_in(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
-    """Start and end in seconds of every stretch of speech, and the length of all; blocks float32 [n] at 16 kHz."""
+    """Start and end in seconds of every span of speech, and the length of all; blocks float32 [n] at 16 kHz."""
     silero, model = _silero()
     model.reset_states()
     listener = silero.VADIterator(

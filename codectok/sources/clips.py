@@ -1,4 +1,4 @@
-"""The clips of a source: one for an audio file or a stretch of it, one for each sample of a tar or row of Parquet."""
+"""The clips of a source: one for an audio file or a span of it, one for each sample of a tar or row of Parquet."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def clips_of(source: Source) -> Iterator[Clip | Reject | None]:
 
 
 def clip_of(source: Source) -> Clip:
-    """An audio file, or a stretch of one, as one clip; `AudioError` if it has changed or cannot be fetched."""
+    """An audio file, or a span of one, as one clip; `AudioError` if it has changed or cannot be fetched."""
     key = make_key(source.dataset, source.key_path)
-    return Clip(key, source.audio(), source.dataset, source.name, stretch=source.stretch)
+    return Clip(key, source.audio(), source.dataset, source.name, span=source.span)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.audio.files import is_audio_path
-from codectok.audio.spans import Labels, Stretch
+from codectok.audio.spans import Labels, Span
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.names import printable
@@ -156,7 +156,7 @@ def _clip_in_tar(source: Source, key: str, members: dict[str, bytes]) -> Clip | 
             known["text"] = members[name].decode("utf-8", "replace").strip()
     # Keys of other makers are unique in their tar at most.
     name = make_key(source.dataset, f"{source.path}/{key}")
-    return Clip(name, audio, source.dataset, f"{source.name}/{shown}.{suffixes[0]}", stretch=_stretch(known))
+    return Clip(name, audio, source.dataset, f"{source.name}/{shown}.{suffixes[0]}", span=_span(known))
 
 
 def _clip_in_row(source: Source, number: int, row: dict[str, Any], column: str) -> Clip | Reject:
@@ -170,7 +170,7 @@ def _clip_in_row(source: Source, number: int, row: dict[str, Any], column: str) 
         return _reject(source, f"Row {number} of {source.where} has no audio.", "empty", str(number))
     suffix = PurePosixPath(path).suffix if path else ""
     key = make_key(source.dataset, f"{source.path}/{number}")
-    return Clip(key, data, source.dataset, f"{name}{suffix}", stretch=_stretch(row))
+    return Clip(key, data, source.dataset, f"{name}{suffix}", span=_span(row))
 
 
 def _audio_column(schema: pa.Schema) -> str | None:
@@ -183,7 +183,7 @@ def _audio_column(schema: pa.Schema) -> str | None:
     return None
 
 
-def _stretch(known: dict[str, Any]) -> Stretch | None:
+def _span(known: dict[str, Any]) -> Span | None:
     """What other makers say of a clip, by the names that they use."""
 
     def first(names: tuple[str, ...]) -> str | None:
@@ -191,8 +191,8 @@ def _stretch(known: dict[str, Any]) -> Stretch | None:
         return next((str(value) for value in found if isinstance(value, str | int) and str(value)), None)
 
     labels = Labels(first(LANGUAGES), first(SPEAKERS), first(CATEGORIES))
-    stretch = Stretch(id=first(IDS), text=first(TEXTS), labels=labels)
-    return None if stretch == Stretch() else stretch
+    span = Span(id=first(IDS), text=first(TEXTS), labels=labels)
+    return None if span == Span() else span
 
 
 def _sample(data: bytes | None) -> Sample | None:

@@ -1,4 +1,4 @@
-"""Manifests: lists of files or stretches of them, with what is known of each."""
+"""Manifests: lists of files or spans of them, with what is known of each."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Reject:
-    """A stretch of a source that gives no output; times in seconds, the duration is None where nobody knows it."""
+    """A span of a source that gives no output; times in seconds, the duration is None where nobody knows it."""
 
     dataset: str
     source: str

@@ -1,4 +1,4 @@
-"""What a job reads: one file, or one stretch of a file, and what is known of it."""
+"""What a job reads: one file, or one span of a file, and what is known of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import RootModel
 
 from codectok.audio.files import is_audio_path
-from codectok.audio.spans import Labels, Stretch
+from codectok.audio.spans import Labels, Span
 from codectok.config import StrictModel
 from codectok.errors import AudioError
 from codectok.names import printable
@@ -63,12 +63,12 @@ class Part(StrictModel):
 
 
 class Parts(RootModel[tuple[Part, ...]]):
-    """All parts of a stretch, in order."""
+    """All parts of a span, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, or the stretch of it that a manifest names.
+    """A file, or the span of it that a manifest names.
 
     Attributes:
         dataset: names the root wherever it lies.
@@ -77,7 +77,7 @@ class Source:
         size: bytes when it was listed; None where nobody looked.
         modified: nanoseconds since 1970 when it was listed; None where nobody knows.
         kind: what the name promises.
-        start, end: of the stretch in seconds; None for the file's own ends.
+        start, end: of the span in seconds; None for the file's own ends.
         id: the manifest's name of it.
         parts: JSON of `Parts`: when which words are spoken, in seconds of the file.
         first_byte, last_byte: of a tar or Parquet file only what begins in this range; None for all of it.
@@ -104,7 +104,7 @@ class Source:
     last_clip: int | None = None
 
     def same_file(self, other: Source) -> bool:
-        """Whether `other` is a stretch or a range of the same file."""
+        """Whether `other` is a span or a range of the same file."""
         return (self.dataset, self.path) == (other.dataset, other.path)
 
     def holds(self, other: Source) -> bool:
@@ -146,19 +146,19 @@ class Source:
         return self.url or printable(self.location)
 
     @property
-    def stretch(self) -> Stretch | None:
+    def span(self) -> Span | None:
         """What a manifest says of it; None for a file that was found in a folder."""
         labels = Labels(self.language, self.speaker, self.category)
         parts = Parts.model_validate_json(self.parts).root if self.parts else ()
-        found = Stretch(
+        found = Span(
             self.start or 0.0,
             self.end,
             self.id,
             self.text,
             labels,
-            tuple(Stretch(p.start, p.end, None, p.text, Labels(p.language, p.speaker, self.category)) for p in parts),
+            tuple(Span(p.start, p.end, None, p.text, Labels(p.language, p.speaker, self.category)) for p in parts),
         )
-        return None if found == Stretch() else found
+        return None if found == Span() else found
 
     @property
     def key_path(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from codectok.audio.files import stream_audio
-from codectok.audio.spans import Recording, Stretch
+from codectok.audio.spans import Recording, Span
 from codectok.errors import AudioError
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.names import printable
@@ -23,7 +23,7 @@ from .table import TokenRow
 class Clip:
     """A clip to encode: a file or its bytes, where it comes from, and what its shard says of it.
 
-    With a `stretch` the clip is no more than that part of the audio, and the stretch says what is known of it.
+    With a `span` the clip is no more than that part of the audio, and the span says what is known of it.
     """
 
     id: str
@@ -31,7 +31,7 @@ class Clip:
     dataset: str
     source: str
     sample: Sample | None = None
-    stretch: Stretch | None = None
+    span: Span | None = None
 
     @property
     def name(self) -> str:
@@ -61,13 +61,13 @@ def encode_clips(encoder: ClipEncoder, clips: Iterable[Clip]) -> Iterator[tuple[
 
 def decoded_blocks(clip: Clip, sample_rate: int) -> Iterator[np.ndarray]:
     """The samples of a clip, float32 [n] at `sample_rate` Hz in blocks; `AudioError` where they cannot be used."""
-    stretch, found = clip.stretch or Stretch(), False
-    recording = Recording(stream_audio(clip.audio, sample_rate, clip.name), [stretch.span(sample_rate)])
+    span, found = clip.span or Span(), False
+    recording = Recording(stream_audio(clip.audio, sample_rate, clip.name), [span.sample_range(sample_rate)])
     for block in recording.take():
         found = found or len(block) > 0
         yield block
-    missing = stretch.missing_end(recording.n_samples, sample_rate, clip.name)
-    if missing is not None and (stretch.text is not None or not found):
+    missing = span.missing_end(recording.n_samples, sample_rate, clip.name)
+    if missing is not None and (span.text is not None or not found):
         raise missing  # words are for all of it
 
 
@@ -85,17 +85,17 @@ class _Reader:
 
 
 def _row(clip: Clip, n_samples: int, sample_rate: int, codes: np.ndarray) -> TokenRow:
-    sample, stretch = clip.sample, clip.stretch
-    labels = stretch.labels if stretch else sample
+    sample, span = clip.sample, clip.span
+    labels = span.labels if span else sample
     return TokenRow(
         id=clip.id,
         source=clip.source,
         dataset=clip.dataset,
-        start=stretch.start if stretch else sample.start if sample else 0.0,
+        start=span.start if span else sample.start if sample else 0.0,
         duration=n_samples / sample_rate,
         n_samples=n_samples,
         codes=codes,
-        text=stretch.text if stretch else sample.text if sample else None,
+        text=span.text if span else sample.text if sample else None,
         language=labels.language if labels else None,
         speaker=labels.speaker if labels else None,
         category=labels.category if labels else None,

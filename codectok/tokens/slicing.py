@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from codectok.audio.spans import Stretch, cut_between_parts
+from codectok.audio.spans import Span, cut_between_parts
 from codectok.errors import AudioError
 
 from .table import TokenRow
 
 
 def cut_row(
-    row: TokenRow, stretch: Stretch | None, max_seconds: float, sample_rate: int, frame_size: int
+    row: TokenRow, span: Span | None, max_seconds: float, sample_rate: int, frame_size: int
 ) -> Iterator[TokenRow | AudioError]:
     """Cut `row` into slices of at most `max_seconds`, at frames.
 
-    A row without text becomes slices of equal length. One with text is cut only where `stretch`, which it was made of,
+    A row without text becomes slices of equal length. One with text is cut only where `span`, which it was made of,
     says when which words are spoken; where that is not enough, it gives an error instead.
     """
     max_frames = max(1, int(max_seconds * sample_rate / frame_size))
@@ -31,7 +31,7 @@ def cut_row(
         return
     # A frame less than the longest: pauses need not lie at frames.
     limit = (max_frames - 1) * frame_size / sample_rate
-    spoken = cut_between_parts([stretch], limit) if stretch is not None else []
+    spoken = cut_between_parts([span], limit) if span is not None else []
     starts = [round((part.start - row.start) * sample_rate / frame_size) for part in spoken]
     borders = list(zip([0, *starts[1:]], [*starts[1:], len(row.codes)], strict=True)) if spoken else []
     if not borders or not all(0 < end - first <= max_frames for first, end in borders):

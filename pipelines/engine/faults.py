@@ -121,7 +121,7 @@ class _Crash:
     """A child process has crashed."""
 
 
-# Stretches of one file, which are decoded together; or some clips of a container.
+# Spans of one file, which are decoded together; or some clips of a container.
 Suspect = tuple[Source, ...]
 
 

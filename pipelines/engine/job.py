@@ -29,7 +29,7 @@ class Tally(StrictModel):
     """Counts of a unit, of a dataset in it, or of a whole job.
 
     Attributes:
-        inputs: clips that were tried: files, stretches of files, samples of tars.
+        inputs: clips that were tried: files, spans of files, samples of tars.
         input_seconds: their duration, of those whose duration became known.
         rows: of output.
         seconds: of audio in the output.
@@ -136,7 +136,7 @@ class UnitOutput:
         tally.codes += codes
 
     def reject(self, reject: Reject) -> None:
-        """Note a stretch of an input that gives no output."""
+        """Note a span of an input that gives no output."""
         tally = self._tally(reject.dataset)
         tally.rejects[reject.reason] = tally.rejects.get(reject.reason, 0) + 1
         seconds = tally.reject_seconds.get(reject.reason, 0.0) + (reject.duration or 0.0)

@@ -164,7 +164,7 @@ def _cut_into_units(
 ) -> pa.Table:
     """Group neighbours up to an estimated `unit_seconds`.
 
-    A container is a unit of its own, and stretches of a file stay together, since it is decoded once for all of them.
+    A container is a unit of its own, and spans of a file stay together, since it is decoded once for all of them.
     """
     rows: dict[str, list[Any]] = {name: [] for name in UNIT_SCHEMA.names}
     previous: tuple[int, str, str, Kind] | None = None

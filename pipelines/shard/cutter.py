@@ -13,7 +13,7 @@ import numpy as np
 from codectok.audio.files import stream_audio
 from codectok.audio.quality import Quality
 from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
-from codectok.audio.spans import Recording, Stretch, cut_between_parts, join_short, joined_within
+from codectok.audio.spans import Recording, Span, cut_between_parts, join_short, joined_within
 from codectok.audio.speech import SPEECH_RATE, speech_in
 from codectok.errors import AudioError
 from codectok.keys import make_key
@@ -41,11 +41,11 @@ class RecordingCutter:
 
     def run(self) -> None:
         """Write all segments; what cannot be decoded from some point on is rejected from there."""
-        pending = deque(self._source.stretches)
+        pending = deque(self._source.spans)
         try:
             pending = deque(self._pieces())
             with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:
-                recording = Recording(blocks, [piece.span(self._rate) for piece in pending])
+                recording = Recording(blocks, [piece.sample_range(self._rate) for piece in pending])
                 while pending:
                     self._cut(pending[0], recording)
                     pending.popleft()
@@ -54,51 +54,49 @@ class RecordingCutter:
                 self._output.ignore(self._source.dataset)
                 return
             for piece in pending:
-                first, _ = piece.span(self._rate)
+                first, _ = piece.sample_range(self._rate)
                 # Nobody knows how much of what a manifest asks for would have been there.
                 self._fail(piece, error, max(first, self._done) / self._rate, None)
                 self._done = 0  # of the next one nothing is
-        self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.stretches))
+        self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.spans))
 
-    def _pieces(self) -> list[Stretch]:
-        """What to take from the recording, in order: stretches cut and joined to fit, and of some only the speech."""
-        stretches = self._source.stretches
+    def _pieces(self) -> list[Span]:
+        """What to take from the recording, in order: spans cut and joined to fit, and of some only the speech."""
+        spans = self._source.spans
         if self._settings.segmenter != "vad":
-            return self._fitted(stretches)
-        speech = self._speech([stretch for stretch in stretches if stretch.text is None])
-        with_text = self._fitted(stretch for stretch in stretches if stretch.text is not None)
+            return self._fitted(spans)
+        speech = self._speech([span for span in spans if span.text is None])
+        with_text = self._fitted(span for span in spans if span.text is not None)
         return sorted([*speech, *with_text], key=lambda piece: piece.start)
 
-    def _fitted(self, stretches: Iterable[Stretch]) -> list[Stretch]:
+    def _fitted(self, spans: Iterable[Span]) -> list[Span]:
         settings = self._settings
-        return join_short(
-            cut_between_parts(stretches, settings.max_seconds), settings.min_seconds, settings.max_seconds
-        )
+        return join_short(cut_between_parts(spans, settings.max_seconds), settings.min_seconds, settings.max_seconds)
 
-    def _speech(self, stretches: list[Stretch]) -> list[Stretch]:
-        """The speech in each of `stretches`; what lies between is rejected."""
-        pieces: list[Stretch] = []
+    def _speech(self, spans: list[Span]) -> list[Span]:
+        """The speech in each of `spans`; what lies between is rejected."""
+        pieces: list[Span] = []
         with closing(stream_audio(self._source.audio(), SPEECH_RATE, self._source.where)) as blocks:
-            recording = Recording(blocks, [stretch.span(SPEECH_RATE) for stretch in stretches])
-            heard = [speech_in(recording.take()) for _ in stretches]
-        for stretch, (found, seconds) in zip(stretches, heard, strict=True):
+            recording = Recording(blocks, [span.sample_range(SPEECH_RATE) for span in spans])
+            heard = [speech_in(recording.take()) for _ in spans]
+        for span, (found, seconds) in zip(spans, heard, strict=True):
             # Short pauses become part of a segment here, so that what is left between is surely left out.
-            own = self._fitted(replace(stretch, start=stretch.start + a, end=stretch.start + b) for a, b in found)
+            own = self._fitted(replace(span, start=span.start + a, end=span.start + b) for a, b in found)
             pieces += own
-            begins = [stretch.start, *(piece.end for piece in own if piece.end is not None)]
-            ends = [*(piece.start for piece in own), stretch.start + seconds]
+            begins = [span.start, *(piece.end for piece in own if piece.end is not None)]
+            ends = [*(piece.start for piece in own), span.start + seconds]
             for start, end in zip(begins, ends, strict=True):
                 if start < end:
                     self._reject(AudioError("Nobody speaks.", "filtered"), start, end - start, "segment")
-            missing = stretch.missing_end(recording.n_samples, SPEECH_RATE, self._source.where)
+            missing = span.missing_end(recording.n_samples, SPEECH_RATE, self._source.where)
             if missing is not None:
-                self._fail(stretch, missing, stretch.start + seconds, 0.0)
+                self._fail(span, missing, span.start + seconds, 0.0)
         return pieces
 
-    def _cut(self, piece: Stretch, recording: Recording) -> None:
+    def _cut(self, piece: Span, recording: Recording) -> None:
         """Write the segments of a piece; one that has words is written whole or not at all."""
         settings, rate = self._settings, self._rate
-        first, _ = piece.span(rate)
+        first, _ = piece.sample_range(rate)
         self._done = end = first
         if piece.text is None:
             cutter = self._cutter
@@ -113,14 +111,14 @@ class RecordingCutter:
             missing = piece.missing_end(recording.n_samples, rate, self._source.where)
             there = piece if missing is None else joined_within(piece, recording.n_samples, rate)
             if there is not None:
-                _, last = there.span(rate)
+                _, last = there.sample_range(rate)
                 segment = Segment(first, whole.samples[: None if last is None else last - first])
                 self._write(segment, there)
                 self._done = segment.end
         if missing is not None:
             self._fail(piece, missing, self._done / rate, (end - self._done) / rate)
 
-    def _write(self, segment: Segment, piece: Stretch) -> None:
+    def _write(self, segment: Segment, piece: Span) -> None:
         """Write a segment, or reject it."""
         settings, source, rate = self._settings, self._source, self._rate
         seconds = len(segment.samples) / rate
@@ -160,8 +158,8 @@ class RecordingCutter:
         if quality.loudness is not None:
             self._output.observe("loudness", math.floor(quality.loudness))
 
-    def _fail(self, piece: Stretch, error: AudioError, start: float, seconds: float | None) -> None:
-        """Reject what cannot be had of a piece; of several pieces of one stretch, once is enough."""
+    def _fail(self, piece: Span, error: AudioError, start: float, seconds: float | None) -> None:
+        """Reject what cannot be had of a piece; of several pieces of one span, once is enough."""
         if piece.key not in self._failed or seconds:
             self._reject(error, start, seconds, "decode")
         self._failed.add(piece.key)

@@ -1,4 +1,4 @@
-"""Stretches that hold the same samples as another one: a first pass over the corpus, and the list that it leads to."""
+"""Spans that hold the same samples as another one: a first pass over the corpus, and the list that it leads to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from codectok.audio.files import stream_audio
-from codectok.audio.spans import Stretch
+from codectok.audio.spans import Span
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.pipelines.engine.job import TableJob, UnitOutput
@@ -32,17 +32,17 @@ DUPLICATES_SCHEMA = pa.schema([("key", pa.string()), ("seconds", pa.float64()), 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A stretch that is left out: how long it is, and what it equals."""
+    """A span that is left out: how long it is, and what it equals."""
 
     seconds: float
     same_as: str
 
 
 class HashJob(TableJob):
-    """A row for each stretch that is asked for: the hash of its samples, whatever file they came in."""
+    """A row for each span that is asked for: the hash of its samples, whatever file they came in."""
 
     verb = "hash"
-    row_name = "stretches"
+    row_name = "spans"
     schema = pa.schema(
         [
             ("name", pa.string()),
@@ -62,29 +62,29 @@ class HashJob(TableJob):
     def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
         """Hashes; what cannot be had equals nothing, and is the next pass's to reject."""
         for recording in recordings_of(unit, None):
-            for stretch, n_samples, digest in _hashes(recording, self.sample_rate):
+            for span, n_samples, digest in _hashes(recording, self.sample_rate):
                 output.read(recording.dataset, n_samples / self.sample_rate)
                 output.keep(recording.dataset, n_samples / self.sample_rate)
-                start = recording.offset + stretch.start
+                start = recording.offset + span.start
                 yield {
                     "name": f"{recording.dataset}/{recording.name}" + (f" from {start:g} s on" if start else ""),
-                    "key": duplicate_key(recording, stretch),
+                    "key": duplicate_key(recording, span),
                     "n_samples": n_samples,
                     "sha256": digest,
                 }
 
 
-def duplicate_key(recording: RecordingSource, stretch: Stretch) -> str:
-    """What a stretch is called in the list of duplicates."""
-    return make_key(recording.dataset, stretch.key)
+def duplicate_key(recording: RecordingSource, span: Span) -> str:
+    """What a span is called in the list of duplicates."""
+    return make_key(recording.dataset, span.key)
 
 
-def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Stretch, int, str]]:
-    """Each stretch of a recording that can be had, in order, with its length and hash.
+def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Span, int, str]]:
+    """Each span of a recording that can be had, in order, with its length and hash.
 
     All are hashed as the blocks come, so that no more than a block is held however they overlap.
     """
-    hashes = [_Hash(*stretch.span(sample_rate)) for stretch in recording.stretches]
+    hashes = [_Hash(*span.sample_range(sample_rate)) for span in recording.spans]
     waiting = deque(hashes)
     running: list[_Hash] = []
     decoded, whole = 0, False
@@ -101,12 +101,12 @@ def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Stre
         whole = True
     except AudioError:
         pass  # what was complete before counts
-    for stretch, one in zip(recording.stretches, hashes, strict=True):
+    for span, one in zip(recording.spans, hashes, strict=True):
         complete = whole or (one.end is not None and one.end <= decoded)
         # Words for more than there is are rejected by the next pass.
-        usable = stretch.text is None or stretch.is_within(decoded, sample_rate)
+        usable = span.text is None or span.is_within(decoded, sample_rate)
         if complete and one.n_samples and usable:
-            yield stretch, one.n_samples, one.digest.hexdigest()
+            yield span, one.n_samples, one.digest.hexdigest()
 
 
 class _Hash:
@@ -125,7 +125,7 @@ class _Hash:
 
 
 def write_duplicates(hashes: Storage, sample_rate: int) -> None:
-    """From the output of a `HashJob`, write the list of all stretches but the first of equals beside it."""
+    """From the output of a `HashJob`, write the list of all spans but the first of equals beside it."""
     first: dict[str, str] = {}
     rows = []
     for name in hashes.sizes():

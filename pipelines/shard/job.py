@@ -88,7 +88,7 @@ class ShardJob(Job):
         with ShardWriter(path, self.settings.format) as writer:
             for recording in recordings_of(unit, output):
                 new = self._without_duplicates(recording, output)
-                if new.stretches:
+                if new.spans:
                     RecordingCutter(self.settings, new, writer, output).run()
         if not writer.index:
             path.unlink()
@@ -98,18 +98,18 @@ class ShardJob(Job):
         write_index(index, writer.index)
 
     def _without_duplicates(self, recording: RecordingSource, output: UnitOutput) -> RecordingSource:
-        """The recording with those of its stretches that are new; the others are rejected."""
+        """The recording with those of its spans that are new; the others are rejected."""
         new = []
-        for stretch in recording.stretches:
-            same = self._duplicates.get(duplicate_key(recording, stretch))
+        for span in recording.spans:
+            same = self._duplicates.get(duplicate_key(recording, span))
             if same is None:
-                new.append(stretch)
+                new.append(span)
                 continue
             error = AudioError(f"It holds the same samples as {same.same_as}.", "duplicate")
-            start = recording.offset + stretch.start
+            start = recording.offset + span.start
             output.read(recording.dataset, same.seconds)
             output.reject(Reject.of(error, recording.dataset, recording.name, "read", start, same.seconds))
-        return replace(recording, stretches=tuple(new))
+        return replace(recording, spans=tuple(new))
 
     def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> list[Example]:
         """Ten segments, chosen at random and always the same."""

@@ -23,7 +23,7 @@ class ShardOptions:
         min_seconds, max_seconds: length of a segment.
         sample_rate: of segments in Hz.
         segmenter: "quiet" (cuts at the quietest points), "fixed" (all of the greatest length) or "vad" (only speech;
-            its stretches are joined and cut to fit).
+            its spans are joined and cut to fit).
         format: of the audio files in the tars.
         shard_seconds: estimated audio of one tar.
         validation: share of the files whose segments are kept apart for validation.

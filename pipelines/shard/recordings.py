@@ -1,4 +1,4 @@
-"""The recordings of a unit: files with the stretches of them that are wanted, and what lies in tars and Parquet."""
+"""The recordings of a unit: files with the spans of them that are wanted, and what lies in tars and Parquet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codectok.audio.spans import Labels, Stretch
+from codectok.audio.spans import Labels, Span
 from codectok.pipelines.engine.job import UnitOutput
 from codectok.pipelines.engine.plan import Unit
 from codectok.sources.clips import clips_of
@@ -18,12 +18,12 @@ from codectok.sources.source import CONTAINERS, Source
 
 @dataclass(frozen=True)
 class RecordingSource:
-    """A recording, and the stretches of it that are wanted.
+    """A recording, and the spans of it that are wanted.
 
     Attributes:
         audio: gives the file or its bytes.
         name: in tables; `where` in messages.
-        stretches: in the order of their starts.
+        spans: in the order of their starts.
         offset: seconds of the original recording before this one.
         may_be_anything: nobody has said that it is audio.
     """
@@ -32,14 +32,14 @@ class RecordingSource:
     dataset: str
     name: str
     where: str
-    stretches: tuple[Stretch, ...]
+    spans: tuple[Span, ...]
     offset: float = 0.0
     may_be_anything: bool = False
 
 
 def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSource]:
     """Everything to decode in a unit, in order; what cannot even be read is rejected in `output` if there is one."""
-    # A file is decoded once for all its stretches, which are neighbours in the plan.
+    # A file is decoded once for all its spans, which are neighbours in the plan.
     for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
         sources = list(group)
         first = sources[0]
@@ -52,7 +52,7 @@ def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSo
             dataset=first.dataset,
             name=first.name,
             where=first.where,
-            stretches=tuple(replace(source.stretch or Stretch(), key=source.key_path) for source in sources),
+            spans=tuple(replace(source.span or Span(), key=source.key_path) for source in sources),
             may_be_anything=first.kind == "unknown",
         )
 
@@ -63,17 +63,17 @@ def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[Rec
             if output is not None:
                 _note(container, clip, output)
             continue
-        sample, stretch = clip.sample, clip.stretch or Stretch()
+        sample, span = clip.sample, clip.span or Span()
         if sample is not None:
             labels = Labels(sample.language, sample.speaker, sample.category)
-            stretch = Stretch(id=sample.id, text=sample.text, labels=labels)
+            span = Span(id=sample.id, text=sample.text, labels=labels)
         yield RecordingSource(
             audio=functools.partial(_same, clip.audio),
             dataset=clip.dataset,
             name=clip.source,
             where=clip.name,
             # Keys that other jobs have given are unique in their folder at most.
-            stretches=(replace(stretch, key=f"{container.dataset}/{container.path}/{clip.id}"),),
+            spans=(replace(span, key=f"{container.dataset}/{container.path}/{clip.id}"),),
             offset=sample.start if sample else 0.0,
         )
 

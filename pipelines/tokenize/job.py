@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import JsonValue
 
-from codectok.audio.spans import Stretch
+from codectok.audio.spans import Span
 from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.codec import Codec, device_class, resolve_device
 from codectok.config import StrictModel
@@ -157,7 +157,7 @@ class TokenizeJob(Job):
             for clip, row in encode_clips(self._encoder, _readable_clips(unit, output)):
                 if not isinstance(row, AudioError):
                     output.read(clip.dataset, row.duration)
-                    for part in self._slices(row, clip.stretch):
+                    for part in self._slices(row, clip.span):
                         if isinstance(part, AudioError):
                             output.reject(
                                 Reject.of(part, clip.dataset, clip.source, "slice", row.start, duration=row.duration)
@@ -192,10 +192,10 @@ class TokenizeJob(Job):
             charts[f"Codes of codebook {number}: {facts}"] = dict(enumerate(use.counts))
         return charts
 
-    def _slices(self, row: TokenRow, stretch: Stretch | None) -> Iterator[TokenRow | AudioError]:
+    def _slices(self, row: TokenRow, span: Span | None) -> Iterator[TokenRow | AudioError]:
         if self.settings.max_seconds is None:
             return iter([row])
-        return cut_row(row, stretch, self.settings.max_seconds, self.description.sample_rate, self.frame_size)
+        return cut_row(row, span, self.settings.max_seconds, self.description.sample_rate, self.frame_size)
 
 
 def statistics_of(total: Tally, counts: np.ndarray) -> TokenStatistics:

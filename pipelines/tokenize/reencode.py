@@ -134,7 +134,7 @@ def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenR
             continue  # its rows will be missed
         slices: Iterable[TokenRow | AudioError] = [row]
         if max_seconds is not None:
-            slices = cut_row(row, clip.stretch, max_seconds, codec.sample_rate, codec.frame_size)
+            slices = cut_row(row, clip.span, max_seconds, codec.sample_rate, codec.frame_size)
         for part in slices:
             if isinstance(part, TokenRow) and part.id in wanted:
                 # By the place in the recording, in frames: that of a slice stands at the end of its id.

@@ -18,7 +18,7 @@ Voice = Callable[[TokenRow], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Span:
     """Where codes are in a document: from `start` to before `stop`.
 
     Attributes:
@@ -50,7 +50,7 @@ class Document:
     id: str
     dataset: str
     seconds: float = 0.0
-    audio: tuple[Stretch, ...] = ()
+    audio: tuple[Span, ...] = ()
     n_end: int = 0
 
 
@@ -136,13 +136,13 @@ class DocumentBuilder:
     def _part(self, pieces: Sequence[TextPiece | TokenPiece | CodesPiece], row: TokenRow) -> _Part:
         """What some pieces of the template are for a row."""
         found: list[np.ndarray] = []
-        audio: list[Stretch] = []
+        audio: list[Span] = []
         for before, piece, behind in zip((None, *pieces), pieces, (*pieces[1:], None), strict=False):
             if isinstance(piece, CodesPiece):
                 start = sum(map(len, found))
                 ids = self._tokens.vocabulary.ids_of(self._codes(piece, row)).astype(np.int32)
                 marks = (int(isinstance(piece, TokenPiece)) for piece in (before, behind))
-                audio.append(Stretch(start, start + len(ids), self._tokens.vocabulary.n_codebooks, *marks))
+                audio.append(Span(start, start + len(ids), self._tokens.vocabulary.n_codebooks, *marks))
                 found.append(ids)
             else:
                 values = {field: getattr(row, field) for field in FIELDS}
@@ -176,7 +176,7 @@ class _Part:
     """Ids of some pieces, and where codes are among them."""
 
     ids: np.ndarray
-    audio: tuple[Stretch, ...]
+    audio: tuple[Span, ...]
 
 
 @dataclass
@@ -198,7 +198,7 @@ class _Growing:
         self.n_ids += len(part.ids)
 
     def document(self, dataset: str) -> Document:
-        audio: list[Stretch] = []
+        audio: list[Span] = []
         start = 0
         for part in (*self.parts, self.end):
             audio += [replace(one, start=start + one.start, stop=start + one.stop) for one in part.audio]

@@ -1,4 +1,4 @@
-"""Stretches of a recording are read in one pass that holds no more than it must, and joined without losing a word."""
+"""Spans of a recording are read in one pass that holds no more than it must, and joined without losing a word."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from codectok.audio.spans import Recording, Stretch, join_short
+from codectok.audio.spans import Recording, Span, join_short
 
 BLOCK = 1000
 Spans = list[tuple[int, int | None]]
@@ -24,29 +24,29 @@ def test_any_spans_give_the_samples_that_they_ask_for() -> None:
     samples = np.arange(20_000, dtype=np.float32)
     for _ in range(200):
         firsts = np.sort(generator.integers(0, 22_000, 6))
-        spans: Spans = [
+        ranges: Spans = [
             (int(first), None if length > 9000 else int(first + length))
             for first, length in zip(firsts, generator.integers(1, 10_000, 6), strict=True)
         ]
-        recording = Recording(blocks_of(samples), spans)
-        for first, end in spans:
+        recording = Recording(blocks_of(samples), ranges)
+        for first, end in ranges:
             taken = np.concatenate([np.zeros(0, np.float32), *recording.take()])
             np.testing.assert_array_equal(taken, samples[first:end])
 
 
 @pytest.mark.parametrize("first_end", [None, 900_000])
-def test_only_what_a_later_stretch_needs_is_held(first_end: int | None) -> None:
-    spans: Spans = [(0, first_end), (5000, 800_000), (5500, 6000), (500_000, 510_000)]
-    recording = Recording(blocks_of(np.zeros(1_000_000, np.float32)), spans)
+def test_only_what_a_later_span_needs_is_held(first_end: int | None) -> None:
+    ranges: Spans = [(0, first_end), (5000, 800_000), (5500, 6000), (500_000, 510_000)]
+    recording = Recording(blocks_of(np.zeros(1_000_000, np.float32)), ranges)
     held = []
-    for _ in spans:
+    for _ in ranges:
         for _ in recording.take():
             pass
         held.append(sum(len(block) for _, block in recording._held))
     assert held == [795_000, 11_000, 10_000, 0]
 
 
-def test_the_time_of_overlapping_stretches_grows_with_what_is_asked_for() -> None:
+def test_the_time_of_overlapping_spans_grows_with_what_is_asked_for() -> None:
     def seconds(n_samples: int) -> float:
         recording = Recording(blocks_of(np.zeros(n_samples, np.float32)), [(0, None), (10, None)])
         start = time.perf_counter()
@@ -58,12 +58,12 @@ def test_the_time_of_overlapping_stretches_grows_with_what_is_asked_for() -> Non
     assert seconds(16_000_000) < 64 * seconds(1_000_000) + 0.2
 
 
-def test_pieces_of_one_stretch_are_joined_under_its_id_once() -> None:
-    pieces = [Stretch(0, 1, "u1"), Stretch(1.2, 2, "u1"), Stretch(2.5, 3, "u2"), Stretch(3.1, 3.5, "u2")]
+def test_pieces_of_one_span_are_joined_under_its_id_once() -> None:
+    pieces = [Span(0, 1, "u1"), Span(1.2, 2, "u1"), Span(2.5, 3, "u2"), Span(3.1, 3.5, "u2")]
     (joined,) = join_short(pieces, 4.0, 10.0)
     assert (joined.id, joined.start, joined.end) == ("u1 u2", 0, 3.5)
 
 
-def test_the_words_of_joined_stretches_are_all_kept_even_where_they_are_the_same() -> None:
-    (joined,) = join_short([Stretch(0, 1, text="no"), Stretch(1, 2, text="no")], 2.0, 10.0)
+def test_the_words_of_joined_spans_are_all_kept_even_where_they_are_the_same() -> None:
+    (joined,) = join_short([Span(0, 1, text="no"), Span(1, 2, text="no")], 2.0, 10.0)
     assert joined.text == "no no"

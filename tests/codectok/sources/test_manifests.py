@@ -49,7 +49,7 @@ def samples_of(tmp_path: Path, rows: list[dict[str, object]], **options: object)
     return all_samples(tmp_path / "out")
 
 
-def test_stretches_become_segments_with_what_is_known_of_them(book: Path, tmp_path: Path) -> None:
+def test_spans_become_segments_with_what_is_known_of_them(book: Path, tmp_path: Path) -> None:
     known = {"language": "en", "speaker": "ann", "category": "speech"}
     rows = [
         {"path": "audio/book.flac", "start": 3.0, "end": 8.0, "id": "one", "text": "first words", **known},
@@ -122,7 +122,7 @@ def test_every_second_is_accounted_for(book: Path, corpus: Path, tmp_path: Path)
     assert total.input_seconds == pytest.approx(21 + 5 + 3 + 0.4)
     assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(total.input_seconds)
     assert total.rejects == {"too_short": 1, "unreadable": 2}
-    assert total.seconds == pytest.approx(21 + 5 + 3)  # the stretch beyond the end keeps what there is
+    assert total.seconds == pytest.approx(21 + 5 + 3)  # the span beyond the end keeps what there is
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.csv.gz", "list.jsonl.gz"])
@@ -273,7 +273,7 @@ def clip(tmp_path: Path) -> Path:
     return tmp_path / "clip.wav"
 
 
-def test_a_wrong_end_is_the_fault_of_one_stretch_only(book: Path, tmp_path: Path) -> None:
+def test_a_wrong_end_is_the_fault_of_one_span_only(book: Path, tmp_path: Path) -> None:
     times = [(0, 100), (10, 15), (20, 25), (30, 35), (59, 70), (65, 70), (80, None)]
     rows = [{"path": "audio/book.flac", "start": a, "end": b, "id": str(a)} for a, b in times]
     report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")

@@ -205,7 +205,7 @@ def test_a_clip_in_a_tar_that_crashes_its_decoder_is_rejected_alone(notes: Path,
 
 
 @pytest.mark.slow
-def test_stretches_of_a_crashing_file_are_rejected_together(corpus: Path, notes: Path, tmp_path: Path) -> None:
+def test_spans_of_a_crashing_file_are_rejected_together(corpus: Path, notes: Path, tmp_path: Path) -> None:
     rows = [{"path": str(corpus / "b.flac"), "start": 2.5 * n, "end": 2.5 * n + 2.5, "id": str(n)} for n in range(6)]
     rows.append({"path": str(corpus / "a.wav")})
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

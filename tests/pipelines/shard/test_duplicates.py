@@ -83,7 +83,7 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> str:
     return str(path)
 
 
-def test_only_stretches_with_the_same_samples_are_duplicates(copies: Path, tmp_path: Path) -> None:
+def test_only_spans_with_the_same_samples_are_duplicates(copies: Path, tmp_path: Path) -> None:
     first = write_rows(copies / "first.jsonl", [{"start": 0.0, "end": 2.5}, {"start": 3.0, "end": 6.0, "text": "a"}])
     rows = [{"start": 0.0, "end": 3.0}, {"start": 2.5, "end": 5.0}, {"start": 3.0, "end": 6.0, "text": "b"}]
     second = write_rows(copies / "second.jsonl", [*rows, {"path": "1.wav", "text": "c"}, {"path": "more/1.flac"}])

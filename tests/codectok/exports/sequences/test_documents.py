@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.documents import DocumentBuilder, MissingPartError, Stretch
+from codectok.exports.sequences.documents import DocumentBuilder, MissingPartError, Span
 from codectok.exports.sequences.templates import load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
@@ -80,7 +80,7 @@ def test_codes_of_a_frame_stay_together() -> None:
     builder = DocumentBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
     (document,) = builder.of_rows([row], "speech")
     assert document.ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
-    assert document.audio == (Stretch(1, 5, frame=2, opening=1, closing=1),)
+    assert document.audio == (Span(1, 5, frame=2, opening=1, closing=1),)
 
 
 def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, folder: Path) -> None:

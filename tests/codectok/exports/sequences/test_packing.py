@@ -9,7 +9,7 @@ import pytest
 
 from codectok import InputError
 from codectok.exports.sequences import packing
-from codectok.exports.sequences.documents import Document, Stretch
+from codectok.exports.sequences.documents import Document, Span
 from codectok.exports.sequences.packing import PackingOptions, fit, pack
 
 
@@ -69,8 +69,8 @@ def audio_document(words: int, frames: int, n_codebooks: int) -> Document:
     """Words 1, then 2 (begin), codes from 10 on, 3 (end), 4 (end of sequence), as text-to-speech has them."""
     codes = 10 + np.arange(frames * n_codebooks)
     ids = np.concatenate([np.ones(words), [2], codes, [3, 4]]).astype(np.int32)
-    stretch = Stretch(words + 1, words + 1 + len(codes), n_codebooks, 1, 1)
-    return Document(ids, "a", "d", 1.0, (stretch,), 1)
+    span = Span(words + 1, words + 1 + len(codes), n_codebooks, 1, 1)
+    return Document(ids, "a", "d", 1.0, (span,), 1)
 
 
 @pytest.mark.parametrize("n_codebooks", [1, 3])
