@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import re
 import types
 from collections.abc import Iterator
@@ -25,11 +26,14 @@ Every key that `codectok train` reads, with its type, default and meaning. Dotte
 
 The keys below `codec` are those of a codec's `config.json`.
 """
+LOG = logging.getLogger("mkdocs.hooks.configuration_reference")
 CONSTRAINTS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated page to the site."""
+    """Add the generated page to the site; a key without a description is a warning, which ends a strict build."""
+    for key in undescribed():
+        LOG.warning("The configuration key %s has no description in its class.", key)
     files.append(File.generated(config, PAGE, content=page()))
     return files
 
@@ -40,6 +44,16 @@ def page() -> str:
     for name, model in _sections("", TrainConfig):
         sections.append(_section(name, model))
     return "\n".join(sections)
+
+
+def undescribed() -> list[str]:
+    """Keys of the configuration that have no description."""
+    return [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, model in _sections("", TrainConfig)
+        for name in model.model_fields
+        if name not in _described(model)[1]
+    ]
 
 
 def _sections(prefix: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -118,17 +132,3 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
         return "see below"
     return f"`{json.dumps(value, default=str)}`"
-
-
-def undescribed() -> list[str]:
-    """Keys of the configuration that have no description."""
-    return [
-        f"{prefix}.{name}".lstrip(".")
-        for prefix, model in _sections("", TrainConfig)
-        for name in model.model_fields
-        if name not in _described(model)[1]
-    ]
-
-
-if __name__ == "__main__":
-    print("\n".join(undescribed()))
