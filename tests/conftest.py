@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-DATA = Path(__file__).parent / "data"
+from tests.helpers.audio import tone
+from tests.helpers.storage import DATA
 
 
 @pytest.fixture(params=["student", "teacher"])
@@ -54,22 +55,6 @@ def s3() -> Iterator[str]:
     fsspec.config.conf.clear()
     fsspec.config.conf.update(before)
     server.stop()
-
-
-def upload(folder: Path, url: str) -> str:
-    """Put all files of a folder below a URL."""
-    files, path = fsspec.core.url_to_fs(url)
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        files.pipe_file(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes())
-    return url
-
-
-def tone(seconds: float, sample_rate: int, frequency: float = 300.0, seed: int = 0) -> np.ndarray:
-    """A tone with some noise, fading in and out once a second."""
-    t = np.arange(round(seconds * sample_rate)) / sample_rate
-    noise = np.random.default_rng(seed).normal(0, 0.02, len(t))
-    wave = np.abs(np.sin(np.pi * t)) * (0.3 * np.sin(2 * np.pi * frequency * t) + noise)
-    return wave.astype(np.float32)
 
 
 @pytest.fixture(scope="session")

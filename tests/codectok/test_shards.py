@@ -15,7 +15,7 @@ from codectok.audio.files import AudioFormat
 from codectok.keys import VALID_KEY, make_key
 from codectok.shards import Sample, ShardWriter, index_path, read_index, read_manifest, write_index
 from codectok.storage import LocalStorage
-from tests.conftest import tone
+from tests.helpers.audio import tone
 
 
 def write_shard(folder: Path, audio_format: AudioFormat = "flac") -> list[np.ndarray]:

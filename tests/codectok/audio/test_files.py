@@ -11,7 +11,7 @@ from codectok import AudioError, InputError
 from codectok.audio import ffmpeg, files
 from codectok.audio.files import audio_info, read_audio, stream_audio, write_audio
 from codectok.audio.resample import resample
-from tests.conftest import tone
+from tests.helpers.audio import tone
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 44_100])

@@ -7,7 +7,7 @@ from codectok import AudioError, InputError
 from codectok.audio.quality import Quality, QualityLimits
 from codectok.audio.resample import resample
 from codectok.audio.spectrum import Spectrum
-from tests.conftest import tone
+from tests.helpers.audio import tone
 
 
 def integrated_loudness(samples: np.ndarray, sample_rate: int) -> float | None:

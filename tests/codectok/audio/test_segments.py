@@ -7,7 +7,7 @@ import pytest
 
 from codectok import InputError
 from codectok.audio.segments import Segmenter, segments_of
-from tests.conftest import tone
+from tests.helpers.audio import tone
 
 RATE = 8000
 

@@ -13,23 +13,15 @@ import numpy as np
 import pyarrow.dataset
 import pytest
 import soundfile
-from typer.testing import CliRunner, Result
 
 from codectok import Codec
 from codectok.audio.files import read_audio
 from codectok.cli.export import app as export
 from codectok.cli.main import app
-from tests.conftest import DATA
+from tests.helpers.command_line import assert_refused, codectok, one_line
+from tests.helpers.storage import DATA
 
 STUDENT = DATA / "golden" / "student"
-
-
-def codectok(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 INTERRUPTED_AT_ONCE = """
@@ -74,23 +66,6 @@ def test_a_signal_that_a_library_swallows_is_an_interruption_all_the_same(argume
     command = [sys.executable, "-c", INTERRUPTED_IN_AN_IMPORT, "train", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (130, "Error: Interrupted.\n")
-
-
-def assert_refused(result: Result, *words: str, code: int = 2) -> None:
-    message = one_line(result.stderr)
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    assert message.startswith("Error:"), message
-    assert message.count("Error:") == 1
-    for word in words:
-        assert word in message
-
-
-@pytest.fixture(scope="module")
-def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("codec") / "nano"
-    Codec.from_config("nano", seed=1).save_pretrained(folder)
-    return folder
 
 
 def test_help_is_there_at_once_and_shows_an_example_for_each_verb() -> None:

@@ -14,7 +14,7 @@ import soundfile
 from codectok import CodectokError
 from codectok.pipelines.engine.lock import Part
 from codectok.pipelines.engine.run import RunOptions, run_job
-from tests.conftest import tone
+from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples
 
