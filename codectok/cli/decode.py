@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, format_duration, progress
+from codectok.formatting import format_duration
+
+from .console import facts_table, progress
 from .options import CodecOption, DeviceOption
 
 NAME = "decode"

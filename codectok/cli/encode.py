@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codectok.errors import AudioError, CodectokError
+from codectok.formatting import format_duration, megabytes
 
-from .console import facts_table, format_duration, megabytes, progress, warn
+from .console import facts_table, progress, warn
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
 if TYPE_CHECKING:

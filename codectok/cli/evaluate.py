@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import counted, facts_table, format_duration, progress, rows_table, say, warn
+from codectok.formatting import counted, format_duration
+
+from .console import facts_table, progress, rows_table, say, warn
 from .jobs import SHOWN_REJECTS
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import facts_table, format_duration, megabytes, rows_table
+from codectok.formatting import format_duration, megabytes
+
+from .console import facts_table, rows_table
 
 if TYPE_CHECKING:
     from codectok.config import CodecConfig

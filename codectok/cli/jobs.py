@@ -6,18 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .console import (
-    ProgressReport,
-    console,
-    counted,
-    facts_table,
-    format_duration,
-    megabytes,
-    progress,
-    rows_table,
-    say,
-    warn,
-)
+from codectok.formatting import counted, format_duration, megabytes
+
+from .console import ProgressReport, console, facts_table, progress, rows_table, say, warn
 from .interruption import check_interruption
 from .job_choices import JobChoices
 

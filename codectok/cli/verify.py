@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, format_duration, megabytes, progress
+from codectok.formatting import format_duration, megabytes
+
+from .console import facts_table, progress
 
 NAME = "verify"
 EXAMPLE = "codectok verify tokens/ --codec codec/ --reencode 20 --decode 5 --to listen/"
