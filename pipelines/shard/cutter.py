@@ -13,7 +13,7 @@ import numpy as np
 from codectok.audio.files import stream_audio
 from codectok.audio.quality import Quality
 from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
-from codectok.audio.spans import Recording, Span, cut_between_parts, join_short, joined_within
+from codectok.audio.spans import Recording, Span, cut_between_supervisions, join_short, joined_within
 from codectok.audio.speech import SPEECH_RATE, speech_in
 from codectok.errors import AudioError
 from codectok.keys import make_key
@@ -71,7 +71,9 @@ class RecordingCutter:
 
     def _fitted(self, spans: Iterable[Span]) -> list[Span]:
         settings = self._settings
-        return join_short(cut_between_parts(spans, settings.max_seconds), settings.min_seconds, settings.max_seconds)
+        return join_short(
+            cut_between_supervisions(spans, settings.max_seconds), settings.min_seconds, settings.max_seconds
+        )
 
     def _speech(self, spans: list[Span]) -> list[Span]:
         """The speech in each of `spans`; what lies between is rejected."""

@@ -232,7 +232,7 @@ def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("text.wav", "no audio file"),
+        ("text.wav", "audio file"),
         ("empty.wav", "empty file"),
         ("truncated.flac", "truncated.flac"),
         ("nan.wav", "not finite"),
