@@ -22,7 +22,7 @@ EXAMPLE = "codectok encode speech.wav music/ codes.npz --codec codec/"
 
 
 def run(
-    inputs: Annotated[list[str], typer.Argument(help="Audio files, or folders of them.")],
+    inputs: Annotated[list[str], typer.Argument(help="Audio files, or folders of audio files.")],
     output: Annotated[Path, typer.Argument(help="A file ending in .npz or .parquet.")],
     codec: CodecOption,
     device: DeviceOption = "auto",
@@ -58,7 +58,7 @@ def run(
                 report.advance(f"({format_duration(seconds)} of audio)")
                 yield row
             if not frames:
-                # Raised here, so that no file without rows takes the output's place.
+                # Raised inside the writer, so that it does not write a file without rows.
                 raise skipped[0] if len(skipped) == 1 else _nothing_encoded(skipped)
 
         count = write_codes(output, TableMetadata.of(loaded.describe()), rows())
@@ -71,7 +71,7 @@ def run(
             "clips": f"{count:,}",
             "audio": format_duration(seconds),
             "codes": f"{frames:,} frames of {loaded.n_codebooks}, {loaded.frame_rate:g} per second",
-            "skipped": f"{len(skipped):,} files that cannot be used",
+            "skipped": f"{len(skipped):,} unusable files",
             "ignored": f"{listing.ignored:,} other files",
         },
     )

@@ -23,7 +23,7 @@ def run(
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.FLOAT32,
 ) -> None:
-    """Encode and decode an audio file, and say how far the result is from it."""
+    """Encode and decode an audio file, and show the distance between the two."""
     import torch
 
     from codectok.audio.files import check_output, read_audio, write_audio
@@ -41,7 +41,7 @@ def run(
         {
             "output": output,
             "audio": format_duration(len(waveform) / loaded.sample_rate),
-            "codes": f"{codes.numel():,}, {len(codes.unique()):,} different of {loaded.codebook_size:,}",
+            "codes": f"{codes.numel():,}, {len(torch.unique(codes)):,} different of {loaded.codebook_size:,}",
             "mel error": f"{log_mel_error(loaded.log_mel, samples, waveform):.4f}"
             " (mean absolute difference of natural log-mels)",
         },

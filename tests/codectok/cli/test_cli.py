@@ -187,7 +187,7 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
     for output in (shards, tokens):
         verified = codectok("verify", output)
         assert verified.exit_code == 0, verified.output
-        assert "all is as it should be" in one_line(verified.stdout)
+        assert "no fault found" in one_line(verified.stdout)
     codectok("shard", corpus, tmp_path / "part", "--engine", "local", "--shard-seconds", 15, "--limit", 1)
     assert "1 of 4 are finished" in one_line(codectok("inspect", tmp_path / "part").stdout)
     refused = codectok("verify", tmp_path / "part")

@@ -80,7 +80,9 @@ def test_speech_becomes_segments_and_the_rest_is_rejected(
     assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(2 * VOICE + 3 * PAUSE, abs=0.01)
     assert total.input_seconds == pytest.approx(2 * VOICE + 3 * PAUSE, abs=0.01)
     assert total.inputs == 1
-    assert {row["message"] for row in rejects(tmp_path / "out") if row["reason"] == "filtered"} == {"Nobody speaks."}
+    assert {row["message"] for row in rejects(tmp_path / "out") if row["reason"] == "filtered"} == {
+        "No speech was detected."
+    }
 
     # With texts, the manifest knows better where somebody speaks.
     (tmp_path / "list.jsonl").write_text(json.dumps({"path": "talk.wav", "start": 0.5, "end": 2.5, "text": "hm"}))

@@ -71,7 +71,7 @@ def test_a_language_model_with_audio_tokens(model: Path, codec: Path, tmp_path: 
     for part in (f"{ROWS} -> {ROWS + 1032:,}", f"1,024 from {ROWS} on", "projection, scale rms", "lm_head.weight"):
         assert part in shown
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == ROWS + 1032
-    assert_refused(codectok(*arguments, tmp_path / "out"), "already holds something")
+    assert_refused(codectok(*arguments, tmp_path / "out"), "already exists")
     assert_refused(codectok(*arguments, tmp_path / "no", "--start", "codebook"), "have 32 values", "64")
     assert_refused(codectok(*arguments, tmp_path / "no", "--scale", "big"), "--scale is a number or rms")
     assert_refused(codectok(*arguments, tmp_path / "no", "--scale", 0), "number above 0")
