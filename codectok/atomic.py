@@ -18,7 +18,7 @@ TEMPORARY_SUFFIX = ".tmp"
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what was written there takes its place, on disk for good, on success only."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A unique name, since several processes may write the same file.
+    # Its own name, since several processes may write the same file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     try:
         with _place_named(path):

@@ -52,7 +52,7 @@ class ShardJob(Job):
         self.output_bytes_per_second = per_sample * options.sample_rate
 
     def options(self) -> Mapping[str, JsonValue]:
-        """All of `ShardOptions`."""
+        """Return all fields of `ShardOptions`."""
         values = asdict(self.settings)
         return values | values.pop("quality")
 

@@ -43,8 +43,8 @@ def shard_checks(storage: Storage, plan: Plan, records: list[UnitRecord]) -> dic
             raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit wrote.")
         record, file = by_name[entry.name]
         total = record.total
-        said = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)
-        if said != (file.bytes, file.sha256, total.rows, total.seconds, record.split, record.categories):
+        listed = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)
+        if listed != (file.bytes, file.sha256, total.rows, total.seconds, record.split, record.categories):
             raise VerificationError(f"{MANIFEST_FILE} and the record of its unit disagree about {entry.name}.")
     if len(manifest.shards) != len(tars):
         missing = sorted(tars - {entry.name for entry in manifest.shards})
