@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from codectok.evaluation.html_report import HtmlReport
+from codectok.formatting import format_duration
 from codectok.sources.listing import JOB_FOLDER
 from codectok.storage import Storage
 
@@ -29,8 +30,8 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
         "In all",
         ("", ""),
         [
-            ("read", f"{hours(total.input_seconds)} in {total.inputs:,} inputs"),
-            ("kept", f"{hours(total.seconds)} in {total.rows:,} {job.row_name}"),
+            ("read", f"{format_duration(total.input_seconds)} in {total.inputs:,} inputs"),
+            ("kept", f"{format_duration(total.seconds)} in {total.rows:,} {job.row_name}"),
             *([(job.code_name, f"{total.codes:,}")] if total.codes else []),
             ("written", f"{summary.bytes / 1e6:,.1f} MB in {summary.files:,} files"),
             ("ignored", f"{total.ignored:,} other files"),
@@ -45,8 +46,8 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
         [
             (
                 name,
-                hours(tally.input_seconds),
-                hours(tally.seconds),
+                format_duration(tally.input_seconds),
+                format_duration(tally.seconds),
                 *(f"{count_of(tally):,}" for count_of in written.values()),
                 f"{sum(tally.rejects.values()):,}",
             )
@@ -71,9 +72,4 @@ def reject_rows(total: Tally) -> Iterator[tuple[str, str, str]]:
     """Reason, count and known duration, the most frequent first."""
     for reason, count in sorted(total.rejects.items(), key=lambda item: (-item[1], item[0])):
         seconds = total.reject_seconds.get(reason, 0.0)
-        yield reason, f"{count:,}", hours(seconds) if seconds else "not known"
-
-
-def hours(seconds: float) -> str:
-    """A duration in hours."""
-    return f"{seconds / 3600:,.2f} h"
+        yield reason, f"{count:,}", format_duration(seconds) if seconds else "not known"

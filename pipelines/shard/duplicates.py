@@ -1,4 +1,4 @@
-"""Spans that hold the same samples as another one: a first pass over the corpus, and the list that it leads to."""
+"""Duplicate spans: a first pass hashes the samples of all spans, and lists those that are equal to an earlier one."""
 
 from __future__ import annotations
 
@@ -32,14 +32,19 @@ DUPLICATES_SCHEMA = pa.schema([("key", pa.string()), ("seconds", pa.float64()), 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A span that is left out: how long it is, and what it equals."""
+    """A span that is left out.
+
+    Attributes:
+        seconds: its duration.
+        same_as: name of the span with the same samples.
+    """
 
     seconds: float
     same_as: str
 
 
 class HashJob(TableJob):
-    """A row for each span that is asked for: the hash of its samples, whatever file they came in."""
+    """Writes a row for each span with the hash of its decoded samples."""
 
     verb = "hash"
     row_name = "spans"
@@ -56,11 +61,11 @@ class HashJob(TableJob):
         self.sample_rate = sample_rate
 
     def options(self) -> Mapping[str, JsonValue]:
-        """The rate at which samples are compared."""
+        """Sample rate at which spans are compared."""
         return {"sample_rate": self.sample_rate}
 
     def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
-        """Hashes; what cannot be had equals nothing, and is the next pass's to reject."""
+        """Yield the hashes of a unit. Spans that cannot be decoded are skipped; the next pass rejects them."""
         for recording in recordings_of(unit, None):
             for span, n_samples, digest in _hashes(recording, self.sample_rate):
                 output.read(recording.dataset, n_samples / self.sample_rate)
@@ -75,14 +80,14 @@ class HashJob(TableJob):
 
 
 def duplicate_key(recording: RecordingSource, span: Span) -> str:
-    """What a span is called in the list of duplicates."""
+    """Return the key of a span in the list of duplicates."""
     return make_key(recording.dataset, span.key)
 
 
 def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Span, int, str]]:
-    """Each span of a recording that can be had, in order, with its length and hash.
+    """Yield each span of a recording that can be decoded, in order, with its length in samples and hash.
 
-    All are hashed as the blocks come, so that no more than a block is held however they overlap.
+    All spans are hashed while decoding, so that memory holds one block however they overlap.
     """
     hashes = [_Hash(*span.sample_range(sample_rate)) for span in recording.spans]
     waiting = deque(hashes)
@@ -100,17 +105,17 @@ def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Span
                 decoded = end
         whole = True
     except AudioError:
-        pass  # what was complete before counts
+        pass  # spans that ended before the damage count
     for span, one in zip(recording.spans, hashes, strict=True):
         complete = whole or (one.end is not None and one.end <= decoded)
-        # Words for more than there is are rejected by the next pass.
+        # The next pass rejects text for a span that is longer than the recording.
         usable = span.text is None or span.is_within(decoded, sample_rate)
         if complete and one.n_samples and usable:
             yield span, one.n_samples, one.digest.hexdigest()
 
 
 class _Hash:
-    """The hash of the samples from `first` to before `end` (None: to the last one)."""
+    """Hash of the samples from `first` up to and without `end` (None for the end of the recording)."""
 
     def __init__(self, first: int, end: int | None) -> None:
         self.first, self.end = first, end
@@ -118,20 +123,20 @@ class _Hash:
         self.digest = hashlib.sha256()
 
     def update(self, block: np.ndarray, start: int) -> None:
-        """Take in a block [n], the first sample of which is the recording's sample `start`."""
-        part = block[max(0, self.first - start) : None if self.end is None else self.end - start]
-        self.digest.update(part.tobytes())
-        self.n_samples += len(part)
+        """Add a block [n] that starts at sample `start` of the recording."""
+        wanted = block[max(0, self.first - start) : None if self.end is None else self.end - start]
+        self.digest.update(wanted.tobytes())
+        self.n_samples += len(wanted)
 
 
 def write_duplicates(hashes: Storage, sample_rate: int) -> None:
-    """From the output of a `HashJob`, write the list of all spans but the first of equals beside it."""
+    """Write the list of duplicates into `hashes`, the output of a `HashJob`: of equal spans all but the first."""
     first: dict[str, str] = {}
     rows = []
     for name in hashes.sizes():
         if not name.startswith("part-"):
             continue
-        # Units are in the order of the plan: an earlier generation, then an earlier name.
+        # Units are in the order of the plan: by generation, then by name.
         for row in pq.read_table(pa.BufferReader(hashes.read(name))).to_pylist():
             if row["sha256"] in first:
                 same_as, seconds = first[row["sha256"]], row["n_samples"] / sample_rate
@@ -144,6 +149,6 @@ def write_duplicates(hashes: Storage, sample_rate: int) -> None:
 
 
 def read_duplicates(hashes: Storage) -> dict[str, Duplicate]:
-    """The list by `duplicate_key`."""
+    """Read the list of duplicates, by `duplicate_key`."""
     table = pq.read_table(pa.BufferReader(hashes.read(DUPLICATES_FILE)))
     return {row["key"]: Duplicate(row["seconds"], row["same_as"]) for row in table.to_pylist()}

@@ -1,4 +1,4 @@
-"""`shard`: recordings of any length into segments, in WebDataset tars."""
+"""Job `shard`: cuts recordings into segments and writes them as WebDataset tars."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .duplicates import Duplicate, HashJob, duplicate_key, read_duplicates, writ
 from .options import ShardOptions
 from .recordings import RecordingSource, recordings_of
 
-# Compressed to about two thirds by FLAC, and the JSON beside it.
+# FLAC compresses to about two thirds; both include the JSON.
 FLAC_BYTES_PER_SAMPLE, WAV_BYTES_PER_SAMPLE = 1.4, 2.1
 EXAMPLES = 10
 
@@ -52,31 +52,31 @@ class ShardJob(Job):
         self.output_bytes_per_second = per_sample * options.sample_rate
 
     def options(self) -> Mapping[str, JsonValue]:
-        """All of `ShardOptions`."""
+        """Return all fields of `ShardOptions`."""
         values = asdict(self.settings)
         return values | values.pop("quality")
 
     @property
     def unit_seconds(self) -> float:
-        """Audio of a tar."""
+        """Audio of a tar in seconds."""
         return self.settings.shard_seconds
 
     @property
     def validation(self) -> float:
-        """Share of the files that are kept apart."""
+        """Share of the files that are held out."""
         return self.settings.validation
 
     def first_pass(self) -> HashJob | None:
-        """Hashes of all samples, where duplicates are to be left out."""
+        """The job that hashes all samples, if duplicates are left out."""
         return HashJob(self.settings.sample_rate) if self.settings.deduplicate else None
 
     def use_first_pass(self, output: Storage) -> None:
-        """Find the duplicates."""
+        """Write the list of duplicates from the hashes."""
         write_duplicates(output, self.settings.sample_rate)
         self._hashes = output
 
     def set_up(self) -> None:
-        """Load the list of duplicates, and what hears speech."""
+        """Load the list of duplicates, and check that speech can be detected."""
         if self.settings.segmenter == "vad":
             speech.check_installed()
         if self._hashes is not None:
@@ -98,7 +98,7 @@ class ShardJob(Job):
         write_index(index, writer.index)
 
     def _without_duplicates(self, recording: RecordingSource, output: UnitOutput) -> RecordingSource:
-        """The recording with those of its spans that are new; the others are rejected."""
+        """Return the recording without spans that are duplicates, which are rejected."""
         new = []
         for span in recording.spans:
             same = self._duplicates.get(duplicate_key(recording, span))
@@ -112,7 +112,7 @@ class ShardJob(Job):
         return replace(recording, spans=tuple(new))
 
     def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> list[Example]:
-        """Ten segments, chosen at random and always the same."""
+        """Choose ten segments at random with a fixed seed."""
         tars = [(record, file.name) for record in records for file in record.files if file.name.endswith(".tar")]
         ends = list(itertools.accumulate(record.total.rows for record, _ in tars))
         chosen = random.Random(0).sample(range(ends[-1]), min(EXAMPLES, ends[-1])) if ends else []

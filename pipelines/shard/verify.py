@@ -1,4 +1,4 @@
-"""Checking shards: their samples, their index, and what `shards.json` says."""
+"""Checks of shards: samples, indexes and `shards.json`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -31,19 +30,21 @@ from codectok.shards import (
 )
 from codectok.storage import Storage
 
+from .options import PlannedLimits
+
 
 def shard_checks(storage: Storage, plan: Plan, records: list[UnitRecord]) -> dict[str, Callable[[], None]]:
-    """The checks of the samples of every tar; `shards.json` is compared with the records at once."""
+    """Compare `shards.json` with the records, and return one check of the samples for each tar, by its name."""
     manifest = _manifest(storage)
     by_name = {file.name: (record, file) for record in records for file in record.files}
     tars = {name for name in by_name if name.endswith(".tar")}
     for entry in manifest.shards:
         if entry.name not in tars:
-            raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit has made.")
+            raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit wrote.")
         record, file = by_name[entry.name]
         total = record.total
-        said = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)
-        if said != (file.bytes, file.sha256, total.rows, total.seconds, record.split, record.categories):
+        listed = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)
+        if listed != (file.bytes, file.sha256, total.rows, total.seconds, record.split, record.categories):
             raise VerificationError(f"{MANIFEST_FILE} and the record of its unit disagree about {entry.name}.")
     if len(manifest.shards) != len(tars):
         missing = sorted(tars - {entry.name for entry in manifest.shards})
@@ -66,8 +67,8 @@ def _shard_check(
     entry: ShardEntry,
     keys: dict[str, str],
 ) -> Callable[[], None]:
-    min_seconds, max_seconds = (cast(float, plan.header.options[name]) for name in ("min_seconds", "max_seconds"))
-    shortest, longest = limits_in_samples(min_seconds, max_seconds, manifest.sample_rate)
+    limits = PlannedLimits.from_plan(plan)
+    shortest, longest = limits_in_samples(limits.min_seconds, limits.max_seconds, manifest.sample_rate)
 
     def check() -> None:
         index = _read_index(storage, entry.name)
@@ -76,19 +77,19 @@ def _shard_check(
         categories: Counter[str] = Counter()
         for key, offset, audio, sample in _samples(storage, entry.name):
             where = f"The sample {key} in {storage.url}/{entry.name}"
-            # Threads share the keys; a dictionary's setdefault is one step.
+            # Threads share the keys; setdefault of a dict is atomic.
             if keys.setdefault(key, entry.name) != entry.name or key in seen:
-                raise VerificationError(f"{where} has the key of another sample, in {keys[key]}.")
+                raise VerificationError(f"{where} has the same key as another sample, in {keys[key]}.")
             seen.add(key)
             if not VALID_KEY.fullmatch(key):
-                raise VerificationError(f"{where} has a key with other characters than letters, digits, _ and -.")
+                raise VerificationError(f"{where} has a key with characters other than letters, digits, _ and -.")
             if sample.sample_rate != manifest.sample_rate:
                 raise VerificationError(f"{where} is at {sample.sample_rate} Hz, not {manifest.sample_rate} Hz.")
             _check_audio(where, audio, sample)
             if not shortest <= sample.n_samples <= longest:
-                raise VerificationError(f"{where} has {sample.duration:g} s, outside the limits of the job.")
+                raise VerificationError(f"{where} lasts {sample.duration:g} s, outside the limits of the job.")
             if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples, sample.category)]:
-                raise VerificationError(f"{where} is not where the index says.")
+                raise VerificationError(f"{where} is not at the place that the index names.")
             seconds += sample.duration
             count += 1
             if sample.category is not None:
@@ -100,7 +101,7 @@ def _shard_check(
             )
         if categories != entry.categories:
             raise VerificationError(
-                f"{storage.url}/{entry.name} has other categories than {MANIFEST_FILE} says: {dict(categories)}."
+                f"{storage.url}/{entry.name} has other categories than {MANIFEST_FILE}: {dict(categories)}."
             )
 
     return check
@@ -119,7 +120,7 @@ def _check_audio(where: str, audio: bytes, sample: Sample) -> None:
             f" {sample.n_samples} in 1 at {sample.sample_rate} Hz."
         )
     if abs(sample.duration * sample.sample_rate - sample.n_samples) > 0.5:
-        raise VerificationError(f"{where} has a duration that is not that of its samples.")
+        raise VerificationError(f"{where} has a duration that differs from the number of its samples.")
     if not np.isfinite(samples).all():
         raise VerificationError(f"{where} has samples that are not finite.")
 
@@ -134,7 +135,7 @@ def _read_index(storage: Storage, shard: str) -> list[IndexedSample]:
 
 
 def _samples(storage: Storage, shard: str) -> Iterator[tuple[str, int, bytes, Sample]]:
-    """Key, place of the audio, its bytes and the description of each sample."""
+    """Yield key, offset of the audio, its bytes and the description of each sample."""
     where = f"{storage.url}/{shard}"
     try:
         with storage.open(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -142,7 +143,7 @@ def _samples(storage: Storage, shard: str) -> Iterator[tuple[str, int, bytes, Sa
             for member in tar:
                 if (member.mtime, member.uid, member.gid, member.isfile()) != (0, 0, 0, True):
                     raise VerificationError(
-                        f"The member {member.name} of {where} is no plain file without time and owner."
+                        f"The member {member.name} of {where} is not a plain file without time and owner."
                     )
                 key, _, suffix = member.name.partition(".")
                 opened = tar.extractfile(member)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -26,6 +25,8 @@ from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
 from codectok.tokens.reader import open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow
+
+from .options import PlannedOptions
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def reencode(folder: str | Path, codec: Codec, count: int, seed: int = 0) -> Ree
         row, unit = table.row(number), int(table.group_of(number).file.stem.rpartition("-")[2])
         wanted.setdefault(unit, {})[row.id] = row
     threads = torch.get_num_threads()
-    torch.set_num_threads(cast(int, plan.header.options["encoder_threads"] or threads))
+    torch.set_num_threads(PlannedOptions.from_plan(plan).encoder_threads or threads)
     frames = equal = 0
     try:
         for unit, rows in wanted.items():
@@ -119,7 +120,7 @@ def _compare(codec: Codec, precision: Precision, before: np.ndarray, again: _Aga
 
 
 def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenRow]) -> Iterator[_Again]:
-    max_seconds = cast(float | None, plan.header.options["max_seconds"])
+    max_seconds = PlannedOptions.from_plan(plan).max_seconds
     # Slices have the id of their recording, and their place in it.
     ids = set(wanted) | {name.rpartition("_")[0] for name in wanted}
 

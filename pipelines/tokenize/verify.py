@@ -24,6 +24,7 @@ from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
 from .job import STATISTICS_FILE, counts_name, read_statistics, statistics_of
+from .options import PlannedOptions
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,13 @@ class TableVerifier:
             return self._plan.unit(record.unit)
 
     def _compare_metadata(self, metadata: TableMetadata, where: str, unit: Unit) -> None:
-        options = self._plan.header.options
-        if metadata.codec_fingerprint != options["codec"]:
+        options = PlannedOptions.from_plan(self._plan)
+        if metadata.codec_fingerprint != options.codec:
             raise VerificationError(f"{where} holds codes of another codec than the plan says.")
         if (metadata.dtype, metadata.device, metadata.pack_frames) != (
-            options["dtype"],
-            options["device"],
-            options["pack_frames"],
+            options.dtype,
+            options.device,
+            options.pack_frames,
         ):
             raise VerificationError(f"{where} says of itself that it was computed in another way than the plan says.")
         if metadata.unit_hash != unit_hash(self._plan.header, unit):
@@ -129,7 +130,7 @@ class TableVerifier:
 
     def _check_coverage(self, unit: Unit, record: UnitRecord, rows: Counter[SourceName]) -> None:
         """Refuse a unit in which a source of the plan is neither row nor reject, or a row is of none of its sources."""
-        sliced = self._plan.header.options["max_seconds"] is not None
+        sliced = PlannedOptions.from_plan(self._plan).max_seconds is not None
         found = rows + Counter((reject.dataset, reject.source) for reject in verified_rejects(self._storage, record))
         of_unit = f"the unit {unit.number} of {self._storage.url}"
         total = record.total

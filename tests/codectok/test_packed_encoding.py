@@ -179,9 +179,9 @@ def test_an_unusable_clip_gives_its_error_in_its_place() -> None:
 @pytest.mark.parametrize("blocks", [noise(2, 9000), torch.zeros(9000), [0.0, 0.1], [noise(1, 2, 0)]])
 def test_what_is_no_clip_in_blocks_is_refused(blocks: object) -> None:
     codec = make_codec(NANO)
-    with pytest.raises(InputError, match=r"several arrays|\[channels, n\]"):
+    with pytest.raises(InputError, match=r"sequence of arrays|\[channels, n\]"):
         list(codec.encode_stream(blocks, 24_000))
-    with pytest.raises(InputError, match=r"several arrays|\[channels, n\]"):
+    with pytest.raises(InputError, match=r"sequence of arrays|\[channels, n\]"):
         list(codec.encode_clips([blocks], 24_000))
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from codectok.cli.console import facts_table, format_duration
+from codectok.cli.console import facts_table
+from codectok.formatting import format_duration
 
 NAME = "huggingface"
 EXAMPLE = "codectok export huggingface tokens/"

@@ -11,7 +11,7 @@ import torch
 from codectok.evaluation import speech_quality
 from codectok.evaluation.metrics import SI_SDR_LIMIT, STFT_RESOLUTIONS, si_sdr, stft_distance
 from codectok.evaluation.speech_quality import installed_measures, missing_measures, stoi
-from tests.conftest import tone
+from tests.helpers.audio import tone
 
 
 @pytest.mark.parametrize("decibels", [-12.0, 0.0, 20.0])

@@ -78,11 +78,11 @@ def test_slices_are_the_codes_of_the_whole(seconds: float) -> None:
 def test_text_is_cut_where_its_words_have_times_and_nowhere_else() -> None:
     parts = tuple(Span(1.5 + 1.9 * n, 1.5 + 1.9 * n + 1.2, text=f"word{n}") for n in range(4))
     spoken = row(7.6, "word0 word1 word2 word3")
-    span = Span(1.5, 9.1, "id", spoken.text, parts=parts)
+    span = Span(1.5, 9.1, "id", spoken.text, supervisions=parts)
     slices = [part for part in cut_row(spoken, span, 4.5, RATE, FRAME) if isinstance(part, TokenRow)]
     assert [part.text for part in slices] == ["word0 word1", "word2 word3"]
     np.testing.assert_array_equal(np.concatenate([part.codes for part in slices]), spoken.codes)
-    for without in (None, replace(span, parts=())):
+    for without in (None, replace(span, supervisions=())):
         (error,) = cut_row(spoken, without, 4.5, RATE, FRAME)
         assert isinstance(error, AudioError)
         assert error.reason == "too_long"

@@ -13,10 +13,10 @@ import pytest
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.table import TokenRow, read_metadata, read_rows
 from codectok.tokens.vocabulary import Vocabulary
-from tests.codectok.cli.test_cli import assert_refused, codec, codectok, one_line  # noqa: F401  # a fixture
 from tests.codectok.exports.sequences.test_megatron import read_indexed
 from tests.codectok.tokens.test_table import metadata, rows, write
-from tests.conftest import upload
+from tests.helpers.command_line import assert_refused, codectok, one_line
+from tests.helpers.storage import upload
 from tests.helpers.tokenizers import save_tokenizer
 
 LOCAL = ("--engine", "local")
@@ -51,7 +51,7 @@ def test_every_form_shows_an_example() -> None:
         assert f"codectok export {form}" in one_line(result.stdout)
 
 
-def test_the_vocabulary_of_a_codec_or_a_table(codec: Path, table: Path, qwen: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_vocabulary_of_a_codec_or_a_table(codec: Path, table: Path, qwen: Path, tmp_path: Path) -> None:
     cases = ((codec, (), 152_064), (table, ("--model", qwen), 500), (table, ("--offset", 7), 7))
     for source, arguments, offset in cases:
         out = tmp_path / f"vocabulary-{offset}"

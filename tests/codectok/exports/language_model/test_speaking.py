@@ -17,7 +17,7 @@ from codectok import Codec
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import BEGIN_AUDIO, END_AUDIO, Vocabulary
-from tests.codectok.cli.test_cli import codectok
+from tests.helpers.command_line import codectok
 from tests.helpers.language_models import qwen2, write_model
 
 TEXT = "say hello"
