@@ -25,7 +25,7 @@ from codectok.model.windowed_decoder import WindowedDecoder
 from .checkpoints import CheckpointHeader, import_distilcodec, load_checkpoint, save_checkpoint
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
-from .device import Precision, check_precision
+from .device import Precision, check_precision, device_class, resolve_device
 from .errors import AudioError, InputError
 
 
@@ -272,25 +272,3 @@ class Codec:
                 f"Codes reach from {low} to {high}, but this codec's go from 0 to {self.codebook_size - 1}."
             )
         return codes
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, else the CPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"There is no device {device!r}; use auto, cpu or cuda.") from None
-    if resolved.type not in ("cpu", "cuda"):
-        raise InputError(f"Device {device!r} is not supported; use auto, cpu or cuda.")
-    if resolved.type == "cuda" and resolved.index is None and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())  # whichever is current later
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"Device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
-    return resolved
-
-
-def device_class(device: torch.device) -> str:
-    """ "cpu", or the GPU's model: codes can differ in rare near-ties between classes."""
-    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
