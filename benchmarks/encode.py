@@ -25,7 +25,7 @@ from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.device import Precision, inference
 from codectok.model.packed_encoder import PackedEncoder
-from codectok.model.packing import cut_into_pieces, fill_packs
+from codectok.model.packing import cut_into_chunks, fill_packs
 from codectok.model.quantization.residual import folding_pays
 from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
 
@@ -90,11 +90,11 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
         geometry, encoder = codec.geometry, codec.packed_encoder
         frames = geometry.pack_frames if codec.device.type == "cuda" else geometry.pack_frames // 4
         samples = np.random.default_rng(0).normal(0, 0.1, frames * geometry.hop).astype(np.float32)
-        pieces = ((None, piece) for piece in cut_into_pieces([samples], geometry))
-        pack = next(fill_packs(pieces, geometry, fixed_length=codec.device.type == "cuda"))
+        chunks = ((None, chunk) for chunk in cut_into_chunks([samples], geometry))
+        pack = next(fill_packs(chunks, geometry, fixed_length=codec.device.type == "cuda"))
         products = Products(encoder, codec, len(pack.gaps[0]))
         runs: dict[str, Callable[[], object]] = {
-            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.tape, pack.gaps),
+            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.samples, pack.gaps),
             "whole": lambda products=products: products.run(products.frames),
             "blocks": lambda products=products, encoder=encoder: products.run(encoder._block_rows),
         }

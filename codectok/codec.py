@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from codectok.audio.mel import LogMel
-from codectok.audio.resample import resample
-from codectok.audio.waveform import to_mono
+from codectok.audio.resample import resample, resample_blocks
+from codectok.audio.waveform import mono_blocks, to_mono
 from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.network import CodecNetwork
@@ -215,7 +215,7 @@ class Codec:
         Joined they are the codes of the whole clip. A part comes when a pack is full, on a GPU when the next one is
         too. Memory does not grow with the clip.
         """
-        return self.clip_encoder.encode_stream(blocks, sample_rate)
+        return self.clip_encoder.encode_stream(self._samples(blocks, sample_rate))
 
     def encode_clips(
         self, clips: Iterable[Iterable[Tensor | np.ndarray]], sample_rate: int
@@ -224,7 +224,8 @@ class Codec:
 
         A clip whose samples cannot be used, or whose blocks raise an `AudioError`, gives that error in its place.
         """
-        return self.clip_encoder.encode_clips(clips, sample_rate)
+        tagged = ((None, self._samples(blocks, sample_rate)) for blocks in clips)
+        return (codes for _, codes in self.clip_encoder.encode_clips(tagged))
 
     def decode(self, codes: Tensor | np.ndarray) -> Tensor:
         """Waveform [n_frames * frame_size] float32 on the CPU of `codes` [n_frames, n_codebooks].
@@ -253,11 +254,15 @@ class Codec:
     def reconstruct(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
         """Encode and decode a clip, aligned with it: [n] float32 at the codec's rate, never longer than the clip."""
         samples = resample(to_mono(waveform), sample_rate, self.sample_rate)
-        return self.decode_aligned(self.encode(samples, self.sample_rate), len(samples))
+        codes = torch.cat(list(self.clip_encoder.encode_stream([samples])))
+        return self.decode_aligned(codes, len(samples))
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into `directory`."""
         save_checkpoint(Path(directory), self.header, self.network.state_dict())
+
+    def _samples(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+        return resample_blocks(mono_blocks(blocks), sample_rate, self.sample_rate)
 
     def _checked_codes(self, codes: Tensor | np.ndarray) -> Tensor:
         codes = torch.as_tensor(codes).cpu()

@@ -1,8 +1,8 @@
 """ConvNeXt encoder over time (Liu et al. 2022, version 1 blocks), channels last throughout: [B, T, C].
 
-Only the stem and the depthwise convolutions mix time; everything else works on one frame alone. These two and the
-block also work without padding (`valid`): their outermost input frames are context only, so that a long sequence
-can be computed piece by piece.
+Only the stem and the depthwise convolutions mix time; all other layers are frame-wise. The stem, the depthwise
+convolutions and the blocks also work without padding (`valid`), so that a long sequence can be computed in blocks that
+overlap by the receptive field.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class DepthwiseConv(nn.Module):
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     @property
-    def reach(self) -> int:
-        """Frames on each side that a frame sees."""
+    def receptive_field(self) -> int:
+        """Frames on each side that an output frame depends on."""
         return self.weight.shape[2] // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each channel of `x` [B, T, C] with its own kernel."""
-        y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.reach, groups=x.shape[2])
+        y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.receptive_field, groups=x.shape[2])
         return y.transpose(1, 2)
 
     def valid(self, x: Tensor) -> Tensor:
@@ -80,13 +80,13 @@ class WindowedLinear(nn.Module):
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     @property
-    def reach(self) -> int:
-        """Frames on each side that a frame sees."""
+    def receptive_field(self) -> int:
+        """Frames on each side that an output frame depends on."""
         return self.weight.shape[2] // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve `x` [B, T, in_dim] to [B, T, out_dim]."""
-        return self.valid(F.pad(x, (0, 0, self.reach, self.reach)))
+        return self.valid(F.pad(x, (0, 0, self.receptive_field, self.receptive_field)))
 
     def valid(self, x: Tensor) -> Tensor:
         """Convolve `x` [..., T + kernel_size - 1, in_dim] to [..., T, out_dim]."""
@@ -112,8 +112,8 @@ class ConvNeXtBlock(nn.Module):
 
     def valid(self, x: Tensor) -> Tensor:
         """Map `x` [T + kernel_size - 1, C] to [T, C]."""
-        reach = self.depthwise.reach
-        return torch.addcmul(x[reach : len(x) - reach], self.gamma, self._perceptron(self.depthwise.valid(x)))
+        side = self.depthwise.receptive_field
+        return torch.addcmul(x[side : len(x) - side], self.gamma, self._perceptron(self.depthwise.valid(x)))
 
     def _perceptron(self, y: Tensor) -> Tensor:
         # The two products may be in a lower precision than the rest.

@@ -15,7 +15,7 @@ from codectok import AudioError, Codec, CodectokError, InputError
 from codectok.config import CodecConfig
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import PackedEncoder
-from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_pieces
+from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_chunks
 from tests.helpers.codecs import NANO, VARIANTS, make_codec, noise
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -37,8 +37,8 @@ def features_of(codec: Codec, clips: list[np.ndarray], pack_frames: int) -> list
     encoder = PackedEncoder(codec.network, codec.log_mel.of_windows, geometry, codec.device, codec.dtype)
     encoder._encode_frames = torch.clone
     parts: list[list[Tensor]] = [[] for _ in clips]
-    pieces = ((number, piece) for number, clip in enumerate(clips) for piece in cut_into_pieces([clip], geometry))
-    for number, _, features in ClipEncoder(geometry, encoder).encode_pieces(pieces):
+    chunks = ((number, chunk) for number, clip in enumerate(clips) for chunk in cut_into_chunks([clip], geometry))
+    for number, _, features in ClipEncoder(geometry, encoder).encode_chunks(chunks):
         parts[number].append(features)
     return [torch.cat(part) for part in parts]
 
@@ -122,8 +122,8 @@ def test_the_context_is_what_the_encoder_sees() -> None:
     downsample = codec.network.quantizer.downsample
     before, after = (downsample(codec.network.encoder(x))[0] for x in (log_mel, changed))
     seen = (before != after).any(1).nonzero()
-    assert 100 - int(seen.min()) == int(seen.max()) - 100 == geometry.context
-    assert PackGeometry(CodecConfig()).context == 60
+    assert 100 - int(seen.min()) == int(seen.max()) - 100 == geometry.receptive_field
+    assert PackGeometry(CodecConfig()).receptive_field == 60
 
 
 def test_a_stream_is_encoded_while_it_arrives() -> None:
