@@ -9,7 +9,7 @@ from torch import Tensor
 from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.device import inference
-from codectok.model.quantization.residual import CodebookChain
+from codectok.model.quantization.residual import ResidualQuantizer
 
 PADDED_BATCH = 8
 # Distances to every code at once, as many as such a batch of clips of 10 s has: a long file needs slices.
@@ -40,7 +40,7 @@ def codes_by_definition(codec: Codec, features: Tensor) -> Tensor:
         return quantizer.encode(features)
     codes = []
     for group, part in zip(quantizer.groups, features.chunk(len(quantizer.groups), dim=-1), strict=True):
-        assert isinstance(group, CodebookChain)
+        assert isinstance(group, ResidualQuantizer)
         residual = group.project_in(part).flatten(0, 1)
         for layer in group.layers:
             book = layer.embedding

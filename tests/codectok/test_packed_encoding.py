@@ -233,7 +233,7 @@ def test_products_that_depend_on_the_position_are_noticed(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         torch.nn.Linear, "forward", lambda self, x: x @ self.weight.T + torch.arange(len(x)).unsqueeze(1)
     )
-    with pytest.raises(CodectokError, match="other last bits in another place"):
+    with pytest.raises(CodectokError, match="depend on their position"):
         codec.encode(noise(1000), 24_000)
 
 

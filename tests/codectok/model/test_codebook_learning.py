@@ -56,7 +56,7 @@ def test_codes_outlive_steps_with_fewer_tokens_than_clusters_thanks_to_the_reser
     config = VectorQuantizerConfig(codebook_size=512, codebook_dim=16, time_factors=(), expiry_share=expiry_share)
     quantizer, clusters = make_quantizer(config, 16), Clusters(2048, 16)
     if newest_batch_only:
-        monkeypatch.setattr(reservoir, "LARGEST_PART", 1)
+        monkeypatch.setattr(reservoir, "UPDATES_TO_FILL", 1)
         quantizer.inner.reservoir = reservoir.Reservoir(64, 16)
     quantizer.initialize_codebooks(clusters.batch(64, 2))
     learn(quantizer, clusters.batches(1600, 64, 2))

@@ -10,7 +10,7 @@ from codectok.config import (
     VectorQuantizerConfig,
 )
 from codectok.model.quantization import build_quantizer
-from codectok.model.quantization.codebook import AveragedCodebook
+from codectok.model.quantization.codebook import EMACodebook
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.model.quantization.k_means import k_means
 
@@ -20,8 +20,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def codebook(size: int = 50, dim: int = 6, decay: float = 0.8) -> AveragedCodebook:
-    made = AveragedCodebook(size, dim, decay)
+def codebook(size: int = 50, dim: int = 6, decay: float = 0.8) -> EMACodebook:
+    made = EMACodebook(size, dim, decay)
     made.embedding.normal_()
     made.prepare_for_training()
     return made
