@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_shape_names_the_tensor(tmp_path: Path) -> None:
     Codec.from_config("nano").save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"codebook_size": 1024', '"codebook_size": 512'))
-    with pytest.raises(CheckpointError, match=r"embedding' has shape \[1024, 32\].*asks for \[512, 32\]"):
+    with pytest.raises(CheckpointError, match=r"embedding' has shape \[1024, 32\].*expects \[512, 32\]"):
         Codec.from_pretrained(tmp_path)
 
 
