@@ -48,7 +48,8 @@ def run(
 def _sampled(
     table: str, codec: str, n_reencoded: int, n_decoded: int, to: Path, seed: int, device: str
 ) -> dict[str, object]:
-    from codectok.codec import Codec, resolve_device
+    from codectok.codec import Codec
+    from codectok.device import resolve_device
     from codectok.pipelines.tokenize.reencode import decode_some, reencode
     from codectok.tokens.reader import open_table
 

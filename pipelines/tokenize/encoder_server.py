@@ -43,12 +43,12 @@ class EncoderServer(Server):
             self._codec = load_codec(self._settings, self._description, self._device_class)
 
     def call(self, *arguments: np.ndarray) -> np.ndarray:
-        """Codes int32 [frames of codes, n_codebooks] of a pack: its tape and its gaps."""
+        """Codes int32 [code frames, n_codebooks] of a pack: its samples and its gaps."""
         assert self._codec is not None and self._lock is not None, "set_up comes first"
         # Arrays from Ray's store cannot be written, which torch does not like.
-        tape, *gaps = (array.copy() for array in arguments)
+        samples, *gaps = (array.copy() for array in arguments)
         with self._lock:
-            wait = self._codec.packed_encoder.start(tape, tuple(gaps))
+            wait = self._codec.packed_encoder.start(samples, tuple(gaps))
         # Another thread starts the next pack meanwhile.
         return wait().to(torch.int32).numpy()
 
@@ -61,9 +61,9 @@ class RemoteEncoder:
     def __init__(self, call: ServerCall, fixed_length: bool) -> None:
         self._call, self.fixed_length = call, fixed_length
 
-    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
         """Send a pack."""
-        wait = self._call(tape, *gaps)
+        wait = self._call(samples, *gaps)
         return lambda: torch.from_numpy(wait().astype(np.int64))
 
 

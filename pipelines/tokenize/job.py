@@ -15,9 +15,9 @@ from pydantic import JsonValue
 
 from codectok.audio.spans import Span
 from codectok.checkpoints.hub import resolve_codec_directory
-from codectok.codec import Codec, device_class, resolve_device
+from codectok.codec import Codec
 from codectok.config import StrictModel
-from codectok.device import check_precision
+from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import AudioError, InputError
 from codectok.evaluation.codebook import CodebookUse, count_codes
 from codectok.model.clip_encoder import ClipEncoder

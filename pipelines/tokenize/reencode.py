@@ -145,5 +145,5 @@ def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenR
 
 def _features(codec: Codec, clip: Clip, first: int, end: int) -> np.ndarray:
     encoder = ClipEncoder(codec.geometry, FeatureEncoder(codec.packed_encoder))
-    blocks = encoder.encode_stream(decoded_blocks(clip, codec.sample_rate), codec.sample_rate)
+    blocks = encoder.encode_stream(decoded_blocks(clip, codec.sample_rate))
     return torch.cat(list(blocks))[first:end].numpy()
