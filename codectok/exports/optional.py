@@ -14,8 +14,3 @@ def need_transformers() -> ModuleType:
     except ImportError:
         raise InputError('This needs transformers; install it with pip install "codectok[hf]".') from None
     return transformers
-
-
-def first_line(error: Exception) -> str:
-    """What an exception of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

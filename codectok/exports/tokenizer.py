@@ -6,10 +6,10 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from codectok.errors import InputError
+from codectok.errors import InputError, first_line
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary, is_code_token
 
-from .optional import first_line, need_transformers
+from .optional import need_transformers
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from codectok.description import CodecDescription
 from codectok.device import Precision
-from codectok.errors import InputError
+from codectok.errors import InputError, first_line
 from codectok.storage import is_url, open_file_system
 
 from .filters import parse_filter
@@ -192,7 +192,7 @@ class TableFile:
             with pq.ParquetFile(path, filesystem=files, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise InputError(f"{self.place} cannot be read as Parquet: {reason}") from None
 
 

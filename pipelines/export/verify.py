@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from codectok.errors import VerificationError
+from codectok.errors import VerificationError, first_line
 from codectok.exports.sequences.megatron import INT32, MAGIC, UINT16, VERSION
 from codectok.exports.sequences.parquet import SequencesMetadata
 from codectok.pipelines.engine.job import UnitRecord
@@ -47,7 +47,7 @@ def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
                 documents.update(batch["datasets"].flatten().to_pylist())
                 ids += int(filled.sum())
     except (pa.ArrowException, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise VerificationError(f"{storage.url}/{name} cannot be read: {reason}") from None
     if documents != {dataset: tally.rows for dataset, tally in record.tallies.items() if tally.rows}:
         raise VerificationError(f"{storage.url}/{name} has documents of other datasets than its record says.")

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 
 from codectok.config import load_mapping
-from codectok.errors import InputError
-from codectok.exports.optional import first_line, need_transformers
+from codectok.errors import InputError, first_line
+from codectok.exports.optional import need_transformers
 
 from .safetensors_file import StoredTensor, stored_tensors
 from .vocabulary import CONFIG_FILE, ROWS_KEY, ModelVocabulary, rows_section

@@ -17,8 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from codectok.errors import InputError
-from codectok.exports.optional import first_line
+from codectok.errors import InputError, first_line
 
 ROW_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 CHUNK_BYTES = 1 << 22

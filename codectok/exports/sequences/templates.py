@@ -11,7 +11,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError
 
 from codectok.config import StrictModel
-from codectok.errors import InputError
+from codectok.errors import InputError, first_line
 
 Task = Literal["audio", "tts", "asr", "interleaved"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -122,7 +122,7 @@ def _parse(text: str, name: str) -> Template:
     try:
         template = Template.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        raise InputError(f"The template {name} is no YAML: {str(error).splitlines()[0]}.") from None
+        raise InputError(f"The template {name} is no YAML: {first_line(error)}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "its top"
