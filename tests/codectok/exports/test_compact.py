@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from codectok.exports.compact import write_compact
 from codectok.tokens.table import read_metadata
-from tests.codectok.tokens.test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 
 def test_row_groups_are_as_large_as_asked_for_and_hold_all_rows_in_order(tmp_path: Path) -> None:

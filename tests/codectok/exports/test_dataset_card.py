@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard
 from codectok import Codec, InputError
 from codectok.exports.dataset_card import size_category, write_dataset_card
 from codectok.tokens.table import TableMetadata, TokenRow, read_rows
-from tests.codectok.tokens.test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from codectok import InputError
 from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.vocabulary import VocabularyFile, write_vocabulary
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
-from tests.codectok.tokens.test_table import metadata
+from tests.helpers.tables import metadata
 from tests.helpers.tokenizers import save_tokenizer
 
 CODEC = metadata(codebook_size=64, n_codebooks=6).model_copy(update={"n_residuals": 3})

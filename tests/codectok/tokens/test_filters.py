@@ -8,8 +8,7 @@ import pytest
 
 from codectok import InputError
 from codectok.tokens.table import read_rows
-
-from .test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 CASES = {
     "start > 3": lambda row: row.start > 3,

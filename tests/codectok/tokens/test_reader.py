@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 from codectok import InputError
 from codectok.tokens import table as table_module
 from codectok.tokens.reader import TokenTable, open_table
-
-from .test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 
 @pytest.fixture

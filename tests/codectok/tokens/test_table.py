@@ -1,3 +1,5 @@
+"""Schema, writing and reading of token tables and files of codes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,21 +15,8 @@ from fsspec import AbstractFileSystem
 from codectok import InputError
 from codectok.tokens import table
 from codectok.tokens.codes_file import read_codes, read_codes_metadata, write_codes
-from codectok.tokens.table import METADATA_KEY, TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
-
-
-def metadata(codebook_size: int = 1024, n_codebooks: int = 2, fingerprint: str = "f") -> TableMetadata:
-    return TableMetadata(
-        codec_name="nano",
-        codec_fingerprint=fingerprint,
-        codebook_size=codebook_size,
-        n_codebooks=n_codebooks,
-        frame_rate=93.75,
-        sample_rate=24_000,
-        dtype="float32",
-        device="cpu",
-        pack_frames=4096,
-    )
+from codectok.tokens.table import METADATA_KEY, read_metadata, read_rows
+from tests.helpers.tables import metadata, rows, write
 
 
 def test_the_size_of_a_pack_matters_on_a_gpu_only(tmp_path: Path) -> None:
@@ -41,30 +30,6 @@ def test_the_size_of_a_pack_matters_on_a_gpu_only(tmp_path: Path) -> None:
                 read_metadata(tmp_path / device)
         else:
             read_metadata(tmp_path / device)
-
-
-def rows(count: int, codebook_size: int = 1024, n_codebooks: int = 2) -> list[TokenRow]:
-    generator = np.random.default_rng(0)
-    return [
-        TokenRow(
-            id=f"clip/{n}",
-            source="a.wav",
-            dataset="d" if n % 2 else "e",
-            start=float(n),
-            duration=1.5,
-            n_samples=36_000,
-            codes=generator.integers(codebook_size, size=(5 + n, n_codebooks)),
-            text="hello" if n else None,
-        )
-        for n in range(count)
-    ]
-
-
-def write(path: Path, made: list[TokenRow], described: TableMetadata) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TokenTableWriter(path, described) as writer:
-        for row in made:
-            writer.write(row)
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ import pytest
 from codectok import Codec, InputError
 from codectok.config import CodecConfig, named_codec_config
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, SPECIAL_TOKENS, Vocabulary
-
-from .test_table import metadata
+from tests.helpers.tables import metadata
 
 STUDENT = Vocabulary(32_768)
 TEACHER = Vocabulary(16, n_groups=2, n_residuals=3, offset=100)

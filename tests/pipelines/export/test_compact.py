@@ -24,8 +24,8 @@ from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
 from codectok.tokens.table import TableMetadata, TokenRow, read_rows
-from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.jobs import LOCAL, digests
+from tests.helpers.tables import metadata, write
 from tests.pipelines.verify.test_verify import update_record
 
 FRAME = 256

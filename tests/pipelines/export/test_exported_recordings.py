@@ -18,7 +18,6 @@ from codectok.pipelines.export.voices import voices_of_speakers
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.table import TokenRow
-from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.exports import (
     CODEBOOK,
     INNER_BEGIN,
@@ -32,6 +31,7 @@ from tests.helpers.exports import (
     write_parts,
 )
 from tests.helpers.jobs import LOCAL, digests, rejects
+from tests.helpers.tables import metadata, write
 
 
 def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) -> list[dict[str, list]]:

@@ -31,8 +31,6 @@ from codectok.sources.rejects import read_rejects
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import SPECIAL_TOKENS
-from tests.codectok.exports.sequences.test_megatron import read_indexed
-from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.exports import (
     BEGIN,
     CODEBOOK,
@@ -48,6 +46,8 @@ from tests.helpers.exports import (
     write_parts,
 )
 from tests.helpers.jobs import LOCAL, digests, rejects
+from tests.helpers.megatron import read_indexed
+from tests.helpers.tables import metadata, write
 from tests.helpers.tokenizers import save_tokenizer
 
 

@@ -19,8 +19,8 @@ from codectok.pipelines.export.documents import DocumentJob, MegatronJob, Sequen
 from codectok.pipelines.export.options import DocumentOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
-from tests.codectok.tokens.test_table import metadata, rows, write
 from tests.helpers.jobs import LOCAL
+from tests.helpers.tables import metadata, rows, write
 from tests.pipelines.verify.test_verify import update_record
 
 HEADER_BYTES = 34

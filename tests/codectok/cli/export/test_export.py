@@ -14,9 +14,9 @@ from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.table import TokenRow, read_metadata, read_rows
 from codectok.tokens.vocabulary import Vocabulary
 from tests.codectok.cli.test_cli import assert_refused, codec, codectok, one_line  # noqa: F401  # a fixture
-from tests.codectok.exports.sequences.test_megatron import read_indexed
-from tests.codectok.tokens.test_table import metadata, rows, write
 from tests.conftest import upload
+from tests.helpers.megatron import read_indexed
+from tests.helpers.tables import metadata, rows, write
 from tests.helpers.tokenizers import save_tokenizer
 
 LOCAL = ("--engine", "local")

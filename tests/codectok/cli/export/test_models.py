@@ -13,8 +13,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.codectok.cli.test_cli import assert_refused, codec, codectok, one_line  # noqa: F401  # a fixture
-from tests.codectok.tokens.test_table import metadata, rows, write
 from tests.helpers.language_models import ROWS, qwen2, write_model
+from tests.helpers.tables import metadata, rows, write
 
 
 @pytest.fixture

@@ -330,8 +330,7 @@ import sys
 from pathlib import Path
 import transformers
 from codectok import Codec
-from codectok.exports.language_model import extend_language_model
-from codectok.exports.model_folder import ModelFolder
+from codectok.exports.language_model.extend import extend_language_model
 
 def peak():
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]

@@ -45,7 +45,7 @@ import torch
 import transformers
 from codectok import Codec
 from codectok.config import VectorQuantizerConfig, preset
-from codectok.exports.language_model import extend_language_model
+from codectok.exports.language_model.extend import extend_language_model
 
 def peak():
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]

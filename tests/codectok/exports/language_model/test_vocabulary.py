@@ -17,7 +17,7 @@ from codectok.exports.language_model.vocabulary import (
 )
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
-from tests.codectok.tokens.test_table import metadata
+from tests.helpers.tables import metadata
 
 CODEC = metadata(codebook_size=64, n_codebooks=1)
 
