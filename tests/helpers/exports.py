@@ -1,4 +1,4 @@
-"""What the tests of exports share."""
+"""A small token table, and exports of it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: 
 
 @dataclass(frozen=True)
 class Indexed:
-    """What is in an indexed dataset."""
+    """Contents of an indexed dataset."""
 
     dtype: str
     sequences: list[list[int]]
@@ -21,7 +21,7 @@ class Indexed:
 
 
 def read_indexed(prefix: Path) -> Indexed:
-    """Byte for byte: magic, version, type, counts, int32 lengths, int64 pointers, int64 documents, and nothing more."""
+    """Read `PREFIX.bin`, and `PREFIX.idx`: magic, version, type, counts, int32 lengths, int64 pointers, documents."""
     index = prefix.with_name(prefix.name + ".idx").read_bytes()
     data = prefix.with_name(prefix.name + ".bin").read_bytes()
     assert index[:9] == b"MMIDIDX\x00\x00"

@@ -1,4 +1,4 @@
-"""Measures say what their definitions say."""
+"""Metrics match their definitions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.conftest import tone
 def test_the_ratio_of_signal_to_distortion_is_that_of_their_energies(decibels: float) -> None:
     t = torch.arange(24_000) / 24_000
     signal, other = torch.sin(2 * torch.pi * 100 * t), torch.cos(2 * torch.pi * 100 * t)  # orthogonal
-    heard = signal + 10 ** (-decibels / 20) * other
-    assert si_sdr(signal, heard) == pytest.approx(decibels, abs=1e-3)
-    # Neither loudness nor a constant is a distortion; more noise gives less.
-    assert si_sdr(signal + 0.3, -0.2 * heard - 0.7) == pytest.approx(decibels, abs=1e-3)
-    assert si_sdr(signal, heard + other) < si_sdr(signal, heard)
+    estimate = signal + 10 ** (-decibels / 20) * other
+    assert si_sdr(signal, estimate) == pytest.approx(decibels, abs=1e-3)
+    # Gain and constant offset do not count as distortion; more noise lowers the ratio.
+    assert si_sdr(signal + 0.3, -0.2 * estimate - 0.7) == pytest.approx(decibels, abs=1e-3)
+    assert si_sdr(signal, estimate + other) < si_sdr(signal, estimate)
 
 
 def test_the_ends_of_the_ratio() -> None:
@@ -58,7 +58,7 @@ def test_the_distance_of_magnitudes_is_that_of_its_definition() -> None:
 
 
 def test_a_distance_to_silence_says_nothing() -> None:
-    """It would be a share of the floor, thousands of times that of any clip."""
+    """It would be relative to the floor, thousands of times larger than for any clip."""
     signal = torch.from_numpy(tone(0.3, 24_000))
     for silent in (torch.zeros(len(signal)), torch.full_like(signal, 1e-8)):
         assert stft_distance(silent, signal) is None
@@ -81,8 +81,8 @@ def test_intelligibility_says_nothing_of_what_is_too_short() -> None:
 def test_unintelligible_speech_counts_and_silence_does_not() -> None:
     pytest.importorskip("pystoi")
     speech, *others = np.random.default_rng(0).standard_normal((7, 48_000))
-    found = [stoi(speech, heard, 24_000) for heard in (*others, 0 * speech)]
-    # Less than nothing in common is the worst that there is, and no reason to leave a clip out.
+    found = [stoi(speech, estimate, 24_000) for estimate in (*others, 0 * speech)]
+    # Negative values are valid results and must not drop the clip.
     values = [value for value in found if value is not None]
     assert len(values) == len(found)
     assert -0.2 < min(values) < 0 < max(values) < 0.2

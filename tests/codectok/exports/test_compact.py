@@ -1,4 +1,4 @@
-"""Larger files for training."""
+"""Merging the files of a token table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_row_groups_are_as_large_as_asked_for_and_hold_all_rows_in_order(tmp_pat
     tables = []
     for number, first in enumerate(range(0, 60, 7)):
         write(path := tmp_path / f"{number}.parquet", everything[first : first + 7], metadata())
-        # Users may have added columns of their own.
+        # Users may have added columns.
         tables.append(pq.read_table(path).append_column("mine", pa.array([0] * min(7, 60 - first))))
     write_compact(out := tmp_path / "out.parquet", metadata(fingerprint="g"), tables, group_bytes=2000)
     file = pq.ParquetFile(out)

@@ -1,4 +1,4 @@
-"""The card beside a table, read by the libraries that it is for."""
+"""Dataset cards of token tables, read by `datasets` and `huggingface_hub`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.tables import metadata, rows, write
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Two parts, and a job's own files below them, one of which is Parquet too."""
+    """Two part files, and the job's own files in a folder below, one of them Parquet."""
     folder = tmp_path / "tokens"
     everything = rows(30)
     write(folder / "part-000000.parquet", everything[:20], metadata())
@@ -97,7 +97,7 @@ def test_sizes_are_named_as_the_hub_does(n_rows: int, category: str) -> None:
 
 
 def test_a_table_of_the_same_name_is_never_taken_for_another(table: Path, tmp_path: Path) -> None:
-    """`datasets` would show the rows that it has read from the first folder."""
+    """Otherwise `datasets` returns the cached rows of the other folder."""
     other = tmp_path / "elsewhere" / "tokens"
     write(other / "part-000000.parquet", rows(9), metadata())
 
@@ -121,7 +121,7 @@ def test_nothing_of_the_user_s_is_overwritten(table: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match="already there"):
         write_dataset_card(table)
     assert (table / "README.md").read_text() == "mine"
-    with pytest.raises(InputError, match="no folder with a token table"):
+    with pytest.raises(InputError, match="not a folder with a token table"):
         write_dataset_card(table / "part-000000.parquet")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no Parquet file"):

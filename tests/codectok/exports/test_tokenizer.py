@@ -1,4 +1,4 @@
-"""A tokenizer of transformers with audio tokens."""
+"""Tokenizers of transformers, extended with audio tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With marks of turns and a template of a conversation, as Qwen's tokenizers have them."""
+    """A tokenizer with marks of turns and a chat template, as in Qwen's."""
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(save_tokenizer(folder))
     tokenizer.add_special_tokens({"additional_special_tokens": list(TURNS)})

@@ -1,4 +1,4 @@
-"""The forms that UniTTS reads, to the letter."""
+"""Pretraining data for UniTTS, byte by byte."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.documents import MissingPartError
+from codectok.exports.sequences.documents import MissingFieldError
 from codectok.exports.unitts import COLUMNS, audio_file, check_unitts, dialog_row
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
@@ -46,7 +46,7 @@ def test_a_dialogue_is_that_of_the_recipe(task: str, turns: list[object]) -> Non
 
 
 def ids_of_the_reference(content_list: list[dict]) -> list[object]:
-    """What the reader of the recipe makes of a dialogue, by the description of its form; texts stay as they are."""
+    """Encode a dialogue as UniTTS's reader does, by the description of its format; texts are kept as strings."""
     ids: list[object] = []
     for turn in content_list:
         if turn["type"] == "text":
@@ -74,7 +74,7 @@ def test_a_clip_is_one_line_of_json() -> None:
 def test_a_row_without_text_has_no_dialogue_but_of_audio() -> None:
     silent = replace(ROW, text=None)
     for task in ("tts", "asr"):
-        with pytest.raises(MissingPartError, match="no text"):
+        with pytest.raises(MissingFieldError, match="no text"):
             dialog_row(silent, VOCABULARY, task, 24_000)
     ((turn,),) = (json.loads(dialog_row(silent, VOCABULARY, "audio", 24_000)["dialog"]),)
     assert turn["content_list"][0]["audio_infos"]["use_text"] is False

@@ -1,4 +1,4 @@
-"""The vocabulary as files."""
+"""Vocabulary files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_special_tokens_that_a_tokenizer_knows_keep_their_ids(tmp_path: Path) ->
 
 
 def test_the_vocabulary_ends_behind_special_tokens_wherever_they_are(tmp_path: Path) -> None:
-    """As in a tokenizer that was extended for other uses, too."""
+    """As in a tokenizer that has other added tokens as well."""
     offset = len(TextTokenizer(save_tokenizer(tmp_path / "plain")).known_tokens())
     codec = metadata(codebook_size=3, n_codebooks=1)
     codes = [f"<|g0r0_{offset + code}|>" for code in range(3)]

@@ -1,4 +1,4 @@
-"""Conditions on rows."""
+"""Conditions on the rows of a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading tables by id and for training."""
+"""Reading token tables by id, by number, and for training."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_rows_are_found_by_id_and_place(table: TokenTable) -> None:
             assert found.id == everything[number].id
             np.testing.assert_array_equal(found.codes, everything[number].codes)
             assert found.text == everything[number].text
-    with pytest.raises(InputError, match="holds no row nobody"):
-        table["nobody"]
+    with pytest.raises(InputError, match="has no row missing"):
+        table["missing"]
 
 
 def ids(table: TokenTable, n_workers: int, batch_size: int = 4, **options: int) -> list[list[str]]:
-    """Of each batch of a DataLoader."""
+    """Ids of each batch of a DataLoader."""
     dataset = table.to_torch_dataset(batch_size, **options)
     loader = DataLoader(
         dataset, batch_size, num_workers=n_workers, collate_fn=lambda batch: [row["id"] for row in batch]
@@ -63,7 +63,7 @@ def test_ranks_share_the_rows_and_any_number_of_them_goes_on(table: TokenTable) 
     together = [batch for step in zip(*ranks, strict=True) for batch in step]
     assert together == alone[: len(together)]
     assert len(together) == 18
-    # After two steps of three ranks, two ranks go on.
+    # After two steps of three ranks, two ranks resume.
     start = 2 * 2 * 3
     rest = [ids(table, 0, batch_size=2, seed=1, rank=rank, world_size=2, start=start) for rank in range(2)]
     assert [batch for step in zip(*rest, strict=True) for batch in step] == alone[6:]

@@ -106,7 +106,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_metadata(tmp_path)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="no token table"):
+    with pytest.raises(InputError, match="not a token table"):
         read_metadata(tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_columns_that_users_added_do_no_harm(tmp_path: Path) -> None:
 
 
 class Refusing(AbstractFileSystem):
-    """A store whose client has errors of its own, as that of S3."""
+    """A store whose client raises its own errors, like that of S3."""
 
     protocol = "refusing"
 

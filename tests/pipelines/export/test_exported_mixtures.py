@@ -1,4 +1,4 @@
-"""Mixtures by weights: their shares hold in every part, or nothing is begun."""
+"""Mixtures by weights: shares hold in every part, or the export fails."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_mixture_has_the_shares_that_were_asked_for(
         assert tokens["tokens"] / total == pytest.approx(2 / 6, abs=0.05)
         assert tokens["sound"] / total == pytest.approx(1 / 6, abs=0.05)
         assert tokens["books"] / total == pytest.approx(3 / 6, abs=0.05)
-    # Until the last, every row is there, some several times; until the first, none is there twice.
+    # Until "last" every row occurs, some repeatedly; until "first" no row occurs twice.
     names = {until: Counter(r["ids"][0] for r in sequences(tmp_path / until)) for until in ("first", "last")}
     pages = {until: {name: n for name, n in found.items() if name.startswith("p")} for until, found in names.items()}
     assert set(pages["first"].values()) == {1}
@@ -57,7 +57,7 @@ def test_a_mixture_has_the_shares_that_were_asked_for(
 
 @pytest.fixture
 def any_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of these tests are smaller than any real share of one."""
+    """Allow the small parts of these tests."""
     monkeypatch.setattr(shares, "LEAST_SHARE", 1)
 
 
@@ -123,7 +123,7 @@ def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
         CodectokError, match=r"units failed .*no document of the source text \(p\d+: The text is empty\)"
     ) as raised:
         export(job, tmp_path / "out")
-    # It would fail again.
+    # Running it again would fail again.
     assert "run the same command again" not in str(raised.value)
     n_units = preview_job(job, job.sources.arguments, tmp_path / "out", LOCAL).units
     made = len(list((tmp_path / "out").glob("part-*.parquet")))
@@ -131,7 +131,7 @@ def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
 
 
 class Notes(Silent):
-    """Keeps what it is told."""
+    """Collects messages."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []

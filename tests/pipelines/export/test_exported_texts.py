@@ -1,4 +1,4 @@
-"""Texts in tables and beside them: text is text, and none is left out unsaid."""
+"""Texts in tables and beside them: encoded as text, and rejects are recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports of tables as jobs: exactly once, the same bytes, what was asked for."""
+"""Export jobs: each row exactly once, deterministic bytes."""
 
 from __future__ import annotations
 
@@ -170,10 +170,10 @@ def test_however_many_rows_are_rejected_few_are_held(
 
 
 def test_advice_on_long_documents_is_of_use(tokenizer: Path, tmp_path: Path) -> None:
-    """Rows of audio alone can be cut, so that marks have room as well; rows with a text cannot."""
+    """Advice to cut rows leaves room for marks, and is given only for rows without text."""
     long = [row(n, 400) for n in range(5)]
     write(tmp_path / "long" / "part-000000.parquet", long, metadata(CODEBOOK, 1))
-    # A second has 93.75 codes; 190 tokens have room for two seconds, but not for the marks around them.
+    # A second has 93.75 codes: 190 tokens hold two seconds, but not the marks around them.
     for length, cut in ((190, "1, or pass"), (191, "2, or pass"), (50, None)):
         job = SequencesJob(options(packing=PackingOptions("none", length)), [str(tmp_path / "long")])
         with pytest.raises(CodectokError, match=r"all inputs were rejected .* 100% of the audio in long") as raised:
@@ -246,7 +246,7 @@ def test_another_export_into_the_same_folder_is_refused(table: Path, tokenizer: 
         export(SequencesJob(options(template="tts", tokenizer=str(tokenizer)), [str(table)]), tmp_path / "out")
     with pytest.raises(InputError, match="made by `export sequences`"):
         export(MegatronJob(options(), [str(table)]), tmp_path / "out")
-    with pytest.raises(InputError, match="Parquet of codectok, but no token table"):
+    with pytest.raises(InputError, match="Parquet of codectok, but not a token table"):
         SequencesJob(options(), [str(tmp_path / "out")])
 
 
@@ -254,7 +254,7 @@ def test_another_export_into_the_same_folder_is_refused(table: Path, tokenizer: 
     ("values", "message"),
     [
         ({"template": "tts"}, "pass --tokenizer"),
-        ({"weights": {"tokens": 1.0, "other": 1.0}}, "no source named 'other'; there are tokens"),
+        ({"weights": {"tokens": 1.0, "other": 1.0}}, "no source named 'other'; choose from tokens"),
         ({"templates": {"other": "tts"}}, "no source named 'other'"),
         ({"weights": {"tokens": 0.0}}, "a number above 0"),
         ({"part_megabytes": 0.0}, "impossible"),
@@ -281,14 +281,14 @@ def test_sources_that_do_not_go_together_are_refused(table: Path, books: Path, t
     with pytest.raises(InputError, match="pass --tokenizer"):
         SequencesJob(options(), [str(table)], [str(books)])
     for make in (SequencesJob, UnittsJob):
-        with pytest.raises(InputError, match=r"books.jsonl is text and no token table; .* take it with --text"):
+        with pytest.raises(InputError, match=r"books.jsonl is text, not a token table; .* --text"):
             make(options() if make is SequencesJob else UnittsOptions(), [str(table), f"more={books}"])
     with pytest.raises(InputError, match="no row #c000 in"):
         SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="#c000"), [str(table)])
 
 
 def test_verify_finds_parts_that_are_not_what_they_say(table: Path, tmp_path: Path) -> None:
-    """Even if somebody has made the hashes agree."""
+    """Also if hashes agree with the changed files."""
     kinds = {
         "part-000001.parquet": SequencesJob(options(packing=PackingOptions("next-fit", 200)), [str(table)]),
         "part-000000.parquet": SequencesJob(options(), [str(table)]),
@@ -335,7 +335,7 @@ def test_tables_may_lie_in_an_object_store(table: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [SequencesJob, MegatronJob, UnittsJob])
 def test_a_table_is_what_its_other_readers_take_it_for(make: type[Job], books: Path, tmp_path: Path) -> None:
-    """Its Parquet files, without those in folders of it and without lines."""
+    """Parquet files in subfolders and JSON lines are ignored."""
     folder = write_parts(tmp_path / "tokens", 50)
     write_parts(folder / "old", 50)
     shutil.copy(books, folder)

@@ -1,4 +1,4 @@
-"""`verify` reads exports: whatever a file says of itself is compared with what is in it."""
+"""`verify` compares the headers and indexes of exports with their contents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.pipelines.verify.test_verify import update_record
 
 HEADER_BYTES = 34
 N_ROWS = 9
-# Of 32 bits, and of 16.
+# Ids of 32 and of 16 bits.
 OFFSETS = {"wide": 152_064, "narrow": 500}
 
 
@@ -38,7 +38,7 @@ def export(job: type[DocumentJob], folder: Path, offset: int) -> Path:
 
 
 def refused(folder: Path, path: Path, message: str) -> None:
-    """After the record was made to agree with the file, as a careful forger would."""
+    """Check that `verify` fails even if the record agrees with the changed file."""
     update_record(folder, path)
     with pytest.raises(VerificationError, match=message):
         verify_output(open_storage(folder))
@@ -55,12 +55,12 @@ def number(position: int, form: str, add: int) -> Callable[[bytearray], None]:
 POINTERS = HEADER_BYTES + 4 * N_ROWS
 DOCUMENTS = POINTERS + 8 * N_ROWS
 FORGERIES = {
-    "another version": (number(9, "<Q", 1), "no index of Megatron's"),
-    "another type": (number(17, "<B", 1), "no index of Megatron's"),
+    "another version": (number(9, "<Q", 1), "not an index of Megatron"),
+    "another type": (number(17, "<B", 1), "not an index of Megatron"),
     "the first pointer": (number(POINTERS, "<q", 2), "does not begin where"),
     "the last pointer": (number(DOCUMENTS - 8, "<q", -2), "does not begin where"),
-    "the first document": (number(DOCUMENTS, "<q", 1), "every sequence is a document"),
-    "the last document": (number(DOCUMENTS + 8 * N_ROWS, "<q", -1), "every sequence is a document"),
+    "the first document": (number(DOCUMENTS, "<q", 1), "every sequence as one document"),
+    "the last document": (number(DOCUMENTS + 8 * N_ROWS, "<q", -1), "every sequence as one document"),
     "a length": (number(HEADER_BYTES + 4 * (N_ROWS - 1), "<i", 1), "does not describe the ids"),
 }
 
@@ -102,11 +102,11 @@ def test_sequences_say_what_their_ids_are(tmp_path: Path) -> None:
     out = export(SequencesJob, tmp_path, OFFSETS["narrow"])
     path = out / "part-000000.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    refused(out, path, "does not say what its ids are")
+    refused(out, path, "no description of its ids")
 
 
 def test_sequences_are_checked_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory must not grow with a part, of which several are read at once."""
+    """Memory must not grow with parts, several of which are read at once."""
     monkeypatch.setattr(sequences, "ROW_GROUP_IDS", 1)
     out = export(SequencesJob, tmp_path, 500)
     assert pq.read_metadata(out / "part-000000.parquet").num_row_groups == N_ROWS

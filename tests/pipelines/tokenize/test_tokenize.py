@@ -1,4 +1,4 @@
-"""Token tables: slices, statistics, what they depend on."""
+"""Job `tokenize`: slices, statistics, shared encoders, reproducibility."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_impossible_options_are_refused(options: dict[str, object], codec_folder
 
 
 class ServedJob(TokenizeJob):
-    """Lets one encoder serve all workers, as on a GPU, though it is on the CPU."""
+    """One encoder on the CPU serves all workers, as on a GPU."""
 
     def server(self) -> Server:
         server = EncoderServer(self.settings, self.description, self.device_class)
@@ -155,7 +155,7 @@ class ServedJob(TokenizeJob):
 
 
 class FailingServer(EncoderServer):
-    """Has no memory, or dies in its second call; `notes` counts the calls."""
+    """Runs out of memory, or dies in its second call; the folder `notes` counts calls."""
 
     gpus = 0.0
 
@@ -212,7 +212,7 @@ def test_an_encoder_without_memory_says_what_to_lower(codec_folder: Path, corpus
 
 
 class CrashingServedJob(ServedJob):
-    """Its decoder takes the process down when it comes to `b.flac`."""
+    """Its decoder crashes the process at `b.flac`."""
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         self.crash(unit)
@@ -299,7 +299,7 @@ def test_a_job_for_the_gpus_of_a_cluster_is_made_without_one(codec_folder: Path)
 
 
 def test_shards_of_two_jobs_that_could_share_ids_are_refused(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
-    """Two corpora of one name, sharded apart, with a file of the same name: keys say no more than that."""
+    """Two corpora of the same name, sharded separately, have a file of the same name and thus equal keys."""
     (tmp_path / "more").mkdir()
     shutil.copy(corpus / "a.wav", tmp_path / "more" / "z.wav")
     run(shard_job(), f"speech={corpus}", tmp_path / "shards" / "1")

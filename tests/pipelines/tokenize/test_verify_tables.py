@@ -1,4 +1,4 @@
-"""`verify` finds what is wrong in token tables, encodes rows again, and lets one listen to some."""
+"""`verify` checks token tables, encodes rows again, and decodes some to listen to."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_card_beside_the_parts_is_no_orphan(table: Path) -> None:
 
 
 def forge(table: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Change the first part, and its record so that size and hash agree."""
+    """Change the first part, and update size and hash in its record."""
     path = table / "part-000000.parquet"
     before = pq.read_table(path)
     changed = change(before)
@@ -78,7 +78,7 @@ FORGERIES = {
     "is also that of a row": with_column("id", lambda values: [values[1], *values[1:]]),
     "does not count the codes": with_column("codes", lambda lists: [[*lists[0][1:], lists[0][0] ^ 1], *lists[1:]]),
     "does not say of which codec": lambda rows: rows.replace_schema_metadata(None),
-    "is none that the plan names": with_column("source", lambda names: ["another.wav", *names[1:]]),
+    "is not in the plan": with_column("source", lambda names: ["another.wav", *names[1:]]),
 }  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_what_is_wrong_in_a_table_is_named(message: str, table: Path) -> None:
 
 
 def drop_first_reject(table: Path) -> tuple[str, str]:
-    """Remove a reject of the first unit, and make the record's files agree; gives its source and its reason."""
+    """Remove the first reject of the first unit, update its record, and return the reject's source and reason."""
     path = table / "_codectok" / "rejects" / "000000.parquet"
     rejects = pq.read_table(path)
     pq.write_table(rejects.slice(1), path)
@@ -178,7 +178,7 @@ def test_rows_are_encoded_again_from_their_sources(table: Path, codec_folder: Pa
     assert (found.rows, found.frames, found.exact) == (len(rows), sum(len(row.codes) for row in rows), True)
     assert found.equal_frames == found.frames
     forge(table, with_column("codes", lambda lists: [[code ^ 1 for code in lists[0]], *lists[1:]]))
-    with pytest.raises(VerificationError, match="has other codes than its source gives now"):
+    with pytest.raises(VerificationError, match="has other codes than its source now"):
         reencode(table, codec, 1000)
     with pytest.raises(InputError, match="another codec"):
         reencode(table, Codec.from_config("nano", seed=9, device="cpu"), 1)
@@ -193,7 +193,7 @@ def say_another_device(table: Path) -> None:
 
 
 def replacing_code(row_id: str, frame: int, code: int) -> Callable[[pa.Table], pa.Table]:
-    """One code of a row is another."""
+    """Replace one code of a row."""
 
     def change(rows: pa.Table) -> pa.Table:
         lists = rows["codes"].to_pylist()
@@ -207,7 +207,7 @@ def replacing_code(row_id: str, frame: int, code: int) -> Callable[[pa.Table], p
 def test_codes_of_another_device_may_be_near_ties_and_nothing_else(
     max_seconds: float | None, corpus: Path, codec_folder: Path, tmp_path: Path
 ) -> None:
-    """One code of the codec has a twin, a millionth of its length away."""
+    """One code vector of the codec has a twin at a relative distance of 1e-6."""
     codec = Codec.from_pretrained(codec_folder, device="cpu")
     samples = read_audio(corpus / "a.wav", codec.sample_rate)
     code = int(codec.encode(samples, codec.sample_rate)[-5, 0])

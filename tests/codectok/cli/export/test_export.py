@@ -1,4 +1,4 @@
-"""`codectok export` as a user meets it."""
+"""Commands `codectok export`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOCAL = ("--engine", "local")
 
 
 def squeezed(shown: str) -> str:
-    """A table without what its width decides."""
+    """Remove whitespace and borders, which depend on the table's width."""
     return "".join(shown.replace("│", "").split())
 
 
@@ -82,7 +82,7 @@ def test_sequences_and_megatron_hold_the_same(table: Path, qwen: Path, tmp_path:
 
 
 def extended(folder: Path, table: Path, rows: int = 600) -> Path:
-    """A model that has the tokens of the table's codec from 500 on, as `export language-model` describes it."""
+    """Write the configuration of a model with the tokens of the table's codec from 500 on."""
     folder.mkdir()
     audio = VocabularyFile.of(read_metadata(table), Vocabulary(64, offset=500), {})
     config = {"model_type": "qwen2", "vocab_size": rows, "codectok": audio.model_dump()}
@@ -91,7 +91,7 @@ def extended(folder: Path, table: Path, rows: int = 600) -> Path:
 
 
 def first_code(form: str, out: Path) -> int:
-    """Id of the code 0, which is all of the first row."""
+    """Id of code 0; the first row has no other codes."""
     if form == "vocabulary":
         return json.loads((out / "tokens.json").read_text())["<|g0r0_500|>"]
     if form == "unitts":
@@ -134,7 +134,7 @@ def test_the_offset_is_that_of_the_model_or_of_the_one_beside_the_tokenizer(
 def test_a_model_with_the_tokens_of_another_codec_is_refused(
     form: str, table: Path, qwen: Path, tmp_path: Path
 ) -> None:
-    """Wherever its configuration lies, and also where the offset is that of something else."""
+    """For every place of its configuration, and also if another option decides the offset."""
     audio = extended(tmp_path / "audio", table)
     save_tokenizer(audio)
     write(tmp_path / "other" / "part-000000.parquet", rows(3), metadata(64, 1, fingerprint="other"))
@@ -224,11 +224,11 @@ def test_refusals(table: Path, qwen: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (("--task", "tts"), ("pass --tokenizer",)),
         (("--task", "sing"), ("There is no template sing",)),
-        (("--task", "tts", "--task", "asr"), ("--task says two things",)),
+        (("--task", "tts", "--task", "asr"), ("--task has two values",)),
         (("--weight", "3"), ("names no source", "NAME=3")),
         (("--weight", "tokens=much"), ("a number, not 'much'",)),
         (("--packing", "next-fit"), ("needs a length",)),
-        (("--eos", "<|end|>", "--tokenizer", qwen), ("knows no token '<|end|>'",)),
+        (("--eos", "<|end|>", "--tokenizer", qwen), ("has no token '<|end|>'",)),
         (("--offset", 3), ("pass --eos",)),
         (("--offset", -1), ("impossible",)),
         (("--voice", "speaker"), ("the template has none",)),
@@ -246,9 +246,9 @@ def test_much_that_is_left_out_as_too_long_is_said(table: Path, qwen: Path, tmp_
     result = codectok("export", "sequences", table, tmp_path / "drop", *options, *LOCAL)
     assert result.exit_code == 0, result.output
     said = one_line(result.output)
-    assert "17% of the audio in tokens was left out, in documents longer than --length 12" in said
-    assert "--length 12; pass --too-long split" in said  # not a second of audio has room
-    assert "50% of the texts in books was left out" in said
+    assert "17% of the audio in tokens was dropped, in documents longer than --length 12" in said
+    assert "--length 12; pass --too-long split" in said  # a document has no room for a second of audio
+    assert "50% of the texts in books was dropped" in said
     result = codectok("export", "sequences", table, tmp_path / "split", *options, "--too-long", "split", *LOCAL)
     assert result.exit_code == 0, result.output
-    assert "left out" not in one_line(result.output)
+    assert "dropped" not in one_line(result.output)

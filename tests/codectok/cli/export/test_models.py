@@ -1,4 +1,4 @@
-"""`codectok export huggingface`, `tokenizer` and `language-model` as a user meets them."""
+"""Commands `codectok export huggingface`, `tokenizer` and `language-model`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_card_beside_a_table(table: Path, tmp_path: Path) -> None:
     loaded = datasets.load_dataset(str(table), split="train", cache_dir=str(tmp_path / "cache"))
     assert [row["id"] for row in loaded] == [row.id for row in rows(6)]
     assert_refused(codectok("export", "huggingface", table), "README.md is already there")
-    assert_refused(codectok("export", "huggingface", tmp_path / "nowhere"), "is no folder with a token table")
+    assert_refused(codectok("export", "huggingface", tmp_path / "nowhere"), "not a folder with a token table")
 
 
 def test_a_tokenizer_with_audio_tokens(table: Path, model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -73,7 +73,7 @@ def test_a_language_model_with_audio_tokens(model: Path, codec: Path, tmp_path: 
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == ROWS + 1032
     assert_refused(codectok(*arguments, tmp_path / "out"), "already holds something")
     assert_refused(codectok(*arguments, tmp_path / "no", "--start", "codebook"), "have 32 values", "64")
-    assert_refused(codectok(*arguments, tmp_path / "no", "--scale", "big"), "--scale is a number or rms")
+    assert_refused(codectok(*arguments, tmp_path / "no", "--scale", "big"), "--scale must be a number or rms")
     assert_refused(codectok(*arguments, tmp_path / "no", "--scale", 0), "number above 0")
     assert_refused(
         codectok("export", "language-model", codec, "--codec", codec, tmp_path / "no"), "names no model_type"

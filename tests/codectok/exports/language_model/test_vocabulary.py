@@ -1,4 +1,4 @@
-"""What the configuration of a language model says of its vocabulary."""
+"""Vocabulary of a language model, from its configuration."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def test_the_rows_stand_in_the_configuration_or_in_that_of_its_text_model(tmp_pa
         rows_section(config)["vocab_size"] = 9
         assert ModelVocabulary.of(config, folder).rows == 9
     for name, config in (("none", {}), ("word", {"vocab_size": "7"}), ("zero", {"vocab_size": 0})):
-        with pytest.raises(InputError, match="does not say vocab_size"):
+        with pytest.raises(InputError, match="has no vocab_size"):
             read_model_vocabulary(model(tmp_path / name, config))
-    with pytest.raises(InputError, match="write the rows of the embedding there, or pass --offset"):
+    with pytest.raises(InputError, match="rows of the embedding there, or pass --offset"):
         read_model_vocabulary(tmp_path / "none")
-    with pytest.raises(InputError, match=r"write the rows of the embedding there\.$"):
+    with pytest.raises(InputError, match=r"rows of the embedding there\.$"):
         ModelVocabulary.of({}, tmp_path)
     assert not has_vocabulary(tmp_path / "none")
     assert not has_vocabulary(tmp_path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is missing"):
         read_model_vocabulary(tmp_path)
 
 

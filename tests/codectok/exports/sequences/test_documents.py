@@ -1,4 +1,4 @@
-"""Documents of rows and texts: which ids, in which order."""
+"""Documents from rows and texts: ids and their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.documents import DocumentBuilder, MissingPartError, Span
+from codectok.exports.sequences.documents import CodeSpan, DocumentBuilder, MissingFieldError
 from codectok.exports.sequences.templates import load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
@@ -80,7 +80,7 @@ def test_codes_of_a_frame_stay_together() -> None:
     builder = DocumentBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
     (document,) = builder.of_rows([row], "speech")
     assert document.ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
-    assert document.audio == (Span(1, 5, frame=2, opening=1, closing=1),)
+    assert document.code_spans == (CodeSpan(1, 5, frame=2, opening=1, closing=1),)
 
 
 def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, folder: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, fol
 
 @pytest.mark.parametrize("text", [None, ""])
 def test_a_row_without_text_is_named(text: str | None, tokenizer: TextTokenizer) -> None:
-    with pytest.raises(MissingPartError, match="The row a has no text"):
+    with pytest.raises(MissingFieldError, match="The row a has no text"):
         list(built("tts", tokenizer).of_rows([replace(ROW, text=text)], "speech"))
 
 
@@ -105,7 +105,7 @@ def test_a_recording_is_cut_between_rows_only(tokenizer: TextTokenizer) -> None:
     sizes = [len(next(builder.of_rows([row], "speech")).ids) - 1 for row in made]
     for length in (None, *range(1, sum(sizes) + 2)):
         documents = list(builder.of_rows(made, "speech", length))
-        # Nothing is lost, and no document could have had the first row of the next one.
+        # No id is lost, and no document has room for the first row of the next one.
         assert [one for document in documents for one in document.ids[:-1]] == [
             one for row in made for one in next(builder.of_rows([row], "speech")).ids[:-1]
         ]
@@ -144,13 +144,13 @@ def test_ids_of_special_tokens_are_the_tokenizers(tmp_path: Path) -> None:
     assert ids.of_token("eos") == extended.end_of_sequence == known[END_OF_TEXT]
     assert TokenIds.of(VOCABULARY, extended, "<|user|>").of_token("eos") == known["<|user|>"]
     assert TokenIds.of(VOCABULARY, extended, "7").of_token("eos") == 7
-    with pytest.raises(InputError, match="knows no token"):
-        TokenIds.of(VOCABULARY, extended, "<|nobody|>")
+    with pytest.raises(InputError, match="has no token"):
+        TokenIds.of(VOCABULARY, extended, "<|missing|>")
 
 
 @pytest.mark.parametrize("code", [400, "431"])
 def test_a_code_ends_no_sequence(code: str | int) -> None:
-    with pytest.raises(InputError, match=r"is that of a code; .* outside of 400 to 431"):
+    with pytest.raises(InputError, match=r"is the id of a code; .* outside of 400 to 431"):
         TokenIds.of(VOCABULARY, None, code)
     assert TokenIds.of(VOCABULARY, None, END).end_of_sequence == END
     assert TokenIds.of(VOCABULARY, None, 399).end_of_sequence == 399
@@ -170,7 +170,7 @@ def test_a_tokenizer_that_has_other_tokens_among_the_codes_is_refused(tmp_path: 
 
 
 def test_a_tokenizer_with_the_tokens_of_another_codec_is_refused(tmp_path: Path) -> None:
-    """Also where those of a smaller codec begin in the same way and lie among them."""
+    """Also if the codec's tokens are a subset of the tokenizer's."""
     size = len(TextTokenizer(save_tokenizer(tmp_path / "plain")).known_tokens())
     larger, folded = Vocabulary(32, offset=size), Vocabulary(16, n_groups=2, offset=size)
     for number, (has, wanted) in enumerate(

@@ -1,4 +1,4 @@
-"""Megatron's indexed datasets, read back by the layout alone."""
+"""Megatron's indexed datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixtures: the shares of tokens that were asked for, from the beginning on."""
+"""Mixing sources by shares of tokens."""
 
 from __future__ import annotations
 

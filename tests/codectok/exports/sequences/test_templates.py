@@ -1,4 +1,4 @@
-"""Templates: small files that say what a document consists of."""
+"""Templates of documents."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from codectok.exports.sequences.templates import (
     TASKS,
     TEXT_TEMPLATE,
     VOICE_TEMPLATE,
-    CodesPiece,
-    TextPiece,
-    TokenPiece,
+    CodesItem,
+    TextItem,
+    TokenItem,
     load_template,
 )
 
@@ -21,7 +21,7 @@ from codectok.exports.sequences.templates import (
 @pytest.mark.parametrize("name", [*TASKS, TEXT_TEMPLATE, VOICE_TEMPLATE])
 def test_every_task_has_a_template_that_ends_its_sequence(name: str) -> None:
     template = load_template(name)
-    assert template.end == (TokenPiece(token="eos"),)
+    assert template.end == (TokenItem(token="eos"),)
     assert template.has_codes == (name != TEXT_TEMPLATE)
     assert template.has_text == (name != "audio")
     assert template.has_voice == (name == VOICE_TEMPLATE)
@@ -32,19 +32,19 @@ def test_users_write_templates_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text('begin: [{text: "In {language}: "}]\nrow:\n  - codes: row\n  - text: "{text}"\nend: [{token: eos}]')
     template = load_template(path)
-    assert template.pieces == (
-        TextPiece(text="In {language}: "),
-        CodesPiece(codes="row"),
-        TextPiece(text="{text}"),
-        TokenPiece(token="eos"),
+    assert template.items == (
+        TextItem(text="In {language}: "),
+        CodesItem(codes="row"),
+        TextItem(text="{text}"),
+        TokenItem(token="eos"),
     )
-    assert TextPiece(text="{a}-{b}-{a}").fill({"a": "{b}", "b": "2"}) == "{b}-2-{b}"
+    assert TextItem(text="{a}-{b}-{a}").fill({"a": "{b}", "b": "2"}) == "{b}-2-{b}"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("row: [", "is no YAML"),
+        ("row: [", "not valid YAML"),
         ("begin: []", "cannot be understood at row"),
         ("row: [{code: row}]", "cannot be understood at row.0"),
         ("row: [{codes: other}]", "cannot be understood at row.0"),
@@ -68,5 +68,5 @@ def test_a_template_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give a YAML file, or one of audio, tts"):
         load_template(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is no text"):
+    with pytest.raises(InputError, match="UTF-8"):
         load_template(tmp_path / "binary.yaml")

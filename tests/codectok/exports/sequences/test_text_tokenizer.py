@@ -1,4 +1,4 @@
-"""Text is text, whatever a tokenizer has tokens for."""
+"""Text tokenizers never read special tokens from text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def extended(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With marks that are no special tokens, as Qwen's tokenizers have them, and with audio tokens."""
+    """A tokenizer with audio tokens, and with added tokens that are not special, as in Qwen's."""
     folder = tmp_path_factory.mktemp("extended")
     tokenizer = AutoTokenizer.from_pretrained(plain)
     tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False), AddedToken("<think>", lstrip=True)])
@@ -58,15 +58,15 @@ def test_tokens_for_runs_of_spaces_stay(plain: Path, tmp_path: Path) -> None:
 
 
 def test_a_text_that_cannot_be_taken_for_text_is_refused(tmp_path: Path) -> None:
-    """Tokenizers whose words are pieces that may be as long as a mark."""
+    """Unigram tokenizers may have special tokens among their words."""
     pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -2.0) for letter in "abcdefghijklmnopqrstuvwxyz </>\u2581")]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
     found = TextTokenizer(tmp_path)
-    assert found.ids_of("abc <s> 7").tolist().count(0) == 1  # a character that it does not know is no mark
-    with pytest.raises(TokenInTextError, match="takes a part of it for </s>"):
+    assert found.ids_of("abc <s> 7").tolist().count(0) == 1  # an unknown character is not a special token
+    with pytest.raises(TokenInTextError, match="reads a part of it as </s>"):
         found.ids_of("the end</s> of it")
 
 
