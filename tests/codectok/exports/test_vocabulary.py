@@ -17,7 +17,7 @@ from tests.helpers.tokenizers import save_tokenizer
 CODEC = metadata(codebook_size=64, n_codebooks=6).model_copy(update={"n_residuals": 3})
 
 
-def test_the_files_hold_every_token(tmp_path: Path) -> None:
+def test_vocabulary_files_list_every_token(tmp_path: Path) -> None:
     write_vocabulary(CODEC, tmp_path / "out", 1000)
     vocabulary = Vocabulary(64, 2, 3, 1000)
     tokens = json.loads((tmp_path / "out" / "tokens.json").read_text())
@@ -30,7 +30,7 @@ def test_the_files_hold_every_token(tmp_path: Path) -> None:
         write_vocabulary(CODEC, tmp_path / "out", 1000)
 
 
-def test_special_tokens_that_a_tokenizer_knows_keep_their_ids(tmp_path: Path) -> None:
+def test_special_tokens_keep_ids_of_tokenizer(tmp_path: Path) -> None:
     tokenizer = TextTokenizer(save_tokenizer(tmp_path / "tokenizer", ["<|sil|>"]))
     described = write_vocabulary(CODEC, tmp_path / "out", 1000, tokenizer)
     assert described.special_tokens["<|sil|>"] == tokenizer.known_tokens()["<|sil|>"] < 1000
@@ -38,7 +38,7 @@ def test_special_tokens_that_a_tokenizer_knows_keep_their_ids(tmp_path: Path) ->
     assert described.end == 1000 + 6 * 64 + 8
 
 
-def test_the_vocabulary_ends_behind_special_tokens_wherever_they_are(tmp_path: Path) -> None:
+def test_vocabulary_end_covers_special_tokens_of_tokenizer(tmp_path: Path) -> None:
     """As in a tokenizer that has other added tokens as well."""
     offset = len(TextTokenizer(save_tokenizer(tmp_path / "plain")).known_tokens())
     codec = metadata(codebook_size=3, n_codebooks=1)

@@ -23,7 +23,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenTable:
     return open_table(tmp_path)
 
 
-def test_rows_are_found_by_id_and_place(table: TokenTable) -> None:
+def test_rows_by_id_and_number(table: TokenTable) -> None:
     everything = rows(37)
     assert len(table) == 37
     assert len(table.groups) > 8
@@ -57,7 +57,7 @@ def test_batches_do_not_depend_on_workers(table: TokenTable, seed: int | None) -
     assert (flat == [row.id for row in table][:36]) == (seed is None)
 
 
-def test_ranks_share_the_rows_and_any_number_of_them_goes_on(table: TokenTable) -> None:
+def test_ranks_share_rows_and_resume_with_another_world_size(table: TokenTable) -> None:
     alone = ids(table, 0, batch_size=2, seed=1)
     ranks = [ids(table, 0, batch_size=2, seed=1, rank=rank, world_size=3) for rank in range(3)]
     together = [batch for step in zip(*ranks, strict=True) for batch in step]
@@ -69,7 +69,7 @@ def test_ranks_share_the_rows_and_any_number_of_them_goes_on(table: TokenTable) 
     assert [batch for step in zip(*rest, strict=True) for batch in step] == alone[6:]
 
 
-def test_nothing_is_left_out_unless_asked(table: TokenTable) -> None:
+def test_drop_last_false_keeps_all_rows(table: TokenTable) -> None:
     found = [row["id"] for row in table.to_torch_dataset(4, drop_last=False)]
     assert found == [row.id for row in table]
     assert len(table.to_torch_dataset(4, drop_last=False)) == 37
@@ -77,6 +77,6 @@ def test_nothing_is_left_out_unless_asked(table: TokenTable) -> None:
 
 
 @pytest.mark.parametrize("options", [{"rank": 1}, {"batch_size": 0}, {"start": -1}])
-def test_impossible_shares_are_refused(options: dict[str, int], table: TokenTable) -> None:
+def test_invalid_rank_batch_size_or_start_is_refused(options: dict[str, int], table: TokenTable) -> None:
     with pytest.raises(InputError):
         table.to_torch_dataset(**options)

@@ -24,7 +24,7 @@ from tests.helpers.exports import ROWS, export, options, sequences
 from tests.helpers.jobs import LOCAL, digests
 
 
-def test_a_mixture_has_the_shares_that_were_asked_for(
+def test_mixture_token_shares_follow_weights(
     table: Path, books: Path, tokenizer: Path, tmp_path: Path, any_share: None
 ) -> None:
     for until in ("first", "last"):
@@ -68,9 +68,7 @@ def mixed(table: Path, text: Path, tokenizer: Path, megabytes: float = 0.002) ->
     return SequencesJob(settings, [f"t={table}"], [f"text={text}"])
 
 
-def test_a_source_too_small_for_its_weight_is_refused_before_anything_is_written(
-    table: Path, tokenizer: Path, tmp_path: Path
-) -> None:
+def test_source_too_small_for_weight_is_refused(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     lonely = tmp_path / "lonely.jsonl"
     lonely.write_text('{"text": "one row"}\n')
     with pytest.raises(InputError, match=r"source text has 0.0 kB, too little .* \(--part-megabytes 1\)"):
@@ -81,7 +79,7 @@ def test_a_source_too_small_for_its_weight_is_refused_before_anything_is_written
     assert export(mixed(table, lonely, tokenizer, 1.0), tmp_path / "out").summary.units == 1
 
 
-def test_new_parts_without_a_weighted_source_are_refused_and_the_finished_ones_stay(
+def test_new_parts_without_weighted_source_are_refused(
     table: Path, books: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     tokens, texts = tmp_path / "tokens", tmp_path / "texts"
@@ -102,7 +100,7 @@ def test_new_parts_without_a_weighted_source_are_refused_and_the_finished_ones_s
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
+def test_part_without_documents_of_source_fails(
     table: Path, tokenizer: Path, tmp_path: Path, any_share: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "text.jsonl"
@@ -141,7 +139,7 @@ class Notes(Silent):
 
 
 @pytest.mark.usefixtures("any_share", "ray_session")
-def test_workers_do_not_try_in_vain_either(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_lasting_failure_is_not_retried_by_workers(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text("".join(json.dumps({"id": f"p{n}", "text": "page" * (n < 150)}) + "\n" for n in range(800)))
     job, notes = mixed(table, text, tokenizer, 0.008), Notes()

@@ -40,7 +40,7 @@ def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) ->
     return sequences(output)
 
 
-def test_a_recording_is_one_document_whatever_the_parts(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_recordings_do_not_depend_on_parts(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     made = {
         megabytes: interleaved(table, tokenizer, tmp_path / str(megabytes), part_megabytes=megabytes)
         for megabytes in (SMALL_PARTS, 100.0)
@@ -55,7 +55,7 @@ def test_a_recording_is_one_document_whatever_the_parts(table: Path, tokenizer: 
 
 
 @pytest.mark.parametrize("rows_of_a_file", [7, 2, 1])
-def test_a_recording_that_crosses_files_stays_one_document(
+def test_recording_across_files_is_one_document(
     rows_of_a_file: int, table: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     cut = write_parts(tmp_path / "tokens", rows_of_a_file)
@@ -74,7 +74,7 @@ def test_long_recordings_are_cut_between_rows(table: Path, tokenizer: Path, tmp_
     assert not [r for r in rejects(tmp_path / "out") if r["reason"] == "too_long"]
 
 
-def test_new_files_do_not_change_where_recordings_end(tokenizer: Path, tmp_path: Path) -> None:
+def test_new_files_do_not_change_finished_recordings(tokenizer: Path, tmp_path: Path) -> None:
     tokens = write_parts(tmp_path / "tokens", 7)
     last = tokens / "part-000011.parquet"
     last.rename(tmp_path / "later.parquet")
@@ -91,7 +91,7 @@ def test_new_files_do_not_change_where_recordings_end(tokenizer: Path, tmp_path:
     assert [r["ids"] for r in sequences(tmp_path / "out")][-3:] == [["c075"], ["c077"], ["c080"]]
 
 
-def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_voice_is_another_clip_of_speaker_or_one_row(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     by_id = {row.id: row for row in ROWS}
     codes = {tuple((OFFSET + row.codes[:, 0]).tolist()): row for row in ROWS}
     for voice in ("speaker", "c004"):
@@ -118,7 +118,7 @@ def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenize
         SequencesJob(options(voice="speaker"), [str(table)])
 
 
-def test_voices_of_a_part_are_collected_once(
+def test_voices_of_part_are_collected_once(
     table: Path, books: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if a mixture repeats its table, since collecting voices reads all of it."""
@@ -146,7 +146,7 @@ def test_voices_of_a_part_are_collected_once(
     assert {found.dtype for found in codes} == {np.dtype(np.uint16)}
 
 
-def test_a_voice_may_lie_in_another_table(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_voice_from_another_table(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     other = replace(ROWS[3], id="c000", dataset="voices")
     write(tmp_path / "voices" / "part-000000.parquet", [other], metadata(CODEBOOK, 1))
     settings = options(template="tts", tokenizer=str(tokenizer), voice=f"{tmp_path / 'voices'}#c000")
@@ -159,7 +159,7 @@ def test_a_voice_may_lie_in_another_table(table: Path, tokenizer: Path, tmp_path
         SequencesJob(replace(settings, voice=f"{tmp_path / 'voices'}#c001"), [str(table)])
 
 
-def test_speakers_of_two_datasets_are_not_one(tokenizer: Path, tmp_path: Path) -> None:
+def test_speakers_of_two_datasets_are_distinct(tokenizer: Path, tmp_path: Path) -> None:
     """One table merges datasets that number their speakers from 0."""
     made = [replace(row, text="words", speaker="0", dataset="ab"[n % 2]) for n, row in enumerate(ROWS[:8])]
     write(tmp_path / "tokens" / "part-000000.parquet", made, metadata(CODEBOOK, 1))

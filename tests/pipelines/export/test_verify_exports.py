@@ -67,7 +67,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("offset", OFFSETS.values(), ids=OFFSETS)
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_an_index_that_does_not_hang_together_is_named(forgery: str, offset: int, tmp_path: Path) -> None:
+def test_verify_finds_inconsistent_megatron_index(forgery: str, offset: int, tmp_path: Path) -> None:
     out = export(MegatronJob, tmp_path, offset)
     change, message = FORGERIES[forgery]
     path = out / "part-000000.idx"
@@ -77,7 +77,7 @@ def test_an_index_that_does_not_hang_together_is_named(forgery: str, offset: int
     refused(out, path, rf"part-000000\.idx .*{message}")
 
 
-def test_ids_are_never_below_zero(tmp_path: Path) -> None:
+def test_verify_finds_negative_ids(tmp_path: Path) -> None:
     out = export(MegatronJob, tmp_path, OFFSETS["wide"])
     path = out / "part-000000.bin"
     ids = np.fromfile(path, "<i4")
@@ -87,7 +87,7 @@ def test_ids_are_never_below_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [500 + 64 + 8, -1])
-def test_ids_that_nobody_has_are_named(wrong: int, tmp_path: Path) -> None:
+def test_verify_finds_ids_outside_vocabulary(wrong: int, tmp_path: Path) -> None:
     out = export(SequencesJob, tmp_path, OFFSETS["narrow"])
     path = out / "part-000000.parquet"
     table = pq.read_table(path)
@@ -98,14 +98,14 @@ def test_ids_that_nobody_has_are_named(wrong: int, tmp_path: Path) -> None:
     refused(out, path, f"has the id {wrong}, but the ids of its vocabulary end before 572")
 
 
-def test_sequences_say_what_their_ids_are(tmp_path: Path) -> None:
+def test_verify_requires_sequences_metadata(tmp_path: Path) -> None:
     out = export(SequencesJob, tmp_path, OFFSETS["narrow"])
     path = out / "part-000000.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
     refused(out, path, "no description of its ids")
 
 
-def test_sequences_are_checked_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_reads_one_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory must not grow with parts, several of which are read at once."""
     monkeypatch.setattr(sequences, "ROW_GROUP_IDS", 1)
     out = export(SequencesJob, tmp_path, 500)

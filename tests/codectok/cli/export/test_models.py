@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_form_shows_an_example_and_needs_no_transformers_for_it() -> None:
+def test_export_help_shows_example_without_transformers() -> None:
     for form in ("huggingface", "tokenizer", "language-model"):
         result = codectok("export", form, "--help")
         assert result.exit_code == 0
@@ -40,7 +40,7 @@ def test_every_form_shows_an_example_and_needs_no_transformers_for_it() -> None:
     assert not [line for line in loaded.splitlines() if line.split("|")[-1].strip() in ("torch", "transformers")]
 
 
-def test_a_card_beside_a_table(table: Path, tmp_path: Path) -> None:
+def test_export_huggingface(table: Path, tmp_path: Path) -> None:
     result = codectok("export", "huggingface", table)
     assert result.exit_code == 0, result.output
     assert "rows │ 6 " in one_line(result.stdout)
@@ -50,7 +50,7 @@ def test_a_card_beside_a_table(table: Path, tmp_path: Path) -> None:
     assert_refused(codectok("export", "huggingface", tmp_path / "nowhere"), "not a folder with a token table")
 
 
-def test_a_tokenizer_with_audio_tokens(table: Path, model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_export_tokenizer(table: Path, model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
     for number, (source, size) in enumerate(((table, 64), (codec, 1024))):
         out = tmp_path / f"out-{number}"
         result = codectok("export", "tokenizer", model, out, "--codec", source, "--model", model)
@@ -63,7 +63,7 @@ def test_a_tokenizer_with_audio_tokens(table: Path, model: Path, codec: Path, tm
     assert not (tmp_path / "no").exists()
 
 
-def test_a_language_model_with_audio_tokens(model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_export_language_model(model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
     arguments = ("export", "language-model", model, "--codec", codec)
     result = codectok(*arguments, tmp_path / "out")
     assert result.exit_code == 0, result.output

@@ -127,7 +127,7 @@ def rows_of(tensor: StoredTensor, first: int) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_model_of_7b_is_extended_within_the_memory_of_a_shard(tmp_path: Path) -> None:
+def test_extending_7b_model_needs_memory_of_one_shard(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     if free < DISK_BYTES:
         pytest.skip(f"{tmp_path} has {free / 1e9:.0f} GB of free space; {DISK_BYTES / 1e9:.0f} GB are written")

@@ -72,7 +72,7 @@ def train(model: torch.nn.Module, ids: torch.Tensor) -> list[float]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_tiny_model_learns_a_recording_and_says_it(golden: Path, tmp_path: Path) -> None:
+def test_tiny_model_learns_and_generates_recording(golden: Path, tmp_path: Path) -> None:
     codec = prepare(golden, tmp_path)
     (row,) = open_table(tmp_path / "tokens")
     assert len(np.unique(row.codes)) > 20

@@ -33,7 +33,7 @@ def extended(rows: int, offset: int = 500) -> dict[str, Any]:
     return {"vocab_size": rows, "codectok": audio.model_dump()}
 
 
-def test_the_rows_stand_in_the_configuration_or_in_that_of_its_text_model(tmp_path: Path) -> None:
+def test_vocab_size_is_read_from_config_or_text_config(tmp_path: Path) -> None:
     plain, nested = {"vocab_size": 152_064, "text_config": {}}, {"text_config": {"vocab_size": 7}}
     both = {"vocab_size": 257_152, "text_config": {"vocab_size": 257_216}}  # PaliGemma's
     for name, config, rows in (("plain", plain, 152_064), ("nested", nested, 7), ("both", both, 257_216)):
@@ -56,7 +56,7 @@ def test_the_rows_stand_in_the_configuration_or_in_that_of_its_text_model(tmp_pa
         read_model_vocabulary(tmp_path)
 
 
-def test_audio_tokens_that_are_there_give_the_offset_to_their_codec_only(tmp_path: Path) -> None:
+def test_offset_of_extended_model_is_for_its_codec(tmp_path: Path) -> None:
     found = read_model_vocabulary(model(tmp_path / "extended", extended(600)))
     assert (found.rows, found.offset) == (600, 500)
     found.check_codec(CODEC, tmp_path)
@@ -66,7 +66,7 @@ def test_audio_tokens_that_are_there_give_the_offset_to_their_codec_only(tmp_pat
         found.check_codec(other, tmp_path)
 
 
-def test_audio_tokens_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_invalid_audio_tokens_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ids up to 571, but the embedding has 571 rows"):
         read_model_vocabulary(model(tmp_path / "cut", extended(571)))
     with pytest.raises(InputError, match="does not understand"):

@@ -16,7 +16,7 @@ def document(*ids: int) -> Document:
     return Document(np.array(ids, np.int32), "a", "d")
 
 
-def test_sequences_come_back_by_the_layout(tmp_path: Path) -> None:
+def test_written_sequences_are_read_back(tmp_path: Path) -> None:
     with IndexedDatasetWriter(tmp_path / "part", 184_840) as writer:
         writer.write([document(1, 2), document(184_839)])
         writer.write([document(152_064, 3, 5, 7)])
@@ -29,13 +29,13 @@ def test_sequences_come_back_by_the_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(65_499, "<u2"), (65_500, "<i4")])
-def test_a_small_vocabulary_takes_16_bits(size: int, dtype: str, tmp_path: Path) -> None:
+def test_small_vocabulary_has_16_bit_ids(size: int, dtype: str, tmp_path: Path) -> None:
     with IndexedDatasetWriter(tmp_path / "part", size) as writer:
         writer.write([document(65_498, 0)])
     assert read_indexed(tmp_path / "part") == Indexed(dtype, [[65_498, 0]], [0, 1])
 
 
-def test_every_byte_is_as_the_layout_says(tmp_path: Path) -> None:
+def test_bytes_of_bin_and_idx(tmp_path: Path) -> None:
     with IndexedDatasetWriter(tmp_path / "part", 70_000) as writer:
         writer.write([document(258)])
         writer.write([document(1, 2)])
@@ -46,13 +46,13 @@ def test_every_byte_is_as_the_layout_says(tmp_path: Path) -> None:
     assert (tmp_path / "part.idx").read_bytes() == expected
 
 
-def test_nothing_is_an_empty_dataset(tmp_path: Path) -> None:
+def test_empty_dataset_is_written(tmp_path: Path) -> None:
     with IndexedDatasetWriter(tmp_path / "part", 70_000):
         pass
     assert read_indexed(tmp_path / "part") == Indexed("<i4", [], [0])
 
 
-def test_a_dataset_that_was_not_finished_has_no_index(tmp_path: Path) -> None:
+def test_interrupted_writer_leaves_no_index(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), IndexedDatasetWriter(tmp_path / "part", 70_000) as writer:
         writer.write([document(1)])
         raise KeyboardInterrupt

@@ -25,14 +25,14 @@ def names(sequences: Iterator[list[Document]]) -> list[str]:
     return [" ".join(document.id for document in sequence) for sequence in sequences]
 
 
-def test_next_fit_and_first_fit_do_what_their_names_say() -> None:
+def test_next_fit_and_first_fit_pack_by_definition() -> None:
     made = documents(6, 5, 4, 3, 9, 1)
     assert names(pack(made, PackingOptions())) == ["0", "1", "2", "3", "4", "5"]
     assert names(pack(made, PackingOptions("next-fit", 10))) == ["0", "1 2", "3", "4 5"]
     assert names(pack(made, PackingOptions("first-fit", 10))) == ["0 2", "1 3 5", "4"]
 
 
-def test_first_fit_holds_few_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_fit_limits_open_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "OPEN_SEQUENCES", 2)
     # Document 2 closes the sequence of 0, so that 3 is not added to it.
     assert names(pack(documents(6, 8, 7, 4), PackingOptions("first-fit", 10))) == ["0", "1", "2", "3"]
@@ -40,7 +40,7 @@ def test_first_fit_holds_few_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", ["none", "next-fit", "first-fit"])
 @pytest.mark.parametrize("too_long", ["drop", "truncate", "split", "keep"])
-def test_every_token_is_where_the_policy_says(kind: str, too_long: str) -> None:
+def test_packing_and_too_long_policies_keep_tokens(kind: str, too_long: str) -> None:
     lengths = np.random.default_rng(0).integers(1, 130, 500).tolist()
     made, dropped = documents(*lengths), []
     options = PackingOptions(kind, 100, too_long)
@@ -75,7 +75,7 @@ def audio_document(words: int, frames: int, n_codebooks: int) -> Document:
 
 @pytest.mark.parametrize("n_codebooks", [1, 3])
 @pytest.mark.parametrize("words", [0, 4])
-def test_a_truncated_document_ends_as_a_whole_one_does(words: int, n_codebooks: int) -> None:
+def test_truncated_document_keeps_closing_tokens(words: int, n_codebooks: int) -> None:
     document = audio_document(words, 8, n_codebooks)
     whole = document.ids.tolist()
     for length in range(1, len(whole)):
@@ -90,7 +90,7 @@ def test_a_truncated_document_ends_as_a_whole_one_does(words: int, n_codebooks: 
 
 
 @pytest.mark.parametrize("length", range(1, 20))
-def test_pieces_of_a_document_have_whole_frames(length: int) -> None:
+def test_split_documents_have_whole_frames(length: int) -> None:
     document = audio_document(4, 8, 3)
     chunks = list(fit([document], PackingOptions("none", length, "split")))
     assert np.concatenate([chunk.ids for chunk in chunks]).tolist() == document.ids.tolist()
@@ -100,13 +100,13 @@ def test_pieces_of_a_document_have_whole_frames(length: int) -> None:
     assert sum(chunk.seconds for chunk in chunks) == 1.0
 
 
-def test_first_fit_wastes_less_than_next_fit() -> None:
+def test_first_fit_packs_tighter_than_next_fit() -> None:
     made = documents(*np.random.default_rng(1).integers(1, 90, 2000).tolist())
     counts = {kind: len(list(pack(made, PackingOptions(kind, 100)))) for kind in ("next-fit", "first-fit")}
     assert counts["first-fit"] < 0.85 * counts["next-fit"]
 
 
-def test_documents_are_taken_as_they_are_needed() -> None:
+def test_packing_reads_documents_lazily() -> None:
     taken = []
 
     def endless() -> Iterator[Document]:
@@ -129,6 +129,6 @@ def test_documents_are_taken_as_they_are_needed() -> None:
         ({"length": 0}, "impossible"),
     ],
 )
-def test_impossible_options_are_refused(values: dict[str, object], message: str) -> None:
+def test_invalid_packing_options_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PackingOptions(**values)

@@ -19,7 +19,7 @@ from codectok.exports.sequences.templates import (
 
 
 @pytest.mark.parametrize("name", [*TASKS, TEXT_TEMPLATE, VOICE_TEMPLATE])
-def test_every_task_has_a_template_that_ends_its_sequence(name: str) -> None:
+def test_templates_of_tasks_end_with_eos(name: str) -> None:
     template = load_template(name)
     assert template.end == (TokenItem(token="eos"),)
     assert template.has_codes == (name != TEXT_TEMPLATE)
@@ -28,7 +28,7 @@ def test_every_task_has_a_template_that_ends_its_sequence(name: str) -> None:
     assert (template.document == "recording") == (name == "interleaved")
 
 
-def test_users_write_templates_of_their_own(tmp_path: Path) -> None:
+def test_template_file_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text('begin: [{text: "In {language}: "}]\nrow:\n  - codes: row\n  - text: "{text}"\nend: [{token: eos}]')
     template = load_template(path)
@@ -57,14 +57,14 @@ def test_users_write_templates_of_their_own(tmp_path: Path) -> None:
         ("row: []", "cannot be understood at row"),
     ],
 )
-def test_what_is_no_template_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_template_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         load_template(path)
 
 
-def test_a_template_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give a YAML file, or one of audio, tts"):
         load_template(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")

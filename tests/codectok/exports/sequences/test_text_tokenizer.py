@@ -33,7 +33,7 @@ def extended(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def test_strings_of_tokens_in_a_text_are_text(plain: Path, extended: Path) -> None:
+def test_special_token_strings_are_encoded_as_text(plain: Path, extended: Path) -> None:
     words = ["hello", "world", " ", "  \n", "ü", "<|", END_OF_TEXT, "<tool_call>", "<think>", "<|unused0|>"]
     words += [*SPECIAL_TOKENS, "<|g0r0_320|>", "<|g0r0_369|>"]
     before, after = TextTokenizer(plain), TextTokenizer(extended)
@@ -49,7 +49,7 @@ def test_strings_of_tokens_in_a_text_are_text(plain: Path, extended: Path) -> No
         assert known[END_OF_TEXT] not in ids
 
 
-def test_tokens_for_runs_of_spaces_stay(plain: Path, tmp_path: Path) -> None:
+def test_tokens_of_spaces_are_kept(plain: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(plain)
     tokenizer.add_tokens([AddedToken("    ", normalized=False)])
     tokenizer.save_pretrained(tmp_path)
@@ -57,7 +57,7 @@ def test_tokens_for_runs_of_spaces_stay(plain: Path, tmp_path: Path) -> None:
     assert TextTokenizer(tmp_path).ids_of(text).tolist() == tokenizer(text).input_ids
 
 
-def test_a_text_that_cannot_be_taken_for_text_is_refused(tmp_path: Path) -> None:
+def test_special_token_from_text_is_refused(tmp_path: Path) -> None:
     """Unigram tokenizers may have special tokens among their words."""
     pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -2.0) for letter in "abcdefghijklmnopqrstuvwxyz </>\u2581")]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
@@ -70,12 +70,12 @@ def test_a_text_that_cannot_be_taken_for_text_is_refused(tmp_path: Path) -> None
         found.ids_of("the end</s> of it")
 
 
-def test_tokenizers_in_python_take_text_for_text_as_well(tmp_path: Path) -> None:
+def test_python_tokenizer_encodes_special_strings_as_text(tmp_path: Path) -> None:
     ByT5Tokenizer().save_pretrained(tmp_path)
     tokenizer = TextTokenizer(tmp_path)
     text = "a</s> <extra_id_0>"
     assert tokenizer.ids_of(text).tolist() == [3 + byte for byte in text.encode()]
 
 
-def test_a_fingerprint_tells_tokenizers_apart(plain: Path, extended: Path) -> None:
+def test_fingerprint_distinguishes_tokenizers(plain: Path, extended: Path) -> None:
     assert TextTokenizer(plain).fingerprint == TextTokenizer(plain).fingerprint != TextTokenizer(extended).fingerprint
