@@ -55,6 +55,12 @@ class AudioError(InputError):
         return type(self), (str(self), self.reason)
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an error's message; the name of its class if the message is empty."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def is_lasting(error: OSError) -> bool:
     """Return True if another try cannot help, because the file is missing, unreadable or of the wrong kind."""
     return error.errno is None or error.errno in LASTING_REFUSALS

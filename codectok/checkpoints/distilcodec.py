@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from codectok.errors import CheckpointError
+from codectok.errors import CheckpointError, first_line
 from codectok.model.network import CodecNetwork
 
 from .distilcodec_config import read_config
@@ -175,8 +175,7 @@ def _read_components(path: Path) -> dict[str, dict[str, Tensor]]:
         # Memory-mapped, so that 1.6 GB are read tensor by tensor during conversion.
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is not a readable checkpoint: {first_line}") from None
+        raise CheckpointError(f"{path} is not a readable checkpoint: {first_line(error)}") from None
     if not isinstance(data, Mapping) or any(not isinstance(data.get(c), Mapping) for c in COMPONENTS):
         raise CheckpointError(f"{path} is not a DistilCodec checkpoint: it must hold {', '.join(COMPONENTS)}.")
     return {component: dict(data[component]) for component in COMPONENTS}

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from codectok.config import PRESETS
-from codectok.errors import CheckpointError
+from codectok.errors import CheckpointError, first_line
 
 from .native import CONFIG_FILE, MODEL_FILE
 
@@ -38,7 +38,7 @@ def resolve_codec_directory(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name), allow_patterns=[CONFIG_FILE, MODEL_FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"There is no codec folder {name}, and it cannot be downloaded from the Hugging Face Hub: {reason}"
         ) from None

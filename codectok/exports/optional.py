@@ -1,4 +1,4 @@
-"""What only some exports need, imported when they do."""
+"""Optional dependencies, imported on use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from codectok.errors import InputError
 
 
 def need_transformers() -> ModuleType:
-    """The module `transformers`; `InputError` where it is not installed."""
+    """Import `transformers`; raise `InputError` if it is not installed."""
     try:
         import transformers
     except ImportError:
         raise InputError('This needs transformers; install it with pip install "codectok[hf]".') from None
     return transformers
-
-
-def first_line(error: Exception) -> str:
-    """What an exception of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from codectok.audio.files import is_audio_path
 from codectok.audio.spans import Labels, Span
-from codectok.errors import AudioError
+from codectok.errors import AudioError, first_line
 from codectok.keys import make_key
 from codectok.names import printable
 from codectok.shards import Sample
@@ -83,7 +83,7 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | None]:
     except AudioError as error:
         yield _reject(source, str(error), error.reason)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         yield _reject(source, f"The Parquet file {source.where} cannot be read: {reason}.", "unreadable")
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from codectok.errors import InputError
+from codectok.errors import InputError, first_line
 from codectok.storage import open_file_system
 from codectok.tokens.table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
 
@@ -224,7 +224,7 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
         with _opened(source) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             yield file
     except pa.ArrowException as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{source.where} cannot be read as Parquet: {reason}") from None
 
 

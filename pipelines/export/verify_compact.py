@@ -1,4 +1,4 @@
-"""Checking compacted token tables: that parts hold what their records say, each row once, of one codec."""
+"""Checks of compacted token tables: parts agree with their records, ids are unique, the codec is one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codectok.storage import Storage
 
 
 class CompactVerifier:
-    """Checks the parts of a table, in any order and from several threads; `finish` checks the whole."""
+    """Checks the parts of a table, in any order and from several threads; `finish` checks the table as a whole."""
 
     def __init__(self, storage: Storage, plan: Plan) -> None:
         self._storage, self._plan = storage, plan
@@ -23,11 +23,11 @@ class CompactVerifier:
         self._ids = RowIds(storage)
 
     def check_of(self, record: UnitRecord, name: str) -> Callable[[], None]:
-        """The check of the part `name`, which the unit of `record` has made."""
+        """Return the check of the part `name` of the unit of `record`."""
         return lambda: self._check(record, name)
 
     def finish(self, records: list[UnitRecord]) -> None:
-        """Check what no part shows alone: rows that were left out, and ids that come up twice."""
+        """Check the table as a whole: no row is missing, and ids are unique."""
         for record in records:
             total = record.total
             if total.rows != total.inputs:
@@ -39,15 +39,15 @@ class CompactVerifier:
     def _check(self, record: UnitRecord, name: str) -> None:
         where = f"{self._storage.url}/{name}"
         options = self._plan.header.options
-        with self._lock:  # a plan holds the sources of one generation
+        with self._lock:  # a plan caches the sources of one generation
             planned_hash = unit_hash(self._plan.header, self._plan.unit(record.unit))
         columns = cast(Mapping[str, str], options.get("columns", {}))
         with open_part(self._storage, name, columns) as (file, metadata):
             found = (metadata.codec_fingerprint, metadata.dtype, metadata.device)
             if found != (options["codec"], options["dtype"], options["device"]):
-                raise VerificationError(f"{where} holds codes of another codec or setting than the plan says.")
+                raise VerificationError(f"{where} holds codes of another codec or setting than the plan.")
             if metadata.unit_hash != planned_hash:
-                raise VerificationError(f"{where} was made from other sources or options than the plan says.")
+                raise VerificationError(f"{where} was made from other sources or options than the plan.")
             totals = PartTotals(file, metadata, where)
         compare_totals(totals, record, where)
         with self._lock:

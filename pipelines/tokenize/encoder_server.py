@@ -1,4 +1,4 @@
-"""One encoder for several workers: the actor that has the GPU, and how workers send it their packs."""
+"""One encoder for several workers: a server on the GPU, and the client that sends it packs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from codectok.pipelines.engine.job import Server, ServerCall
 
 from .options import TokenizeOptions
 
-# While a server works on one pack of a worker, the next is on its way and another is being laid out.
+# While the server encodes one pack of a worker, the next one is sent and another one is filled.
 PACKS_AHEAD = 2
 
 
@@ -45,16 +45,16 @@ class EncoderServer(Server):
     def call(self, *arguments: np.ndarray) -> np.ndarray:
         """Codes int32 [code frames, n_codebooks] of a pack: its samples and its gaps."""
         assert self._codec is not None and self._lock is not None, "set_up comes first"
-        # Arrays from Ray's store cannot be written, which torch does not like.
+        # Copied, since torch warns about the read-only arrays of Ray's object store.
         samples, *gaps = (array.copy() for array in arguments)
         with self._lock:
             wait = self._codec.packed_encoder.start(samples, tuple(gaps))
-        # Another thread starts the next pack meanwhile.
+        # Outside of the lock, so that another thread can start the next pack.
         return wait().to(torch.int32).numpy()
 
 
 class RemoteEncoder:
-    """Lets a server compute the codes of packs."""
+    """Encodes packs on a server."""
 
     packs_ahead = PACKS_AHEAD
 
@@ -62,17 +62,17 @@ class RemoteEncoder:
         self._call, self.fixed_length = call, fixed_length
 
     def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
-        """Send a pack."""
+        """Send a pack; the returned function waits for its codes."""
         wait = self._call(samples, *gaps)
         return lambda: torch.from_numpy(wait().astype(np.int64))
 
 
 def load_codec(settings: TokenizeOptions, description: CodecDescription, device_class: str) -> Codec:
-    """The codec, the same that the job was made with, on the same kind of device."""
+    """Load the codec, and check that codec and device class are those of the job."""
     codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
     if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
         raise CodectokError(
-            f"A worker found another codec or device than the job started with: {settings.codec}"
-            f" on {codec.device_class}; give all workers the same."
+            f"A worker has another codec or device than the job: {settings.codec} on"
+            f" {codec.device_class}; give all workers the same."
         )
     return codec

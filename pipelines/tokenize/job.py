@@ -1,4 +1,4 @@
-"""`tokenize`: audio files and tars into the token table."""
+"""`tokenize`: encodes audio files and tars to a token table."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from .options import TokenizeOptions
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
 CODE_COUNTS = f"{JOB_FOLDER}/codes"
-# Minutes of a worker: what a kill costs. Several workers share a GPU, so that a part must not be all of a small corpus.
+# Minutes of work, which a kill loses. Several workers share a GPU, so that a small corpus needs several parts.
 CPU_PART_SECONDS = 3600.0
 GPU_PART_SECONDS = 6 * 3600.0
 
 
 class TokenStatistics(StrictModel):
-    """Contents of `stats.json`: `codebooks` in the order of the table's columns."""
+    """Contents of `stats.json`; `codebooks` are in the order of the table's columns."""
 
     rows: int
     hours: float
@@ -58,8 +58,8 @@ class TokenizeJob(Job):
     """Encodes every clip of a unit into one Parquet file: a row for each audio file and each sample of a tar.
 
     Args:
-        options: which codec, and how.
-        gpu_model: of the cluster's GPUs, for a driver that has none itself.
+        options: codec and settings.
+        gpu_model: model of the cluster's GPUs, for a driver without a GPU.
     """
 
     verb = "tokenize"
@@ -68,21 +68,21 @@ class TokenizeJob(Job):
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
     def __init__(self, options: TokenizeOptions, gpu_model: str | None = None) -> None:
-        # Absolute, since workers run elsewhere; on the CPU, since a GPU's memory is theirs.
+        # Absolute, since workers run elsewhere; on the CPU, since the GPU's memory is for the workers.
         folder = resolve_codec_directory(options.codec).resolve()
         self.settings = replace(options, codec=str(folder))
         codec = Codec.from_pretrained(folder, device="cpu", pack_frames=options.pack_frames)
         device = torch.device("cuda") if gpu_model else resolve_device(options.device)
         check_precision(options.dtype, device)
         self.device_class = gpu_model or device_class(device)
-        # What the codec will say of itself where it encodes.
+        # The description of the codec on the device where it encodes.
         self.description = codec.describe().model_copy(update={"dtype": options.dtype, "device": self.device_class})
         self.frame_size = codec.frame_size
         self._geometry = codec.geometry
         self._encoder: ClipEncoder | None = None
 
     def options(self) -> Mapping[str, JsonValue]:
-        """What decides the codes: the codec itself, not where it lies."""
+        """Options that decide the codes: the codec by its fingerprint, not by its path."""
         on_cpu = self.device_class == "cpu"
         return {
             "codec": self.description.codec_fingerprint,
@@ -95,7 +95,7 @@ class TokenizeJob(Job):
         }
 
     def check_sources(self, listing: Listing) -> None:
-        """Refuse shards of two jobs that name a recording alike: their segments could have the same keys."""
+        """Raise `InputError` for shards of two jobs with recordings of the same name, whose keys could collide."""
         folders = {
             f"{listing.roots[dataset]}/{path.rpartition('/')[0]}".rstrip("/")
             for dataset, path, kind in zip(listing.datasets, listing.paths, listing.kinds, strict=True)
@@ -111,19 +111,19 @@ class TokenizeJob(Job):
                 if owners.setdefault(recording, folder) != folder:
                     name = printable(f"{recording[0]}/{recording[1].decode('utf-8', 'surrogateescape')}")
                     raise InputError(
-                        f"{owners[recording]} and {folder} both hold segments of {name}, which could have the same id;"
+                        f"{owners[recording]} and {folder} both hold segments of {name}, whose ids could collide;"
                         " make a table of each, or shard other recordings under another name (NAME=SOURCE)."
                     )
 
     @property
     def unit_seconds(self) -> float:
-        """Audio of a part."""
+        """Seconds of audio per part."""
         default = CPU_PART_SECONDS if self.device_class == "cpu" else GPU_PART_SECONDS
         return self.settings.part_seconds or default
 
     @property
     def threads(self) -> int:
-        """Of a worker that encodes; those of a GPU only decode."""
+        """Threads of a worker; workers of a GPU only decode."""
         return self.settings.encoder_threads if self.device_class == "cpu" else 1
 
     def server(self) -> Server | None:
@@ -147,7 +147,7 @@ class TokenizeJob(Job):
             self._encoder = load_codec(self.settings, self.description, self.device_class).clip_encoder
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
-        """Write `part-NNNNNN.parquet`, and beside it how often each code came up."""
+        """Write `part-NNNNNN.parquet`, and the counts of its codes."""
         assert self._encoder is not None, "set_up comes first"
         metadata = TableMetadata.of(self.description, unit_hash(header_of(self), unit))
         path = output.folder / f"part-{unit.number:06d}.parquet"
@@ -185,7 +185,7 @@ class TokenizeJob(Job):
         return [STATISTICS_FILE]
 
     def charts(self, storage: Storage) -> Mapping[str, Mapping[int, int]]:
-        """How often each code came up."""
+        """Counts of the codes of each codebook."""
         charts = {}
         for number, use in enumerate(read_statistics(storage).codebooks):
             facts = f"{use.used:,} of {len(use.counts):,} used, {use.entropy:.2f} bits a code"
@@ -199,7 +199,7 @@ class TokenizeJob(Job):
 
 
 def statistics_of(total: Tally, counts: np.ndarray) -> TokenStatistics:
-    """Those of a table whose code k of codebook c came up `counts[c, k]` times."""
+    """Compute the statistics of a table from its counts [n_codebooks, codebook_size]."""
     return TokenStatistics(
         rows=total.rows,
         hours=total.seconds / 3600,
@@ -210,17 +210,17 @@ def statistics_of(total: Tally, counts: np.ndarray) -> TokenStatistics:
 
 
 def read_statistics(storage: Storage) -> TokenStatistics:
-    """The statistics of a finished table."""
+    """Read the statistics of a finished table."""
     return TokenStatistics.model_validate_json(storage.read(STATISTICS_FILE))
 
 
 def counts_name(unit: int) -> str:
-    """Where it is counted how often each code came up in a unit."""
+    """Return the name of the file with the code counts of a unit."""
     return f"{CODE_COUNTS}/{unit:06d}.parquet"
 
 
 class _CodeCounts:
-    """How often each code of each codebook came up."""
+    """Counts of each code of each codebook."""
 
     def __init__(self, n_codebooks: int, codebook_size: int) -> None:
         self._counts = np.zeros((n_codebooks, codebook_size), np.int64)
@@ -230,7 +230,7 @@ class _CodeCounts:
         count_codes(self._counts, codes)
 
     def write(self, output: UnitOutput, unit: int) -> None:
-        """Put them beside the unit's other files."""
+        """Write the counts beside the unit's other files."""
         path = output.folder / counts_name(unit)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"count": self._counts.reshape(-1)}), path, compression="zstd")
@@ -245,7 +245,7 @@ def _sum_of_counts(storage: Storage, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _readable_clips(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:
-    """The clips of all sources of `unit`; what cannot be read is rejected in `output` if there is one."""
+    """Yield the clips of all sources of `unit`; unreadable ones are rejected in `output`, if given."""
     for source in unit.sources:
         for clip in clips_of(source):
             if isinstance(clip, Clip):

@@ -1,4 +1,4 @@
-"""Checking token tables: their codes, lengths, ids and statistics."""
+"""Checks of token tables: codes, lengths, ids and statistics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .options import PlannedOptions
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at and found right; `units` are None where there is no plan."""
+    """Totals of checked output; `units` is None without a plan."""
 
     units: int | None
     files: int
@@ -39,18 +39,18 @@ class Verified:
 
 
 def bare_parts(storage: Storage) -> list[str]:
-    """The Parquet files directly in a folder."""
+    """List the Parquet files directly in a folder."""
     return [name for name in storage.sizes() if name.endswith(".parquet") and "/" not in name]
 
 
 def verify_bare_table(storage: Storage, names: list[str], on_file: Callable[[], None]) -> Verified:
-    """Check a token table that has no plan: each of its files in itself, and that no id comes up twice.
+    """Check a token table without a plan: each file, and that ids are unique.
 
-    Its users may have added columns, the same to all files.
+    Columns that users have added are accepted if all files have the same.
 
     Raises:
-        InputError: no token table, or one that mixes codecs.
-        VerificationError: something in it is wrong.
+        InputError: the folder is not a token table, or mixes codecs.
+        VerificationError: the table is damaged or inconsistent.
     """
     read_metadata(storage.url)
     ids = RowIds(storage)
@@ -72,7 +72,7 @@ def verify_bare_table(storage: Storage, names: list[str], on_file: Callable[[], 
 
 
 class TableVerifier:
-    """Checks the parts of a table, in any order and from several threads; `finish` checks the whole."""
+    """Checks the parts of a table, in any order and from several threads; `finish` checks the table as a whole."""
 
     def __init__(self, storage: Storage, plan: Plan) -> None:
         self._storage, self._plan = storage, plan
@@ -81,11 +81,11 @@ class TableVerifier:
         self._counts: np.ndarray | None = None
 
     def check_of(self, record: UnitRecord, name: str) -> Callable[[], None]:
-        """The check of the part `name`, which the unit of `record` has made."""
+        """Return the check of the part `name` of the unit of `record`."""
         return lambda: self._check(record, name)
 
     def finish(self, records: list[UnitRecord]) -> None:
-        """Check what no part shows alone: ids that come up twice, and the statistics."""
+        """Check the table as a whole: ids are unique, and the statistics match its rows."""
         self._ids.refuse_repeated()
         for record in records:
             if not record.total.rows:
@@ -112,37 +112,37 @@ class TableVerifier:
             self._counts = totals.counts if self._counts is None else self._counts + totals.counts
 
     def _unit(self, record: UnitRecord) -> Unit:
-        with self._lock:  # a plan holds the sources of one generation
+        with self._lock:  # a plan caches the sources of one generation
             return self._plan.unit(record.unit)
 
     def _compare_metadata(self, metadata: TableMetadata, where: str, unit: Unit) -> None:
         options = PlannedOptions.from_plan(self._plan)
         if metadata.codec_fingerprint != options.codec:
-            raise VerificationError(f"{where} holds codes of another codec than the plan says.")
+            raise VerificationError(f"{where} holds codes of another codec than the plan.")
         if (metadata.dtype, metadata.device, metadata.pack_frames) != (
             options.dtype,
             options.device,
             options.pack_frames,
         ):
-            raise VerificationError(f"{where} says of itself that it was computed in another way than the plan says.")
+            raise VerificationError(f"{where} was computed with another arithmetic, device or pack size than the plan.")
         if metadata.unit_hash != unit_hash(self._plan.header, unit):
-            raise VerificationError(f"{where} was made from other sources or options than the plan says.")
+            raise VerificationError(f"{where} was made from other sources or options than the plan.")
 
     def _check_coverage(self, unit: Unit, record: UnitRecord, rows: Counter[SourceName]) -> None:
-        """Refuse a unit in which a source of the plan is neither row nor reject, or a row is of none of its sources."""
+        """Raise `VerificationError` if a planned source has neither row nor reject, or a row has no planned source."""
         sliced = PlannedOptions.from_plan(self._plan).max_seconds is not None
         found = rows + Counter((reject.dataset, reject.source) for reject in verified_rejects(self._storage, record))
         of_unit = f"the unit {unit.number} of {self._storage.url}"
         total = record.total
         if not sliced and total.inputs != found.total():
             raise VerificationError(
-                f"In {of_unit} {total.inputs} clips were tried, but {found.total()} are rows or rejects."
+                f"In {of_unit} {total.inputs} clips were read, but {found.total()} are rows or rejects."
             )
         planned = Counter((source.dataset, source.name) for source in unit.sources if source.kind not in CONTAINERS)
-        # What a container holds is not planned, and its samples name the recordings that they were cut from.
+        # The plan does not list the contents of containers, whose samples name the recordings they were cut from.
         foreign = [] if any(source.kind in CONTAINERS for source in unit.sources) else sorted(found.keys() - planned)
         if foreign:
-            raise VerificationError(f"The source {foreign[0][1]} of a row of {of_unit} is none that the plan names.")
+            raise VerificationError(f"The source {foreign[0][1]} of a row of {of_unit} is not in the plan.")
         missing = planned - found
         perhaps_no_audio = {(s.dataset, s.name) for s in unit.sources if s.kind == "unknown"}
         certain = sorted(missing.keys() - perhaps_no_audio)

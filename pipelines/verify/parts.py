@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from codectok.errors import VerificationError
+from codectok.errors import VerificationError, first_line
 from codectok.evaluation.codebook import count_codes
 from codectok.pipelines.engine.job import UnitRecord
 from codectok.storage import Storage
@@ -77,7 +77,7 @@ def open_part(
     except ValidationError:
         raise VerificationError(f"{where} does not say of which codec its codes are.") from None
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise VerificationError(f"{where} cannot be read: {reason}") from None
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pyarrow as pa
 
-from codectok.errors import VerificationError
+from codectok.errors import VerificationError, first_line
 from codectok.pipelines.engine.job import UnitRecord
 from codectok.sources.rejects import Reject, parse_rejects, rejects_name
 from codectok.storage import Storage
@@ -21,7 +21,7 @@ def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:
     try:
         rejects = list(parse_rejects(storage.read(name)))
     except (FileNotFoundError, pa.ArrowException) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise VerificationError(f"The rejects {storage.url}/{name} are missing or damaged: {reason}") from None
     found = Counter(reject.reason for reject in rejects)
     if dict(found) != expected:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from codectok.errors import CheckpointError, CodectokError
+from codectok.errors import CheckpointError, CodectokError, first_line
 from codectok.train.data.loader import is_death_of_a_worker
 
 STATE_FILE = "training.pt"
@@ -38,7 +38,7 @@ def save_training_state(folder: Path, step: int, state: dict[str, Any], config: 
         if is_death_of_a_worker(error):
             raise
         # torch hides the system's error behind its own.
-        reason = str(error.__context__ or error).splitlines()[0]
+        reason = first_line(error.__context__ or error)
         raise CodectokError(f"The checkpoint {target} could not be written: {reason}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -74,7 +74,7 @@ def load_training_state(checkpoint: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"{path} cannot be read ({reason}); delete that checkpoint to go on from an earlier one."
         ) from None

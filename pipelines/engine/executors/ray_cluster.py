@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from codectok.errors import CodectokError
+from codectok.errors import CodectokError, first_line
 
 GPU_ANSWER_SECONDS = 300.0
 
@@ -40,9 +40,8 @@ def start_ray(address: str | None, cpus: int | None, log_to_driver: bool = False
     try:
         ray.init(address=address or "local", **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]
         where = f"reached at {address}" if address else "started on this machine"
-        raise CodectokError(f"Ray could not be {where}: {first_line}") from None
+        raise CodectokError(f"Ray could not be {where}: {first_line(error)}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
 
@@ -72,6 +71,6 @@ def gpu_model_of(address: str | None) -> str | None:
         raise CodectokError("All GPUs of the Ray cluster are taken; wait for them, or pass --device cpu.") from None
     except RayTaskError as error:
         raise CodectokError(
-            f"The Ray cluster has a GPU that torch cannot use there: {str(error.cause).splitlines()[0]}; pass"
+            f"The Ray cluster has a GPU that torch cannot use there: {first_line(error.cause)}; pass"
             " --device cpu, or mend its drivers."
         ) from None
