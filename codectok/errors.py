@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import errno
+from typing import Literal
+
+Reason = Literal[
+    "unreadable",
+    "decode_error",
+    "decoder_crash",
+    "empty",
+    "too_short",
+    "too_long",
+    "not_finite",
+    "silent",
+    "clipped",
+    "duplicate",
+    "unsupported",
+    "filtered",
+]
+"""Why an input has no output."""
 
 # What the system says of a file that it will say tomorrow too; anything else may pass.
 LASTING_REFUSALS = {
@@ -43,14 +60,14 @@ class AudioError(InputError):
     """Audio cannot be used.
 
     Attributes:
-        reason: one of the reject reasons of `codectok.sources.rejects` (such as "decode_error").
+        reason: of the reject that it becomes in a job.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: Reason) -> None:
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str, Reason]]:
         # The default reduction forgets `reason`, and workers send these errors between processes.
         return type(self), (str(self), self.reason)
 

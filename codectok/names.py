@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .errors import InputError
 
+JOB_FOLDER = "_codectok"  # records of a job, in its output folder
+
 
 def printable(path: str | Path) -> str:
     """`path` with bytes that are no UTF-8 written as escapes: such names exist, but no table or terminal takes them."""

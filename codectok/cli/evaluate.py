@@ -50,8 +50,8 @@ def run(
     Works in this process, a clip at a time; for whole corpora `tokenize` counts codes, too.
     """
     from codectok.codec import Codec
+    from codectok.evaluation.corpus import evaluate
     from codectok.evaluation.report_files import ReportFiles
-    from codectok.pipelines.evaluate import evaluate
 
     files = None if out is None else ReportFiles(out)
     loaded = Codec.from_pretrained(codec, device, dtype.value)

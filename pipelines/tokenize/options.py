@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from codectok.device import Precision
 from codectok.errors import InputError
-from codectok.pipelines.engine.planning import check_unit_seconds
+from codectok.pipelines.engine.cutting import check_unit_seconds
 
 
 @dataclass(frozen=True)

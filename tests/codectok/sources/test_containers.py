@@ -18,11 +18,11 @@ import soundfile
 from codectok.audio.files import read_audio
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify.output import verify_output
+from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.storage import open_storage
-from codectok.tokens.clips import Clip
 from tests.conftest import tone
 from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples, write_tar

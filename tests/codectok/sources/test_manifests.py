@@ -14,7 +14,6 @@ import soundfile
 from codectok import InputError
 from codectok.audio.files import read_audio
 from codectok.errors import VerificationError
-from codectok.pipelines.engine.planning import ordered_sources
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify.output import verify_output
 from codectok.shards import Sample, read_index
@@ -23,6 +22,7 @@ from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clip_of
 from codectok.sources.listing import list_sources
 from codectok.sources.manifests import read_manifest
+from codectok.sources.ordering import ordered_sources
 from codectok.storage import open_storage
 from tests.conftest import tone
 from tests.helpers.jobs import LOCAL, rejects, run, shard_job

@@ -18,7 +18,6 @@ from codectok import Codec, CodectokError, InputError
 from codectok.pipelines.engine import lock as lock_module
 from codectok.pipelines.engine.lock import entry, lock_job
 from codectok.pipelines.engine.output import OutputFolder
-from codectok.pipelines.engine.planning import ordered_sources
 from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
 from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
@@ -27,6 +26,7 @@ from codectok.pipelines.verify.output import verify_output
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clips_of
 from codectok.sources.listing import list_sources
+from codectok.sources.ordering import ordered_sources
 from codectok.sources.rejects import Reject
 from codectok.storage import RemoteStorage, Storage, open_storage
 from codectok.tokens.reader import open_table
