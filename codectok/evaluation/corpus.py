@@ -13,10 +13,10 @@ from codectok.errors import AudioError, CodectokError, InputError
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clip import Clip
 from codectok.sources.clips import count_undecodable, readable_clips
+from codectok.sources.kinds import AUDIO_KINDS
 from codectok.sources.listing import list_sources
 from codectok.sources.ordering import ordered_sources
 from codectok.sources.rejects import Reject
-from codectok.sources.source import AUDIO_KINDS
 from codectok.tokens.clips import decoded_blocks
 
 from .reconstruction import (

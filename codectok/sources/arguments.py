@@ -10,8 +10,8 @@ from codectok.config import StrictModel
 from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
+from .kinds import Kind, kind_of
 from .manifests import MANIFEST_SUFFIXES
-from .source import Kind, kind_of
 
 MAGIC = "*?["
 ArgumentKind = Literal["folder", "glob", "file", "manifest"]

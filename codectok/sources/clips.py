@@ -10,9 +10,10 @@ from codectok.errors import AudioError
 from codectok.keys import make_key
 
 from .clip import Clip
+from .kinds import CONTAINERS
 from .parquet_clips import clips_of_parquet
 from .rejects import Reject
-from .source import CONTAINERS, Source
+from .source import Source
 from .tars import clips_of_tar
 
 

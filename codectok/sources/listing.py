@@ -14,8 +14,9 @@ from codectok.names import JOB_FOLDER as JOB_FOLDER
 from codectok.storage import is_url
 
 from .arguments import Argument
+from .kinds import Kind, container_kind, kind_of
 from .manifests import ManifestRow, read_manifest
-from .source import Kind, Source, container_kind, kind_of
+from .source import Source
 from .walk import find_files, local_size_and_time
 
 Reads = Callable[[Argument, str, Kind | None], bool]

@@ -6,8 +6,9 @@ from array import array
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+from .kinds import CONTAINERS
 from .listing import Listing
-from .source import CONTAINERS, Source, row_digest, row_of
+from .source import Source, row_digest, row_of
 
 
 class SourceName(NamedTuple):

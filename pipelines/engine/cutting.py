@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from codectok.errors import InputError
+from codectok.sources.kinds import CONTAINERS, Kind, estimated_seconds
 from codectok.sources.listing import Listing
 from codectok.sources.ordering import encode_path
-from codectok.sources.source import CONTAINERS, Kind, estimated_seconds
 from codectok.storage import is_url
 
 from .plan import SPLITS, Split

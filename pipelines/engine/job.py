@@ -15,9 +15,9 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from codectok.config import StrictModel
 from codectok.sources.arguments import Argument
+from codectok.sources.kinds import AUDIO_KINDS, Kind
 from codectok.sources.listing import Listing
 from codectok.sources.rejects import ERRORS, Reject, RejectsWriter, rejects_name
-from codectok.sources.source import AUDIO_KINDS, Kind
 from codectok.storage import Storage
 
 from .plan import Plan, Unit

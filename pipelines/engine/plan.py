@@ -20,9 +20,10 @@ from codectok.config import StrictModel
 from codectok.errors import InputError
 from codectok.names import JOB_FOLDER
 from codectok.sources.arguments import Argument
+from codectok.sources.kinds import CONTAINERS
 from codectok.sources.listing import Listing
 from codectok.sources.ordering import SourceName, decode_path, encode_path
-from codectok.sources.source import CONTAINERS, ROW_FIELDS, Source, row_digest
+from codectok.sources.source import ROW_FIELDS, Source, row_digest
 from codectok.storage import Storage
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"

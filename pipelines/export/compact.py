@@ -17,8 +17,9 @@ from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.planning import header_of
 from codectok.sources.arguments import Argument
+from codectok.sources.kinds import Kind
 from codectok.sources.opening import open_parquet
-from codectok.sources.source import Kind, Source
+from codectok.sources.source import Source
 from codectok.tokens.source_rows import table_metadata
 from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema, types_of
 

@@ -12,7 +12,8 @@ from codectok.audio.spans import Span
 from codectok.pipelines.engine.job import UnitOutput
 from codectok.pipelines.engine.plan import Unit
 from codectok.sources.clips import readable_clips
-from codectok.sources.source import CONTAINERS, Source
+from codectok.sources.kinds import CONTAINERS
+from codectok.sources.source import Source
 
 
 @dataclass(frozen=True)

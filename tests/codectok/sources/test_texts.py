@@ -27,7 +27,7 @@ def parquet(path: Path, texts: list[str]) -> Path:
 
 @pytest.mark.parametrize(("name", "make"), [("t.jsonl", lines), ("t.parquet", parquet)])
 @pytest.mark.parametrize("parts", [1, 2, 13, 100])
-def test_every_text_is_in_one_range(
+def test_text_ranges_yield_every_text_once(
     name: str, make: Callable[[Path, list[str]], Path], parts: int, tmp_path: Path
 ) -> None:
     texts = [f"text {n} " + "ü" * (n % 17) for n in range(31)]
@@ -38,7 +38,7 @@ def test_every_text_is_in_one_range(
     assert [row.id for row in text_rows(source)] == [row.id for row in found]
 
 
-def test_lines_that_are_no_text_are_named(tmp_path: Path) -> None:
+def test_bad_text_rows_have_problem_and_reason(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a", "id": 7}\nno json\n[1]\n{"words": "b"}\n{"text": ""}')
     found = list(text_rows(source_of(path)))

@@ -21,7 +21,7 @@ from .test_table import metadata, rows, write
 
 @pytest.mark.parametrize("group_codes", [60, 1 << 22], ids=["many groups", "one group"])
 @pytest.mark.parametrize("parts", [1, 2, 7, 50])
-def test_every_row_of_a_table_is_in_one_range(
+def test_table_ranges_yield_every_row_once(
     group_codes: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "ROW_GROUP_CODES", group_codes)
@@ -36,7 +36,7 @@ def test_every_row_of_a_table_is_in_one_range(
 
 
 @pytest.mark.parametrize("parts", [1, 3, 40])
-def test_a_recording_stays_whole_in_the_range_of_its_first_row(parts: int, tmp_path: Path) -> None:
+def test_recording_belongs_to_range_of_its_first_row(parts: int, tmp_path: Path) -> None:
     made = [replace(row, source=f"{n // 4}.wav", dataset="d") for n, row in enumerate(rows(22))]
     write(tmp_path / "t" / "part-000000.parquet", made, metadata())
     found = [
@@ -49,8 +49,8 @@ def test_a_recording_stays_whole_in_the_range_of_its_first_row(parts: int, tmp_p
 
 @pytest.mark.parametrize("parts", [1, 3, 40])
 @pytest.mark.parametrize("borders", [[9], [4, 8], [6, 7, 7, 8, 9], [0, 22], list(range(22))])
-def test_a_recording_goes_on_in_the_next_files(parts: int, borders: list[int], tmp_path: Path) -> None:
-    """Whether they end with it, within it, have nothing else in them, or no row at all."""
+def test_recording_continues_in_next_files(parts: int, borders: list[int], tmp_path: Path) -> None:
+    """Files end with a recording, within it, hold nothing else, or have no rows."""
     made = [replace(row, source=f"{n // 9}.wav", dataset="d") for n, row in enumerate(rows(22))]
     for number, (first, end) in enumerate(itertools.pairwise([0, *borders, 22])):
         write(tmp_path / "t" / f"part-{number:06d}.parquet", made[first:end], metadata())
@@ -64,7 +64,7 @@ def test_a_recording_goes_on_in_the_next_files(parts: int, borders: list[int], t
     assert found == [[row.id for row in made[n : n + 9]] for n in range(0, 22, 9)]
 
 
-def test_a_table_of_another_codec_or_none_is_refused(tmp_path: Path) -> None:
+def test_table_of_other_codec_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "t" / "part-000000.parquet", rows(2), metadata(fingerprint="other"))
     with pytest.raises(InputError, match="different codecs"):
         list(token_rows(source_of(tmp_path / "t"), metadata()))
@@ -76,7 +76,7 @@ def test_a_table_of_another_codec_or_none_is_refused(tmp_path: Path) -> None:
             table_metadata(replace(source_of(tmp_path / f"{name}.parquet")))
 
 
-def test_a_table_with_columns_of_its_users_is_read(tmp_path: Path) -> None:
+def test_table_with_user_columns_is_read(tmp_path: Path) -> None:
     write(tmp_path / "t.parquet", rows(3), metadata())
     table_with_more = pq.read_table(tmp_path / "t.parquet").append_column("mine", pa.array([1, 2, 3]))
     pq.write_table(table_with_more, tmp_path / "t.parquet")

@@ -12,7 +12,7 @@ from codectok.sources.arguments import parse_arguments
 from codectok.sources.listing import ListingBuilder, list_sources
 
 
-def test_units_hold_an_equal_share_of_every_dataset(tmp_path: Path) -> None:
+def test_units_hold_equal_share_of_every_dataset(tmp_path: Path) -> None:
     for dataset, sizes in (("a", [50, 1, 300]), ("b", [70]), ("c", [3])):
         (tmp_path / dataset).mkdir()
         for n, size in enumerate(sizes):
@@ -39,7 +39,7 @@ def test_units_hold_an_equal_share_of_every_dataset(tmp_path: Path) -> None:
         assert all(one[1] == other[0] for one, other in itertools.pairwise(ordered))
 
 
-def test_planning_looks_at_each_file_a_few_times_only() -> None:
+def test_cutting_time_is_linear_in_files() -> None:
     looked = 0
 
     class Counted(list[int | None]):
