@@ -1,9 +1,8 @@
-"""How long planning a million files takes, from their folder and from a manifest of them, and how soon a finished job
-says that it is finished.
+"""Time and memory to plan a million files, from their folder and from a manifest, and to recognize a finished job.
 
 Usage: python benchmarks/plan.py [--files 1000000] [--save]
 
-The job reads nothing: it writes one row for each file, so that what is left is the engine's own work.
+The job writes one row for each file without opening it, so that only the engine's work is measured.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ from pydantic import JsonValue
 from codectok.pipelines.engine.job import TableJob, UnitOutput
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.sources.source import BYTES_PER_SECOND
+from codectok.sources.kinds import BYTES_PER_SECOND
 
 FILES_IN_FOLDER = 1000
-FILE_BYTES = 250  # as much as a 180th of a second: about 1,800 files in a unit
+FILE_BYTES = 250  # counts as 1/180 of a second: about 1,800 files in a unit
 ROW_SECONDS = FILE_BYTES / BYTES_PER_SECOND[".flac"]
 
 
 class NamesJob(TableJob):
-    """A row for each file."""
+    """Writes a row for each file."""
 
     verb = "names"
     schema = pa.schema([("path", pa.string()), ("size", pa.int64())])
 
     def options(self) -> dict[str, JsonValue]:
-        """None."""
+        """No options."""
         return {}
 
     @property
     def unit_seconds(self) -> float:
-        """About 1,800 of the files."""
+        """Estimated audio of a unit: about 1,800 files."""
         return 10.0
 
     def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, object]]:
-        """Name and size."""
+        """Yield name and size of each file."""
         for source in unit.sources:
             output.read(source.dataset)
             output.keep(source.dataset, 0.0)
@@ -72,7 +71,7 @@ def write_manifest(path: Path, count: int) -> None:
                 "start": 0.0,
                 "end": ROW_SECONDS,
                 "id": f"utterance-{number:09d}",
-                "text": f"the words that somebody speaks in utterance {number}",
+                "text": f"the words of utterance number {number} in a corpus",
                 "speaker": f"speaker-{number % 1000:03d}",
                 "language": "en",
             }
@@ -80,7 +79,7 @@ def write_manifest(path: Path, count: int) -> None:
 
 
 def run_once(folder: str, output: str, limit: int | None) -> None:
-    """One run, timed by itself, in a fresh process."""
+    """Time one run, in a fresh process."""
     started = time.perf_counter()
     report = run_job(NamesJob(), [folder], output, RunOptions(engine="local", limit=limit))
     seconds = time.perf_counter() - started
@@ -91,7 +90,7 @@ def run_once(folder: str, output: str, limit: int | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of planning.")
     parser.add_argument("--files", type=int, default=1_000_000)
-    parser.add_argument("--save", action="store_true", help="also write what is printed to benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="also write the printed table to benchmarks/results")
     parser.add_argument("--once", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
@@ -108,7 +107,7 @@ def main() -> None:
         write_manifest(manifest, options.files)
         for source in (folder, manifest):
             report.console.print("folder" if source == folder else "manifest")
-            for what, limit in (("plan, and 1 unit", 1), ("all the others", 0), ("again, finished", 0)):
+            for name, limit in (("plan, and 1 unit", 1), ("all the others", 0), ("again, finished", 0)):
                 command = [
                     sys.executable,
                     __file__,
@@ -118,7 +117,7 @@ def main() -> None:
                     str(limit),
                 ]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                report.console.print(f"  {what:16} {done.stdout}")
+                report.console.print(f"  {name:16} {done.stdout}")
     if options.save:
         report.save("plan-cpu")
 

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import errno
+from typing import Literal
+
+Reason = Literal[
+    "unreadable",
+    "decode_error",
+    "decoder_crash",
+    "empty",
+    "too_short",
+    "too_long",
+    "not_finite",
+    "silent",
+    "clipped",
+    "duplicate",
+    "unsupported",
+    "filtered",
+]
+"""Why an input has no output."""
 
 # Errors of the file system that another try will not fix; all others may be temporary.
 LASTING_REFUSALS = {
@@ -43,14 +60,14 @@ class AudioError(InputError):
     """Audio that cannot be used.
 
     Attributes:
-        reason: one of the reject reasons of `codectok.sources.rejects` (such as "decode_error").
+        reason: of the reject that it becomes in a job.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: Reason) -> None:
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str, Reason]]:
         # The default reduction drops `reason`, and workers pickle these errors.
         return type(self), (str(self), self.reason)
 

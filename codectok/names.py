@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .errors import InputError
 
+JOB_FOLDER = "_codectok"  # records of a job, in its output folder
+
 
 def printable(path: str | Path) -> str:
     """Return `path` with bytes that are not UTF-8 as escapes, for tables and terminals."""

@@ -30,10 +30,10 @@ def run(
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.codec import Codec
-    from codectok.pipelines.engine.planning import ordered_sources
     from codectok.sources.arguments import parse_arguments
     from codectok.sources.clips import clip_of
     from codectok.sources.listing import list_sources
+    from codectok.sources.ordering import ordered_sources
     from codectok.tokens.clips import encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata

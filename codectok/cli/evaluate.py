@@ -52,8 +52,8 @@ def run(
     Runs in this process, one clip at a time. For whole corpora use `tokenize`, which counts codes, too.
     """
     from codectok.codec import Codec
+    from codectok.evaluation.corpus import evaluate
     from codectok.evaluation.report_files import ReportFiles
-    from codectok.pipelines.evaluate import evaluate
 
     files = None if out is None else ReportFiles(out)
     loaded = Codec.from_pretrained(codec, device, dtype.value)

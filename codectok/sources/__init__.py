@@ -1,1 +1,1 @@
-"""Sources of audio: folders, manifests, tars, Parquet files and rows of tables, and what each clip in them is."""
+"""Sources of audio and text: folders, manifests, tars, Parquet and JSON lines, and the clips and rows in them."""

@@ -1,4 +1,4 @@
-"""What the sources of a command line mean: folders, patterns, files, manifests, or URLs of them."""
+"""Parses the sources of a command line: folders, patterns, files, manifests, or URLs of them."""
 
 from __future__ import annotations
 
@@ -10,58 +10,64 @@ from codectok.config import StrictModel
 from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
+from .kinds import Kind, kind_of
 from .manifests import MANIFEST_SUFFIXES
-from .source import Kind, kind_of
 
 MAGIC = "*?["
+ArgumentKind = Literal["folder", "glob", "file", "manifest"]
 
 
 class Argument(StrictModel):
-    """A source as it was asked for.
+    """A source of a command line.
 
     Attributes:
-        dataset: its name.
+        dataset: name of the root.
         kind: how it is listed.
-        pattern: what is listed, relative to the root, so that a corpus may move ("" for a whole folder).
+        pattern: relative to the root, so that a corpus may move; "" for a whole folder.
     """
 
     dataset: str
-    kind: Literal["folder", "glob", "file", "manifest"]
+    kind: ArgumentKind
     pattern: str = ""
 
 
 def parse_arguments(
     arguments: Iterable[str], kinds: tuple[Kind, ...] = ()
 ) -> tuple[tuple[Argument, ...], dict[str, str]]:
-    """What each argument of the command line means, in order and each once, and the root of every dataset.
+    """Parse the sources of a command line; duplicates are dropped.
 
-    An argument is a folder, a pattern such as `corpus/*/wav/**.flac`, a file, a manifest, or the URL of one of them.
-    Its dataset is named after the folder (the manifest); `NAME=SOURCE` gives another name. Where `kinds` has "lines",
-    files of lines are themselves what is read, and no manifests.
+    A source is a folder, a pattern such as `corpus/*/wav/**.flac`, a file, a manifest, or the URL of one of them. Its
+    dataset is named after the folder or manifest, or by `NAME=SOURCE`.
+
+    Args:
+        arguments: the sources.
+        kinds: of files that will be read; with "lines", a file of JSON lines is not a manifest.
+
+    Returns:
+        The arguments, sorted, and the root of every dataset.
 
     Raises:
-        InputError: an argument that does not exist, or two datasets of one name.
+        InputError: a source does not exist, or two datasets have one name.
     """
     roots: dict[str, str] = {}
-    parsed: set[tuple[str, str, str]] = set()
+    parsed: dict[tuple[str, ArgumentKind, str], Argument] = {}
     for text in arguments:
         argument, root = _parse(text, "lines" not in kinds)
         if roots.setdefault(argument.dataset, root) != root:
             raise InputError(f"Two sources are named {argument.dataset!r}; name one of them, as in other={text}.")
-        parsed.add((argument.dataset, argument.kind, argument.pattern))
-    ordered = [Argument(dataset=d, kind=k, pattern=p) for d, k, p in sorted(parsed)]  # type: ignore[arg-type]
-    return tuple(ordered), dict(sorted(roots.items()))
+        parsed[argument.dataset, argument.kind, argument.pattern] = argument
+    return tuple(parsed[key] for key in sorted(parsed)), dict(sorted(roots.items()))
 
 
 def still_there(argument: Argument, root: str) -> bool:
-    """Whether anything lies at `root` that `argument` may name; not where nobody can look."""
+    """True if `root` holds anything that `argument` may name; False if `root` cannot be read."""
     name = argument.pattern if argument.kind in ("file", "manifest") else ""
     if is_url(root):
         try:
             files, path = open_file_system(f"{root.rstrip('/')}/{name}")
             files.invalidate_cache()
             return bool(files.exists(path))
-        except Exception:  # every store's client has errors of its own
+        except Exception:  # every store's client has its own errors
             return False
     place = Path(root) / name
     try:
@@ -104,7 +110,7 @@ def _parse(text: str, manifests: bool) -> tuple[Argument, str]:
 
 
 def _parent_and_name(path: Path) -> tuple[str, str]:
-    # The folder may be a link and is resolved; a file that is a link keeps its own name.
+    # A linked folder is resolved; a linked file keeps its name.
     return str(path.parent.resolve()), path.name
 
 

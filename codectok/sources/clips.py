@@ -1,21 +1,37 @@
-"""The clips of a source: one for an audio file or a span of it, one for each sample of a tar or row of Parquet."""
+"""The clips of a source: an audio file or a span of it, the samples of a tar, or the rows of Parquet."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Protocol
 
 from codectok.errors import AudioError
 from codectok.keys import make_key
-from codectok.tokens.clips import Clip
 
-from .containers import clips_of_parquet, clips_of_tar
+from .clip import Clip
+from .kinds import CONTAINERS
+from .parquet_clips import clips_of_parquet
 from .rejects import Reject
-from .source import CONTAINERS, Source
+from .source import Source
+from .tars import clips_of_tar
+
+
+class ClipCounter(Protocol):
+    """Counts inputs without output; the `UnitOutput` of a job is one."""
+
+    def read(self, dataset: str) -> None:
+        """Count an input."""
+
+    def reject(self, reject: Reject) -> None:
+        """Record why an input has no output."""
+
+    def ignore(self, dataset: str) -> None:
+        """Count a file without audio."""
 
 
 def clips_of(source: Source) -> Iterator[Clip | Reject | None]:
-    """The clips in `source`, in order; rejects for what cannot be read, None for a file without audio in it."""
+    """Yield the clips of `source` in order, a reject for each that cannot be read, None for a file without audio."""
     if source.kind in CONTAINERS:
         found = clips_of_tar(source) if source.kind == "tar" else clips_of_parquet(source)
         yield from itertools.islice(found, source.first_clip, source.last_clip)
@@ -26,7 +42,35 @@ def clips_of(source: Source) -> Iterator[Clip | Reject | None]:
         yield Reject.of(error, source.dataset, source.name, "read")
 
 
+def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterator[Clip]:
+    """Yield the clips of `source` in order; `counter` receives those that cannot be read."""
+    for clip in clips_of(source):
+        if isinstance(clip, Clip):
+            yield clip
+        elif counter is None:
+            continue
+        elif clip is None:
+            counter.ignore(source.dataset)
+        else:
+            counter.read(clip.dataset)
+            counter.reject(clip)
+
+
+def count_undecodable(clip: Clip, error: AudioError, counter: ClipCounter, start: float) -> None:
+    """Count a clip that could not be decoded: ignored if it is not audio, else rejected at `start` seconds."""
+    if clip.is_not_audio(error):
+        counter.ignore(clip.dataset)
+    else:
+        counter.read(clip.dataset)
+        counter.reject(Reject.of(error, clip.dataset, clip.source, "decode", start))
+
+
 def clip_of(source: Source) -> Clip:
-    """An audio file, or a span of one, as one clip; `AudioError` if it has changed or cannot be fetched."""
+    """The clip of an audio file, or of a span of one.
+
+    Raises:
+        AudioError: the file has changed since it was listed, or cannot be fetched.
+    """
     key = make_key(source.dataset, source.key_path)
-    return Clip(key, source.audio(), source.dataset, source.name, span=source.span)
+    maybe_audio = source.kind == "unknown"
+    return Clip(key, source.audio(), source.dataset, source.name, source.span, maybe_audio=maybe_audio)

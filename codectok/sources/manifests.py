@@ -1,4 +1,4 @@
-"""Manifests: lists of files or spans of them, with what is known of each."""
+"""Manifests: lists of files or spans of them, with text and labels."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from codectok.errors import InputError
 from codectok.names import printable
 from codectok.storage import is_url, open_file_system
 
-from .source import Part, Parts
+from .source import Supervision, Supervisions
 
 MANIFEST_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
-# Names that other tools give to the same columns.
+# Column names of other tools.
 SYNONYMS = {
     "path": ("audio_filepath", "audio_path", "file", "wav", "filename"),
     "start": ("offset",),
@@ -28,7 +28,7 @@ SYNONYMS = {
 }
 TIMES = ("start", "end", "duration")
 LABELS = ("language", "speaker", "category")
-EMPTY = (None, "")  # an empty cell of a table says nothing
+EMPTY = (None, "")  # an empty cell of a table counts as missing
 
 
 class ManifestRow(NamedTuple):
@@ -42,11 +42,11 @@ class ManifestRow(NamedTuple):
     language: str | None = None
     speaker: str | None = None
     category: str | None = None
-    parts: str | None = None
+    supervisions: str | None = None
 
 
 def _row(values: dict[str, Any]) -> ManifestRow:
-    """The row that a line describes; `ValueError` with what is wrong with it."""
+    """Parse a line; raises `ValueError` with the problem, as the end of a sentence."""
     if isinstance(values.get("recording"), dict):
         values = _of_lhotse_cut(values)
     for name, others in SYNONYMS.items():
@@ -66,30 +66,31 @@ def _row(values: dict[str, Any]) -> ManifestRow:
     if values.get("supervisions") in EMPTY:
         return ManifestRow(path, start, end, **known)
     found = _of_supervisions(values["supervisions"], start or 0.0)
-    parts = found.pop("parts", None)
-    return ManifestRow(path, start, end, **{name: known[name] or found.get(name) for name in known}, parts=parts)
+    supervisions = found.pop("supervisions", None)
+    merged = {name: known[name] or found.get(name) for name in known}
+    return ManifestRow(path, start, end, **merged, supervisions=supervisions)
 
 
 def _text(values: dict[str, Any], name: str) -> str | None:
-    """A cell as text; None where it says nothing."""
+    """A cell as text; None if it is empty."""
     value = values.get(name)
     if value is None or value == "":
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise ValueError(f"its {name} is no text")
+        raise ValueError(f"its {name} is not text")
     if not value.isascii():
         try:
             value.encode("utf-8", "surrogateescape" if name == "path" else "strict")
         except UnicodeEncodeError:
-            raise ValueError(f"its {name} is no valid text") from None
-    # Many rows have the same label, which need not lie in memory many times.
+            raise ValueError(f"its {name} is not valid text") from None
+    # Many rows share a label: hold it in memory once.
     return sys.intern(value) if name in LABELS else value
 
 
 def _seconds(values: dict[str, Any], name: str, lowest: float = -math.inf) -> float | None:
-    """A cell as a time; None where it says nothing."""
+    """A cell as seconds; None if it is empty."""
     value = values.get(name)
     if value is None or value == "":
         return None
@@ -98,14 +99,14 @@ def _seconds(values: dict[str, Any], name: str, lowest: float = -math.inf) -> fl
     except (TypeError, ValueError, OverflowError):
         time = math.nan
     if not math.isfinite(time):
-        raise ValueError(f"its {name} is no number of seconds")
+        raise ValueError(f"its {name} is not a number of seconds")
     if time < lowest:
         raise ValueError(f"its {name} ({time:g} s) is below {lowest:g}")
     return time
 
 
 def _of_lhotse_cut(cut: dict[str, Any]) -> dict[str, Any]:
-    """A cut as lhotse writes it, whose recording is a file."""
+    """The values of a lhotse cut whose recording is a file."""
     sources = cut["recording"].get("sources") or [{}]
     if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
         raise ValueError("its recording does not say which files it is made of")
@@ -118,10 +119,10 @@ def _of_lhotse_cut(cut: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_supervisions(supervisions: Any, offset: float) -> dict[str, str]:
-    """Text, labels and parts from supervisions, whose times count from `offset` on."""
+    """Text, labels and supervisions (as JSON) of a row; times of `supervisions` count from `offset` seconds."""
     if not isinstance(supervisions, list) or not all(isinstance(one, dict) for one in supervisions):
-        raise ValueError("its supervisions are no list of objects")
-    parts = []
+        raise ValueError("its supervisions are not a list of objects")
+    found: list[Supervision] = []
     for one in supervisions:
         start, end, duration = (_seconds(one, name) for name in TIMES)
         start = start or 0.0
@@ -129,24 +130,24 @@ def _of_supervisions(supervisions: Any, offset: float) -> dict[str, str]:
             raise ValueError("one of its supervisions has neither an end nor a duration")
         end = start + (duration or 0.0) if end is None else end
         words = {name: _text(one, name) for name in ("text", "language", "speaker")}
-        parts.append(Part(start=max(0.0, offset + start), end=offset + end, **words))
-    parts.sort(key=lambda part: part.start)
-    texts = [part.text for part in parts if part.text]
-    found = {"text": " ".join(texts)} if texts else {}
+        found.append(Supervision(start=max(0.0, offset + start), end=offset + end, **words))
+    found.sort(key=lambda one: one.start)
+    texts = [one.text for one in found if one.text]
+    known = {"text": " ".join(texts)} if texts else {}
     for name in ("language", "speaker"):
-        values = {getattr(part, name) for part in parts}
+        values = {getattr(one, name) for one in found}
         if len(values) == 1 and None not in values:
-            found[name] = values.pop()
+            known[name] = values.pop()
     if texts:
-        found["parts"] = Parts(tuple(parts)).model_dump_json(exclude_none=True)
-    return found
+        known["supervisions"] = Supervisions(tuple(found)).model_dump_json(exclude_none=True)
+    return known
 
 
 def read_manifest(root: str, name: str) -> Iterator[ManifestRow]:
-    """The rows of the manifest `name` in the folder or at the URL `root`: JSON lines, or a table with a header.
+    """Yield the rows of the manifest `name` in the folder or at the URL `root`: JSON lines, or a table with a header.
 
     Raises:
-        InputError: a manifest that cannot be read, or a line without a path or with impossible times, by its number.
+        InputError: the manifest cannot be read, or a line has no path or impossible times; the message has its number.
     """
     where = f"{root}/{name}" if is_url(root) else printable(Path(root) / name)
     try:
@@ -181,11 +182,11 @@ def _json_lines(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} is no JSON ({error.msg})") from None
+                raise ValueError(f"line {number} is not valid JSON ({error.msg})") from None
             except RecursionError:
-                raise ValueError(f"line {number} is no JSON that can be read (it is nested too deeply)") from None
+                raise ValueError(f"line {number} is not valid JSON (it is nested too deeply)") from None
             if not isinstance(values, dict):
-                raise ValueError(f"line {number} is no JSON object")
+                raise ValueError(f"line {number} is not a JSON object")
             yield number, values
 
 

@@ -1,4 +1,4 @@
-"""Inputs that gave no output, and why."""
+"""Rejects: inputs without output, and why they have none."""
 
 from __future__ import annotations
 
@@ -6,33 +6,21 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codectok.errors import AudioError
+from codectok.errors import AudioError, Reason
+from codectok.names import JOB_FOLDER
 from codectok.storage import Storage
 
-Reason = Literal[
-    "unreadable",
-    "decode_error",
-    "decoder_crash",
-    "empty",
-    "too_short",
-    "too_long",
-    "not_finite",
-    "silent",
-    "clipped",
-    "duplicate",
-    "unsupported",
-    "filtered",
-]
-# Something is wrong with the input; the others say that it was not wanted.
+from .source import Source
+
+# The input is broken. Inputs with the other reasons were not wanted.
 ERRORS: frozenset[Reason] = frozenset(["unreadable", "decode_error", "decoder_crash", "not_finite"])
-REJECTS_FOLDER = "_codectok/rejects"
+REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 MESSAGE_LENGTH = 200
-# That are held in memory: somebody may ask for texts of many million rows that have none.
+# In memory at most: a text source may have many million rows without text.
 HELD_REJECTS = 1 << 16
 BATCH_REJECTS = 1024
 SCHEMA = pa.schema(
@@ -50,7 +38,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Reject:
-    """A span of a source that gives no output; times in seconds, the duration is None where nobody knows it."""
+    """A span of a source without output; times in seconds, `duration` is None if unknown."""
 
     dataset: str
     source: str
@@ -64,13 +52,18 @@ class Reject:
     def of(
         cls, error: AudioError, dataset: str, source: str, stage: str, start: float = 0.0, duration: float | None = None
     ) -> Reject:
-        """A source that cannot be used, or the rest of one."""
-        reason = next(known for known in get_args(Reason) if known == error.reason)
-        return cls(dataset, source, start, duration, stage, reason, str(error)[:MESSAGE_LENGTH])
+        """Reject a source, or the rest of one, because of `error`."""
+        return cls(dataset, source, start, duration, stage, error.reason, str(error)[:MESSAGE_LENGTH])
+
+    @classmethod
+    def in_container(cls, error: AudioError, container: Source, member: str | None = None) -> Reject:
+        """Reject a tar or Parquet file, or the sample or row `member` of it."""
+        name = container.name if member is None else f"{container.name}/{member}"
+        return cls.of(error, container.dataset, name, "read")
 
 
 class RejectsWriter:
-    """Writes one row per reject to a Parquet file, some of them at a time; without rejects there is none."""
+    """Writes a Parquet file with a row per reject, in batches; writes no file if there are no rejects."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -78,13 +71,13 @@ class RejectsWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, reject: Reject) -> None:
-        """Append a reject."""
+        """Add a row."""
         self._held.append(reject)
         if len(self._held) >= HELD_REJECTS:
             self._flush()
 
     def close(self) -> None:
-        """Write what is held, and the end of the file."""
+        """Write the last batch and the end of the file."""
         if self._held:
             self._flush()
         if self._writer is not None:
@@ -99,13 +92,13 @@ class RejectsWriter:
 
 
 def read_rejects(storage: Storage, limit: int | None = None) -> Iterator[Reject]:
-    """The rejects of a job in the order of its units, at most `limit` of them."""
+    """Read the rejects of a job in the order of its units, at most `limit` of them."""
     found = (reject for name in storage.sizes(REJECTS_FOLDER) for reject in parse_rejects(storage.read(name)))
     return itertools.islice(found, limit)
 
 
 def parse_rejects(data: bytes) -> Iterator[Reject]:
-    """The rejects in the bytes of a file of `RejectsWriter`; `pa.ArrowException` if it is none."""
+    """Parse a file of `RejectsWriter`; raises `pa.ArrowException` if `data` is not one."""
     file = pq.ParquetFile(pa.BufferReader(data))
     if not file.schema_arrow.equals(SCHEMA):
         raise pa.ArrowInvalid("it has other columns than rejects have")
@@ -114,5 +107,5 @@ def parse_rejects(data: bytes) -> Iterator[Reject]:
 
 
 def rejects_name(unit: int) -> str:
-    """Where the rejects of a unit are, if there are any."""
+    """File name of the rejects of a unit."""
     return f"{REJECTS_FOLDER}/{unit:06d}.parquet"

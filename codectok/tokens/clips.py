@@ -1,47 +1,24 @@
-"""From clips of audio to rows of the token table."""
+"""Encodes clips into rows of the token table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from codectok.audio.files import stream_audio
-from codectok.audio.spans import Recording, Span
+from codectok.audio.spans import Recording
 from codectok.errors import AudioError
 from codectok.model.clip_encoder import ClipEncoder
-from codectok.names import printable
-from codectok.shards import Sample
+from codectok.sources.clip import Clip
 
 from .table import TokenRow
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A clip to encode: a file or its bytes, where it comes from, and what its shard says of it.
-
-    With a `span` the clip is no more than that part of the audio, and the span says what is known of it.
-    """
-
-    id: str
-    audio: Path | bytes
-    dataset: str
-    source: str
-    sample: Sample | None = None
-    span: Span | None = None
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return printable(self.audio) if isinstance(self.audio, Path) else f"{self.source} ({self.id})"
-
-
 def encode_clips(encoder: ClipEncoder, clips: Iterable[Clip]) -> Iterator[tuple[Clip, TokenRow | AudioError]]:
-    """Encode `clips`, neighbours together, in their order; a clip that cannot be decoded or used gives its error.
+    """Yield each clip, in order, with its row, or with the error if it cannot be used; neighbours share packs.
 
-    Files are decoded as their samples are needed: memory does not grow with their length.
+    Files are decoded as their samples are needed, so that memory does not grow with their length.
     """
     readers = ((reader, reader.blocks(encoder.sample_rate)) for reader in map(_Reader, clips))
     for reader, codes in encoder.encode_clips(readers):
@@ -52,15 +29,19 @@ def encode_clips(encoder: ClipEncoder, clips: Iterable[Clip]) -> Iterator[tuple[
 
 
 def decoded_blocks(clip: Clip, sample_rate: int) -> Iterator[np.ndarray]:
-    """The samples of a clip, float32 [n] at `sample_rate` Hz in blocks; `AudioError` where they cannot be used."""
-    span, found = clip.span or Span(), False
+    """Decode a clip: yield blocks of samples, float32 [n] at `sample_rate` Hz.
+
+    Raises:
+        AudioError: the audio cannot be decoded, or ends before a span with text does.
+    """
+    span, found = clip.span, False
     recording = Recording(stream_audio(clip.audio, sample_rate, clip.name), [span.sample_range(sample_rate)])
     for block in recording.take():
         found = found or len(block) > 0
         yield block
     missing = span.missing_end(recording.n_samples, sample_rate, clip.name)
     if missing is not None and (span.text is not None or not found):
-        raise missing  # words are for all of it
+        raise missing  # the text describes the whole span
 
 
 class _Reader:
@@ -77,18 +58,17 @@ class _Reader:
 
 
 def _row(clip: Clip, n_samples: int, sample_rate: int, codes: np.ndarray) -> TokenRow:
-    sample, span = clip.sample, clip.span
-    labels = span.labels if span else sample
+    span = clip.span
     return TokenRow(
         id=clip.id,
         source=clip.source,
         dataset=clip.dataset,
-        start=span.start if span else sample.start if sample else 0.0,
+        start=clip.start,
         duration=n_samples / sample_rate,
         n_samples=n_samples,
         codes=codes,
-        text=span.text if span else sample.text if sample else None,
-        language=labels.language if labels else None,
-        speaker=labels.speaker if labels else None,
-        category=labels.category if labels else None,
+        text=span.text,
+        language=span.labels.language,
+        speaker=span.labels.speaker,
+        category=span.labels.category,
     )

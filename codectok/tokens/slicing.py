@@ -1,4 +1,4 @@
-"""Rows of a table that are slices of one recording's codes."""
+"""Cuts long rows of a token table into slices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .table import TokenRow
 
 
 def cut_row(
-    row: TokenRow, span: Span | None, max_seconds: float, sample_rate: int, frame_size: int
+    row: TokenRow, span: Span, max_seconds: float, sample_rate: int, frame_size: int
 ) -> Iterator[TokenRow | AudioError]:
     """Cut `row` into slices of at most `max_seconds`, at frames.
 
-    A row without text becomes slices of equal length. One with text is cut only where `span`, which it was made of,
-    says when which words are spoken; where that is not enough, it gives an error instead.
+    A row without text becomes slices of equal length. A row with text is cut between the supervisions of `span`, from
+    which the row was encoded; if these leave a slice too long, an error ("too_long") is yielded instead.
     """
     max_frames = max(1, int(max_seconds * sample_rate / frame_size))
     if len(row.codes) <= max_frames:
@@ -29,12 +29,12 @@ def cut_row(
         for first, end in zip(starts, [*starts[1:], len(row.codes)], strict=True):
             yield _slice(row, first, end, sample_rate, frame_size)
         return
-    # A frame less than the longest: pauses need not lie at frames.
+    # One frame less than the maximum: pauses need not lie at frames.
     limit = (max_frames - 1) * frame_size / sample_rate
-    spoken = cut_between_supervisions([span], limit) if span is not None else []
-    starts = [round((part.start - row.start) * sample_rate / frame_size) for part in spoken]
-    borders = list(zip([0, *starts[1:]], [*starts[1:], len(row.codes)], strict=True)) if spoken else []
-    if not borders or not all(0 < end - first <= max_frames for first, end in borders):
+    spoken = cut_between_supervisions([span], limit)
+    starts = [round((part.start - span.start) * sample_rate / frame_size) for part in spoken]
+    borders = list(zip([0, *starts[1:]], [*starts[1:], len(row.codes)], strict=True))
+    if not all(0 < end - first <= max_frames for first, end in borders):
         message = f"{row.duration:.2f} s with one text are more than {max_seconds:g} s and cannot be cut."
         yield AudioError(message, "too_long")
         return

@@ -22,7 +22,8 @@ import torch
 
 from codectok.errors import AudioError, CodectokError
 from codectok.sources.clips import clips_of
-from codectok.sources.source import CONTAINERS, Source
+from codectok.sources.kinds import CONTAINERS
+from codectok.sources.source import Source
 from codectok.storage import Storage
 
 from .job import Job, UnitRecord

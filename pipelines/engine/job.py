@@ -15,9 +15,9 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from codectok.config import StrictModel
 from codectok.sources.arguments import Argument
+from codectok.sources.kinds import AUDIO_KINDS, Kind
 from codectok.sources.listing import Listing
 from codectok.sources.rejects import ERRORS, Reject, RejectsWriter, rejects_name
-from codectok.sources.source import Kind
 from codectok.storage import Storage
 
 from .plan import Plan, Unit
@@ -210,7 +210,7 @@ class Job(ABC):
     row_name: ClassVar[str]
     code_name: ClassVar[str] = "codes"
     bytes_version: ClassVar[int] = 1
-    kinds: ClassVar[tuple[Kind, ...]] = ("audio", "tar", "parquet", "unknown")
+    kinds: ClassVar[tuple[Kind, ...]] = AUDIO_KINDS
     whole_files: ClassVar[bool] = False
     output_bytes_per_second: float = 0.0
 

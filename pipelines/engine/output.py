@@ -20,12 +20,12 @@ from pydantic import ValidationError
 
 from codectok.atomic import TEMPORARY_SUFFIX
 from codectok.errors import CodectokError, InputError
+from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.listing import JOB_FOLDER
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source, row_of
 from codectok.storage import LocalStorage, Storage
-from codectok.tokens.clips import Clip
 
 from .job import Job, OutputFile, Tally, UnitOutput, UnitRecord
 from .plan import PLAN_FILE, Plan, PlanHeader, Unit

@@ -1,6 +1,6 @@
 """The stored plan of a job: its sources in order, cut into units.
 
-It decides the output, and never changes but by adding. `_codectok/plan.json` says what was asked for; beside it, each
+The plan decides the output, and only grows. `_codectok/plan.json` holds verb, options and arguments; beside it, each
 generation (the first listing, then one for every extension) has a table of its sources and one of its units.
 """
 
@@ -18,9 +18,12 @@ from pydantic import JsonValue, ValidationError
 
 from codectok.config import StrictModel
 from codectok.errors import InputError
+from codectok.names import JOB_FOLDER
 from codectok.sources.arguments import Argument
-from codectok.sources.listing import JOB_FOLDER, Listing
-from codectok.sources.source import CONTAINERS, ROW_FIELDS, Source, row_digest
+from codectok.sources.kinds import CONTAINERS
+from codectok.sources.listing import Listing
+from codectok.sources.ordering import SourceName, decode_path, encode_path
+from codectok.sources.source import ROW_FIELDS, Source, row_digest
 from codectok.storage import Storage
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
@@ -28,7 +31,7 @@ PLAN_FOLDER = f"{JOB_FOLDER}/plan"
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-# Paths are bytes: on Linux they need not be text.
+# Paths are bytes: on Linux they need not be valid text.
 SOURCE_SCHEMA = pa.schema(
     [
         ("dataset", pa.dictionary(pa.int32(), pa.string())),
@@ -52,19 +55,23 @@ UNIT_SCHEMA = pa.schema(
     [("unit", pa.int32()), ("split", pa.string()), ("first_source", pa.int64()), ("n_sources", pa.int32()),
      ("estimated_seconds", pa.float64())]
 )  # fmt: skip
+# Columns whose field of `Source` has another name.
+FIELD_OF_COLUMN = {"parts": "supervisions"}
+COLUMN_OF_FIELD = {field: column for column, field in FIELD_OF_COLUMN.items()}
 ROW_GROUP_SOURCES = 65_536
-# Characters of an option's two values that are shown where it has changed: two fingerprints, but no templates.
+# Characters of an option's old and new value that are shown at most: enough for fingerprints, not for templates.
 LONGEST_CHANGE = 160
-SourceName = tuple[str, bytes, str]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A share of the work that becomes one output file.
+    """The work that becomes one output file.
 
     Attributes:
+        number: from 0 on, in the plan.
         sources: to read.
-        crashed: sources of the plan that crash their decoder, to be rejected and not opened.
+        split: "train" or "validation".
+        crashed: sources that crash their decoder; they are rejected without being opened.
     """
 
     number: int
@@ -73,7 +80,7 @@ class Unit:
     crashed: tuple[Source, ...] = ()
 
     def without(self, culprits: Iterable[Source]) -> Unit:
-        """The unit with `culprits`, each a source of it or some clips of a container, among the crashed."""
+        """This unit with `culprits` crashed; each is one of its sources, or some clips of one."""
         sources, crashed = list(self.sources), list(self.crashed)
         for culprit in culprits:
             place = next(i for i, source in enumerate(sources) if source.holds(culprit))
@@ -96,7 +103,7 @@ class UnitOutline:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A dataset that lay in one folder (or URL) when it was planned, and is said to lie in another."""
+    """A dataset whose folder or URL was `before` when it was planned, and is `now` in the command."""
 
     dataset: str
     before: str
@@ -105,11 +112,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """What a command asks for and a plan does not say, in words.
+    """Differences between a command and a plan, in words.
 
     Attributes:
-        sources: arguments that are new or missing.
-        others: what can never be added to the plan.
+        sources: arguments that are new or missing; None if they are the same.
+        others: differences for which the plan cannot be extended.
     """
 
     sources: str | None = None
@@ -117,7 +124,7 @@ class Differences:
 
 
 class Generation(StrictModel):
-    """What one listing added; `ignored` counts the files that were passed over, for each argument."""
+    """Totals of one listing; `ignored` counts the files that are not read, for each argument."""
 
     arguments: tuple[Argument, ...]
     roots: dict[str, str]
@@ -128,7 +135,7 @@ class Generation(StrictModel):
 
 
 class PlanHeader(StrictModel):
-    """Contents of `plan.json`; `bytes_version` is the one of the job's code that decides the output's bytes."""
+    """Contents of `plan.json`; `bytes_version` is that of the job's code."""
 
     format: Literal["codectok.plan"] = "codectok.plan"
     version: Literal[1] = 1
@@ -139,13 +146,20 @@ class PlanHeader(StrictModel):
 
     @property
     def hash(self) -> str:
-        """Changes with everything that decides the output; not when a corpus is moved."""
+        """Hash of everything that decides the output; stays the same when a corpus is moved."""
         described = self.model_dump(mode="json", exclude={"generations": {"__all__": {"roots"}}})
         return hashlib.sha256(repr(_sorted(described)).encode()).hexdigest()
 
 
 class Plan:
-    """A stored plan; sources are read as their units are asked for."""
+    """A stored plan; sources are read with their units.
+
+    Attributes:
+        header: verb, options and generations.
+        roots: folder or URL of every dataset now.
+        moves: datasets that lay elsewhere when they were planned.
+        units: without their sources.
+    """
 
     def __init__(self, storage: Storage, header: PlanHeader, roots: Mapping[str, str]) -> None:
         self.header = header
@@ -164,24 +178,24 @@ class Plan:
 
     @property
     def n_sources(self) -> int:
-        """Of all generations."""
+        """Sources of all generations."""
         return sum(generation.sources for generation in self.header.generations)
 
     @property
     def arguments(self) -> set[Argument]:
-        """Of all generations."""
+        """Arguments of all generations."""
         return {argument for generation in self.header.generations for argument in generation.arguments}
 
     @property
     def ignored(self) -> int:
-        """Files that were passed over when each argument was listed last."""
+        """Number of files that were not read in the last listing of each argument."""
         last: dict[Argument, int] = {}
         for generation in self.header.generations:
             last |= zip(generation.arguments, generation.ignored, strict=True)
         return sum(last.values())
 
     def unit(self, number: int) -> Unit:
-        """A unit with its sources."""
+        """Read a unit with its sources."""
         outline = self.units[number]
         if outline.generation not in self._tables:
             self._tables = {outline.generation: _SourceTable(self._storage, outline.generation)}
@@ -190,29 +204,32 @@ class Plan:
         return Unit(number, tuple(self._as_it_lies(source, outline.generation) for source in sources), outline.split)
 
     def files(self, generation: int) -> list[Source]:
-        """The files of a generation, each once and whole, by dataset and path."""
+        """Read the files of a generation, each once and whole, by dataset and path."""
         table = _read_table(self._storage, _sources_file(generation))
         whole = {
-            (source.dataset, source.path.encode("utf-8", "surrogateescape")): replace(
-                source, first_byte=None, last_byte=None
-            )
-            for source in sources_in(table, self.roots)
+            (source.dataset, encode_path(source.path)): replace(source, first_byte=None, last_byte=None)
+            for source in _sources_in(table, self.roots)
         }
         return [self._as_it_lies(whole[name], generation) for name in sorted(whole)]
 
     def _as_it_lies(self, source: Source, generation: int) -> Source:
-        # A moved corpus has new times: sizes must do.
+        # A moved corpus has new times, so only sizes are compared.
         listed = self.header.generations[generation].roots
         return replace(source, modified=None) if listed[source.dataset] != source.root else source
 
 
 def _source(row: dict[str, Any], roots: Mapping[str, str]) -> Source:
-    path = row.pop("path").decode("utf-8", "surrogateescape")
-    return Source(root=roots[row["dataset"]], path=path, **row)
+    fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()}
+    fields["path"] = decode_path(row["path"])
+    return Source(root=roots[row["dataset"]], **fields)
 
 
 def load_plan(storage: Storage, roots: Mapping[str, str]) -> Plan | None:
-    """The plan stored in an output folder, or None; `roots` are where its datasets lie now."""
+    """Load the plan of an output folder, or None; `roots` are the folders or URLs of its datasets now.
+
+    Raises:
+        InputError: the plan is damaged or of another version.
+    """
     try:
         data = storage.read(PLAN_FILE)
     except FileNotFoundError:
@@ -226,13 +243,13 @@ def load_plan(storage: Storage, roots: Mapping[str, str]) -> Plan | None:
 
 
 def add_generation(storage: Storage, header: PlanHeader, listing: Listing, sources: pa.Table, units: pa.Table) -> None:
-    """Store what `listing` added to the plan that `header` describes so far."""
+    """Store new sources and their units as a generation of the plan with `header`."""
     number = len(header.generations)
     _write_table(storage, _sources_file(number), sources)
     _write_table(storage, _units_file(number), units)
     generation = Generation(
         arguments=listing.arguments,
-        roots=listing.roots,
+        roots=dict(listing.roots),
         sources=len(sources),
         units=len(units),
         ignored=tuple(listing.passed_over.get(argument, 0) for argument in listing.arguments),
@@ -242,7 +259,7 @@ def add_generation(storage: Storage, header: PlanHeader, listing: Listing, sourc
 
 
 def copy_plan(plan: Plan, storage: Storage, target: Storage, described: PlanHeader) -> None:
-    """Store the sources and units of `plan`, which lies in `storage`, as the plan of another job in `target`."""
+    """Copy the sources and units of `plan` from `storage` to `target`, as the plan of another job."""
     there = target.sizes(PLAN_FOLDER)
     for name in storage.sizes(PLAN_FOLDER):
         if name not in there:
@@ -251,28 +268,28 @@ def copy_plan(plan: Plan, storage: Storage, target: Storage, described: PlanHead
 
 
 def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
-    """Dataset, path and digest of the manifest's row of all sources; the parts of a container are one."""
+    """Read the names of all sources; ranges of a container have one name."""
     names: set[SourceName] = set()
     for number in range(len(plan.header.generations)):
-        table = _read_table(storage, _sources_file(number), ["dataset", "path", "kind", *ROW_FIELDS])
+        row_columns = [COLUMN_OF_FIELD.get(name, name) for name in ROW_FIELDS]
+        table = _read_table(storage, _sources_file(number), ["dataset", "path", "kind", *row_columns])
         for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
             columns = [column.to_pylist() for column in batch.columns]
             names.update(
-                (dataset, path, "" if kind in CONTAINERS else row_digest(row))
+                SourceName(dataset, path, "" if kind in CONTAINERS else row_digest(row))
                 for dataset, path, kind, *row in zip(*columns, strict=True)
             )
     return names
 
 
-def sources_in(table: pa.Table, roots: Mapping[str, str]) -> Iterator[Source]:
-    """The sources that a table of them describes."""
+def _sources_in(table: pa.Table, roots: Mapping[str, str]) -> Iterator[Source]:
     for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
         for row in batch.to_pylist():
             yield _source(row, roots)
 
 
 def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ...]) -> Differences:
-    """What a command asks for and the plan does not say."""
+    """Compare a plan with a command: the header of its job, and its arguments."""
     header = plan.header
     if header.verb != described.verb:
         return Differences(others=(f"it was made by `{header.verb}`",))
@@ -317,7 +334,7 @@ def _write_header(storage: Storage, header: PlanHeader) -> None:
 
 
 def _digest(table: pa.Table) -> str:
-    """Hash of all that decides the output: everything but the times of files."""
+    """Hash of everything that decides the output: all columns but the times of files."""
     sink = hashlib.sha256()
     for batch in table.drop_columns(["modified"]).to_batches(max_chunksize=ROW_GROUP_SOURCES):
         sink.update(repr([batch.column(i).to_pylist() for i in range(batch.num_columns)]).encode())
@@ -336,7 +353,7 @@ def _read_table(storage: Storage, name: str, columns: list[str] | None = None) -
 
 
 class _SourceTable:
-    """The sources of a generation, a row group at a time in memory."""
+    """Reads the sources of a generation, with one row group in memory."""
 
     def __init__(self, storage: Storage, generation: int) -> None:
         self._file = pq.ParquetFile(storage.open(_sources_file(generation)), pre_buffer=False)
@@ -353,9 +370,9 @@ class _SourceTable:
             start = self._group_ends[group - 1] if group else 0
             if self._held[0] != group:
                 self._held = (group, self._file.read_row_group(group))
-            part = self._held[1].slice(first + done - start, count - done)
-            yield from part.to_pylist()
-            done += len(part)
+            rows = self._held[1].slice(first + done - start, count - done)
+            yield from rows.to_pylist()
+            done += len(rows)
 
 
 def _sorted(value: Any) -> Any:

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codectok.sources.arguments import Argument, parse_arguments
-from codectok.sources.listing import list_sources
 from codectok.storage import Storage, open_storage
 
+from .cutting import TABLE_BYTES_PER_SECOND
 from .job import Job
 from .output import check_free, finished_units
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan, load_plan
-from .planning import Cut, header_of, refuse_other_job, store_generation
+from .planning import add_sources, refuse_other_job
 from .run import RunOptions, units_to_do
-from .shares import TABLE_BYTES_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,4 @@ def _plan_beside(
     if before is not None:
         for name in (PLAN_FILE, *storage.sizes(PLAN_FOLDER)):
             shadow.write(name, storage.read(name))
-    listing = list_sources(arguments, roots, job.kinds, storage.url, job.reads)
-    job.check_sources(listing)
-    store_generation(shadow, before, header_of(job), listing, Cut.of(job))
-    plan = load_plan(shadow, roots)
-    assert plan is not None, "it has just been stored"
-    return plan
+    return add_sources(job, shadow, before, arguments, roots, storage.url)

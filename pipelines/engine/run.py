@@ -12,7 +12,7 @@ from codectok.errors import CodectokError, InputError
 from codectok.pipelines.engine.executors.local import Outcome, run_locally
 from codectok.pipelines.engine.executors.ray_actors import ClusterOptions, run_on_ray
 from codectok.sources.arguments import parse_arguments
-from codectok.sources.listing import JOB_FOLDER, list_sources
+from codectok.sources.listing import JOB_FOLDER
 from codectok.sources.rejects import REJECTS_FOLDER
 from codectok.storage import Storage, open_storage
 
@@ -30,7 +30,7 @@ from .output import (
     write_summary,
 )
 from .plan import PLAN_FILE, Plan, copy_plan, load_plan
-from .planning import Cut, header_of, refuse_other_job, store_generation
+from .planning import add_sources, header_of, refuse_other_job
 from .progress import Listener, Silent
 from .report import REPORT_FILE, write_report
 
@@ -170,14 +170,9 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
     if plan is not None:
         refuse_other_job(plan, job, arguments, storage, options.extend)
     if plan is None or options.extend:
-        listing = list_sources(arguments, roots, job.kinds, storage.url, job.reads)
-        job.check_sources(listing)
         if plan is not None:
-            # Nobody may be working by the old plan.
-            lock_job(storage, None).release()
-        store_generation(storage, plan, header_of(job), listing, Cut.of(job))
-        plan = load_plan(storage, roots)
-        assert plan is not None, "it has just been stored"
+            lock_job(storage, None).release()  # no other run may be using the old plan
+        plan = add_sources(job, storage, plan, arguments, roots, storage.url)
     return plan
 
 

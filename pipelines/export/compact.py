@@ -11,14 +11,16 @@ from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.exports.compact import MEGABYTE, write_compact
+from codectok.pipelines.engine.cutting import TABLE_BYTES_PER_SECOND
 from codectok.pipelines.engine.job import Job, UnitOutput
 from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.planning import header_of
-from codectok.pipelines.engine.shares import TABLE_BYTES_PER_SECOND
 from codectok.sources.arguments import Argument
-from codectok.sources.rows import open_parquet, table_metadata
-from codectok.sources.source import Kind, Source
+from codectok.sources.kinds import Kind
+from codectok.sources.opening import open_parquet
+from codectok.sources.source import Source
+from codectok.tokens.source_rows import table_metadata
 from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema, types_of
 
 from .sources import TABLE_KINDS, ExportSources, first_file

@@ -28,10 +28,12 @@ from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Plan, Unit
 from codectok.pipelines.engine.planning import header_of
 from codectok.sources.arguments import Argument
+from codectok.sources.kinds import Kind
 from codectok.sources.rejects import Reject
-from codectok.sources.rows import recordings_in, text_rows, token_rows
-from codectok.sources.source import Kind, Source
+from codectok.sources.source import Source
+from codectok.sources.texts import text_rows
 from codectok.storage import Storage
+from codectok.tokens.source_rows import recordings_in, token_rows
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 

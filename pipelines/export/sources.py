@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codectok.errors import InputError
-from codectok.pipelines.engine.planning import ordered_sources
 from codectok.sources.arguments import Argument, parse_arguments
+from codectok.sources.kinds import Kind, kind_of
 from codectok.sources.listing import Reads, list_sources
-from codectok.sources.rows import row_by_id, table_metadata
-from codectok.sources.source import Kind, Source, kind_of
+from codectok.sources.ordering import ordered_sources
+from codectok.sources.source import Source
 from codectok.storage import is_url
+from codectok.tokens.source_rows import row_by_id, table_metadata
 from codectok.tokens.table import TableMetadata, TokenRow
 
 TABLE_KINDS: tuple[Kind, ...] = ("parquet",)

@@ -20,9 +20,9 @@ from codectok.names import file_name_of
 from codectok.pipelines.engine.job import TableJob, UnitOutput
 from codectok.pipelines.engine.plan import Unit
 from codectok.sources.arguments import Argument
+from codectok.sources.kinds import Kind
 from codectok.sources.rejects import Reject
-from codectok.sources.rows import token_rows
-from codectok.sources.source import Kind
+from codectok.tokens.source_rows import token_rows
 from codectok.tokens.table import TokenRow, hash_of_id
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codectok.audio.spans import Labels, Span
+from codectok.audio.spans import Span
 from codectok.pipelines.engine.job import UnitOutput
 from codectok.pipelines.engine.plan import Unit
-from codectok.sources.clips import clips_of
-from codectok.sources.rejects import Reject
-from codectok.sources.source import CONTAINERS, Source
+from codectok.sources.clips import readable_clips
+from codectok.sources.kinds import CONTAINERS
+from codectok.sources.source import Source
 
 
 @dataclass(frozen=True)
@@ -54,38 +54,22 @@ def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSo
             dataset=first.dataset,
             name=first.name,
             where=first.where,
-            spans=tuple(replace(source.span or Span(), key=source.key_path) for source in sources),
+            spans=tuple(replace(source.span, key=source.key_path) for source in sources),
             may_be_anything=first.kind == "unknown",
         )
 
 
 def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[RecordingSource]:
-    for clip in clips_of(container):
-        if clip is None or isinstance(clip, Reject):
-            if output is not None:
-                _note(container, clip, output)
-            continue
-        sample, span = clip.sample, clip.span or Span()
-        if sample is not None:
-            labels = Labels(sample.language, sample.speaker, sample.category)
-            span = Span(id=sample.id, text=sample.text, labels=labels)
+    for clip in readable_clips(container, output):
         yield RecordingSource(
             audio=functools.partial(_same, clip.audio),
             dataset=clip.dataset,
             name=clip.source,
             where=clip.name,
             # Keys of samples in a tar are unique within their folder only.
-            spans=(replace(span, key=f"{container.dataset}/{container.path}/{clip.id}"),),
-            offset=sample.start if sample else 0.0,
+            spans=(replace(clip.span, key=f"{container.dataset}/{container.path}/{clip.id}"),),
+            offset=clip.offset,
         )
-
-
-def _note(container: Source, problem: Reject | None, output: UnitOutput) -> None:
-    if problem is None:
-        output.ignore(container.dataset)
-    else:
-        output.read(problem.dataset)
-        output.reject(problem)
 
 
 def _same(audio: Path | bytes) -> Path | bytes:

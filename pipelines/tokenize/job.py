@@ -26,11 +26,12 @@ from codectok.pipelines.engine.job import Job, Server, ServerCall, Tally, UnitOu
 from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Unit, load_plan, names_of_sources
 from codectok.pipelines.engine.planning import header_of
-from codectok.sources.clips import clips_of
+from codectok.sources.clip import Clip
+from codectok.sources.clips import count_undecodable, readable_clips
 from codectok.sources.listing import JOB_FOLDER, Listing
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage, open_storage
-from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
+from codectok.tokens.clips import decoded_blocks, encode_clips
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
@@ -151,7 +152,6 @@ class TokenizeJob(Job):
         assert self._encoder is not None, "set_up comes first"
         metadata = TableMetadata.of(self.description, unit_hash(header_of(self), unit))
         path = output.folder / f"part-{unit.number:06d}.parquet"
-        unknown = {source.name for source in unit.sources if source.kind == "unknown"}
         counts = _CodeCounts(self.description.n_codebooks, self.description.codebook_size)
         with TokenTableWriter(path, metadata) as writer:
             for clip, row in encode_clips(self._encoder, _readable_clips(unit, output)):
@@ -167,11 +167,9 @@ class TokenizeJob(Job):
                         output.observe("duration", int(part.duration))
                         counts.add(part.codes)
                         writer.write(part)
-                elif clip.source in unknown and row.reason in ("unreadable", "empty"):
-                    output.ignore(clip.dataset)
                 else:
-                    output.read(clip.dataset)
-                    output.reject(Reject.of(row, clip.dataset, clip.source, "decode"))
+                    # Rejects of version 2 have no start.
+                    count_undecodable(clip, row, output, start=0.0)
         if writer.n_rows:
             counts.write(output, unit.number)
         else:
@@ -192,7 +190,7 @@ class TokenizeJob(Job):
             charts[f"Codes of codebook {number}: {facts}"] = dict(enumerate(use.counts))
         return charts
 
-    def _slices(self, row: TokenRow, span: Span | None) -> Iterator[TokenRow | AudioError]:
+    def _slices(self, row: TokenRow, span: Span) -> Iterator[TokenRow | AudioError]:
         if self.settings.max_seconds is None:
             return iter([row])
         return cut_row(row, span, self.settings.max_seconds, self.description.sample_rate, self.frame_size)
@@ -247,11 +245,4 @@ def _sum_of_counts(storage: Storage, shape: tuple[int, int]) -> np.ndarray:
 def _readable_clips(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:
     """Yield the clips of all sources of `unit`; unreadable ones are rejected in `output`, if given."""
     for source in unit.sources:
-        for clip in clips_of(source):
-            if isinstance(clip, Clip):
-                yield clip
-            elif output is not None and clip is None:
-                output.ignore(source.dataset)
-            elif output is not None and clip is not None:
-                output.read(clip.dataset)
-                output.reject(clip)
+        yield from readable_clips(source, output)

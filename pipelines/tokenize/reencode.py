@@ -19,9 +19,10 @@ from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import FeatureEncoder
 from codectok.names import file_name_of
 from codectok.pipelines.engine.plan import Plan, load_plan
+from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.storage import open_storage
-from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
+from codectok.tokens.clips import decoded_blocks, encode_clips
 from codectok.tokens.reader import TokenTable, open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow

@@ -19,7 +19,7 @@ from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Plan, Unit
 from codectok.pipelines.verify.parts import PartTotals, RowIds, SourceName, compare_totals, open_part
 from codectok.pipelines.verify.rejects import verified_rejects
-from codectok.sources.source import CONTAINERS
+from codectok.sources.kinds import CONTAINERS
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 

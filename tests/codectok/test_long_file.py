@@ -20,7 +20,8 @@ import json, sys
 from pathlib import Path
 from codectok import Codec
 from codectok.audio.files import audio_info, write_audio
-from codectok.tokens.clips import Clip, encode_clips
+from codectok.sources.clip import Clip
+from codectok.tokens.clips import encode_clips
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024

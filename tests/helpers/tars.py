@@ -1,4 +1,4 @@
-"""Reading tars of segments with webdataset, and writing tars."""
+"""Writes tars, and reads shards with webdataset."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ import soundfile
 from codectok.audio.files import read_audio
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify.output import verify_output
+from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.storage import open_storage
-from codectok.tokens.clips import Clip
 from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples, write_tar
@@ -54,7 +54,7 @@ def keys(path: Path, first: int | None = None, last: int | None = None) -> list[
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 50])
-def test_ranges_of_a_tar_give_every_sample_once(parts: int, tmp_path: Path) -> None:
+def test_tar_ranges_yield_every_sample_once(parts: int, tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", members(12))
     size = path.stat().st_size
     borders = [size * part // parts for part in range(parts + 1)]
@@ -64,7 +64,7 @@ def test_ranges_of_a_tar_give_every_sample_once(parts: int, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5, 40])
-def test_ranges_of_a_parquet_file_give_every_row_once(parts: int, tmp_path: Path) -> None:
+def test_parquet_ranges_yield_every_row_once(parts: int, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", 20)
     size = path.stat().st_size
     borders = [size * part // parts for part in range(parts + 1)]
@@ -80,7 +80,7 @@ def write_parquet(path: Path, rows: int) -> Path:
     return path
 
 
-def test_large_containers_become_several_units_and_nothing_else_changes(tmp_path: Path) -> None:
+def test_large_containers_become_several_units(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write_tar(tmp_path / "in" / "a.tar", members(12))
     write_parquet(tmp_path / "in" / "b.parquet", 12)
@@ -97,7 +97,7 @@ def test_large_containers_become_several_units_and_nothing_else_changes(tmp_path
     assert again.new_units == 0
 
 
-def test_what_others_say_of_their_samples_is_kept(tmp_path: Path) -> None:
+def test_text_and_labels_of_other_tools_are_kept(tmp_path: Path) -> None:
     path = write_tar(
         tmp_path / "a.tar",
         [
@@ -118,7 +118,7 @@ def test_what_others_say_of_their_samples_is_kept(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_odd_tars_give_what_they_hold(tmp_path: Path) -> None:
+def test_odd_tars_yield_their_readable_samples(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     good = flac(3)
     odd = [
@@ -146,7 +146,7 @@ def test_odd_tars_give_what_they_hold(tmp_path: Path) -> None:
     assert report.summary.total.rejects["unreadable"] == 1
 
 
-def test_shards_can_be_cut_again(corpus: Path, tmp_path: Path) -> None:
+def test_shards_can_be_sharded_again(corpus: Path, tmp_path: Path) -> None:
     run(shard_job(), corpus, tmp_path / "first")
     run(shard_job(min_seconds=1.0, max_seconds=3.0), tmp_path / "first", tmp_path / "second")
     found = all_samples(tmp_path / "second")
@@ -156,7 +156,7 @@ def test_shards_can_be_cut_again(corpus: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(joined, read_audio(corpus / "b.flac", 24_000), atol=2 / 32_768)
 
 
-def test_parquet_without_audio_is_passed_over_and_broken_parquet_named(tmp_path: Path) -> None:
+def test_parquet_without_audio_is_ignored_and_broken_parquet_rejected(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write_parquet(tmp_path / "in" / "a.parquet", 2)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "in" / "b.parquet")
@@ -173,7 +173,7 @@ def test_parquet_without_audio_is_passed_over_and_broken_parquet_named(tmp_path:
     assert digests(tmp_path / "out")
 
 
-def test_a_damaged_tar_gives_a_reject_after_its_samples(tmp_path: Path) -> None:
+def test_damaged_tar_yields_reject_after_its_samples(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", members(4))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
@@ -183,7 +183,7 @@ def test_a_damaged_tar_gives_a_reject_after_its_samples(tmp_path: Path) -> None:
     assert len(found) >= 2
 
 
-def test_containers_that_have_changed_are_rejected(tmp_path: Path) -> None:
+def test_changed_containers_are_rejected(tmp_path: Path) -> None:
     for path in (write_tar(tmp_path / "a.tar", members(2)), write_parquet(tmp_path / "b.parquet", 2)):
         listed = source(path)
         with path.open("ab") as file:
@@ -193,7 +193,7 @@ def test_containers_that_have_changed_are_rejected(tmp_path: Path) -> None:
         assert "has changed" in found.message
 
 
-def test_a_container_that_has_grown_is_not_read_again(tmp_path: Path) -> None:
+def test_extension_skips_containers_that_have_grown(tmp_path: Path) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
     write_tar(inside / "a.tar", members(4))
@@ -212,7 +212,7 @@ def test_a_container_that_has_grown_is_not_read_again(tmp_path: Path) -> None:
 
 
 class CountingFile(io.FileIO):
-    """Counts the bytes that are read."""
+    """Counts bytes read."""
 
     count = 0
 
@@ -227,9 +227,7 @@ class CountingFile(io.FileIO):
         return data
 
 
-def test_a_range_of_a_tar_reads_only_headers_of_what_comes_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tar_range_reads_only_headers_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).bytes(50_000)
     long = "folder-with-a-long-name/" * 8
     path = write_tar(tmp_path / "a.tar", [(f"{long}{number:03d}.wav", noise) for number in range(80)])
@@ -246,7 +244,7 @@ def test_a_range_of_a_tar_reads_only_headers_of_what_comes_before(
     assert len(keys(path)) == 80
 
 
-def test_a_packed_tar_that_is_not_called_so_gives_every_sample_once_in_ranges(tmp_path: Path) -> None:
+def test_ranges_of_compressed_tar_without_gz_suffix(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [(f"{number}.wav", bytes(9000)) for number in range(9)], "w:gz")
     size = path.stat().st_size
     found = [keys(path, first, last) for first, last in ((0, size // 2), (size // 2, size))]
@@ -255,7 +253,7 @@ def test_a_packed_tar_that_is_not_called_so_gives_every_sample_once_in_ranges(tm
 
 
 @pytest.mark.parametrize("writer", [{}, {"use_dictionary": False}, {"data_page_version": "2.0"}], ids=str)
-def test_ranges_of_a_parquet_file_share_its_rows_evenly(writer: dict[str, object], tmp_path: Path) -> None:
+def test_parquet_ranges_share_rows_evenly(writer: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     noise = np.random.default_rng(0)
     audio = [{"bytes": noise.bytes(5000), "path": f"{number}.wav"} for number in range(20)]
@@ -268,7 +266,7 @@ def test_ranges_of_a_parquet_file_share_its_rows_evenly(writer: dict[str, object
     assert all(len(part) <= 4 for part in found)
 
 
-def test_shards_of_one_corpus_are_cut_again_under_keys_of_their_own(corpus: Path, tmp_path: Path) -> None:
+def test_shards_of_same_corpus_get_different_keys(corpus: Path, tmp_path: Path) -> None:
     both = tmp_path / "both"
     for name in ("first", "second"):
         run(shard_job(), corpus, both / name)

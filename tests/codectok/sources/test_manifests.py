@@ -1,3 +1,5 @@
+"""Manifests: their rows, and the segments that become of them."""
+
 from __future__ import annotations
 
 import gzip
@@ -14,7 +16,6 @@ import soundfile
 from codectok import InputError
 from codectok.audio.files import read_audio
 from codectok.errors import VerificationError
-from codectok.pipelines.engine.planning import ordered_sources
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify.output import verify_output
 from codectok.shards import Sample, read_index
@@ -23,6 +24,7 @@ from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clip_of
 from codectok.sources.listing import list_sources
 from codectok.sources.manifests import read_manifest
+from codectok.sources.ordering import ordered_sources
 from codectok.storage import open_storage
 from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, rejects, run, shard_job
@@ -38,7 +40,7 @@ def write_manifest(path: Path, rows: list[dict[str, object]]) -> Path:
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
-    """One recording of a minute, in a folder of its own."""
+    """A recording of one minute."""
     (tmp_path / "audio").mkdir()
     soundfile.write(tmp_path / "audio" / "book.flac", tone(60, 16_000), 16_000)
     return tmp_path / "audio" / "book.flac"
@@ -49,7 +51,7 @@ def samples_of(tmp_path: Path, rows: list[dict[str, object]], **options: object)
     return all_samples(tmp_path / "out")
 
 
-def test_spans_become_segments_with_what_is_known_of_them(book: Path, tmp_path: Path) -> None:
+def test_spans_become_segments_with_text_and_labels(book: Path, tmp_path: Path) -> None:
     known = {"language": "en", "speaker": "ann", "category": "speech"}
     rows = [
         {"path": "audio/book.flac", "start": 3.0, "end": 8.0, "id": "one", "text": "first words", **known},
@@ -74,7 +76,7 @@ def test_spans_become_segments_with_what_is_known_of_them(book: Path, tmp_path: 
     assert [by_start[start][0].duration for start in (3.0, 6.0, 20.0)] == [5.0, 6.5, 9.0]
 
 
-def test_categories_stand_in_the_index_and_are_counted(book: Path, tmp_path: Path) -> None:
+def test_categories_are_indexed_and_counted(book: Path, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"path": "audio/book.flac", "start": 10.0 * n, "end": 10.0 * n + 5, **({"category": name} if name else {})}
         for n, name in enumerate(["speech", "music", None, "speech"])
@@ -92,7 +94,7 @@ def test_categories_stand_in_the_index_and_are_counted(book: Path, tmp_path: Pat
         verify_output(storage)
 
 
-def test_words_are_never_cut_and_short_neighbours_are_joined_with_their_texts(book: Path, tmp_path: Path) -> None:
+def test_text_is_not_cut_and_short_neighbours_are_joined(book: Path, tmp_path: Path) -> None:
     rows = [
         {"path": "audio/book.flac", "start": 0.0, "end": 1.0, "text": "one", "id": "a"},
         {"path": "audio/book.flac", "start": 1.5, "end": 2.3, "text": "two", "id": "b"},
@@ -108,7 +110,7 @@ def test_words_are_never_cut_and_short_neighbours_are_joined_with_their_texts(bo
     assert reasons == {(2.5, "too_short", 0.5), (20.0, "too_long", 12.0)}
 
 
-def test_every_second_is_accounted_for(book: Path, corpus: Path, tmp_path: Path) -> None:
+def test_every_second_is_row_or_reject(book: Path, corpus: Path, tmp_path: Path) -> None:
     rows = [
         {"path": "audio/book.flac", "start": 10.0, "end": 31.0},
         {"path": "audio/book.flac", "start": 55.0, "end": 70.0},
@@ -126,7 +128,7 @@ def test_every_second_is_accounted_for(book: Path, corpus: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.csv.gz", "list.jsonl.gz"])
-def test_tables_and_compressed_manifests_say_the_same(name: str, tmp_path: Path) -> None:
+def test_manifest_formats_are_equivalent(name: str, tmp_path: Path) -> None:
     rows = [
         ["path", "start", "end", "text"],
         ["a b.wav", "1.5", "", 'with "quotes", commas\nand lines'],
@@ -142,7 +144,7 @@ def test_tables_and_compressed_manifests_say_the_same(name: str, tmp_path: Path)
     assert (second.path, second.start, second.text) == ("c.wav", None, None)
 
 
-def test_the_names_of_other_tools_are_known(tmp_path: Path) -> None:
+def test_manifest_column_names_of_other_tools(tmp_path: Path) -> None:
     write_manifest(
         tmp_path / "x.jsonl", [{"audio_filepath": "a.wav", "offset": 2, "duration": 3.5, "text": "t", "lang": "de"}]
     )
@@ -153,8 +155,8 @@ def test_the_names_of_other_tools_are_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "line 2 is no JSON"),
-        ("[1]", "line 2 is no JSON object"),
+        ("{", "line 2 .* JSON"),
+        ("[1]", "line 2 .* JSON object"),
         ('{"text": "no path"}', "Line 2 of .* it has no path"),
         ('{"path": "a.wav", "start": 3, "end": 2}', r"Line 2 .* its end \(2 s\) is not after its start"),
         ('{"path": "a.wav", "start": -1}', "Line 2 .* start"),
@@ -178,10 +180,10 @@ def test_the_names_of_other_tools_are_known(tmp_path: Path) -> None:
         ('{"recording": {"sources": {"type": "file"}}}', "Line 2 .* recording"),
         ('{"recording": {"sources": [{"type": "file"}]}}', "Line 2 .* it has no path"),
         ('{"recording": {"sources": [{"type": "file", "source": 7}]}, "duration": {}}', "Line 2 .* duration"),
-        (100_000 * "[", "line 2 is no JSON"),
+        (100_000 * "[", "line 2 .* JSON"),
     ],
 )
-def test_unusable_lines_are_named(line: str, words: str, tmp_path: Path) -> None:
+def test_bad_manifest_line_is_named(line: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"path": "a.wav"}\n' + line + "\n")
     with pytest.raises(InputError, match=words) as caught:
         list(read_manifest(str(tmp_path), "x.jsonl"))
@@ -189,13 +191,13 @@ def test_unusable_lines_are_named(line: str, words: str, tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_a_duration_alone_counts_from_the_start_of_the_file(book: Path, tmp_path: Path) -> None:
+def test_duration_without_start_counts_from_zero(book: Path, tmp_path: Path) -> None:
     rows = [{"path": "audio/book.flac", "duration": 4.5, "text": "words"}]
     (sample,) = [sample for sample, _ in samples_of(tmp_path, rows)]
     assert (sample.start, sample.duration) == (0.0, 4.5)
 
 
-def test_numbers_are_taken_for_text_and_text_for_times(tmp_path: Path) -> None:
+def test_manifest_converts_numbers_and_text(tmp_path: Path) -> None:
     write_manifest(
         tmp_path / "x.jsonl", [{"path": 7, "start": "1.5", "end": "2", "id": 12, "speaker": 3.5, "text": ""}]
     )
@@ -203,8 +205,8 @@ def test_numbers_are_taken_for_text_and_text_for_times(tmp_path: Path) -> None:
     assert (row.path, row.start, row.end, row.id, row.speaker, row.text) == ("7", 1.5, 2.0, "12", "3.5", None)
 
 
-def test_what_manifests_say_stays_with_its_source(corpus: Path, tmp_path: Path) -> None:
-    """Whatever else is listed before, between and after."""
+def test_manifest_rows_stay_with_their_source(corpus: Path, tmp_path: Path) -> None:
+    """Other files are listed before, between and after them."""
     for name in ("one", "two"):
         rows = [{"path": f"{name}-{n}.wav", "start": n, "end": n + 2.5, "text": f"{name} {n}"} for n in range(3)]
         write_manifest(tmp_path / f"{name}.jsonl", rows[::-1])
@@ -220,14 +222,14 @@ def test_what_manifests_say_stays_with_its_source(corpus: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"\x1f\x8bbroken", gzip.compress(b"{}")[:10] + b"\xff" * 20])
-def test_manifests_that_cannot_be_read_are_refused(data: bytes, tmp_path: Path) -> None:
+def test_unreadable_manifests_are_refused(data: bytes, tmp_path: Path) -> None:
     for name in ("x.jsonl", "x.jsonl.gz", "x.csv", "x.csv.gz"):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="cannot be"):
             list(read_manifest(str(tmp_path), name))
 
 
-def test_long_texts_are_cut_between_their_supervisions(book: Path, tmp_path: Path) -> None:
+def test_long_texts_are_cut_between_supervisions(book: Path, tmp_path: Path) -> None:
     times = [(0.5, 4.0, "one"), (4.5, 7.5, "two"), (7.0, 9.0, "three"), (11.0, 14.0, "four"), (14.5, 26.0, "too long")]
     supervisions = [{"start": a, "duration": b - a, "text": text, "speaker": "ann"} for a, b, text in times]
     row = {"path": "audio/book.flac", "start": 10.0, "end": 38.0, "supervisions": supervisions}
@@ -240,7 +242,7 @@ def test_long_texts_are_cut_between_their_supervisions(book: Path, tmp_path: Pat
     assert (lost["start"], lost["duration"], lost["reason"]) == (24.25, 13.75, "too_long")
 
 
-def test_cuts_of_lhotse_are_read(book: Path, tmp_path: Path) -> None:
+def test_lhotse_cuts_are_read(book: Path, tmp_path: Path) -> None:
     lhotse = pytest.importorskip("lhotse")
     recording = lhotse.Recording.from_file(book)
     supervision = lhotse.SupervisionSegment("s", recording.id, 12.0, 5.0, text="hello", language="en", speaker="bob")
@@ -252,7 +254,7 @@ def test_cuts_of_lhotse_are_read(book: Path, tmp_path: Path) -> None:
     assert (sample.id, sample.language, sample.speaker) == ("cut-1", "en", "bob")
 
 
-def test_cuts_as_lhotse_writes_them_need_no_lhotse(book: Path, tmp_path: Path) -> None:
+def test_lhotse_cuts_are_read_without_lhotse(book: Path, tmp_path: Path) -> None:
     source = {"type": "file", "channels": [0], "source": str(book)}
     cut = {
         "id": "a", "start": 2.0, "duration": 3.0, "channel": 0, "type": "MonoCut",
@@ -273,7 +275,7 @@ def clip(tmp_path: Path) -> Path:
     return tmp_path / "clip.wav"
 
 
-def test_a_wrong_end_is_the_fault_of_one_span_only(book: Path, tmp_path: Path) -> None:
+def test_wrong_end_rejects_one_span_only(book: Path, tmp_path: Path) -> None:
     times = [(0, 100), (10, 15), (20, 25), (30, 35), (59, 70), (65, 70), (80, None)]
     rows = [{"path": "audio/book.flac", "start": a, "end": b, "id": str(a)} for a, b in times]
     report = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out")
@@ -295,7 +297,7 @@ def test_a_wrong_end_is_the_fault_of_one_span_only(book: Path, tmp_path: Path) -
     assert report.summary.total.input_seconds == pytest.approx(60 + 3 * 5 + 1)
 
 
-def test_words_for_more_than_there_is_are_not_written_over_a_part(clip: Path, tmp_path: Path) -> None:
+def test_span_with_text_beyond_the_end_is_rejected(clip: Path, tmp_path: Path) -> None:
     rows = [
         {"path": "clip.wav", "start": 0.0, "end": 8.0, "text": "words for eight seconds"},
         {"path": "clip.wav", "start": 1.0, "end": 4.05, "text": "an end that was rounded up"},
@@ -309,7 +311,7 @@ def test_words_for_more_than_there_is_are_not_written_over_a_part(clip: Path, tm
     assert report.summary.total.input_seconds == pytest.approx(4.0 + 3.0)
 
 
-def test_a_wrong_end_is_not_the_fault_of_what_was_joined_to_it(clip: Path, tmp_path: Path) -> None:
+def test_wrong_end_keeps_spans_joined_to_it(clip: Path, tmp_path: Path) -> None:
     times = {"one": (0.0, 1.5), "two": (1.5, 2.8), "three": (3.0, 4.3)}
     rows = [{"path": "clip.wav", "start": a, "end": b, "text": text, "id": text} for text, (a, b) in times.items()]
     ((sample, _),) = samples_of(tmp_path, rows)
@@ -318,17 +320,17 @@ def test_a_wrong_end_is_not_the_fault_of_what_was_joined_to_it(clip: Path, tmp_p
     assert found == [(2.8, "unreadable", pytest.approx(1.2))]
 
 
-def test_seconds_that_a_manifest_only_claims_are_not_counted(clip: Path, tmp_path: Path) -> None:
+def test_seconds_beyond_the_end_are_not_counted(clip: Path, tmp_path: Path) -> None:
     rows = [{"path": "clip.wav", "start": 0, "end": 8}, {"path": "missing.wav", "start": 0, "end": 100}]
     total = run(shard_job(), write_manifest(tmp_path / "list.jsonl", rows), tmp_path / "out").summary.total
     assert (total.inputs, total.input_seconds, total.seconds) == (2, pytest.approx(4.0), pytest.approx(4.0))
     assert [row["duration"] for row in rejects(tmp_path / "out")] == [0.0, None]
 
 
-def test_timed_words_before_a_wrong_end_are_kept(clip: Path, tmp_path: Path) -> None:
+def test_supervisions_before_a_wrong_end_are_kept(clip: Path, tmp_path: Path) -> None:
     times = [(0.0, 2.5, "one"), (3.0, 6.0, "two"), (7.0, 12.0, "three"), (13.0, 18.0, "four")]
-    parts = [{"start": a, "duration": b - a, "text": text} for a, b, text in times]
-    rows = [{"path": "clip.wav", "start": 0.0, "end": 20.0, "supervisions": parts}]
+    supervisions = [{"start": a, "duration": b - a, "text": text} for a, b, text in times]
+    rows = [{"path": "clip.wav", "start": 0.0, "end": 20.0, "supervisions": supervisions}]
     total = run(shard_job(max_seconds=4.0), write_manifest(tmp_path / "x.jsonl", rows), tmp_path / "out").summary.total
     assert [(sample.text, sample.duration) for sample, _ in all_samples(tmp_path / "out")] == [("one", 2.75)]
     found = [(row["start"], row["reason"], row["duration"]) for row in rejects(tmp_path / "out")]
@@ -350,14 +352,14 @@ CAPTIONS = [
 
 @pytest.fixture
 def captions(clip: Path, tmp_path: Path) -> Path:
-    """Several rows for one file, and one that stands there twice."""
+    """Several rows for one file, one of them twice."""
     rows = [{"path": clip.name, **row} for row in [*CAPTIONS, CAPTIONS[3]]]
     return write_manifest(tmp_path / "list.jsonl", rows)
 
 
-def test_all_rows_of_one_file_come_up_once_under_keys_of_their_own(captions: Path, tmp_path: Path) -> None:
+def test_rows_of_one_file_have_different_keys(captions: Path, tmp_path: Path) -> None:
     report = run(shard_job(), captions, tmp_path / "out")
-    # What webdataset gives: it would make one sample of those with one key.
+    # Read by webdataset, which would merge samples with the same key.
     found = [(sample.id, sample.text, sample.start, sample.speaker) for sample, _ in all_samples(tmp_path / "out")]
     expected = [(row.get("id"), row["text"], row.get("start", 0.0), row.get("speaker")) for row in CAPTIONS]
     assert Counter(found) == Counter(expected)
@@ -367,7 +369,7 @@ def test_all_rows_of_one_file_come_up_once_under_keys_of_their_own(captions: Pat
     assert len({clip_of(source).id for source in sources}) == len(CAPTIONS)  # rows of a token table
 
 
-def test_an_extension_takes_in_rows_with_other_texts_only(captions: Path, clip: Path, tmp_path: Path) -> None:
+def test_extension_adds_rows_with_other_texts_only(captions: Path, clip: Path, tmp_path: Path) -> None:
     run(shard_job(), captions, tmp_path / "out")
     row = {"path": clip.name, "text": "one more"}
     captions.write_text(captions.read_text() + json.dumps(row) + "\n")
@@ -379,7 +381,7 @@ def test_an_extension_takes_in_rows_with_other_texts_only(captions: Path, clip: 
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_a_tar_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+def test_tar_named_twice_is_read_once(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(4, 16_000), 16_000)
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.add(tmp_path / "a.wav", "a.wav")

@@ -1,4 +1,4 @@
-"""Sources and outputs that are not on this machine: in memory, and in a local stand-in for S3."""
+"""Remote sources and outputs: in memory, and in a local S3 server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from codectok import Codec, CodectokError, InputError
 from codectok.pipelines.engine import lock as lock_module
 from codectok.pipelines.engine.lock import entry, lock_job
 from codectok.pipelines.engine.output import OutputFolder
-from codectok.pipelines.engine.planning import ordered_sources
 from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
 from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
@@ -27,6 +26,7 @@ from codectok.pipelines.verify.output import verify_output
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clips_of
 from codectok.sources.listing import list_sources
+from codectok.sources.ordering import ordered_sources
 from codectok.sources.rejects import Reject
 from codectok.storage import RemoteStorage, Storage, open_storage
 from codectok.tokens.reader import open_table
@@ -50,8 +50,8 @@ def memory() -> Iterator[str]:
     open_storage(url).remove("")
 
 
-def check_the_way_there_and_back(url: str, corpus: Path, tmp_path: Path) -> None:
-    """A remote corpus gives what the local one gives, in a remote folder as in a local one."""
+def check_remote_shards(url: str, corpus: Path, tmp_path: Path) -> None:
+    """A remote corpus gives the same shards as a local one, in a remote folder as in a local one."""
     run(shard_job(), corpus, tmp_path / "local")
     source = upload(corpus, f"{url}/speech")
     stopped = run(shard_job(), source, f"{url}/out", replace(LOCAL, limit=2))
@@ -73,15 +73,15 @@ def check_the_way_there_and_back(url: str, corpus: Path, tmp_path: Path) -> None
         run(shard_job(max_seconds=8.0), source, f"{url}/out")
 
 
-def test_memory(memory: str, corpus: Path, tmp_path: Path) -> None:
-    check_the_way_there_and_back(memory, corpus, tmp_path)
+def test_shards_in_memory(memory: str, corpus: Path, tmp_path: Path) -> None:
+    check_remote_shards(memory, corpus, tmp_path)
 
 
-def test_an_object_store(s3: str, corpus: Path, tmp_path: Path) -> None:
-    check_the_way_there_and_back(s3, corpus, tmp_path)
+def test_shards_in_object_store(s3: str, corpus: Path, tmp_path: Path) -> None:
+    check_remote_shards(s3, corpus, tmp_path)
 
 
-def test_a_table_in_an_object_store_is_read_there(s3: str, codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_token_table_in_object_store(s3: str, codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     job = TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu"))
     run(job, corpus, tmp_path / "tokens")
     run(job, corpus, url := f"{s3}/tokens")
@@ -104,7 +104,7 @@ def test_a_table_in_an_object_store_is_read_there(s3: str, codec_folder: Path, c
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet"])
-def test_containers_in_an_object_store(s3: str, suffix: str, tmp_path: Path) -> None:
+def test_containers_in_object_store(s3: str, suffix: str, tmp_path: Path) -> None:
     from .test_containers import members, write_parquet, write_tar
 
     (tmp_path / "in").mkdir()
@@ -117,7 +117,7 @@ def test_containers_in_an_object_store(s3: str, suffix: str, tmp_path: Path) -> 
     assert run(shard_job(), url, tmp_path / "out").summary.total.rows == 5
 
 
-def test_a_lease_keeps_others_out_until_it_is_old(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lease_excludes_others_until_it_expires(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = open_storage(memory)
     with entry(storage):
         lock = lock_job(storage, None)
@@ -137,7 +137,7 @@ def test_a_lease_keeps_others_out_until_it_is_old(memory: str, monkeypatch: pyte
     other.release()
 
 
-def test_a_unit_that_killed_its_process_is_known_to_the_next_run(memory: str) -> None:
+def test_attempts_of_killed_run_are_found(memory: str) -> None:
     storage = open_storage(memory)
     died = OutputFolder(storage, "whole")
     with suppress(KeyboardInterrupt), storage.staging(died.attempt(3, 1)):
@@ -146,7 +146,7 @@ def test_a_unit_that_killed_its_process_is_known_to_the_next_run(memory: str) ->
     assert storage.sizes() == {}
 
 
-def test_places_that_cannot_be_reached_are_refused(tmp_path: Path) -> None:
+def test_unreachable_stores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be reached"):
         RemoteStorage("nosuch://x/y")
     with pytest.raises(InputError, match="There are no audio files"):
@@ -154,7 +154,7 @@ def test_places_that_cannot_be_reached_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet"])
-def test_a_container_elsewhere_that_has_changed_is_rejected(memory: str, suffix: str, tmp_path: Path) -> None:
+def test_changed_remote_container_is_rejected(memory: str, suffix: str, tmp_path: Path) -> None:
     from .test_containers import members, write_parquet, write_tar
 
     (tmp_path / "in").mkdir()
@@ -170,7 +170,7 @@ def test_a_container_elsewhere_that_has_changed_is_rejected(memory: str, suffix:
     assert "has changed" in found.message
 
 
-def test_a_container_in_an_object_store_of_the_same_size_and_another_time_is_rejected(s3: str, tmp_path: Path) -> None:
+def test_remote_container_with_new_time_is_rejected(s3: str, tmp_path: Path) -> None:
     from .test_containers import members, write_tar
 
     (tmp_path / "in").mkdir()
@@ -185,7 +185,7 @@ def test_a_container_in_an_object_store_of_the_same_size_and_another_time_is_rej
     assert "has changed" in found.message
 
 
-def test_a_job_does_not_read_its_own_output_elsewhere(memory: str, corpus: Path) -> None:
+def test_remote_output_is_not_read(memory: str, corpus: Path) -> None:
     source = upload(corpus / "sub folder", f"{memory}/speech")
     run(shard_job(), source, f"{source}/shards")
     assert run(shard_job(), source, f"{source}/shards", replace(LOCAL, extend=True)).new_units == 0
@@ -193,7 +193,7 @@ def test_a_job_does_not_read_its_own_output_elsewhere(memory: str, corpus: Path)
     assert run(shard_job(), f"{source}/**", f"{source}/others", replace(LOCAL, extend=True)).new_units == 0
 
 
-def test_another_corpus_of_the_same_name_elsewhere_is_refused(memory: str, corpus: Path, tmp_path: Path) -> None:
+def test_other_remote_corpus_of_same_name_is_refused(memory: str, corpus: Path, tmp_path: Path) -> None:
     one, two = upload(corpus, f"{memory}/one/speech"), upload(corpus, f"{memory}/two/speech")
     run(shard_job(), one, tmp_path / "out")
     for other in (two, corpus):

@@ -24,14 +24,14 @@ from codectok.pipelines.engine.faults import UnitError, run_despite_crashes
 from codectok.pipelines.engine.job import UnitOutput
 from codectok.pipelines.engine.output import OutputFolder
 from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.planning import ordered_sources
 from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.shard.job import ShardJob, ShardOptions
 from codectok.sources.arguments import parse_arguments
+from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.listing import list_sources
+from codectok.sources.ordering import ordered_sources
 from codectok.storage import LocalStorage
-from codectok.tokens.clips import Clip
 from tests.helpers.audio import tone
 from tests.helpers.jobs import UNIT_SECONDS, digests, rejects, run, shard_job
 from tests.helpers.tars import write_tar

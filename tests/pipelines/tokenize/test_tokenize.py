@@ -63,7 +63,7 @@ def row(seconds: float, text: str | None = None) -> TokenRow:
 @pytest.mark.parametrize("seconds", [0.001, 0.4, 2.0, 2.02, 4.0, 4.0001, 9.99, 61.7])
 def test_slices_have_codes_of_whole_row(seconds: float) -> None:
     whole = row(seconds)
-    slices = [part for part in cut_row(whole, None, 2.0, RATE, FRAME) if isinstance(part, TokenRow)]
+    slices = [part for part in cut_row(whole, Span(), 2.0, RATE, FRAME) if isinstance(part, TokenRow)]
     np.testing.assert_array_equal(np.concatenate([part.codes for part in slices]), whole.codes)
     assert sum(part.n_samples for part in slices) == whole.n_samples
     assert len({part.id for part in slices}) == len(slices)
@@ -82,11 +82,11 @@ def test_text_is_cut_between_timed_words() -> None:
     slices = [part for part in cut_row(spoken, span, 4.5, RATE, FRAME) if isinstance(part, TokenRow)]
     assert [part.text for part in slices] == ["word0 word1", "word2 word3"]
     np.testing.assert_array_equal(np.concatenate([part.codes for part in slices]), spoken.codes)
-    for without in (None, replace(span, supervisions=())):
+    for without in (Span(), replace(span, supervisions=())):
         (error,) = cut_row(spoken, without, 4.5, RATE, FRAME)
         assert isinstance(error, AudioError)
         assert error.reason == "too_long"
-    assert list(cut_row(spoken, None, 8.0, RATE, FRAME)) == [spoken]
+    assert list(cut_row(spoken, Span(), 8.0, RATE, FRAME)) == [spoken]
 
 
 def test_long_recordings_are_sliced(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:

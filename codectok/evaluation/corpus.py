@@ -1,16 +1,25 @@
-"""`evaluate`: a codec on a test set, clip by clip, in this process."""
+"""Evaluates a codec on a test set, clip by clip, in this process."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from codectok.codec import Codec
 from codectok.errors import AudioError, CodectokError, InputError
-from codectok.evaluation.reconstruction import (
+from codectok.sources.arguments import parse_arguments
+from codectok.sources.clip import Clip
+from codectok.sources.clips import count_undecodable, readable_clips
+from codectok.sources.kinds import AUDIO_KINDS
+from codectok.sources.listing import list_sources
+from codectok.sources.ordering import ordered_sources
+from codectok.sources.rejects import Reject
+from codectok.tokens.clips import decoded_blocks
+
+from .reconstruction import (
     ClipMeasures,
     EvaluationOptions,
     EvaluationReport,
@@ -19,25 +28,20 @@ from codectok.evaluation.reconstruction import (
     measure,
     report_of,
 )
-from codectok.evaluation.speech_quality import missing_measures
-from codectok.pipelines.engine.job import Job
-from codectok.pipelines.engine.planning import ordered_sources
-from codectok.sources.arguments import parse_arguments
-from codectok.sources.clips import clips_of
-from codectok.sources.listing import list_sources
-from codectok.sources.rejects import Reject
-from codectok.sources.source import Source
-from codectok.tokens.clips import Clip, decoded_blocks
+from .speech_quality import missing_measures
 
 
 @dataclass
 class _Unused:
-    """Collects what cannot be measured."""
+    """Collects clips that cannot be measured, and counts files without audio."""
 
     clips: list[UnusedClip] = field(default_factory=list)
     ignored: int = 0
 
-    def add(self, reject: Reject) -> None:
+    def read(self, dataset: str) -> None:
+        """Not counted here."""
+
+    def reject(self, reject: Reject) -> None:
         self.clips.append(
             UnusedClip(
                 dataset=reject.dataset,
@@ -47,6 +51,9 @@ class _Unused:
                 message=reject.message,
             )
         )
+
+    def ignore(self, dataset: str) -> None:
+        self.ignored += 1
 
 
 def evaluate(
@@ -58,39 +65,36 @@ def evaluate(
     on_source: Callable[[], None] = lambda: None,
     on_clip: Callable[[ClipMeasures], None] = lambda clip: None,
 ) -> EvaluationReport:
-    """Encode and decode the clips of a test set, one after the other, and measure what comes back.
+    """Encode and decode the clips of a test set, and measure the reconstruction.
 
     Args:
-        codec: the one to evaluate.
-        sources: as `tokenize` takes them.
-        limit: clips that are measured; the first ones, in the order of paths.
-        max_seconds: measured of a clip; of longer ones the beginning.
-        on_listed: called with the number of files, tars and Parquet files; `on_source` for each that is done.
-        on_clip: called with each clip that was measured; they are not kept.
+        codec: to evaluate.
+        sources: folders, patterns, files, manifests, or URLs of them.
+        limit: number of clips to measure, in the order of paths.
+        max_seconds: of a clip that are measured, from its beginning.
+        on_listed: called with the number of files, tars and Parquet files.
+        on_source: called after each of them.
+        on_clip: called with the measures of each clip; the report has only means.
 
     Raises:
-        InputError: sources that do not exist, or impossible limits.
-        CodectokError: no clip could be measured.
+        InputError: a source does not exist, or a limit is impossible.
+        CodectokError: no clip can be measured.
     """
     if max_seconds is not None and not 0 < max_seconds < math.inf:
         raise InputError(f"{max_seconds:g} s of a clip are impossible; give a number of seconds above 0.")
     if limit is not None and limit < 1:
         raise InputError(f"A limit of {limit} clips leaves none; give a number above 0.")
-    listing = list_sources(*parse_arguments(sources, Job.kinds), Job.kinds)
+    listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)
     for source in ordered_sources(listing):
-        for clip in _clips(source, unused):
+        for clip in readable_clips(source, unused):
             if totals.clips == limit:
                 break
             try:
                 measured, codes = _measured(codec, clip, max_seconds)
             except AudioError as error:
-                if source.kind == "unknown" and error.reason in ("unreadable", "empty"):
-                    unused.ignored += 1  # nobody has said that it is audio
-                else:
-                    start = clip.span.start if clip.span else 0.0
-                    unused.add(Reject.of(error, clip.dataset, clip.source, "decode", start))
+                count_undecodable(clip, error, unused, clip.start)
                 continue
             totals.add(measured, codes)
             on_clip(measured)
@@ -103,27 +107,16 @@ def evaluate(
     return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored)
 
 
-def _clips(source: Source, unused: _Unused) -> Iterator[Clip]:
-    for clip in clips_of(source):
-        if clip is None:
-            unused.ignored += 1
-        elif isinstance(clip, Reject):
-            unused.add(clip)
-        else:
-            yield clip
-
-
 def _measured(codec: Codec, clip: Clip, max_seconds: float | None) -> tuple[ClipMeasures, np.ndarray]:
-    """A clip's measures and its codes; `AudioError` if it cannot be used."""
+    """The measures and the codes of a clip; raises `AudioError` if it cannot be decoded."""
     samples = _samples(clip, codec.sample_rate, max_seconds)
     codes = codec.encode(samples, codec.sample_rate).numpy()
     reconstruction = codec.decode_aligned(codes, len(samples)).numpy()
-    start = clip.span.start if clip.span else clip.sample.start if clip.sample else 0.0
     measured = ClipMeasures(
         id=clip.id,
         dataset=clip.dataset,
         source=clip.source,
-        start=start,
+        start=clip.start,
         seconds=len(samples) / codec.sample_rate,
         frames=len(codes),
         measures=measure(codec.log_mel, samples, reconstruction, codec.sample_rate),
@@ -146,4 +139,4 @@ def _nothing(unused: _Unused) -> str:
     if not unused.clips:
         return "Nothing was measured: the sources hold no audio."
     first = unused.clips[0]
-    return f"Nothing was measured: not one of {len(unused.clips)} clips can be used, the first: {first.message}"
+    return f"Nothing was measured: none of the {len(unused.clips)} clips can be used, the first: {first.message}"

@@ -1,4 +1,4 @@
-"""`evaluate`: the figures are those computed by hand, and every clip is accounted for."""
+"""`evaluate`: measures equal those computed by hand, and every clip is measured or listed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ import torch
 
 from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
+from codectok.evaluation.corpus import evaluate
 from codectok.evaluation.metrics import log_mel_error, si_sdr, stft_distance
 from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
 from codectok.evaluation.speech_quality import installed_measures
-from codectok.pipelines.evaluate import evaluate
 from codectok.shards import Sample, ShardWriter
 from tests.helpers.audio import tone
 from tests.helpers.codecs import VARIANTS, make_codec
 from tests.helpers.command_line import assert_refused, codectok, one_line
+from tests.helpers.tars import write_tar
 
 SECONDS = {"a.wav": 0.7, "b.flac": 1.2, "c.wav": 0.001, "d.wav": 0.05}
 
@@ -43,7 +44,7 @@ def measured(codec: Codec, *sources: Path, **options: object) -> tuple[Evaluatio
 
 
 @pytest.mark.parametrize("variant", ["folded", "grouped-residual"])
-def test_the_figures_are_those_computed_by_hand(variant: str, test_set: Path) -> None:
+def test_measures_equal_those_computed_by_hand(variant: str, test_set: Path) -> None:
     codec = make_codec(VARIANTS[variant])
     report, clips = measured(codec, test_set)
     assert [clip.source for clip in clips] == list(SECONDS)
@@ -88,7 +89,7 @@ def test_the_figures_are_those_computed_by_hand(variant: str, test_set: Path) ->
     assert measured(codec, test_set) == (report, clips)
 
 
-def test_every_form_of_a_test_set_gives_the_same_clips(test_set: Path, tmp_path: Path) -> None:
+def test_folder_manifest_and_tar_give_equal_measures(test_set: Path, tmp_path: Path) -> None:
     codec = make_codec(VARIANTS["one-codebook"])
     _, files = measured(codec, test_set)
     lines = [{"audio_filepath": str(test_set / name), "text": "words"} for name in SECONDS]
@@ -107,7 +108,7 @@ def test_every_form_of_a_test_set_gives_the_same_clips(test_set: Path, tmp_path:
     assert {clip.start for clip in clips} == {2.0}
 
 
-def test_what_cannot_be_measured_is_listed(corpus: Path, tmp_path: Path) -> None:
+def test_unusable_clips_are_listed(corpus: Path, tmp_path: Path) -> None:
     codec = make_codec(VARIANTS["one-codebook"])
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -124,11 +125,19 @@ def test_what_cannot_be_measured_is_listed(corpus: Path, tmp_path: Path) -> None
     }
     assert report.ignored == 1
     (broken / "short.wav").unlink()
-    with pytest.raises(CodectokError, match=r"not one of 5 clips can be used, the first: .*empty\.wav"):
+    with pytest.raises(CodectokError, match=r"5 clips .*empty\.wav"):
         evaluate(codec, [str(broken)])
 
 
-def test_limits(test_set: Path, tmp_path: Path) -> None:
+def test_unusable_tar_sample_has_start_of_its_recording(test_set: Path, tmp_path: Path) -> None:
+    described = Sample(source="a.wav", start=2.0, duration=1.0, sample_rate=16_000, n_samples=16_000, dataset="d")
+    members = [("broken.wav", b"text"), ("broken.json", described.model_dump_json().encode())]
+    write_tar(tmp_path / "broken.tar", members)
+    report, _ = measured(make_codec(VARIANTS["one-codebook"]), test_set, tmp_path / "broken.tar")
+    assert [(clip.source, clip.start) for clip in report.unused] == [("a.wav", 2.0)]
+
+
+def test_limit_and_max_seconds(test_set: Path, tmp_path: Path) -> None:
     codec = make_codec(VARIANTS["one-codebook"])
     report, clips = measured(codec, test_set, limit=2, max_seconds=0.5)
     assert [clip.source for clip in clips] == ["a.wav", "b.flac"]
@@ -137,7 +146,7 @@ def test_limits(test_set: Path, tmp_path: Path) -> None:
     start, rate = soundfile.read(test_set / "a.wav")
     soundfile.write(tmp_path / "start.wav", start[: rate // 2], rate)
     _, (alone,) = measured(codec, tmp_path / "start.wav")
-    # But for the end, where one knows what follows when it is resampled.
+    # Only the end differs, where resampling depends on the samples that follow.
     assert alone.measures["mel_l1"] == pytest.approx(clips[0].measures["mel_l1"], rel=0.05)
     for options in ({"limit": 0}, {"max_seconds": 0.0}, {"max_seconds": math.nan}):
         with pytest.raises(InputError, match="number"):
@@ -151,7 +160,7 @@ def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_command_shows_and_writes_all_of_it(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_command_shows_and_writes_report(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_text("text")
     command = ("evaluate", test_set, tmp_path / "broken.wav", "--codec", codec_folder, "--device", "cpu")
     result = codectok(*command, "--out", tmp_path / "out")
@@ -167,7 +176,7 @@ def test_the_command_shows_and_writes_all_of_it(test_set: Path, codec_folder: Pa
         assert f"Not measured here: {name}" in shown
         assert f"pip install {package}" in shown
     assert report.not_installed.keys() | report.means.keys() == {"mel_l1", "stft", "si_sdr", "stoi", "pesq"}
-    # The same again, into a file of another name, gives the same bytes.
+    # A second run into a file of another name writes the same bytes.
     result = codectok(*command, "--out", tmp_path / "mine.json")
     assert result.exit_code == 0, result.output
     for name, suffix in (("evaluation", ".json"), ("evaluation", ".jsonl")):
@@ -176,7 +185,7 @@ def test_the_command_shows_and_writes_all_of_it(test_set: Path, codec_folder: Pa
     assert_refused(codectok(*command, "--out", tmp_path / "out"), "already holds")
 
 
-def test_the_first_clips_that_cannot_be_measured_are_named(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_command_names_first_unusable_clips(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     for number in range(8):
@@ -194,7 +203,7 @@ def test_the_first_clips_that_cannot_be_measured_are_named(test_set: Path, codec
     assert len(report.unused) == 8
 
 
-def test_a_silent_clip_leaves_the_means_alone(tmp_path: Path) -> None:
+def test_silent_clip_does_not_change_means(tmp_path: Path) -> None:
     codec = make_codec(VARIANTS["one-codebook"])
     soundfile.write(tmp_path / "a.wav", tone(0.5, 16_000), 16_000)
     before, _ = measured(codec, tmp_path)
@@ -204,17 +213,17 @@ def test_a_silent_clip_leaves_the_means_alone(tmp_path: Path) -> None:
     assert silent.measures["stft"] is None
 
 
-def test_bad_input_is_refused_in_one_sentence(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_command_refuses_bad_input(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
     codec = ("--codec", codec_folder)
     assert_refused(codectok("evaluate", tmp_path / "none", *codec), "There is no file or folder")
     assert_refused(codectok("evaluate", test_set, "--codec", test_set), "codec")
     assert_refused(codectok("evaluate", test_set, *codec, "--max-seconds", -1), "above 0")
     (tmp_path / "text.wav").write_text("text")
     result = codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "out")
-    assert_refused(result, "not one of 1 clips", code=1)
+    assert_refused(result, "1 clips", code=1)
     assert not (tmp_path / "out").exists()
     result = codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "new" / "deep" / "mine.json")
-    assert_refused(result, "not one of 1 clips", code=1)
+    assert_refused(result, "1 clips", code=1)
     assert not (tmp_path / "new").exists()
     (tmp_path / "mine").mkdir()
     assert_refused(codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "mine"), "clips", code=1)

@@ -1,0 +1,66 @@
+"""Kinds of files by their names, and estimates of their durations, without opening them."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+from codectok.audio.files import is_audio_path
+
+Kind = Literal["audio", "tar", "parquet", "lines", "unknown"]
+"""What a file holds by its name; "unknown" if only opening it tells whether it is audio."""
+
+CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet", "lines"])
+AUDIO_KINDS: tuple[Kind, ...] = ("audio", "tar", "parquet", "unknown")  # that may hold audio
+LINES_SUFFIX = ".jsonl"
+
+# Bytes per second of audio in common qualities; units are cut before any file is opened.
+BYTES_PER_SECOND = {
+    ".wav": 88_200,
+    ".aiff": 88_200,
+    ".aif": 88_200,
+    ".flac": 45_000,
+    ".mp3": 16_000,
+    ".opus": 6_000,
+    ".tar": 30_000,
+    ".parquet": 20_000,
+}
+OTHER_BYTES_PER_SECOND = 10_000
+
+# Files beside audio that are not audio: ignored without being opened.
+_OTHER_NAMES = """
+    txt md rst html htm pdf doc docx rtf tex json csv tsv xml yaml yml toml ini cfg log srt vtt lab textgrid trn
+    ctm rttm phn wrd lrc mid midi cue m3u m3u8 pls nfo sfv jpg jpeg png gif bmp svg webp tif tiff ico py pyc sh c h cpp
+    js ipynb lua pl rb java npy npz pt pth bin ckpt safetensors pkl h5 hdf5 arrow feather db sqlite lock md5
+    sha1 sha256 torrent zip gz bz2 xz 7z rar zst
+"""
+OTHER_SUFFIXES = frozenset(f".{name}" for name in _OTHER_NAMES.split())
+
+
+def kind_of(name: str) -> Kind | None:
+    """Kind of a file by its name; None if it is known not to be audio."""
+    if is_audio_path(name):
+        return "audio"
+    container = container_kind(name)
+    if container is not None:
+        return container
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix == LINES_SUFFIX:
+        return "lines"
+    return None if suffix in OTHER_SUFFIXES else "unknown"
+
+
+def container_kind(name: str) -> Kind | None:
+    """Kind of a container by its name; None for other files."""
+    lowered = name.lower()
+    if lowered.endswith(".parquet"):
+        return "parquet"
+    return "tar" if lowered.endswith((".tar", ".tar.gz", ".tgz")) else None
+
+
+def estimated_seconds(path: str, size: int | None, start: float | None = None, end: float | None = None) -> float:
+    """Estimate the duration of a source in seconds from its size, or its span, without opening it."""
+    if end is not None:
+        return max(0.0, end - (start or 0.0))
+    suffix = PurePosixPath(path).suffix.lower()
+    return (size or 0) / BYTES_PER_SECOND.get(suffix, OTHER_BYTES_PER_SECOND)

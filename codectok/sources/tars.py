@@ -1,0 +1,132 @@
+"""Clips of WebDataset tars, ours and others'."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from pydantic import ValidationError
+
+from codectok.audio.files import is_audio_path
+from codectok.audio.spans import Labels, Span
+from codectok.errors import AudioError
+from codectok.keys import make_key
+from codectok.names import printable
+from codectok.shards import Sample
+
+from .clip import Clip
+from .labels import span_of
+from .opening import open_source
+from .rejects import Reject
+from .source import Source
+
+# Larger buffers would read much of the data between two headers.
+BUFFER_BYTES = 2 * tarfile.BLOCKSIZE
+END_MARK = 2 * tarfile.BLOCKSIZE  # a tar ends with two blocks of zeros
+TEXT_SUFFIXES = ("txt", "text", "transcript")
+
+
+def clips_of_tar(source: Source) -> Iterator[Clip | Reject]:
+    """Yield the samples of a tar that begin in the source's range of bytes.
+
+    A damaged tar yields its readable samples, then a reject.
+    """
+    seen: set[str] = set()
+    # The last range has no end: a compressed file may be called .tar, and offsets count uncompressed bytes.
+    last_byte = sys.maxsize if source.last_byte in (None, source.size) else source.last_byte
+    wanted = range(source.first_byte or 0, last_byte)
+    try:
+        with open_source(source, BUFFER_BYTES) as file:
+            for key, offset, members in _tar_samples(file, wanted):
+                if offset >= wanted.stop:
+                    return  # the rest belongs to other units
+                repeated = key in seen
+                seen.add(key)
+                if members is None:
+                    continue
+                if repeated:
+                    message = f"The sample {key} in {source.where} comes up twice; its members must be neighbours."
+                    yield Reject.in_container(AudioError(message, "unsupported"), source, key)
+                else:
+                    yield _clip(source, key, members)
+    except AudioError as error:
+        yield Reject.in_container(error, source)
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        message = f"The tar {source.where} cannot be read to its end: {error}."
+        yield Reject.in_container(AudioError(message, "unreadable"), source)
+
+
+def _tar_samples(file: BinaryIO, wanted: range) -> Iterator[tuple[str, int, dict[str, bytes] | None]]:
+    """Key, offset of the first member, and members by suffix of each sample; members are None outside `wanted`.
+
+    Only headers are read of samples outside `wanted`.
+    """
+    key, offset = "", -1
+    members: dict[str, bytes] = {}
+    with tarfile.open(fileobj=file, mode="r:*") as tar:
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member
+            if not member.isfile():
+                continue
+            folder, _, name = member.name.rpartition("/")
+            stem, _, suffix = name.partition(".")
+            if not stem:
+                continue
+            own_key = f"{folder}/{stem}" if folder else stem
+            if own_key != key or offset < 0:
+                if offset >= 0:
+                    yield key, offset, members if offset in wanted else None
+                key, offset, members = own_key, member.offset, {}
+            if offset in wanted:
+                opened = tar.extractfile(member)
+                assert opened is not None, "it is a file"
+                members[suffix.lower()] = opened.read()
+    if offset >= 0:
+        yield key, offset, members if offset in wanted else None
+    if tar.fileobj is file:  # a truncated compressed tar has failed already
+        file.seek(-END_MARK, os.SEEK_END)
+        if any(file.read()):
+            raise EOFError("it has no end mark and may be cut off")
+
+
+def _clip(source: Source, key: str, members: dict[str, bytes]) -> Clip | Reject:
+    suffixes = [name for name in members if is_audio_path(f"x.{name.rpartition('.')[2]}")]
+    shown = printable(key)
+    if len(suffixes) != 1:
+        message = f"The sample {shown} in {source.where} has {len(suffixes)} audio files, not one."
+        return Reject.in_container(AudioError(message, "unsupported"), source, shown)
+    audio = members[suffixes[0]]
+    sample = _sample(members.get("json"))
+    if sample is not None:
+        labels = Labels(sample.language, sample.speaker, sample.category)
+        span = Span(id=sample.id, text=sample.text, labels=labels)
+        return Clip(key, audio, sample.dataset, sample.source, span, sample.start)
+    known = _json(members.get("json"))
+    for name in TEXT_SUFFIXES:
+        if name in members:
+            known["text"] = members[name].decode("utf-8", "replace").strip()
+    # Keys of other tools are unique within one tar at most.
+    clip_id = make_key(source.dataset, f"{source.path}/{key}")
+    return Clip(clip_id, audio, source.dataset, f"{source.name}/{shown}.{suffixes[0]}", span_of(known))
+
+
+def _sample(data: bytes | None) -> Sample | None:
+    """The sample's JSON, if `codectok shard` wrote it."""
+    if data is None:
+        return None
+    try:
+        return Sample.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def _json(data: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(data) if data else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

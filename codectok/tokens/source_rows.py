@@ -1,0 +1,108 @@
+"""Rows of token tables as sources of exports, by ranges of their files (see `codectok.sources.row_ranges`)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from codectok.errors import InputError
+from codectok.sources.opening import open_parquet
+from codectok.sources.row_ranges import batches_between, rows_in_range
+from codectok.sources.source import Source
+
+from .table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
+
+
+def table_metadata(source: Source) -> TableMetadata:
+    """Read the metadata of a token table's file.
+
+    Raises:
+        InputError: the file is not part of a token table.
+    """
+    with open_parquet(source) as file:
+        return metadata_of_schema(file.schema_arrow, source.where)
+
+
+def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
+    """Yield the rows that begin in a range of a token table's file.
+
+    Raises:
+        InputError: the file is not part of a token table, belongs to a codec other than that of `metadata`, or is
+            damaged.
+    """
+    with open_parquet(source) as file:
+        _check_codec(file, source, metadata)
+        wanted = rows_in_range(source, file.metadata.num_rows)
+        for _, row in _rows_from(file, wanted.start, wanted.stop, metadata):
+            yield row
+
+
+def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:
+    """The row with an id in a token table's file, or None; only ids are read of the other rows."""
+    with open_parquet(source) as file:
+        _check_codec(file, source, metadata)
+        for first, batch in batches_between(file, 0, file.metadata.num_rows, ["id"]):
+            place = pc.index(batch["id"], row_id).as_py()
+            if place >= 0:
+                return next(_rows_from(file, first + place, first + place + 1, metadata))[1]
+    return None
+
+
+def recordings_in(
+    source: Source, metadata: TableMetadata, before: Iterable[Source] = (), after: Iterable[Source] = ()
+) -> Iterator[Iterator[TokenRow]]:
+    """Yield the rows of each recording whose first row begins in a range of a token table's file.
+
+    Args:
+        source: the range.
+        metadata: of the table.
+        before: files of the table before this one, the nearest first; recordings that begin there are left out.
+        after: files behind this one, in which the last recording may continue.
+    """
+    with open_parquet(source) as file:
+        _check_codec(file, source, metadata)
+        n_rows = file.metadata.num_rows
+        wanted = rows_in_range(source, n_rows)
+        if not wanted:
+            return
+        rows = itertools.chain(
+            _rows_from(file, max(0, wanted.start - 1), n_rows, metadata),
+            ((n_rows, row) for other in after for row in token_rows(other, metadata)),
+        )
+        continued = _last_recording(before) if wanted.start == 0 else None
+        groups = itertools.groupby(rows, key=lambda numbered: (numbered[1].dataset, numbered[1].source))
+        for recording, group in groups:
+            number, first = next(group)
+            if number >= wanted.stop:
+                return
+            if number in wanted and not (number == 0 and recording == continued):
+                yield itertools.chain([first], (row for _, row in group))
+
+
+def _last_recording(files: Iterable[Source]) -> tuple[str, str] | None:
+    """Dataset and source of the last row in the first of `files` that has rows."""
+    for source in files:
+        with open_parquet(source) as file:
+            n_rows = file.metadata.num_rows
+            for _, batch in batches_between(file, n_rows - 1, n_rows, ["dataset", "source"]):
+                row = batch.to_pylist()[0]
+                return row["dataset"], row["source"]
+    return None
+
+
+def _check_codec(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
+    found = metadata_of_schema(file.schema_arrow, source.where)
+    if found.codec_fingerprint != metadata.codec_fingerprint:
+        raise InputError(
+            f"{source.where} holds codes of {found.label}, others of {metadata.label}; keep the tables of different"
+            " codecs apart."
+        )
+
+
+def _rows_from(file: pq.ParquetFile, start: int, stop: int, metadata: TableMetadata) -> Iterator[tuple[int, TokenRow]]:
+    # By name: users may have added columns.
+    for first, batch in batches_between(file, start, stop, table_schema(metadata).names):
+        yield from enumerate(rows_of_batch(batch, metadata), start=first)
