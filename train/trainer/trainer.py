@@ -108,13 +108,15 @@ class Trainer:
             scalars["discriminator"] = self.adversary.train_step(
                 list(zip(parts, generated, strict=True)), self.step - self.config.discriminators.start_step
             )
-        found = []
+        found, passes = [], []
         for number, part in enumerate(parts):
             with self.ranks.accumulating(self._reconstruct, last=number == len(parts) - 1):
-                losses = self._losses(part, held or self._pass(part, number), adversarial)
+                output = held or self._pass(part, number)
+                losses = self._losses(part, output, adversarial)
                 (losses["generator"] / len(parts)).backward()
             found.append({name: loss.detach() for name, loss in losses.items()})
-        self.network.quantizer.update_codebooks()
+            passes.append(output.quantizer.frames)
+        self.network.quantizer.update_codebooks(passes)
         step_optimizer(self.optimizer, self.config.generator_optimizer, self.step)
         if self.average is not None:
             self.average.update()

@@ -91,9 +91,7 @@ def test_passes_of_parts_are_one_step_of_the_whole(config: QuantizerConfig) -> N
     batch = Clusters(40, 12).batch(4 * 24, 40).view(4, 24, 12)
     whole, parts = make_quantizer(config, 12), make_quantizer(config, 12)
     learn(whole, [batch])
-    for part in batch.split(1):
-        parts(part)
-    parts.update_codebooks()
+    parts.update_codebooks([parts(part).frames for part in batch.split(1)])
     before = make_quantizer(config, 12).state_dict()
     for key, tensor in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[key], tensor)
@@ -121,7 +119,7 @@ def test_no_step_waits_for_a_gpu(config: QuantizerConfig) -> None:
         for batch in batches:
             output = quantizer(batch.requires_grad_())
             (output.features.sum() + output.commitment_loss).backward()
-            quantizer.update_codebooks()
+            quantizer.update_codebooks([output.frames])
     assert quantizer.usage.last_tokens > 0
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
         batches[0].sum().item()
