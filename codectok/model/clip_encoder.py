@@ -14,11 +14,11 @@ from torch import Tensor
 from codectok.audio.resample import resample_blocks
 from codectok.audio.waveform import mono_blocks
 from codectok.errors import AudioError, CodectokError
+from codectok.memory import is_gpu_out_of_memory
 
 from .packing import Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
 
 Tag = TypeVar("Tag")
-NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @contextmanager
@@ -31,8 +31,7 @@ def memory_errors(pack_frames: int) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        # Libraries below torch say it in their own words.
-        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
+        if not is_gpu_out_of_memory(error):
             raise
         # Smaller packs might do, but codes can depend on their size: that is for the user to choose.
         raise CodectokError(
