@@ -1,1 +1,1 @@
-"""Trainer: one training step, with its losses, adversary, optimizers and moving averages."""
+"""One training step: networks, losses, adversary, optimizers and weight averages."""
