@@ -161,7 +161,7 @@ class TemporalQuantizer(Quantizer):
         """Update the codebooks from the forward passes of one training step, on all ranks together.
 
         Call it once per optimizer step and before the optimizer, while the weights are still those of the passes, on
-        every rank with the same number of tokens. It never waits for a GPU.
+        every rank with the same number of tokens. In evaluation mode nothing changes. It never waits for a GPU.
 
         Args:
             passes: frames of the step's microbatches, in order.
@@ -170,6 +170,8 @@ class TemporalQuantizer(Quantizer):
             RuntimeError: `prepare_for_training` has not been called.
         """
         usage = self._usage_in_training()
+        if not self.training:
+            return
         features = torch.cat([frames.features for frames in passes])
         codes = torch.cat([frames.codes for frames in passes])
         n_tokens = n_ranks() * len(codes)
