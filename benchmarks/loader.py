@@ -40,9 +40,7 @@ from codectok.shards import (
     index_path,
     write_index,
 )
-from codectok.train.data.config import DataConfig
-from codectok.train.data.loader import SegmentLoader
-from codectok.train.data.segments import SegmentDataset
+from codectok.train import DataConfig, SegmentLoader, SegmentReader
 
 SAMPLE_RATE, SEGMENT_SECONDS, BATCH = 24_000, 3.0, 16
 SEGMENT = round(SEGMENT_SECONDS * SAMPLE_RATE)
@@ -137,7 +135,7 @@ def consume(batches: Iterator[Tensor], count: int) -> None:
 
 def ours(shards: Path, count: int, workers: int) -> None:
     config = DataConfig(shards=(shards,), batch_size=BATCH, num_workers=workers)
-    loader = SegmentLoader(SegmentDataset(config, SAMPLE_RATE, SEGMENT, seed=0), config)
+    loader = SegmentLoader(SegmentReader(config, SAMPLE_RATE, SEGMENT, seed=0), config)
     consume((batch.filled() for batch in loader), count)
 
 
@@ -156,7 +154,7 @@ def folder_of_files(files: Path, count: int, workers: int) -> None:
 def first_batch(shards: Path, position: int, workers: int) -> Callable[[], None]:
     def run() -> None:
         config = DataConfig(shards=(shards,), batch_size=BATCH, num_workers=workers)
-        next(iter(SegmentLoader(SegmentDataset(config, SAMPLE_RATE, SEGMENT, seed=0), config, position)))
+        next(iter(SegmentLoader(SegmentReader(config, SAMPLE_RATE, SEGMENT, seed=0), config, position)))
 
     return run
 

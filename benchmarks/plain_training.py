@@ -17,11 +17,11 @@ from torch.utils.checkpoint import checkpoint
 
 from codectok.model.hifigan import HiFiGANDecoder
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
-from codectok.train.discriminators import Judgement
+from codectok.train import Trainer
+from codectok.train.discriminators import DiscriminatorOutput
 from codectok.train.recipe import OptimizerConfig
 from codectok.train.trainer.losses import adversarial_loss, discriminator_loss
 from codectok.train.trainer.optimizer import step_optimizer
-from codectok.train.trainer.trainer import Trainer
 
 DIVERSITY_TEMPERATURE = 100.0
 
@@ -63,8 +63,8 @@ class PlainStep:
         total = self.mel_loss.total(differences).to(trainer.device)
         for term, difference in zip(weights.mel, differences, strict=True):
             found[f"mel_{term.n_fft}"] = difference.item()
-        real_judgements, judgements = adversary(real), adversary(generated)
-        asked, matched = adversarial_loss(judgements), _feature_matching(real_judgements, judgements)
+        real_outputs, outputs = adversary(real), adversary(generated)
+        asked, matched = adversarial_loss(outputs), _feature_matching(real_outputs, outputs)
         total = total + weights.adversarial * asked + weights.feature_matching * matched
         total = total + weights.commitment * commitment + 0.0 * diversity
         found |= {"adversarial": asked.item(), "feature_matching": matched.item(), "commitment": commitment.item()}
@@ -128,6 +128,6 @@ def _diversity(distances: Tensor) -> Tensor:
     return (shares * shares.clamp(min=1e-5).log()).sum(-1).mean()
 
 
-def _feature_matching(real: list[Judgement], generated: list[Judgement]) -> Tensor:
+def _feature_matching(real: list[DiscriminatorOutput], generated: list[DiscriminatorOutput]) -> Tensor:
     pairs = [pair for r, g in zip(real, generated, strict=True) for pair in zip(r.features, g.features, strict=True)]
     return torch.stack([(r - g).abs().mean() for r, g in pairs]).sum()

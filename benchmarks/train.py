@@ -25,9 +25,8 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from codectok.device import resolve_device
-from codectok.train.config import TrainConfig, load_train_config
+from codectok.train import TrainConfig, Trainer, load_train_config
 from codectok.train.memory import keep_freed_memory
-from codectok.train.trainer.trainer import Trainer
 
 # The plain step takes several a step, ours one.
 POWER_ITERATIONS = 50

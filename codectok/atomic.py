@@ -37,9 +37,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `path`, which must be new or empty, on success only."""
-    check_new_folder(path)
+def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `path` on success only.
+
+    Unless `overwrite` is set, `path` must be new or empty.
+    """
+    if not overwrite:
+        check_new_folder(path)
     temporary = path.absolute().with_name(f".{path.absolute().name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     temporary.mkdir(parents=True)
     try:
@@ -49,9 +53,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     with file.open("rb") as written:
                         os.fsync(written.fileno())
+            if overwrite:
+                shutil.rmtree(path, ignore_errors=True)
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary folders that killed processes left beside `path`; no other process may be writing it."""
+    for leftover in path.absolute().parent.glob(f".{path.name}.*{TEMPORARY_SUFFIX}"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Typed configuration of a training run; the defaults are the reference's recipe."""
+"""Configuration of a training run, and how it is loaded; the defaults are DistilCodec's recipe."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from codectok.train.data.config import DataConfig, ValidationConfig
 
 from .recipe import Beta, DiscriminatorsConfig, LossConfig, OptimizerConfig, TrainingPrecision
 
-# These may change between a run and its continuation: no weight depends on them (on `accumulation` as its line below
-# says: what is a matter of chance then falls out otherwise).
-# (Shards may be moved and stages added: the stream so far is compared on its own.)
-CONTINUABLE_KEYS = (
+# Keys that may change when a run is resumed. No weight depends on them, except on `accumulation` as documented below.
+# Shards may be moved and stages added, because the stream so far is compared separately.
+RESUMABLE_KEYS = (
     "output",
     "data.shards",
     "data.sources",
@@ -47,19 +46,33 @@ CONTINUABLE_KEYS = (
 
 
 class TrainConfig(StrictModel):
-    """A training run; its output folder gets `config.yaml`, `checkpoints/`, `tensorboard/` and at its end `codec/`.
+    """A training run.
 
     Attributes:
-        data, codec, loss, discriminators, generator_optimizer, discriminator_optimizer: the recipe.
-        init_from: a codec, or a run that has ended, whose encoder and decoder this one starts with.
-        resume_from: a checkpoint of another run, from which this one goes on with the recipe that stands here.
-        precision: of encoder, decoder and discriminators; mel spectrograms, the quantizer and losses are in float32.
-        accumulation: in how many parts a batch is worked on, one after the other; no result depends on it but by
-            rounding, by dropped paths, and by `loss.diversity`, which is of the codes of a part.
-        weight_average: what a step leaves of the moving average of weights, which then becomes the codec.
-        explosion, loss_explosion: at how many times its lowest value the mel error, and at how many times that of the
-            first step the generator's loss ends the run.
-        wandb_project: where figures are sent besides TensorBoard; nowhere by default.
+        output: folder for `config.yaml`, `checkpoints/`, `tensorboard/` and, at the end, `codec/`.
+        data: training data.
+        validation: validation clips; no validation if None.
+        codec: configuration of the codec, or the name of a preset.
+        init_from: folder of a codec or a finished run whose encoder and decoder are copied (warm start).
+        resume_from: checkpoint of another run, to be resumed with the configuration of this one.
+        loss: weights of the generator's loss terms.
+        discriminators: the adversary.
+        generator_optimizer: optimizer of the codec.
+        discriminator_optimizer: optimizer of the discriminators.
+        precision: of encoder, decoder and discriminators; spectrograms, quantizer and losses are always in float32.
+        accumulation: number of microbatches per step and rank. It affects results only by rounding, by dropped paths,
+            and by `loss.diversity`, which is computed per microbatch.
+        weight_average: decay of the moving average of weights that becomes the codec; no average if None.
+        explosion: the run stops if the mel error is this many times its lowest value.
+        loss_explosion: the run stops if the generator's loss is this many times that of the first step.
+        seed: of all random numbers.
+        device: "auto", "cpu" or "cuda".
+        steps: number of optimizer steps.
+        max_minutes: the run stops after this time, and can be resumed; no limit if None.
+        log_interval: steps over which logged metrics are averaged.
+        checkpoint_interval: steps between checkpoints.
+        keep_checkpoints: number of checkpoints that are kept, besides the best one.
+        wandb_project: project at Weights & Biases to log to, besides TensorBoard.
     """
 
     output: Path
@@ -110,28 +123,36 @@ class TrainConfig(StrictModel):
 
     @property
     def segment_samples(self) -> int:
-        """Samples of a training segment: whole frames."""
+        """Length of a training segment in samples, a multiple of the frame size."""
         frame_size = self.codec.frame_size
         return max(1, round(self.data.segment_seconds * self.codec.mel.sample_rate / frame_size)) * frame_size
 
 
 def load_train_config(source: str, overrides: list[str]) -> TrainConfig:
-    """The one run that `source` describes, see `load_stages`; `ConfigError` if it describes several."""
+    """Load the configuration of a single run, see `load_stages`.
+
+    Raises:
+        ConfigError: `source` cannot be loaded, or describes several runs.
+    """
     stages = load_stages(source, overrides)
     if len(stages) > 1:
-        raise ConfigError(f"{source} describes {len(stages)} runs, one after the other; give a configuration of one.")
+        raise ConfigError(f"{source} describes {len(stages)} runs (stages); give the configuration of a single run.")
     return stages[0]
 
 
 def load_stages(source: str, overrides: list[str]) -> list[TrainConfig]:
-    """Read a configuration file (or a shipped one by its name) and apply `KEY=VALUE` overrides with dotted keys.
+    """Load a configuration file, or a shipped configuration by name, and apply overrides.
 
-    A file may name another as its `base`, of which it then changes what it says. With `stages` it describes several
-    runs, each by its name: what stands beside them is common to all, each writes into its own folder below `output`,
-    and starts with what the one before has ended with, unless it says otherwise (`init_from`).
+    A file may name another one as its `base` and override parts of it. A file with `stages` describes several runs by
+    name. Keys beside `stages` apply to all of them. Each run writes to its own folder below `output`, and starts from
+    the codec of the previous run unless it sets `init_from`.
+
+    Args:
+        source: path or name.
+        overrides: "KEY=VALUE" with dotted keys and YAML values.
 
     Raises:
-        ConfigError: no such file, an unknown key, a value of the wrong type.
+        ConfigError: the file is missing, a key is unknown, or a value has the wrong type.
     """
     origin = " ".join([source, *overrides])
     data = _load(source)
@@ -141,22 +162,22 @@ def load_stages(source: str, overrides: list[str]) -> list[TrainConfig]:
         return [parse(TrainConfig, data, origin)]
     stages = data.pop("stages")
     if not isinstance(stages, dict) or not stages:
-        raise ConfigError(f"{origin}: stages must hold a configuration for each name.")
+        raise ConfigError(f"{origin}: stages must map names to configurations.")
     output = Path(data.pop("output", "."))
     configs: list[TrainConfig] = []
     for name, stage in stages.items():
         where = f"{origin}, stage {name}"
         if stage is not None and not isinstance(stage, dict):
-            raise ConfigError(f"{where} is {stage!r}; give what it changes, as in base: teacher.")
+            raise ConfigError(f"{where} is {stage!r}; give a mapping, such as {{base: teacher}}.")
         derived = {"output": str(output / name), **({"init_from": str(configs[-1].output)} if configs else {})}
-        described = merge(merge(_with_base(stage or {}, where), data), derived)
-        # What the stage itself says weighs most.
-        configs.append(parse(TrainConfig, merge(described, stage or {}), where))
+        merged = merge(merge(_with_base(stage or {}, where), data), derived)
+        # Keys of the stage itself take precedence.
+        configs.append(parse(TrainConfig, merge(merged, stage or {}), where))
     return configs
 
 
 def merge(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`before` with `changes`, key by key; what changes its `type` is replaced as a whole."""
+    """Merge `changes` into `before` recursively; a mapping with another `type` is replaced as a whole."""
     merged = dict(before)
     for key, value in changes.items():
         if key == "base":
@@ -169,43 +190,43 @@ def merge(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _load(source: str, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _load(source: str, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = Path(source)
-    if based_on_it and not path.is_absolute() and (based_on_it[-1].parent / path).is_file():
-        path = based_on_it[-1].parent / path
+    if derived and not path.is_absolute() and (derived[-1].parent / path).is_file():
+        path = derived[-1].parent / path
     if not path.is_file():
         shipped = {Path(entry.name).stem: entry for entry in files("codectok.train").joinpath("configs").iterdir()}
         if source not in shipped:
-            raise ConfigError(f"There is no configuration {source}; shipped ones are {', '.join(sorted(shipped))}.")
+            raise ConfigError(f"There is no configuration {source}; the shipped ones are {', '.join(sorted(shipped))}.")
         path = Path(str(shipped[source]))
-    if path in based_on_it:
-        raise ConfigError(f"{path} is its own base; remove one of the lines that say so.")
-    return _with_base(load_mapping(path), source, (*based_on_it, path))
+    if path in derived:
+        raise ConfigError(f"{path} is its own base; remove the base from one of the files.")
+    return _with_base(load_mapping(path), source, (*derived, path))
 
 
-def _with_base(data: dict[str, Any], origin: str, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _with_base(data: dict[str, Any], origin: str, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = data.get("base")
     if base is None:
         return merge({}, data)
     if not isinstance(base, str):
         raise ConfigError(f"{origin}: base must be the name of a configuration or a file, not {base!r}.")
-    return merge(_load(base, based_on_it), data)
+    return merge(_load(base, derived), data)
 
 
 def _as_mapping(key: str, value: Any) -> Any:
-    """A codec that was given by its preset's name, so that parts of it can be changed."""
+    """Replace the name of a codec preset by its configuration, so that parts of it can be overridden."""
     if key == "codec" and isinstance(value, str):
         return named_codec_config(value).model_dump(mode="json")
     return value
 
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys in which two configurations differ, those aside that a continuation may change."""
+    """Dotted keys in which two configurations differ, except those that may change when a run is resumed."""
     changed = []
     for key in sorted(before.keys() | now.keys()):
         name = f"{prefix}{key}"
         old, new = before.get(key), now.get(key)
-        if old == new or name in CONTINUABLE_KEYS:
+        if old == new or name in RESUMABLE_KEYS:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             changed += changed_keys(old, new, f"{name}.")
@@ -217,13 +238,13 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
 def _apply(data: dict[str, Any], override: str) -> None:
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
-        raise ConfigError(f"{override!r} is no setting; write KEY=VALUE, as steps=1000.")
+        raise ConfigError(f"{override!r} is not a setting; write KEY=VALUE, such as steps=1000.")
     *parents, last = dotted.split(".")
     for parent in parents:
         data[parent] = _as_mapping(parent, data.get(parent, {}))
         data = data[parent]
         if not isinstance(data, dict):
-            raise ConfigError(f"{override!r} goes into {parent!r}, which is a single value in the configuration.")
+            raise ConfigError(f"{override!r} sets a key of {parent!r}, which is a single value in the configuration.")
     try:
         data[last] = yaml.safe_load(text)
     except yaml.YAMLError:

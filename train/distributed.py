@@ -1,4 +1,4 @@
-"""The processes that train together: which one this is, and what they do in common."""
+"""The process group of a run: joining it, leaving it, and collective operations."""
 
 from __future__ import annotations
 
@@ -19,85 +19,88 @@ from codectok.device import resolve_device
 from codectok.errors import InputError
 from codectok.model.quantization.distributed import gather_rows
 
-from .signals import stop_with_the_parent
+from .signals import terminate_with_parent
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all; alone by default."""
+    """Rank of this process among `world_size` processes; alone by default.
+
+    All ranks call the collective methods in the same order, with tensors of the same shape.
+    """
 
     rank: int = 0
     world_size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what all have in common."""
+        """True for the rank that writes checkpoints and metrics."""
         return self.rank == 0
 
     def synchronized(self, module: nn.Module) -> Callable[..., Any]:
-        """`module`, such that its gradients become means over all ranks in the backward pass."""
+        """Wrap `module` so that a backward pass averages its gradients over all ranks."""
         if self.world_size == 1:
             return module
-        # Buffers are the same everywhere by construction; to send codebooks at every step would cost more than they do.
-        # Gradients lie in what is sent: beside it they would take as much memory again.
+        # Buffers are equal on all ranks by construction, and sending the codebooks at every step would be expensive.
+        # Gradients as views of the buckets that are sent take half the memory.
         return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def accumulating(self, module: Callable[..., Any], last: bool) -> AbstractContextManager[object]:
-        """Around a forward and backward pass of a `synchronized` module: gradients wait for the last pass."""
+        """Context for one pass of a `synchronized` module: gradients are averaged in the `last` pass only."""
         if last or not isinstance(module, DistributedDataParallel):
             return nullcontext()
         return module.no_sync()
 
     def mean(self, values: Tensor) -> Tensor:
-        """Means over the ranks."""
+        """Average `values`, in place, over all ranks."""
         if self.world_size > 1:
             dist.all_reduce(values)
             values /= self.world_size
         return values
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows [n, ...] of all ranks, in the order of ranks."""
+        """Concatenate the rows [n, ...] of all ranks in rank order."""
         return gather_rows(rows)
 
-    def take_from_first(self, values: Tensor) -> None:
-        """Let `values` on every rank be those of the first."""
+    def broadcast(self, values: Tensor) -> None:
+        """Overwrite `values` on every rank with the values of the first rank."""
         if self.world_size > 1:
             dist.broadcast(values, 0)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether `flag` is true on any rank; waits for all of them."""
+        """True if `flag` is true on any rank; waits for all ranks."""
         if self.world_size == 1:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=device)) > 0)
 
-    def wait(self) -> None:
-        """Until all ranks are here."""
+    def barrier(self) -> None:
+        """Wait until all ranks have reached this point."""
         if self.world_size > 1:
             dist.barrier()
 
 
-def ranks_of_this_machine(workers: int | None, device: str) -> int:
-    """How many ranks are started here: `workers`, or one for each GPU if `device` means those, or one."""
+def local_rank_count(workers: int | None, device: str) -> int:
+    """Number of ranks to start on this machine: `workers` if given, otherwise one per GPU, or one on a CPU."""
     return workers or (torch.cuda.device_count() if resolve_device(device).type == "cuda" else 1)
 
 
-def leave_ranks() -> None:
-    """Leave the others, at the end of the process."""
-    # A synchronized module that is still there, in a cycle, would keep the group beyond the end of its threads.
+def leave_process_group() -> None:
+    """Leave the process group, at the end of the process."""
+    # A synchronized module in a reference cycle would keep the group alive after its threads have ended.
     gc.collect()
     dist.destroy_process_group()
 
 
-def join_ranks(device: str) -> tuple[Ranks, torch.device]:
-    """This process among those that `torchrun` or a framework has started, and its device; alone where there are none.
+def join_process_group(device: str) -> tuple[Ranks, torch.device]:
+    """Join the process group that torchrun or Ray Train has started, if any; return this rank and its device.
 
-    Once together they stay so until they end, however many runs they make.
+    The group is joined once per process and shared by all its runs.
 
     Args:
-        device: "auto", "cpu", "cuda"; with several ranks on GPUs each takes that of its number on its machine.
+        device: "auto", "cpu" or "cuda"; with several ranks, each uses the GPU of its local rank.
 
     Raises:
-        InputError: the runs of a process are for different kinds of device.
+        InputError: an earlier run of this process uses another kind of device.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     found = resolve_device(device)
@@ -107,13 +110,13 @@ def join_ranks(device: str) -> tuple[Ranks, torch.device]:
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(found)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        stop_with_the_parent()
+        terminate_with_parent()
     backend = "nccl" if found.type == "cuda" else "gloo"
     if not dist.is_initialized():
-        # Left at the end of the process only. A group that is joined after another finds the addresses of that one, and
-        # one that lives on in a synchronized module would be waited for by threads that wait for it in turn.
+        # Left only at the end of the process: a second group would find the addresses of the first, and a group that a
+        # synchronized module keeps alive would deadlock with its own threads.
         dist.init_process_group(backend)
-        atexit.register(leave_ranks)
+        atexit.register(leave_process_group)
     elif dist.get_backend() != backend:
-        raise InputError(f"Ranks have come together by {dist.get_backend()}, which is not for device={device}.")
+        raise InputError(f"The ranks already use {dist.get_backend()}, which does not support device={device}.")
     return Ranks(dist.get_rank(), dist.get_world_size()), found

@@ -1,4 +1,4 @@
-"""How a training process keeps its memory, and what it says where that does not suffice."""
+"""Allocator settings, and readable out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from codectok.errors import InputError
+from codectok.memory import is_out_of_memory
 
 from .config import TrainConfig
 
-# Of glibc's `mallopt`, from malloc.h.
+# Parameters of glibc's `mallopt`, from malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _NEVER = -1
-# What errors say that come from the driver, a library on the GPU, or the CPU's allocator.
-_REFUSALS = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator")
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Let this process, which trains on `device`, hold on to memory that it frees, where that is of use.
+    """Keep freed memory in this process instead of returning it to the system, if training on a CPU with glibc.
 
-    That is on a CPU with glibc; elsewhere nothing changes. A step there takes and frees the same large blocks as the
-    step before. By default glibc gives them back to the system, which has to clear every page of them anew.
+    Every step on a CPU allocates and frees the same large blocks. By default glibc returns them to the system, which
+    has to clear all their pages again.
     """
     if device.type != "cpu" or sys.platform != "linux":
         return
@@ -36,38 +35,36 @@ def keep_freed_memory(device: torch.device) -> None:
 
 
 @contextmanager
-def _explained(what: str, advice: str) -> Iterator[None]:
-    """Says in one sentence what did not fit into memory, and what can be done."""
+def _memory_errors(subject: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and not any(words in str(error) for words in _REFUSALS):
+        if not is_out_of_memory(error):
             raise
-        raise InputError(f"{what} does not fit into memory; {advice}.") from None
+        raise InputError(f"{subject} does not fit into memory; {advice}.") from None
 
 
-def networks_fit() -> AbstractContextManager[None]:
-    """While networks are built."""
-    return _explained("The codec with its discriminators", "train smaller ones, or on a device with more memory")
+def network_memory_errors() -> AbstractContextManager[None]:
+    """Raise an `InputError` with advice if memory runs out while the networks are built."""
+    return _memory_errors("The codec with its discriminators", "train smaller ones, or on a device with more memory")
 
 
-def start_fits() -> AbstractContextManager[None]:
-    """While codebooks are started."""
+def codebook_memory_errors() -> AbstractContextManager[None]:
+    """Raise an `InputError` with advice if memory runs out while the codebooks are initialized."""
     advice = "train a smaller codebook (codec.quantizer), or on a device with more memory"
-    return _explained("The k-means that the codebooks start with", advice)
+    return _memory_errors("The k-means that initializes the codebooks", advice)
 
 
-def batch_fits(config: TrainConfig, n_ranks: int) -> AbstractContextManager[None]:
-    """While a step is made on a rank's part of a batch."""
-    among = f" on {n_ranks} ranks" if n_ranks > 1 else ""
-    part = config.data.batch_size // config.accumulation // n_ranks
-    return _explained(
-        f"A batch of {config.data.batch_size} segments{among} in parts of {part}",
+def step_memory_errors(config: TrainConfig, n_ranks: int) -> AbstractContextManager[None]:
+    """Raise an `InputError` with advice if memory runs out during a training step."""
+    on_ranks = f" on {n_ranks} ranks" if n_ranks > 1 else ""
+    microbatch = config.data.batch_size // config.accumulation // n_ranks
+    return _memory_errors(
+        f"A batch of {config.data.batch_size} segments{on_ranks} in microbatches of {microbatch}",
         "raise accumulation, or lower data.batch_size or data.segment_seconds",
     )
 
 
-def validation_fits() -> AbstractContextManager[None]:
-    """While the codec is validated."""
-    return _explained("The longest clip for validation", "lower validation.max_seconds")
+def validation_memory_errors() -> AbstractContextManager[None]:
+    """Raise an `InputError` with advice if memory runs out during validation."""
+    return _memory_errors("The longest clip for validation", "lower validation.max_seconds")

@@ -1,4 +1,4 @@
-"""What a codec learns from: optimizers, losses, discriminators; the defaults are the reference's recipe."""
+"""Configuration of optimizers, losses and discriminators; the defaults are DistilCodec's recipe."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from codectok.config import MelConfig, StrictModel
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
 TrainingPrecision = Literal["float32", "bfloat16"]
 
 
 class OptimizerConfig(StrictModel):
-    """AdamW for generator or discriminators, with a rate that depends on the step alone.
+    """AdamW with a learning rate schedule.
 
     Attributes:
-        learning_rate: at its highest.
-        betas, weight_decay: of AdamW.
-        warmup_steps: in which the rate rises from zero.
-        decay_per_step: what the rate is multiplied by at every step.
-        cosine_steps: in place of that the rate falls along a cosine to `final_share` of its height in so many steps.
-        max_gradient_norm: to which gradients are clipped.
+        learning_rate: peak learning rate.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        warmup_steps: steps of linear increase from zero.
+        decay_per_step: factor applied at every step after the warm-up.
+        cosine_steps: number of steps of cosine decay after the warm-up, in place of `decay_per_step`.
+        final_share: learning rate at the end of the cosine decay, relative to the peak.
+        max_gradient_norm: norm that gradients are clipped to; no clipping if None.
     """
 
     learning_rate: PositiveFloat = 2e-4
@@ -37,7 +37,14 @@ class OptimizerConfig(StrictModel):
 
 
 class MelTerm(StrictModel):
-    """One resolution of the mel loss."""
+    """One resolution of the mel loss.
+
+    Attributes:
+        n_fft: window length in samples.
+        hop_length: in samples.
+        n_mels: number of mel bands.
+        weight: of this term.
+    """
 
     n_fft: PositiveInt
     hop_length: PositiveInt
@@ -45,7 +52,7 @@ class MelTerm(StrictModel):
     weight: PositiveFloat
 
     def mel_config(self, base: MelConfig) -> MelConfig:
-        """The spectrogram of this resolution, at the rate and over the frequencies of `base`."""
+        """The spectrogram of this resolution, with the sample rate and frequency range of `base`."""
         return base.model_copy(
             update={
                 "n_fft": self.n_fft,
@@ -66,12 +73,13 @@ class LossConfig(StrictModel):
     """Weights of the generator's loss.
 
     Attributes:
-        mel: differences of log-mels.
-        adversarial, feature_matching: what the adversary asks for.
-        commitment: of features to their codes.
+        mel: mean absolute difference of log-mels, at several resolutions.
+        adversarial: least-squares adversarial loss.
+        feature_matching: mean absolute difference of the discriminators' feature maps.
+        commitment: mean squared difference between features and their codes.
         waveform: mean absolute difference of samples.
-        diversity: how far the codes are from equal use; see `codectok.model.quantization.diversity`.
-        distillation: mean squared difference of quantized features from those of the codec in `init_from`.
+        diversity: deviation from equal use of the codes, see `codectok.model.quantization.diversity`.
+        distillation: mean squared difference from the quantized features of the codec in `init_from`.
     """
 
     mel: Annotated[tuple[MelTerm, ...], Field(min_length=1)] = (
@@ -89,12 +97,19 @@ class LossConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len({term.n_fft for term in self.mel}) < len(self.mel):
-            raise ValueError("each term of mel needs an n_fft of its own, by which it is logged")
+            raise ValueError("each term of mel needs a different n_fft, by which it is logged")
         return self
 
 
 class PeriodDiscriminatorConfig(StrictModel):
-    """Multi-period discriminator: one stack for each period."""
+    """Multi-period discriminator: one stack of convolutions per period.
+
+    Attributes:
+        periods: in samples.
+        channels: of the layers.
+        kernel_size: of all layers.
+        stride: of all layers but the last.
+    """
 
     periods: tuple[PositiveInt, ...] = (5, 8, 13, 19, 30)
     channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 128, 512, 1024, 1024)
@@ -118,7 +133,12 @@ class ScaleLayer(StrictModel):
 
 
 class ScaleDiscriminatorConfig(StrictModel):
-    """Multi-scale discriminator: the first scale is the waveform, each further one is averaged down by two."""
+    """Multi-scale discriminator: the first scale is the waveform, each further scale is averaged by two.
+
+    Attributes:
+        n_scales: number of scales.
+        layers: convolutions of each scale.
+    """
 
     n_scales: PositiveInt = 3
     layers: Annotated[tuple[ScaleLayer, ...], Field(min_length=1)] = (
@@ -141,14 +161,26 @@ class ScaleDiscriminatorConfig(StrictModel):
 
 
 class STFTDiscriminatorConfig(StrictModel):
-    """Multi-scale STFT discriminator: one stack for each window length, with hops of a quarter."""
+    """Multi-scale STFT discriminator: one stack of convolutions per window length; the hop is a quarter window.
+
+    Attributes:
+        n_ffts: window lengths in samples.
+        channels: of all layers.
+    """
 
     n_ffts: tuple[Annotated[int, Field(ge=32, multiple_of=4)], ...] = (1024, 2048, 512, 256, 128)
     channels: PositiveInt = 32
 
 
 class DiscriminatorsConfig(StrictModel):
-    """The adversary; it joins in at `start_step`."""
+    """The adversary.
+
+    Attributes:
+        period: multi-period discriminator.
+        scale: multi-scale discriminator.
+        stft: multi-scale STFT discriminator.
+        start_step: first step with the adversary.
+    """
 
     period: PeriodDiscriminatorConfig = PeriodDiscriminatorConfig()
     scale: ScaleDiscriminatorConfig = ScaleDiscriminatorConfig()

@@ -1,4 +1,4 @@
-"""Signals that end a run after the step that it is in."""
+"""Signal handling: a run stops after its current step, and worker processes outlive the signal until then."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# SIGUSR1: for batch systems in front of launchers that take SIGTERM for the order to kill ranks soon.
+# SIGUSR1 is for batch systems whose launchers, on SIGTERM, kill the ranks after a short while.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-# Of Linux, from prctl.h.
+# From prctl.h of Linux.
 _PR_SET_PDEATHSIG = 1
-# How often a process that works for a run looks whether that is still there.
+# Interval at which a worker process checks that its parent is alive.
 PARENT_SECONDS = 1.0
 
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM or SIGUSR1 sets, instead of breaking into a step; a second Ctrl-C breaks in."""
+    """Yield an event that Ctrl-C, SIGTERM and SIGUSR1 set instead of interrupting; a second Ctrl-C interrupts."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def stop(number: int, _: FrameType | None) -> None:
-        # Batch systems and launchers pass the same SIGTERM on more than once.
+        # Batch systems and launchers may send the same SIGTERM several times, so only Ctrl-C interrupts.
         if event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
@@ -42,37 +42,36 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def stop_with_the_parent() -> None:
-    """Let the end of the parent, a launcher that was killed, be a SIGTERM to this process, where there is such a thing.
+def terminate_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the launcher dies (PR_SET_PDEATHSIG).
 
-    Ranks have sessions of their own: left behind they would train on beside those of the next start.
+    Ranks run in separate sessions and would otherwise keep training beside the ranks of the next start.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def leave_signals_to_the_run() -> None:
-    """Let this process, which works for a run, ignore what stops that: it is still to bring what the last step needs.
+def ignore_stop_signals() -> None:
+    """Ignore stop signals in a worker process, whose batches are needed until the run has stopped.
 
-    Ctrl-C in a terminal, batch systems and `timeout` reach all processes of a run at once. Only a SIGTERM of the
-    parent's ends this process, as multiprocessing does it to its daemons, for which it waits before a program ends;
-    and so does the parent's end, however that came.
+    Ctrl-C in a terminal, batch systems and `timeout` signal all processes of a run at once. Afterwards only two events
+    end this process: a SIGTERM from its parent, which is how multiprocessing ends its daemons, and the parent's death.
     """
     for number in STOP_SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere nothing says who has sent a signal, and it ends this process
-        # A handler in Python would wait for a read that hangs; a thread ends the process in the middle of it.
+    if sys.platform == "linux":  # elsewhere the sender of a signal is unknown, so any SIGTERM ends this process
+        # A Python handler would not run during a read that hangs; a thread can end the process at any time.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         parent = multiprocessing.parent_process()
-        assert parent is not None, "multiprocessing has started it"
-        threading.Thread(target=_end_with_the_parent, args=(parent.pid, os.getppid()), daemon=True).start()
+        arguments = (None if parent is None else parent.pid, os.getppid())
+        threading.Thread(target=_exit_with_parent, args=arguments, daemon=True).start()
 
 
-def _end_with_the_parent(parent: int | None, creator: int) -> None:
-    """Wait for their end or the parent's SIGTERM; `creator` is another process where a server forks for the parent."""
-    # A parent that was killed says nothing; what is sent to it then fills a pipe that nobody reads, and waits for ever.
+def _exit_with_parent(parent: int | None, creator: int) -> None:
+    """Exit on the parent's SIGTERM or when `creator` dies, which with a fork server is not the parent."""
+    # A killed parent sends no signal, and the pipe to it fills up: without this check a worker would block forever.
     while os.getppid() == creator:
         found = signal.sigtimedwait([signal.SIGTERM], PARENT_SECONDS)
         if found is not None and found.si_pid == parent:

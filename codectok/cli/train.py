@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codectok.errors import InputError
-from codectok.formatting import counted, format_duration, megabytes
+from codectok.formatting import format_duration, megabytes
 
 from .console import ProgressReport, facts_table, progress, say
 from .interruption import check_interruption
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from codectok.config import CodecConfig
-    from codectok.train.config import TrainConfig
-    from codectok.train.run.codebook_init import CodebookStart
-    from codectok.train.run.dry_run import StageFacts
-    from codectok.train.run.metrics_log import LogListener
-    from codectok.train.run.run import TrainingReport
+    from codectok.train import TrainConfig, TrainingReport
+    from codectok.train.run.codebook_init import CodebookInitCost
+    from codectok.train.run.dry_run import StageSummary
+    from codectok.train.run.metrics_log import MetricsCallback
 
 NAME = "train"
 EXAMPLE = "codectok train nano data.shards=shards output=run steps=2000"
-SHOWN = {
+# Metrics shown at every logged step, and their labels.
+LABELS = {
     "generator": "generator",
     "discriminator": "discriminator",
     "codebook_usage": "codes used",
@@ -38,39 +38,37 @@ SHOWN = {
 def run(
     config: Annotated[
         str,
-        typer.Argument(help="A YAML or JSON file, or a shipped one: nano, small, teacher, student, dms."),
+        typer.Argument(help="A YAML or JSON file, or a shipped configuration: nano, small, teacher, student, dms."),
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the file.")
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Check configuration, data and memory as one of the ranks, with two steps, then stop."
-        ),
+        typer.Option("--dry-run", help="Check configuration, data and memory with two steps of one rank, then stop."),
     ] = False,
     engine: Annotated[
         TrainingEngine,
-        typer.Option(help="What starts the ranks; auto: Ray where there are to be several, or RAY_ADDRESS is set."),
+        typer.Option(help="How ranks are started; auto: Ray if there are several or RAY_ADDRESS is set."),
     ] = TrainingEngine.AUTO,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Ranks; one for each GPU by default.", show_default=False)
+        int | None, typer.Option(min=1, help="Number of ranks; by default one per GPU.", show_default=False)
     ] = None,
     address: AddressOption = None,
     retries: Annotated[
-        int, typer.Option(min=0, help="Times that all ranks are started again after one has died (Ray only).")
+        int, typer.Option(min=0, help="How often all ranks are started again after one has died (Ray only).")
     ] = 3,
 ) -> None:
-    """Train a codec from shards; the same command again goes on where it stopped."""
+    """Train a codec from shards; run the same command again to resume."""
     from codectok.train.config import load_stages
 
     stages = load_stages(config, overrides or [])
     if engine is TrainingEngine.AUTO:
         engine = _engine_for(workers, address)
     if engine is TrainingEngine.LOCAL and (workers or 1) > 1:
-        raise InputError("--engine local is one process; leave out --workers, or choose ray or torchrun.")
+        raise InputError("--engine local runs a single process; leave out --workers, or choose ray or torchrun.")
     if dry_run:
-        _show_plans(stages, engine, workers, address)
+        _dry_runs(stages, engine, workers, address)
         return
     if engine is TrainingEngine.TORCHRUN:
         from codectok.train.launch.torchrun import run_under_torchrun
@@ -81,10 +79,10 @@ def run(
         report = _train(settings, engine, workers, address, retries)
         if number == len(stages):
             return
-        if report.to_stop or report.ending == "out of time":
+        if report.stop_requested or report.ending == "out of time":
             if _is_first_rank():
-                say(f"{stages[number].output} waits; the same command goes on.")
-            if report.to_stop:
+                say(f"{stages[number].output} not started. Run the same command to continue.")
+            if report.stop_requested:
                 raise KeyboardInterrupt
             return
 
@@ -92,7 +90,7 @@ def run(
 def _engine_for(workers: int | None, address: str | None) -> TrainingEngine:
     import torch
 
-    if "RANK" in os.environ:  # this process is a rank already
+    if "RANK" in os.environ:  # this process is a rank of torchrun
         return TrainingEngine.LOCAL
     several = (workers or torch.cuda.device_count()) > 1
     return TrainingEngine.RAY if several or address or "RAY_ADDRESS" in os.environ else TrainingEngine.LOCAL
@@ -105,22 +103,22 @@ def _is_first_rank() -> bool:
 def _train(
     settings: TrainConfig, engine: TrainingEngine, workers: int | None, address: str | None, retries: int
 ) -> TrainingReport:
-    """One run, to its end; `KeyboardInterrupt` where it was stopped before."""
-    from codectok.train.launch.launch import run_training
-    from codectok.train.launch.ray_train import RayOptions, run_on_ray
+    """Make one run, and raise `KeyboardInterrupt` if it is interrupted."""
+    from codectok.train import train
+    from codectok.train.launch.ray_train import RayOptions, train_on_ray
 
     check_interruption()
     if _is_first_rank():
         say(f"Training {settings.codec.name} into {settings.output}, up to step {settings.steps:,}.")
     with progress(settings.steps, f"train {settings.codec.name}", lines=False) as bar:
-        listener = _listener(settings, bar)
+        on_metrics = _metrics_callback(settings, bar)
         if engine is TrainingEngine.RAY:
-            report = run_on_ray(settings, RayOptions(workers, address, retries), listener)
+            report = train_on_ray(settings, RayOptions(workers, address, retries), on_metrics)
         else:
-            report = run_training(settings, listener)
+            report = train(settings, on_metrics)
     if report.ending == "interrupted":
         if _is_first_rank():
-            say(f"Stopped at step {report.step:,}; the same command goes on from there.")
+            say(f"Stopped at step {report.step:,}. Run the same command to resume.")
         raise KeyboardInterrupt
     facts: dict[str, object] = {
         "ending": f"{report.ending} (max_minutes)" if report.ending == "out of time" else report.ending,
@@ -135,76 +133,79 @@ def _train(
     return report
 
 
-def _listener(settings: TrainConfig, bar: ProgressReport) -> LogListener:
-    main = f"mel_{settings.loss.mel[0].n_fft}"
+def _metrics_callback(settings: TrainConfig, bar: ProgressReport) -> MetricsCallback:
+    from codectok.train.run.divergence import mel_metric
 
-    def on_log(step: int, scalars: dict[str, float]) -> None:
-        if main not in scalars:
-            found = "  ".join(f"{name.partition('/')[2]} {value:.3g}" for name, value in scalars.items())
+    mel = mel_metric(settings)
+
+    def on_metrics(step: int, metrics: dict[str, float]) -> None:
+        if mel not in metrics:
+            found = "  ".join(f"{name.partition('/')[2]} {value:.3g}" for name, value in metrics.items())
             say(f"step {step:>7,}/{settings.steps:,}  validation: {found}")
             return
-        rest = "  ".join(f"{label} {scalars[name]:.3g}" for name, label in SHOWN.items() if name in scalars)
-        say(f"step {step:>7,}/{settings.steps:,}  mel {scalars[main]:.3f}  {rest}")
+        rest = "  ".join(f"{label} {metrics[name]:.3g}" for name, label in LABELS.items() if name in metrics)
+        say(f"step {step:>7,}/{settings.steps:,}  mel {metrics[mel]:.3f}  {rest}")
         bar.reach(step)
 
-    return on_log
+    return on_metrics
 
 
-def _show_plans(stages: list[TrainConfig], engine: TrainingEngine, workers: int | None, address: str | None) -> None:
-    from codectok.train.distributed import ranks_of_this_machine
+def _dry_runs(stages: list[TrainConfig], engine: TrainingEngine, workers: int | None, address: str | None) -> None:
+    from codectok.train.distributed import local_rank_count
 
     if not _is_first_rank():
         return
-    of_cluster = engine is TrainingEngine.RAY and workers is None and (address or "RAY_ADDRESS" in os.environ)
+    unknown_cluster = engine is TrainingEngine.RAY and workers is None and (address or "RAY_ADDRESS" in os.environ)
     codecs: dict[Path | None, CodecConfig] = {}
     for settings in stages:
         if engine is TrainingEngine.LOCAL:
             n_ranks = int(os.environ.get("WORLD_SIZE", "1"))
         else:
-            n_ranks = ranks_of_this_machine(workers, settings.device)
-        assumed = " assumed, as on this machine alone; --workers says how many of the cluster" if of_cluster else ""
-        _show_plan(settings, n_ranks, f"{n_ranks:,}{assumed}", codecs.get(settings.init_from))
+            n_ranks = local_rank_count(workers, settings.device)
+        assumed = " assumed, as on this machine; set --workers to the number of the cluster" if unknown_cluster else ""
+        _show_dry_run(settings, n_ranks, f"{n_ranks:,}{assumed}", codecs.get(settings.init_from))
         codecs[settings.output] = settings.codec
 
 
-def _show_plan(settings: TrainConfig, n_ranks: int, ranks: str, ancestor: CodecConfig | None) -> None:
-    from codectok.train.run.dry_run import rehearse
+def _show_dry_run(settings: TrainConfig, n_ranks: int, ranks: str, initial_config: CodecConfig | None) -> None:
+    from codectok.train import dry_run
 
     check_interruption()
-    found = rehearse(settings, n_ranks, ancestor)
-    seconds = found.seconds_per_step * settings.steps + (found.start.seconds if found.start else 0.0)
+    found = dry_run(settings, n_ranks, initial_config)
+    seconds = found.seconds_per_step * settings.steps + (found.codebook_init.seconds if found.codebook_init else 0.0)
     length = settings.segment_samples / settings.codec.mel.sample_rate
-    each, exchange, on_each = "", "", ""
+    each, communication, on_each = "", "", ""
     if n_ranks > 1:
         each, on_each = f", {settings.data.batch_size // n_ranks} on each rank", " on each rank"
-        exchange = " beside what ranks exchange"
+        communication = " without communication"
     facts_table(
         "codectok train --dry-run",
         {
             "output": settings.output,
             **_data_facts(found.stages),
             "ranks": ranks,
-            "batch": f"{settings.data.batch_size} x {length:.2f} s{each}, in {counted(settings.accumulation, 'part')}",
+            "batch": f"{settings.data.batch_size} x {length:.2f} s{each}",
+            "microbatches": f"{settings.accumulation}",
             "steps": f"{settings.steps:,}",
             "codec": f"{settings.codec.name}, {found.parameters:,} parameters",
             "discriminators": f"{found.discriminator_parameters:,} parameters",
-            **_start_facts(found.start),
+            **_codebook_facts(found.codebook_init),
             "memory": f"{megabytes(found.peak_bytes)} at most{on_each}",
-            "time": f"{found.seconds_per_step:.2f} s a step{exchange}, {format_duration(seconds)} in all",
+            "time": f"{found.seconds_per_step:.2f} s per step{communication}, {format_duration(seconds)} in total",
         },
     )
 
 
-def _start_facts(start: CodebookStart | None) -> dict[str, object]:
-    if start is None:
+def _codebook_facts(cost: CodebookInitCost | None) -> dict[str, object]:
+    if cost is None:
         return {}
-    if start.estimated_bytes is None:
-        return {"codebooks' start": format_duration(start.seconds)}
-    price = f"about {format_duration(start.seconds)}, and {megabytes(start.estimated_bytes)} for a while"
-    return {"codebooks' start": f"{price} (not tried: it takes long on a CPU)"}
+    if cost.estimated_bytes is None:
+        return {"codebook init": format_duration(cost.seconds)}
+    estimate = f"about {format_duration(cost.seconds)} and {megabytes(cost.estimated_bytes)} for a while"
+    return {"codebook init": f"{estimate} (estimated: it takes long on a CPU)"}
 
 
-def _data_facts(stages: tuple[StageFacts, ...]) -> dict[str, object]:
+def _data_facts(stages: tuple[StageSummary, ...]) -> dict[str, object]:
     facts: dict[str, object] = {}
     for number, stage in enumerate(stages, 1):
         name = "data" if len(stages) == 1 else f"stage {number}"

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from codectok.errors import AudioError, CodectokError
+from codectok.memory import is_gpu_out_of_memory
 
 from .packing import Chunk, Pack, PackGeometry, cut_into_chunks, fill_packs
 
 Tag = TypeVar("Tag")
-NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @contextmanager
@@ -30,8 +30,7 @@ def memory_errors(pack_frames: int) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        # CUDA libraries raise a RuntimeError with their own text.
-        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
+        if not is_gpu_out_of_memory(error):
             raise
         # No automatic retry with smaller packs: codes can depend on their size, so the user has to choose it.
         raise CodectokError(

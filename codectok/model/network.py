@@ -11,7 +11,8 @@ from codectok.config import CodecConfig
 
 from .convnext import ConvNeXtEncoder
 from .hifigan import HiFiGANDecoder
-from .quantization import QuantizerOutput, build_quantizer
+from .quantization import build_quantizer
+from .quantization.temporal import TemporalQuantizerOutput
 
 
 @dataclass
@@ -24,7 +25,7 @@ class NetworkOutput:
     """
 
     waveform: Tensor
-    quantizer: QuantizerOutput
+    quantizer: TemporalQuantizerOutput
 
 
 class CodecNetwork(nn.Module):

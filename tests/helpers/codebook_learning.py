@@ -25,8 +25,7 @@ def learn(quantizer: TemporalQuantizer, batches: Iterable[Tensor]) -> list[float
     """Train for one step on each of `batches` [B, T, C]; return the share of replaced codes after each."""
     expired = []
     for batch in batches:
-        quantizer(batch)
-        quantizer.update_codebooks()
+        quantizer.update_codebooks([quantizer(batch).frames])
         expired.append(float(quantizer.codebook_metrics()["codebook_expired_share"]))
     return expired
 

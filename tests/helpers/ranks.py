@@ -1,4 +1,4 @@
-"""The ranks of a distributed run as processes of this machine."""
+"""Runs a function on several ranks of a process group on this machine."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
-from codectok.train.distributed import leave_ranks
+from codectok.train.distributed import leave_process_group
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120
 
 
 def run_on_ranks(work: Callable[..., Any], n_ranks: int, *arguments: Any) -> list[Any]:
-    """What `work(*arguments)` returns on each of `n_ranks` ranks, joined by gloo over the loopback interface.
+    """Results of `work(*arguments)` on each of `n_ranks` ranks, joined by gloo over the loopback interface.
 
-    `work` is a function of a module, and what it takes and returns can be saved by torch. Whatever happens, no process
-    and no file stays behind; a rank that fails or takes too long fails the test.
+    `work` must be a module-level function with arguments that can be pickled and a result that torch can save. No
+    process and no file is left behind; a rank that fails or takes too long fails the test.
     """
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="ct-ranks-") as folder:
         arguments_of = [(work, rank, n_ranks, folder, arguments) for rank in range(n_ranks)]
         ranks = [spawn.Process(target=_run, args=each, daemon=True) for each in arguments_of]
         try:
-            # The new processes find this package where it is, however pytest was started.
+            # New processes must find this package, no matter how pytest was started.
             with mock.patch.object(sys, "path", [str(ROOT), *sys.path]):
                 for rank in ranks:
                     rank.start()
@@ -62,7 +62,7 @@ def _run(work: Callable[..., Any], rank: int, n_ranks: int, folder: str, argumen
         timeout=timedelta(seconds=SECONDS),
     )
     torch.save(work(*arguments), _result(folder, rank))
-    leave_ranks()
+    leave_process_group()
 
 
 def _result(folder: str, rank: int) -> Path:

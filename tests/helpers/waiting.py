@@ -1,4 +1,4 @@
-"""A context in which nothing may wait for a GPU, on machines that have none."""
+"""Detects operations that would wait for a GPU, on machines without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what makes a GPU's results known to the process: scalars, and shapes that depend on data."""
+    """Fails on operations that need values from the GPU: reading scalars, and shapes that depend on data."""
 
     WAITING = ("_local_scalar_dense", "nonzero", "bincount", "_unique2", "masked_select", "equal", "_to_copy")
 
@@ -22,5 +22,5 @@ class NoWaiting(TorchDispatchMode):
 
 
 def _changes_dtype(tensor: torch.Tensor, wanted: dict[str, Any]) -> bool:
-    """Whether it is more than a copy to a device: one that stays on its own is also given that in a change of dtype."""
+    """True if the copy changes the dtype; such a copy may also name the device that it stays on."""
     return wanted.get("dtype", tensor.dtype) != tensor.dtype

@@ -5,6 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,10 +24,9 @@ from codectok.shards import (
     index_path,
     write_index,
 )
-from codectok.train.config import TrainConfig, load_train_config
-from codectok.train.data.loader import SegmentLoader
+from codectok.train import SegmentLoader, TrainConfig, load_train_config
 from codectok.train.run.checkpoint import latest_checkpoint, load_training_state
-from codectok.train.run.run import open_dataset
+from codectok.train.run.preparation import open_segments
 
 TINY = [
     "codec.name=tiny",
@@ -61,7 +61,7 @@ def shards(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def held_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of which all segments are for validation."""
+    """Shards to validate on."""
     folder = tmp_path_factory.mktemp("validation") / "shards"
     options = RunOptions(engine="local", max_rejects=1.0)
     run_job(ShardJob(ShardOptions(shard_seconds=15.0, max_seconds=5.0)), [str(corpus)], folder, options)
@@ -69,28 +69,28 @@ def held_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def first_batches(config: TrainConfig) -> Iterator[Tensor]:
-    """The batches of a run from its beginning to its end, for all ranks together."""
-    loader = SegmentLoader(open_dataset(config), config.data)
+    """All batches of a run, for all ranks together."""
+    loader = SegmentLoader(open_segments(config), config.data)
     return (batch.filled() for batch in itertools.islice(loader, config.steps))
 
 
 def tiny_config(shards: Path, output: Path, *overrides: str, steps: int = 7) -> TrainConfig:
-    """A run that takes seconds, with everything that a real one has."""
+    """A complete run that takes seconds."""
     own_codec = [override for override in TINY if override.startswith("codec.")]
     rest = [override for override in TINY if not override.startswith("codec.")]
     paths = [f"data.shards={shards}", f"output={output}", f"steps={steps}"]
     return load_train_config("nano", ["codec={}", *own_codec, *rest, *paths, *overrides])
 
 
-def final_state(output: Path) -> dict:
-    """Of the newest checkpoint."""
+def final_state(output: Path) -> dict[str, Any]:
+    """State of the newest checkpoint."""
     checkpoint = latest_checkpoint(output / "checkpoints")
     assert checkpoint is not None
     return load_training_state(checkpoint)
 
 
 def assert_equal(a: object, b: object, path: str = "") -> None:
-    """Two states of training are equal to the bit."""
+    """Assert that two training states are equal to the bit."""
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b), path
     elif isinstance(a, dict):
@@ -105,15 +105,15 @@ def assert_equal(a: object, b: object, path: str = "") -> None:
 
 
 SAMPLE_RATE = 24_000
-STEP = 1 / 4096  # between the constant values of neighbouring samples
+STEP = 1 / 4096  # difference between the constant values of consecutive samples
 
 
 def write_shards(
     folder: Path, sizes: list[int], categories: list[str | None] | None = None, n_validation: int = 0
 ) -> Path:
-    """Shards with so many samples each; the last ones are for validation.
+    """Write shards with `sizes` samples each, the last `n_validation` of them for validation.
 
-    Sample n of the folder has the key NAME-n, the constant value n * STEP and category n of `categories`, in turn.
+    Sample n has the key NAME-n, the constant value n * STEP, and a category taken from `categories` in turn.
     """
     (folder / INDEX_FOLDER).mkdir(parents=True)
     entries, number = [], 0

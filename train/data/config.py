@@ -1,4 +1,4 @@
-"""What a run is trained on: folders of shards, alone, mixed, or one mixture after the other."""
+"""Configuration of training and validation data."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ Places = Annotated[tuple[Place, ...], Field(min_length=1), BeforeValidator(_one_
 
 
 class SourceConfig(StrictModel):
-    """One part of a mixture: folders of shards, whole or only what they hold of one category.
+    """One source of a mixture.
 
-    It has a `weight` beside those of the others, or comes `replay` times an epoch: 1 is every sample exactly once.
+    Attributes:
+        shards: folders of shards.
+        category: only samples of this category are used; all samples if None.
+        weight: share of the samples, relative to the weights of the other sources.
+        replay: times that each sample comes per epoch, instead of a weight; 1 if neither is set.
     """
 
     shards: Places
@@ -44,7 +48,12 @@ class SourceConfig(StrictModel):
 
 
 class StageConfig(StrictModel):
-    """A mixture and for how many steps it is trained on; the last stage lasts to the end."""
+    """A mixture of sources, and the number of steps to train on it.
+
+    Attributes:
+        sources: of the mixture.
+        steps: None for the last stage, which lasts until the end of the run.
+    """
 
     sources: tuple[SourceConfig, ...]
     steps: PositiveInt | None = None
@@ -54,19 +63,22 @@ class StageConfig(StrictModel):
         if not self.sources:
             raise ValueError("name at least one source")
         if len({source.weight is None for source in self.sources}) > 1:
-            raise ValueError("give every source a weight, or none of them")
+            raise ValueError("give a weight to every source or to none")
         return self
 
 
 class DataConfig(StrictModel):
-    """Training data, given as `shards` (all samples once an epoch), `sources` (a mixture) or `stages` (several).
+    """Training data, given as exactly one of `shards`, `sources` and `stages`.
 
     Attributes:
-        segment_seconds: what is cut out of every sample, at random.
-        batch_size: segments of a step, on all ranks together.
-        num_workers: processes that read and decode, for each rank.
-        shuffle_shards: shards whose samples are mixed with each other.
-        max_unreadable_in_a_row: damaged samples after which the run stops; fewer are left out.
+        shards: folders of shards; every sample comes once per epoch.
+        sources: a mixture.
+        stages: mixtures that follow each other.
+        segment_seconds: length of the random crop taken from each sample.
+        batch_size: segments per step, on all ranks together.
+        num_workers: processes per rank that read and decode.
+        shuffle_shards: number of neighbouring shards whose samples are mixed.
+        max_unreadable_in_a_row: consecutive damaged samples on one rank that stop the run; fewer are skipped.
     """
 
     shards: Places | None = None
@@ -80,35 +92,34 @@ class DataConfig(StrictModel):
 
     @property
     def all_stages(self) -> tuple[StageConfig, ...]:
-        """The stages, of which there is one where none are given."""
+        """The stages; a single one if `shards` or `sources` is given."""
         if self.stages is not None:
             return self.stages
-        if self.sources is not None:
-            return (StageConfig(sources=self.sources),)
-        assert self.shards is not None, "one of the three is given"
-        return (StageConfig(sources=(SourceConfig(shards=self.shards),)),)
+        if self.shards is not None:
+            return (StageConfig(sources=(SourceConfig(shards=self.shards),)),)
+        return (StageConfig(sources=self.sources or ()),)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(given is not None for given in (self.shards, self.sources, self.stages)) != 1:
-            raise ValueError("give shards, sources or stages, and set the others to null")
+            raise ValueError("give one of shards, sources and stages, and set the others to null")
         if not self.all_stages:
             raise ValueError("name at least one stage")
         *earlier, last = self.all_stages
         if last.steps is not None or any(stage.steps is None for stage in earlier):
-            raise ValueError("every stage but the last has a number of steps; the last one lasts to the end")
+            raise ValueError("set steps for every stage but the last, which lasts until the end")
         return self
 
 
 class ValidationConfig(StrictModel):
-    """Clips that are never trained on, and what is done with them.
+    """Validation on clips that are never trained on.
 
     Attributes:
-        shards: their folders; of shards with a validation split that part, of others all.
-        interval: steps from one validation to the next.
-        clips: how many, evenly spread and the same every time.
+        shards: folders of shards; the validation split is used if there is one, otherwise all samples.
+        interval: steps between validations.
+        clips: number of clips, evenly spread and always the same.
         max_seconds: longer clips are cut.
-        listen: of how many the audio and spectrograms are logged.
+        listen: number of clips whose audio and spectrograms are logged.
     """
 
     shards: Places

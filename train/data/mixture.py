@@ -1,4 +1,4 @@
-"""Which source a position of the stream takes its sample from: exact proportions by whole-number arithmetic."""
+"""Assigns positions of the stream to sources, in exact proportions by integer arithmetic."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fractions import Fraction
 
 
 class Mixture:
-    """Deals an endless stream of positions out to sources.
+    """Distributes an endless stream of positions among sources.
 
-    Any `sum(shares)` neighbouring positions hold exactly `shares[n]` of source n, and those lie as evenly as they can
-    (lines of Bresenham, one for each source among what those before it have left).
+    Any `sum(shares)` consecutive positions contain exactly `shares[n]` of source n, spread evenly: each source in turn
+    takes a Bresenham line of the positions that earlier sources left over.
     """
 
     def __init__(self, shares: Sequence[int]) -> None:
@@ -19,19 +19,20 @@ class Mixture:
         self.period = sum(shares)
 
     def locate(self, position: int) -> tuple[int, int]:
-        """The source at `position`, and how many positions it has had before."""
+        """Return the source at `position`, and the number of earlier positions of that source."""
         total = self.period
-        for source, share in enumerate(self.shares):
+        last = len(self.shares) - 1
+        for source, share in enumerate(self.shares[:last]):
             before = position * share // total
             if (position + 1) * share // total > before:
                 return source, before
             position -= before
             total -= share
-        raise AssertionError("the last source takes what is left")
+        return last, position
 
 
 def shares_of_weights(weights: Sequence[float]) -> list[int]:
-    """The smallest whole numbers in the proportion of `weights`, exactly as these are written (in decimals)."""
+    """The smallest integers in the exact proportion of the decimal numbers `weights`."""
     exact = [Fraction(str(weight)) for weight in weights]
     scale = math.lcm(*(weight.denominator for weight in exact))
     whole = [int(weight * scale) for weight in exact]
@@ -40,5 +41,5 @@ def shares_of_weights(weights: Sequence[float]) -> list[int]:
 
 
 def shares_of_replays(sizes: Sequence[int], rates: Sequence[float]) -> list[int]:
-    """How many samples of each source an epoch holds: `rates` times its size, to the nearest and at least one."""
+    """Number of samples of each source in an epoch: its size times its rate, rounded, at least 1."""
     return [max(1, round(size * Fraction(str(rate)))) for size, rate in zip(sizes, rates, strict=True)]

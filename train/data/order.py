@@ -1,4 +1,4 @@
-"""In which order the samples of a set of shards come: a pure function of seed, epoch and position."""
+"""Order of the samples of a set of shards: a pure function of seed, epoch and position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class _Epoch:
-    """Shards in the order of an epoch, and how many samples come before each of them and in all."""
+    """Shards in the order of an epoch, and the number of samples before each; the last entry is the total."""
 
     number: int
     shards: np.ndarray
@@ -18,15 +18,15 @@ class _Epoch:
 
 
 class ShardOrder:
-    """An endless stream over samples that are known only by shard and number within it.
+    """An endless order of samples, each identified by its shard and its number within the shard.
 
-    In every epoch each sample comes once: the shards are permuted, and the samples of every `window` neighbours among
-    them are permuted together. Memory grows with the shards and with the samples of one window.
+    Every epoch contains each sample once: the shards are permuted, and the samples of every `window` neighbouring
+    shards are permuted together. Memory grows with the number of shards and the samples of one window.
 
     Args:
         sizes: samples of each shard.
-        window: shards whose samples are mixed.
-        seed: numbers below 2^32 that tell this stream from others.
+        window: number of shards whose samples are mixed.
+        seed: numbers below 2^32 that distinguish this order from others.
     """
 
     def __init__(self, sizes: Sequence[int], window: int, seed: tuple[int, ...]) -> None:
@@ -35,14 +35,14 @@ class ShardOrder:
         self._window = window
         self._seed = seed
         self._epoch: _Epoch | None = None
-        self._held: tuple[int, int, np.ndarray] | None = None
+        self._permuted: tuple[int, int, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        """Samples of an epoch."""
+        """Number of samples in an epoch."""
         return self._total
 
     def locate(self, position: int) -> tuple[int, int]:
-        """Shard, and number within it, of the sample at `position` of the stream."""
+        """Return the shard of the sample at `position`, and the number of the sample within it."""
         number, place = divmod(position, self._total)
         epoch = self._epoch_at(number)
         shard_place = int(np.searchsorted(epoch.starts, place, side="right")) - 1
@@ -60,11 +60,11 @@ class ShardOrder:
         return self._epoch
 
     def _permutation(self, epoch: _Epoch, window: int) -> np.ndarray:
-        if self._held is None or self._held[:2] != (epoch.number, window):
+        if self._permuted is None or self._permuted[:2] != (epoch.number, window):
             first, end = window * self._window, min((window + 1) * self._window, len(self._sizes))
             n_samples = int(epoch.starts[end] - epoch.starts[first])
-            self._held = (epoch.number, window, self._generator(epoch.number, window + 1).permutation(n_samples))
-        return self._held[2]
+            self._permuted = (epoch.number, window, self._generator(epoch.number, window + 1).permutation(n_samples))
+        return self._permuted[2]
 
     def _generator(self, epoch: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng([*self._seed, epoch, purpose])

@@ -1,4 +1,4 @@
-"""Segments of training samples: decoding, and what is cut out of each."""
+"""Training segments: reads, decodes and crops the sample at each position of the stream."""
 
 from __future__ import annotations
 
@@ -8,40 +8,45 @@ from dataclasses import dataclass
 
 import numpy as np
 import soundfile
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from codectok.errors import AudioError
 
 from .config import DataConfig
-from .sources import SampleAddress, read_parts
+from .sources import SampleAddress, read_audio_files
 from .stream import SampleStream
 
-# Tells what is cut out of samples from all else that the seed decides.
+# Keeps the random numbers for crops apart from others drawn with the same seed.
 CROP = 1
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What is heard at a position of the stream [n_samples]; of a damaged sample silence, and what is wrong with it."""
+    """The segment at a position of the stream.
+
+    Attributes:
+        key: of the sample.
+        waveform: float32 [segment_samples]; zeros if the sample is damaged.
+        error: what is wrong with a damaged sample, None if it is usable.
+    """
 
     key: str
     waveform: np.ndarray
     error: str | None = None
 
 
-class SegmentDataset(Dataset[Tensor]):
-    """Segments by their position in an endless stream.
+class SegmentReader:
+    """Reads segments by their position in an endless stream.
 
-    Which sample stands at a position, and which part of it is taken, depends on configuration, seed and position
-    alone. So a run can go on from any position, with any number of loader workers and ranks.
+    The sample at a position, and the crop taken from it, depend on configuration, seed and position alone. A run can
+    therefore resume at any position, with any number of workers and ranks.
 
     Attributes:
         stream: the samples.
+        sample_rate: in Hz.
+        segment_samples: length of every segment.
 
     Raises:
-        InputError: shards that cannot be used.
+        InputError: shards cannot be used.
     """
 
     def __init__(self, config: DataConfig, sample_rate: int, segment_samples: int, seed: int) -> None:
@@ -50,16 +55,8 @@ class SegmentDataset(Dataset[Tensor]):
         self.segment_samples = segment_samples
         self._seed = seed
 
-    def __len__(self) -> int:
-        """Samples of an epoch, in the first stage."""
-        return self.stream.stages[0].mixture.period
-
-    def __getitem__(self, position: int) -> Tensor:
-        """The segment [segment_samples] at `position`."""
-        return torch.from_numpy(self.segments(range(position, position + 1))[0].waveform)
-
-    def segments(self, positions: Sequence[int], out: np.ndarray | None = None) -> list[Segment]:
-        """The segments at some positions, in the rows of `out` [n, segment_samples] where that is given.
+    def read(self, positions: Sequence[int], out: np.ndarray | None = None) -> list[Segment]:
+        """Read the segments at `positions`, into the rows of `out` [n, segment_samples] if given.
 
         Raises:
             CodectokError: a shard is missing or cannot be reached.
@@ -68,7 +65,7 @@ class SegmentDataset(Dataset[Tensor]):
         addresses = [self.stream.address(position) for position in positions]
         found = []
         for position, address, data, waveform in zip(
-            positions, addresses, read_parts(addresses), waveforms, strict=True
+            positions, addresses, read_audio_files(addresses), waveforms, strict=True
         ):
             error = None
             slack = max(0, address.n_samples - self.segment_samples)
@@ -83,17 +80,17 @@ class SegmentDataset(Dataset[Tensor]):
 
 
 def decode(address: SampleAddress, data: bytes, sample_rate: int, start: int, out: np.ndarray) -> None:
-    """Fill `out` [n] with mono float32 samples from `start` on of an audio file in memory, and zeros after its end.
+    """Decode an audio file in memory from sample `start` on into `out`, float32 [n], with zeros after its end.
 
     Raises:
-        AudioError: it is damaged, or not what its index says.
+        AudioError: the file is damaged or differs from its index.
     """
-    if len(data) < address.part.size:
+    if len(data) < address.byte_range.size:
         raise AudioError(f"The sample {address.name} is cut off.", "decode_error")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as audio:
             if (audio.frames, audio.channels, audio.samplerate) != (address.n_samples, 1, sample_rate):
-                raise AudioError(f"The sample {address.name} is not what its index says.", "decode_error")
+                raise AudioError(f"The sample {address.name} differs from its index.", "decode_error")
             audio.seek(start)
             n_read = len(audio.read(out=out))
     except soundfile.LibsndfileError as error:

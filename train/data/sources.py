@@ -1,4 +1,4 @@
-"""Samples of a source: which shards it is made of, and where each sample stands in them."""
+"""Lists the shards of a source, and locates and reads the samples in them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from codectok.storage import Range, Storage, open_storage
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar and how many of its samples are wanted: all, or those of a category."""
+    """A tar file of a source.
+
+    Attributes:
+        storage: folder of the shards.
+        entry: from `shards.json`.
+        category: only samples of this category are used, None for all.
+        n_samples: number of samples used.
+    """
 
     storage: Storage
     entry: ShardEntry
@@ -27,23 +34,30 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Path or URL."""
+        """Path or URL of the tar file."""
         return f"{self.storage.url}/{self.entry.name}"
 
 
 @dataclass(frozen=True)
 class SampleAddress:
-    """Where the audio of a sample stands: `part` of a tar of `storage`."""
+    """Location of the audio file of a sample.
+
+    Attributes:
+        storage: folder of the shards.
+        key: of the sample.
+        byte_range: within a tar file of `storage`.
+        n_samples: length of the audio.
+    """
 
     storage: Storage
     key: str
-    part: Range
+    byte_range: Range
     n_samples: int
 
     @property
     def name(self) -> str:
-        """For messages."""
-        return f"{self.key} in {self.storage.url}/{self.part.name}"
+        """Key and shard, for messages."""
+        return f"{self.key} in {self.storage.url}/{self.byte_range.name}"
 
 
 @dataclass(frozen=True)
@@ -55,10 +69,10 @@ class _Index:
 
 
 def list_shards(places: Sequence[str | Path], category: str | None, split: str, sample_rate: int) -> list[Shard]:
-    """The shards of a split in several folders, those aside that hold nothing of `category`.
+    """List the shards of `split` in the folders `places` that hold samples of `category` (None for any).
 
     Raises:
-        InputError: no folder of shards, or one of another sample rate.
+        InputError: a place is not a folder of shards, or has another sample rate.
     """
     shards = []
     for place in places:
@@ -77,17 +91,17 @@ def list_shards(places: Sequence[str | Path], category: str | None, split: str, 
 
 
 class IndexCache:
-    """Indices of the shards that are being read, the others forgotten."""
+    """Keeps the indices of the `limit` shards that were used last."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: OrderedDict[tuple[str, str | None], _Index] = OrderedDict()
 
     def address(self, shard: Shard, number: int) -> SampleAddress:
-        """Where the sample of that number among the wanted ones of `shard` stands."""
+        """Address of sample `number`, counted among the samples of `shard` that are used."""
         index = self._index(shard)
-        part = Range(shard.entry.name, int(index.offsets[number]), int(index.sizes[number]))
-        return SampleAddress(shard.storage, index.keys[number].as_py(), part, int(index.n_samples[number]))
+        byte_range = Range(shard.entry.name, int(index.offsets[number]), int(index.sizes[number]))
+        return SampleAddress(shard.storage, index.keys[number].as_py(), byte_range, int(index.n_samples[number]))
 
     def _index(self, shard: Shard) -> _Index:
         name = (shard.name, shard.category)
@@ -113,22 +127,23 @@ def _load_index(shard: Shard) -> _Index:
     return _Index(table["key"], *columns)
 
 
-def read_parts(addresses: Sequence[SampleAddress]) -> list[bytes]:
-    """The audio files of samples, in their order; those of one place together.
+def read_audio_files(addresses: Sequence[SampleAddress]) -> list[bytes]:
+    """Read the audio files at `addresses`, in order, with one request per storage.
 
     Raises:
-        CodectokError: a tar that is not there, or (`PassingError`) that cannot be reached.
+        CodectokError: a tar is missing.
+        PassingError: a storage cannot be reached.
     """
     found: list[bytes] = [b""] * len(addresses)
     storages = {address.storage.url: address.storage for address in addresses}
     for url, storage in storages.items():
         numbers = [number for number, address in enumerate(addresses) if address.storage.url == url]
         try:
-            parts = storage.read_ranges([addresses[number].part for number in numbers])
+            files = storage.read_ranges([addresses[number].byte_range for number in numbers])
         except FileNotFoundError as error:
             raise CodectokError(f"The shards in {url} cannot be read: {error}.") from None
-        except Exception as error:  # every store's client has errors of its own
+        except Exception as error:  # every store's client raises its own errors
             raise PassingError(f"The shards in {url} cannot be read: {error}.") from None
-        for number, part in zip(numbers, parts, strict=True):
-            found[number] = part
+        for number, file in zip(numbers, files, strict=True):
+            found[number] = file
     return found

@@ -1,4 +1,4 @@
-"""The stream of training samples: from a position to the sample that stands there."""
+"""The stream of training samples: maps every position to a sample."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .mixture import Mixture, shares_of_replays, shares_of_weights
 from .order import ShardOrder
 from .sources import IndexCache, SampleAddress, Shard, list_shards
 
-# Tells the order of samples from all else that the seed decides.
+# Keeps the random numbers for the order of samples apart from others drawn with the same seed.
 ORDER = 0
-WINDOWS_HELD = 2
+WINDOWS_IN_CACHE = 2
 
 
 @dataclass(frozen=True)
 class SourceStream:
-    """The samples of one source, epoch after epoch."""
+    """Endless samples of one source, epoch after epoch."""
 
     name: str
     shards: list[Shard]
@@ -29,26 +29,26 @@ class SourceStream:
 
     @property
     def seconds(self) -> float:
-        """Duration, where a category is only a part of a shard in proportion to its samples."""
+        """Duration of an epoch; estimated from the number of samples if a category is only part of a shard."""
         return sum(shard.entry.seconds * shard.n_samples / shard.entry.samples for shard in self.shards)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A mixture, from a position of the whole stream on."""
+    """A mixture of sources that starts at position `first` of the stream."""
 
     first: int
     mixture: Mixture
     sources: list[SourceStream]
 
     def describe(self) -> str:
-        """What it is a mixture of, in per cent of the samples that come."""
+        """The sources with their share of the samples in per cent."""
         shares = zip(self.sources, self.mixture.shares, strict=True)
         return ", ".join(f"{source.name} {share / self.mixture.period:.2%}" for source, share in shares)
 
 
 class SampleStream:
-    """An endless stream of samples; which one stands at a position depends on configuration and seed alone.
+    """An endless stream of samples; the sample at a position depends on configuration and seed alone.
 
     Raises:
         InputError: a source cannot be used or is empty.
@@ -63,10 +63,10 @@ class SampleStream:
             self.stages.append(self._open(first, stage, sample_rate))
             first += (stage.steps or 0) * config.batch_size
         n_sources = max(len(stage.sources) for stage in self.stages)
-        self._indices = IndexCache(WINDOWS_HELD * self._window * n_sources)
+        self._indices = IndexCache(WINDOWS_IN_CACHE * self._window * n_sources)
 
     def address(self, position: int) -> SampleAddress:
-        """Where the sample at `position` stands."""
+        """Address of the sample at `position`."""
         stage = self.stages[bisect.bisect_right(self.stages, position, key=lambda stage: stage.first) - 1]
         number, place = stage.mixture.locate(position - stage.first)
         source = stage.sources[number]
@@ -74,7 +74,7 @@ class SampleStream:
         return self._indices.address(source.shards[shard], row)
 
     def hash_before(self, position: int) -> str:
-        """Of all that decides which samples stand before `position`; what comes later may still be changed."""
+        """Hash of everything that determines the samples before `position`; later stages may still change."""
         digest = hashlib.sha256()
         for stage in self.stages:
             if stage.first >= max(1, position):

@@ -1,4 +1,4 @@
-"""The clips by which a run is judged, and which it is not trained on."""
+"""Reads the clips for validation, which are never trained on."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from codectok.errors import AudioError, InputError
 
 from .config import DataConfig, Place, ValidationConfig
 from .segments import decode
-from .sources import IndexCache, Shard, list_shards, read_parts
+from .sources import IndexCache, Shard, list_shards, read_audio_files
 
 
 def validation_clips(
     config: ValidationConfig, data: DataConfig, sample_rate: int, min_samples: int
 ) -> list[np.ndarray]:
-    """The clips of a validation, float32 [n] each, in the order of their shards; the same every time.
+    """Read the validation clips, float32 [n] each, in the order of their shards; the same in every run.
 
     Args:
-        data: what is trained on beside.
-        min_samples: shorter clips are left out.
+        config: which clips to read.
+        data: the training data, whose samples are not used.
+        sample_rate: of the codec, in Hz.
+        min_samples: shorter clips are skipped.
 
     Raises:
-        InputError: shards that cannot be used, a damaged sample, or folders that are trained on and hold nothing else.
+        InputError: shards cannot be used, a sample is damaged, or all samples of a folder are trained on.
     """
     trained = {_real(place) for stage in data.all_stages for source in stage.sources for place in source.shards}
     shards = [shard for place in config.shards for shard in _held_out(place, _real(place) in trained, sample_rate)]
@@ -42,13 +44,13 @@ def validation_clips(
             continue
         clips.append(clip)
         try:
-            decode(address, read_parts([address])[0], sample_rate, 0, clip)
+            decode(address, read_audio_files([address])[0], sample_rate, 0, clip)
         except AudioError as error:
-            raise InputError(f"{error} It is one of those for validation; write the shards again.") from None
+            raise InputError(f"{error} It is a validation clip; write the shards again.") from None
     if not clips:
         raise InputError(
-            f"All clips for validation are shorter than {min_samples / sample_rate:.3f} s, the least that the codec"
-            " can encode; name other shards, or raise validation.max_seconds."
+            f"All clips for validation are shorter than {min_samples / sample_rate:.3f} s, the shortest that the"
+            " codec can encode; name other shards, or raise validation.max_seconds."
         )
     return clips
 
@@ -57,8 +59,8 @@ def _held_out(place: Place, trained_on: bool, sample_rate: int) -> list[Shard]:
     found = list_shards((place,), None, "validation", sample_rate)
     if not found and trained_on:
         raise InputError(
-            f"All segments in {place} are trained on, none is left for validation; shard with --validation 0.01, or"
-            " name other shards."
+            f"All segments in {place} are trained on and none is left for validation; shard with --validation"
+            " 0.01, or name other shards."
         )
     return found or list_shards((place,), None, "train", sample_rate)
 

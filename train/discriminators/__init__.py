@@ -1,12 +1,12 @@
-"""Discriminators of HiFi-GAN and EnCodec, in the layers that the reference effectively trained."""
+"""Discriminators of HiFi-GAN and EnCodec, with the layers that DistilCodec effectively trained."""
 
-from .base import Judgement, MultiDiscriminator
+from .base import DiscriminatorOutput, MultiDiscriminator
 from .period import MultiPeriodDiscriminator
 from .scale import MultiScaleDiscriminator
 from .stft import MultiScaleSTFTDiscriminator
 
 __all__ = [
-    "Judgement",
+    "DiscriminatorOutput",
     "MultiDiscriminator",
     "MultiPeriodDiscriminator",
     "MultiScaleDiscriminator",

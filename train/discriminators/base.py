@@ -1,4 +1,4 @@
-"""What every discriminator gives."""
+"""Output and base class of all discriminators."""
 
 from __future__ import annotations
 
@@ -10,33 +10,40 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Judgement:
-    """One discriminator's verdict: `logits` of any shape, and its feature maps for feature matching."""
+class DiscriminatorOutput:
+    """Output of one discriminator.
+
+    Attributes:
+        logits: [B, ...], high for real waveforms.
+        features: feature maps [B, ...] of its layers, for feature matching.
+    """
 
     logits: Tensor
     features: list[Tensor]
 
-    def split(self, size: int) -> tuple[Judgement, Judgement]:
-        """That of the first `size` waveforms and that of the rest."""
-        first, rest = self.logits.tensor_split([size]), [feature.tensor_split([size]) for feature in self.features]
-        return Judgement(first[0], [part[0] for part in rest]), Judgement(first[1], [part[1] for part in rest])
+    def split(self, size: int) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
+        """Split the batch into the first `size` waveforms and the rest."""
+        logits = self.logits.tensor_split([size])
+        features = [feature.tensor_split([size]) for feature in self.features]
+        first, rest = (DiscriminatorOutput(logits[n], [halves[n] for halves in features]) for n in (0, 1))
+        return first, rest
 
 
 class MultiDiscriminator(nn.Module):
-    """Several discriminators of one kind that look at the same waveform in different ways."""
+    """Several discriminators of one kind that see the same waveform at different periods, scales or resolutions."""
 
     discriminators: nn.ModuleList
 
-    def forward(self, waveform: Tensor) -> list[Judgement]:
-        """One judgement from each, of `waveform` [B, T]."""
+    def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
+        """Outputs of all discriminators for `waveform` [B, T]."""
         return [discriminator(waveform) for discriminator in self.discriminators]
 
 
 def feature_maps(convs: Iterable[nn.Module], x: Tensor, slope: float) -> list[Tensor]:
-    """What each layer makes of the one before it, the first of `x`, behind leaky rectifiers."""
+    """Outputs of all layers, applied to `x` one after the other, each followed by a leaky ReLU."""
     maps: list[Tensor] = []
     for conv in convs:
-        # In place: no convolution needs what it has given in its backward pass.
+        # In place: no convolution needs its own output in the backward pass.
         x = F.leaky_relu(conv(x), slope, inplace=True)
         maps.append(x)
     return maps

@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from codectok.train.recipe import PeriodDiscriminatorConfig
 
-from .base import Judgement, MultiDiscriminator, feature_maps
+from .base import DiscriminatorOutput, MultiDiscriminator, feature_maps
 
 SLOPE = 0.1
 
@@ -29,18 +29,18 @@ class PeriodDiscriminator(nn.Module):
             in_channels = channels
         self.conv_post = weight_norm(nn.Conv2d(in_channels, 1, (3, 1), 1, (1, 0)))
 
-    def forward(self, waveform: Tensor) -> Judgement:
-        """Judge `waveform` [B, T]; its end is reflected up to a multiple of the period."""
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """Discriminate `waveform` [B, T], which is extended by reflection to a multiple of the period."""
         missing = -waveform.shape[1] % self.period
         x = F.pad(waveform.unsqueeze(1), (0, missing), mode="reflect")
-        x = x.unflatten(2, (-1, self.period))
+        x = x.view(*x.shape[:2], -1, self.period)
         features = feature_maps(self.convs, x, SLOPE)
         logits = self.conv_post(features[-1])
-        return Judgement(logits.flatten(1), [*features, logits])
+        return DiscriminatorOutput(logits.flatten(1), [*features, logits])
 
 
 class MultiPeriodDiscriminator(MultiDiscriminator):
-    """One discriminator for each period."""
+    """One discriminator per period."""
 
     def __init__(self, config: PeriodDiscriminatorConfig) -> None:
         super().__init__()

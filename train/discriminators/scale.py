@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from codectok.train.recipe import ScaleDiscriminatorConfig
 
-from .base import Judgement, MultiDiscriminator, feature_maps
+from .base import DiscriminatorOutput, MultiDiscriminator, feature_maps
 
 SLOPE = 0.1
 
@@ -29,27 +29,27 @@ class ScaleDiscriminator(nn.Module):
             in_channels = layer.channels
         self.conv_post = norm(nn.Conv1d(in_channels, 1, 3, padding=1))
 
-    def forward(self, waveform: Tensor) -> Judgement:
-        """Judge `waveform` [B, 1, T]."""
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """Discriminate `waveform` [B, 1, T]."""
         features = feature_maps(self.convs, waveform, SLOPE)
         logits = self.conv_post(features[-1])
-        return Judgement(logits.flatten(1), [*features, logits])
+        return DiscriminatorOutput(logits.flatten(1), [*features, logits])
 
 
 class MultiScaleDiscriminator(MultiDiscriminator):
-    """The waveform itself under spectral norm, then averaged down by two again and again under weight norm."""
+    """One discriminator per scale, each of half the rate; the first one has spectral norm, the others weight norm."""
 
     def __init__(self, config: ScaleDiscriminatorConfig) -> None:
         super().__init__()
         norms = [spectral_norm] + [weight_norm] * (config.n_scales - 1)
         self.discriminators = nn.ModuleList(ScaleDiscriminator(config, norm) for norm in norms)
 
-    def forward(self, waveform: Tensor) -> list[Judgement]:
-        """Judge `waveform` [B, T]."""
+    def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
+        """Outputs of all scales for `waveform` [B, T]."""
         x = waveform.unsqueeze(1)
-        judgements = []
+        outputs = []
         for scale, discriminator in enumerate(self.discriminators):
             if scale:
                 x = F.avg_pool1d(x, kernel_size=4, stride=2, padding=2)
-            judgements.append(discriminator(x))
-        return judgements
+            outputs.append(discriminator(x))
+        return outputs

@@ -1,1 +1,1 @@
-"""Launchers: how the ranks of a run start, in this process, by torchrun or on Ray."""
+"""Launchers: start the ranks of a run in this process, by torchrun or on Ray, which also retries after a dead rank."""

@@ -1,4 +1,8 @@
-"""A training run as a job of Ray Train: ranks on the nodes of a cluster, started again when one of them dies."""
+"""Starts the ranks of a training run with Ray Train, and starts them again when one dies.
+
+The retry itself is Ray's (`FailureConfig`). A rank that fails with an error that a retry cannot fix puts it into the
+`verdict` queue, which ends the run.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,19 @@ from typing import TYPE_CHECKING, Any
 from codectok.errors import CodectokError, InputError, PassingError
 from codectok.pipelines.engine.executors.ray_cluster import start_ray
 from codectok.train.config import TrainConfig
-from codectok.train.run.metrics_log import LogListener
-from codectok.train.run.run import TrainingReport, claim_output, open_dataset
+from codectok.train.run.metrics_log import MetricsCallback
+from codectok.train.run.output import claim_output
+from codectok.train.run.preparation import open_segments
+from codectok.train.run.run import TrainingReport
 from codectok.train.signals import stop_on_interrupt
 
-from .launch import run_training
+from .launch import train
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
 
-# In the output: what Ray Train itself remembers.
+# Folder in the output for Ray Train's own files.
 RAY_FOLDER = "ray"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 1.0
@@ -35,11 +41,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RayOptions:
-    """Which Ray, and what of it.
+    """Options of a run on Ray.
 
     Attributes:
-        workers: ranks; by default one for each GPU of the cluster, or one where there is none.
-        address: of a cluster to join; without one, `RAY_ADDRESS` or a Ray of this machine's own.
+        workers: number of ranks; by default one per GPU of the cluster, or one if it has none.
+        address: of a cluster to join; by default `RAY_ADDRESS`, or a new Ray on this machine.
         retries: how often all ranks are started again from the last checkpoint after one of them has died.
     """
 
@@ -49,9 +55,9 @@ class RayOptions:
 
 
 @dataclass(frozen=True)
-class _Figures:
+class _Metrics:
     step: int
-    scalars: dict[str, float]
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -59,69 +65,87 @@ class _Warning:
     text: str
 
 
-def run_on_ray(config: TrainConfig, options: RayOptions, on_log: LogListener) -> TrainingReport:
-    """As `run_training`, with ranks that Ray starts; all nodes must see the folders of `config` by the same names.
+@dataclass(frozen=True)
+class _Queues:
+    """Queues between the driver and the ranks.
+
+    Attributes:
+        messages: metrics, warnings and the report, from the ranks.
+        verdict: at most one error that a retry cannot fix.
+        stop: not empty if the ranks are to stop.
+    """
+
+    messages: Queue
+    verdict: Queue
+    stop: Queue
+
+
+def train_on_ray(config: TrainConfig, options: RayOptions, on_metrics: MetricsCallback) -> TrainingReport:
+    """Train as `train` does, on ranks started by Ray; all nodes must see the folders of `config` by the same names.
 
     Raises:
-        InputError: what the run cannot be started with, such as fewer CPUs or GPUs than it is to have ranks.
-        CodectokError: it has diverged, or its ranks have died more often than `options.retries`.
+        InputError: the run cannot be started; for example, the cluster has fewer CPUs or GPUs than ranks.
+        CodectokError: training has diverged, or ranks have died more often than `options.retries`.
     """
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-    from ray.util.queue import Queue
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    open_dataset(config)
+    open_segments(config)
     claim_output(config)
-    mail: list[Queue] = []
     started_here = not ray.is_initialized()
     if started_here:
         start_ray(options.address, None)
     try:
-        on_gpus = config.device != "cpu" and bool(ray.cluster_resources().get("GPU"))
+        on_gpus = config.device != "cpu" and _cluster_has("GPU") > 0
         if config.device.startswith("cuda") and not on_gpus:
             raise InputError("The Ray cluster has no GPU; run on machines that have one, or with device=cpu.")
-        # On the driver's machine: one of the others may be lost.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        mail = [Queue(size, actor_options={"num_cpus": 0, "scheduling_strategy": here}) for size in (0, 1, 1)]
-        queue, verdict, stop = mail
-        settings = {
-            "config": config.model_dump(mode="json"), "folder": str(Path.cwd()), "queue": queue, "verdict": verdict,
-            "stop": stop,
-        }  # fmt: skip
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config=settings,
-            scaling_config=ScalingConfig(num_workers=_n_workers(options, on_gpus), use_gpu=on_gpus),
-            run_config=RunConfig(
-                name=RAY_FOLDER,
-                storage_path=str(config.output.resolve()),
-                failure_config=FailureConfig(max_failures=options.retries),
-            ),
-        )
-        with _listening(queue, on_log) as reports:
-            failure, to_stop = _fit(trainer, stop)
-        if not verdict.empty():
-            raise verdict.get()
-        if isinstance(failure, TrainingFailedError):
-            reason = str(failure).strip().splitlines()[-1]
-            raise CodectokError(
-                f"Ranks died more than {options.retries} times, at last with: {reason}; the same command goes on from"
-                " the last checkpoint."
-            )
-        if failure is not None:
-            raise failure
+        with _open_queues() as queues:
+            trainer = _ray_trainer(config, options, on_gpus, queues)
+            with _receiving(queues.messages, on_metrics) as reports:
+                failure, stop_requested = _fit(trainer, queues.stop)
+            if not queues.verdict.empty():
+                raise queues.verdict.get()
+        _raise_failure(failure, options.retries)
     finally:
-        for box in mail:
-            box.shutdown()
         if started_here:
             ray.shutdown()
-    return replace(reports[0], to_stop=to_stop)  # that of every rank is the same
+    return replace(reports[0], stop_requested=stop_requested)  # all ranks return the same report
+
+
+@contextmanager
+def _open_queues() -> Iterator[_Queues]:
+    import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # On the driver's node: any other node may be lost.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "scheduling_strategy": here}
+    queues = [Queue(size, actor_options=options) for size in (0, 1, 1)]
+    try:
+        yield _Queues(*queues)
+    finally:
+        for queue in queues:
+            queue.shutdown()
+
+
+def _ray_trainer(config: TrainConfig, options: RayOptions, on_gpus: bool, queues: _Queues) -> TorchTrainer:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    return TorchTrainer(
+        _train_rank,
+        train_loop_config={"config": config.model_dump(mode="json"), "folder": str(Path.cwd()), "queues": queues},
+        scaling_config=ScalingConfig(num_workers=_n_workers(options, on_gpus), use_gpu=on_gpus),
+        run_config=RunConfig(
+            name=RAY_FOLDER,
+            storage_path=str(config.output.resolve()),
+            failure_config=FailureConfig(max_failures=options.retries),
+        ),
+    )
 
 
 def _fit(trainer: TorchTrainer, stop: Queue) -> tuple[Exception | None, bool]:
-    """How the trainer has failed, if it has, and whether Ctrl-C or SIGTERM has come, which reach ranks by `stop`."""
+    """Run the trainer; return its failure, if any, and True if a signal has stopped the ranks."""
     failures: list[Exception] = []
 
     def fit() -> None:
@@ -131,7 +155,7 @@ def _fit(trainer: TorchTrainer, stop: Queue) -> tuple[Exception | None, bool]:
             failures.append(error)
 
     with stop_on_interrupt() as interrupted:
-        # In the main thread Ray Train would answer Ctrl-C itself, and throw away what was not saved.
+        # In the main thread, Ray Train would handle Ctrl-C itself and lose what is not saved.
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         while thread.is_alive():
@@ -141,8 +165,21 @@ def _fit(trainer: TorchTrainer, stop: Queue) -> tuple[Exception | None, bool]:
     return failures[0] if failures else None, interrupted.is_set()
 
 
-class _Stop:
-    """Whether the driver has been interrupted; asks it once a second."""
+def _raise_failure(failure: Exception | None, retries: int) -> None:
+    from ray.train import TrainingFailedError
+
+    if isinstance(failure, TrainingFailedError):
+        reason = str(failure).strip().splitlines()[-1]
+        raise CodectokError(
+            f"Ranks died more than {retries} times, the last time with: {reason}; run the same command to resume from"
+            " the last checkpoint."
+        )
+    if failure is not None:
+        raise failure
+
+
+class _StopFlag:
+    """True after the driver was interrupted; asks the driver at most once per STOP_SECONDS."""
 
     def __init__(self, stop: Queue) -> None:
         self._stop = stop
@@ -155,7 +192,7 @@ class _Stop:
         return self._found
 
 
-class _Sender(logging.Handler):
+class _WarningSender(logging.Handler):
     """Sends warnings to the driver."""
 
     def __init__(self, queue: Queue) -> None:
@@ -166,37 +203,43 @@ class _Sender(logging.Handler):
         self._queue.put(_Warning(record.getMessage()))
 
 
-def _work(settings: dict[str, Any]) -> None:
-    """One rank."""
+def _train_rank(settings: dict[str, Any]) -> None:
+    """Train on one rank, in a worker of Ray Train."""
     from ray.train.torch import get_device
     from ray.util.queue import Full
 
-    queue, verdict = settings["queue"], settings["verdict"]
-    if not verdict.empty():
-        return  # the run has come to an end that is no fault of a rank: started again, it would come to the same
+    queues: _Queues = settings["queues"]
+    if not queues.verdict.empty():
+        return  # started again after an error that a retry cannot fix
     os.chdir(settings["folder"])
     config = TrainConfig.model_validate(settings["config"])
     config = config.model_copy(update={"device": str(get_device())})
-    logging.getLogger("codectok.train").addHandler(_Sender(queue))
+    logging.getLogger("codectok.train").addHandler(_WarningSender(queues.messages))
 
-    def on_log(step: int, scalars: dict[str, float]) -> None:
-        queue.put(_Figures(step, scalars))
+    def on_metrics(step: int, metrics: dict[str, float]) -> None:
+        queues.messages.put(_Metrics(step, metrics))
 
     try:
-        queue.put(run_training(config, on_log, _Stop(settings["stop"])))
+        queues.messages.put(train(config, on_metrics, _StopFlag(queues.stop)))
     except PassingError:
         raise  # Ray tries again
     except CodectokError as error:
-        with suppress(Full):  # another rank has said it
-            verdict.put(error, block=False)
-        raise  # so that the others, which may be waiting for this one, are ended
+        with suppress(Full):  # another rank was first
+            queues.verdict.put(error, block=False)
+        raise  # so that Ray ends the other ranks, which may be waiting for this one
+
+
+def _cluster_has(kind: str) -> int:
+    """Number of CPUs or GPUs in the cluster."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get(kind, 0))
 
 
 def _n_workers(options: RayOptions, on_gpus: bool) -> int:
-    import ray
-
     kind = "GPU" if on_gpus else "CPU"
-    capacity = int(ray.cluster_resources().get(kind, 0))
+    capacity = _cluster_has(kind)
     wanted = options.workers or (capacity if on_gpus else 1)
     if wanted > capacity:
         raise InputError(
@@ -206,32 +249,32 @@ def _n_workers(options: RayOptions, on_gpus: bool) -> int:
 
 
 @contextmanager
-def _listening(queue: Queue, on_log: LogListener) -> Iterator[list[TrainingReport]]:
-    """Pass figures on as they come, and collect the ranks' reports."""
+def _receiving(messages: Queue, on_metrics: MetricsCallback) -> Iterator[list[TrainingReport]]:
+    """Pass on metrics and warnings as they arrive, and collect the reports of the ranks."""
     from ray.util.queue import Empty
 
     reports: list[TrainingReport] = []
-    over = threading.Event()
+    done = threading.Event()
 
-    def listen() -> None:
+    def receive() -> None:
         while True:
             try:
-                found = queue.get(timeout=POLL_SECONDS)
+                message = messages.get(timeout=POLL_SECONDS)
             except Empty:
-                if over.is_set():
+                if done.is_set():
                     return
                 continue
-            if isinstance(found, _Figures):
-                on_log(found.step, found.scalars)
-            elif isinstance(found, _Warning):
-                log.warning(found.text)
+            if isinstance(message, _Metrics):
+                on_metrics(message.step, message.metrics)
+            elif isinstance(message, _Warning):
+                log.warning(message.text)
             else:
-                reports.append(found)
+                reports.append(message)
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
+    thread = threading.Thread(target=receive, daemon=True)
+    thread.start()
     try:
         yield reports
     finally:
-        over.set()
-        listener.join()
+        done.set()
+        thread.join()

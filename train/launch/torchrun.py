@@ -1,4 +1,4 @@
-"""A training run on several ranks of this machine, without Ray."""
+"""Starts the ranks of a training run on this machine by torchrun, without Ray and without retries."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from codectok.device import resolve_device
 from codectok.errors import CodectokError, InputError
 from codectok.train.config import TrainConfig
-from codectok.train.distributed import ranks_of_this_machine
-from codectok.train.run.run import check_output, open_dataset
+from codectok.train.distributed import local_rank_count
+from codectok.train.run.output import check_output
+from codectok.train.run.preparation import open_segments
 
 
 def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], workers: int | None) -> None:
-    """Run `codectok` with the arguments `command` once for each rank.
+    """Run `codectok` with the arguments `command` on every rank.
 
     Args:
-        stages: the runs that it makes, to be checked before anything is started.
-        command: after the name of the program.
-        workers: ranks; one for each GPU by default, or one where there is none.
+        stages: the runs of the command, checked before the ranks start.
+        command: arguments of `codectok`.
+        workers: number of ranks; by default one per GPU, or one on a CPU.
 
     Raises:
-        InputError: data or output cannot be used, or there are more ranks than GPUs.
-        CodectokError: a rank has failed; it has said why.
+        InputError: data or output cannot be used, or there are fewer GPUs than ranks.
+        CodectokError: a rank has failed; it has printed its own error.
+        KeyboardInterrupt: the run was stopped by a signal.
     """
     for stage in stages:
         check_output(stage)
-        open_dataset(stage)
+        open_segments(stage)
     on_gpus = resolve_device(stages[0].device).type == "cuda"
-    count = ranks_of_this_machine(workers, stages[0].device)
+    count = local_rank_count(workers, stages[0].device)
     if on_gpus and count > torch.cuda.device_count():
         raise InputError(
-            f"{count} ranks need as many GPUs, and there are {torch.cuda.device_count()}; lower --workers."
+            f"{count} ranks need {count} GPUs, but this machine has {torch.cuda.device_count()}; lower --workers."
         )
     before = signal.signal(signal.SIGUSR1, _stop_ranks)
     try:
-        # Where ranks leave their errors for the launcher, which would not remove a folder of its own.
+        # Ranks leave their errors for the launcher here; its default folder would never be removed.
         with tempfile.TemporaryDirectory(prefix="codectok-torchrun-") as folder:
             config = LaunchConfig(
                 min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
@@ -55,14 +57,14 @@ def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], wo
         raise KeyboardInterrupt from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        ended = f"has ended with exit code {failure.exitcode}, and said above why"
+        ended = f"ended with exit code {failure.exitcode} (see its error above)"
         if failure.exitcode < 0:
-            ended = f"was killed by {failure.signal_name()}, as systems do that run out of memory"
-        raise CodectokError(f"Rank {rank} {ended}; the same command goes on from the last checkpoint.") from None
+            ended = f"was killed by {failure.signal_name()}, perhaps for lack of memory"
+        raise CodectokError(f"Rank {rank} {ended}; run the same command to resume from the last checkpoint.") from None
     finally:
         signal.signal(signal.SIGUSR1, before)
 
 
 def _stop_ranks(number: int, _: FrameType | None) -> None:
-    """What the launcher does at the signals that it knows: it passes them on, and waits."""
+    """Stop as the launcher does for SIGTERM: it passes the signal on to the ranks and waits for them."""
     raise SignalException("stopped", signal.Signals(number))

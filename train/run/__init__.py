@@ -1,1 +1,1 @@
-"""Training runs: steps, validation, checkpoints, metrics and dry runs."""
+"""Training runs: preparation, steps, validation, checkpoints, metrics and dry runs."""

@@ -1,4 +1,4 @@
-"""One real step before a long run: does it fit, and how long will the whole take?"""
+"""Dry run: takes a few real steps to find out whether a run fits into memory and how long it takes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,36 @@ from codectok.codec import Codec
 from codectok.config import CodecConfig
 from codectok.device import resolve_device
 from codectok.train.config import TrainConfig
-from codectok.train.data.loader import SegmentLoader, worker_deaths_explained
-from codectok.train.data.segments import SegmentDataset
+from codectok.train.data.loader import SegmentLoader
+from codectok.train.data.segments import SegmentReader
 from codectok.train.data.stream import Stage
-from codectok.train.memory import batch_fits, keep_freed_memory, networks_fit, start_fits, validation_fits
+from codectok.train.data.workers import worker_errors
+from codectok.train.memory import (
+    codebook_memory_errors,
+    keep_freed_memory,
+    network_memory_errors,
+    step_memory_errors,
+    validation_memory_errors,
+)
 from codectok.train.trainer.trainer import Trainer
-from codectok.train.trainer.warm_start import check_ancestor, has_ancestor
+from codectok.train.trainer.warm_start import check_initial_config, has_initial_checkpoint
 
-from .checkpoint import latest_checkpoint
-from .codebook_init import CodebookStart, try_start
-from .metrics_log import check_sinks
-from .resume import check_origin, take_over
-from .run import CHECKPOINT_FOLDER, check_output, check_shares, open_dataset, open_validation
+from .codebook_init import CodebookInitCost, measure_codebook_init
+from .preparation import RunInputs, prepare
+from .resume import resume_from_checkpoint
 
 STEPS = 2
 
 
 @dataclass(frozen=True)
-class StageFacts:
-    """Data of a stage; `mixture` where it has several sources."""
+class StageSummary:
+    """Data of a stage.
+
+    Attributes:
+        segments: number of samples.
+        seconds: their duration.
+        mixture: shares of the sources, None if there is a single one.
+    """
 
     segments: int
     seconds: float
@@ -44,105 +55,100 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What a run needs, on each of its ranks.
+class DryRunReport:
+    """Requirements of a run on each of its ranks.
 
     Attributes:
-        stages: what is trained on, one after the other.
-        parameters, discriminator_parameters: numbers of them.
-        start: of the codebooks, where the run begins with one.
-        seconds_per_step: of one step with the adversary, after a first one.
-        peak_bytes: most memory that was in use at once, of the GPU, or of this process on a CPU; or that the start
-            will take, where that is estimated and more.
+        stages: training data.
+        parameters: number of the codec's parameters.
+        discriminator_parameters: number of the discriminators' parameters.
+        codebook_init: cost of initializing the codebooks, None if the run does not initialize any.
+        seconds_per_step: time of the last step, with the adversary.
+        peak_bytes: peak memory of the GPU, or of this process on a CPU; includes an estimated codebook initialization.
     """
 
-    stages: tuple[StageFacts, ...]
+    stages: tuple[StageSummary, ...]
     parameters: int
     discriminator_parameters: int
-    start: CodebookStart | None
+    codebook_init: CodebookInitCost | None
     seconds_per_step: float
     peak_bytes: int
 
 
-@worker_deaths_explained()
-def rehearse(config: TrainConfig, n_ranks: int = 1, ancestor: CodecConfig | None = None) -> Rehearsal:
-    """Start the codebooks, make two steps on the first batches and a validation of one clip, and forget them.
+@worker_errors()
+def dry_run(config: TrainConfig, n_ranks: int = 1, initial_config: CodecConfig | None = None) -> DryRunReport:
+    """Initialize the codebooks, take two steps on the first batches, and validate one clip.
 
-    This process does what each of the ranks will do, but for what they exchange. Nothing is written except, for a
-    while, a codec to learn from.
+    This process does the work of one rank, except for communication. Nothing is written to the output.
 
     Args:
         config: of the run.
-        n_ranks: that will share its batches.
-        ancestor: what the codec in `init_from` will be, where an earlier run is still to make it.
+        n_ranks: number of ranks that will share each batch.
+        initial_config: configuration of the codec in `init_from`, if an earlier run has yet to train it.
 
     Raises:
-        InputError: data that cannot be used, or too little memory.
+        InputError: the data cannot be used, or memory is too small.
     """
     device = resolve_device(config.device)
     keep_freed_memory(device)
-    check_shares(config, n_ranks)
-    check_output(config)
-    check_sinks(config)
-    dataset = open_dataset(config)
-    validation = open_validation(config)
-    with _as_if_inherited(_share(config, n_ranks), ancestor) as own, networks_fit():
-        trainer = Trainer(own, device)
+    inputs = prepare(config, n_ranks)
+    with _initial_checkpoint(_config_of_rank(config, n_ranks), initial_config) as own_config, network_memory_errors():
+        trainer = Trainer(own_config, device)
     before = _peak_bytes(device)
-    start = _begin(trainer, dataset)
+    codebook_init = _initialize(trainer, inputs)
     trainer.step = max(trainer.step, config.discriminators.start_step)
-    with batch_fits(config, n_ranks):
-        seconds = _seconds_per_step(trainer, dataset)
-    if validation is not None:
-        with validation_fits():
-            validation.try_out(trainer)
-    estimated = start.estimated_bytes if start is not None else None
-    return Rehearsal(
-        stages=tuple(_facts_of(stage) for stage in dataset.stream.stages),
+    with step_memory_errors(config, n_ranks):
+        seconds = _seconds_per_step(trainer, inputs.reader)
+    if inputs.validation is not None:
+        with validation_memory_errors():
+            inputs.validation.dry_run(trainer)
+    estimated = codebook_init.estimated_bytes if codebook_init is not None else None
+    return DryRunReport(
+        stages=tuple(_summary(stage) for stage in inputs.reader.stream.stages),
         parameters=sum(p.numel() for p in trainer.network.parameters()),
         discriminator_parameters=sum(p.numel() for p in trainer.adversary.parameters()),
-        start=start,
+        codebook_init=codebook_init,
         seconds_per_step=seconds,
         peak_bytes=max(_peak_bytes(device), before + (estimated or 0)),
     )
 
 
-def _share(config: TrainConfig, n_ranks: int) -> TrainConfig:
-    """What one of the ranks does, as a run of its own."""
+def _config_of_rank(config: TrainConfig, n_ranks: int) -> TrainConfig:
+    """Configuration of a single-process run that does the work of one of `n_ranks` ranks."""
     data = config.data.model_copy(update={"batch_size": config.data.batch_size // n_ranks})
     return config.model_copy(update={"data": data})
 
 
 @contextmanager
-def _as_if_inherited(config: TrainConfig, ancestor: CodecConfig | None) -> Iterator[TrainConfig]:
-    """`config`, with an untrained codec to learn from where the one in `init_from` is still to be made."""
+def _initial_checkpoint(config: TrainConfig, initial_config: CodecConfig | None) -> Iterator[TrainConfig]:
+    """Yield `config`, with an untrained codec in place of an `init_from` that does not exist yet."""
     place = config.init_from
-    if place is None or ancestor is None or has_ancestor(place):
+    if place is None or initial_config is None or has_initial_checkpoint(place):
         yield config
         return
-    check_ancestor(ancestor, config.codec, place)
+    check_initial_config(initial_config, config.codec, place)
     with tempfile.TemporaryDirectory(prefix="codectok-") as folder:
         codec = Path(folder) / "codec"
-        Codec.from_config(ancestor, device="cpu").save_pretrained(codec)
+        Codec.from_config(initial_config, device="cpu").save_pretrained(codec)
         yield config.model_copy(update={"init_from": codec})
 
 
-def _begin(trainer: Trainer, dataset: SegmentDataset) -> CodebookStart | None:
-    """What the run does before its first step; nothing where it goes on from a checkpoint of its own."""
+def _initialize(trainer: Trainer, inputs: RunInputs) -> CodebookInitCost | None:
+    """Do what the run does before its first step."""
     config = trainer.config
-    if latest_checkpoint(config.output / CHECKPOINT_FOLDER) is not None:
+    if inputs.checkpoint is not None:
         return None
     if config.resume_from is not None:
-        check_origin(config.resume_from)
-        take_over(trainer, config.resume_from)
+        resume_from_checkpoint(trainer, config.resume_from)
         return None
-    with start_fits():
-        return try_start(trainer, (batch.filled() for batch in SegmentLoader(dataset, config.data)))
+    with codebook_memory_errors():
+        batches = SegmentLoader(inputs.reader, config.data)
+        return measure_codebook_init(trainer, (batch.filled() for batch in batches))
 
 
-def _seconds_per_step(trainer: Trainer, dataset: SegmentDataset) -> float:
+def _seconds_per_step(trainer: Trainer, reader: SegmentReader) -> float:
     seconds = 0.0
-    for batch in itertools.islice(SegmentLoader(dataset, trainer.config.data), STEPS):
+    for batch in itertools.islice(SegmentLoader(reader, trainer.config.data), STEPS):
         started = time.monotonic()
         trainer.train_step(batch.filled())
         if trainer.device.type == "cuda":
@@ -151,8 +157,8 @@ def _seconds_per_step(trainer: Trainer, dataset: SegmentDataset) -> float:
     return seconds
 
 
-def _facts_of(stage: Stage) -> StageFacts:
-    return StageFacts(
+def _summary(stage: Stage) -> StageSummary:
+    return StageSummary(
         segments=sum(len(source.order) for source in stage.sources),
         seconds=sum(source.seconds for source in stage.sources),
         mixture=stage.describe() if len(stage.sources) > 1 else None,

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint of another run, with a recipe of one's own."""
+"""Resuming from a checkpoint of another run (`resume_from`), with the configuration of this one."""
 
 from __future__ import annotations
 
@@ -11,39 +11,45 @@ from codectok.train.trainer.trainer import Trainer
 from .checkpoint import is_training_checkpoint, load_training_state
 
 
-def check_origin(checkpoint: Path) -> None:
-    """Refuse a folder that is no checkpoint of a run with an `InputError`."""
+def check_resume_checkpoint(checkpoint: Path) -> None:
+    """Check that `checkpoint` is a training checkpoint.
+
+    Raises:
+        InputError: it is not.
+    """
     if not is_training_checkpoint(checkpoint):
         raise InputError(
-            f"{checkpoint} (resume_from) is no checkpoint of a training run; give a folder such as"
+            f"{checkpoint} (resume_from) is not a training checkpoint; give a folder such as"
             " run/checkpoints/step-00001000."
         )
 
 
-def take_over(trainer: Trainer, checkpoint: Path) -> dict[str, Any]:
-    """Give `trainer` the whole state of another run: networks, codebooks, moments, averages and the step.
+def resume_from_checkpoint(trainer: Trainer, checkpoint: Path) -> dict[str, Any]:
+    """Load the state of another run into `trainer`: networks, codebooks, moments, averages and the step.
 
-    How the optimizers go on from there is for `trainer`'s own configuration to say, and whether weights are averaged.
+    Optimizer settings and weight averaging follow the configuration of `trainer`.
 
     Returns:
-        That state.
+        The loaded state.
 
     Raises:
-        InputError: it has other tensors than `trainer`, or has made as many steps as that is to make.
+        InputError: tensors differ in shape, or the other run has already made `trainer.config.steps` steps.
     """
     state = load_training_state(checkpoint)
     wanted = trainer.config.steps
     if state["step"] >= wanted:
-        raise InputError(f"{checkpoint} (resume_from) has made {state['step']} steps, and steps={wanted}; set more.")
+        raise InputError(
+            f"{checkpoint} (resume_from) has made {state['step']} steps, and steps={wanted}; set more steps."
+        )
     for part, module in (("network", trainer.network), ("adversary", trainer.adversary)):
         own, other = _shapes(module.state_dict()), _shapes(state[part])
         different = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
         if different:
             name = different[0]
             raise InputError(
-                f"{checkpoint} (resume_from) has another {part} than is to be trained: {name} is"
-                f" {other.get(name, 'not there')} in it, and {own.get(name, 'not there')} here; only settings that"
-                " change no shape can be others."
+                f"{checkpoint} (resume_from) has another {part} than the configuration: {name} is"
+                f" {other.get(name, 'missing')} in the checkpoint, and {own.get(name, 'missing')} here; change only"
+                " settings that keep all shapes."
             )
     state["average"] = state["average"] or {"steps": 0, "averages": state["network"]}
     optimizers = (("optimizer", trainer.optimizer), ("adversary_optimizer", trainer.adversary.optimizer))

@@ -1,4 +1,4 @@
-"""How good the codec is by now, on clips that it is not trained on."""
+"""Validation: reconstructs clips that are not trained on, and logs errors, audio and spectrograms."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from codectok.evaluation.codebook import CodebookUse
 from codectok.evaluation.speech_quality import installed_measures
 from codectok.train.trainer.trainer import Trainer
 
-from .metrics_log import RunLog
+from .metrics_log import MetricsLog
 
 PREFIX = "validation/"
 ERROR = f"{PREFIX}mel"
 
 
 class Validation:
-    """Reconstructs the same clips each time it is asked to.
+    """Validates a codec in training on fixed clips.
 
     Args:
         clips: float32 [n] each, at the codec's rate.
-        listen: of how many the audio and spectrograms are logged.
+        listen: number of clips whose audio and spectrograms are logged.
     """
 
     def __init__(self, clips: Sequence[np.ndarray], listen: int) -> None:
@@ -33,11 +33,11 @@ class Validation:
         self._listen = listen
         self._measures = installed_measures()
 
-    def run(self, trainer: Trainer, log: RunLog) -> float:
-        """Log what the codec makes of the clips; the ranks share them.
+    def run(self, trainer: Trainer, log: MetricsLog) -> float:
+        """Reconstruct the clips, shared among the ranks, and log the metrics.
 
         Returns:
-            The mean difference of log-mels, natural logarithm.
+            Mean absolute difference of log-mels (natural logarithm).
         """
         config, ranks = trainer.config.codec, trainer.ranks
         sums: dict[str, float] = defaultdict(float)
@@ -55,34 +55,34 @@ class Validation:
                     sums[PREFIX + name] += value
                     counts[PREFIX + name] += 1
             if number < self._listen:
-                _show(log, trainer, number, original, reconstruction)
+                _log_clip(log, trainer, number, original, reconstruction)
         names = [ERROR, *(PREFIX + name for name in self._measures)]
         shared = [torch.tensor([[sums[name], counts[name]] for name in names], dtype=torch.float64), use]
-        # Means times the number of ranks are sums, and a quotient needs none of it.
+        # Sums over the ranks, computed from means.
         totals, use = (ranks.mean(values.to(trainer.device)).cpu() * ranks.world_size for values in shared)
         scalars = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True) if count}
         uses = [CodebookUse.of(row.round().long().numpy()) for row in use]
         scalars[f"{PREFIX}codebook_usage"] = float(np.mean([book.used_share for book in uses]))
         scalars[f"{PREFIX}codebook_entropy"] = float(np.mean([book.entropy for book in uses]))
-        log.write(scalars)
+        log.write(trainer.step, scalars)
         return scalars[ERROR]
 
-    def try_out(self, trainer: Trainer) -> None:
-        """See that the longest clip can be reconstructed and measured."""
+    def dry_run(self, trainer: Trainer) -> None:
+        """Reconstruct and measure the longest clip, without logging."""
         original, reconstruction, _, _ = _reconstruct(trainer, max(self.clips, key=len))
         for measure in self._measures.values():
             measure(original, reconstruction, trainer.config.codec.mel.sample_rate)
 
 
 def clips_of_rank(n_clips: int, rank: int, world_size: int, listen: int) -> range:
-    """Which clips a rank reconstructs: the first rank, which alone writes, those that are to be heard."""
+    """Numbers of the clips that a rank reconstructs; clips to be logged go to the first rank."""
     first = min(n_clips, max(listen, math.ceil(n_clips / world_size)))
     return range(first) if rank == 0 else range(first + rank - 1, n_clips, world_size - 1)
 
 
 @torch.no_grad()
 def _reconstruct(trainer: Trainer, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, Tensor]:
-    """The clip and its reconstruction, as long as each other, their difference and the codes [n, n_codebooks]."""
+    """Return the clip cut to whole frames, its reconstruction, their log-mel difference and codes [n, n_codebooks]."""
     frame_size = trainer.config.codec.frame_size
     original = torch.from_numpy(samples[: len(samples) // frame_size * frame_size]).to(trainer.device)[None]
     trainer.network.eval()
@@ -96,10 +96,10 @@ def _reconstruct(trainer: Trainer, samples: np.ndarray) -> tuple[np.ndarray, np.
     return original[0].cpu().numpy(), generated[0].cpu().numpy(), float(error), output.quantizer.codes[0].cpu()
 
 
-def _show(log: RunLog, trainer: Trainer, number: int, original: np.ndarray, reconstruction: np.ndarray) -> None:
+def _log_clip(log: MetricsLog, trainer: Trainer, number: int, original: np.ndarray, reconstruction: np.ndarray) -> None:
     for kind, samples in (("original", original), ("reconstruction", reconstruction)):
         name = f"{PREFIX}{number}/{kind}"
-        log.audio(name, np.clip(samples, -1, 1))
+        log.audio(trainer.step, name, np.clip(samples, -1, 1))
         log_mel = trainer.log_mel(torch.from_numpy(samples).to(trainer.device)[None])[0].T.flip(0)
         low, high = np.log(1e-5), 2.0
-        log.image(name, ((log_mel - low) / (high - low)).clamp(0, 1).cpu().numpy())
+        log.image(trainer.step, name, ((log_mel - low) / (high - low)).clamp(0, 1).cpu().numpy())

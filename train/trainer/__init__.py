@@ -1,1 +1,4 @@
-"""Trainer: one training step, with its losses, adversary, optimizers and moving averages."""
+"""One training step: networks, losses, adversary, optimizers and weight averages.
+
+The codebooks are updated in every step by `codectok.model.quantization.temporal.TemporalQuantizer.update_codebooks`.
+"""

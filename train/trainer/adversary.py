@@ -1,4 +1,4 @@
-"""The adversary: discriminators, their optimizer and their losses as one object."""
+"""The adversary: discriminators with their optimizer and losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from codectok.train.discriminators import (
-    Judgement,
+    DiscriminatorOutput,
     MultiPeriodDiscriminator,
     MultiScaleDiscriminator,
     MultiScaleSTFTDiscriminator,
@@ -27,16 +27,22 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass
 class GeneratorLosses:
-    """What the adversary asks of the generator, unweighted."""
+    """Unweighted losses of the generator against the adversary."""
 
     adversarial: Tensor
     feature_matching: Tensor
 
 
 class Adversary(nn.Module):
-    """Learns to tell generated from real waveforms, and says how the generator can do better.
+    """Learns to tell real from generated waveforms, and computes the generator's adversarial losses.
 
-    Discriminators work in `precision`; weights are normalized, spectra taken and losses computed in float32.
+    Discriminators run in `precision`; weight normalization, spectra and losses are in float32.
+
+    Args:
+        config: of the discriminators.
+        optimizer: of the discriminators.
+        precision: of the discriminators.
+        ranks: over which gradients are averaged.
     """
 
     def __init__(
@@ -58,45 +64,49 @@ class Adversary(nn.Module):
         self.optimizer_config = optimizer
         self.optimizer = build_optimizer(self.parameters(), optimizer)
         self._ranks = ranks or Ranks()
-        # In a tuple: as an attribute it would become a part of itself.
-        self._synchronized: tuple[Callable[[Tensor], list[Judgement]], ...] = ()
+        # Wrapped in a tuple so that nn.Module does not register it as a submodule.
+        self._synchronized: tuple[Callable[[Tensor], list[DiscriminatorOutput]], ...] = ()
 
-    def forward(self, waveform: Tensor) -> list[Judgement]:
-        """All judgements of `waveform` [B, T]."""
+    def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
+        """Outputs of all discriminators for `waveform` [B, T]."""
         with parametrize.cached():
-            # Computed here and kept, outside of autocast: norms are not for half precision.
+            # Computed and cached outside of autocast: normalization needs float32.
             _ = [module.weight for module in self.modules() if parametrize.is_parametrized(module, "weight")]
             with torch.autocast(waveform.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                return [judgement for discriminator in self.discriminators for judgement in discriminator(waveform)]
+                return [output for discriminator in self.discriminators for output in discriminator(waveform)]
 
     def train_step(self, pairs: Sequence[Pair], step: int) -> Tensor:
-        """One optimizer step on the mean loss of `pairs`, which are equally many; returns that loss.
+        """Take one optimizer step on the mean loss of microbatches of equal size, and return that loss.
 
-        However many there are, spectral norms take one power iteration.
+        Spectral norms take one power iteration per step, for any number of microbatches.
+
+        Args:
+            pairs: one per microbatch.
+            step: of the discriminators' optimizer, counted from 0.
         """
-        # Averages gradients over the ranks; made late, when the parameters are on their device.
+        # Created at the first step, when the parameters are on their device.
         self._synchronized = self._synchronized or (self._ranks.synchronized(self),)
-        (judge,) = self._synchronized
+        (discriminate,) = self._synchronized
         losses = []
         for number, (real, generated) in enumerate(pairs):
             self.train(number == 0)
-            with self._ranks.accumulating(judge, last=number == len(pairs) - 1):
-                judgements = judge(torch.cat([real, generated.detach()]))
-                parts = [judgement.split(len(real)) for judgement in judgements]
-                loss = discriminator_loss([real for real, _ in parts], [generated for _, generated in parts])
-                (loss / len(pairs)).backward()
+            with self._ranks.accumulating(discriminate, last=number == len(pairs) - 1):
+                outputs = discriminate(torch.cat([real, generated.detach()]))
+                halves = [output.split(len(real)) for output in outputs]
+                loss = discriminator_loss([real for real, _ in halves], [generated for _, generated in halves])
+                torch.autograd.backward(loss / len(pairs))
             losses.append(loss.detach())
         self.eval()
         step_optimizer(self.optimizer, self.optimizer_config, step)
         return torch.stack(losses).mean()
 
     def generator_losses(self, real: Tensor, generated: Tensor) -> GeneratorLosses:
-        """Losses with gradients to `generated` [B, T] only."""
+        """Losses for the waveforms `real` and `generated`, [B, T] each, with gradients to `generated` only."""
         self.requires_grad_(False)
         try:
             with torch.no_grad():
-                real_judgements = self(real)
-            judgements = self(generated)
+                real_outputs = self(real)
+            outputs = self(generated)
         finally:
             self.requires_grad_(True)
-        return GeneratorLosses(adversarial_loss(judgements), feature_matching_loss(real_judgements, judgements))
+        return GeneratorLosses(adversarial_loss(outputs), feature_matching_loss(real_outputs, outputs))

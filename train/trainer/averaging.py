@@ -1,4 +1,4 @@
-"""A moving average of weights, which is often better than the weights themselves."""
+"""Moving average of weights, which often makes a better codec than the last weights."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from codectok.model.quantization.codebook import EMACodebook
 
 
 class WeightAverage:
-    """The moving average of a module's parameters and codebooks.
+    """Moving average of a module's parameters and codebooks.
 
     Args:
-        module: whose weights are averaged.
-        decay: what a step leaves of the average in the long run; at first, when the average is of few steps, less.
+        module: the module whose weights are averaged.
+        decay: share of the old average kept at each step; smaller during the first steps.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        # They are buffers, but what they hold belongs to the weights beside them.
+        # Codebooks are buffers, but must match the weights around them.
         self._codebooks = {
             f"{name}.embedding": each for name, each in module.named_modules() if isinstance(each, EMACodebook)
         }
@@ -32,19 +32,19 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are now."""
+        """Update the average with the current weights."""
         self._steps += 1
         decay = min(self._decay, self._steps / (10 + self._steps))
         torch._foreach_lerp_(list(self._averages.values()), [w.detach() for w in self._weights.values()], 1 - decay)
         for name, codebook in self._codebooks.items():
             if codebook.replaced is not None:
-                # Nobody needs the average of where a code was of no use and where it is now.
+                # The old position of a replaced code must not enter its average.
                 average = self._averages[name]
                 average.copy_(torch.where(codebook.replaced.unsqueeze(1), codebook.embedding, average))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The weights are the averages while this lasts."""
+        """Exchange the weights for their averages inside this context."""
         self._exchange()
         try:
             yield
@@ -52,12 +52,12 @@ class WeightAverage:
             self._exchange()
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, and of how many steps they are."""
+        """The averages and the number of steps in them."""
         return {"steps": self._steps, "averages": self._averages}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
         for name, average in self._averages.items():
             average.copy_(state["averages"][name])
         self._steps = state["steps"]

@@ -1,4 +1,4 @@
-"""Optimizers and their rates."""
+"""AdamW and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from codectok.train.recipe import OptimizerConfig
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with the configured rate, betas and decay, in one pass over weights and moments."""
+    """Fused AdamW with the configured learning rate, betas and weight decay."""
     return torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
-    """The rate at `step`, counted from 0: a pure function, so that a resumed run needs no scheduler state."""
+    """Learning rate at `step`, counted from 0; a pure function, so that no scheduler state has to be saved."""
     rate = config.learning_rate
     if step < config.warmup_steps:
         return rate * (step + 1) / config.warmup_steps
@@ -32,7 +32,7 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
 
 
 def step_optimizer(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int) -> None:
-    """Optional clipping of the gradients' norm, one step at the rate of `step`, and no gradients any more."""
+    """Clip the gradients if configured, take one step at the learning rate of `step`, and clear the gradients."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, step)
     if config.max_gradient_norm is not None:

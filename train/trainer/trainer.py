@@ -1,4 +1,4 @@
-"""The training step and what a run has to remember."""
+"""The training step, and the state that a run saves and loads."""
 
 from __future__ import annotations
 
@@ -24,23 +24,31 @@ from .adversary import Adversary
 from .averaging import WeightAverage
 from .losses import MultiScaleMelLoss
 from .optimizer import build_optimizer, learning_rate, step_optimizer
-from .warm_start import inherit, load_ancestor
+from .warm_start import copy_encoder_and_decoder, load_initial_checkpoint
 
+# Features per code that the k-means of the codebooks starts from.
 VECTORS_PER_CODE = 4
 
 
 class Trainer:
-    """A codec in training together with its adversary; deterministic for a seed, a device and a number of ranks.
+    """A codec in training with its adversary; deterministic for a given seed, device and number of ranks.
 
     Args:
         config: of the run.
         device: of this rank.
-        ranks: among which it is one; alone by default.
-        goes_on: a checkpoint will be loaded, so that what the codec starts with does not matter.
+        ranks: this rank and the number of ranks; a single one by default.
+        will_load_state: True if `load_state_dict` follows, so that a warm start can be skipped.
+
+    Attributes:
+        step: number of steps taken.
+        network: the codec.
+        adversary: the discriminators.
+        optimizer: of the codec.
+        average: moving average of the codec's weights, None if not configured.
     """
 
     def __init__(
-        self, config: TrainConfig, device: torch.device, ranks: Ranks | None = None, goes_on: bool = False
+        self, config: TrainConfig, device: torch.device, ranks: Ranks | None = None, will_load_state: bool = False
     ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
@@ -49,11 +57,11 @@ class Trainer:
         self.step = 0
         self.network = CodecNetwork(config.codec)
         self._teacher: CodecNetwork | None = None
-        if config.init_from is not None and (config.loss.distillation or not goes_on):
-            ancestor = load_ancestor(config.init_from, config.codec).network
-            inherit(self.network, ancestor)
+        if config.init_from is not None and (config.loss.distillation or not will_load_state):
+            initial = load_initial_checkpoint(config.init_from, config.codec).network
+            copy_encoder_and_decoder(initial, self.network)
             if config.loss.distillation:
-                self._teacher = ancestor.to(device).requires_grad_(False)
+                self._teacher = initial.to(device).requires_grad_(False)
         self.network.prepare_for_training()
         self.network.to(device).train()
         if config.loss.diversity:
@@ -65,81 +73,84 @@ class Trainer:
             config.discriminators, config.discriminator_optimizer, config.precision, self.ranks
         ).to(device)
         self.average = None if config.weight_average is None else WeightAverage(self.network, config.weight_average)
-        self._reconstruct = self.ranks.synchronized(self.network)
+        self._synchronized = self.ranks.synchronized(self.network)
 
     @torch.no_grad()
     def initialize_codebooks(self, batches: Iterable[Tensor]) -> None:
-        """Start the codebooks, where there are any, from the features of as many batches [B, T] as it takes.
+        """Initialize the codebooks, if the quantizer has any, by a k-means of the features of the first batches.
 
-        Ranks with parts of the same batches get the same codebooks as one rank with all of them.
+        Several ranks get the same codebooks as a single rank with all of their batches.
+
+        Args:
+            batches: this rank's waveforms, [B, T] each; as many as needed are taken.
         """
         codec = self.config.codec
         if isinstance(codec.quantizer, FiniteScalarQuantizerConfig):
             return
-        # More vectors than codes: what a code was placed on leaves nothing over for the codebook after it.
+        # More vectors than codes: a vector that equals its code leaves no residual for the next codebook.
         wanted = VECTORS_PER_CODE * codec.quantizer.codebook_size * codec.frame_size
         n_batches = math.ceil(wanted / (self.config.data.batch_size * self.config.segment_samples))
         self.network.eval()
         features = []
         for _, waveform in zip(range(n_batches), batches, strict=False):
-            parts = waveform.to(self.device).chunk(self.config.accumulation)
+            microbatches = waveform.to(self.device).chunk(self.config.accumulation)
             with self.autocast():
-                found = [self.network.encoder(self.log_mel(part)).float() for part in parts]
-            features.append(self.ranks.gather(torch.cat(found)))
+                encoded = [self.network.encoder(self.log_mel(microbatch)).float() for microbatch in microbatches]
+            features.append(self.ranks.gather(torch.cat(encoded)))
         self.network.quantizer.initialize_codebooks(torch.cat(features), self.config.seed)
-        # Ranks on other hardware round in another way, and clusters go different ways from there.
+        # On different hardware, rounding differs and the clusters of the ranks would drift apart.
         for buffer in self.network.quantizer.buffers():
-            self.ranks.take_from_first(buffer)
+            self.ranks.broadcast(buffer)
         self.network.train()
 
     def train_step(self, waveform: Tensor) -> dict[str, Tensor]:
-        """One step of the adversary and one of the codec on this rank's `waveform` [B, T].
+        """Take one step of the adversary and one of the codec on this rank's `waveform` [B, T].
 
         Returns:
-            Scalars of the step on the device, of this rank.
+            Scalars of the step, of this rank, on the device.
         """
-        parts = waveform.to(self.device, non_blocking=True).chunk(self.config.accumulation)
+        microbatches = waveform.to(self.device, non_blocking=True).chunk(self.config.accumulation)
         adversarial = self.step >= self.config.discriminators.start_step
-        held = self._pass(parts[0], 0) if len(parts) == 1 else None
+        # The graphs of several microbatches may not fit into memory together, so each is computed again for its losses.
+        kept = self._reconstruct(microbatches[0], 0) if len(microbatches) == 1 else None
         scalars: dict[str, Tensor] = {}
         if adversarial:
-            # With several parts their graphs do not all fit into memory: they are computed again for the codec's turn.
-            generated = [held.waveform] if held else [self._preview(part, n) for n, part in enumerate(parts)]
+            with torch.no_grad():
+                generated = [(kept or self._reconstruct(real, n)).waveform for n, real in enumerate(microbatches)]
             scalars["discriminator"] = self.adversary.train_step(
-                list(zip(parts, generated, strict=True)), self.step - self.config.discriminators.start_step
+                list(zip(microbatches, generated, strict=True)), self.step - self.config.discriminators.start_step
             )
-        found = []
-        for number, part in enumerate(parts):
-            with self.ranks.accumulating(self._reconstruct, last=number == len(parts) - 1):
-                losses = self._losses(part, held or self._pass(part, number), adversarial)
-                (losses["generator"] / len(parts)).backward()
-            found.append({name: loss.detach() for name, loss in losses.items()})
-        self.network.quantizer.update_codebooks()
+        losses_of_microbatches, passes = [], []
+        for number, real in enumerate(microbatches):
+            with self.ranks.accumulating(self._synchronized, last=number == len(microbatches) - 1):
+                output = kept or self._reconstruct(real, number)
+                losses = self._losses(real, output, adversarial)
+                torch.autograd.backward(losses["generator"] / len(microbatches))
+            losses_of_microbatches.append({name: loss.detach() for name, loss in losses.items()})
+            passes.append(output.quantizer.frames)
+        self.network.quantizer.update_codebooks(passes)
         step_optimizer(self.optimizer, self.config.generator_optimizer, self.step)
         if self.average is not None:
             self.average.update()
-        scalars |= {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+        for name in losses_of_microbatches[0]:
+            scalars[name] = torch.stack([losses[name] for losses in losses_of_microbatches]).mean()
         scalars["learning_rate"] = torch.tensor(learning_rate(self.config.generator_optimizer, self.step))
         self.step += 1
         return scalars
 
-    def _pass(self, waveform: Tensor, part: int) -> NetworkOutput:
-        self._seed(part)
+    def _reconstruct(self, waveform: Tensor, microbatch: int) -> NetworkOutput:
+        """Forward pass; repeated in the same step for the same microbatch it returns the same output."""
+        self._seed(microbatch)
         log_mel = self.log_mel(waveform)
+        # The synchronized module averages gradients over the ranks; a pass without gradients must not involve it.
+        network = self._synchronized if torch.is_grad_enabled() else self.network
         with self.autocast():
-            output = self._reconstruct(log_mel)
+            output: NetworkOutput = network(log_mel)
         output.waveform = output.waveform.float()
         return output
 
-    @torch.no_grad()
-    def _preview(self, waveform: Tensor, part: int) -> Tensor:
-        """What the pass with gradients will give again."""
-        self._seed(part)
-        with self.autocast():
-            return self.network(self.log_mel(waveform)).waveform.float()
-
     def _losses(self, real: Tensor, output: NetworkOutput, adversarial: bool) -> dict[str, Tensor]:
-        """Unweighted terms, and their weighted sum as `generator`."""
+        """Unweighted terms of the loss, and their weighted sum as "generator"."""
         weights, generated = self.config.loss, output.waveform
         differences = self.mel_loss(generated, real)
         losses = {f"mel_{term.n_fft}": difference for term, difference in zip(weights.mel, differences, strict=True)}
@@ -156,30 +167,30 @@ class Trainer:
         if output.quantizer.diversity_loss is not None:
             add("diversity", weights.diversity, output.quantizer.diversity_loss)
         if self._teacher is not None:
-            taught, learned = self._quantized_by_teacher(real), output.quantizer.features.float()
-            # With other time factors one may have some frames more, of padding.
-            n_frames = min(taught.shape[1], learned.shape[1])
-            add("distillation", weights.distillation, F.mse_loss(learned[:, :n_frames], taught[:, :n_frames]))
+            target, features = self._quantized_by(self._teacher, real), output.quantizer.features.float()
+            # With different time factors one of them may be padded by some frames.
+            n_frames = min(target.shape[1], features.shape[1])
+            add("distillation", weights.distillation, F.mse_loss(features[:, :n_frames], target[:, :n_frames]))
         if adversarial:
-            asked = self.adversary.generator_losses(real, generated)
-            add("adversarial", weights.adversarial, asked.adversarial)
-            add("feature_matching", weights.feature_matching, asked.feature_matching)
+            found = self.adversary.generator_losses(real, generated)
+            add("adversarial", weights.adversarial, found.adversarial)
+            add("feature_matching", weights.feature_matching, found.feature_matching)
         return {**losses, "generator": total}
 
     @torch.no_grad()
-    def _quantized_by_teacher(self, waveform: Tensor) -> Tensor:
-        assert self._teacher is not None
+    def _quantized_by(self, teacher: CodecNetwork, waveform: Tensor) -> Tensor:
+        """Quantized features [B, T, C] of the teacher."""
         log_mel = self.log_mel(waveform)
         with self.autocast():
-            return self._teacher.quantizer.decode(self._teacher.encode(log_mel)).float()
+            return teacher.quantizer.decode(teacher.encode(log_mel)).float()
 
-    def _seed(self, part: int) -> None:
-        """Chance depends on the step alone: nothing of it is left over to be saved."""
-        entropy = [self.config.seed, self.step, self.ranks.rank, part]
+    def _seed(self, microbatch: int) -> None:
+        """Seed per step, rank and microbatch, so that no RNG state has to be saved."""
+        entropy = [self.config.seed, self.step, self.ranks.rank, microbatch]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+        """All state that the next step depends on."""
         return {
             "step": self.step,
             "network": self.network.state_dict(),
@@ -190,7 +201,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Restore the state from `state_dict`; the next step is the same to the bit."""
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -200,17 +211,17 @@ class Trainer:
             self.average.load_state_dict(state["average"])
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Layers in the configured precision."""
+        """Context that runs layers in the configured precision."""
         if self.config.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The network's weights are their moving averages while this lasts, where there are any."""
+        """Context in which the network has its averaged weights, if averages are configured."""
         return nullcontext() if self.average is None else self.average.applied()
 
     def export(self) -> Codec:
-        """The codec as it is now, ready for inference on the CPU."""
+        """Return the current codec for inference on the CPU, with averaged weights if configured."""
         header = CheckpointHeader(origin=f"trained for {self.step} steps", config=self.config.codec)
         with self.averaged():
             state = {key: tensor.cpu() for key, tensor in self.network.inference_state_dict().items()}

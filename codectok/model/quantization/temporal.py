@@ -1,9 +1,11 @@
-"""Learned changes of the frame rate around a quantizer."""
+"""Downsampling before a quantizer and upsampling after it; the place where codebooks are updated in training."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +20,12 @@ from .distributed import n_ranks, sum_over_ranks
 from .scatter import occurrences
 from .usage import UsageWindow
 
-# Of the blocks behind each change of the frame rate.
+# Kernel size of the ConvNeXt block after each change of the frame rate.
 BLOCK_KERNEL_SIZE = 7
 
 
 class Downsample(nn.Module):
-    """Joins `factor` frames into one by a linear layer, then a ConvNeXt block; a remainder of frames is dropped."""
+    """Joins every `factor` frames by a linear layer, followed by a ConvNeXt block; leftover frames are dropped."""
 
     def __init__(self, dim: int, factor: int) -> None:
         super().__init__()
@@ -33,17 +35,19 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, T, C] to [B, T // factor, C]."""
-        return self.block(self.join(x))
+        downsampled: Tensor = self.block(self.join(x))
+        return downsampled
 
     def join(self, x: Tensor) -> Tensor:
-        """The linear layer alone: map [..., T, C] to [..., T // factor, C]."""
+        """Apply the linear layer only: map [..., T, C] to [..., T // factor, C]."""
         *batch, frames, dim = x.shape
         frames //= self.factor
-        return self.linear(x[..., : frames * self.factor, :].reshape(*batch, frames, self.factor * dim))
+        joined: Tensor = self.linear(x[..., : frames * self.factor, :].reshape(*batch, frames, self.factor * dim))
+        return joined
 
 
 class Upsample(nn.Module):
-    """Splits a frame into `factor` frames by a linear layer with a bias shared among them, then a ConvNeXt block."""
+    """Splits a frame into `factor` frames by a linear layer with one bias for all of them, then a ConvNeXt block."""
 
     def __init__(self, dim: int, factor: int) -> None:
         super().__init__()
@@ -55,14 +59,39 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, T, C] to [B, T * factor, C]."""
         batch, _, dim = x.shape
-        return self.block(F.linear(x, self.weight).reshape(batch, -1, dim) + self.bias)
+        upsampled: Tensor = self.block(F.linear(x, self.weight).reshape(batch, -1, dim) + self.bias)
+        return upsampled
+
+
+@dataclass
+class QuantizedFrames:
+    """Frames of a forward pass, from which the codebooks learn.
+
+    Attributes:
+        features: float32 [n, C], downsampled, without gradient.
+        codes: int64 [n, n_codebooks].
+    """
+
+    features: Tensor
+    codes: Tensor
+
+
+@dataclass(kw_only=True)
+class TemporalQuantizerOutput(QuantizerOutput):
+    """Result of a temporal quantizer in training.
+
+    Attributes:
+        frames: the frames that were quantized, for `TemporalQuantizer.update_codebooks`.
+    """
+
+    frames: QuantizedFrames
 
 
 class TemporalQuantizer(Quantizer):
-    """A quantizer at a lower frame rate: downsampling before it, upsampling after it.
+    """Runs a quantizer at a lower frame rate: downsampling before it, upsampling after it.
 
-    The inner quantizer always works in float32: in half precision many codes would change. It learns at the lower rate,
-    once for all training passes between two calls of `update_codebooks`.
+    The inner quantizer works in float32, as many codes would differ in half precision. It learns at the lower rate, in
+    `update_codebooks`.
     """
 
     def __init__(self, inner: Quantizer, dim: int, config: QuantizerConfig) -> None:
@@ -72,18 +101,19 @@ class TemporalQuantizer(Quantizer):
         self.downsample = nn.Sequential(*[Downsample(dim, factor) for factor in config.time_factors])
         self.upsample = nn.Sequential(*[Upsample(dim, factor) for factor in reversed(config.time_factors)])
         self.usage: UsageWindow | None = None
-        self._passes: list[tuple[Tensor, Tensor]] = []
 
-    def forward(self, features: Tensor) -> QuantizerOutput:
+    def forward(self, features: Tensor) -> TemporalQuantizerOutput:
         """Quantize `features` [B, T, C]; the result has T' * product of the time factors frames."""
-        downsampled = self.downsample(features)
+        downsampled = self.downsample(features).float()
         with no_autocast(downsampled):
-            output = self.inner(downsampled.float())
-        # A pass without gradients only looks ahead.
-        if self.training and torch.is_grad_enabled() and self.usage is not None:
-            self._passes.append((downsampled.detach().float().flatten(0, 1), output.codes.flatten(0, 1)))
-        output.features = self.upsample(output.features)
-        return output
+            output: QuantizerOutput = self.inner(downsampled)
+        return TemporalQuantizerOutput(
+            features=self.upsample(output.features),
+            codes=output.codes,
+            commitment_loss=output.commitment_loss,
+            diversity_loss=output.diversity_loss,
+            frames=QuantizedFrames(downsampled.detach().flatten(0, 1), output.codes.flatten(0, 1)),
+        )
 
     def encode(self, features: Tensor) -> Tensor:
         """Codes [B, T', n_codebooks] of `features` [B, T, C]."""
@@ -93,14 +123,15 @@ class TemporalQuantizer(Quantizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Features [B, T, C] of `codes` [B, T', n_codebooks]."""
-        return self.upsample(self.inner.decode(codes))
+        features: Tensor = self.upsample(self.inner.decode(codes))
+        return features
 
     def distances(self, features: Tensor, codes: Tensor) -> Tensor:
-        """Those of the inner quantizer: it takes downsampled features."""
+        """Distances of the inner quantizer for downsampled `features`."""
         return self.inner.distances(features, codes)
 
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
-        """That of the inner quantizer: it takes downsampled features."""
+        """Frame encoder of the inner quantizer, for downsampled features."""
         return self.inner.frame_encoder(reduced)
 
     @property
@@ -109,43 +140,58 @@ class TemporalQuantizer(Quantizer):
         return self.inner.codebooks
 
     def measure_diversity(self) -> None:
-        """Let the inner quantizer measure it."""
+        """Add a diversity loss to the output of the inner quantizer."""
         self.inner.measure_diversity()
 
     def prepare_for_training(self) -> None:
-        """Prepare the inner quantizer, and count from now on how its codes are used."""
+        """Prepare the inner quantizer and start counting the use of its codes."""
         self.inner.prepare_for_training()
         device = next(itertools.chain(self.parameters(), self.buffers())).device
         self.usage = UsageWindow(self.config.n_codebooks, self.config.codebook_size).to(device)
 
     @torch.no_grad()
     def initialize_codebooks(self, features: Tensor, seed: int = 0) -> None:
-        """Start the inner quantizer's codebooks from downsampled `features` [B, T, C], the same on every rank."""
+        """Initialize the codebooks from `features` [B, T, C] before downsampling; all ranks pass the same features."""
         downsampled = self.downsample(features)
         with no_autocast(downsampled):
             self.inner.initialize_codebooks(downsampled.float(), seed)
 
     @torch.no_grad()
-    def update_codebooks(self) -> None:
-        """Let the inner quantizer learn from the training passes since the last call, those of all ranks together.
+    def update_codebooks(self, passes: Sequence[QuantizedFrames]) -> None:
+        """Update the codebooks from the forward passes of one training step, on all ranks together.
 
-        To be called once for each step of the optimizer and before it, while the weights are those of the passes, and
-        by every rank with as many tokens. Nothing here waits for a GPU.
+        Call it once per optimizer step and before the optimizer, while the weights are still those of the passes, on
+        every rank with the same number of tokens. In evaluation mode nothing changes. It never waits for a GPU.
+
+        Args:
+            passes: frames of the step's microbatches, in order.
+
+        Raises:
+            RuntimeError: `prepare_for_training` has not been called.
         """
-        if self.usage is None or not self._passes:
+        usage = self._usage_in_training()
+        if not self.training:
             return
-        features, codes = (torch.cat(parts) for parts in zip(*self._passes, strict=True))
-        self._passes.clear()
+        features = torch.cat([frames.features for frames in passes])
+        codes = torch.cat([frames.codes for frames in passes])
         n_tokens = n_ranks() * len(codes)
         counts = torch.stack([occurrences(column, self.config.codebook_size) for column in codes.unbind(1)])
         sum_over_ranks(counts)
         with no_autocast(features):
             self.inner.learn(features, codes, counts)
-            if self.usage.add(counts, n_tokens):
-                replaced = self.inner.replace_unused(self.usage.last_counts, self.usage.last_tokens)
-                self.usage.expired_share.copy_(replaced.float().mean())
+            if usage.add(counts, n_tokens):
+                replaced = self.inner.replace_unused(usage.last_counts, usage.last_tokens)
+                usage.expired_share.copy_(replaced.float().mean())
 
     def codebook_metrics(self) -> dict[str, Tensor]:
-        """Scalars about the use of the codes in training, see `UsageWindow.metrics`."""
-        assert self.usage is not None, "prepare_for_training comes first"
-        return self.usage.metrics()
+        """Scalars about the use of codes in training, see `UsageWindow.metrics`.
+
+        Raises:
+            RuntimeError: `prepare_for_training` has not been called.
+        """
+        return self._usage_in_training().metrics()
+
+    def _usage_in_training(self) -> UsageWindow:
+        if self.usage is None:
+            raise RuntimeError("Call prepare_for_training before the quantizer is trained.")
+        return self.usage

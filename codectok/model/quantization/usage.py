@@ -1,13 +1,14 @@
-"""How codebooks are used, over a window of tokens that is long enough to tell an unused code from a rare one.
+"""Codebook usage, counted over windows long enough to tell an unused code from a rare one.
 
-A step has often fewer tokens than there are codes: then most codes are without one, and moving averages over steps are
-mostly noise. So use is counted over a window that closes when it holds WINDOW_TOKENS_PER_CODE tokens for every code,
-in however many steps. A code used a quarter as often as the average has about 4 tokens in such a window; one with less
-than a twentieth (by default) of uniform use has not been used at all.
+A training step often has fewer tokens than there are codes. Most codes then get no token, and averages over single
+steps are mostly noise. So usage is counted over a window that closes once it holds WINDOW_TOKENS_PER_CODE tokens per
+code, over however many steps that takes. A code with a quarter of the average usage gets about 4 tokens in such a
+window; a code below a twentieth of uniform usage (the default expiry share) got none.
 
-Not more, for in the beginning features move: codes that no token has found stay behind, the others are too few to tell
-features apart, and with that these become alike. Then nothing brings them apart again. (In the first 400 steps of the
-configuration `nano` codes had a perplexity of 3 % of their number with 40 tokens, and of 55 % with 8.)
+The window is not longer, because features move at the start of training: codes that no token found stay behind, the
+remaining codes are too few to tell features apart, the features become alike, and nothing separates them again. (In the
+first 400 steps of the configuration `nano` the codes had a perplexity of 3 % of their number with 40 tokens per code,
+and of 55 % with 8.)
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ WINDOW_TOKENS_PER_CODE = 16
 
 
 class UsageWindow(nn.Module):
-    """Counts the use of every code, and keeps the last full window.
+    """Counts how often every code is used, and keeps the counts of the last full window.
 
-    Buffers: `counts` int64 [n_codebooks, codebook_size] of the window that fills, `last_counts` of the last full one,
-    `expired_share` (scalar) of the codes that were replaced at its end. Their numbers of tokens are saved with them.
+    Buffers: `counts` int64 [n_codebooks, codebook_size] of the current window, `last_counts` of the last full window,
+    `expired_share` (scalar), the share of codes replaced at its end. The token counts of both windows are saved with
+    them.
+
+    Attributes:
+        last_tokens: number of tokens in the last full window, 0 before the first one.
     """
 
     counts: Tensor
@@ -40,7 +45,7 @@ class UsageWindow(nn.Module):
         self._tokens, self.last_tokens = 0, 0
 
     def add(self, counts: Tensor, n_tokens: int) -> bool:
-        """Take in `counts` [n_codebooks, codebook_size] of `n_tokens` tokens; whether that has filled the window."""
+        """Add `counts` [n_codebooks, codebook_size] of `n_tokens` tokens; True if this completes the window."""
         self.counts += counts
         self._tokens += n_tokens
         if self._tokens < WINDOW_TOKENS_PER_CODE * self.counts.shape[1]:
@@ -52,10 +57,11 @@ class UsageWindow(nn.Module):
         return True
 
     def metrics(self) -> dict[str, Tensor]:
-        """Figures of the last full window, or of the first one while it fills; means over the codebooks.
+        """Metrics of the last full window (of the first window until it is full), averaged over the codebooks.
 
-        Share of codes used, their entropy in bits, their perplexity as a share of the codebook, and the share of codes
-        replaced.
+        Returns:
+            `codebook_usage`, the share of codes used; `codebook_entropy` in bits; `codebook_perplexity_share`, the
+            perplexity divided by the codebook size; `codebook_expired_share`, the share of codes replaced.
         """
         counts, tokens = (self.last_counts, self.last_tokens) if self.last_tokens else (self.counts, self._tokens)
         shares = counts.double() / max(1, tokens)
@@ -68,9 +74,9 @@ class UsageWindow(nn.Module):
         }
 
     def get_extra_state(self) -> Tensor:
-        """Tokens in both windows, for checkpoints."""
+        """Token counts of both windows, for checkpoints."""
         return torch.tensor([self._tokens, self.last_tokens])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on from what `get_extra_state` gave."""
+        """Restore the token counts from `get_extra_state`."""
         self._tokens, self.last_tokens = state.tolist()

@@ -91,9 +91,7 @@ def test_microbatches_equal_one_batch(config: QuantizerConfig) -> None:
     batch = Clusters(40, 12).batch(4 * 24, 40).view(4, 24, 12)
     whole, split = make_quantizer(config, 12), make_quantizer(config, 12)
     learn(whole, [batch])
-    for microbatch in batch.split(1):
-        split(microbatch)
-    split.update_codebooks()
+    split.update_codebooks([split(microbatch).frames for microbatch in batch.split(1)])
     before = make_quantizer(config, 12).state_dict()
     for key, tensor in whole.state_dict().items():
         torch.testing.assert_close(split.state_dict()[key], tensor)
@@ -121,7 +119,7 @@ def test_training_step_never_synchronizes_with_gpu(config: QuantizerConfig) -> N
         for batch in batches:
             output = quantizer(batch.requires_grad_())
             (output.features.sum() + output.commitment_loss).backward()
-            quantizer.update_codebooks()
+            quantizer.update_codebooks([output.frames])
     assert quantizer.usage.last_tokens > 0
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
         batches[0].sum().item()

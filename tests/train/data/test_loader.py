@@ -1,4 +1,4 @@
-"""Batches: exactly once an epoch on any ranks and workers, exact resume, damaged samples, stages, mixtures, URLs."""
+"""Batches: samples once per epoch on any ranks and workers, exact resume, damaged samples, stages, mixtures, URLs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ import torch
 from codectok.errors import CodectokError, InputError
 from codectok.shards import read_index
 from codectok.storage import open_storage
+from codectok.train import Batch, DataConfig, SegmentLoader, SegmentReader
 from codectok.train.data import segments
-from codectok.train.data.config import DataConfig, ValidationConfig
-from codectok.train.data.loader import Batch, SegmentLoader
-from codectok.train.data.segments import SegmentDataset
+from codectok.train.data.config import ValidationConfig
 from codectok.train.data.validation import validation_clips
 from tests.helpers.storage import upload
 from tests.train.conftest import SAMPLE_RATE, STEP, write_shards
@@ -37,13 +36,17 @@ def data_config(**settings: object) -> DataConfig:
     return DataConfig.model_validate({"batch_size": BATCH, "shuffle_shards": 2, **settings})
 
 
-def dataset(config: DataConfig, seed: int = 5, segment_samples: int = 900) -> SegmentDataset:
-    return SegmentDataset(config, SAMPLE_RATE, segment_samples, seed)
+def segment_reader(config: DataConfig, seed: int = 5, segment_samples: int = 900) -> SegmentReader:
+    return SegmentReader(config, SAMPLE_RATE, segment_samples, seed)
 
 
 def batches(config: DataConfig, n: int, position: int = 0, rank: int = 0, world_size: int = 1) -> list[Batch]:
-    loader = SegmentLoader(dataset(config), config, position, rank, world_size)
+    loader = SegmentLoader(segment_reader(config), config, position, rank, world_size)
     return list(itertools.islice(loader, n))
+
+
+def segment_at(reader: SegmentReader, position: int) -> torch.Tensor:
+    return torch.from_numpy(reader.read([position])[0].waveform)
 
 
 def keys_of(found: list[Batch]) -> list[str]:
@@ -51,13 +54,13 @@ def keys_of(found: list[Batch]) -> list[str]:
 
 
 def global_keys(config: DataConfig, n: int, position: int, world_size: int) -> list[str]:
-    """Of n steps on all ranks, in the order of the stream."""
+    """Keys of `n` steps on all ranks, in the order of the stream."""
     ranks = [batches(config, n, position, rank, world_size) for rank in range(world_size)]
-    return [key for parts in zip(*ranks, strict=True) for part in parts for key in part.keys]
+    return [key for shares in zip(*ranks, strict=True) for share in shares for key in share.keys]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
-def test_n_steps_are_k_steps_and_the_rest_to_the_bit(folder: Path, num_workers: int) -> None:
+def test_resumed_stream_is_identical(folder: Path, num_workers: int) -> None:
     config = data_config(shards=folder, num_workers=num_workers)
     whole = batches(config, 12)
     first = batches(config, 5)
@@ -69,7 +72,7 @@ def test_n_steps_are_k_steps_and_the_rest_to_the_bit(folder: Path, num_workers: 
 
 
 @pytest.mark.parametrize(("world_size", "num_workers"), [(1, 2), (2, 2), (3, 1), (4, 0), (6, 0)])
-def test_all_ranks_together_see_every_sample_once_an_epoch(folder: Path, world_size: int, num_workers: int) -> None:
+def test_ranks_see_every_sample_once_per_epoch(folder: Path, world_size: int, num_workers: int) -> None:
     config = data_config(shards=folder, num_workers=num_workers)
     stream = global_keys(config, 3 * TOTAL // BATCH + 1, 0, world_size)
     assert stream == keys_of(batches(data_config(shards=folder), 3 * TOTAL // BATCH + 1))
@@ -77,8 +80,8 @@ def test_all_ranks_together_see_every_sample_once_an_epoch(folder: Path, world_s
         assert sorted(stream[epoch * TOTAL : (epoch + 1) * TOTAL]) == sorted(f"all-{n}" for n in range(TOTAL))
 
 
-# Steps, ranks and workers of each part of a run.
-PARTS = {
+# Steps, ranks and workers of each start of a run.
+STARTS = {
     "two-then-three": [(4, 2, 2), (6, 3, 2)],
     "three-then-two": [(5, 3, 1), (5, 2, 0)],
     "often": [(1, 1, 2), (2, 4, 1), (1, 6, 0), (3, 2, 1), (1, 5, 0), (2, 1, 0)],
@@ -86,46 +89,49 @@ PARTS = {
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["one-source", "mixed"])
-@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
-def test_a_run_goes_on_exactly_on_other_ranks_and_workers(
-    parts: list[tuple[int, int, int]], mixed: bool, folder: Path
+@pytest.mark.parametrize("starts", STARTS.values(), ids=STARTS.keys())
+def test_resume_on_other_ranks_and_workers_is_exact(
+    starts: list[tuple[int, int, int]], mixed: bool, folder: Path
 ) -> None:
     sources = [{"shards": folder}, {"shards": folder, "replay": 0.3}]
     data: dict[str, object] = {"sources": sources} if mixed else {"shards": folder}
     stream: list[str] = []
-    for n_steps, world_size, num_workers in parts:
+    for n_steps, world_size, num_workers in starts:
         config = data_config(**data, num_workers=num_workers)
         stream += global_keys(config, n_steps, len(stream), world_size)
     assert stream == keys_of(batches(data_config(**data), 10))
 
 
-def test_ranks_whose_parts_are_unequal_have_equal_shapes(folder: Path) -> None:
+def test_unequal_shares_have_equal_shapes(folder: Path) -> None:
     parts = [batches(data_config(shards=folder), 1, 0, rank, 4)[0] for rank in range(4)]
     assert {part.waveforms.shape for part in parts} == {(2, 900)}
     assert [part.mask.tolist() for part in parts] == [[True, False], [True, True], [True, False], [True, True]]
     assert {part.position for part in parts} == {BATCH}
-    with pytest.raises(InputError, match=r"6 segments cannot be shared by 7 ranks; set data\.batch_size"):
+    with pytest.raises(InputError, match=r"6 segments .* 7 ranks; set data\.batch_size"):
         batches(data_config(shards=folder), 1, 0, 0, 7)
 
 
-def test_a_segment_is_the_sample_of_its_key_and_another_part_every_epoch(folder: Path) -> None:
+def test_segment_belongs_to_its_key(folder: Path) -> None:
     config = data_config(shards=folder)
     for batch in batches(config, 8):
         values = [round(float(waveform[0]) / STEP) for waveform in batch.waveforms]
         assert [f"all-{value}" for value in values] == list(batch.keys)
         assert (batch.waveforms == batch.waveforms[:, :1]).all()
-    long = dataset(config, segment_samples=2000)[0]
+    long = segment_at(segment_reader(config, segment_samples=2000), 0)
     assert (long[1500:] == 0).all()
 
 
-def test_the_part_of_a_sample_depends_on_seed_and_position(shards: Path) -> None:
+def test_crop_depends_on_seed_and_position(shards: Path) -> None:
     config = data_config(shards=shards)
-    assert torch.equal(dataset(config)[3], dataset(config)[3])
-    assert not torch.equal(dataset(config, seed=1)[3], dataset(config, seed=2)[3])
-    data = dataset(config)
-    epochs = {data.stream.address(position).key: [] for position in range(len(data))}
-    for position in range(4 * len(data)):
-        epochs[data.stream.address(position).key].append(data[position].numpy().tobytes())
+    assert torch.equal(segment_at(segment_reader(config), 3), segment_at(segment_reader(config), 3))
+    assert not torch.equal(segment_at(segment_reader(config, seed=1), 3), segment_at(segment_reader(config, seed=2), 3))
+    reader = segment_reader(config)
+    epoch_size = reader.stream.stages[0].mixture.period
+    epochs: dict[str, list[bytes]] = {}
+    for position in range(4 * epoch_size):
+        key = reader.stream.address(position).key
+        epochs.setdefault(key, []).append(segment_at(reader, position).numpy().tobytes())
+    assert len(epochs) == epoch_size
     assert all(len(set(parts)) == 4 for parts in epochs.values())
 
 
@@ -139,14 +145,12 @@ def damage(folder: Path, keys: set[str], write: bytes = b"damaged") -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_damaged_samples_leave_their_slots_masked(
-    num_workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_samples_are_masked(num_workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = data_config(shards=write_shards(tmp_path / "all", SIZES), num_workers=num_workers)
     whole = batches(config, 5)
     bad = {"all-3", "all-11", "all-12"}
     damage(tmp_path / "all", bad)
-    loader = SegmentLoader(dataset(config), config)
+    loader = SegmentLoader(segment_reader(config), config)
     with caplog.at_level(logging.WARNING):
         found = list(itertools.islice(loader, 5))
     assert keys_of(found) == keys_of(whole)
@@ -160,8 +164,8 @@ def test_damaged_samples_leave_their_slots_masked(
     assert all(any(f"The sample {key} in" in message for message in caplog.messages) for key in bad)
 
 
-def test_the_next_usable_segment_stands_in_for_a_part_that_is_all_damaged(tmp_path: Path) -> None:
-    """Both ranks' parts are of three; the first rank's is damaged, and so is the beginning of the second's."""
+def test_fallback_segment_replaces_a_damaged_share(tmp_path: Path) -> None:
+    """Both ranks have three samples; those of the first rank are damaged, and the first one of the second rank."""
     config = data_config(shards=write_shards(tmp_path / "all", SIZES))
     whole = batches(config, 3)
     damage(tmp_path / "all", set(whole[1].keys[:4]))
@@ -172,23 +176,23 @@ def test_the_next_usable_segment_stands_in_for_a_part_that_is_all_damaged(tmp_pa
     (again,) = batches(config, 1, position=BATCH, rank=0, world_size=2)
     assert torch.equal(again.filled(), part.filled())
     strict = data_config(shards=tmp_path / "all", max_unreadable_in_a_row=1)
-    with pytest.raises(CodectokError, match="1 samples in a row could not be used"):
+    with pytest.raises(CodectokError, match="1 samples in a row"):
         batches(strict, 2, rank=0, world_size=2)
 
 
-def test_a_bit_that_flipped_inside_the_audio_is_noticed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = dataset(data_config(shards=shards), segment_samples=10 * SAMPLE_RATE)
-    audio = open_storage(shards).read_ranges([data.stream.address(0).part])[0]
+def test_flipped_bit_in_audio_is_detected(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = segment_reader(data_config(shards=shards), segment_samples=10 * SAMPLE_RATE)
+    audio = open_storage(shards).read_ranges([data.stream.address(0).byte_range])[0]
     for place in range(len(audio) // 4, len(audio), len(audio) // 20):
         damaged = bytearray(audio)
         damaged[place] ^= 0x10
-        monkeypatch.setattr(segments, "read_parts", lambda _, damaged=damaged: [bytes(damaged)])
-        (segment,) = data.segments(range(1))
+        monkeypatch.setattr(segments, "read_audio_files", lambda _, damaged=damaged: [bytes(damaged)])
+        (segment,) = data.read([0])
         assert segment.error is not None
         assert not segment.waveform.any()
 
 
-def test_a_truncated_shard_is_masked_and_a_missing_one_ends_the_run(tmp_path: Path) -> None:
+def test_truncated_shard_is_masked_and_missing_shard_fails(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "all", [4, 4])
     config = data_config(shards=folder, num_workers=1)
     tar = folder / "shard-000001.tar"
@@ -202,17 +206,15 @@ def test_a_truncated_shard_is_masked_and_a_missing_one_ends_the_run(tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-def test_many_damaged_samples_in_a_row_end_the_run(tmp_path: Path) -> None:
+def test_many_damaged_samples_in_a_row_fail(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "all", SIZES)
     damage(folder, {f"all-{n}" for n in range(TOTAL)} - {"all-20"})
     config = data_config(shards=folder, num_workers=2, max_unreadable_in_a_row=10)
-    with pytest.raises(
-        CodectokError, match=r"10 samples in a row could not be used, the last because: The sample all-"
-    ):
+    with pytest.raises(CodectokError, match=r"10 samples in a row .*: The sample all-"):
         batches(config, 8)
 
 
-def test_replayed_sources_come_at_their_rate_and_the_current_one_exactly_once(tmp_path: Path) -> None:
+def test_replayed_sources_come_at_their_rate(tmp_path: Path) -> None:
     names = {"now": [10, 10], "before": [5, 5, 10], "old": [50, 50]}
     places = {name: write_shards(tmp_path / name, sizes) for name, sizes in names.items()}
     config = data_config(
@@ -224,7 +226,7 @@ def test_replayed_sources_come_at_their_rate_and_the_current_one_exactly_once(tm
         batch_size=11,
         num_workers=2,
     )
-    assert len(dataset(config)) == 20 + 12 + 1
+    assert segment_reader(config).stream.stages[0].mixture.period == 20 + 12 + 1
     stream = keys_of(batches(config, 5 * 3))
     for epoch in range(5):
         keys = stream[epoch * 33 : (epoch + 1) * 33]
@@ -237,7 +239,7 @@ def test_replayed_sources_come_at_their_rate_and_the_current_one_exactly_once(tm
     assert global_keys(config, 15, 0, 2) == stream
 
 
-def test_weights_are_exact_in_every_batch_whatever_the_sizes(tmp_path: Path) -> None:
+def test_mixture_weights_are_exact_in_every_batch(tmp_path: Path) -> None:
     places = [write_shards(tmp_path / name, sizes) for name, sizes in (("a", [3]), ("b", [40]), ("c", [7, 7]))]
     weights = (0.5, 0.3, 0.2)
     sources = [{"shards": place, "weight": weight} for place, weight in zip(places, weights, strict=True)]
@@ -245,7 +247,7 @@ def test_weights_are_exact_in_every_batch_whatever_the_sizes(tmp_path: Path) -> 
         assert Counter(key[0] for key in batch.keys) == {"a": 5, "b": 3, "c": 2}
 
 
-def test_a_category_is_a_source(tmp_path: Path) -> None:
+def test_category_selects_samples(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "all", [4, 7, 1, 6], ["speech", "music", None])
     music = [{"shards": folder, "category": "music"}]
     stream = keys_of(batches(data_config(sources=music, batch_size=6, num_workers=1), 3))
@@ -254,11 +256,11 @@ def test_a_category_is_a_source(tmp_path: Path) -> None:
     both = [{"shards": folder, "category": "music", "weight": 1}, {"shards": folder, "category": "speech", "weight": 3}]
     for batch in batches(data_config(sources=both, batch_size=4), 5):
         assert Counter(int(key[4:]) % 3 for key in batch.keys) == {0: 3, 1: 1}
-    with pytest.raises(InputError, match=r"on in noise of .*all; the categories there are music, speech\."):
-        dataset(data_config(sources=[{"shards": folder, "category": "noise"}]))
+    with pytest.raises(InputError, match=r"noise of .*all; the categories there are music, speech\."):
+        segment_reader(data_config(sources=[{"shards": folder, "category": "noise"}]))
 
 
-def test_stages_follow_each_other_at_their_steps_and_resume_inside_them(tmp_path: Path) -> None:
+def test_stages_change_at_their_steps_and_resume(tmp_path: Path) -> None:
     a, b = (write_shards(tmp_path / name, [4, 4]) for name in "ab")
     stages = [{"steps": 3, "sources": [{"shards": a}]}, {"sources": [{"shards": b}, {"shards": a, "replay": 0.5}]}]
     config = data_config(stages=stages, batch_size=4, num_workers=1)
@@ -268,21 +270,21 @@ def test_stages_follow_each_other_at_their_steps_and_resume_inside_them(tmp_path
     assert keys_of(batches(config, 5, position=16)) == keys_of(stream[4:])
 
 
-def test_the_hash_covers_what_has_been_heard_and_nothing_later(tmp_path: Path) -> None:
+def test_stream_hash_covers_only_consumed_samples(tmp_path: Path) -> None:
     a, b = (write_shards(tmp_path / name, [4, 4]) for name in "ab")
-    alone = dataset(data_config(shards=a)).stream
+    alone = segment_reader(data_config(shards=a)).stream
     later = [{"steps": 3, "sources": [{"shards": a}]}, {"sources": [{"shards": b}]}]
-    staged = dataset(data_config(stages=later)).stream
+    staged = segment_reader(data_config(stages=later)).stream
     assert alone.hash_before(3 * BATCH) == staged.hash_before(3 * BATCH)
     assert alone.hash_before(4 * BATCH) != staged.hash_before(4 * BATCH)
-    assert alone.hash_before(BATCH) != dataset(data_config(shards=b)).stream.hash_before(BATCH)
+    assert alone.hash_before(BATCH) != segment_reader(data_config(shards=b)).stream.hash_before(BATCH)
     half = [{"shards": a, "weight": 1}, {"shards": b, "weight": 1}]
     third = [{"shards": a, "weight": 1}, {"shards": b, "weight": 2}]
-    hashes = {dataset(data_config(sources=sources)).stream.hash_before(1) for sources in (half, third)}
+    hashes = {segment_reader(data_config(sources=sources)).stream.hash_before(1) for sources in (half, third)}
     assert len(hashes) == 2
 
 
-def test_validation_shards_are_a_fixed_list_and_never_trained_on(tmp_path: Path) -> None:
+def test_validation_clips_are_fixed_and_not_trained_on(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "all", [4, 5, 3, 4], n_validation=2)
     data = data_config(shards=folder)
     assert set(keys_of(batches(data, 6))) == {f"all-{n}" for n in range(9)}
@@ -298,7 +300,7 @@ def test_validation_shards_are_a_fixed_list_and_never_trained_on(tmp_path: Path)
         clips(max_seconds=0.009)
     other = write_shards(tmp_path / "none", [2])
     assert len(clips(shards=other)) == 2
-    with pytest.raises(InputError, match="none is left for validation"):
+    with pytest.raises(InputError, match="none is left"):
         validation_clips(ValidationConfig(shards=other), data_config(shards=other), SAMPLE_RATE, min_samples=1)
     damage(folder, {"all-10"})
     with pytest.raises(InputError, match="The sample all-10 in"):
@@ -306,7 +308,7 @@ def test_validation_shards_are_a_fixed_list_and_never_trained_on(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("store", "num_workers"), [("memory", 0), ("memory", 2), ("s3", 0), ("s3", 2)])
-def test_shards_at_a_url_give_the_same_batches(
+def test_shards_at_a_url_yield_the_same_batches(
     store: str, num_workers: int, folder: Path, request: pytest.FixtureRequest
 ) -> None:
     root = request.getfixturevalue("s3") if store == "s3" else f"memory://{uuid.uuid4().hex}"
@@ -318,31 +320,29 @@ def test_shards_at_a_url_give_the_same_batches(
     open_storage(url).remove("")
 
 
-def test_only_the_indices_that_are_needed_are_read(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_needed_indices_are_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     monkeypatch.setattr(
         "codectok.train.data.sources.read_index",
         lambda storage, name: (read.append(name), read_index(storage, name))[1],
     )
     many = write_shards(tmp_path / "many", [2] * 40)
-    data = dataset(data_config(shards=many))
+    data = segment_reader(data_config(shards=many))
     assert read == []
-    data.segments(range(70, 76))
+    data.read(range(70, 76))
     assert len(read) <= 4
     for position in range(80):
         data.stream.address(position)
     assert len(data.stream._indices._held) <= 4
 
 
-def test_shards_at_another_rate_are_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match="24000 Hz, the codec needs 16000 Hz"):
-        SegmentDataset(data_config(shards=folder), 16_000, 4000, 0)
+def test_shards_with_another_sample_rate_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"24000 Hz.* 16000 Hz"):
+        SegmentReader(data_config(shards=folder), 16_000, 4000, 0)
 
 
-def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
+def test_folder_without_shards_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no shards\.json"):
-        dataset(data_config(shards=tmp_path))
+        segment_reader(data_config(shards=tmp_path))
     with pytest.raises(InputError, match="no segments to train on"):
-        dataset(data_config(shards=write_shards(tmp_path / "held", [2], n_validation=1)))
+        segment_reader(data_config(shards=write_shards(tmp_path / "held", [2], n_validation=1)))

@@ -1,4 +1,4 @@
-"""The order is a pure function of seed, epoch and position; mixtures are exact. No file is needed for either."""
+"""The order of samples is a pure function of seed, epoch and position; mixtures are exact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def order(seed: int = 0, window: int = 3) -> ShardOrder:
 
 
 @pytest.mark.parametrize("window", [1, 3, 100])
-def test_every_sample_comes_exactly_once_in_every_epoch(window: int) -> None:
+def test_every_sample_comes_once_per_epoch(window: int) -> None:
     every = sorted((shard, row) for shard, size in enumerate(SIZES) for row in range(size))
     stream = order(window=window)
     epochs = [[stream.locate(epoch * TOTAL + place) for place in range(TOTAL)] for epoch in range(3)]
@@ -27,14 +27,14 @@ def test_every_sample_comes_exactly_once_in_every_epoch(window: int) -> None:
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_positions_can_be_asked_for_in_any_sequence() -> None:
+def test_positions_can_be_located_in_any_sequence() -> None:
     in_turn = [order().locate(position) for position in range(3 * TOTAL)]
     stream = order()
     for position in np.random.default_rng(0).permutation(3 * TOTAL).tolist():
         assert stream.locate(position) == in_turn[position]
 
 
-def test_few_shards_are_open_at_a_time_and_their_samples_are_mixed() -> None:
+def test_samples_are_mixed_within_a_window_of_shards() -> None:
     stream = ShardOrder([50] * 12, 3, (7,))
     shards = [stream.locate(position)[0] for position in range(600)]
     windows = [shards[first : first + 150] for first in range(0, 600, 150)]
@@ -44,13 +44,13 @@ def test_few_shards_are_open_at_a_time_and_their_samples_are_mixed() -> None:
     assert shards != sorted(shards)
 
 
-def test_other_seeds_give_other_orders() -> None:
+def test_order_depends_on_seed() -> None:
     orders = {tuple(order(seed).locate(position) for position in range(TOTAL)) for seed in range(20)}
     assert len(orders) == 20
 
 
 @pytest.mark.parametrize("shares", [[1], [1, 1], [5, 3, 2], [1000, 600, 10], [1, 0, 3], [7, 1, 1, 1, 90]])
-def test_proportions_are_exact_over_every_window_and_even_in_between(shares: list[int]) -> None:
+def test_mixture_proportions_are_exact_and_even(shares: list[int]) -> None:
     mixture = Mixture(shares)
     period = sum(shares)
     dealt = [mixture.locate(position) for position in range(3 * period)]
@@ -62,14 +62,14 @@ def test_proportions_are_exact_over_every_window_and_even_in_between(shares: lis
         assert np.abs(counts - np.arange(len(counts)) * share / period).max() < len(shares)
 
 
-def test_a_position_far_away_is_found_at_once() -> None:
+def test_distant_position_is_located_directly() -> None:
     mixture = Mixture([10**9, 6 * 10**8, 10**7])
     source, before = mixture.locate(10**15)
     assert source in (0, 1, 2)
     assert abs(before - 10**15 * mixture.shares[source] / mixture.period) < 3
 
 
-def test_weights_and_rates_become_whole_numbers() -> None:
+def test_weights_and_rates_become_integers() -> None:
     assert shares_of_weights([0.5, 0.3, 0.2]) == [5, 3, 2]
     assert shares_of_weights([1, 0.6, 0.01]) == [100, 60, 1]
     assert shares_of_weights([3, 1e-05]) == [300_000, 1]

@@ -1,4 +1,4 @@
-"""Processes that read training data: what they ignore, how they end, and what they say where they cannot go on."""
+"""Worker processes that read training data: signals, ends and errors."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pytest
 import torch
 
 from codectok.errors import InputError
-from codectok.train.data import loader
-from codectok.train.data.loader import SegmentLoader
+from codectok.train import SegmentLoader
+from codectok.train.data import batches as batches_module
 from codectok.train.signals import STOP_SIGNALS
 from tests.train.conftest import SAMPLE_RATE
 
-from .test_loader import BATCH, batches, data_config, dataset
+from .test_loader import BATCH, batches, data_config, segment_reader
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who has sent a signal")
-def test_workers_do_not_answer_what_stops_the_run(shards: Path) -> None:
-    """A batch system's SIGTERM reaches all processes of a run; those that read are still needed."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the sender of a signal")
+def test_workers_ignore_stop_signals(shards: Path) -> None:
+    """A batch system sends SIGTERM to all processes of a run, but the workers are needed until it has stopped."""
     config = data_config(shards=shards, num_workers=1)
-    found = iter(SegmentLoader(dataset(config), config))
+    found = iter(SegmentLoader(segment_reader(config), config))
     next(found)
     (worker,) = multiprocessing.active_children()
     for number in STOP_SIGNALS:
@@ -37,49 +37,45 @@ def test_workers_do_not_answer_what_stops_the_run(shards: Path) -> None:
 
 READS_AND_ENDS = """
 import multiprocessing, sys
-from codectok.train.data.config import DataConfig
-from codectok.train.data.loader import SegmentLoader
-from codectok.train.data.segments import SegmentDataset
+from codectok.train import DataConfig, SegmentLoader, SegmentReader
 
 multiprocessing.set_start_method(sys.argv[3])
 config = DataConfig(shards=sys.argv[1], batch_size=4, num_workers=2)
-batches = iter(SegmentLoader(SegmentDataset(config, int(sys.argv[2]), 900, seed=0), config))
+batches = iter(SegmentLoader(SegmentReader(config, int(sys.argv[2]), 900, seed=0), config))
 for _ in range(6):
     next(batches)
 """
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_a_program_that_ends_while_it_reads_does_not_wait_for_its_workers(method: str, shards: Path) -> None:
-    """At its end multiprocessing ends and joins them, while what has been read is still referred to."""
+def test_exit_does_not_wait_for_workers(method: str, shards: Path) -> None:
+    """On exit, multiprocessing terminates and joins the workers while their batches are still referenced."""
     command = [sys.executable, "-c", READS_AND_ENDS, str(shards), str(SAMPLE_RATE), method]
     assert subprocess.run(command, check=False, timeout=100).returncode == 0
 
 
-@pytest.mark.parametrize("part", ["waveforms", "mask"])
-def test_too_little_shared_memory_is_one_sentence(part: str, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torch says it, or, while a batch is sent, says it to nobody and leaves the program waiting."""
+@pytest.mark.parametrize("tensor", ["waveforms", "mask"])
+def test_shared_memory_error_is_one_sentence(tensor: str, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch raises this error, or, while a batch is being sent, loses it and leaves the program waiting."""
 
     def refuse(*_: object) -> torch.Tensor:
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_0>: Success (0)")
 
-    if part == "waveforms":
-        monkeypatch.setattr(loader, "default_collate", refuse)
+    if tensor == "waveforms":
+        monkeypatch.setattr(batches_module, "default_collate", refuse)
     else:
-        monkeypatch.setattr(loader, "default_collate", torch.stack)
+        monkeypatch.setattr(batches_module, "default_collate", torch.stack)
         monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
-    with pytest.raises(InputError, match=r"do not fit into shared memory \(/dev/shm\)"):
+    with pytest.raises(InputError, match="shared memory"):
         batches(data_config(shards=shards, num_workers=1), 1)
 
 
 KILLED_WHILE_IT_READS = """
 import multiprocessing, os, signal, sys, time
-from codectok.train.data.config import DataConfig
-from codectok.train.data.loader import SegmentLoader
-from codectok.train.data.segments import SegmentDataset
+from codectok.train import DataConfig, SegmentLoader, SegmentReader
 
 config = DataConfig(shards=sys.argv[1], batch_size=10_000, num_workers=2)
-batches = iter(SegmentLoader(SegmentDataset(config, int(sys.argv[2]), 1, seed=0), config))
+batches = iter(SegmentLoader(SegmentReader(config, int(sys.argv[2]), 1, seed=0), config))
 next(batches)
 time.sleep(3)
 print(*[child.pid for child in multiprocessing.active_children()], flush=True)
@@ -87,17 +83,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def lives(process: int) -> bool:
-    """Whether there is such a process, and not only its exit code that nobody has asked for."""
+def is_running(process: int) -> bool:
+    """True if the process runs; False if it is missing or a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers wait for a word of the parent's")
-def test_workers_end_with_a_program_that_is_killed(shards: Path) -> None:
-    """Even where so many keys are on their way that the pipe to it is full."""
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers do not notice the death of their parent")
+def test_workers_exit_with_a_killed_parent(shards: Path) -> None:
+    """Even if the pipe to the program is full of keys."""
     command = [sys.executable, "-c", KILLED_WHILE_IT_READS, str(shards), str(SAMPLE_RATE)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
@@ -105,9 +101,9 @@ def test_workers_end_with_a_program_that_is_killed(shards: Path) -> None:
         assert program.wait() == -signal.SIGKILL
     assert len(workers) == 2
     deadline = time.monotonic() + 15
-    while left := [worker for worker in workers if lives(worker)]:
+    while left := [worker for worker in workers if is_running(worker)]:
         if time.monotonic() > deadline:
             for worker in left:
                 os.kill(worker, signal.SIGKILL)
-            pytest.fail("workers live on")
+            pytest.fail("workers still run")
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Discriminators and losses give the reference's numbers, for weights filled by a formula (`training.json`)."""
+"""Discriminators and losses reproduce the reference's numbers, for weights filled by a formula (`training.json`)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ GENERATED = sines((0.27, 440, 0.4), (0.08, 2900))
 
 
 def reference_key(group: str, key: str) -> str:
-    """Our tensor names in the reference's spelling, which the fill formula goes by."""
+    """Name of our tensor in the reference, which the fill formula depends on."""
     if group == "mstft":
         key = re.sub(r"(convs\.\d+|conv_post)\.", r"\1.conv.", key)
     spectral = group == "msd" and key.startswith("discriminators.0.")
@@ -84,20 +84,20 @@ def filled(group: str) -> MultiDiscriminator:
 
 @pytest.mark.parametrize("group", GROUPS)
 @torch.no_grad()
-def test_outputs_and_losses_match(group: str) -> None:
+def test_discriminator_outputs_and_losses_match_reference(group: str) -> None:
     module, expected = filled(group), EXPECTED[group]
     real, generated = module(REAL), module(GENERATED)
     assert [list(j.logits.shape) for j in real] == expected["logit_shapes"]
     assert [[list(f.shape) for f in j.features] for j in real] == expected["feature_shapes"]
-    for judgements, name in ((real, "real_logit_means"), (generated, "fake_logit_means")):
-        np.testing.assert_allclose([float(j.logits.mean()) for j in judgements], expected[name], rtol=1e-4, atol=1e-6)
+    for outputs, name in ((real, "real_logit_means"), (generated, "fake_logit_means")):
+        np.testing.assert_allclose([float(j.logits.mean()) for j in outputs], expected[name], rtol=1e-4, atol=1e-6)
     assert float(discriminator_loss(real, generated)) == pytest.approx(expected["discriminator_loss"], rel=1e-5)
     assert float(adversarial_loss(generated)) == pytest.approx(expected["generator_loss"], rel=1e-5)
     matching = LossConfig().feature_matching * float(feature_matching_loss(real, generated))
     assert matching == pytest.approx(expected["feature_matching_loss"], rel=1e-4)
 
 
-def test_mel_losses_match() -> None:
+def test_mel_losses_match_reference() -> None:
     loss = MultiScaleMelLoss(LossConfig().mel, MelConfig())
     differences = loss(GENERATED, REAL)
     found = {str(term.n_fft): float(d) for term, d in zip(LossConfig().mel, differences, strict=True)}

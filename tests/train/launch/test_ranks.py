@@ -1,4 +1,4 @@
-"""What ranks have in common, and what each of them does alone."""
+"""Work shared by several ranks: validation, checkpoints and gradients."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ import torch
 import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from codectok.train.config import TrainConfig
+from codectok.train import TrainConfig, Trainer, train
 from codectok.train.distributed import Ranks
-from codectok.train.launch.launch import run_training
 from codectok.train.run import run
-from codectok.train.run.metrics_log import RunLog
-from codectok.train.run.run import open_validation
+from codectok.train.run.metrics_log import MetricsLog
+from codectok.train.run.preparation import open_validation
 from codectok.train.run.validation import clips_of_rank
-from codectok.train.trainer.trainer import Trainer
 from tests.helpers.ranks import run_on_ranks
 from tests.train.conftest import tiny_config
 
@@ -32,7 +30,7 @@ def own_rank() -> Ranks:
 
 
 @pytest.mark.parametrize(("n_clips", "world_size", "listen"), [(7, 1, 2), (7, 2, 5), (7, 3, 1), (2, 4, 4), (8, 4, 0)])
-def test_ranks_share_the_clips_and_the_first_has_those_to_listen_to(n_clips: int, world_size: int, listen: int) -> None:
+def test_ranks_share_clips_and_first_rank_logs(n_clips: int, world_size: int, listen: int) -> None:
     shares = [clips_of_rank(n_clips, rank, world_size, listen) for rank in range(world_size)]
     assert sorted(chain(*shares)) == list(range(n_clips))
     assert set(range(min(n_clips, listen))) <= set(shares[0])
@@ -42,12 +40,12 @@ def validated(config: TrainConfig) -> float:
     trainer = Trainer(config, torch.device("cpu"), own_rank())
     validation = open_validation(config)
     assert validation is not None
-    log = RunLog(config, trainer, dict, lambda step, scalars: None, lambda: "")
+    log = MetricsLog(config, trainer.step, trainer.ranks.is_first, lambda step, metrics: None)
     with closing(log):
         return validation.run(trainer, log)
 
 
-def test_all_clips_to_listen_to_are_logged_on_several_ranks(shards: Path, held_out: Path, tmp_path: Path) -> None:
+def test_clips_are_logged_on_several_ranks(shards: Path, held_out: Path, tmp_path: Path) -> None:
     options = [f"validation.shards={held_out}", "validation.clips=5", "validation.max_seconds=1", "validation.listen=4"]
     config = tiny_config(shards, tmp_path / "run", *options)
     first, second = run_on_ranks(validated, 2, config)
@@ -59,7 +57,7 @@ def test_all_clips_to_listen_to_are_logged_on_several_ranks(shards: Path, held_o
 
 
 def stopped_at(config: TrainConfig) -> tuple[float, float | None]:
-    """When this rank left the run, and when the first had written its checkpoint."""
+    """Time at which this rank left the run, and at which the first rank had written its checkpoint."""
     saved: list[float] = []
     save = run.save_training_state
 
@@ -72,13 +70,13 @@ def stopped_at(config: TrainConfig) -> tuple[float, float | None]:
     stop = threading.Event()
     stop.set()
     with mock.patch.object(run, "save_training_state", slow):
-        report = run_training(config, lambda step, scalars: None, stop)
+        report = train(config, stop=stop)
     assert report.ending == "interrupted"
     return time.monotonic(), saved[-1] if saved else None
 
 
-def test_no_rank_leaves_before_the_checkpoint_is_written(shards: Path, tmp_path: Path) -> None:
-    """A launcher kills those that are left soon after."""
+def test_ranks_wait_for_the_checkpoint(shards: Path, tmp_path: Path) -> None:
+    """Soon after one rank has left, a launcher kills the others."""
     (_, saved), (left, _) = run_on_ranks(
         stopped_at, 2, tiny_config(shards, tmp_path / "run", "checkpoint_interval=100", steps=11)
     )
@@ -92,8 +90,8 @@ def storages_of_gradients() -> int:
     optimizer = torch.optim.AdamW(module.parameters(), fused=True)
     found = 0
     for _ in range(2):
-        for part in range(2):
-            with ranks.accumulating(synchronized, last=part == 1):
+        for microbatch in range(2):
+            with ranks.accumulating(synchronized, last=microbatch == 1):
                 synchronized(torch.ones(4, 3)).mean().backward()
         found = len({parameter.grad.untyped_storage().data_ptr() for parameter in module.parameters()})
         optimizer.step()
@@ -101,5 +99,5 @@ def storages_of_gradients() -> int:
     return found
 
 
-def test_gradients_are_held_once_on_several_ranks() -> None:
+def test_gradients_are_views_of_buckets() -> None:
     assert run_on_ranks(storages_of_gradients, 2) == [1, 1]

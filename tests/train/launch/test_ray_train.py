@@ -1,4 +1,4 @@
-"""Training on ranks that Ray starts."""
+"""Training on ranks started by Ray."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ import ray
 from codectok import CodectokError, InputError
 from codectok.shards import read_index
 from codectok.storage import open_storage
-from codectok.train.launch.launch import run_training
-from codectok.train.launch.ray_train import RayOptions, run_on_ray
+from codectok.train import train
+from codectok.train.launch.ray_train import RayOptions, train_on_ray
 from codectok.train.run.checkpoint import latest_checkpoint
 from tests.train.conftest import final_state, tiny_config, write_shards
 
-# Chance differs from rank to rank; without it ranks compute what one process does.
-NO_CHANCE = ("codec.encoder.drop_path_rate=0.0", "checkpoint_interval=2")
+# Random numbers differ between ranks; without them, ranks compute the same as one process.
+DETERMINISTIC = ("codec.encoder.drop_path_rate=0.0", "checkpoint_interval=2")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_ends_here(ray_session: None) -> Iterator[None]:
-    """Ray cannot shut down any more once a process has run Ray Train and then forked, as loaders do in other tests."""
+    """Ray cannot shut down in a process that has run Ray Train and then forked, as loaders do in other tests."""
     yield
     ray.shutdown()
 
 
 def losses(log: dict[int, float]) -> Callable[[int, dict[str, float]], None]:
-    return lambda step, scalars: log.update({step: scalars["mel_1024"]})
+    return lambda step, metrics: log.update({step: metrics["mel_1024"]})
 
 
-def test_ranks_on_ray_do_what_one_process_does(shards: Path, tmp_path: Path) -> None:
+def test_ray_ranks_train_like_one_process(shards: Path, tmp_path: Path) -> None:
     alone: dict[int, float] = {}
-    run_training(tiny_config(shards, tmp_path / "alone", *NO_CHANCE), losses(alone))
+    train(tiny_config(shards, tmp_path / "alone", *DETERMINISTIC), losses(alone))
     both: dict[int, float] = {}
-    config = tiny_config(shards, tmp_path / "both", *NO_CHANCE, "data.num_workers=1")
-    report = run_on_ray(config, RayOptions(workers=2), losses(both))
+    config = tiny_config(shards, tmp_path / "both", *DETERMINISTIC, "data.num_workers=1")
+    report = train_on_ray(config, RayOptions(workers=2), losses(both))
     assert (report.ending, report.step) == ("finished", 7)
     assert report.codec == tmp_path / "both" / "codec"
     assert both.keys() == alone.keys()
     assert list(both.values()) == pytest.approx(list(alone.values()), rel=0.02)
     assert final_state(tmp_path / "both")["position"] == final_state(tmp_path / "alone")["position"] == 7 * 4
-    assert run_on_ray(config, RayOptions(workers=1), losses(both)).ending == "already finished"
+    assert train_on_ray(config, RayOptions(workers=1), losses(both)).ending == "already finished"
 
 
 def ranks() -> list[int]:
@@ -59,9 +59,9 @@ def ranks() -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_killed_in_the_middle_costs_no_sample(shards: Path, tmp_path: Path) -> None:
-    """After the first checkpoint a rank is killed; all start again from there, and then on one rank."""
-    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=14)
+def test_killed_rank_is_retried_without_losing_samples(shards: Path, tmp_path: Path) -> None:
+    """A rank is killed after the first checkpoint; all ranks start again from there, later on a single rank."""
+    config = tiny_config(shards, tmp_path / "run", *DETERMINISTIC, "log_interval=1", steps=14)
     log: dict[int, float] = {}
     killed: list[int] = []
 
@@ -75,50 +75,50 @@ def test_a_rank_that_is_killed_in_the_middle_costs_no_sample(shards: Path, tmp_p
 
     killer = threading.Thread(target=kill)
     killer.start()
-    report = run_on_ray(config, RayOptions(workers=2, retries=1), losses(log))
+    report = train_on_ray(config, RayOptions(workers=2, retries=1), losses(log))
     killer.join()
     assert len(killed) == 1
     assert (report.ending, report.step) == ("finished", 14)
     assert final_state(config.output)["position"] == 14 * 4
-    more = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=17)
-    assert run_on_ray(more, RayOptions(workers=1), losses(log)).step == 17
+    more = tiny_config(shards, tmp_path / "run", *DETERMINISTIC, "log_interval=1", steps=17)
+    assert train_on_ray(more, RayOptions(workers=1), losses(log)).step == 17
     alone: dict[int, float] = {}
-    run_training(tiny_config(shards, tmp_path / "alone", *NO_CHANCE, "log_interval=1", steps=17), losses(alone))
+    train(tiny_config(shards, tmp_path / "alone", *DETERMINISTIC, "log_interval=1", steps=17), losses(alone))
     assert log.keys() == alone.keys()
-    # The same samples in the same order; their sums are rounded in another one.
+    # The same samples in the same order; only rounding differs.
     assert list(log.values()) == pytest.approx(list(alone.values()), rel=0.05)
 
 
-def test_what_is_the_runs_own_fault_is_not_tried_again(shards: Path, tmp_path: Path) -> None:
+def test_run_errors_are_not_retried(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(CodectokError, match="Training diverged"):
-        run_on_ray(
+        train_on_ray(
             tiny_config(shards, tmp_path / "run", "generator_optimizer.learning_rate=1e30"),
             RayOptions(workers=1),
-            lambda step, scalars: None,
+            lambda step, metrics: None,
         )
     with pytest.raises(InputError, match="too few for 99 ranks"):
-        run_on_ray(tiny_config(shards, tmp_path / "more"), RayOptions(workers=99), lambda step, scalars: None)
+        train_on_ray(tiny_config(shards, tmp_path / "more"), RayOptions(workers=99), lambda step, metrics: None)
 
 
 @pytest.mark.slow
-def test_an_error_on_one_rank_ends_them_all_with_its_message(tmp_path: Path) -> None:
-    """One sample is damaged: the rank that comes upon it stops, while the other waits for its gradients."""
+def test_error_on_one_rank_ends_all_ranks(tmp_path: Path) -> None:
+    """The rank that reads a damaged sample stops while the other waits for its gradients."""
     shards = write_shards(tmp_path / "shards", [40])
     tar = shards / "shard-000000.tar"
     offset = read_index(open_storage(shards), tar.name)["offset"][17].as_py()
     data = bytearray(tar.read_bytes())
     data[offset : offset + 4] = b"lost"
     tar.write_bytes(data)
-    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "data.max_unreadable_in_a_row=1", steps=100)
-    with pytest.raises(CodectokError, match="1 samples in a row could not be used"):
-        run_on_ray(config, RayOptions(workers=2), lambda step, scalars: None)
+    config = tiny_config(shards, tmp_path / "run", *DETERMINISTIC, "data.max_unreadable_in_a_row=1", steps=100)
+    with pytest.raises(CodectokError, match="1 samples in a row"):
+        train_on_ray(config, RayOptions(workers=2), lambda step, metrics: None)
 
 
 @pytest.mark.slow
-def test_interrupted_ranks_stop_with_a_checkpoint(shards: Path, tmp_path: Path) -> None:
+def test_interrupted_ray_ranks_save_a_checkpoint(shards: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(
-        tiny_config(shards, tmp_path / "run", *NO_CHANCE, "log_interval=1", steps=100_000).model_dump_json()
+        tiny_config(shards, tmp_path / "run", *DETERMINISTIC, "log_interval=1", steps=100_000).model_dump_json()
     )
     command = [sys.executable, "-m", "codectok", "train", str(path), "--engine", "ray"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -128,11 +128,11 @@ def test_interrupted_ranks_stop_with_a_checkpoint(shards: Path, tmp_path: Path) 
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "the same command goes on from there" in output
+    assert "Run the same command to resume" in output
     stopped = int(re.search(r"Stopped at step ([\d,]+)", output)[1].replace(",", ""))
     assert final_state(tmp_path / "run")["position"] == stopped * 4
 
 
-def test_a_gpu_that_is_not_there_is_refused(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cluster has no GPU"):
-        run_on_ray(tiny_config(shards, tmp_path / "run", "device=cuda"), RayOptions(), lambda step, scalars: None)
+def test_missing_gpu_is_refused(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no GPU"):
+        train_on_ray(tiny_config(shards, tmp_path / "run", "device=cuda"), RayOptions(), lambda step, metrics: None)

@@ -1,4 +1,4 @@
-"""What `--dry-run` tries: the part of one rank, from the start of the codebooks on."""
+"""Dry runs: the work of one rank, from the initialization of the codebooks on."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ from typer.testing import CliRunner
 
 from codectok import InputError
 from codectok.cli.main import app
-from codectok.train.config import TrainConfig, load_stages
-from codectok.train.launch.launch import run_training
-from codectok.train.run import codebook_init as codebook_start
-from codectok.train.run.codebook_init import start_bytes
-from codectok.train.run.dry_run import rehearse
-from codectok.train.trainer.trainer import Trainer
+from codectok.train import TrainConfig, Trainer, dry_run, load_stages, train
+from codectok.train.run import codebook_init
+from codectok.train.run.codebook_init import codebook_init_bytes
 from tests.train.conftest import TINY, first_batches, tiny_config
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Trainer, int]]:
-    """Trainers and how many segments they got, of every step that is made."""
+    """Trainer and number of segments of every step taken."""
     made: list[tuple[Trainer, int]] = []
     step = Trainer.train_step
 
@@ -40,7 +37,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Trainer, int]]:
     return made
 
 
-def dry_run(config: TrainConfig, folder: Path, *options: str) -> Result:
+def dry_run_command(config: TrainConfig, folder: Path, *options: str) -> Result:
     path = folder / "run.yaml"
     path.write_text(config.model_dump_json())
     return CliRunner().invoke(app, ["train", str(path), "--dry-run", *options])
@@ -49,27 +46,27 @@ def dry_run(config: TrainConfig, folder: Path, *options: str) -> Result:
 @pytest.mark.parametrize(
     ("options", "share"), [([], 4), (["--workers", "2"], 2), (["--engine", "torchrun", "--workers", "4"], 1)]
 )
-def test_the_part_of_one_rank_is_tried(
+def test_dry_run_does_the_work_of_one_rank(
     options: list[str], share: int, steps: list[tuple[Trainer, int]], shards: Path, tmp_path: Path
 ) -> None:
-    found = dry_run(tiny_config(shards, tmp_path / "run"), tmp_path, *options)
+    found = dry_run_command(tiny_config(shards, tmp_path / "run"), tmp_path, *options)
     assert found.exit_code == 0, found.output
     assert [size for _, size in steps] == [share, share]
     assert (f"{share} on each rank" in found.stdout) == (share < 4)
 
 
-def test_ranks_that_nobody_has_counted_are_said_to_be_assumed(shards: Path, tmp_path: Path) -> None:
-    found = dry_run(tiny_config(shards, tmp_path / "run", "device=cpu"), tmp_path, "--address", "auto")
+def test_unknown_number_of_ranks_is_called_assumed(shards: Path, tmp_path: Path) -> None:
+    found = dry_run_command(tiny_config(shards, tmp_path / "run", "device=cpu"), tmp_path, "--address", "auto")
     assert "1 assumed" in found.stdout
 
 
-def test_batches_that_ranks_cannot_share_are_refused_as_in_the_run(shards: Path, tmp_path: Path) -> None:
-    found = dry_run(tiny_config(shards, tmp_path / "run", "accumulation=2"), tmp_path, "--workers", "4")
+def test_dry_run_refuses_batches_that_ranks_cannot_share(shards: Path, tmp_path: Path) -> None:
+    found = dry_run_command(tiny_config(shards, tmp_path / "run", "accumulation=2"), tmp_path, "--workers", "4")
     assert found.exit_code == 2
-    assert "A batch of 4 cannot be shared evenly by 4 ranks in 2 parts each" in found.stderr
+    assert "A batch of 4 cannot be shared evenly by 4 ranks" in found.stderr
 
 
-def test_a_codec_that_is_still_to_be_made_is_learned_from_all_the_same(
+def test_dry_run_replaces_a_missing_initial_checkpoint(
     steps: list[tuple[Trainer, int]], shards: Path, tmp_path: Path
 ) -> None:
     tiny = [override for override in TINY if not override.startswith("codec.quantizer")]
@@ -80,27 +77,27 @@ def test_a_codec_that_is_still_to_be_made_is_learned_from_all_the_same(
         "discriminators.stft.channels=4", "stages.student.loss.distillation=1.0", "steps=3",
     ]  # fmt: skip
     teacher, student = load_stages("dms", overrides)
-    rehearse(student, ancestor=teacher.codec)
+    dry_run(student, initial_config=teacher.codec)
     assert steps[-1][0]._teacher is not None
     assert not (tmp_path / "runs").exists()
     _, other = load_stages("dms", [*overrides, "stages.student.codec.encoder.kernel_size=5"])
-    with pytest.raises(InputError, match="another encoder than is to be trained: kernel_size"):
-        rehearse(other, ancestor=teacher.codec)
+    with pytest.raises(InputError, match=r"another encoder .*: kernel_size"):
+        dry_run(other, initial_config=teacher.codec)
 
 
-def test_a_rehearsal_begins_where_the_run_would(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_training(tiny_config(shards, tmp_path / "run", steps=3), lambda step, scalars: None)
-    monkeypatch.setattr(Trainer, "initialize_codebooks", lambda *_: pytest.fail("there is nothing to start"))
-    assert rehearse(tiny_config(shards, tmp_path / "run", steps=9)).start is None
+def test_dry_run_starts_where_the_run_would(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tiny_config(shards, tmp_path / "run", steps=3))
+    monkeypatch.setattr(Trainer, "initialize_codebooks", lambda *_: pytest.fail("the codebooks exist already"))
+    assert dry_run(tiny_config(shards, tmp_path / "run", steps=9)).codebook_init is None
     checkpoint = tmp_path / "run" / "checkpoints" / "step-00000003"
     other = [f"resume_from={checkpoint}", "codec.quantizer.ema_decay=0.9"]
-    assert rehearse(tiny_config(shards, tmp_path / "other", *other, steps=9)).start is None
+    assert dry_run(tiny_config(shards, tmp_path / "other", *other, steps=9)).codebook_init is None
     with pytest.raises(InputError, match="has made 3 steps, and steps=3"):
-        rehearse(tiny_config(shards, tmp_path / "other", *other, steps=3))
+        dry_run(tiny_config(shards, tmp_path / "other", *other, steps=3))
 
 
 class Peak(TorchDispatchMode):
-    """Most bytes that tensors made in this context held at once, beside those of a module."""
+    """Peak bytes of all tensors created in this context, except those of a module."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -119,7 +116,7 @@ class Peak(TorchDispatchMode):
         return result
 
 
-STARTS = {
+QUANTIZERS = {
     "wide codes": "{type: grvq, codebook_size: 2048, codebook_dim: 512, time_factors: []}",
     "short codes": "{type: grvq, codebook_size: 2048, codebook_dim: 64, n_residuals: 2, time_factors: []}",
     "groups": "{type: grvq, codebook_size: 1024, codebook_dim: 48, n_groups: 2, time_factors: [2]}",
@@ -127,23 +124,22 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("quantizer", STARTS)
-def test_an_estimated_start_takes_what_a_real_one_takes(quantizer: str, shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_estimated_codebook_init_memory_is_accurate(quantizer: str, shards: Path, tmp_path: Path) -> None:
     wide = ["codec.encoder.dims=[96]", "data.segment_seconds=1"]
-    config = tiny_config(shards, tmp_path / "run", f"codec.quantizer={STARTS[quantizer]}", *wide, steps=1000)
+    config = tiny_config(shards, tmp_path / "run", f"codec.quantizer={QUANTIZERS[quantizer]}", *wide, steps=1000)
     trainer = Trainer(config, torch.device("cpu"))
     with Peak(trainer.network) as peak:
         trainer.initialize_codebooks(first_batches(config))
-    assert start_bytes(config) == pytest.approx(peak.n_bytes, rel=0.05)
+    assert codebook_init_bytes(config, config.codec.quantizer) == pytest.approx(peak.n_bytes, rel=0.05)
 
 
-def test_a_start_that_takes_long_on_a_cpu_is_estimated(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(codebook_start, "MOST_ON_CPU", 0.0)
-    monkeypatch.setattr(Trainer, "initialize_codebooks", lambda *_: pytest.fail("it is not to be tried"))
+def test_long_codebook_init_on_cpu_is_estimated(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codebook_init, "MAX_MULTIPLICATIONS_ON_CPU", 0.0)
+    monkeypatch.setattr(Trainer, "initialize_codebooks", lambda *_: pytest.fail("the codebooks were initialized"))
     config = tiny_config(shards, tmp_path / "run", "codec.quantizer.codebook_size=65536")
-    found = rehearse(config)
-    assert found.start is not None and found.start.seconds > 0
-    assert found.start.estimated_bytes == start_bytes(config)
-    assert found.peak_bytes > start_bytes(config)
+    found = dry_run(config)
+    estimate = codebook_init_bytes(config, config.codec.quantizer)
+    assert found.codebook_init is not None and found.codebook_init.seconds > 0
+    assert found.codebook_init.estimated_bytes == estimate
+    assert found.peak_bytes > estimate

@@ -1,4 +1,4 @@
-"""Going on, in the same run and from another run's checkpoint."""
+"""Resuming the same run, and resuming from a checkpoint of another run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,9 @@ import pytest
 import torch
 
 from codectok import InputError
-from codectok.train.config import TrainConfig
-from codectok.train.launch.launch import run_training
+from codectok.train import train
 from codectok.train.run.checkpoint import load_training_state
-from codectok.train.run.run import TrainingReport
 from tests.train.conftest import assert_equal, final_state, tiny_config
-
-
-def train(config: TrainConfig) -> TrainingReport:
-    return run_training(config, lambda step, scalars: None)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +22,8 @@ def origin(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "checkpoints" / "step-00000004"
 
 
-def test_everything_that_a_run_remembers_comes_back_to_the_bit(shards: Path, held_out: Path, tmp_path: Path) -> None:
-    """Stopped within a window of the log, with averaged weights, dropped paths, batches in parts and validation."""
+def test_resumed_run_equals_uninterrupted_run_with_all_options(shards: Path, held_out: Path, tmp_path: Path) -> None:
+    """Stopped inside a metrics window, with weight averages, dropped paths, microbatches and validation."""
     options = [
         f"validation.shards={held_out}", "validation.interval=2", "validation.clips=2", "weight_average=0.9",
         "accumulation=2", "codec.encoder.drop_path_rate=0.4", "log_interval=3", "checkpoint_interval=5",
@@ -43,9 +37,7 @@ def test_everything_that_a_run_remembers_comes_back_to_the_bit(shards: Path, hel
     assert_equal(whole, parts)
 
 
-def test_another_run_with_the_same_recipe_goes_on_as_the_first_would_have(
-    origin: Path, shards: Path, tmp_path: Path
-) -> None:
+def test_resume_from_with_same_recipe_is_exact(origin: Path, shards: Path, tmp_path: Path) -> None:
     train(tiny_config(shards, tmp_path / "whole"))
     train(tiny_config(shards, tmp_path / "other", f"resume_from={origin}"))
     whole, other = final_state(tmp_path / "whole"), final_state(tmp_path / "other")
@@ -53,7 +45,7 @@ def test_another_run_with_the_same_recipe_goes_on_as_the_first_would_have(
         assert_equal(whole[part], other[part], part)
 
 
-def test_another_run_goes_on_with_its_own_recipe(origin: Path, shards: Path, tmp_path: Path) -> None:
+def test_resume_from_applies_its_own_recipe(origin: Path, shards: Path, tmp_path: Path) -> None:
     recipe = [
         "generator_optimizer.betas=[0.7, 0.95]", "discriminator_optimizer.learning_rate=1e-5", "weight_average=0.9",
         "loss.mel=[{n_fft: 512, hop_length: 128, weight: 10}]", "data.batch_size=2", "seed=77",
@@ -68,36 +60,36 @@ def test_another_run_goes_on_with_its_own_recipe(origin: Path, shards: Path, tmp
     assert state["position"] == 4 * 4 + 2 * 2
     before = load_training_state(origin)["network"]["encoder.stem.weight"]
     assert not torch.equal(before, state["network"]["encoder.stem.weight"])
-    # From here on it stands on its own.
+    # Now the run resumes from its own checkpoint.
     assert train(tiny_config(shards, tmp_path / "run", *options, steps=7)).step == 7
 
 
-def test_other_shards_are_heard_from_their_beginning(
+def test_resume_from_reads_other_shards_from_their_beginning(
     origin: Path, held_out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         train(tiny_config(held_out, tmp_path / "run", f"resume_from={origin}", steps=6))
     assert final_state(tmp_path / "run")["position"] == 2 * 4
-    assert "heard from their beginning" in caplog.text
+    assert "reading restarts at the beginning" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("codec.encoder.depths=[1]", r"another network than is to be trained: encoder\.\S+ is \[.*\] in it, and not"),
-        ("codec.quantizer.codebook_size=32", r"ema_count is \[64\] in it, and \[32\] here"),
-        ("discriminators.stft.channels=2", "another adversary than is to be trained"),
-        ("steps=4", "has made 4 steps, and steps=4; set more"),
+        ("codec.encoder.depths=[1]", r"another network .*: encoder\.\S+ is \[.*\] in the checkpoint, and missing"),
+        ("codec.quantizer.codebook_size=32", r"ema_count is \[64\] in the checkpoint, and \[32\] here"),
+        ("discriminators.stft.channels=2", "another adversary"),
+        ("steps=4", "has made 4 steps, and steps=4"),
     ],
 )
-def test_what_does_not_fit_a_checkpoint_is_refused(
+def test_resume_from_refuses_incompatible_configuration(
     override: str, message: str, origin: Path, shards: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
         train(tiny_config(shards, tmp_path / "run", f"resume_from={origin}", override))
 
 
-def test_what_is_no_checkpoint_to_go_on_from_is_refused(origin: Path, shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"\(resume_from\) is no checkpoint of a training run; give a folder such as"):
+def test_resume_from_refuses_other_folders(origin: Path, shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\(resume_from\) is not a training checkpoint"):
         train(tiny_config(shards, tmp_path / "run", f"resume_from={origin.parent}"))
     assert not (tmp_path / "run").exists()

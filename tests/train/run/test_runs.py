@@ -1,4 +1,4 @@
-"""Whole runs: validation, the best checkpoint, stages, divergence, rehearsal."""
+"""Whole runs: validation, the best checkpoint, stages, divergence, memory."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from codectok import Codec, CodectokError, InputError
 from codectok.cli.train import run as train_command
-from codectok.train.config import TrainConfig, load_stages
-from codectok.train.launch.launch import run_training
+from codectok.train import TrainConfig, Trainer, dry_run, load_stages, train
 from codectok.train.run import run as run_module
 from codectok.train.run import validation as validation_module
 from codectok.train.run.checkpoint import (
@@ -29,15 +28,9 @@ from codectok.train.run.checkpoint import (
     load_training_state,
     save_training_state,
 )
-from codectok.train.run.dry_run import rehearse
-from codectok.train.run.run import TrainingReport, open_validation
+from codectok.train.run.preparation import open_validation
 from codectok.train.run.validation import Validation
-from codectok.train.trainer.trainer import Trainer
 from tests.train.conftest import TINY, tiny_config
-
-
-def train(config: TrainConfig) -> TrainingReport:
-    return run_training(config, lambda step, scalars: None)
 
 
 @pytest.fixture
@@ -56,7 +49,7 @@ def test_validation_is_logged_with_audio_and_spectrograms(shards: Path, validate
     assert pairs == set(tags["audio"]) == set(tags["images"])
 
 
-def test_weights_and_biases_gets_what_tensorboard_gets(
+def test_wandb_gets_audio_and_spectrograms(
     shards: Path, validated: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
@@ -66,41 +59,37 @@ def test_weights_and_biases_gets_what_tensorboard_gets(
     train(tiny_config(shards, tmp_path / "run", *config, steps=2))
     train(tiny_config(shards, tmp_path / "run", *config, steps=4))
     first, second = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    assert first.name.rpartition("-")[2] == second.name.rpartition("-")[2]  # the same run goes on
+    assert first.name.rpartition("-")[2] == second.name.rpartition("-")[2]  # the same run is continued
     for folder in (first, second):
         media = folder / "files" / "media"
         assert len(list(media.rglob("*.wav"))) == len(list(media.rglob("*.png"))) == 2
 
 
-def test_speech_measures_are_logged_where_they_are_installed(
-    shards: Path, validated: list[str], tmp_path: Path
-) -> None:
+def test_installed_speech_measures_are_logged(shards: Path, validated: list[str], tmp_path: Path) -> None:
     pytest.importorskip("pystoi")
     logged: dict[str, float] = {}
-    run_training(
-        tiny_config(shards, tmp_path / "run", *validated, steps=2), lambda step, scalars: logged.update(scalars)
-    )
+    train(tiny_config(shards, tmp_path / "run", *validated, steps=2), lambda step, metrics: logged.update(metrics))
     assert -1 <= logged["validation/stoi"] <= 1
 
 
-def test_validation_changes_nothing(shards: Path, validated: list[str], tmp_path: Path) -> None:
+def test_validation_does_not_change_the_weights(shards: Path, validated: list[str], tmp_path: Path) -> None:
     with_it = train(tiny_config(shards, tmp_path / "a", *validated, steps=4))
     without = train(tiny_config(shards, tmp_path / "b", steps=4))
     fingerprints = {Codec.from_pretrained(report.codec, device="cpu").fingerprint for report in (with_it, without)}
     assert len(fingerprints) == 1
 
 
-def test_clips_are_the_same_every_time_and_none_is_trained_on(shards: Path, held_out: Path, tmp_path: Path) -> None:
+def test_validation_clips_are_fixed_and_held_out(shards: Path, held_out: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", f"validation.shards={held_out}", "validation.max_seconds=1")
     first, again = (open_validation(config) for _ in range(2))
     assert first is not None and again is not None
     assert all(np.array_equal(a, b) for a, b in zip(first.clips, again.clips, strict=True))
     assert {len(clip) for clip in first.clips} == {24_000}
-    with pytest.raises(InputError, match="none is left for validation"):
+    with pytest.raises(InputError, match="none is left"):
         open_validation(tiny_config(shards, tmp_path / "run", f"validation.shards={shards}"))
 
 
-def test_the_best_checkpoint_is_kept_and_becomes_a_codec(
+def test_best_checkpoint_is_kept_and_exported(
     shards: Path, validated: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([3.0, 1.0, 2.0, 4.0])
@@ -115,14 +104,12 @@ def test_the_best_checkpoint_is_kept_and_becomes_a_codec(
     assert Codec.from_pretrained(report.codec, device="cpu").header.origin == "trained for 8 steps"
 
 
-def test_a_run_that_diverges_stops_and_goes_on_from_its_last_good_checkpoint(shards: Path, tmp_path: Path) -> None:
-    """Its rate rises to a thousand times what is good; the mel error alone has a bound and would not tell."""
+def test_diverged_run_resumes_from_last_good_checkpoint(shards: Path, tmp_path: Path) -> None:
+    """The learning rate rises to a thousand times a good one; the bounded mel error alone would not show it."""
     rate = "generator_optimizer.learning_rate=0.5"
     options = ["checkpoint_interval=1", "log_interval=1", "generator_optimizer.warmup_steps=40"]
     config = tiny_config(shards, tmp_path / "run", *options, rate, "explosion=100", steps=80)
-    with pytest.raises(
-        CodectokError, match=r"Training diverged: .* \(loss_explosion=10\); lower the .* on from"
-    ) as found:
+    with pytest.raises(CodectokError, match=r"Training diverged: .* \(loss_explosion=10\)") as found:
         train(config)
     last = latest_checkpoint(tmp_path / "run" / "checkpoints")
     assert last is not None
@@ -137,47 +124,45 @@ def test_a_run_that_diverges_stops_and_goes_on_from_its_last_good_checkpoint(sha
 
 
 @pytest.mark.parametrize("start_step", [0, 6])
-def test_a_run_that_learns_is_not_stopped(start_step: int, shards: Path, tmp_path: Path) -> None:
+def test_learning_run_is_not_called_diverged(start_step: int, shards: Path, tmp_path: Path) -> None:
     options = ["log_interval=1", "checkpoint_interval=1", "generator_optimizer.warmup_steps=5"]
     config = tiny_config(shards, tmp_path / "run", *options, f"discriminators.start_step={start_step}", steps=25)
     assert train(config).ending == "finished"
 
 
-def test_an_explosion_is_noticed_before_the_checkpoint_that_would_hold_it(shards: Path, tmp_path: Path) -> None:
+def test_explosion_is_detected_before_the_checkpoint(shards: Path, tmp_path: Path) -> None:
     options = ["checkpoint_interval=1", "log_interval=7", "explosion=1.5", "keep_checkpoints=2"]
     train(tiny_config(shards, tmp_path / "run", *options, steps=7))
     state = load_training_state(tmp_path / "run" / "checkpoints" / "step-00000007")
     assert 0 < state["log"]["lowest_error"] < 100
-    # As if it had been far better before: what comes now is an explosion, in the first step of a window of seven.
+    # Pretend that the error was far lower before: the next step, the first of a window of seven, is an explosion.
     lowest = state | {"log": state["log"] | {"lowest_error": 1e-3}}
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000007")
     save_training_state(tmp_path / "run" / "checkpoints", 7, lowest, "")
-    with pytest.raises(
-        CodectokError, match=r"after 0\.001 at its best .* good checkpoint: resume_from=.*step-00000007"
-    ):
+    with pytest.raises(CodectokError, match=r"after 0\.001 at its best .* resume_from=.*step-00000007"):
         train(tiny_config(shards, tmp_path / "run", *options, steps=14))
 
 
-def test_a_codec_is_judged_at_its_last_step_also_when_time_is_up(
+def test_codec_is_validated_at_the_last_step(
     shards: Path, validated: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([1.0, 2.0, 3.0])
-    judged: list[int] = []
+    validated_steps: list[int] = []
 
-    def judge(_: Validation, trainer: Trainer, __: object) -> float:
-        judged.append(trainer.step)
+    def validate(_: Validation, trainer: Trainer, __: object) -> float:
+        validated_steps.append(trainer.step)
         return next(errors)
 
-    monkeypatch.setattr(Validation, "run", judge)
+    monkeypatch.setattr(Validation, "run", validate)
     options = [*validated, "validation.interval=5"]
     assert train(tiny_config(shards, tmp_path / "run", *options, "max_minutes=1e-9", steps=7)).step == 1
     report = train(tiny_config(shards, tmp_path / "run", *options, steps=7))
-    assert judged == [1, 5, 7]
+    assert validated_steps == [1, 5, 7]
     assert report.best is not None
     assert Codec.from_pretrained(report.best, device="cpu").header.origin == "trained for 1 steps"
 
 
-def test_how_a_batch_is_worked_on_may_change_between_two_parts_of_a_run(shards: Path, tmp_path: Path) -> None:
+def test_accumulation_may_change_on_resume(shards: Path, tmp_path: Path) -> None:
     train(tiny_config(shards, tmp_path / "run", steps=2))
     assert train(tiny_config(shards, tmp_path / "run", "accumulation=2", steps=4)).step == 4
 
@@ -186,18 +171,18 @@ def out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-@pytest.mark.parametrize("begin", [train, rehearse], ids=["run", "rehearsal"])
+@pytest.mark.parametrize("begin", [train, dry_run], ids=["run", "dry-run"])
 @pytest.mark.parametrize(
     ("where", "name", "message"),
     [
-        (Trainer, "__init__", "with its discriminators does not fit into memory; train smaller ones"),
-        (Trainer, "initialize_codebooks", "k-means .* does not fit into memory; train a smaller codebook"),
-        (Trainer, "train_step", "A batch of 4 segments in parts of 2 does not fit into memory; raise accumulation"),
-        (validation_module, "_reconstruct", r"does not fit into memory; lower validation\.max_seconds"),
+        (Trainer, "__init__", "discriminators does not fit into memory"),
+        (Trainer, "initialize_codebooks", "k-means .* does not fit into memory"),
+        (Trainer, "train_step", "A batch of 4 segments in microbatches of 2 does not fit into memory"),
+        (validation_module, "_reconstruct", r"does not fit into memory; .*validation\.max_seconds"),
     ],
     ids=["networks", "start", "step", "validation"],
 )
-def test_too_little_memory_is_one_sentence_that_says_what_to_do(
+def test_out_of_memory_error_says_what_to_do(
     begin: Callable[[TrainConfig], object], where: object, name: str, message: str, shards: Path,
     validated: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -206,20 +191,20 @@ def test_too_little_memory_is_one_sentence_that_says_what_to_do(
         begin(tiny_config(shards, tmp_path / "run", *validated, "accumulation=2", steps=2))
 
 
-@pytest.mark.parametrize("begin", [train, rehearse], ids=["run", "rehearsal"])
+@pytest.mark.parametrize("begin", [train, dry_run], ids=["run", "dry-run"])
 @pytest.mark.parametrize(("module", "name"), [("torch.utils.tensorboard", "tensorboard"), ("wandb", "wandb")])
-def test_what_figures_are_written_with_is_missed_at_once(
+def test_missing_metrics_writer_is_reported_first(
     begin: Callable[[TrainConfig], object], module: str, name: str, shards: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(Trainer, "__init__", out_of_memory)
-    with pytest.raises(InputError, match=f"install it with: pip install {name}"):
+    with pytest.raises(InputError, match=f"pip install {name}"):
         begin(tiny_config(shards, tmp_path / "run", "wandb_project=tests"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_student_waits_for_a_teacher_that_is_out_of_time(
+def test_student_waits_for_a_teacher_out_of_time(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = [override for override in TINY if not override.startswith("codec.quantizer")]
@@ -234,8 +219,8 @@ def test_a_student_waits_for_a_teacher_that_is_out_of_time(
     assert not (tmp_path / "runs" / "student").exists()
 
 
-@pytest.mark.parametrize("moment", ["_write_codec", "load_training_state"])
-def test_a_stop_while_a_run_begins_or_ends_holds_for_those_after_it(
+@pytest.mark.parametrize("moment", ["write_codec", "load_training_state"])
+def test_stop_at_start_or_end_skips_later_stages(
     moment: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     described = tiny_config(shards, tmp_path, steps=2).model_dump_json(exclude={"output"})
@@ -245,7 +230,7 @@ def test_a_stop_while_a_run_begins_or_ends_holds_for_those_after_it(
     )
     (first, second) = load_stages(str(path), [])
     if moment == "load_training_state":
-        train(first)  # it has nothing left to do
+        train(first)  # nothing is left to do
     happens = getattr(run_module, moment)
 
     def stop(*arguments: Any) -> Any:
@@ -255,11 +240,11 @@ def test_a_stop_while_a_run_begins_or_ends_holds_for_those_after_it(
     monkeypatch.setattr(run_module, moment, stop)
     with pytest.raises(KeyboardInterrupt):
         train_command(str(path), [], dry_run=False)
-    assert f"{second.output} waits; the same command goes on." in capsys.readouterr().out
+    assert f"{second.output} not started. Run the same command to continue." in capsys.readouterr().out
     assert (first.output / "codec").exists() and not second.output.exists()
 
 
-def test_a_run_goes_on_when_what_it_started_with_is_gone(shards: Path, tmp_path: Path) -> None:
+def test_resume_does_not_need_the_initial_checkpoint(shards: Path, tmp_path: Path) -> None:
     train(tiny_config(shards, tmp_path / "teacher", steps=1))
     options = [f"init_from={tmp_path / 'teacher'}"]
     train(tiny_config(shards, tmp_path / "student", *options, steps=3))
@@ -267,24 +252,22 @@ def test_a_run_goes_on_when_what_it_started_with_is_gone(shards: Path, tmp_path:
     assert train(tiny_config(shards, tmp_path / "student", *options, steps=4)).step == 4
 
 
-def test_errors_on_other_clips_are_not_compared(
+def test_validation_errors_on_other_clips_are_not_compared(
     shards: Path, validated: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([1.0, 5.0])
     monkeypatch.setattr(Validation, "run", lambda *_: next(errors))
     train(tiny_config(shards, tmp_path / "run", *validated, steps=2))
     report = train(tiny_config(shards, tmp_path / "run", *validated, "validation.clips=2", steps=4))
-    assert report.best is None  # the last one is the best of those that can be compared
+    assert report.best is None  # the last one is the best that can be compared
 
 
-def test_clips_that_are_too_short_for_the_codec_are_left_out_or_refused(
-    shards: Path, held_out: Path, tmp_path: Path
-) -> None:
+def test_too_short_validation_clips_are_refused(shards: Path, held_out: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"clips for validation are shorter than 0\.0"):
         train(tiny_config(shards, tmp_path / "run", f"validation.shards={held_out}", "validation.max_seconds=0.001"))
 
 
-def test_teacher_and_student_with_one_command(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dms_trains_teacher_and_student(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = [override for override in TINY if not override.startswith("codec.quantizer")]
     quantizers = {"teacher": "{codebook_size: 32, codebook_dim: 8, n_groups: 1, n_residuals: 2}",
                   "student": "{codebook_size: 64, codebook_dim: 8}"}  # fmt: skip
@@ -306,7 +289,7 @@ def test_teacher_and_student_with_one_command(shards: Path, tmp_path: Path, caps
     assert capsys.readouterr().out.count("already finished") == 2
 
 
-def test_a_student_starts_with_encoder_and_decoder_of_its_teacher(shards: Path, tmp_path: Path) -> None:
+def test_warm_start_copies_encoder_and_decoder(shards: Path, tmp_path: Path) -> None:
     teacher = train(tiny_config(shards, tmp_path / "teacher", steps=3))
     taught = Codec.from_pretrained(teacher.codec, device="cpu").network
     options = [f"init_from={tmp_path / 'teacher'}", "codec.quantizer.n_residuals=1", "loss.distillation=1.0"]
@@ -320,21 +303,22 @@ def test_a_student_starts_with_encoder_and_decoder_of_its_teacher(shards: Path, 
             torch.testing.assert_close(found, expected, msg=name)
     report = train(config)
     assert Codec.from_pretrained(report.codec, device="cpu").n_codebooks == 1
-    with pytest.raises(InputError, match="another encoder than is to be trained: depths"):
+    with pytest.raises(InputError, match=r"another encoder .*: depths"):
         train(tiny_config(shards, tmp_path / "other", *options, "codec.encoder.depths=[1]"))
     with pytest.raises(InputError, match="no codec to start from"):
         train(tiny_config(shards, tmp_path / "none", f"init_from={tmp_path}"))
 
 
-def test_a_rehearsal_says_what_a_run_takes_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
-    found = rehearse(tiny_config(shards, tmp_path / "run"))
-    assert found.start is not None and found.start.seconds > 0 and found.start.estimated_bytes is None
+def test_dry_run_reports_costs_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
+    found = dry_run(tiny_config(shards, tmp_path / "run"))
+    assert found.codebook_init is not None and found.codebook_init.seconds > 0
+    assert found.codebook_init.estimated_bytes is None
     assert found.stages[0].segments > 0 and found.parameters > 0 and found.seconds_per_step > 0
     assert found.peak_bytes > 100_000_000
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_holds_its_configuration(shards: Path, tmp_path: Path) -> None:
+def test_checkpoint_contains_its_configuration(shards: Path, tmp_path: Path) -> None:
     train(tiny_config(shards, tmp_path / "run", steps=2))
     text = (tmp_path / "run" / "checkpoints" / "step-00000002" / "config.yaml").read_text()
     assert re.search(r"^steps: 2$", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""A run on recordings learns."""
+"""Training on recordings lowers the mel error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from codectok.pipelines.engine.run import RunOptions, run_job
 from codectok.pipelines.shard.job import ShardJob, ShardOptions
-from codectok.train.config import load_train_config
-from codectok.train.launch.launch import run_training
+from codectok.train import load_train_config, train
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 RECORDINGS = CACHE / "codectok" / "demo-audio" / "fillets-ng-data-nl"
@@ -24,8 +23,8 @@ def test_200_steps_on_recordings_halve_the_mel_error(tmp_path: Path) -> None:
     overrides = [f"data.shards={tmp_path / 'shards'}", f"output={tmp_path / 'run'}", "data.batch_size=4"]
     schedule = ["steps=200", "log_interval=1", "checkpoint_interval=200", "discriminators.start_step=150"]
     errors: dict[int, float] = {}
-    run_training(
+    train(
         load_train_config("nano", [*overrides, *schedule]),
-        lambda step, scalars: errors.update({step: scalars["mel_1024"]}),
+        lambda step, metrics: errors.update({step: metrics["mel_1024"]}),
     )
     assert sum(errors[step] for step in range(181, 201)) / 20 < errors[1] / 2

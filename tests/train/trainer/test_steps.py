@@ -1,4 +1,4 @@
-"""A step's result does not depend on how it is computed: in parts, on several ranks, in one pass or two."""
+"""Training steps: the same result in microbatches and on several ranks; losses, gradients and averages."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from codectok import InputError
-from codectok.train.config import TrainConfig, load_train_config
+from codectok.train import TrainConfig, Trainer, load_train_config
 from codectok.train.distributed import Ranks
 from codectok.train.run.checkpoint import load_training_state, save_training_state
 from codectok.train.trainer.adversary import Adversary
-from codectok.train.trainer.trainer import Trainer
 from tests.helpers.ranks import run_on_ranks
 from tests.helpers.waiting import NoWaiting
 from tests.train.conftest import first_batches, tiny_config
 
 CPU = torch.device("cpu")
-NO_CHANCE = ("codec.encoder.drop_path_rate=0.0", "discriminators.start_step=0")
+DETERMINISTIC = ("codec.encoder.drop_path_rate=0.0", "discriminators.start_step=0")
 
 
 def started(config: TrainConfig) -> Trainer:
@@ -29,9 +28,9 @@ def started(config: TrainConfig) -> Trainer:
 
 
 def state_after_a_step(config: TrainConfig, ranks: Ranks | None = None) -> dict[str, Tensor]:
-    """Gradients of all parameters, as their first moments, and all codebook statistics.
+    """First moments of all parameters, which are their gradients, and all buffers.
 
-    Not the weights: AdamW divides gradients by their size, and so makes rounding in the smallest as large as any.
+    Weights are not compared: AdamW normalizes gradients and so amplifies rounding in small ones.
     """
     trainer = Trainer(config, CPU, ranks=ranks)
     batch = next(first_batches(config))
@@ -54,9 +53,9 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert difference <= 1e-3 * largest + 1e-9, f"{name}: {difference:g} of {largest:g}"
 
 
-def test_a_batch_in_parts_is_the_batch(shards: Path, tmp_path: Path) -> None:
-    whole = state_after_a_step(tiny_config(shards, tmp_path / "a", *NO_CHANCE))
-    parts = state_after_a_step(tiny_config(shards, tmp_path / "b", *NO_CHANCE, "accumulation=2"))
+def test_microbatches_equal_the_whole_batch(shards: Path, tmp_path: Path) -> None:
+    whole = state_after_a_step(tiny_config(shards, tmp_path / "a", *DETERMINISTIC))
+    parts = state_after_a_step(tiny_config(shards, tmp_path / "b", *DETERMINISTIC, "accumulation=2"))
     assert_close(parts, whole)
 
 
@@ -64,11 +63,11 @@ def state_on_rank(config: TrainConfig) -> dict[str, Tensor]:
     return state_after_a_step(config, Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()))
 
 
-# More codes than a batch has frames: the start takes several batches.
+# More codes than a batch has frames, so that the initialization takes several batches.
 MANY_CODES = ("codec.quantizer.codebook_size=128", "codec.quantizer.n_residuals=1")
 
 
-def codebook_at_start(config: TrainConfig) -> Tensor:
+def initial_codebook(config: TrainConfig) -> Tensor:
     distributed = torch.distributed.is_initialized()
     ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else Ranks()
     trainer = Trainer(config, CPU, ranks=ranks)
@@ -76,35 +75,35 @@ def codebook_at_start(config: TrainConfig) -> Tensor:
     return trainer.network.quantizer.inner.groups[0].layers[0].embedding.clone()
 
 
-def test_two_ranks_start_with_the_codebook_of_one(shards: Path, tmp_path: Path) -> None:
+def test_two_ranks_initialize_the_same_codebook(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", *MANY_CODES, steps=20)
-    alone = codebook_at_start(config)
-    for found in run_on_ranks(codebook_at_start, 2, config):
+    alone = initial_codebook(config)
+    for found in run_on_ranks(initial_codebook, 2, config):
         torch.testing.assert_close(found, alone, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_ranks_are_one_with_both_batches(accumulation: int, shards: Path, tmp_path: Path) -> None:
-    alone = state_after_a_step(tiny_config(shards, tmp_path / "a", *NO_CHANCE))
-    config = tiny_config(shards, tmp_path / "b", *NO_CHANCE, f"accumulation={accumulation}")
+def test_two_ranks_equal_one_rank(accumulation: int, shards: Path, tmp_path: Path) -> None:
+    alone = state_after_a_step(tiny_config(shards, tmp_path / "a", *DETERMINISTIC))
+    config = tiny_config(shards, tmp_path / "b", *DETERMINISTIC, f"accumulation={accumulation}")
     first, second = run_on_ranks(state_on_rank, 2, config)
     for name in first:
         assert torch.equal(first[name], second[name]), name
     assert_close(first, alone)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(shards: Path, tmp_path: Path) -> None:
+def test_uneven_batch_size_is_refused(shards: Path, tmp_path: Path) -> None:
     from codectok.train.run.run import TrainingRun
 
     config = tiny_config(shards, tmp_path / "run", "accumulation=2", "data.batch_size=6")
     with pytest.raises(InputError, match="multiple of 4"):
-        TrainingRun(config, CPU, Ranks(0, 2), lambda step, scalars: None)
+        TrainingRun(config, CPU, Ranks(0, 2), lambda step, metrics: None)
 
 
-def test_real_and_generated_are_judged_together_as_apart(shards: Path, tmp_path: Path) -> None:
+def test_discriminator_outputs_do_not_depend_on_concatenation(shards: Path, tmp_path: Path) -> None:
     adversary = started(tiny_config(shards, tmp_path / "run")).adversary.eval()
     real, generated = torch.randn(2, 3, 6144)
-    together = [judgement.split(3) for judgement in adversary(torch.cat([real, generated]))]
+    together = [output.split(3) for output in adversary(torch.cat([real, generated]))]
     for (first, second), one, other in zip(together, adversary(real), adversary(generated), strict=True):
         for found, expected in ((first, one), (second, other)):
             torch.testing.assert_close(found.logits, expected.logits)
@@ -116,10 +115,10 @@ def spectral_vectors(adversary: Adversary) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_spectral_norm_takes_one_power_iteration_a_step(accumulation: int, shards: Path, tmp_path: Path) -> None:
-    trainer = started(tiny_config(shards, tmp_path / "run", *NO_CHANCE, f"accumulation={accumulation}"))
+def test_spectral_norm_takes_one_power_iteration_per_step(accumulation: int, shards: Path, tmp_path: Path) -> None:
+    trainer = started(tiny_config(shards, tmp_path / "run", *DETERMINISTIC, f"accumulation={accumulation}"))
     before = spectral_vectors(trainer.adversary)
-    # What one iteration makes of the weights before the step.
+    # One power iteration on the weights before the step.
     trainer.adversary.train()(torch.zeros(1, 6144))
     once = spectral_vectors(trainer.adversary)
     assert any(not torch.equal(a, b) for a, b in zip(before, once, strict=True))
@@ -136,13 +135,13 @@ def gradients(module: torch.nn.Module) -> list[str]:
     return [name for name, parameter in module.named_parameters() if parameter.grad is not None]
 
 
-def test_each_loss_reaches_what_it_should_and_nothing_else(shards: Path, tmp_path: Path) -> None:
-    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE)
+def test_losses_reach_only_their_own_parameters(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", *DETERMINISTIC)
     trainer = started(config)
     real = next(iter(first_batches(config)))
     output = trainer.network(trainer.log_mel(real))
-    asked = trainer.adversary.generator_losses(real, output.waveform)
-    (asked.adversarial + asked.feature_matching).backward(retain_graph=True)
+    losses = trainer.adversary.generator_losses(real, output.waveform)
+    (losses.adversarial + losses.feature_matching).backward(retain_graph=True)
     assert gradients(trainer.adversary) == []
     assert gradients(trainer.network) == [name for name, _ in trainer.network.named_parameters()]
     trainer.network.zero_grad()
@@ -155,7 +154,7 @@ def test_each_loss_reaches_what_it_should_and_nothing_else(shards: Path, tmp_pat
     assert gradients(trainer.network) == []
 
 
-def test_each_judgement_teaches_the_discriminator_that_has_made_it(shards: Path, tmp_path: Path) -> None:
+def test_each_output_trains_its_own_discriminator(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run")
     adversary = started(config).adversary
     real = next(first_batches(config))
@@ -172,10 +171,10 @@ def test_each_judgement_teaches_the_discriminator_that_has_made_it(shards: Path,
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_losses_and_spectra_are_in_float32(
+def test_losses_and_spectra_are_float32(
     precision: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, f"precision={precision}")
+    config = tiny_config(shards, tmp_path / "run", *DETERMINISTIC, f"precision={precision}")
     trainer = started(config)
     taken, stft = [], torch.stft
     monkeypatch.setattr(
@@ -188,7 +187,7 @@ def test_losses_and_spectra_are_in_float32(
     assert all(parameter.dtype == torch.float32 for parameter in trainer.network.parameters())
 
 
-def test_half_precision_learns_as_well(shards: Path, tmp_path: Path) -> None:
+def test_bfloat16_learns_as_well_as_float32(shards: Path, tmp_path: Path) -> None:
     found = {}
     for precision in ("float32", "bfloat16"):
         overrides = [f"data.shards={shards}", f"output={tmp_path}", f"precision={precision}", "data.batch_size=4"]
@@ -199,8 +198,8 @@ def test_half_precision_learns_as_well(shards: Path, tmp_path: Path) -> None:
     assert found["bfloat16"][-1] == pytest.approx(found["float32"][-1], rel=0.15)
 
 
-def test_every_optional_term_is_learned_from(shards: Path, tmp_path: Path) -> None:
-    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "loss.waveform=1.0", "loss.diversity=0.5")
+def test_optional_loss_terms_add_to_the_total(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", *DETERMINISTIC, "loss.waveform=1.0", "loss.diversity=0.5")
     trainer = started(config)
     scalars = [trainer.train_step(batch) for _, batch in zip(range(6), first_batches(config), strict=False)]
     assert {"waveform", "diversity"} <= scalars[0].keys()
@@ -215,13 +214,13 @@ def test_every_optional_term_is_learned_from(shards: Path, tmp_path: Path) -> No
     torch.testing.assert_close(total, mels + sum(weight * scalars[0][name] for name, weight in rest.items()))
 
 
-def test_averaged_weights_are_those_of_the_codec(shards: Path, tmp_path: Path) -> None:
-    config = tiny_config(shards, tmp_path / "run", *NO_CHANCE, "weight_average=0.5")
+def test_exported_codec_has_averaged_weights(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", *DETERMINISTIC, "weight_average=0.5")
     trainer = started(config)
     expected = [p.detach().clone() for p in trainer.network.parameters()]
     for number, batch in zip(range(1, 4), first_batches(config), strict=False):
         trainer.train_step(batch)
-        decay = number / (10 + number)  # of a short run, not yet the configured one
+        decay = number / (10 + number)  # smaller than the configured one during the first steps
         weights = [p.detach() for p in trainer.network.parameters()]
         expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
     plain = [p.detach().clone() for p in trainer.network.parameters()]
@@ -233,8 +232,8 @@ def test_averaged_weights_are_those_of_the_codec(shards: Path, tmp_path: Path) -
     torch.testing.assert_close(trainer.export().network.encoder.stem.weight, weight)
 
 
-def test_a_student_learns_from_a_teacher_with_other_time_factors(shards: Path, tmp_path: Path) -> None:
-    """25 frames: the teacher's 13 pairs become 26, the student has 25."""
+def test_distillation_works_across_time_factors(shards: Path, tmp_path: Path) -> None:
+    """The student has 25 frames; the teacher pads them to 13 pairs, which become 26 frames."""
     teacher = Trainer(tiny_config(shards, tmp_path / "run", "codec.quantizer.time_factors=[2]"), CPU)
     teacher.export().save_pretrained(tmp_path / "teacher")
     distilled = [f"init_from={tmp_path / 'teacher'}", "loss.distillation=1.0", "data.segment_seconds=0.2667"]
@@ -244,7 +243,7 @@ def test_a_student_learns_from_a_teacher_with_other_time_factors(shards: Path, t
     assert losses["distillation"] > 0
 
 
-def test_a_discriminator_that_begins_late_begins_with_its_own_warm_up(shards: Path, tmp_path: Path) -> None:
+def test_late_discriminator_has_its_own_warm_up(shards: Path, tmp_path: Path) -> None:
     options = ["discriminators.start_step=5", "discriminator_optimizer.warmup_steps=10"]
     trainer = started(tiny_config(shards, tmp_path / "run", *options))
     trainer.step = 5
@@ -253,7 +252,7 @@ def test_a_discriminator_that_begins_late_begins_with_its_own_warm_up(shards: Pa
     assert trainer.adversary.optimizer.param_groups[0]["lr"] == pytest.approx(rate / 10)
 
 
-def test_the_average_of_few_steps_is_not_that_of_the_beginning(shards: Path, tmp_path: Path) -> None:
+def test_early_weight_average_follows_the_weights(shards: Path, tmp_path: Path) -> None:
     trainer = started(tiny_config(shards, tmp_path / "run", "weight_average=0.9999"))
     weights = dict(trainer.network.named_parameters())
     before = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -263,14 +262,14 @@ def test_the_average_of_few_steps_is_not_that_of_the_beginning(shards: Path, tmp
     now = {name: weight.detach().clone() for name, weight in weights.items()}
     codes = book.clone()
     with trainer.averaged():
-        way = sum(float((weights[name].detach() - before[name]).abs().sum()) for name in before)
+        distance = sum(float((weights[name].detach() - before[name]).abs().sum()) for name in before)
         assert not torch.equal(trainer.network.quantizer.inner.groups[0].layers[0].embedding, codes)
-    assert way > 0.3 * sum(float((now[name] - before[name]).abs().sum()) for name in before)
+    assert distance > 0.3 * sum(float((now[name] - before[name]).abs().sum()) for name in before)
     assert all(torch.equal(weights[name], now[name]) for name in now)
 
 
-def test_states_of_optimizers_come_back_where_they_belong(shards: Path, tmp_path: Path) -> None:
-    """Counters on the CPU: on a GPU every step of AdamW would wait for them."""
+def test_loaded_optimizer_counters_stay_on_cpu(shards: Path, tmp_path: Path) -> None:
+    """Step counters stay on the CPU: on a GPU every step of AdamW would wait for them."""
     trainer = started(tiny_config(shards, tmp_path / "run"))
     trainer.train_step(next(first_batches(trainer.config)))
     checkpoint = save_training_state(tmp_path / "checkpoints", 1, trainer.state_dict(), "")
@@ -279,17 +278,17 @@ def test_states_of_optimizers_come_back_where_they_belong(shards: Path, tmp_path
     assert steps and all(step.device.type == "cpu" for step in steps)
 
 
-def test_a_replaced_code_is_not_averaged_with_where_it_was(shards: Path, tmp_path: Path) -> None:
+def test_replaced_code_is_not_averaged_with_its_old_position(shards: Path, tmp_path: Path) -> None:
     trainer = started(tiny_config(shards, tmp_path / "run", "weight_average=0.9999"))
     book = trainer.network.quantizer.inner.groups[0].layers[0]
     batches = list(first_batches(trainer.config))
-    book.embedding[3:] = 1e4  # of no use
+    book.embedding[3:] = 1e4  # far from all features
     for batch in batches[:3]:
         trainer.train_step(batch)
     usage = trainer.network.quantizer.usage
     usage.counts.zero_()
     usage.counts[:, :3] = usage.counts.shape[1] * 40
-    usage._tokens = int(usage.counts[0].sum())  # the window is full, and three codes are all that came up in it
+    usage._tokens = int(usage.counts[0].sum())  # the window is full, and only three codes were used in it
     trainer.train_step(batches[3])
     assert int(book.replaced.sum()) == 61
     embedding = book.embedding.clone()
@@ -311,10 +310,10 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
-def test_no_training_step_waits_for_a_gpu(options: list[str], shards: Path, tmp_path: Path) -> None:
+def test_training_step_makes_no_gpu_sync(options: list[str], shards: Path, tmp_path: Path) -> None:
     trainer = started(tiny_config(shards, tmp_path / "run", "discriminators.start_step=0", *options))
     first, *rest = first_batches(trainer.config)
-    trainer.train_step(first)  # what exists from the first step on, as the optimizers' moments
+    trainer.train_step(first)  # creates state such as the optimizers' moments
     with NoWaiting():
         for batch in rest:
             trainer.train_step(batch)

@@ -1,0 +1,62 @@
+"""The output folder of a run: its layout, the check that it belongs to the run, and the codecs written to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from codectok.atomic import remove_leftovers, replacing_folder, write_text
+from codectok.codec import Codec
+from codectok.config import load_mapping
+from codectok.errors import InputError
+from codectok.train.config import TrainConfig, changed_keys
+
+from .checkpoint import CONFIG_FILE, latest_checkpoint
+
+CHECKPOINT_FOLDER = "checkpoints"
+CODEC_FOLDER = "codec"
+BEST_FOLDER = "codec-best"
+
+
+def config_text(config: TrainConfig) -> str:
+    """The whole configuration as YAML."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
+
+
+def check_output(config: TrainConfig) -> None:
+    """Check that the output folder is new or belongs to a run with this configuration.
+
+    Raises:
+        InputError: it holds another run, or other files.
+    """
+    path = config.output / CONFIG_FILE
+    if latest_checkpoint(config.output / CHECKPOINT_FOLDER):
+        changed = changed_keys(load_mapping(path), json.loads(config.model_dump_json()))
+        if changed:
+            raise InputError(
+                f"{config.output} holds a run with another configuration (different: {', '.join(changed)});"
+                " choose another output."
+            )
+    elif path.is_file():
+        return  # a run that ended before its first checkpoint
+    elif config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
+        raise InputError(f"{config.output} already exists and holds no training run; choose another output.")
+
+
+def claim_output(config: TrainConfig) -> None:
+    """Check the output folder, and write the configuration to it.
+
+    Raises:
+        InputError: it holds another run, or other files.
+    """
+    check_output(config)
+    write_text(config.output / CONFIG_FILE, config_text(config))
+
+
+def write_codec(codec: Codec, folder: Path) -> None:
+    """Write or replace the codec in `folder`; after a kill it holds the old codec, the new one or none, never a mix."""
+    remove_leftovers(folder)
+    with replacing_folder(folder, overwrite=True) as temporary:
+        codec.save_pretrained(temporary)
