@@ -183,7 +183,7 @@ def test_the_first_clips_that_cannot_be_measured_are_named(test_set: Path, codec
         (broken / f"{number}.wav").write_text("text")
     command = ("evaluate", test_set, broken, "--codec", codec_folder, "--limit", 5)
     for out, rest in (
-        ((), "3 more clips that a report (--out) would"),
+        ((), "3 more clips (write a report with --out"),
         (("--out", tmp_path / "out"), "3 more clips in"),
     ):
         result = codectok(*command, *out)
