@@ -192,7 +192,7 @@ def test_evaluate_command_names_first_unusable_clips(test_set: Path, codec_folde
         (broken / f"{number}.wav").write_text("text")
     command = ("evaluate", test_set, broken, "--codec", codec_folder, "--limit", 5)
     for out, rest in (
-        ((), "3 more clips that a report (--out) would"),
+        ((), "3 more clips (write a report with --out"),
         (("--out", tmp_path / "out"), "3 more clips in"),
     ):
         result = codectok(*command, *out)
