@@ -42,4 +42,6 @@ def are_near_ties(
     differ = (codes != others).reshape(len(codes), n_groups, -1)
     first = differ & (differ.cumsum(axis=-1) == 1)
     farther = (distances[0] - distances[1]).reshape(differ.shape)
-    return ~(first & (farther > max(NEAR_TIE[codec.dtype], NEAR_TIE[precision]))).any(axis=(1, 2))
+    tolerance = max(NEAR_TIE[codec.dtype], NEAR_TIE[precision])
+    wrong: np.ndarray = (first & (farther > tolerance)).any(axis=(1, 2))
+    return ~wrong

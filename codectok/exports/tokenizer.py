@@ -47,7 +47,7 @@ def extend_tokenizer(folder: Path, output: Path, vocabulary: Vocabulary) -> int:
     from tokenizers import AddedToken
 
     tokenizer = load_tokenizer(folder)
-    known = tokenizer.get_vocab()
+    known: dict[str, int] = tokenizer.get_vocab()
     wanted = list(vocabulary.tokens())
     # Codes of any offset: their strings could not be told from those of the new codes.
     taken = next((token for token in (*SPECIAL_TOKENS, *filter(is_code_token, known)) if token in known), None)

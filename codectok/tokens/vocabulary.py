@@ -114,7 +114,8 @@ class Vocabulary:
         if not np.issubdtype(codes.dtype, np.integer):
             raise InputError(f"Codes must be integers, not {codes.dtype}.")
         _refuse_outside(codes, 0, self.codebook_size, "a code")
-        return (codes.astype(np.int64) + self._first_ids).reshape(-1)
+        ids: np.ndarray = codes.astype(np.int64) + self._first_ids
+        return ids.reshape(-1)
 
     def codes_of(self, ids: np.ndarray) -> np.ndarray:
         """Convert ids to codes, the inverse of `ids_of`.
@@ -133,7 +134,7 @@ class Vocabulary:
                 f"Ids of shape {list(ids.shape)} ({ids.dtype}) are not whole frames of {self.n_codebooks} codes."
             )
         _refuse_outside(ids, self.offset, self.offset + self.n_codes, "the id of a code")
-        codes = ids.astype(np.int64).reshape(-1, self.n_codebooks) - self._first_ids
+        codes: np.ndarray = ids.astype(np.int64).reshape(-1, self.n_codebooks) - self._first_ids
         wrong = (codes < 0) | (codes >= self.codebook_size)
         if wrong.any():
             place = int(np.argmax(wrong))

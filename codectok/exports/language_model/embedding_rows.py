@@ -125,7 +125,7 @@ def mean_rows(text: TextRows, count: int) -> Iterator[Tensor]:
 
 
 def _vector_blocks(codebook: Tensor, rotation: Tensor | None) -> Iterator[Tensor]:
-    for block in codebook.split(_block_rows(codebook.shape[1])):
+    for block in torch.split(codebook, _block_rows(codebook.shape[1])):
         yield block.float() if rotation is None else block.float() @ rotation
 
 
