@@ -1,4 +1,4 @@
-"""Names of files, as text that can be written anywhere."""
+"""Names of files and folders, as text that can be written anywhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 from .errors import InputError
+
+# Folder of an output in which a job keeps its plan, records and report; never listed as a source.
+JOB_FOLDER = "_codectok"
 
 
 def printable(path: str | Path) -> str:

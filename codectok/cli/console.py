@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from codectok.formatting import format_duration as format_duration
+
 PLAIN_LINE_SECONDS = 60.0
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -52,13 +54,6 @@ def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object
     for row in rows:
         table.add_row(*[_escape(str(value)) for value in row])
     console.print(table, soft_wrap=False)
-
-
-def format_duration(seconds: float) -> str:
-    """A duration as people say it: 35 s, 12.3 min, 4.56 h."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
 
 
 def counted(count: int, noun: str) -> str:

@@ -13,7 +13,7 @@ import typer
 from .options import AddressOption, Engine, EngineOption, WorkersOption
 
 if TYPE_CHECKING:
-    from codectok.pipelines.engine.run import RunOptions
+    from codectok.pipelines.engine.options import RunOptions
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class JobChoices:
 
     def run_options(self, gpus: int | None) -> RunOptions:
         """The same as the engine takes them."""
-        from codectok.pipelines.engine.lock import Part
-        from codectok.pipelines.engine.run import RunOptions
+        from codectok.pipelines.engine.lock import JobShare
+        from codectok.pipelines.engine.options import RunOptions
 
         return RunOptions(
             engine=self.engine.value,
             workers=self.workers,
             address=self.address,
             gpus=gpus,
-            part=Part.parse(self.part) if self.part else None,
+            part=JobShare.parse(self.part) if self.part else None,
             limit=self.limit,
             extend=self.extend,
             max_rejects=self.max_rejects,

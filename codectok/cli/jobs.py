@@ -22,10 +22,12 @@ from .interruption import check_interruption
 from .job_choices import JobChoices
 
 if TYPE_CHECKING:
-    from codectok.pipelines.engine.job import Job, UnitRecord
+    from codectok.pipelines.engine.job import Job
+    from codectok.pipelines.engine.options import RunOptions
     from codectok.pipelines.engine.plan import Plan
     from codectok.pipelines.engine.preview import Preview
-    from codectok.pipelines.engine.run import JobReport, RunOptions
+    from codectok.pipelines.engine.records import UnitRecord
+    from codectok.pipelines.engine.run import JobReport
 
 SHOWN_REJECTS = 5
 # Seconds: a unit of which nobody knows the size is one, too.
@@ -95,7 +97,7 @@ class _Terminal:
         # Units differ in size: what is left is measured by their audio, which is estimated from sizes of files.
         self.report.set_total(sum(self._weight(unit) for unit in to_do))
 
-    def staffed(self, workers: int, threads: int, gpus: int) -> None:
+    def started(self, workers: int, threads: int, gpus: int) -> None:
         cores = f" of {threads} threads" if threads > 1 else ""
         say(f"Running on {counted(workers, 'worker')}{cores}" + (f" and {counted(gpus, 'GPU')}." if gpus else "."))
 
@@ -161,8 +163,7 @@ def _to_read(preview: Preview) -> dict[str, str]:
 
 
 def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
-    from codectok.pipelines.engine.report import REPORT_FILE, reject_rows, written_columns
-    from codectok.pipelines.engine.run import describe_rejects
+    from codectok.pipelines.engine.report import REPORT_FILE, describe_rejects, reject_rows, written_columns
     from codectok.sources.rejects import REJECTS_FOLDER
 
     summary = result.summary
@@ -193,13 +194,13 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
             [
                 (
                     name,
-                    format_duration(tally.input_seconds),
-                    format_duration(tally.seconds),
-                    *(f"{count_of(tally):,}" for count_of in written.values()),
-                    describe_rejects(tally),
+                    format_duration(counts.input_seconds),
+                    format_duration(counts.seconds),
+                    *(f"{count_of(counts):,}" for count_of in written.values()),
+                    describe_rejects(counts),
                 )
-                for name, tally in summary.datasets.items()
+                for name, counts in summary.datasets.items()
             ],
         )
-    for sentence in job.advice(summary.datasets):
+    for sentence in job.reporter.advice(summary.datasets):
         warn(sentence)

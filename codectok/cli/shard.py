@@ -61,7 +61,8 @@ def run(
 ) -> None:
     """Cut audio files into segments and write them as WebDataset tars."""
     from codectok.audio.quality import QualityLimits
-    from codectok.pipelines.shard.job import ShardJob, ShardOptions
+    from codectok.pipelines.shard.job import ShardJob
+    from codectok.pipelines.shard.options import ShardOptions
 
     from .jobs import run_and_report
 

@@ -49,7 +49,8 @@ def run(
     import torch
 
     from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
-    from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
+    from codectok.pipelines.tokenize.job import TokenizeJob
+    from codectok.pipelines.tokenize.options import TokenizeOptions
 
     from .jobs import run_and_report
 

@@ -15,13 +15,12 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from codectok.errors import InputError
+from codectok.names import JOB_FOLDER
 from codectok.storage import is_url, open_file_system
 
 from .arguments import Argument
 from .manifests import ManifestRow, read_manifest
 from .source import CONTAINERS, Kind, container_kind, estimated_seconds, kind_of, size_and_time
-
-JOB_FOLDER = "_codectok"
 
 Reads = Callable[[Argument, str, Kind | None], bool]
 """Whether a file that an argument names is read, by its path below the root and what its name promises."""

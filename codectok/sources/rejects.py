@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codectok.errors import AudioError
+from codectok.names import JOB_FOLDER
 from codectok.storage import Storage
 
 Reason = Literal[
@@ -30,7 +31,7 @@ Reason = Literal[
 ]
 # Something is wrong with the input; the others say that it was not wanted.
 ERRORS: frozenset[Reason] = frozenset(["unreadable", "decode_error", "decoder_crash", "not_finite"])
-REJECTS_FOLDER = "_codectok/rejects"
+REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 MESSAGE_LENGTH = 200
 # That are held in memory: somebody may ask for texts of many million rows that have none.
 HELD_REJECTS = 1 << 16

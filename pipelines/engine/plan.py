@@ -18,8 +18,9 @@ from pydantic import JsonValue, ValidationError
 
 from codectok.config import StrictModel
 from codectok.errors import InputError
+from codectok.names import JOB_FOLDER
 from codectok.sources.arguments import Argument
-from codectok.sources.listing import JOB_FOLDER, Listing
+from codectok.sources.listing import Listing
 from codectok.sources.source import CONTAINERS, ROW_FIELDS, Source, row_digest
 from codectok.storage import Storage
 

@@ -6,7 +6,6 @@ import hashlib
 import math
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from codectok.sources.listing import Listing
 from codectok.sources.source import CONTAINERS, Kind, Source, estimated_seconds, row_digest, row_of
 from codectok.storage import Storage
 
+from .cutting import CuttingPolicy
 from .job import Job
 from .plan import (
     SOURCE_SCHEMA,
@@ -36,37 +36,12 @@ RANGE_COLUMNS = ("first_byte", "last_byte")
 Entry = tuple[int, str, bytes, float, float, str, str, int]
 
 
-@dataclass(frozen=True)
-class Cut:
-    """How sources are cut into units.
-
-    Attributes:
-        unit_seconds: estimated audio of a unit.
-        validation: share of the files whose units are marked as validation.
-        part_bytes: of a unit, for sources that are read row by row; units then hold a share of every dataset, or
-            `whole_files` one after the other.
-        whole_files: see there.
-        in_every_unit: datasets of which each of the units with shares must have something.
-    """
-
-    unit_seconds: float
-    validation: float = 0.0
-    part_bytes: float | None = None
-    whole_files: bool = False
-    in_every_unit: Sequence[str] = ()
-
-    @classmethod
-    def of(cls, job: Job) -> Cut:
-        """As a job wants it."""
-        return cls(job.unit_seconds, job.validation, job.part_bytes, job.whole_files, job.in_every_unit)
-
-
 def store_generation(
     storage: Storage,
     before: Plan | None,
     described: PlanHeader,
     listing: Listing,
-    cut: Cut,
+    cut: CuttingPolicy,
 ) -> None:
     """Cut the sources of `listing` that `before` has not into units, and add them to the plan.
 

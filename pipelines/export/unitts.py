@@ -18,8 +18,12 @@ from codectok.exports.unitts import (
     dialog_row,
 )
 from codectok.names import file_name_of
-from codectok.pipelines.engine.job import TableJob, UnitOutput
+from codectok.pipelines.engine.cutting import CuttingPolicy
+from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job
 from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.table_job import write_rows
+from codectok.pipelines.engine.unit_files import part_name
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.sources.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.sources.rows import token_rows
@@ -29,6 +33,7 @@ from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
 from .options import check_part_megabytes
 from .sources import TABLE_KINDS, ExportSources
+from .verify import UnittsVerifier
 
 # Of the readable part of a file's name, which may have 255 bytes in all.
 NAME_LENGTH = 60
@@ -55,14 +60,14 @@ class UnittsOptions:
         check_part_megabytes(self.part_megabytes)
 
 
-class UnittsJob(TableJob):
+class UnittsJob(Job):
     """Writes dialogues as Parquet of seven columns, or a folder of `.audio` files for each part."""
 
     verb = "export unitts"
     bytes_version = 2  # 2: names of .audio files say of which table they are
     row_name = "samples"
     code_name = "tokens"
-    schema = UNITTS_SCHEMA
+    verifier = UnittsVerifier
     kinds = TABLE_KINDS
 
     def __init__(self, settings: UnittsOptions, tables: Sequence[str]) -> None:
@@ -80,16 +85,17 @@ class UnittsJob(TableJob):
         return self.sources.reads(argument, path, kind)
 
     @property
-    def part_bytes(self) -> float:
-        """Of the table."""
-        return self.settings.part_megabytes * 1e6
+    def cutting(self) -> CuttingPolicy:
+        """Units of `part_megabytes` of the table."""
+        return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=self.settings.part_megabytes * 1e6)
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`, or the folder `part-NNNNNN` with a file for each clip."""
         if self.settings.style == "parquet":
-            super().run(unit, output)
+            path = output.folder / part_name(unit.number)
+            write_rows(path, UNITTS_SCHEMA, self._dialogs(unit, output))
             return
-        folder = output.folder / f"part-{unit.number:06d}"
+        folder = output.folder / part_name(unit.number, "")
         folder.mkdir()
         for table, row in self._rows(unit, output):
             # The hash keeps rows apart that differ in their table, or in what no file name can have.
@@ -98,7 +104,7 @@ class UnittsJob(TableJob):
             with (folder / f"{start}-{hash_of_id(f'{table}/{row.id}'):016x}.audio").open("x", encoding="utf-8") as file:
                 file.write(audio_file(row, self.vocabulary))
 
-    def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
+    def _dialogs(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
         """The dialogues of a unit."""
         settings = self.settings
         for _, row in self._rows(unit, output):

@@ -1,4 +1,4 @@
-"""The recordings of a unit: files with the spans of them that are wanted, and what lies in tars and Parquet."""
+"""Recordings of a unit: files with the spans to cut, and the samples of tars and Parquet files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codectok.audio.spans import Labels, Span
-from codectok.pipelines.engine.job import UnitOutput
 from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject
 from codectok.sources.source import CONTAINERS, Source
@@ -18,14 +18,16 @@ from codectok.sources.source import CONTAINERS, Source
 
 @dataclass(frozen=True)
 class RecordingSource:
-    """A recording, and the spans of it that are wanted.
+    """A recording, and the spans of it to cut.
 
     Attributes:
-        audio: gives the file or its bytes.
-        name: in tables; `where` in messages.
-        spans: in the order of their starts.
-        offset: seconds of the original recording before this one.
-        may_be_anything: nobody has said that it is audio.
+        audio: returns the path of the file, or its bytes.
+        dataset: name of the dataset.
+        name: name in tables.
+        where: name in messages.
+        spans: spans in the order of their starts.
+        offset: start of this recording within the original one, in seconds.
+        may_be_anything: True if neither its name nor a manifest says that it is audio.
     """
 
     audio: Callable[[], Path | bytes]
@@ -38,8 +40,8 @@ class RecordingSource:
 
 
 def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSource]:
-    """Everything to decode in a unit, in order; what cannot even be read is rejected in `output` if there is one."""
-    # A file is decoded once for all its spans, which are neighbours in the plan.
+    """Yield the recordings of a unit in order; unreadable ones are rejected in `output`, or skipped without it."""
+    # The spans of a file are neighbours in the plan, so that it is decoded once for all of them.
     for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
         sources = list(group)
         first = sources[0]
@@ -72,7 +74,7 @@ def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[Rec
             dataset=clip.dataset,
             name=clip.source,
             where=clip.name,
-            # Keys that other jobs have given are unique in their folder at most.
+            # Keys of other jobs are unique in their folder only.
             spans=(replace(span, key=f"{container.dataset}/{container.path}/{clip.id}"),),
             offset=sample.start if sample else 0.0,
         )

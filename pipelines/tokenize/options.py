@@ -1,4 +1,4 @@
-"""What `tokenize` can be told."""
+"""Options of `tokenize`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from codectok.pipelines.engine.planning import check_unit_seconds
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """Which codec, how it computes, and what becomes a row.
+    """Codec, arithmetic and rows.
 
     Attributes:
-        codec: folder, or name on the Hugging Face Hub.
+        codec: folder of a codec, or its name on the Hugging Face Hub.
         device: "auto", "cpu", "cuda".
-        dtype: arithmetic.
-        pack_frames: frames that are encoded at once.
-        max_seconds: longer recordings become several rows, slices of their codes.
-        encoder_threads: of one worker on a CPU; codes can depend on it.
-        part_seconds: estimated audio of a part; None for an hour on a CPU, and six on a GPU.
+        dtype: arithmetic of the codec.
+        pack_frames: mel frames that are encoded at once; None for the default.
+        max_seconds: longest row; longer recordings become several rows, slices of their codes. None for no limit.
+        encoder_threads: threads of a worker on a CPU; codes can depend on it.
+        part_seconds: estimated audio of a part; None for 1 h on a CPU and 6 h on a GPU.
     """
 
     codec: str

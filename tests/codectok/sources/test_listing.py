@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from codectok import InputError
+from codectok.pipelines.engine.cutting import CuttingPolicy
 from codectok.pipelines.engine.plan import Plan, PlanHeader, load_plan
-from codectok.pipelines.engine.planning import Cut, ordered_sources, store_generation
+from codectok.pipelines.engine.planning import ordered_sources, store_generation
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.listing import Listing, list_sources
 from codectok.sources.source import Kind, Source
@@ -39,7 +40,8 @@ def planned(
     storage = LocalStorage(folder / "out")
     header = PlanHeader(verb="test", bytes_version=1, options={}, generations=())
     listing = listed(*arguments, kinds=kinds)
-    store_generation(storage, load_plan(storage, listing.roots), header, listing, Cut(unit_seconds, validation))
+    policy = CuttingPolicy(unit_seconds, validation)
+    store_generation(storage, load_plan(storage, listing.roots), header, listing, policy)
     plan = load_plan(storage, listing.roots)
     assert plan is not None
     return plan

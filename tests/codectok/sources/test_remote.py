@@ -17,11 +17,13 @@ import pytest
 from codectok import Codec, CodectokError, InputError
 from codectok.pipelines.engine import lock as lock_module
 from codectok.pipelines.engine.lock import entry, lock_job
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output import OutputFolder
 from codectok.pipelines.engine.planning import ordered_sources
-from codectok.pipelines.engine.run import RunOptions, run_job
+from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
-from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
+from codectok.pipelines.tokenize.job import TokenizeJob
+from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.reencode import reencode
 from codectok.pipelines.verify.output import verify_output
 from codectok.sources.arguments import parse_arguments

@@ -16,9 +16,10 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.errors import VerificationError
-from codectok.pipelines.engine.lock import Part
+from codectok.pipelines.engine.lock import JobShare
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.preview import preview_job
-from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
+from codectok.pipelines.engine.run import JobReport, run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
@@ -26,7 +27,7 @@ from codectok.tokens.reader import open_table
 from codectok.tokens.table import TableMetadata, TokenRow, read_rows
 from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.jobs import LOCAL, digests
-from tests.pipelines.verify.test_verify import update_record
+from tests.helpers.records import update_record
 
 FRAME = 256
 
@@ -114,7 +115,7 @@ def test_stopped_shared_or_at_once_the_bytes_are_the_same(table: Path, tmp_path:
         verify_output(open_storage(out))
     compact(table, out)
     for index in (2, 1):
-        compact(table, tmp_path / "parts", replace(LOCAL, part=Part(index, 2)))
+        compact(table, tmp_path / "parts", replace(LOCAL, part=JobShare(index, 2)))
     assert digests(whole) == digests(out) == digests(tmp_path / "parts")
     assert compact(table, out).new_units == 0
 

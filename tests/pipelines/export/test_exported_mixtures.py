@@ -12,15 +12,17 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.pipelines.engine import shares
-from codectok.pipelines.engine.job import UnitOutput
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.preview import preview_job
-from codectok.pipelines.engine.progress import Silent
-from codectok.pipelines.engine.run import RunOptions, run_job
+from codectok.pipelines.engine.progress import NullProgress
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.pipelines.export.documents import SequencesJob
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from tests.helpers.exports import ROWS, export, options, sequences
+from tests.helpers.hooked_jobs import BeforeUnits
 from tests.helpers.jobs import LOCAL, digests
 
 
@@ -103,7 +105,7 @@ def test_new_parts_without_a_weighted_source_are_refused_and_the_finished_ones_s
 
 
 def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
-    table: Path, tokenizer: Path, tmp_path: Path, any_share: None, monkeypatch: pytest.MonkeyPatch
+    table: Path, tokenizer: Path, tmp_path: Path, any_share: None
 ) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
@@ -111,14 +113,13 @@ def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
     )
     job = mixed(table, text, tokenizer, 0.008)
     runs = 0
-    run = SequencesJob.run
 
-    def counted(self: SequencesJob, unit: Unit, output: UnitOutput) -> None:
-        nonlocal runs
-        runs += 1
-        run(self, unit, output)
+    class CountingJob(BeforeUnits, SequencesJob):
+        def before(self, unit: Unit, output: UnitOutput) -> None:
+            nonlocal runs
+            runs += 1
 
-    monkeypatch.setattr(SequencesJob, "run", counted)
+    job.__class__ = CountingJob
     with pytest.raises(
         CodectokError, match=r"units failed .*no document of the source text \(p\d+: The text is empty\)"
     ) as raised:
@@ -130,7 +131,7 @@ def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
     assert 0 < made < n_units == runs
 
 
-class Notes(Silent):
+class Notes(NullProgress):
     """Keeps what it is told."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from tests.codectok.tokens.test_table import metadata, rows, write
 from tests.helpers.jobs import LOCAL
-from tests.pipelines.verify.test_verify import update_record
+from tests.helpers.records import update_record
 
 HEADER_BYTES = 34
 N_ROWS = 9
