@@ -20,11 +20,8 @@ from pathlib import Path
 import common
 import pyarrow as pa
 import torch
-from pydantic import JsonValue
 
-from codectok.pipelines.engine.job import TableJob, UnitOutput
-from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.run import RunOptions, run_job
+from codectok.pipelines import RunOptions, TableJob, Unit, UnitOutput, run_job
 from codectok.sources.kinds import BYTES_PER_SECOND
 
 FILES_IN_FOLDER = 1000
@@ -32,27 +29,15 @@ FILE_BYTES = 250  # counts as 1/180 of a second: about 1,800 files in a unit
 ROW_SECONDS = FILE_BYTES / BYTES_PER_SECOND[".flac"]
 
 
-class NamesJob(TableJob):
-    """Writes a row for each file."""
+SCHEMA = pa.schema([("path", pa.string()), ("size", pa.int64())])
 
-    verb = "names"
-    schema = pa.schema([("path", pa.string()), ("size", pa.int64())])
 
-    def options(self) -> dict[str, JsonValue]:
-        """No options."""
-        return {}
-
-    @property
-    def unit_seconds(self) -> float:
-        """Estimated audio of a unit: about 1,800 files."""
-        return 10.0
-
-    def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, object]]:
-        """Yield name and size of each file."""
-        for source in unit.sources:
-            output.read(source.dataset)
-            output.keep(source.dataset, 0.0)
-            yield {"path": source.name, "size": source.size}
+def names(unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, object]]:
+    """Name and size of each file."""
+    for source in unit.sources:
+        output.read(source.dataset)
+        output.keep(source.dataset, 0.0)
+        yield {"path": source.name, "size": source.size}
 
 
 def make_files(folder: Path, count: int) -> None:
@@ -81,7 +66,8 @@ def write_manifest(path: Path, count: int) -> None:
 def run_once(folder: str, output: str, limit: int | None) -> None:
     """Time one run, in a fresh process."""
     started = time.perf_counter()
-    report = run_job(NamesJob(), [folder], output, RunOptions(engine="local", limit=limit))
+    job = TableJob("names", names, SCHEMA, unit_seconds=10.0)  # about 1,800 files in a unit
+    report = run_job(job, [folder], output, RunOptions(engine="local", limit=limit))
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{seconds:8.2f} s, at most {peak:.2f} GB in memory, {report.summary.units:,} units", end="")

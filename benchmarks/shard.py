@@ -26,8 +26,10 @@ import soundfile
 import soxr
 import torch
 
-from codectok.pipelines.engine.run import EngineName, RunOptions, run_job
-from codectok.pipelines.shard.job import ShardJob, ShardOptions
+from codectok.pipelines.engine.options import EngineName, RunOptions
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.shard.job import ShardJob
+from codectok.pipelines.shard.options import ShardOptions
 
 SOURCE_RATE, TARGET_RATE = 44_100, 24_000
 FILE_SECONDS, SEGMENT_SECONDS = 120, 6

@@ -28,9 +28,12 @@ from torch.utils.data import DataLoader, Dataset
 from codectok import Codec
 from codectok.audio.files import read_audio, write_audio
 from codectok.audio.resample import resample
-from codectok.pipelines.engine.run import EngineName, RunOptions, run_job
-from codectok.pipelines.shard.job import ShardJob, ShardOptions
-from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
+from codectok.pipelines.engine.options import EngineName, RunOptions
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.shard.job import ShardJob
+from codectok.pipelines.shard.options import ShardOptions
+from codectok.pipelines.tokenize.job import TokenizeJob
+from codectok.pipelines.tokenize.options import TokenizeOptions
 
 PARTS_PER_WORKER = 2
 MP3_RATE = 48_000

@@ -15,14 +15,15 @@ from torch import Tensor
 from codectok.audio.mel import LogMel
 from codectok.audio.resample import resample, resample_blocks
 from codectok.audio.waveform import mono_blocks, to_mono
+from codectok.checkpoints.distilcodec import import_distilcodec
 from codectok.checkpoints.hub import resolve_codec_directory
+from codectok.checkpoints.native import CheckpointHeader, load_checkpoint, save_checkpoint
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.network import CodecNetwork
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import DEFAULT_PACK_FRAMES, PackGeometry
 from codectok.model.windowed_decoder import WindowedDecoder
 
-from .checkpoints import CheckpointHeader, import_distilcodec, load_checkpoint, save_checkpoint
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
 from .device import Precision, check_precision, device_class, resolve_device

@@ -22,10 +22,11 @@ from codectok.audio.files import AudioFormat, encode_audio
 from .config import StrictModel
 from .errors import InputError, PassingError
 from .keys import VALID_KEY
+from .names import JOB_FOLDER
 from .storage import LocalStorage, Storage
 
 MANIFEST_FILE = "shards.json"
-INDEX_FOLDER = "_codectok/index"
+INDEX_FOLDER = f"{JOB_FOLDER}/index"
 INDEX_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),

@@ -14,7 +14,7 @@ import typer
 from .options import AddressOption
 
 if TYPE_CHECKING:
-    from codectok.pipelines.engine.run import RunOptions
+    from codectok.pipelines.engine.options import RunOptions
 
 
 class Engine(StrEnum):
@@ -49,16 +49,16 @@ class JobChoices:
     space_check: Annotated[bool, typer.Option(help="Refuse to start if the output would not fit on the disk.")] = True
 
     def run_options(self, gpus: int | None) -> RunOptions:
-        """Convert to the options of the engine."""
-        from codectok.pipelines.engine.lock import Part
-        from codectok.pipelines.engine.run import RunOptions
+        """The same as the engine takes them."""
+        from codectok.pipelines.engine.lock import JobShare
+        from codectok.pipelines.engine.options import RunOptions
 
         return RunOptions(
             engine=self.engine.value,
             workers=self.workers,
             address=self.address,
             gpus=gpus,
-            part=Part.parse(self.part) if self.part else None,
+            part=JobShare.parse(self.part) if self.part else None,
             limit=self.limit,
             extend=self.extend,
             max_rejects=self.max_rejects,

@@ -13,10 +13,12 @@ from .interruption import check_interruption
 from .job_choices import JobChoices
 
 if TYPE_CHECKING:
-    from codectok.pipelines.engine.job import Job, UnitRecord
+    from codectok.pipelines.engine.job import Job
+    from codectok.pipelines.engine.options import RunOptions
     from codectok.pipelines.engine.plan import Plan
     from codectok.pipelines.engine.preview import Preview
-    from codectok.pipelines.engine.run import JobReport, RunOptions
+    from codectok.pipelines.engine.records import UnitRecord
+    from codectok.pipelines.engine.run import JobReport
 
 SHOWN_REJECTS = 5
 # Seconds added to each unit, so that units of unknown size count as well.
@@ -90,7 +92,7 @@ class _JobDisplay:
         # Progress is measured in audio, estimated from file sizes, because units differ in size.
         self.report.set_total(sum(self._weight(unit) for unit in to_do))
 
-    def staffed(self, workers: int, threads: int, gpus: int) -> None:
+    def started(self, workers: int, threads: int, gpus: int) -> None:
         cores = f" of {threads} threads" if threads > 1 else ""
         say(f"Running on {counted(workers, 'worker')}{cores}" + (f" and {counted(gpus, 'GPU')}." if gpus else "."))
 
@@ -156,8 +158,7 @@ def _to_read(preview: Preview) -> dict[str, str]:
 
 
 def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
-    from codectok.pipelines.engine.report import REPORT_FILE, reject_rows, written_columns
-    from codectok.pipelines.engine.run import describe_rejects
+    from codectok.pipelines.engine.report import REPORT_FILE, describe_rejects, reject_rows, written_columns
     from codectok.sources.rejects import REJECTS_FOLDER
 
     summary = result.summary
@@ -196,5 +197,5 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
                 for name, counts in summary.datasets.items()
             ],
         )
-    for sentence in job.advice(summary.datasets):
+    for sentence in job.reporter.advice(summary.datasets):
         warn(sentence)

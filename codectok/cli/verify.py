@@ -40,6 +40,8 @@ def run(
         "rows": f"{verified.rows:,}",
         "audio": format_duration(verified.seconds),
     }
+    if not verified.contents:
+        facts["checked"] = f"hashes, records and rejects only; `{verified.verb}` has no verifier for its contents"
     if codec is not None:
         facts |= _sampled(target, codec, reencode, decode, to, seed, device)
     facts_table(f"codectok verify {target}: no fault found", facts)

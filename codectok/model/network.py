@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from codectok.config import CodecConfig
+from codectok.model.quantization.build import build_quantizer
 
 from .convnext import ConvNeXtEncoder
 from .hifigan import HiFiGANDecoder
-from .quantization import build_quantizer
 from .quantization.temporal import TemporalQuantizerOutput
 
 

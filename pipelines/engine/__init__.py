@@ -1,1 +1,1 @@
-"""The engine of jobs: plan, units, commits, locks, faults and reports."""
+"""Engine of jobs: plan, units, commits, locks, faults and reports."""

@@ -9,7 +9,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from codectok.errors import InputError
 from codectok.sources.kinds import CONTAINERS, Kind, estimated_seconds
@@ -18,9 +18,6 @@ from codectok.sources.ordering import encode_path
 from codectok.storage import is_url
 
 from .plan import SPLITS, Split
-
-if TYPE_CHECKING:
-    from .job import Job
 
 # Of a token table: 93.75 codes of 2 bytes, hardly compressible. Only progress and estimates depend on it.
 TABLE_BYTES_PER_SECOND = 200.0
@@ -46,11 +43,6 @@ class CuttingPolicy:
     part_bytes: float | None = None
     whole_files: bool = False
     in_every_unit: Sequence[str] = ()
-
-    @classmethod
-    def of(cls, job: Job) -> CuttingPolicy:
-        """The policy of a job."""
-        return cls(job.unit_seconds, job.validation, job.part_bytes, job.whole_files, job.in_every_unit)
 
 
 class ByteRange(NamedTuple):

@@ -1,6 +1,6 @@
-"""Locks on an output folder: one job at a time, or the different parts of one job beside each other.
+"""Locks on an output folder: one run at a time, or runs of different shares of one job.
 
-On a disk a lock is `flock`, which ends with its process; in an object store it is a lease that its holder renews.
+On a disk a lock is `flock`, which ends with its process. In an object store it is a lease that its holder renews.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from codectok.errors import CodectokError, InputError
-from codectok.sources.listing import JOB_FOLDER
+from codectok.names import JOB_FOLDER
 from codectok.storage import LocalStorage, Storage
 
 LOCKS = f"{JOB_FOLDER}/locks"
+WHOLE = "whole"
 RENEW_SECONDS = 15.0
 LEASE_SECONDS = 90.0
 ENTRY_POLL_SECONDS = 0.2
@@ -30,7 +31,7 @@ SETTLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Part:
+class JobShare:
     """Share `index` (from 1) of `count` of a job's units, as in `--part 2/8`."""
 
     index: int
@@ -38,18 +39,29 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "i/n"."""
+        """Parse "i/n"."""
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise InputError(f"A part is i/n with i from 1 to n, as in 2/8; {text!r} is none.")
+            raise InputError(f"A part is i/n with i from 1 to n, as in 2/8, not {text!r}.")
         return cls(int(index), int(count))
 
+    @property
+    def name(self) -> str:
+        """Name of its lock and of its folder for attempts."""
+        return f"part-{self.index}-of-{self.count}"
+
     def includes(self, unit: int) -> bool:
-        """Whether the unit of this number is in the part; neighbours go to different parts."""
+        """True if the unit with this number is in the share; neighbours are in different shares."""
         return unit % self.count == self.index - 1
 
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
+    def overlaps(self, name: str) -> bool:
+        """True if the share `name`, another one than this, can hold units of this share."""
+        return not name.endswith(f"-of-{self.count}")
+
+
+def run_name(share: JobShare | None) -> str:
+    """Name of a run of `share`, or of the whole job."""
+    return WHOLE if share is None else share.name
 
 
 class Lock(ABC):
@@ -57,18 +69,18 @@ class Lock(ABC):
 
     @abstractmethod
     def acquire(self) -> str | None:
-        """Take the lock; who holds it, if somebody does, otherwise None."""
+        """Take the lock and return None; return the name of the holder if it is taken."""
 
     @abstractmethod
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
 
     def check(self) -> None:
-        """Raise a `CodectokError` if the lock has been lost."""
+        """Raise a `CodectokError` if the lock was lost."""
 
 
 def make_lock(storage: Storage, name: str) -> Lock:
-    """The lock `name` of the kind that `storage` can keep."""
+    """Create the lock `name`: a file lock on a disk, a lease in an object store."""
     if isinstance(storage, LocalStorage):
         return _FileLock(storage, name)
     return _Lease(storage, name)
@@ -76,7 +88,7 @@ def make_lock(storage: Storage, name: str) -> Lock:
 
 @contextmanager
 def entry(storage: Storage) -> Iterator[None]:
-    """Wait for, and hold for a moment, the right to make the plan and to take or finish a job."""
+    """Wait for and hold the lock under which runs store a plan, take their locks and finish a job."""
     lock = make_lock(storage, "entry")
     while lock.acquire() is not None:
         time.sleep(ENTRY_POLL_SECONDS)
@@ -86,21 +98,20 @@ def entry(storage: Storage) -> Iterator[None]:
         lock.release()
 
 
-def lock_job(storage: Storage, part: Part | None) -> Lock:
-    """Take the whole job or `part` of it; call this within `entry`.
+def lock_job(storage: Storage, share: JobShare | None) -> Lock:
+    """Lock the whole job or `share` of it; call this within `entry`.
 
     Raises:
-        InputError: somebody works on the job, or on a part of it that overlaps.
+        InputError: another process runs the job, or a share that overlaps.
     """
-    own = "whole" if part is None else f"part-{part.index}-of-{part.count}"
     for path in storage.sizes(LOCKS):
         name = path.rpartition("/")[2]
-        other_share = name.startswith("part-") and (part is None or not name.endswith(f"-of-{part.count}"))
-        if name == "whole" or other_share:
+        other_share = name.startswith("part-") and (share is None or share.overlaps(name))
+        if name == WHOLE or other_share:
             other = make_lock(storage, name)
             _refuse(storage, other.acquire())
             other.release()
-    lock = make_lock(storage, own)
+    lock = make_lock(storage, run_name(share))
     _refuse(storage, lock.acquire())
     return lock
 
@@ -117,7 +128,7 @@ def _this_process() -> str:
 class _FileLock(Lock):
     def __init__(self, storage: LocalStorage, name: str) -> None:
         self._path = storage.path / LOCKS / name
-        self._file: Any = None
+        self._file: IO[str] | None = None
 
     def acquire(self) -> str | None:
         while True:
@@ -140,11 +151,12 @@ class _FileLock(Lock):
         return None
 
     def release(self) -> None:
-        self._file.truncate(0)
-        self._file.close()
+        if self._file is not None:
+            self._file.truncate(0)
+            self._file.close()
 
     def _is_in_place(self, file: IO[str]) -> bool:
-        """Whether `file` is the one at the path: its last holder may have deleted the folder."""
+        """False if the last holder has deleted the folder, and `file` with it."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
         except FileNotFoundError:
@@ -152,7 +164,7 @@ class _FileLock(Lock):
 
 
 class _Lease(Lock):
-    """An object that names its holder and is written again and again; one that grows old belongs to nobody."""
+    """An object that names its holder and is renewed; an old one counts as free."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self._storage, self._name = storage, f"{LOCKS}/{name}"
@@ -164,17 +176,18 @@ class _Lease(Lock):
     def acquire(self) -> str | None:
         before = self._read()
         if before is not None:
-            if time.time() - before["time"] < LEASE_SECONDS:
-                return before["holder"]
-            # Clocks differ: it is old only if nobody renews it.
+            if time.time() - before.time < LEASE_SECONDS:
+                return before.holder
+            # Clocks differ, so that the lease is old only if its holder does not renew it.
             time.sleep(2 * RENEW_SECONDS)
             if self._read() not in (before, None):
-                return before["holder"]
+                return before.holder
         self._renew()
-        # Of two that write at once the later wins; both look again.
+        # Of two processes that write at once the later wins, so that both read again.
         time.sleep(SETTLE_SECONDS)
         if not self._is_mine():
-            return (self._read() or {"holder": "another process"})["holder"]
+            now = self._read()
+            return now.holder if now else "another process"
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
         return None
@@ -189,32 +202,39 @@ class _Lease(Lock):
     def check(self) -> None:
         if time.monotonic() - self._renewed > LEASE_SECONDS / 2:
             raise CodectokError(
-                f"The lease on {self._storage.url} could not be renewed for {LEASE_SECONDS / 2:g} s, so that others may"
-                " have taken it; run the same command again to go on."
+                f"The lease on {self._storage.url} could not be renewed for {LEASE_SECONDS / 2:g} s, so that another"
+                " process may have taken it; run the same command again to continue."
             )
         if not self._is_mine():
-            raise CodectokError(f"Another process has taken the lease on {self._storage.url}; let it go on.")
+            raise CodectokError(f"Another process has taken the lease on {self._storage.url}; let it finish.")
 
     def _keep(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
                 if not self._is_mine():
-                    return  # `check` will say so
+                    return  # `check` reports it
                 self._renew()
             except Exception:
-                continue  # every store's client has errors of its own; tried again, and `check` counts the time
+                continue  # clients of stores differ in their errors; `check` fails after half of the lease
 
     def _is_mine(self) -> bool:
         now = self._read()
-        return now is not None and now["token"] == self._token
+        return now is not None and now.token == self._token
 
     def _renew(self) -> None:
         lease = {"token": self._token, "holder": _this_process(), "time": time.time()}
         self._storage.write(self._name, json.dumps(lease).encode())
         self._renewed = time.monotonic()
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self) -> _LeaseContent | None:
         try:
-            return json.loads(self._storage.read(self._name))
+            return _LeaseContent(**json.loads(self._storage.read(self._name)))
         except FileNotFoundError:
             return None
+
+
+@dataclass(frozen=True)
+class _LeaseContent:
+    token: str
+    holder: str
+    time: float

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from codectok.errors import InputError
 from codectok.sources.arguments import Argument, still_there
-from codectok.sources.listing import Listing, list_sources
+from codectok.sources.listing import Listing
 from codectok.sources.ordering import encode_path, ordered_positions
 from codectok.storage import Storage
 
@@ -23,42 +23,16 @@ from .plan import (
     PlanHeader,
     add_generation,
     differences,
-    load_plan,
     names_of_sources,
 )
 
 
-def add_sources(
-    job: Job,
+def store_generation(
     storage: Storage,
     before: Plan | None,
-    arguments: tuple[Argument, ...],
-    roots: Mapping[str, str],
-    output: str,
-) -> Plan:
-    """List sources and store those that are new as a generation of the plan in `storage`.
-
-    Args:
-        job: decides which files are read, and how they are cut into units.
-        storage: holds the plan.
-        before: the plan so far, if there is one.
-        arguments: sources to list.
-        roots: of their datasets.
-        output: folder of the job, whose files are not listed.
-
-    Raises:
-        InputError: a source cannot be listed, there is nothing to read, or the job cannot read these sources together.
-    """
-    listing = list_sources(arguments, roots, job.kinds, output, job.reads)
-    job.check_sources(listing)
-    store_generation(storage, before, header_of(job), listing, CuttingPolicy.of(job))
-    plan = load_plan(storage, roots)
-    assert plan is not None, "it has just been stored"
-    return plan
-
-
-def store_generation(
-    storage: Storage, before: Plan | None, described: PlanHeader, listing: Listing, policy: CuttingPolicy
+    described: PlanHeader,
+    listing: Listing,
+    policy: CuttingPolicy,
 ) -> None:
     """Cut the new sources of a listing into units and add them to the plan; store nothing if nothing is new.
 

@@ -1,47 +1,47 @@
-"""Who hears of what a job does."""
+"""Callbacks for the progress of a job."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from .job import UnitRecord
 from .plan import Plan
+from .records import UnitRecord
 
 
-class Listener(Protocol):
-    """Hears of what a job does."""
-
-    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
-        """The plan is stored; the units `to_do` will be run now."""
-
-    def staffed(self, workers: int, threads: int, gpus: int) -> None:
-        """So many workers run the units, with so many threads each, and GPUs beside them."""
-
-    def finished(self, record: UnitRecord) -> None:
-        """A unit is complete."""
-
-    def busy(self, share: float) -> None:
-        """The share of the time in which the GPUs had something to do so far."""
-
-    def note(self, message: str) -> None:
-        """Something that a person may want to know."""
-
-
-class Silent:
-    """A listener that does nothing."""
+class ProgressCallback(Protocol):
+    """Receives the progress of a job, on the driver."""
 
     def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
-        """Nothing."""
+        """Called once the plan is stored, before the units `to_do` run."""
 
-    def staffed(self, workers: int, threads: int, gpus: int) -> None:
-        """Nothing."""
+    def started(self, workers: int, threads: int, gpus: int) -> None:
+        """Called when the number of workers is known, with the threads of each and the GPUs in use (Ray only)."""
 
     def finished(self, record: UnitRecord) -> None:
-        """Nothing."""
+        """Called for each unit that is complete."""
 
     def busy(self, share: float) -> None:
-        """Nothing."""
+        """Called from time to time with the share of the time in which the GPUs were busy so far."""
 
     def note(self, message: str) -> None:
-        """Nothing."""
+        """Called with messages for the user."""
+
+
+class NullProgress:
+    """A progress callback that does nothing."""
+
+    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def started(self, workers: int, threads: int, gpus: int) -> None:
+        """Do nothing."""
+
+    def finished(self, record: UnitRecord) -> None:
+        """Do nothing."""
+
+    def busy(self, share: float) -> None:
+        """Do nothing."""
+
+    def note(self, message: str) -> None:
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""The report of a finished job: what went in, what came out, what was rejected and why."""
+"""HTML report of a finished job: inputs, output, and rejects by reason."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from codectok.evaluation.html_report import HtmlReport
 from codectok.formatting import format_duration
-from codectok.sources.listing import JOB_FOLDER
+from codectok.names import JOB_FOLDER
 from codectok.storage import Storage
 
-from .job import Example, Job, Tally
-from .output import JobSummary
+from .job import Example, Job
+from .records import Counts
+from .summary import JobSummary
 
 REPORT_FILE = f"{JOB_FOLDER}/report.html"
-# What is counted in histograms, and the size of a step.
+# Quantities that units count in histograms, with a title that names the size of a step.
 QUANTITIES = {
     "duration": "Duration in s",
     "loudness": "Loudness in LUFS",
@@ -23,7 +24,7 @@ QUANTITIES = {
 
 
 def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequence[Example]) -> None:
-    """Write `report.html`, the same bytes for the same output."""
+    """Write `report.html`; the same output gives the same bytes."""
     report = HtmlReport(f"codectok {job.verb}")
     total = summary.total
     report.table(
@@ -46,30 +47,39 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
         [
             (
                 name,
-                format_duration(tally.input_seconds),
-                format_duration(tally.seconds),
-                *(f"{count_of(tally):,}" for count_of in written.values()),
-                f"{sum(tally.rejects.values()):,}",
+                format_duration(counts.input_seconds),
+                format_duration(counts.seconds),
+                *(f"{count_of(counts):,}" for count_of in written.values()),
+                f"{sum(counts.rejects.values()):,}",
             )
-            for name, tally in summary.datasets.items()
+            for name, counts in summary.datasets.items()
         ],
     )
     for quantity, title in QUANTITIES.items():
         report.histogram(title, summary.histograms.get(quantity, {}))
-    for title, counts in job.charts(storage).items():
-        report.histogram(title, counts)
+    for title, histogram in job.reporter.charts(storage).items():
+        report.histogram(title, histogram)
     report.clips("To listen to", [(example.caption, example.mime, example.data) for example in examples])
     storage.write(REPORT_FILE, report.render().encode())
 
 
-def written_columns(job: Job, total: Tally) -> dict[str, Callable[[Tally], int]]:
-    """What a job counts of its output, by its own names: rows, and codes where there are some."""
-    columns: dict[str, Callable[[Tally], int]] = {job.row_name: lambda tally: tally.rows}
-    return columns | {job.code_name: lambda tally: tally.codes} if total.codes else columns
+def written_columns(job: Job, total: Counts) -> dict[str, Callable[[Counts], int]]:
+    """Columns of the output by the job's names: rows, and codes if there are any."""
+    columns: dict[str, Callable[[Counts], int]] = {job.row_name: lambda counts: counts.rows}
+    return columns | {job.code_name: lambda counts: counts.codes} if total.codes else columns
 
 
-def reject_rows(total: Tally) -> Iterator[tuple[str, str, str]]:
-    """Reason, count and known duration, the most frequent first."""
-    for reason, count in sorted(total.rejects.items(), key=lambda item: (-item[1], item[0])):
+def reject_rows(total: Counts) -> Iterator[tuple[str, str, str]]:
+    """Yield reason, count and known duration of rejects, the most frequent first."""
+    for reason, count in _most_frequent(total):
         seconds = total.reject_seconds.get(reason, 0.0)
         yield reason, f"{count:,}", format_duration(seconds) if seconds else "not known"
+
+
+def describe_rejects(total: Counts) -> str:
+    """Rejects by reason in a few words, the most frequent first."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in _most_frequent(total)) or "none"
+
+
+def _most_frequent(total: Counts) -> list[tuple[str, int]]:
+    return sorted(total.rejects.items(), key=lambda item: (-item[1], item[0]))

@@ -11,11 +11,13 @@ from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.exports.compact import MEGABYTE, write_compact
-from codectok.pipelines.engine.cutting import TABLE_BYTES_PER_SECOND
-from codectok.pipelines.engine.job import Job, UnitOutput
+from codectok.pipelines.engine.cutting import TABLE_BYTES_PER_SECOND, CuttingPolicy
+from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job
 from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.planning import header_of
+from codectok.pipelines.engine.unit_files import part_name
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
 from codectok.sources.opening import open_parquet
@@ -24,6 +26,7 @@ from codectok.tokens.source_rows import table_metadata
 from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema, types_of
 
 from .sources import TABLE_KINDS, ExportSources, first_file
+from .verify_compact import CompactVerifier
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class CompactJob(Job):
     verb = "export compact"
     row_name = "rows"
     kinds = TABLE_KINDS
-    whole_files = True
+    verifier = CompactVerifier
     output_bytes_per_second = TABLE_BYTES_PER_SECOND
 
     def __init__(self, settings: CompactOptions, table: str) -> None:
@@ -76,9 +79,10 @@ class CompactJob(Job):
         }
 
     @property
-    def part_bytes(self) -> float:
-        """Bytes of the table per part."""
-        return self.settings.file_megabytes * MEGABYTE
+    def cutting(self) -> CuttingPolicy:
+        """Units of whole files of the table."""
+        part_bytes = self.settings.file_megabytes * MEGABYTE
+        return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=part_bytes, whole_files=True)
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
         """Read the same files as other readers of a table."""
@@ -89,7 +93,7 @@ class CompactJob(Job):
         # Of the unit's first file: the first file of the table may change as the table grows.
         first = table_metadata(unit.sources[0])
         metadata = first.model_copy(update={"unit_hash": unit_hash(header_of(self), unit)})
-        path = output.folder / f"part-{unit.number:06d}.parquet"
+        path = output.folder / part_name(unit.number)
         tables = (table for source in unit.sources for table in self._tables(source, metadata, output))
         write_compact(path, metadata, tables, self.settings.group_megabytes * MEGABYTE, self.more)
 

@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +22,15 @@ from codectok.exports.sequences.packing import fit, pack
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
 from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesItem, Template, load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
+from codectok.pipelines.engine.cutting import CuttingPolicy
 from codectok.pipelines.engine.faults import LastingUnitError
-from codectok.pipelines.engine.job import Job, Tally, UnitOutput, UnitRecord
+from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job, JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.output import unit_hash
-from codectok.pipelines.engine.plan import Plan, Unit
+from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.planning import header_of
+from codectok.pipelines.engine.records import Counts, UnitRecord
+from codectok.pipelines.engine.unit_files import part_name
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
 from codectok.sources.rejects import Reject
@@ -40,6 +44,7 @@ from codectok.tokens.vocabulary import Vocabulary
 from .neighbours import Neighbours
 from .options import DocumentOptions
 from .sources import EXPORT_KINDS, ExportSources, find_row
+from .verify import DATA_PATHS_FILE, MegatronVerifier, SequencesVerifier
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 
 HISTOGRAM_STEP = 100
@@ -47,7 +52,6 @@ HISTOGRAM_STEP = 100
 NOTICEABLE_SHARE = 0.01
 # Largest duration that advice suggests for rows, in seconds.
 USUAL_SECONDS = 30
-DATA_PATHS_FILE = "data-paths.txt"
 
 
 BuilderOf = Callable[[str], DocumentBuilder]
@@ -92,8 +96,6 @@ class DocumentJob(Job):
         self.vocabulary_end = self.vocabulary.end_with(tokens.special_tokens.values())
         self.largest_id = max(self.vocabulary_end - 1, self.end_of_sequence or 0, *tokens.known.values())
         self._tokenizer_fingerprint = tokenizer.fingerprint if tokenizer else None
-        self._tokenizer: TextTokenizer | None = None
-        self._neighbours: Neighbours | None = None
 
     def options(self) -> Mapping[str, JsonValue]:
         """Options that decide ids and their order."""
@@ -120,33 +122,35 @@ class DocumentJob(Job):
         return self.sources.reads(argument, path, kind)
 
     @property
-    def part_bytes(self) -> float:
-        """Bytes of tables and texts per part."""
-        return self.settings.part_megabytes * 1e6
+    def cutting(self) -> CuttingPolicy:
+        """Units of `part_megabytes`, each with rows of all datasets that have a weight."""
+        part_bytes = self.settings.part_megabytes * 1e6
+        weighted = tuple(self.settings.weights or ())
+        return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=part_bytes, in_every_unit=weighted)
 
     @property
-    def in_every_unit(self) -> Sequence[str]:
-        """Datasets with a weight, which every unit must hold."""
-        return tuple(self.settings.weights or ())
+    def reporter(self) -> JobReporter:
+        """Advises if much was too long."""
+        return DocumentReporter(self)
 
-    def use_plan(self, plan: Plan) -> None:
-        """Keep the order of files, if recordings may continue from one to the next."""
-        if any(template.document == "recording" for template in self.templates.values()):
-            self._neighbours = Neighbours(plan)
+    def start(self, context: WorkerContext) -> RunUnit:
+        """Load the tokenizer, and the order of files if recordings continue from one to the next."""
+        tokenizer = self._load_tokenizer()
+        tokens = TokenIds.of(self.vocabulary, tokenizer, self.settings.end_of_sequence)
+        by_recording = any(template.document == "recording" for template in self.templates.values())
+        neighbours = Neighbours(context.load_plan()) if by_recording else None
+        return partial(self._write_part, _Loaded(tokenizer, tokens, neighbours))
 
-    def set_up(self) -> None:
-        """Load the tokenizer."""
-        self._tokenizer = self._load_tokenizer()
-        self._tokens = TokenIds.of(self.vocabulary, self._tokenizer, self.settings.end_of_sequence)
-
-    def run(self, unit: Unit, output: UnitOutput) -> None:
-        """Write the part file of a unit."""
-        builder_of = cache(partial(self._builder, unit))  # cached, since collecting voices reads the whole unit
-        self._refuse_missing(unit, builder_of, output.folder)
+    def _write_part(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> None:
+        # Cached, since a builder may read the whole part to know the voices in it.
+        builder_of = cache(partial(self._builder, loaded, unit))
+        self._refuse_missing(loaded, unit, builder_of, output.folder)
         names = (*self.sources.tables, *self.sources.texts)
-        streams: dict[str, Stream] = {name: partial(self._stream, name, unit, builder_of, output) for name in names}
+        streams: dict[str, Stream] = {
+            name: partial(self._stream, loaded, name, unit, builder_of, output) for name in names
+        }
         mixture = mix(streams, self.settings.weights, self.settings.until)
-        path = output.folder / f"part-{unit.number:06d}"
+        path = output.folder / part_name(unit.number, "")
         with self.writer(path, unit_hash(header_of(self), unit)) as writer:
             for sequence in pack(mixture, self.settings.packing):
                 for document in sequence:
@@ -157,12 +161,12 @@ class DocumentJob(Job):
             for left in output.folder.glob(f"{path.name}.*"):
                 left.unlink()
 
-    def _refuse_missing(self, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
-        """Raise `LastingUnitError` if a weighted dataset has no document in the unit."""
+    def _refuse_missing(self, loaded: _Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
+        """Refuse a unit in which a dataset gives no document, so that its weight cannot hold."""
         for name in self.settings.weights or ():
             with TemporaryDirectory(dir=folder) as trial:
                 output = UnitOutput(unit, Path(trial))
-                if next(self._documents(name, unit, builder_of, output), None) is not None:
+                if next(self._documents(loaded, name, unit, builder_of, output), None) is not None:
                     continue
                 first = output.first_reject
             reason = "" if first is None else f" ({first.source}: {first.message.rstrip('.')})"
@@ -171,52 +175,30 @@ class DocumentJob(Job):
                 " hold; export to another folder, with larger parts (--part-megabytes) or without this source."
             )
 
-    def advice(self, datasets: Mapping[str, Tally]) -> Sequence[str]:
-        """Suggest options if a noticeable share of a source was dropped as too long."""
-        advice = []
-        for name, tally in datasets.items():
-            audio = name in self.sources.tables
-            left_out = (tally.reject_seconds if audio else tally.rejects).get("too_long", 0)
-            share = left_out / max(tally.input_seconds if audio else tally.inputs, 1e-9)
-            if share >= NOTICEABLE_SHARE:
-                fitting = self._fitting_seconds(name)
-                cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
-                advice.append(
-                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was dropped, in documents longer"
-                    f" than --length {self.settings.packing.length}; {cut}pass --too-long split or a greater --length."
-                )
-        return advice
-
-    def _fitting_seconds(self, name: str) -> int:
-        """Return how many seconds of audio fit into a document; 0 if rows cannot be cut because they have text."""
-        template, metadata = self.templates[name], self.sources.metadata
-        if template.has_text or template.has_voice or not template.has_codes:
-            return 0
-        room = (self.settings.packing.length or 0) - template.n_tokens
-        return max(0, min(USUAL_SECONDS, int(room / (metadata.frame_rate * metadata.n_codebooks))))
-
     @abstractmethod
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
         """Open the writer of a part; `path` has no suffix yet."""
 
     def _stream(
-        self, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
+        self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
     ) -> Iterator[Document]:
-        """Yield the documents of a dataset; rows are counted the first time only."""
-        return self._documents(name, unit, builder_of, None if again else output)
+        """The documents of a dataset; what becomes of its rows is counted the first time only."""
+        return self._documents(loaded, name, unit, builder_of, None if again else output)
 
-    def _documents(self, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None) -> Iterator[Document]:
-        """Yield the documents of a dataset, and count rows and rejects in `output`."""
+    def _documents(
+        self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
+    ) -> Iterator[Document]:
+        """The documents of a dataset; `output` counts what becomes of its rows."""
         sources, builder = _sources_of(name, unit), builder_of(name)
-        make = _of_texts if name in self.sources.texts else self._of_rows
+        make = _of_texts if name in self.sources.texts else partial(self._of_rows, loaded.neighbours)
         documents = (document for source in sources for document in make(builder, source, name, output))
         # Before mixing, so that shares count the documents that are written.
         return fit(documents, self.settings.packing, partial(_reject_long, output))
 
-    def _builder(self, unit: Unit, name: str) -> DocumentBuilder:
+    def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
-        return DocumentBuilder(template, self._tokens, self._tokenizer, voice)
+        return DocumentBuilder(template, loaded.tokens, loaded.tokenizer, voice)
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
         """Return the voice for the rows of `sources`."""
@@ -227,14 +209,17 @@ class DocumentJob(Job):
         return voices_of_speakers(rows, metadata.code_type)
 
     def _of_rows(
-        self, builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None
+        self,
+        neighbours: Neighbours | None,
+        builder: DocumentBuilder,
+        source: Source,
+        name: str,
+        output: UnitOutput | None,
     ) -> Iterator[Document]:
         metadata = self.sources.metadata
         recordings: Iterator[Iterator[TokenRow]]
-        if builder.template.document == "recording":
-            assert self._neighbours is not None, "use_plan comes first"
-            beside = self._neighbours.before(source), self._neighbours.after(source)
-            recordings = recordings_in(source, metadata, *beside)
+        if neighbours is not None and builder.template.document == "recording":
+            recordings = recordings_in(source, metadata, neighbours.before(source), neighbours.after(source))
         else:
             recordings = (iter([row]) for row in token_rows(source, metadata))
         length, on_missing = self.settings.packing.length, partial(_reject_missing, output, name)
@@ -245,10 +230,52 @@ class DocumentJob(Job):
         return None if self.settings.tokenizer is None else TextTokenizer(Path(self.settings.tokenizer))
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """State that all units of a worker share; `neighbours` is None if no document is a whole recording."""
+
+    tokenizer: TextTokenizer | None
+    tokens: TokenIds
+    neighbours: Neighbours | None
+
+
+class DocumentReporter(JobReporter):
+    """Advises if much was left out as too long."""
+
+    def __init__(self, job: DocumentJob) -> None:
+        self._job = job
+
+    def advice(self, datasets: Mapping[str, Counts]) -> Sequence[str]:
+        """What to do where much was left out as too long."""
+        said = []
+        settings, sources = self._job.settings, self._job.sources
+        for name, counts in datasets.items():
+            audio = name in sources.tables
+            left_out = (counts.reject_seconds if audio else counts.rejects).get("too_long", 0)
+            share = left_out / max(counts.input_seconds if audio else counts.inputs, 1e-9)
+            if share >= NOTICEABLE_SHARE:
+                fitting = self._fitting_seconds(name)
+                cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
+                said.append(
+                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was left out, in documents longer"
+                    f" than --length {settings.packing.length}; {cut}pass --too-long split or a greater --length."
+                )
+        return said
+
+    def _fitting_seconds(self, name: str) -> int:
+        """How much audio a document has room for; 0 where rows cannot be cut, since text goes with all of them."""
+        template, metadata = self._job.templates[name], self._job.sources.metadata
+        if template.has_text or template.has_voice or not template.has_codes:
+            return 0
+        room = (self._job.settings.packing.length or 0) - template.n_tokens
+        return max(0, min(USUAL_SECONDS, int(room / (metadata.frame_rate * metadata.n_codebooks))))
+
+
 class SequencesJob(DocumentJob):
     """Writes sequences as Parquet."""
 
     verb = "export sequences"
+    verifier = SequencesVerifier
     output_bytes_per_second = 250.0
 
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
@@ -274,14 +301,24 @@ class MegatronJob(DocumentJob):
     """Writes sequences as Megatron's indexed datasets, one prefix per part."""
 
     verb = "export megatron"
+    verifier = MegatronVerifier
     output_bytes_per_second = 400.0
 
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
         """Open the writer of `part-NNNNNN.bin` and `part-NNNNNN.idx`."""
         return IndexedDatasetWriter(path, self.largest_id + 1)
 
-    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
-        """Write `data-paths.txt`: number of tokens and prefix of each part, as Megatron's weights and paths."""
+    @property
+    def reporter(self) -> JobReporter:
+        """Writes `data-paths.txt`, and advises if much was too long."""
+        return MegatronReporter(self)
+
+
+class MegatronReporter(DocumentReporter):
+    """Writes the list of parts that Megatron reads."""
+
+    def write_files(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+        """Write `data-paths.txt`: tokens and prefix of each part, as Megatron takes weights and paths."""
         lines = [
             f"{record.total.codes} {file.name.removesuffix('.bin')}\n"
             for record in records

@@ -17,8 +17,12 @@ from codectok.exports.unitts import (
     dialog_row,
 )
 from codectok.names import file_name_of
-from codectok.pipelines.engine.job import TableJob, UnitOutput
+from codectok.pipelines.engine.cutting import CuttingPolicy
+from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job
 from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.table_job import write_rows
+from codectok.pipelines.engine.unit_files import part_name
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
 from codectok.sources.rejects import Reject
@@ -28,6 +32,7 @@ from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
 from .options import check_part_megabytes
 from .sources import TABLE_KINDS, ExportSources
+from .verify import UnittsVerifier
 
 # Bytes of the readable part of a file name, which may have 255 bytes.
 NAME_LENGTH = 60
@@ -54,14 +59,14 @@ class UnittsOptions:
         check_part_megabytes(self.part_megabytes)
 
 
-class UnittsJob(TableJob):
-    """Writes dialogues to Parquet with seven columns, or a folder of `.audio` files per part."""
+class UnittsJob(Job):
+    """Writes dialogues as Parquet of seven columns, or a folder of `.audio` files for each part."""
 
     verb = "export unitts"
     bytes_version = 2  # 2: names of .audio files say of which table they are
     row_name = "samples"
     code_name = "tokens"
-    schema = UNITTS_SCHEMA
+    verifier = UnittsVerifier
     kinds = TABLE_KINDS
 
     def __init__(self, settings: UnittsOptions, tables: Sequence[str]) -> None:
@@ -79,16 +84,17 @@ class UnittsJob(TableJob):
         return self.sources.reads(argument, path, kind)
 
     @property
-    def part_bytes(self) -> float:
-        """Bytes of the table per part."""
-        return self.settings.part_megabytes * 1e6
+    def cutting(self) -> CuttingPolicy:
+        """Units of `part_megabytes` of the table."""
+        return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=self.settings.part_megabytes * 1e6)
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
-        """Write `part-NNNNNN.parquet`, or the folder `part-NNNNNN` with a file per clip."""
-        if self.settings.style == UnittsStyle.PARQUET:
-            super().run(unit, output)
+        """Write `part-NNNNNN.parquet`, or the folder `part-NNNNNN` with a file for each clip."""
+        if self.settings.style == "parquet":
+            path = output.folder / part_name(unit.number)
+            write_rows(path, UNITTS_SCHEMA, self._dialogs(unit, output))
             return
-        folder = output.folder / f"part-{unit.number:06d}"
+        folder = output.folder / part_name(unit.number, "")
         folder.mkdir()
         for table, row in self._rows(unit, output):
             # The hash tells rows apart that differ only in their table or in characters not allowed in file names.
@@ -97,8 +103,8 @@ class UnittsJob(TableJob):
             with (folder / f"{start}-{hash_of_id(f'{table}/{row.id}'):016x}.audio").open("x", encoding="utf-8") as file:
                 file.write(audio_file(row, self.vocabulary))
 
-    def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
-        """Yield the dialogues of a unit."""
+    def _dialogs(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
+        """The dialogues of a unit."""
         settings = self.settings
         for _, row in self._rows(unit, output):
             try:

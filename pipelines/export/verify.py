@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +14,12 @@ from pydantic import ValidationError
 from codectok.errors import VerificationError, first_line
 from codectok.exports.sequences.megatron import INT32, MAGIC, UINT16, VERSION
 from codectok.exports.sequences.parquet import SequencesMetadata
-from codectok.pipelines.engine.job import UnitRecord
+from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY
 
-Check = Callable[[Storage, str, UnitRecord], None]
+DATA_PATHS_FILE = "data-paths.txt"
 HEADER = struct.Struct("<9sQBQQ")
 BLOCK_BYTES = 1 << 22
 
@@ -51,7 +51,7 @@ def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = first_line(error)
         raise VerificationError(f"{storage.url}/{name} cannot be read: {reason}") from None
-    if documents != {dataset: tally.rows for dataset, tally in record.tallies.items() if tally.rows}:
+    if documents != {dataset: counts.rows for dataset, counts in record.counts.items() if counts.rows}:
         raise VerificationError(f"{storage.url}/{name} has documents of other datasets than its record says.")
     _compare(storage, name, record, documents.total(), ids)
 
@@ -99,11 +99,30 @@ def check_rows(storage: Storage, name: str, record: UnitRecord) -> None:
             _compare(storage, name, record, file.metadata.num_rows, record.total.codes)
 
 
-CHECKS: Mapping[str, Check] = {
-    "export sequences": check_sequences,
-    "export megatron": check_megatron,
-    "export unitts": check_rows,
-}
+class SequencesVerifier(OutputVerifier):
+    """Checks the output of `export sequences`."""
+
+    def check(self, record: UnitRecord, name: str) -> None:
+        """Check the documents and ids of a part."""
+        check_sequences(self.storage, name, record)
+
+
+class MegatronVerifier(OutputVerifier):
+    """Checks the output of `export megatron`."""
+
+    described_files = (DATA_PATHS_FILE,)
+
+    def check(self, record: UnitRecord, name: str) -> None:
+        """Check the index of a prefix."""
+        check_megatron(self.storage, name, record)
+
+
+class UnittsVerifier(OutputVerifier):
+    """Checks the output of `export unitts`."""
+
+    def check(self, record: UnitRecord, name: str) -> None:
+        """Check the number of rows of a part."""
+        check_rows(self.storage, name, record)
 
 
 def _described(file: pq.ParquetFile, where: str) -> SequencesMetadata:

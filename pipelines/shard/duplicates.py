@@ -1,4 +1,4 @@
-"""Duplicate spans: a first pass hashes the samples of all spans, and lists those that are equal to an earlier one."""
+"""Spans that hold the same samples as another one: a first pass hashes all spans, then duplicates are listed."""
 
 from __future__ import annotations
 
@@ -8,86 +8,70 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import JsonValue
 
 from codectok.audio.files import stream_audio
 from codectok.audio.spans import Span
 from codectok.errors import AudioError
 from codectok.keys import make_key
-from codectok.pipelines.engine.job import TableJob, UnitOutput
+from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.plan import Unit
-from codectok.sources.listing import JOB_FOLDER
+from codectok.pipelines.engine.table_job import TableJob
+from codectok.pipelines.engine.unit_files import PART_PREFIX
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.storage import Storage
 
 from .recordings import RecordingSource, recordings_of
 
 DUPLICATES_FILE = f"{JOB_FOLDER}/duplicates.parquet"
+HASH_SCHEMA = pa.schema(
+    [("name", pa.string()), ("key", pa.string()), ("n_samples", pa.int64()), ("sha256", pa.string())]
+)
 DUPLICATES_SCHEMA = pa.schema([("key", pa.string()), ("seconds", pa.float64()), ("same_as", pa.string())])
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A span that is left out.
-
-    Attributes:
-        seconds: its duration.
-        same_as: name of the span with the same samples.
-    """
+    """A span that is left out: its duration in seconds, and the name of its first copy."""
 
     seconds: float
     same_as: str
 
 
-class HashJob(TableJob):
-    """Writes a row for each span with the hash of its decoded samples."""
+def hash_job(sample_rate: int) -> TableJob:
+    """A job that writes a row for each span: the hash of its samples, decoded at `sample_rate` Hz."""
+    return TableJob("hash", partial(_hash_rows, sample_rate), HASH_SCHEMA, {"sample_rate": sample_rate}, "spans")
 
-    verb = "hash"
-    row_name = "spans"
-    schema = pa.schema(
-        [
-            ("name", pa.string()),
-            ("key", pa.string()),
-            ("n_samples", pa.int64()),
-            ("sha256", pa.string()),
-        ]
-    )
 
-    def __init__(self, sample_rate: int) -> None:
-        self.sample_rate = sample_rate
-
-    def options(self) -> Mapping[str, JsonValue]:
-        """Sample rate at which spans are compared."""
-        return {"sample_rate": self.sample_rate}
-
-    def rows(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
-        """Yield the hashes of a unit. Spans that cannot be decoded are skipped; the next pass rejects them."""
-        for recording in recordings_of(unit, None):
-            for span, n_samples, digest in _hashes(recording, self.sample_rate):
-                output.read(recording.dataset, n_samples / self.sample_rate)
-                output.keep(recording.dataset, n_samples / self.sample_rate)
-                start = recording.offset + span.start
-                yield {
-                    "name": f"{recording.dataset}/{recording.name}" + (f" from {start:g} s on" if start else ""),
-                    "key": duplicate_key(recording, span),
-                    "n_samples": n_samples,
-                    "sha256": digest,
-                }
+def _hash_rows(sample_rate: int, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
+    """Hashes of all spans; the next pass rejects unreadable ones."""
+    for recording in recordings_of(unit, None):
+        for span, n_samples, digest in _hashes(recording, sample_rate):
+            output.read(recording.dataset, n_samples / sample_rate)
+            output.keep(recording.dataset, n_samples / sample_rate)
+            start = recording.offset + span.start
+            yield {
+                "name": f"{recording.dataset}/{recording.name}" + (f" from {start:g} s on" if start else ""),
+                "key": duplicate_key(recording, span),
+                "n_samples": n_samples,
+                "sha256": digest,
+            }
 
 
 def duplicate_key(recording: RecordingSource, span: Span) -> str:
-    """Return the key of a span in the list of duplicates."""
+    """Key of a span in the list of duplicates."""
     return make_key(recording.dataset, span.key)
 
 
 def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Span, int, str]]:
-    """Yield each span of a recording that can be decoded, in order, with its length in samples and hash.
+    """Yield each readable span of a recording, in order, with its number of samples and hash.
 
-    All spans are hashed while decoding, so that memory holds one block however they overlap.
+    All spans are hashed as the blocks come, so that only one block is held in memory, however much they overlap.
     """
     hashes = [_Hash(*span.sample_range(sample_rate)) for span in recording.spans]
     waiting = deque(hashes)
@@ -105,17 +89,17 @@ def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Span
                 decoded = end
         whole = True
     except AudioError:
-        pass  # spans that ended before the damage count
+        pass  # spans that were complete before count
     for span, one in zip(recording.spans, hashes, strict=True):
         complete = whole or (one.end is not None and one.end <= decoded)
-        # The next pass rejects text for a span that is longer than the recording.
+        # Spans with text that are longer than the recording are rejected by the next pass.
         usable = span.text is None or span.is_within(decoded, sample_rate)
         if complete and one.n_samples and usable:
             yield span, one.n_samples, one.digest.hexdigest()
 
 
 class _Hash:
-    """Hash of the samples from `first` up to and without `end` (None for the end of the recording)."""
+    """Hash of the samples from `first` up to `end`, exclusive; None for the end of the recording."""
 
     def __init__(self, first: int, end: int | None) -> None:
         self.first, self.end = first, end
@@ -124,17 +108,17 @@ class _Hash:
 
     def update(self, block: np.ndarray, start: int) -> None:
         """Add a block [n] that starts at sample `start` of the recording."""
-        wanted = block[max(0, self.first - start) : None if self.end is None else self.end - start]
-        self.digest.update(wanted.tobytes())
-        self.n_samples += len(wanted)
+        part = block[max(0, self.first - start) : None if self.end is None else self.end - start]
+        self.digest.update(part.tobytes())
+        self.n_samples += len(part)
 
 
 def write_duplicates(hashes: Storage, sample_rate: int) -> None:
-    """Write the list of duplicates into `hashes`, the output of a `HashJob`: of equal spans all but the first."""
+    """List all but the first of equal spans, from the output `hashes` of `hash_job`, and store the list there."""
     first: dict[str, str] = {}
     rows = []
     for name in hashes.sizes():
-        if not name.startswith("part-"):
+        if not name.startswith(PART_PREFIX):
             continue
         # Units are in the order of the plan: by generation, then by name.
         for row in pq.read_table(pa.BufferReader(hashes.read(name))).to_pylist():

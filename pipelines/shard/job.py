@@ -1,4 +1,4 @@
-"""Job `shard`: cuts recordings into segments and writes them as WebDataset tars."""
+"""Job `shard`: cuts recordings into segments, and writes them into WebDataset tars."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
 
 from pydantic import JsonValue
 
 from codectok.audio import speech
+from codectok.audio.files import AudioFormat
 from codectok.errors import AudioError
-from codectok.pipelines.engine.job import Example, Job, UnitOutput, UnitRecord
+from codectok.pipelines.engine.cutting import CuttingPolicy
+from codectok.pipelines.engine.job import Example, FirstPass, Job, JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.unit_files import shard_name
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.shards import (
     MANIFEST_FILE,
     ShardEntry,
@@ -28,11 +35,12 @@ from codectok.sources.rejects import Reject
 from codectok.storage import Storage
 
 from .cutter import RecordingCutter
-from .duplicates import Duplicate, HashJob, duplicate_key, read_duplicates, write_duplicates
+from .duplicates import Duplicate, duplicate_key, hash_job, read_duplicates, write_duplicates
 from .options import ShardOptions
 from .recordings import RecordingSource, recordings_of
+from .verify import ShardVerifier
 
-# FLAC compresses to about two thirds; both include the JSON.
+# FLAC compresses to about two thirds; the rest is JSON.
 FLAC_BYTES_PER_SAMPLE, WAV_BYTES_PER_SAMPLE = 1.4, 2.1
 EXAMPLES = 10
 
@@ -43,51 +51,50 @@ class ShardJob(Job):
     verb = "shard"
     row_name = "segments"
     bytes_version = 2
+    verifier = ShardVerifier
 
     def __init__(self, options: ShardOptions) -> None:
         self.settings = options
-        self._hashes: Storage | None = None
-        self._duplicates: dict[str, Duplicate] = {}
         per_sample = FLAC_BYTES_PER_SAMPLE if options.format == "flac" else WAV_BYTES_PER_SAMPLE
         self.output_bytes_per_second = per_sample * options.sample_rate
 
     def options(self) -> Mapping[str, JsonValue]:
-        """Return all fields of `ShardOptions`."""
-        values = asdict(self.settings)
-        return values | values.pop("quality")
+        """All fields of `ShardOptions`."""
+        values: dict[str, Any] = asdict(self.settings)
+        quality: dict[str, Any] = values.pop("quality")
+        return values | quality
 
     @property
-    def unit_seconds(self) -> float:
-        """Audio of a tar in seconds."""
-        return self.settings.shard_seconds
+    def cutting(self) -> CuttingPolicy:
+        """Units of `shard_seconds`, some of them for validation."""
+        return CuttingPolicy(self.settings.shard_seconds, self.settings.validation)
 
     @property
-    def validation(self) -> float:
-        """Share of the files that are held out."""
-        return self.settings.validation
+    def first_pass(self) -> FirstPass | None:
+        """Hashes of all samples, if duplicates are left out."""
+        if not self.settings.deduplicate:
+            return None
+        rate = self.settings.sample_rate
+        return FirstPass(hash_job(rate), partial(write_duplicates, sample_rate=rate))
 
-    def first_pass(self) -> HashJob | None:
-        """The job that hashes all samples, if duplicates are left out."""
-        return HashJob(self.settings.sample_rate) if self.settings.deduplicate else None
+    @property
+    def reporter(self) -> JobReporter:
+        """Writes `shards.json`, and chooses segments to listen to."""
+        return ShardReporter(self.settings.sample_rate, self.settings.format)
 
-    def use_first_pass(self, output: Storage) -> None:
-        """Write the list of duplicates from the hashes."""
-        write_duplicates(output, self.settings.sample_rate)
-        self._hashes = output
-
-    def set_up(self) -> None:
-        """Load the list of duplicates, and check that speech can be detected."""
+    def start(self, context: WorkerContext) -> RunUnit:
+        """Load the list of duplicates."""
         if self.settings.segmenter == "vad":
             speech.check_installed()
-        if self._hashes is not None:
-            self._duplicates = read_duplicates(self._hashes)
+        duplicates = {} if context.first_pass is None else read_duplicates(context.first_pass)
+        return partial(self._write_shard, duplicates)
 
-    def run(self, unit: Unit, output: UnitOutput) -> None:
+    def _write_shard(self, duplicates: Mapping[str, Duplicate], unit: Unit, output: UnitOutput) -> None:
         """Write `shard-NNNNNN.tar` and its index."""
-        path = output.folder / f"shard-{unit.number:06d}.tar"
+        path = output.folder / shard_name(unit.number)
         with ShardWriter(path, self.settings.format) as writer:
             for recording in recordings_of(unit, output):
-                new = self._without_duplicates(recording, output)
+                new = _without_duplicates(recording, duplicates, output)
                 if new.spans:
                     RecordingCutter(self.settings, new, writer, output).run()
         if not writer.index:
@@ -97,22 +104,32 @@ class ShardJob(Job):
         index.parent.mkdir(parents=True)
         write_index(index, writer.index)
 
-    def _without_duplicates(self, recording: RecordingSource, output: UnitOutput) -> RecordingSource:
-        """Return the recording without spans that are duplicates, which are rejected."""
-        new = []
-        for span in recording.spans:
-            same = self._duplicates.get(duplicate_key(recording, span))
-            if same is None:
-                new.append(span)
-                continue
-            error = AudioError(f"It holds the same samples as {same.same_as}.", "duplicate")
-            start = recording.offset + span.start
-            output.read(recording.dataset, same.seconds)
-            output.reject(Reject.of(error, recording.dataset, recording.name, "read", start, same.seconds))
-        return replace(recording, spans=tuple(new))
+
+def _without_duplicates(
+    recording: RecordingSource, duplicates: Mapping[str, Duplicate], output: UnitOutput
+) -> RecordingSource:
+    """The recording with its new spans only; duplicates are rejected."""
+    new = []
+    for span in recording.spans:
+        same = duplicates.get(duplicate_key(recording, span))
+        if same is None:
+            new.append(span)
+            continue
+        error = AudioError(f"It holds the same samples as {same.same_as}.", "duplicate")
+        start = recording.offset + span.start
+        output.read(recording.dataset, same.seconds)
+        output.reject(Reject.of(error, recording.dataset, recording.name, "read", start, same.seconds))
+    return replace(recording, spans=tuple(new))
+
+
+class ShardReporter(JobReporter):
+    """Writes the manifest of finished shards, and chooses segments for the report."""
+
+    def __init__(self, sample_rate: int, audio_format: AudioFormat) -> None:
+        self._sample_rate, self._format = sample_rate, audio_format
 
     def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> list[Example]:
-        """Choose ten segments at random with a fixed seed."""
+        """Ten segments, chosen at random with a fixed seed."""
         tars = [(record, file.name) for record in records for file in record.files if file.name.endswith(".tar")]
         ends = list(itertools.accumulate(record.total.rows for record, _ in tars))
         chosen = random.Random(0).sample(range(ends[-1]), min(EXAMPLES, ends[-1])) if ends else []
@@ -125,10 +142,10 @@ class ShardJob(Job):
             with storage.open(name) as file:
                 file.seek(sample["offset"])
                 data = file.read(sample["size"])
-            found.append(Example(f"{sample['key']} in {name}", f"audio/{self.settings.format}", data))
+            found.append(Example(f"{sample['key']} in {name}", f"audio/{self._format}", data))
         return found
 
-    def finish(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+    def write_files(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Write `shards.json`."""
         entries = [
             ShardEntry(
@@ -144,6 +161,6 @@ class ShardJob(Job):
             for file in record.files
             if file.name.endswith(".tar")
         ]
-        manifest = ShardManifest(sample_rate=self.settings.sample_rate, shards=tuple(entries))
+        manifest = ShardManifest(sample_rate=self._sample_rate, shards=tuple(entries))
         storage.write(MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
         return [MANIFEST_FILE]

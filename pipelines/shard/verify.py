@@ -1,11 +1,12 @@
-"""Checks of shards: samples, indexes and `shards.json`."""
+"""Verifier of shards: their samples, their index and `shards.json`."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +16,14 @@ from pydantic import ValidationError
 from codectok.audio.segments import limits_in_samples
 from codectok.errors import VerificationError
 from codectok.keys import VALID_KEY
-from codectok.pipelines.engine.job import UnitRecord
 from codectok.pipelines.engine.plan import Plan
+from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.shards import (
     INDEX_SCHEMA,
     MANIFEST_FILE,
     IndexedSample,
     Sample,
-    ShardEntry,
     ShardManifest,
     index_name,
     parse_index,
@@ -30,27 +31,63 @@ from codectok.shards import (
 )
 from codectok.storage import Storage
 
-from .options import PlannedLimits
 
+class ShardVerifier(OutputVerifier):
+    """Checks the samples of every tar, its index, and `shards.json`."""
 
-def shard_checks(storage: Storage, plan: Plan, records: list[UnitRecord]) -> dict[str, Callable[[], None]]:
-    """Compare `shards.json` with the records, and return one check of the samples for each tar, by its name."""
-    manifest = _manifest(storage)
-    by_name = {file.name: (record, file) for record in records for file in record.files}
-    tars = {name for name in by_name if name.endswith(".tar")}
-    for entry in manifest.shards:
-        if entry.name not in tars:
-            raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit wrote.")
-        record, file = by_name[entry.name]
-        total = record.total
-        listed = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)
-        if listed != (file.bytes, file.sha256, total.rows, total.seconds, record.split, record.categories):
-            raise VerificationError(f"{MANIFEST_FILE} and the record of its unit disagree about {entry.name}.")
-    if len(manifest.shards) != len(tars):
-        missing = sorted(tars - {entry.name for entry in manifest.shards})
-        raise VerificationError(f"{MANIFEST_FILE} does not name {missing[0]}.")
-    keys: dict[str, str] = {}
-    return {entry.name: _shard_check(storage, plan, manifest, entry, keys) for entry in manifest.shards}
+    described_files = (MANIFEST_FILE,)
+
+    def __init__(self, storage: Storage, plan: Plan, records: Sequence[UnitRecord]) -> None:
+        super().__init__(storage, plan, records)
+        self._manifest = _manifest(storage)
+        _compare_manifest(self._manifest, records)
+        self._entries = {entry.name: entry for entry in self._manifest.shards}
+        options = plan.header.options
+        min_seconds, max_seconds = (cast(float, options[name]) for name in ("min_seconds", "max_seconds"))
+        self._shortest, self._longest = limits_in_samples(min_seconds, max_seconds, self._manifest.sample_rate)
+        # Name of the tar of each key.
+        self._keys: dict[str, str] = {}
+
+    def check(self, record: UnitRecord, name: str) -> None:
+        """Check the samples of a tar."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return
+        index = _read_index(self.storage, name)
+        seconds, count = 0.0, 0
+        seen: set[str] = set()
+        categories: Counter[str] = Counter()
+        for key, offset, audio, sample in _samples(self.storage, name):
+            where = f"The sample {key} in {self.storage.url}/{name}"
+            # Threads share the keys; `setdefault` of a dictionary is atomic.
+            if self._keys.setdefault(key, name) != name or key in seen:
+                raise VerificationError(f"{where} has the key of another sample, in {self._keys[key]}.")
+            seen.add(key)
+            self._check_sample(where, key, audio, sample)
+            if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples, sample.category)]:
+                raise VerificationError(f"{where} is not where the index says.")
+            seconds += sample.duration
+            count += 1
+            if sample.category is not None:
+                categories[sample.category] += 1
+        if count != entry.samples or abs(seconds - entry.seconds) > 1e-6 * max(1.0, seconds):
+            raise VerificationError(
+                f"{self.storage.url}/{name} has {count} samples of {seconds:g} s, but {MANIFEST_FILE} says"
+                f" {entry.samples} of {entry.seconds:g} s."
+            )
+        if categories != entry.categories:
+            raise VerificationError(
+                f"{self.storage.url}/{name} has other categories than {MANIFEST_FILE} says: {dict(categories)}."
+            )
+
+    def _check_sample(self, where: str, key: str, audio: bytes, sample: Sample) -> None:
+        if not VALID_KEY.fullmatch(key):
+            raise VerificationError(f"{where} has a key with other characters than letters, digits, _ and -.")
+        if sample.sample_rate != self._manifest.sample_rate:
+            raise VerificationError(f"{where} is at {sample.sample_rate} Hz, not {self._manifest.sample_rate} Hz.")
+        _check_audio(where, audio, sample)
+        if not self._shortest <= sample.n_samples <= self._longest:
+            raise VerificationError(f"{where} has {sample.duration:g} s, outside the limits of the job.")
 
 
 def _manifest(storage: Storage) -> ShardManifest:
@@ -60,51 +97,20 @@ def _manifest(storage: Storage) -> ShardManifest:
         raise VerificationError(f"{storage.url}/{MANIFEST_FILE} is missing.") from None
 
 
-def _shard_check(
-    storage: Storage,
-    plan: Plan,
-    manifest: ShardManifest,
-    entry: ShardEntry,
-    keys: dict[str, str],
-) -> Callable[[], None]:
-    limits = PlannedLimits.from_plan(plan)
-    shortest, longest = limits_in_samples(limits.min_seconds, limits.max_seconds, manifest.sample_rate)
-
-    def check() -> None:
-        index = _read_index(storage, entry.name)
-        seconds, count = 0.0, 0
-        seen: set[str] = set()
-        categories: Counter[str] = Counter()
-        for key, offset, audio, sample in _samples(storage, entry.name):
-            where = f"The sample {key} in {storage.url}/{entry.name}"
-            # Threads share the keys; setdefault of a dict is atomic.
-            if keys.setdefault(key, entry.name) != entry.name or key in seen:
-                raise VerificationError(f"{where} has the same key as another sample, in {keys[key]}.")
-            seen.add(key)
-            if not VALID_KEY.fullmatch(key):
-                raise VerificationError(f"{where} has a key with characters other than letters, digits, _ and -.")
-            if sample.sample_rate != manifest.sample_rate:
-                raise VerificationError(f"{where} is at {sample.sample_rate} Hz, not {manifest.sample_rate} Hz.")
-            _check_audio(where, audio, sample)
-            if not shortest <= sample.n_samples <= longest:
-                raise VerificationError(f"{where} lasts {sample.duration:g} s, outside the limits of the job.")
-            if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples, sample.category)]:
-                raise VerificationError(f"{where} is not at the place that the index names.")
-            seconds += sample.duration
-            count += 1
-            if sample.category is not None:
-                categories[sample.category] += 1
-        if count != entry.samples or abs(seconds - entry.seconds) > 1e-6 * max(1.0, seconds):
-            raise VerificationError(
-                f"{storage.url}/{entry.name} has {count} samples of {seconds:g} s, but {MANIFEST_FILE} says"
-                f" {entry.samples} of {entry.seconds:g} s."
-            )
-        if categories != entry.categories:
-            raise VerificationError(
-                f"{storage.url}/{entry.name} has other categories than {MANIFEST_FILE}: {dict(categories)}."
-            )
-
-    return check
+def _compare_manifest(manifest: ShardManifest, records: Sequence[UnitRecord]) -> None:
+    by_name = {file.name: (record, file) for record in records for file in record.files}
+    tars = {name for name in by_name if name.endswith(".tar")}
+    for entry in manifest.shards:
+        if entry.name not in tars:
+            raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit has made.")
+        record, file = by_name[entry.name]
+        total = record.total
+        listed = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)
+        if listed != (file.bytes, file.sha256, total.rows, total.seconds, record.split, record.categories):
+            raise VerificationError(f"{MANIFEST_FILE} and the record of its unit disagree about {entry.name}.")
+    if len(manifest.shards) != len(tars):
+        missing = sorted(tars - {entry.name for entry in manifest.shards})
+        raise VerificationError(f"{MANIFEST_FILE} does not name {missing[0]}.")
 
 
 def _check_audio(where: str, audio: bytes, sample: Sample) -> None:

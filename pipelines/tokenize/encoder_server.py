@@ -1,9 +1,10 @@
-"""One encoder for several workers: a server on the GPU, and the client that sends it packs."""
+"""Encoder on a GPU that several workers share: its server, and the client that sends it packs."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from codectok.codec import Codec
 from codectok.description import CodecDescription
-from codectok.errors import CodectokError
+from codectok.errors import AudioError, CodectokError
 from codectok.model.clip_encoder import memory_errors
 from codectok.model.packing import DEFAULT_PACK_FRAMES
 from codectok.pipelines.engine.job import Server, ServerCall
+from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.unit_clips import clips_of_unit
+from codectok.tokens.clips import decoded_blocks
 
 from .options import TokenizeOptions
 
@@ -26,26 +30,36 @@ class EncoderServer(Server):
     """The codec on one GPU; workers send it their packs.
 
     Args:
-        settings: of the job.
-        description: that the codec must have.
-        device_class: on which it must be.
+        settings: options of the job.
+        description: description that the codec must have.
+        device_class: kind of device that it must be on.
     """
 
     def __init__(self, settings: TokenizeOptions, description: CodecDescription, device_class: str) -> None:
         self._settings, self._description, self._device_class = settings, description, device_class
-        self._codec: Codec | None = None
-        self._lock: threading.Lock | None = None  # made where it is needed: locks do not travel
 
-    def set_up(self) -> None:
-        """Load the codec."""
-        self._lock = threading.Lock()
+    def start(self) -> Callable[..., np.ndarray]:
+        """Load the codec and return a function that encodes packs; see `_Encoder`."""
         with memory_errors(self._settings.pack_frames or DEFAULT_PACK_FRAMES):
-            self._codec = load_codec(self._settings, self._description, self._device_class)
+            return _Encoder(load_codec(self._settings, self._description, self._device_class))
 
-    def call(self, *arguments: np.ndarray) -> np.ndarray:
-        """Codes int32 [code frames, n_codebooks] of a pack: its samples and its gaps."""
-        assert self._codec is not None and self._lock is not None, "set_up comes first"
-        # Copied, since torch warns about the read-only arrays of Ray's object store.
+    def probe(self, unit: Unit) -> None:
+        """Decode all clips of a unit."""
+        for clip in clips_of_unit(unit, None):
+            with suppress(AudioError):
+                for _ in decoded_blocks(clip, self._description.sample_rate):
+                    pass
+
+
+class _Encoder:
+    """Encodes packs; several threads may call it at a time."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec, self._lock = codec, threading.Lock()
+
+    def __call__(self, *arguments: np.ndarray) -> np.ndarray:
+        """Codes int32 [frames of codes, n_codebooks] of a pack: its samples and its gaps."""
+        # Arrays from Ray's store are read-only, and torch warns about them.
         samples, *gaps = (array.copy() for array in arguments)
         with self._lock:
             wait = self._codec.packed_encoder.start(samples, tuple(gaps))
@@ -54,7 +68,7 @@ class EncoderServer(Server):
 
 
 class RemoteEncoder:
-    """Encodes packs on a server."""
+    """Sends packs to a server, as an encoder of packs."""
 
     packs_ahead = PACKS_AHEAD
 
@@ -62,13 +76,17 @@ class RemoteEncoder:
         self._call, self.fixed_length = call, fixed_length
 
     def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
-        """Send a pack; the returned function waits for its codes."""
+        """Send a pack, and return a function that waits for its codes."""
         wait = self._call(samples, *gaps)
         return lambda: torch.from_numpy(wait().astype(np.int64))
 
 
 def load_codec(settings: TokenizeOptions, description: CodecDescription, device_class: str) -> Codec:
-    """Load the codec, and check that codec and device class are those of the job."""
+    """Load the codec of the job.
+
+    Raises:
+        CodectokError: another codec, or another kind of device, than the job started with.
+    """
     codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
     if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
         raise CodectokError(

@@ -1,12 +1,11 @@
-"""Checks of token tables: codes, lengths, ids and statistics."""
+"""Verifier of token tables: codes, lengths, ids and statistics."""
 
 from __future__ import annotations
 
 import io
 import threading
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,43 +13,34 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.errors import VerificationError
-from codectok.pipelines.engine.job import Tally, UnitRecord
 from codectok.pipelines.engine.output import unit_hash
 from codectok.pipelines.engine.plan import Plan, Unit
+from codectok.pipelines.engine.records import Counts, UnitRecord
+from codectok.pipelines.engine.unit_files import code_counts_name
+from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.pipelines.verify.parts import PartTotals, RowIds, SourceName, compare_totals, open_part
 from codectok.pipelines.verify.rejects import verified_rejects
+from codectok.pipelines.verify.result import Verified
 from codectok.sources.kinds import CONTAINERS
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
-from .job import STATISTICS_FILE, counts_name, read_statistics, statistics_of
-from .options import PlannedOptions
-
-
-@dataclass(frozen=True)
-class Verified:
-    """Totals of checked output; `units` is None without a plan."""
-
-    units: int | None
-    files: int
-    bytes: int
-    rows: int
-    seconds: float
+from .statistics import STATISTICS_FILE, read_statistics, statistics_of
 
 
 def bare_parts(storage: Storage) -> list[str]:
-    """List the Parquet files directly in a folder."""
+    """Names of the Parquet files directly in a folder."""
     return [name for name in storage.sizes() if name.endswith(".parquet") and "/" not in name]
 
 
 def verify_bare_table(storage: Storage, names: list[str], on_file: Callable[[], None]) -> Verified:
-    """Check a token table without a plan: each file, and that ids are unique.
+    """Check a token table without a plan: each file by itself, and that ids are unique.
 
-    Columns that users have added are accepted if all files have the same.
+    Users may have added columns, the same to all files.
 
     Raises:
-        InputError: the folder is not a token table, or mixes codecs.
-        VerificationError: the table is damaged or inconsistent.
+        InputError: the files are not a token table, or they mix codecs.
+        VerificationError: names the first wrong place.
     """
     read_metadata(storage.url)
     ids = RowIds(storage)
@@ -71,37 +61,34 @@ def verify_bare_table(storage: Storage, names: list[str], on_file: Callable[[], 
     return Verified(None, len(names), sum(sizes[name] for name in names), rows, seconds)
 
 
-class TableVerifier:
-    """Checks the parts of a table, in any order and from several threads; `finish` checks the table as a whole."""
+class TableVerifier(OutputVerifier):
+    """Checks the parts of a token table against plan and records, its ids and its statistics."""
 
-    def __init__(self, storage: Storage, plan: Plan) -> None:
-        self._storage, self._plan = storage, plan
+    def __init__(self, storage: Storage, plan: Plan, records: Sequence[UnitRecord]) -> None:
+        super().__init__(storage, plan, records)
         self._lock = threading.Lock()
         self._ids = RowIds(storage)
         self._counts: np.ndarray | None = None
 
-    def check_of(self, record: UnitRecord, name: str) -> Callable[[], None]:
-        """Return the check of the part `name` of the unit of `record`."""
-        return lambda: self._check(record, name)
-
-    def finish(self, records: list[UnitRecord]) -> None:
-        """Check the table as a whole: ids are unique, and the statistics match its rows."""
+    def finish(self) -> None:
+        """Check that ids are unique, that units without rows have rejects, and that the statistics are right."""
         self._ids.refuse_repeated()
-        for record in records:
+        for record in self.records:
             if not record.total.rows:
                 self._check_coverage(self._unit(record), record, Counter())
         try:
-            statistics = read_statistics(self._storage)
+            statistics = read_statistics(self.storage)
         except (FileNotFoundError, ValidationError):
-            raise VerificationError(f"{self._storage.url}/{STATISTICS_FILE} is missing or damaged.") from None
+            raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} is missing or damaged.") from None
         counts = np.zeros((len(statistics.codebooks), 0)) if self._counts is None else self._counts
-        if statistics != statistics_of(Tally.sum(record.total for record in records), counts):
-            raise VerificationError(f"{self._storage.url}/{STATISTICS_FILE} does not agree with the rows of the table.")
+        if statistics != statistics_of(Counts.sum(record.total for record in self.records), counts):
+            raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} does not agree with the rows of the table.")
 
-    def _check(self, record: UnitRecord, name: str) -> None:
-        where = f"{self._storage.url}/{name}"
+    def check(self, record: UnitRecord, name: str) -> None:
+        """Check a part."""
+        where = f"{self.storage.url}/{name}"
         unit = self._unit(record)
-        with open_part(self._storage, name, {}) as (file, metadata):
+        with open_part(self.storage, name, {}) as (file, metadata):
             self._compare_metadata(metadata, where, unit)
             totals = PartTotals(file, metadata, where)
         compare_totals(totals, record, where)
@@ -112,11 +99,11 @@ class TableVerifier:
             self._counts = totals.counts if self._counts is None else self._counts + totals.counts
 
     def _unit(self, record: UnitRecord) -> Unit:
-        with self._lock:  # a plan caches the sources of one generation
-            return self._plan.unit(record.unit)
+        with self._lock:  # a plan keeps the sources of one generation in memory
+            return self.plan.unit(record.unit)
 
     def _compare_metadata(self, metadata: TableMetadata, where: str, unit: Unit) -> None:
-        options = PlannedOptions.from_plan(self._plan)
+        options = PlannedOptions.from_plan(self.plan)
         if metadata.codec_fingerprint != options.codec:
             raise VerificationError(f"{where} holds codes of another codec than the plan.")
         if (metadata.dtype, metadata.device, metadata.pack_frames) != (
@@ -124,22 +111,22 @@ class TableVerifier:
             options.device,
             options.pack_frames,
         ):
-            raise VerificationError(f"{where} was computed with another arithmetic, device or pack size than the plan.")
-        if metadata.unit_hash != unit_hash(self._plan.header, unit):
+            raise VerificationError(f"{where} was computed with other settings than the plan.")
+        if metadata.unit_hash != unit_hash(self.plan.header, unit):
             raise VerificationError(f"{where} was made from other sources or options than the plan.")
 
     def _check_coverage(self, unit: Unit, record: UnitRecord, rows: Counter[SourceName]) -> None:
-        """Raise `VerificationError` if a planned source has neither row nor reject, or a row has no planned source."""
-        sliced = PlannedOptions.from_plan(self._plan).max_seconds is not None
-        found = rows + Counter((reject.dataset, reject.source) for reject in verified_rejects(self._storage, record))
-        of_unit = f"the unit {unit.number} of {self._storage.url}"
+        """Raise an error if a planned source is neither row nor reject, or if a row comes from another source."""
+        sliced = PlannedOptions.from_plan(self.plan).max_seconds is not None
+        found = rows + Counter((reject.dataset, reject.source) for reject in verified_rejects(self.storage, record))
+        of_unit = f"the unit {unit.number} of {self.storage.url}"
         total = record.total
         if not sliced and total.inputs != found.total():
             raise VerificationError(
                 f"In {of_unit} {total.inputs} clips were read, but {found.total()} are rows or rejects."
             )
         planned = Counter((source.dataset, source.name) for source in unit.sources if source.kind not in CONTAINERS)
-        # The plan does not list the contents of containers, whose samples name the recordings they were cut from.
+        # The contents of containers are not planned, and their samples name the recordings they were cut from.
         foreign = [] if any(source.kind in CONTAINERS for source in unit.sources) else sorted(found.keys() - planned)
         if foreign:
             raise VerificationError(f"The source {foreign[0][1]} of a row of {of_unit} is not in the plan.")
@@ -151,10 +138,10 @@ class TableVerifier:
             raise VerificationError(f"The source {name} of {of_unit} is neither a row nor a reject.")
 
     def _compare_counts(self, unit: int, counts: np.ndarray) -> None:
-        name = counts_name(unit)
+        name = code_counts_name(unit)
         try:
-            stored = pq.read_table(io.BytesIO(self._storage.read(name)))["count"].to_numpy()
+            stored = pq.read_table(io.BytesIO(self.storage.read(name)))["count"].to_numpy()
         except (FileNotFoundError, pa.ArrowException, KeyError):
-            raise VerificationError(f"{self._storage.url}/{name} is missing or damaged.") from None
+            raise VerificationError(f"{self.storage.url}/{name} is missing or damaged.") from None
         if not np.array_equal(stored, counts.reshape(-1)):
-            raise VerificationError(f"{self._storage.url}/{name} does not count the codes of its part.")
+            raise VerificationError(f"{self.storage.url}/{name} does not count the codes of its part.")

@@ -1,1 +1,1 @@
-"""Verification of the output of jobs."""
+"""Verification of job outputs."""

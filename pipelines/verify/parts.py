@@ -1,4 +1,4 @@
-"""What a part of a token table holds, checked as it is read."""
+"""Checks of the parts of a token table, row group by row group."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pydantic import ValidationError
 
 from codectok.errors import VerificationError, first_line
 from codectok.evaluation.codebook import count_codes
-from codectok.pipelines.engine.job import UnitRecord
+from codectok.pipelines.engine.records import UnitRecord
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, columns_of_users, hash_of_id, table_schema, types_of
 
 TOLERANCE_SECONDS = 1e-6
-# A data set, and a source in it.
 SourceName = tuple[str, str]
+"""Dataset and name of a source."""
 
 
 class RowIds:
-    """The ids of all parts, as hashes."""
+    """Hashes of the ids of all parts."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._hashes: dict[str, np.ndarray] = {}
 
     def add(self, part: str, hashes: list[int]) -> None:
-        """Take in those of a part."""
+        """Add the hashes of a part."""
         self._hashes[part] = np.array(hashes, np.uint64)
 
     def refuse_repeated(self) -> None:
-        """Name an id that comes up twice, if one does."""
+        """Raise a `VerificationError` that names an id of two rows, if there is one."""
         ordered = np.sort(np.concatenate([np.zeros(0, np.uint64), *self._hashes.values()]))
         repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
         seen: dict[str, str] = {}
@@ -55,10 +55,12 @@ class RowIds:
 def open_part(
     storage: Storage, name: str, more: Mapping[str, str] | None
 ) -> Iterator[tuple[pq.ParquetFile, TableMetadata]]:
-    """A part, and what it says of itself; what is wrong with it while the context lasts is a `VerificationError`.
+    """Open a part and read its metadata; errors of reading within the context become a `VerificationError`.
 
-    It must have the columns of a token table and then `more`, types by name, and no others; with None whichever users
-    have added, wherever.
+    Args:
+        storage: storage of the table.
+        name: name of the part.
+        more: types by name of the columns behind those of a token table; None allows any columns at any place.
     """
     where = f"{storage.url}/{name}"
     try:
@@ -75,14 +77,18 @@ def open_part(
                 raise VerificationError(f"{where} has other columns than a token table.")
             yield file, metadata
     except ValidationError:
-        raise VerificationError(f"{where} does not say of which codec its codes are.") from None
+        raise VerificationError(f"{where} has no valid metadata of its codec.") from None
     except (pa.ArrowException, OSError) as error:
         reason = first_line(error)
         raise VerificationError(f"{where} cannot be read: {reason}") from None
 
 
 class PartTotals:
-    """What the row groups of a part add up to; each is checked as it comes."""
+    """Totals of a part; its row groups are checked one after the other.
+
+    Raises:
+        VerificationError: a row that contradicts itself or the metadata.
+    """
 
     def __init__(self, file: pq.ParquetFile, metadata: TableMetadata, where: str) -> None:
         self._metadata = metadata
@@ -107,14 +113,16 @@ class PartTotals:
             if wrong.any():
                 raise VerificationError(f"The row {ids[int(np.argmax(wrong))]} of {where} {what}.")
 
-        refuse(lengths != n_frames.astype(np.int64) * metadata.n_codebooks, "has not n_frames codes of each codebook")
+        refuse(
+            lengths != n_frames.astype(np.int64) * metadata.n_codebooks, "does not have n_frames codes of each codebook"
+        )
         refuse(
             n_frames != np.maximum(1, n_samples // self._frame_size),
-            "has a number of frames that its samples do not give",
+            "has a number of frames that does not follow from its samples",
         )
         refuse(
             ~(np.abs(durations * metadata.sample_rate - n_samples) <= 0.5),
-            "has a duration that is not that of its samples",
+            "has a duration that does not follow from its samples",
         )
         if len(codes) and int(codes.max()) >= metadata.codebook_size:
             row = int(
@@ -130,7 +138,7 @@ class PartTotals:
 
 
 def compare_totals(totals: PartTotals, record: UnitRecord, where: str) -> None:
-    """Refuse a part that holds something else than the record of its unit says."""
+    """Raise a `VerificationError` if a part does not hold what the record of its unit counts."""
     total = record.total
     if (totals.rows, totals.codes) != (total.rows, total.codes):
         raise VerificationError(

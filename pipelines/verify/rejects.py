@@ -1,4 +1,4 @@
-"""Checking the rejects of a unit."""
+"""Check of the rejects of a unit."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import Counter
 import pyarrow as pa
 
 from codectok.errors import VerificationError, first_line
-from codectok.pipelines.engine.job import UnitRecord
+from codectok.pipelines.engine.records import UnitRecord
 from codectok.sources.rejects import Reject, parse_rejects, rejects_name
 from codectok.storage import Storage
 
 
 def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:
-    """The rejects of a unit; `VerificationError` unless they are those that its record counts."""
+    """Read the rejects of a unit; raises a `VerificationError` if they are not the ones that its record counts."""
     name = rejects_name(record.unit)
     expected = record.total.rejects
     if not expected:

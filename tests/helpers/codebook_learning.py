@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from codectok.config import QuantizerConfig
-from codectok.model.quantization import build_quantizer
+from codectok.model.quantization.build import build_quantizer
 from codectok.model.quantization.temporal import TemporalQuantizer
 
 

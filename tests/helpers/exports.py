@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from codectok.pipelines.engine.job import Job
-from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.run import JobReport, run_job
 from codectok.pipelines.export.options import DocumentOptions
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary

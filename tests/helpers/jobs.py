@@ -1,4 +1,4 @@
-"""What the tests of jobs share."""
+"""Jobs, commands and digests for tests of jobs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from codectok.pipelines.engine.job import Job
-from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
-from codectok.pipelines.shard.job import ShardJob, ShardOptions
-from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.run import JobReport, run_job
+from codectok.pipelines.shard.job import ShardJob
+from codectok.pipelines.shard.options import ShardOptions
+from codectok.pipelines.tokenize.job import TokenizeJob
+from codectok.pipelines.tokenize.options import TokenizeOptions
 
 # Half of the corpus of the tests is broken on purpose.
 LOCAL = RunOptions(engine="local", max_rejects=1.0)
@@ -44,7 +47,7 @@ def run(job: Job, source: Path | str, output: Path | str, options: RunOptions = 
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Hash of every file but the locks, which name their holder while they are held."""
+    """Hash of every file by name, except locks, which name their holder."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

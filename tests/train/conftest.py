@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.shard.job import ShardJob, ShardOptions
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.shard.job import ShardJob
+from codectok.pipelines.shard.options import ShardOptions
 from codectok.shards import (
     INDEX_FOLDER,
     MANIFEST_FILE,

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from codectok.checkpoints import is_checkpoint
+from codectok.checkpoints.native import is_checkpoint
 from codectok.errors import CodectokError, InputError
 from codectok.train.config import TrainConfig
 from codectok.train.data.batches import Batch

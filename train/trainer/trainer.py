@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codectok.audio.mel import LogMel
-from codectok.checkpoints import CheckpointHeader, build_network
+from codectok.checkpoints.native import CheckpointHeader, build_network
 from codectok.codec import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.model.network import CodecNetwork, NetworkOutput

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codectok.checkpoints import is_checkpoint
+from codectok.checkpoints.native import is_checkpoint
 from codectok.codec import Codec
 from codectok.config import CodecConfig
 from codectok.errors import InputError

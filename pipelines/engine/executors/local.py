@@ -3,46 +3,47 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 
 import torch
 
-from codectok.pipelines.engine.faults import (
-    ATTEMPTS,
-    FailedUnit,
-    LastingUnitError,
-    describe,
-    run_despite_crashes,
-    stops_the_job,
-)
-from codectok.pipelines.engine.job import Job, UnitRecord
+from codectok.pipelines.engine.crashes import run_despite_crashes
+from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
+from codectok.pipelines.engine.job import Job, WorkerContext
 from codectok.pipelines.engine.output import OutputFolder, run_attempt
-from codectok.pipelines.engine.plan import Plan
+from codectok.pipelines.engine.plan import Plan, Unit
+from codectok.pipelines.engine.records import UnitRecord
 
 Outcome = tuple[UnitRecord, str] | FailedUnit
+"""Record of a unit with the folder of its attempt, or its failure."""
 
 
 def run_locally(
-    job: Job, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
+    job: Job, context: WorkerContext, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
 ) -> Generator[Outcome, None, None]:
-    """Run `units`, each with the folder of its attempt; `suspects` were being run when an earlier process died."""
+    """Run `units` in their order; `suspects`, in progress when an earlier process died, run in child processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(job.threads)
     try:
-        job.set_up()
+        run = job.start(context)
+
+        def in_this_process(unit: Unit, attempt: str) -> UnitRecord:
+            return run_attempt(run, unit, folder.storage, attempt)
+
+        in_child = partial(run_despite_crashes, job, context)
         for number in units:
-            yield _run(job, plan, number, folder, number in suspects)
+            yield _outcome(in_child if number in suspects else in_this_process, plan.unit(number), folder)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run(job: Job, plan: Plan, number: int, folder: OutputFolder, suspect: bool) -> Outcome:
-    unit = plan.unit(number)
+def _outcome(make: Callable[[Unit, str], UnitRecord], unit: Unit, folder: OutputFolder) -> Outcome:
+    number = unit.number
     for turn in range(1, ATTEMPTS + 1):
         attempt = folder.attempt(number, turn)
         try:
-            run = run_despite_crashes if suspect else run_attempt
-            return run(job, unit, folder.storage, attempt), attempt
+            return make(unit, attempt), attempt
         except Exception as error:
             if stops_the_job(error):
                 raise

@@ -18,23 +18,23 @@ def start_ray(address: str | None, cpus: int | None, log_to_driver: bool = False
     """Connect this process to Ray.
 
     Args:
-        address: of a cluster to join; without one, `RAY_ADDRESS` or a Ray of this machine's own.
-        cpus: of a Ray of its own; None for all there are.
-        log_to_driver: whether what workers print is printed here.
+        address: address of a cluster to join; None for `RAY_ADDRESS`, or a Ray started on this machine.
+        cpus: cores of a Ray started on this machine; None for all.
+        log_to_driver: print the output of workers here.
 
     Raises:
-        CodectokError: there is no cluster, or Ray cannot be started.
+        CodectokError: there is no cluster at `address`, or Ray cannot be started.
     """
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray warns about a default of its own unless told which behaviour is meant; the new one is.
+    # Ask for Ray's new behaviour, since Ray warns as long as the choice is open.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = address or os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": log_to_driver}
     if address is None:
-        # "local": a Ray that somebody else has started on this machine is not joined unasked. Where nobody says how
-        # many, Ray itself counts the cores, those of a container included.
+        # "local": do not join a Ray that other users have started on this machine. Without a number Ray counts the
+        # cores, and respects the limits of a container.
         settings |= {"include_dashboard": False, "num_cpus": cpus}
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
@@ -43,16 +43,24 @@ def start_ray(address: str | None, cpus: int | None, log_to_driver: bool = False
         where = f"reached at {address}" if address else "started on this machine"
         raise CodectokError(f"Ray could not be {where}: {first_line(error)}") from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler would end the process without a word
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's handler would end the process silently
+
+
+def cluster_resource(name: str) -> float:
+    """Amount of a resource, "CPU" or "GPU", in the whole cluster."""
+    import ray
+
+    ask: Any = ray.cluster_resources
+    return float(ask().get(name, 0))
 
 
 def gpu_model_of(address: str | None) -> str | None:
-    """Which GPUs the cluster at `address` (or `RAY_ADDRESS`) has, by their name; joins it, and stays in it.
+    """Name of the GPUs of the cluster at `address` (or `RAY_ADDRESS`); joins the cluster, and stays in it.
 
-    None without a cluster to join, or if it has no GPU.
+    None if there is no cluster to join, or if it has no GPU.
 
     Raises:
-        CodectokError: the cluster is not there, or its GPUs do not answer.
+        CodectokError: the cluster does not answer, or its GPUs do not.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayTaskError
@@ -62,15 +70,15 @@ def gpu_model_of(address: str | None) -> str | None:
         return None
     if not ray.is_initialized():
         start_ray(address, None)
-    if not ray.cluster_resources().get("GPU"):
+    if not cluster_resource("GPU"):
         return None
     ask: Any = ray.remote(num_gpus=1)(torch.cuda.get_device_name)
     try:
         return str(ray.get(ask.remote(), timeout=GPU_ANSWER_SECONDS))
     except GetTimeoutError:
-        raise CodectokError("All GPUs of the Ray cluster are taken; wait for them, or pass --device cpu.") from None
+        raise CodectokError("All GPUs of the Ray cluster are in use; wait for them, or pass --device cpu.") from None
     except RayTaskError as error:
         raise CodectokError(
             f"The Ray cluster has a GPU that torch cannot use there: {first_line(error.cause)}; pass"
-            " --device cpu, or mend its drivers."
+            " --device cpu, or repair its drivers."
         ) from None

@@ -1,4 +1,4 @@
-"""Actors that serve several workers each, such as the one that has a GPU."""
+"""Servers of a job in Ray actors: each serves several workers, such as the one that holds a GPU."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from codectok.errors import CodectokError, InputError
 from codectok.pipelines.engine.job import Server, ServerCall
 
+from .ray_cluster import cluster_resource
+
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+Actor: TypeAlias = "ActorHandle[Any]"
+
 # One call is being answered, the next is ready, and others are on their way.
 CALLS_AT_ONCE = 4
-# A server that dies is started anew, and asked again what it has not answered: its answers depend on nothing else.
+# A server that dies is started again, and its open calls are repeated: answers depend on the arguments only.
 RESTARTS = 10
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
@@ -27,33 +31,34 @@ WAITING_NOTE_SECONDS = 30.0
 class RunningServer:
     """A server that is ready: its actor, and the node on which it runs."""
 
-    actor: ActorHandle
+    actor: Actor
     node: str
 
 
 class _ServerActor:
-    """A server in an actor's process, which counts how long it has something to do."""
+    """A server in an actor's process; measures how long it is busy."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._lock = threading.Lock()
-        self._ready = False
+        self._answer: Callable[..., Any] | None = None
         self._calls = 0
         self._busy_seconds = 0.0
         self._busy_since = 0.0
         self._ready_since = 0.0
 
-    def set_up(self) -> str:
+    def start(self) -> str:
+        """Load the server and return the id of its node."""
         import ray
 
-        self._prepare()
-        return ray.get_runtime_context().get_node_id()
+        self._started()
+        return str(ray.get_runtime_context().get_node_id())
 
     def call(self, *arguments: Any) -> Any:
-        self._prepare()
+        answer = self._started()
         self._count(1)
         try:
-            return self._server.call(*arguments)
+            return answer(*arguments)
         finally:
             self._count(-1)
 
@@ -63,12 +68,12 @@ class _ServerActor:
             busy = self._busy_seconds + (now - self._busy_since if self._calls else 0.0)
             return busy / max(now - self._ready_since, 1e-9)
 
-    def _prepare(self) -> None:
+    def _started(self) -> Callable[..., Any]:
         # Not in the constructor, where Ray would hide the reason of a failure; and again after a restart.
         with self._lock:
-            if not self._ready:
-                self._server.set_up()
-                self._ready, self._ready_since = True, time.monotonic()
+            if self._answer is None:
+                self._answer, self._ready_since = self._server.start(), time.monotonic()
+            return self._answer
 
     def _count(self, change: int) -> None:
         with self._lock:
@@ -81,15 +86,19 @@ class _ServerActor:
 
 
 def start_servers(server: Server, gpus: int | None, on_note: Callable[[str], None]) -> list[RunningServer]:
-    """Start as many as there are GPUs for, or `gpus`, and wait until they are ready; one if it needs none."""
+    """Start a server on each of `gpus` GPUs (None for all), or one if it needs no GPU; returns when all are ready.
+
+    Raises:
+        InputError: the server needs a GPU, and the cluster has none.
+    """
     import ray
 
     count = 1
     if server.gpus:
-        there = int(ray.cluster_resources().get("GPU", 0) / server.gpus)
-        if there == 0:
+        available = int(cluster_resource("GPU") / server.gpus)
+        if available == 0:
             raise InputError("The Ray cluster has no GPU; run on machines that have one, or with --device cpu.")
-        count = min(gpus or there, there)
+        count = min(gpus or available, available)
     actor_class: Any = ray.remote(_ServerActor)
     options = {"num_gpus": server.gpus, "num_cpus": 1 if server.gpus else 0, "max_concurrency": CALLS_AT_ONCE}
     actors = [
@@ -97,11 +106,11 @@ def start_servers(server: Server, gpus: int | None, on_note: Callable[[str], Non
         for _ in range(count)
     ]
     try:
-        nodes = [actor.set_up.remote() for actor in actors]
+        nodes = [actor.start.remote() for actor in actors]
         last_note = time.monotonic()
         while len(ray.wait(nodes, num_returns=count, timeout=POLL_SECONDS)[0]) < count:
             if time.monotonic() - last_note > WAITING_NOTE_SECONDS:
-                on_note("Not all GPUs are ready yet: others may use them.")
+                on_note("Not all GPUs are ready yet; other programs may use them.")
                 last_note = time.monotonic()
         return [RunningServer(actor, node) for actor, node in zip(actors, _answers(nodes), strict=True)]
     except BaseException:
@@ -110,8 +119,8 @@ def start_servers(server: Server, gpus: int | None, on_note: Callable[[str], Non
         raise
 
 
-def call_of(server: ActorHandle) -> ServerCall:
-    """How a worker calls `server`."""
+def call_of(server: Actor) -> ServerCall:
+    """The function with which a worker calls `server`."""
 
     def call(*arguments: Any) -> Callable[[], Any]:
         reference: Any = server.call.remote(*arguments)
@@ -121,13 +130,13 @@ def call_of(server: ActorHandle) -> ServerCall:
 
 
 def busy_share(servers: list[RunningServer]) -> float | None:
-    """The share of the time since their start that the servers had something to do; None while one is silent."""
+    """Mean share of the time since their start in which the servers were busy; None if one does not answer."""
     import ray
     from ray.exceptions import RayError
 
     references: list[Any] = [server.actor.busy_share.remote() for server in servers]
     try:
-        shares = ray.get(references, timeout=ANSWER_SECONDS)
+        shares: list[float] = ray.get(references, timeout=ANSWER_SECONDS)
     except RayError:
         return None
     return sum(shares) / len(shares)
@@ -141,8 +150,8 @@ def _answers(references: list[Any]) -> list[Any]:
         return ray.get(references)
     except RayActorError:
         raise CodectokError(
-            f"An encoder died more than {RESTARTS} times, perhaps for lack of the machine's memory; lower --workers or"
-            " --pack-frames (for a table of its own), and run the same command again to go on."
+            f"An encoder died more than {RESTARTS} times, perhaps for lack of memory; lower --workers or --pack-frames"
+            " (for another table), and run the same command again to continue."
         ) from None
     except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None

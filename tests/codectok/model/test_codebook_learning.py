@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codectok.checkpoints import build_network
+from codectok.checkpoints.native import build_network
 from codectok.config import (
     FiniteScalarQuantizerConfig,
     QuantizerConfig,

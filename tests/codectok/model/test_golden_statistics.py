@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from codectok.checkpoints.distilcodec import _source_of
 from codectok.config import VectorQuantizerConfig
-from codectok.model.quantization import build_quantizer
+from codectok.model.quantization.build import build_quantizer
 from codectok.model.quantization.temporal import TemporalQuantizer
 
 DIM = 40

@@ -9,7 +9,7 @@ from codectok.config import (
     SimVectorQuantizerConfig,
     VectorQuantizerConfig,
 )
-from codectok.model.quantization import build_quantizer
+from codectok.model.quantization.build import build_quantizer
 from codectok.model.quantization.codebook import EMACodebook
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.model.quantization.k_means import k_means

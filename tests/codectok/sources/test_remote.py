@@ -17,10 +17,12 @@ import pytest
 from codectok import Codec, CodectokError, InputError
 from codectok.pipelines.engine import lock as lock_module
 from codectok.pipelines.engine.lock import entry, lock_job
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output import OutputFolder
-from codectok.pipelines.engine.run import RunOptions, run_job
+from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
-from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
+from codectok.pipelines.tokenize.job import TokenizeJob
+from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.reencode import reencode
 from codectok.pipelines.verify.output import verify_output
 from codectok.sources.arguments import parse_arguments
@@ -105,7 +107,9 @@ def test_token_table_in_object_store(s3: str, codec_folder: Path, corpus: Path, 
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet"])
 def test_containers_in_object_store(s3: str, suffix: str, tmp_path: Path) -> None:
-    from .test_containers import members, write_parquet, write_tar
+    from tests.helpers.tars import write_tar
+
+    from .test_containers import members, write_parquet
 
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / f"a{suffix}"
@@ -155,7 +159,9 @@ def test_unreachable_stores_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet"])
 def test_changed_remote_container_is_rejected(memory: str, suffix: str, tmp_path: Path) -> None:
-    from .test_containers import members, write_parquet, write_tar
+    from tests.helpers.tars import write_tar
+
+    from .test_containers import members, write_parquet
 
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / f"a{suffix}"
@@ -171,7 +177,9 @@ def test_changed_remote_container_is_rejected(memory: str, suffix: str, tmp_path
 
 
 def test_remote_container_with_new_time_is_rejected(s3: str, tmp_path: Path) -> None:
-    from .test_containers import members, write_tar
+    from tests.helpers.tars import write_tar
+
+    from .test_containers import members
 
     (tmp_path / "in").mkdir()
     write_tar(tmp_path / "in" / "a.tar", members(2))

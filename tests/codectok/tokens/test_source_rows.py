@@ -15,8 +15,7 @@ from codectok import InputError
 from codectok.tokens import table
 from codectok.tokens.source_rows import recordings_in, table_metadata, token_rows
 from tests.helpers.ranges import cut, source_of, sources_of
-
-from .test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 
 @pytest.mark.parametrize("group_codes", [60, 1 << 22], ids=["many groups", "one group"])

@@ -1,4 +1,4 @@
-"""Workers that die, hang or fail: their units are made elsewhere, and a file that crashes its decoder is named."""
+"""Faults: units of workers that die, hang or fail are made by others, and a crashing file is rejected alone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ import soundfile
 from codectok import CodectokError
 from codectok.audio.files import read_audio
 from codectok.errors import AudioError
-from codectok.pipelines.engine.faults import UnitError, run_despite_crashes
-from codectok.pipelines.engine.job import UnitOutput
+from codectok.pipelines.engine.crashes import run_despite_crashes
+from codectok.pipelines.engine.faults import UnitError
+from codectok.pipelines.engine.job import WorkerContext
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output import OutputFolder
 from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.shard.job import ShardJob, ShardOptions
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.shard.job import ShardJob
+from codectok.pipelines.shard.options import ShardOptions
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
@@ -33,6 +37,7 @@ from codectok.sources.listing import list_sources
 from codectok.sources.ordering import ordered_sources
 from codectok.storage import LocalStorage
 from tests.helpers.audio import tone
+from tests.helpers.hooked_jobs import BeforeUnits
 from tests.helpers.jobs import UNIT_SECONDS, digests, rejects, run, shard_job
 from tests.helpers.tars import write_tar
 
@@ -42,14 +47,14 @@ from . import test_faults
 ray.cloudpickle.register_pickle_by_value(test_faults)
 
 
-class FaultyJob(ShardJob):
-    """Does something to its worker when a unit has the file `b.flac`, `times` times (counted in files of `notes`)."""
+class FaultyJob(BeforeUnits, ShardJob):
+    """Fails or kills its worker before a unit with the file `b.flac`, `times` times (counted by files in `notes`)."""
 
     def __init__(self, fault: str, notes: Path, times: int = 1_000_000) -> None:
         super().__init__(ShardOptions(shard_seconds=UNIT_SECONDS))
         self.fault, self.notes, self.times = fault, notes, times
 
-    def run(self, unit: Unit, output: UnitOutput) -> None:
+    def before(self, unit: Unit, output: UnitOutput) -> None:
         if any(source.path == "b.flac" for source in unit.sources):
             happened = len(list(self.notes.iterdir()))
             if happened < self.times:
@@ -63,7 +68,6 @@ class FaultyJob(ShardJob):
                 if self.fault == "exit":
                     os._exit(3)
                 os.kill(os.getpid(), getattr(signal, self.fault))
-        super().run(unit, output)
 
 
 @pytest.fixture
@@ -88,7 +92,7 @@ def on_ray(workers: int = 2, deadline_seconds: float = 1000.0) -> RunOptions:
     ("fault", "times"),
     [("SIGKILL", 1), ("SIGSEGV", 1), ("error", 2), pytest.param("SIGKILL", 3, marks=pytest.mark.slow)],
 )
-def test_a_worker_that_dies_or_fails_now_and_then_costs_nothing(
+def test_worker_faults_do_not_change_output(
     fault: str, times: int, corpus: Path, notes: Path, tmp_path: Path, clean: dict[str, str]
 ) -> None:
     run(FaultyJob(fault, notes, times), corpus, tmp_path / "out", on_ray())
@@ -97,20 +101,20 @@ def test_a_worker_that_dies_or_fails_now_and_then_costs_nothing(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_worker_that_hangs_is_given_up(corpus: Path, notes: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_hanging_worker_is_replaced(corpus: Path, notes: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     run(FaultyJob("hang", notes, 1), corpus, tmp_path / "out", on_ray(deadline_seconds=8.0))
     assert digests(tmp_path / "out") == clean
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_unit_that_always_fails_is_named(corpus: Path, notes: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_failing_unit_is_named_and_retried(corpus: Path, notes: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     with pytest.raises(CodectokError, match=r"1 of 4 units failed \(0; the first: RuntimeError: bad luck\)"):
         run(FaultyJob("error", notes), corpus, tmp_path / "out", on_ray())
     assert run(shard_job(), corpus, tmp_path / "out").new_units == 1
     assert digests(tmp_path / "out") == clean
 
 
-def check_that_the_culprit_alone_is_missing(folder: Path, clean_folder: Path) -> None:
+def check_only_culprit_is_missing(folder: Path, clean_folder: Path) -> None:
     rows = {row["source"]: row["reason"] for row in rejects(folder)}
     assert rows["b.flac"] == "decoder_crash"
     others = {row["source"]: row["reason"] for row in rejects(clean_folder)}
@@ -119,18 +123,16 @@ def check_that_the_culprit_alone_is_missing(folder: Path, clean_folder: Path) ->
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("fault", ["SIGSEGV", pytest.param("exit", marks=pytest.mark.slow)])
-def test_a_file_that_crashes_its_decoder_is_rejected_alone(
-    fault: str, corpus: Path, notes: Path, tmp_path: Path
-) -> None:
+def test_crashing_file_is_rejected_alone(fault: str, corpus: Path, notes: Path, tmp_path: Path) -> None:
     report = run(FaultyJob(fault, notes), corpus, tmp_path / "out", on_ray())
     assert report.summary.total.rejects["decoder_crash"] == 1
     assert len(list(notes.iterdir())) > 5  # two actors, the unit and its halves, the file alone three times
     run(shard_job(), corpus, tmp_path / "clean")
-    check_that_the_culprit_alone_is_missing(tmp_path / "out", tmp_path / "clean")
+    check_only_culprit_is_missing(tmp_path / "out", tmp_path / "clean")
 
 
-def test_the_local_engine_survives_it_too(corpus: Path, notes: Path, tmp_path: Path) -> None:
-    """The unit that was being made when a process died is made in child processes by the next one."""
+def test_local_engine_rejects_crashing_file(corpus: Path, notes: Path, tmp_path: Path) -> None:
+    """A unit in progress when a run died is made in child processes by the next run."""
     script = (
         "import sys; from pathlib import Path; from tests.helpers.jobs import run;"
         "from tests.pipelines.engine.test_faults import FaultyJob; notes, corpus, output = map(Path, sys.argv[1:]);"
@@ -141,24 +143,25 @@ def test_the_local_engine_survives_it_too(corpus: Path, notes: Path, tmp_path: P
     report = run(FaultyJob("SIGSEGV", notes), corpus, tmp_path / "out")
     assert report.summary.total.rejects["decoder_crash"] == 1
     run(shard_job(), corpus, tmp_path / "clean")
-    check_that_the_culprit_alone_is_missing(tmp_path / "out", tmp_path / "clean")
+    check_only_culprit_is_missing(tmp_path / "out", tmp_path / "clean")
 
 
-def test_being_killed_from_outside_is_no_files_fault(corpus: Path, notes: Path, tmp_path: Path) -> None:
+def test_kill_from_outside_rejects_no_file(corpus: Path, notes: Path, tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "out")
     job = FaultyJob("SIGKILL", notes)
     sources = tuple(ordered_sources(list_sources(*parse_arguments([str(corpus)]), job.kinds)))
     attempt = OutputFolder(storage, "whole").attempt(0, 1)
     with pytest.raises(CodectokError, match="killed from outside 3 times, the last by signal 9"):
-        run_despite_crashes(job, Unit(0, sources), storage, attempt)
-    record = run_despite_crashes(FaultyJob("SIGKILL", notes, times=3), Unit(0, sources), storage, attempt)
+        run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt)
+    passing = FaultyJob("SIGKILL", notes, times=3)
+    record = run_despite_crashes(passing, WorkerContext(storage), Unit(0, sources), attempt)
     assert "decoder_crash" not in record.total.rejects
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_full_disk_stops_the_job_at_once(corpus: Path, tmp_path: Path) -> None:
-    class FullDisk(ShardJob):
-        def run(self, unit: Unit, output: UnitOutput) -> None:
+def test_full_disk_stops_the_job(corpus: Path, tmp_path: Path) -> None:
+    class FullDisk(BeforeUnits, ShardJob):
+        def before(self, unit: Unit, output: UnitOutput) -> None:
             raise OSError(28, "No space left on device", "shard.tar")
 
     for engine in ("local", "ray"):
@@ -168,25 +171,24 @@ def test_a_full_disk_stops_the_job_at_once(corpus: Path, tmp_path: Path) -> None
         assert not list((tmp_path / engine).glob("*.tar"))
 
 
-class CrashingClip(ShardJob):
-    """Crashes when it comes to a clip of this length."""
+class CrashingClip(BeforeUnits, ShardJob):
+    """Crashes before a unit with a clip of this length."""
 
     def __init__(self, seconds: float, tries: Path) -> None:
         super().__init__(ShardOptions(shard_seconds=UNIT_SECONDS))
         self.seconds, self.tries = seconds, tries
 
-    def run(self, unit: Unit, output: UnitOutput) -> None:
+    def before(self, unit: Unit, output: UnitOutput) -> None:
         with (self.tries / "runs").open("a") as file:
             file.write("x")
         for source in unit.sources:
             for clip in clips_of(source):
                 if isinstance(clip, Clip) and len(read_audio(clip.audio, 24_000)) == round(self.seconds * 24_000):
                     os.kill(os.getpid(), signal.SIGSEGV)
-        super().run(unit, output)
 
 
 @pytest.mark.slow
-def test_a_clip_in_a_tar_that_crashes_its_decoder_is_rejected_alone(notes: Path, tmp_path: Path) -> None:
+def test_crashing_clip_in_tar_is_rejected_alone(notes: Path, tmp_path: Path) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
     members = []
@@ -198,14 +200,14 @@ def test_a_clip_in_a_tar_that_crashes_its_decoder_is_rejected_alone(notes: Path,
     storage, job = LocalStorage(tmp_path / "out"), CrashingClip(3.25, notes)
     sources = tuple(ordered_sources(list_sources(*parse_arguments([str(inside)]), job.kinds)))
     attempt = OutputFolder(storage, "whole").attempt(0, 1)
-    record = run_despite_crashes(job, Unit(0, sources), storage, attempt)
+    record = run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt)
     assert (record.total.rows, record.total.inputs, record.total.rejects) == (8, 9, {"decoder_crash": 1})
     (row,) = rejects(tmp_path / "out" / attempt)
     assert (row["source"], row["reason"]) == ("a.tar/5.flac", "decoder_crash")
 
 
 @pytest.mark.slow
-def test_spans_of_a_crashing_file_are_rejected_together(corpus: Path, notes: Path, tmp_path: Path) -> None:
+def test_spans_of_crashing_file_are_rejected_together(corpus: Path, notes: Path, tmp_path: Path) -> None:
     rows = [{"path": str(corpus / "b.flac"), "start": 2.5 * n, "end": 2.5 * n + 2.5, "id": str(n)} for n in range(6)]
     rows.append({"path": str(corpus / "a.wav")})
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -213,31 +215,30 @@ def test_spans_of_a_crashing_file_are_rejected_together(corpus: Path, notes: Pat
     sources = tuple(ordered_sources(list_sources(*parse_arguments([str(tmp_path / "rows.jsonl")]), job.kinds)))
     storage = LocalStorage(tmp_path / "out")
     attempt = OutputFolder(storage, "whole").attempt(0, 1)
-    record = run_despite_crashes(job, Unit(0, sources), storage, attempt)
+    record = run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt)
     assert record.total.rejects["decoder_crash"] == 6
     assert record.total.rows > 0
     # The whole, a half, the culprit three times, and the rest.
     assert len((notes / "runs").read_text()) <= 7
 
 
-class CrashingFile(ShardJob):
-    """Crashes when a unit has the file `b.flac`."""
+class CrashingFile(BeforeUnits, ShardJob):
+    """Crashes before a unit with the file `b.flac`."""
 
     def __init__(self, tries: Path) -> None:
         super().__init__(ShardOptions(shard_seconds=UNIT_SECONDS))
         self.tries = tries
 
-    def run(self, unit: Unit, output: UnitOutput) -> None:
+    def before(self, unit: Unit, output: UnitOutput) -> None:
         with (self.tries / "runs").open("a") as file:
             file.write("x")
         if any(source.path.endswith("b.flac") for source in unit.sources):
             os.kill(os.getpid(), signal.SIGSEGV)
-        super().run(unit, output)
 
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_unit_that_always_dies_does_not_stop_the_others(
+def test_dying_unit_does_not_stop_other_units(
     engine: str, corpus: Path, notes: Path, tmp_path: Path, clean: dict[str, str]
 ) -> None:
     options = RunOptions(engine=engine, workers=2, max_rejects=1.0)  # type: ignore[arg-type]
@@ -250,7 +251,7 @@ def test_a_unit_that_always_dies_does_not_stop_the_others(
     assert digests(tmp_path / "out") == clean
 
 
-def test_a_disk_that_fails_for_a_moment_costs_no_file(
+def test_passing_disk_errors_reject_no_file(
     corpus: Path, tmp_path: Path, clean: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failures = Path.open, iter([errno.ESTALE, errno.EIO])
@@ -265,7 +266,7 @@ def test_a_disk_that_fails_for_a_moment_costs_no_file(
     assert digests(tmp_path / "out") == clean
 
 
-def test_data_that_the_system_withholds_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_error_is_not_an_audio_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(3.0, 24_000), 24_000)
     path.write_bytes(path.read_bytes()[:-1000])

@@ -1,4 +1,4 @@
-"""Jobs: the same bytes on any engine and for any number of workers, bad files skipped, outputs never mixed."""
+"""Output of jobs: the same bytes for any engine and number of workers, and rejects for unusable inputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import webdataset
 
 from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import audio_info, read_audio
-from codectok.pipelines.engine.run import RunOptions
-from codectok.pipelines.tokenize.job import TokenizeOptions
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage
 from codectok.tokens.table import read_rows
@@ -37,7 +37,7 @@ def shards(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_any_engine_and_worker_count_writes_the_same_bytes(
+def test_output_is_independent_of_engine_and_workers(
     workers: int, corpus: Path, shards: Path, codec_folder: Path, tmp_path: Path
 ) -> None:
     on_ray = RunOptions(engine="ray", workers=workers, max_rejects=1.0)
@@ -49,7 +49,7 @@ def test_any_engine_and_worker_count_writes_the_same_bytes(
     assert len(list((tmp_path / "a").glob("*.parquet"))) > 1
 
 
-def test_shards_hold_every_second_that_was_not_rejected(corpus: Path, shards: Path) -> None:
+def test_shards_hold_all_audio_not_rejected(corpus: Path, shards: Path) -> None:
     manifest = read_manifest(LocalStorage(shards))
     pieces: dict[str, list[tuple[int, np.ndarray]]] = {}
     keys = []
@@ -73,7 +73,7 @@ def test_shards_hold_every_second_that_was_not_rejected(corpus: Path, shards: Pa
         np.testing.assert_allclose(joined, np.clip(expected, -1, 1), atol=1 / 32_768)
 
 
-def test_every_unusable_file_is_rejected_once_and_the_rest_is_done(corpus: Path, tmp_path: Path) -> None:
+def test_unusable_files_are_rejected_by_reason(corpus: Path, tmp_path: Path) -> None:
     report = run(shard_job(), corpus, tmp_path / "out")
     assert report.summary.total.rejects == REJECTED
     assert report.summary.total.ignored == 1
@@ -89,7 +89,7 @@ def test_every_unusable_file_is_rejected_once_and_the_rest_is_done(corpus: Path,
     assert all(row["message"] for row in rows)
 
 
-def test_files_become_rows_that_equal_encoding_them_alone(corpus: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_rows_equal_encoding_each_file_alone(corpus: Path, codec_folder: Path, tmp_path: Path) -> None:
     report = run(tokenize_job(codec_folder), corpus, tmp_path / "out")
     codec = Codec.from_pretrained(codec_folder, device="cpu")
     rows = list(read_rows(tmp_path / "out"))
@@ -102,7 +102,7 @@ def test_files_become_rows_that_equal_encoding_them_alone(corpus: Path, codec_fo
     assert report.summary.total.rejects == {key: count for key, count in REJECTED.items() if key != "too_short"}
 
 
-def test_words_for_more_than_there_is_become_no_row(corpus: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_text_beyond_the_end_is_rejected(corpus: Path, codec_folder: Path, tmp_path: Path) -> None:
     seconds = audio_info(corpus / "a.wav").seconds
     times = {"words": (0.0, seconds + 5), None: (0.5, seconds + 5), "rounded": (1.0, seconds + 0.05)}
     rows = [{"path": str(corpus / "a.wav"), "start": a, "end": b, "text": text} for text, (a, b) in times.items()]
@@ -114,7 +114,7 @@ def test_words_for_more_than_there_is_become_no_row(corpus: Path, codec_folder: 
     assert [row["reason"] for row in rejects(tmp_path / "out")] == ["unreadable", "unreadable"]
 
 
-def test_tars_become_rows_with_what_the_shards_say(shards: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_tars_become_rows_with_sample_metadata(shards: Path, codec_folder: Path, tmp_path: Path) -> None:
     run(tokenize_job(codec_folder), shards, tmp_path / "out")
     rows = list(read_rows(tmp_path / "out"))
     assert len(rows) == sum(entry.samples for entry in read_manifest(LocalStorage(shards)).shards)
@@ -122,7 +122,7 @@ def test_tars_become_rows_with_what_the_shards_say(shards: Path, codec_folder: P
     assert any(row.start > 0 and row.source == "b.flac" for row in rows)
 
 
-def test_foreign_and_damaged_tars_give_what_they_hold(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_foreign_and_damaged_tars_are_read(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with tarfile.open(tmp_path / "in" / "foreign.tar", "w") as tar:
         for name, data in (
@@ -151,7 +151,7 @@ def test_foreign_and_damaged_tars_give_what_they_hold(codec_folder: Path, corpus
     assert report.summary.total.rejects["unreadable"] >= 3  # one tar cut inside a member, one between two, one of text
 
 
-def test_a_corpus_without_anything_usable_fails(corpus: Path, tmp_path: Path) -> None:
+def test_job_without_output_fails(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "text.wav").write_text("text")
     for _ in range(2):
@@ -160,13 +160,13 @@ def test_a_corpus_without_anything_usable_fails(corpus: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("options", [{"min_seconds": 6.0}, {"shard_seconds": 0.0}, {"sample_rate": 24}])
-def test_impossible_options_are_refused(options: dict[str, float]) -> None:
+def test_invalid_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError):
         shard_job(**options)
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_another_codec_in_the_folder_is_noticed(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_workers_check_the_codec(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     job = tokenize_job(codec_folder)
     Codec.from_config("nano", seed=2).save_pretrained(tmp_path / "other")
     job.settings = TokenizeOptions(str(tmp_path / "other"), device="cpu")
@@ -176,7 +176,7 @@ def test_another_codec_in_the_folder_is_noticed(codec_folder: Path, corpus: Path
         assert not list((tmp_path / "out").glob("*.parquet"))
 
 
-def test_odd_names_are_written_as_text_and_lose_nothing(
+def test_non_utf8_names_are_escaped(
     corpus: Path, codec_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "in {a,b} ::x"
@@ -197,12 +197,12 @@ def test_odd_names_are_written_as_text_and_lose_nothing(
         assert [row.source for row in read_rows(tmp_path / output)] == ["caf\\xe9.wav"]
 
 
-def test_a_report_shows_what_came_of_everything(corpus: Path, shards: Path, tmp_path: Path) -> None:
+def test_report_shows_rejects_histograms_and_examples(corpus: Path, shards: Path, tmp_path: Path) -> None:
     page = (shards / "_codectok" / "report.html").read_text()
     for words in ("decode_error", "too_short", "Loudness in LUFS", "Bandwidth in kHz", "<td>speech</td>"):
         assert words in page
     assert page.count("<audio") == min(10, sum(entry.samples for entry in read_manifest(LocalStorage(shards)).shards))
-    assert "http" not in page  # nothing is fetched from elsewhere
+    assert "http" not in page  # the page fetches nothing
     encoded = page.partition("base64,")[2].partition('"')[0]
     audio, rate = soundfile.read(io.BytesIO(base64.b64decode(encoded)))
     assert (rate, len(audio) >= 48_000) == (24_000, True)

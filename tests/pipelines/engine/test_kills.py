@@ -1,4 +1,4 @@
-"""Signals, kills and full disks: the same command again gives the output of one clean run, for every kind of job."""
+"""Signals, kills and full disks: the same command again makes the output of one clean run, for each kind of job."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make(verb: str, codec_folder: Path, corpus: Path, output: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clean(verb: str, codec_folder: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What one run without any trouble writes."""
+    """Digests of the output of one clean run."""
     folder = tmp_path_factory.mktemp("clean") / "out"
     make(verb, codec_folder, corpus, folder)
     return digests(folder)
@@ -45,7 +45,7 @@ def command(verb: str, codec_folder: Path, corpus: Path, output: Path, *options:
     return tokenize_command(codec_folder, corpus, output, *options)
 
 
-def test_a_driver_that_is_killed_anywhere_loses_nothing(
+def test_killed_driver_resumes(
     verb: str, codec_folder: Path, corpus: Path, tmp_path: Path, clean: dict[str, str]
 ) -> None:
     script = (
@@ -69,7 +69,7 @@ def test_a_driver_that_is_killed_anywhere_loses_nothing(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_command_says_how_to_go_on(number: signal.Signals, corpus: Path, tmp_path: Path) -> None:
+def test_stopped_command_says_how_to_continue(number: signal.Signals, corpus: Path, tmp_path: Path) -> None:
     for copy in range(40):
         shutil.copytree(corpus, tmp_path / "in" / str(copy))
     arguments = shard_command(tmp_path / "in", tmp_path / "out", "--workers", "1")
@@ -90,7 +90,7 @@ def test_a_stopped_command_says_how_to_go_on(number: signal.Signals, corpus: Pat
 
 
 def workers_of(driver: int) -> list[int]:
-    """Process numbers of the Ray actors that work for this driver: others may be running on the machine."""
+    """Process ids of the Ray actors of this driver; other drivers may run on the machine."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     rows = [line.split(maxsplit=2) for line in listing.stdout.splitlines()]
     parents = {int(row[0]): int(row[1]) for row in rows}
@@ -105,7 +105,7 @@ def workers_of(driver: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_drivers_and_workers_that_are_killed_leave_the_output_of_a_clean_run(
+def test_killed_drivers_and_workers_do_not_change_output(
     workers: int, verb: str, codec_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:
     for copy in range(12):
@@ -136,14 +136,14 @@ def test_drivers_and_workers_that_are_killed_leave_the_output_of_a_clean_run(
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_a_full_disk_is_said_and_made_good(
+def test_full_disk_is_reported_and_resumed(
     verb: str, codec_folder: Path, corpus: Path, tmp_path: Path, clean: dict[str, str]
 ) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK[verb]}", "tmpfs", str(small)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs rights that this process has not")
+        pytest.skip("this process may not mount a small file system")
     try:
         arguments = command(verb, codec_folder, corpus, small / "out", "--engine", "local", "--no-space-check")
         full = subprocess.run(arguments, capture_output=True, text=True, check=False)

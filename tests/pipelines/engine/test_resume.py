@@ -1,4 +1,4 @@
-"""Stopping and going on: whatever happens in between, the output is that of one clean run."""
+"""Stopping and resuming: the output equals that of one clean run."""
 
 from __future__ import annotations
 
@@ -19,43 +19,45 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.atomic import replacing
-from codectok.pipelines.engine.job import UnitOutput
-from codectok.pipelines.engine.lock import Part, entry, lock_job, make_lock
+from codectok.pipelines.engine.lock import JobShare, entry, lock_job, make_lock
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.preview import preview_job
-from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.shard.job import ShardJob, ShardOptions
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.shard.job import ShardJob
+from codectok.pipelines.shard.options import ShardOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.shards import read_manifest
 from codectok.storage import LocalStorage, open_storage
+from tests.helpers.hooked_jobs import BeforeUnits
 from tests.helpers.jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_command, shard_job
 from tests.helpers.tars import all_samples
 
 
 @pytest.fixture(scope="module")
 def clean(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What one run without any trouble writes."""
+    """Digests of the output of one clean run."""
     folder = tmp_path_factory.mktemp("clean") / "out"
     run(shard_job(), corpus, folder)
     return digests(folder)
 
 
-class StoppingJob(ShardJob):
-    """Breaks at a unit."""
+class StoppingJob(BeforeUnits, ShardJob):
+    """Raises an error before a unit, and leaves a file behind."""
 
     def __init__(self, error: BaseException, unit: int = 1) -> None:
         super().__init__(ShardOptions(shard_seconds=UNIT_SECONDS))
         self.error, self.unit = error, unit
 
-    def run(self, unit: Unit, output: UnitOutput) -> None:
+    def before(self, unit: Unit, output: UnitOutput) -> None:
         (output.folder / "half.tar").write_bytes(b"half")
         if unit.number == self.unit:
             raise self.error
         (output.folder / "half.tar").unlink()
-        super().run(unit, output)
 
 
-def test_the_same_command_again_does_nothing(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_finished_job_runs_no_units(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     first = run(shard_job(), corpus, tmp_path / "out")
     again = run(shard_job(), corpus, tmp_path / "out")
     assert first.new_units == first.summary.units > 1
@@ -65,9 +67,7 @@ def test_the_same_command_again_does_nothing(corpus: Path, tmp_path: Path, clean
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=repr)
-def test_a_stopped_job_leaves_whole_units_only_and_goes_on(
-    error: BaseException, corpus: Path, tmp_path: Path, clean: dict[str, str]
-) -> None:
+def test_stopped_job_resumes(error: BaseException, corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     with pytest.raises(type(error)):
         run(StoppingJob(error, unit=2), corpus, tmp_path / "out")
     assert not (tmp_path / "out" / "_codectok" / "tmp").exists() or not any(
@@ -80,7 +80,7 @@ def test_a_stopped_job_leaves_whole_units_only_and_goes_on(
     assert digests(tmp_path / "out") == clean
 
 
-def test_damaged_output_is_made_again(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_damaged_units_are_made_again(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     out = tmp_path / "out"
     run(shard_job(), corpus, out)
     (out / "shard-000000.tar").write_bytes(b"short")
@@ -90,7 +90,7 @@ def test_damaged_output_is_made_again(corpus: Path, tmp_path: Path, clean: dict[
     assert digests(out) == clean
 
 
-def test_a_unit_that_fails_does_not_stop_the_others(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_failed_unit_does_not_stop_other_units(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     with pytest.raises(CodectokError, match=r"1 of \d+ units failed \(1; the first: ZeroDivisionError"):
         run(StoppingJob(ZeroDivisionError("x")), corpus, tmp_path / "out")
     assert not (tmp_path / "out" / "shards.json").exists()
@@ -98,7 +98,7 @@ def test_a_unit_that_fails_does_not_stop_the_others(corpus: Path, tmp_path: Path
     assert digests(tmp_path / "out") == clean
 
 
-def test_another_job_is_refused_with_the_difference_named(corpus: Path, tmp_path: Path) -> None:
+def test_other_job_is_refused_with_difference(corpus: Path, tmp_path: Path) -> None:
     run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, limit=1))
     with pytest.raises(InputError, match=r"max-seconds was 10\.0 and is 8\.0"):
         run(shard_job(max_seconds=8.0), corpus, tmp_path / "out")
@@ -114,14 +114,14 @@ def test_another_job_is_refused_with_the_difference_named(corpus: Path, tmp_path
         run(shard_job(), corpus, tmp_path / "full")
 
 
-def test_nothing_is_left_where_nothing_could_be_planned(tmp_path: Path) -> None:
+def test_failed_start_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(InputError, match="There are no audio files"):
         run(shard_job(), tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_corpus_may_move_between_runs(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_corpus_can_move_between_runs(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     shutil.copytree(corpus, tmp_path / "speech")
     run(shard_job(), tmp_path / "speech", tmp_path / "out", replace(LOCAL, limit=1))
     shutil.copytree(tmp_path / "speech", tmp_path / "elsewhere" / "speech", copy_function=shutil.copy)
@@ -131,24 +131,24 @@ def test_a_corpus_may_move_between_runs(corpus: Path, tmp_path: Path, clean: dic
     assert tars == {name: digest for name, digest in clean.items() if name.endswith(".tar")}
 
 
-def test_limits_and_parts_add_up_to_the_whole(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_limits_and_parts_add_up(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     for number in range(1, 4):
         assert run(shard_job(), corpus, tmp_path / "limits", replace(LOCAL, limit=1)).summary.units == number
     run(shard_job(), corpus, tmp_path / "limits")
     assert digests(tmp_path / "limits") == clean
     for index in (3, 1, 2):
         assert not (tmp_path / "parts" / "shards.json").exists()
-        run(shard_job(), corpus, tmp_path / "parts", replace(LOCAL, part=Part(index, 3)))
+        run(shard_job(), corpus, tmp_path / "parts", replace(LOCAL, part=JobShare(index, 3)))
     assert digests(tmp_path / "parts") == clean
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/0"])
-def test_impossible_parts_are_refused(text: str) -> None:
+def test_invalid_parts_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="A part is i/n"):
-        Part.parse(text)
+        JobShare.parse(text)
 
 
-def test_extending_adds_units_and_changes_none(corpus: Path, tmp_path: Path) -> None:
+def test_extend_adds_units_and_changes_none(corpus: Path, tmp_path: Path) -> None:
     source = tmp_path / "speech"
     shutil.copytree(corpus, source)
     shutil.rmtree(source / "sub folder")
@@ -168,14 +168,14 @@ def test_extending_adds_units_and_changes_none(corpus: Path, tmp_path: Path) -> 
     assert run(shard_job(), source, out, replace(LOCAL, extend=True)).new_units == 0
 
 
-def test_a_dry_run_writes_nothing(corpus: Path, tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(corpus: Path, tmp_path: Path) -> None:
     preview = preview_job(shard_job(), [str(corpus)], tmp_path / "out", LOCAL)
     assert (preview.sources, preview.ignored, preview.finished_units) == (12, 1, 0)
     assert 30 < preview.estimated_seconds < 60
     assert not (tmp_path / "out").exists()
 
 
-def test_too_many_broken_inputs_fail_loudly(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_too_many_broken_inputs_fail(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     for _ in range(2):
         with pytest.raises(CodectokError, match="3 of 12 inputs are broken"):
             run(shard_job(), corpus, tmp_path / "out", RunOptions(engine="local"))
@@ -191,24 +191,24 @@ def test_too_little_space_is_refused(corpus: Path, tmp_path: Path, monkeypatch: 
     run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, check_space=False))
 
 
-def test_two_drivers_never_write_one_output(corpus: Path, tmp_path: Path) -> None:
+def test_lock_excludes_overlapping_runs(corpus: Path, tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "out")
     with entry(storage):
         lock = lock_job(storage, None)
-    for part in (None, Part(1, 2)):
+    for part in (None, JobShare(1, 2)):
         with pytest.raises(InputError, match=rf"written by process {os.getpid()} on"):
             run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, part=part))
     lock.release()
     with entry(storage):
-        lock = lock_job(storage, Part(1, 2))
-    for part in (None, Part(1, 2), Part(2, 3)):
+        lock = lock_job(storage, JobShare(1, 2))
+    for part in (None, JobShare(1, 2), JobShare(2, 3)):
         with pytest.raises(InputError, match="is being written by"):
             run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, part=part))
-    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, part=Part(2, 2)))
+    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, part=JobShare(2, 2)))
     lock.release()
 
 
-def test_changed_sources_are_noticed(corpus: Path, tmp_path: Path) -> None:
+def test_changed_sources_are_rejected(corpus: Path, tmp_path: Path) -> None:
     source = tmp_path / "speech"
     shutil.copytree(corpus, source)
     run(shard_job(), source, tmp_path / "out", replace(LOCAL, limit=1))
@@ -221,16 +221,19 @@ def test_changed_sources_are_noticed(corpus: Path, tmp_path: Path) -> None:
     assert report.summary.total.rejects["unreadable"] == 3
 
 
-def test_a_stop_that_a_library_swallows_is_heeded_after_the_unit(corpus: Path, tmp_path: Path) -> None:
+def test_swallowed_interrupt_stops_after_the_unit(corpus: Path, tmp_path: Path) -> None:
     script = (
         "import signal, sys; from codectok.cli import jobs, main; from codectok.pipelines.shard.job import ShardJob\n"
-        "run = ShardJob.run\n"
-        "def swallowing(job, unit, output):\n"
-        "    try:\n"
-        "        signal.raise_signal(signal.SIGINT)\n"
-        "    except KeyboardInterrupt:\n"
-        "        run(job, unit, output)\n"
-        "ShardJob.run = swallowing; main.main()"
+        "start = ShardJob.start\n"
+        "def swallowing(job, context):\n"
+        "    run = start(job, context)\n"
+        "    def run_unit(unit, output):\n"
+        "        try:\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "        except KeyboardInterrupt:\n"
+        "            run(unit, output)\n"
+        "    return run_unit\n"
+        "ShardJob.start = swallowing; main.main()"
     )
     arguments = [sys.executable, "-c", script, *shard_command(corpus, tmp_path / "out", "--engine", "local")[3:]]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
@@ -238,7 +241,7 @@ def test_a_stop_that_a_library_swallows_is_heeded_after_the_unit(corpus: Path, t
     assert "1 of" in result.stderr and "run the same command again" in result.stderr
 
 
-def test_what_describes_the_whole_is_made_again(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_missing_manifest_is_made_again(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     out = tmp_path / "out"
     run(shard_job(), corpus, out)
     (out / "shards.json").unlink()
@@ -246,7 +249,7 @@ def test_what_describes_the_whole_is_made_again(corpus: Path, tmp_path: Path, cl
     assert digests(out) == clean
 
 
-def test_a_unit_that_becomes_another_one_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
+def test_remade_unit_leaves_no_old_files(corpus: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for name in ("a.wav", "b.flac"):
@@ -260,7 +263,7 @@ def test_a_unit_that_becomes_another_one_leaves_nothing_behind(corpus: Path, tmp
     assert len(json.loads((out / "shards.json").read_text())["shards"]) == 1
 
 
-def test_whoever_waits_for_the_folder_takes_nothing_away(corpus: Path, tmp_path: Path) -> None:
+def test_interrupted_waiting_run_deletes_nothing(corpus: Path, tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "out")
     waiting = None
     with entry(storage):
@@ -279,7 +282,7 @@ def test_whoever_waits_for_the_folder_takes_nothing_away(corpus: Path, tmp_path:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_lock_whose_file_is_deleted_by_its_holder_is_taken_anew(tmp_path: Path) -> None:
+def test_lock_is_acquired_after_its_file_is_deleted(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     first, second, third = (make_lock(storage, "entry") for _ in range(3))
     assert first.acquire() is None
@@ -290,13 +293,13 @@ def test_a_lock_whose_file_is_deleted_by_its_holder_is_taken_anew(tmp_path: Path
     second.release()
 
 
-def test_files_that_vanish_while_a_folder_is_listed_are_passed_over(tmp_path: Path) -> None:
+def test_vanishing_files_are_skipped_in_listing(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     assert open_storage(tmp_path).sizes() == {"a": 1}
 
 
-def test_several_processes_may_write_one_file(tmp_path: Path) -> None:
+def test_concurrent_writes_of_one_file_are_atomic(tmp_path: Path) -> None:
     path = tmp_path / "file"
 
     def write(number: int) -> None:
@@ -310,23 +313,23 @@ def test_several_processes_may_write_one_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_files_that_are_no_audio_at_all_are_said_to_be_none(tmp_path: Path) -> None:
+def test_corpus_without_audio_fails(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "noise.xyz").write_bytes(b"no audio")
-    with pytest.raises(CodectokError, match="of 1 files none is audio"):
+    with pytest.raises(CodectokError, match="none of the 1 files is audio"):
         run(shard_job(), tmp_path / "in", tmp_path / "out")
 
 
-def test_a_dry_run_counts_what_this_run_would_make(corpus: Path, tmp_path: Path) -> None:
+def test_dry_run_counts_units_of_limit_and_part(corpus: Path, tmp_path: Path) -> None:
     job = shard_job()
     whole = preview_job(job, [str(corpus)], tmp_path / "out", LOCAL)
     some = preview_job(job, [str(corpus)], tmp_path / "out", replace(LOCAL, limit=1))
-    part = preview_job(job, [str(corpus)], tmp_path / "out", replace(LOCAL, part=Part(1, 2)))
+    part = preview_job(job, [str(corpus)], tmp_path / "out", replace(LOCAL, part=JobShare(1, 2)))
     assert (whole.units_to_do, some.units_to_do, part.units_to_do) == (4, 1, 2)
     assert 0 < some.estimated_seconds < whole.estimated_seconds
 
 
-def test_a_job_does_not_read_its_own_output(corpus: Path, tmp_path: Path) -> None:
+def test_job_does_not_read_its_output(corpus: Path, tmp_path: Path) -> None:
     source = tmp_path / "speech"
     shutil.copytree(corpus, source)
     out = source / "shards"
@@ -340,7 +343,7 @@ def test_a_job_does_not_read_its_own_output(corpus: Path, tmp_path: Path) -> Non
     assert not any("shards/" in sample.source for sample, _ in all_samples(out))
 
 
-def test_another_corpus_of_the_same_name_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_other_corpus_of_same_name_is_refused(corpus: Path, tmp_path: Path) -> None:
     for place in ("one", "two"):
         (tmp_path / place / "wav").mkdir(parents=True)
         shutil.copy(corpus / "a.wav", tmp_path / place / "wav" / "1.wav")
@@ -358,7 +361,7 @@ def test_another_corpus_of_the_same_name_is_refused(corpus: Path, tmp_path: Path
     assert run_job(shard_job(), [f"wav={two}", f"other={two}"], out, LOCAL).new_units == 0  # an empty folder is left
 
 
-def test_another_manifest_of_the_same_name_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_other_manifest_of_same_name_is_refused(corpus: Path, tmp_path: Path) -> None:
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "list.jsonl").write_text(f'{{"path": "{corpus}/a.wav"}}\n')
@@ -369,7 +372,7 @@ def test_another_manifest_of_the_same_name_is_refused(corpus: Path, tmp_path: Pa
     assert run(shard_job(), tmp_path / "two" / "list.jsonl", tmp_path / "out").new_units == 0
 
 
-def test_a_corpus_that_moves_and_grows_is_not_held_for_changed(corpus: Path, tmp_path: Path) -> None:
+def test_moved_and_grown_corpus_is_not_rejected(corpus: Path, tmp_path: Path) -> None:
     source = tmp_path / "one" / "speech"
     shutil.copytree(corpus, source)
     run(shard_job(), source, tmp_path / "out", replace(LOCAL, limit=1))
@@ -382,7 +385,7 @@ def test_a_corpus_that_moves_and_grows_is_not_held_for_changed(corpus: Path, tmp
     assert not any("has changed" in str(row["message"]) for row in rejects(tmp_path / "out"))
 
 
-def test_files_that_are_passed_over_are_counted_once(corpus: Path, tmp_path: Path) -> None:
+def test_ignored_files_are_counted_once(corpus: Path, tmp_path: Path) -> None:
     source, more, out = tmp_path / "speech", tmp_path / "more", tmp_path / "out"
     shutil.copytree(corpus, source)
     more.mkdir()
@@ -397,14 +400,14 @@ def test_files_that_are_passed_over_are_counted_once(corpus: Path, tmp_path: Pat
     assert run(shard_job(), more, out, extend).summary.total.ignored == ignored + 2
 
 
-def test_extending_by_nothing_leaves_the_plan_as_it_is(corpus: Path, tmp_path: Path) -> None:
+def test_extend_without_new_sources_changes_nothing(corpus: Path, tmp_path: Path) -> None:
     run(shard_job(), corpus, tmp_path / "out")
     before = digests(tmp_path / "out")
     run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, extend=True))
     assert digests(tmp_path / "out") == before
 
 
-def test_half_written_small_files_go_when_the_job_ends(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
+def test_half_written_files_are_deleted_at_the_end(corpus: Path, tmp_path: Path, clean: dict[str, str]) -> None:
     out = tmp_path / "out"
     run(shard_job(), corpus, out, replace(LOCAL, limit=1))
     for name in (

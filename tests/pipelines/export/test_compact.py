@@ -16,17 +16,18 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.errors import VerificationError
-from codectok.pipelines.engine.lock import Part
+from codectok.pipelines.engine.lock import JobShare
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.preview import preview_job
-from codectok.pipelines.engine.run import JobReport, RunOptions, run_job
+from codectok.pipelines.engine.run import JobReport, run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
 from codectok.tokens.table import TableMetadata, TokenRow, read_rows
 from tests.helpers.jobs import LOCAL, digests
+from tests.helpers.records import update_record
 from tests.helpers.tables import metadata, write
-from tests.pipelines.verify.test_verify import update_record
 
 FRAME = 256
 
@@ -114,7 +115,7 @@ def test_resumed_and_shared_compaction_write_same_bytes(table: Path, tmp_path: P
         verify_output(open_storage(out))
     compact(table, out)
     for index in (2, 1):
-        compact(table, tmp_path / "parts", replace(LOCAL, part=Part(index, 2)))
+        compact(table, tmp_path / "parts", replace(LOCAL, part=JobShare(index, 2)))
     assert digests(whole) == digests(out) == digests(tmp_path / "parts")
     assert compact(table, out).new_units == 0
 

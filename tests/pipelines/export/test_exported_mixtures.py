@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 
 from codectok import CodectokError, InputError
-from codectok.pipelines.engine import shares
-from codectok.pipelines.engine.job import UnitOutput
+from codectok.pipelines.engine import cutting
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.plan import Unit
 from codectok.pipelines.engine.preview import preview_job
-from codectok.pipelines.engine.progress import Silent
-from codectok.pipelines.engine.run import RunOptions, run_job
+from codectok.pipelines.engine.progress import NullProgress
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.pipelines.export.documents import SequencesJob
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from tests.helpers.exports import ROWS, export, options, sequences
+from tests.helpers.hooked_jobs import BeforeUnits
 from tests.helpers.jobs import LOCAL, digests
 
 
@@ -58,7 +60,7 @@ def test_mixture_token_shares_follow_weights(
 @pytest.fixture
 def any_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow the small parts of these tests."""
-    monkeypatch.setattr(shares, "LEAST_SHARE", 1)
+    monkeypatch.setattr(cutting, "LEAST_SHARE", 1)
 
 
 def mixed(table: Path, text: Path, tokenizer: Path, megabytes: float = 0.002) -> SequencesJob:
@@ -100,8 +102,8 @@ def test_new_parts_without_weighted_source_are_refused(
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_part_without_documents_of_source_fails(
-    table: Path, tokenizer: Path, tmp_path: Path, any_share: None, monkeypatch: pytest.MonkeyPatch
+def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
+    table: Path, tokenizer: Path, tmp_path: Path, any_share: None
 ) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
@@ -109,14 +111,13 @@ def test_part_without_documents_of_source_fails(
     )
     job = mixed(table, text, tokenizer, 0.008)
     runs = 0
-    run = SequencesJob.run
 
-    def counted(self: SequencesJob, unit: Unit, output: UnitOutput) -> None:
-        nonlocal runs
-        runs += 1
-        run(self, unit, output)
+    class CountingJob(BeforeUnits, SequencesJob):
+        def before(self, unit: Unit, output: UnitOutput) -> None:
+            nonlocal runs
+            runs += 1
 
-    monkeypatch.setattr(SequencesJob, "run", counted)
+    job.__class__ = CountingJob
     with pytest.raises(
         CodectokError, match=r"units failed .*no document of the source text \(p\d+: The text is empty\)"
     ) as raised:
@@ -128,8 +129,8 @@ def test_part_without_documents_of_source_fails(
     assert 0 < made < n_units == runs
 
 
-class Notes(Silent):
-    """Collects messages."""
+class Notes(NullProgress):
+    """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []

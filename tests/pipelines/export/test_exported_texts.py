@@ -15,7 +15,7 @@ import pytest
 from codectok import CodectokError, InputError
 from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.tokenizer import extend_tokenizer
-from codectok.pipelines.engine.run import RunOptions
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.export.documents import SequencesJob
 from tests.helpers.exports import BEGIN, CODEBOOK, END, OFFSET, ROWS, VOCABULARY, export, options, sequences
 from tests.helpers.jobs import rejects

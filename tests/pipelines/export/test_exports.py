@@ -21,9 +21,10 @@ from codectok.exports.sequences.packing import PackingOptions
 from codectok.exports.sequences.parquet import SequencesMetadata
 from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.unitts import COLUMNS
-from codectok.pipelines.engine.job import Job, UnitOutput
+from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.run import RunOptions
+from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.pipelines.export.documents import MegatronJob, SequencesJob
 from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify.output import verify_output
@@ -91,15 +92,20 @@ def test_resumed_export_writes_same_bytes(
     export(job(), tmp_path / "clean")
     clean = digests(tmp_path / "clean")
     stopping = job()
-    run = type(stopping).run
+    start = type(stopping).start
 
-    def stopped(self: Job, unit: Unit, output: UnitOutput) -> None:
-        run(self, unit, output)
-        if unit.number == 2:
-            raise KeyboardInterrupt
+    def stopped(self: Job, context: WorkerContext) -> RunUnit:
+        run = start(self, context)
+
+        def run_unit(unit: Unit, output: UnitOutput) -> None:
+            run(unit, output)
+            if unit.number == 2:
+                raise KeyboardInterrupt
+
+        return run_unit
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(type(stopping), "run", stopped)
+        patched.setattr(type(stopping), "start", stopped)
         export(stopping, tmp_path / "out")
     (victim,) = [name for name in digests(tmp_path / "out") if name.endswith("records/000001.json")]
     (tmp_path / "out" / victim).unlink()

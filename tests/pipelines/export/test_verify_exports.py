@@ -20,8 +20,8 @@ from codectok.pipelines.export.options import DocumentOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from tests.helpers.jobs import LOCAL
+from tests.helpers.records import update_record
 from tests.helpers.tables import metadata, rows, write
-from tests.pipelines.verify.test_verify import update_record
 
 HEADER_BYTES = 34
 N_ROWS = 9

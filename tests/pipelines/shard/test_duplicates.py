@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from codectok import CodectokError
-from codectok.pipelines.engine.lock import Part
-from codectok.pipelines.engine.run import RunOptions, run_job
+from codectok.pipelines.engine.lock import JobShare
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.run import run_job
 from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples
@@ -60,9 +61,9 @@ def test_output_is_equal_for_workers_stops_and_shares(copies: Path, tmp_path: Pa
     run(job(), copies, tmp_path / "stopped", replace(LOCAL, limit=1))
     run(job(), copies, tmp_path / "stopped")
     with pytest.raises(CodectokError, match="first pass is not complete"):
-        run(job(), copies, tmp_path / "parts", replace(LOCAL, part=Part(1, 2)))
+        run(job(), copies, tmp_path / "parts", replace(LOCAL, part=JobShare(1, 2)))
     for index in (2, 1):
-        run(job(), copies, tmp_path / "parts", replace(LOCAL, part=Part(index, 2)))
+        run(job(), copies, tmp_path / "parts", replace(LOCAL, part=JobShare(index, 2)))
     clean = digests(tmp_path / "clean")
     for name in ("ray", "stopped", "parts"):
         assert digests(tmp_path / name) == clean, name

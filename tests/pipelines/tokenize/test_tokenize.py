@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -23,20 +24,19 @@ from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
 from codectok.audio.spans import Span
 from codectok.errors import AudioError
-from codectok.pipelines.engine.executors import ray_actors as ray_engine
+from codectok.pipelines.engine.executors import worker_pool
 from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
-from codectok.pipelines.engine.job import Server, UnitOutput
+from codectok.pipelines.engine.job import RunUnit, Server, WorkerContext
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.progress import Silent
+from codectok.pipelines.engine.progress import NullProgress
 from codectok.pipelines.engine.report import REPORT_FILE
-from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.tokenize.job import (
-    STATISTICS_FILE,
-    EncoderServer,
-    TokenizeJob,
-    TokenizeOptions,
-    read_statistics,
-)
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.tokenize.encoder_server import EncoderServer
+from codectok.pipelines.tokenize.job import TokenizeJob
+from codectok.pipelines.tokenize.options import TokenizeOptions
+from codectok.pipelines.tokenize.statistics import STATISTICS_FILE, read_statistics
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.slicing import cut_row
@@ -148,6 +148,7 @@ def test_invalid_tokenize_options_are_refused(options: dict[str, object], codec_
 class ServedJob(TokenizeJob):
     """One encoder on the CPU serves all workers, as on a GPU."""
 
+    @property
     def server(self) -> Server:
         server = EncoderServer(self.settings, self.description, self.device_class)
         server.gpus = 0.0
@@ -163,13 +164,18 @@ class FailingServer(EncoderServer):
         super().__init__(job.settings, job.description, job.device_class)
         self.fault, self.notes = fault, notes
 
-    def call(self, *arguments: np.ndarray) -> np.ndarray:
-        self.notes.joinpath(str(len(list(self.notes.iterdir())))).touch()
-        if self.fault == "memory":
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        if len(list(self.notes.iterdir())) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().call(*arguments)
+    def start(self) -> Callable[..., np.ndarray]:
+        encode = super().start()
+
+        def fail(*arguments: np.ndarray) -> np.ndarray:
+            self.notes.joinpath(str(len(list(self.notes.iterdir())))).touch()
+            if self.fault == "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            if len(list(self.notes.iterdir())) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return encode(*arguments)
+
+        return fail
 
 
 class FaultyServedJob(TokenizeJob):
@@ -177,6 +183,7 @@ class FaultyServedJob(TokenizeJob):
         super().__init__(options)
         self.fault, self.notes = fault, notes
 
+    @property
     def server(self) -> Server:
         return FailingServer(self, self.fault, self.notes)
 
@@ -214,17 +221,31 @@ def test_encoder_out_of_memory_names_pack_frames(codec_folder: Path, corpus: Pat
 class CrashingServedJob(ServedJob):
     """Its decoder crashes the process at `b.flac`."""
 
-    def run(self, unit: Unit, output: UnitOutput) -> None:
-        self.crash(unit)
-        super().run(unit, output)
+    def start(self, context: WorkerContext) -> RunUnit:
+        run = super().start(context)
 
-    def rehearse(self, unit: Unit) -> None:
-        self.crash(unit)
-        super().rehearse(unit)
+        def run_or_crash(unit: Unit, output: UnitOutput) -> None:
+            crash(unit)
+            run(unit, output)
 
-    def crash(self, unit: Unit) -> None:
-        if any(source.path == "b.flac" for source in unit.sources):
-            os.kill(os.getpid(), signal.SIGSEGV)
+        return run_or_crash
+
+    @property
+    def server(self) -> Server:
+        server = CrashingServer(self.settings, self.description, self.device_class)
+        server.gpus = 0.0
+        return server
+
+
+class CrashingServer(EncoderServer):
+    def probe(self, unit: Unit) -> None:
+        crash(unit)
+        super().probe(unit)
+
+
+def crash(unit: Unit) -> None:
+    if any(source.path == "b.flac" for source in unit.sources):
+        os.kill(os.getpid(), signal.SIGSEGV)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -245,13 +266,13 @@ def test_crashing_file_beside_encoder_server_is_rejected(codec_folder: Path, cor
 def test_encoder_server_utilization_is_reported(
     codec_folder: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine, "BUSY_REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(worker_pool, "BUSY_REPORT_SECONDS", 0.0)
 
-    class Busy(Silent):
+    class Busy(NullProgress):
         shares: ClassVar[list[float]] = []
         staff: ClassVar[list[tuple[int, int, int]]] = []
 
-        def staffed(self, workers: int, threads: int, gpus: int) -> None:
+        def started(self, workers: int, threads: int, gpus: int) -> None:
             self.staff.append((workers, threads, gpus))
 
         def busy(self, share: float) -> None:
@@ -292,7 +313,7 @@ def test_gpu_job_is_created_without_gpu(codec_folder: Path) -> None:
     made = TokenizeJob(options, gpu_model="NVIDIA H100 80GB HBM3")
     assert made.options()["device"] == "NVIDIA H100 80GB HBM3"
     assert made.options()["encoder_threads"] is None
-    assert made.server() is not None
+    assert made.server is not None
     assert made.threads == 1
 
 

@@ -17,14 +17,16 @@ import pytest
 
 from codectok import Codec, InputError
 from codectok.audio.files import read_audio
+from codectok.errors import VerificationError
 from codectok.exports.dataset_card import write_dataset_card
-from codectok.pipelines.tokenize.job import TokenizeJob, TokenizeOptions
+from codectok.pipelines.tokenize.job import TokenizeJob
+from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.reencode import decode_some, reencode
-from codectok.pipelines.verify.output import VerificationError, verify_output
+from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, read_rows
 from tests.helpers.jobs import run
-from tests.pipelines.verify.test_verify import update_record
+from tests.helpers.records import update_record
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +73,13 @@ def with_column(name: str, values: Callable[[list[Any]], list[Any]]) -> Callable
 
 FORGERIES = {
     "a code beyond 1023": with_column("codes", lambda lists: [[1024, *lists[0][1:]], *lists[1:]]),
-    "has not n_frames codes": with_column("codes", lambda lists: [lists[0][1:], *lists[1:]]),
+    "does not have n_frames codes": with_column("codes", lambda lists: [lists[0][1:], *lists[1:]]),
     "a number of frames": with_column("n_samples", lambda values: [values[0] + 256, *values[1:]]),
-    "a duration that is not": with_column("duration", lambda values: [values[0] + 1, *values[1:]]),
+    "a duration that does not follow": with_column("duration", lambda values: [values[0] + 1, *values[1:]]),
     "its record says": lambda rows: rows.slice(1),
     "is also that of a row": with_column("id", lambda values: [values[1], *values[1:]]),
     "does not count the codes": with_column("codes", lambda lists: [[*lists[0][1:], lists[0][0] ^ 1], *lists[1:]]),
-    "does not say of which codec": lambda rows: rows.replace_schema_metadata(None),
+    "no valid metadata": lambda rows: rows.replace_schema_metadata(None),
     "is not in the plan": with_column("source", lambda names: ["another.wav", *names[1:]]),
 }  # fmt: skip
 

@@ -1,8 +1,7 @@
-"""`verify` finds whatever breaks the promises of shards, and names it."""
+"""`verify` finds damaged or forged shards, and names the first wrong place."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -16,11 +15,12 @@ import pytest
 import soundfile
 
 from codectok import InputError
-from codectok.pipelines.engine.output import OutputFile
-from codectok.pipelines.verify.output import VerificationError, verify_output
+from codectok.errors import VerificationError
+from codectok.pipelines.verify.output import verify_output
 from codectok.shards import IndexedSample, read_index, write_index
 from codectok.storage import open_storage
 from tests.helpers.jobs import LOCAL, run, shard_job
+from tests.helpers.records import update_record
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 TAR = "shard-000000.tar"
@@ -39,7 +39,7 @@ def shards(made: Path, tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, change: Callable[[Members], Members]) -> None:
-    """Change the first tar, and make records and manifest agree with it as a careful forger would."""
+    """Change the first tar, and make records and manifest agree with it."""
     path = folder / TAR
     with tarfile.open(path) as tar:
         members = [(member, tar.extractfile(member).read()) for member in tar]
@@ -53,20 +53,8 @@ def rewrite(folder: Path, change: Callable[[Members], Members]) -> None:
     (folder / "shards.json").write_text(json.dumps(manifest))
 
 
-def update_record(folder: Path, path: Path) -> OutputFile:
-    """Make the record of the first unit agree with one of its files."""
-    data = path.read_bytes()
-    name = path.relative_to(folder).as_posix()
-    file = OutputFile(name=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    record_path = folder / "_codectok" / "records" / "000000.json"
-    record = json.loads(record_path.read_text())
-    record["files"] = [file.model_dump() if f["name"] == name else f for f in record["files"]]
-    record_path.write_text(json.dumps(record))
-    return file
-
-
 def with_json(members: Members, **changes: object) -> Members:
-    """The same with another description of the first sample."""
+    """Members with another description of the first sample."""
     member, data = members[1]
     return [members[0], (member, json.dumps(json.loads(data) | changes).encode()), *members[2:]]
 
@@ -92,13 +80,13 @@ def second_key(members: Members) -> str:
     return members[2][0].name.partition(".")[0]
 
 
-def test_what_a_job_has_written_is_right(made: Path) -> None:
+def test_output_of_job_verifies(made: Path) -> None:
     verified = verify_output(open_storage(made))
     assert verified.rows > 5
     assert verified.files > verified.units
 
 
-def test_limits_that_are_no_whole_number_of_samples_are_kept(corpus: Path, tmp_path: Path) -> None:
+def test_fractional_limits_verify(corpus: Path, tmp_path: Path) -> None:
     job = shard_job(sample_rate=22_050, min_seconds=1.23456, max_seconds=5.55, segmenter="fixed")
     run(job, corpus, tmp_path / "out")
     assert verify_output(open_storage(tmp_path / "out")).rows > 5
@@ -124,7 +112,7 @@ def test_limits_that_are_no_whole_number_of_samples_are_kept(corpus: Path, tmp_p
         (lambda m: with_audio(m, np.zeros(100)), "has 100 samples"),
     ],
 )
-def test_a_wrong_sample_is_named(change: Callable[[Members], Members], words: str, shards: Path) -> None:
+def test_wrong_sample_is_named(change: Callable[[Members], Members], words: str, shards: Path) -> None:
     rewrite(shards, change)
     with pytest.raises(VerificationError, match=words):
         verify_output(open_storage(shards))
@@ -148,13 +136,13 @@ def corrupt(path: Path) -> None:
         (lambda p: (p / "_codectok" / "index" / "shard-000009").touch(), "shard-000009 belongs to no unit"),
     ],
 )
-def test_damage_to_the_folder_is_named(damage: Callable[[Path], None], words: str, shards: Path) -> None:
+def test_damaged_folder_is_named(damage: Callable[[Path], None], words: str, shards: Path) -> None:
     damage(shards)
     with pytest.raises(VerificationError, match=words):
         verify_output(open_storage(shards))
 
 
-def test_an_edited_manifest_is_noticed(shards: Path) -> None:
+def test_edited_manifest_is_found(shards: Path) -> None:
     manifest = json.loads((shards / "shards.json").read_text())
     for change, words in (
         (lambda shards: [*shards[:-1], shards[-1] | {"samples": 99}], "disagree about"),
@@ -166,7 +154,7 @@ def test_an_edited_manifest_is_noticed(shards: Path) -> None:
             verify_output(open_storage(shards))
 
 
-def test_an_unfinished_job_or_no_job_is_said_to_be_that(corpus: Path, tmp_path: Path) -> None:
+def test_unfinished_output_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no output of a job"):
         verify_output(open_storage(tmp_path))
     run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, limit=1))
@@ -174,7 +162,7 @@ def test_an_unfinished_job_or_no_job_is_said_to_be_that(corpus: Path, tmp_path: 
         verify_output(open_storage(tmp_path / "out"))
 
 
-def test_one_key_for_two_samples_is_noticed(shards: Path) -> None:
+def test_repeated_key_is_found(shards: Path) -> None:
     rewrite(shards, lambda members: renamed(members, second_key(members)))
     index_path = shards / "_codectok" / "index" / "shard-000000"
     rows = read_index(open_storage(shards), TAR).to_pylist()

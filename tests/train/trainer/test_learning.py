@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from codectok.pipelines.engine.run import RunOptions, run_job
-from codectok.pipelines.shard.job import ShardJob, ShardOptions
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.shard.job import ShardJob
+from codectok.pipelines.shard.options import ShardOptions
 from codectok.train import load_train_config, train
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))

@@ -1,0 +1,93 @@
+"""Records of finished units: their counts and the files that they wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pydantic import ConfigDict, Field
+
+from codectok.config import StrictModel
+from codectok.sources.rejects import ERRORS
+
+
+class Counts(StrictModel):
+    """Counts of a unit, of one dataset in it, or of a whole job.
+
+    Attributes:
+        inputs: clips that were tried: files, spans of files, samples of tars.
+        input_seconds: their duration; inputs of unknown duration are left out.
+        rows: rows of output.
+        seconds: audio in the output.
+        codes: codes in the output.
+        ignored: files that turned out not to be audio.
+        rejects: number of rejected inputs by reason.
+        reject_seconds: their known duration by reason.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=False)
+
+    inputs: int = 0
+    input_seconds: float = 0.0
+    rows: int = 0
+    seconds: float = 0.0
+    codes: int = 0
+    ignored: int = 0
+    rejects: dict[str, int] = Field(default_factory=dict)
+    reject_seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def errors(self) -> int:
+        """Number of rejected inputs that are broken."""
+        return sum(count for reason, count in self.rejects.items() if reason in ERRORS)
+
+    @classmethod
+    def sum(cls, several: Iterable[Counts]) -> Counts:
+        """Add counts in their order."""
+        numbers: Counter[str] = Counter()
+        rejects: Counter[str] = Counter()
+        seconds: Counter[str] = Counter()
+        for counts in several:
+            numbers.update(counts.model_dump(exclude={"rejects", "reject_seconds"}))
+            rejects.update(counts.rejects)
+            seconds.update(counts.reject_seconds)
+        return cls(**numbers, rejects=dict(sorted(rejects.items())), reject_seconds=dict(sorted(seconds.items())))
+
+
+class OutputFile(StrictModel):
+    """A file of the output; `name` is relative to the output folder."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class UnitRecord(StrictModel):
+    """Contents of `records/NNNNNN.json`: the files of a finished unit and the counts of each dataset in it.
+
+    Attributes:
+        unit: number of the unit.
+        split: "train" or "validation".
+        counts: counts by dataset; the key in the file is `tallies`.
+        categories: number of rows by category; rows without a category are left out.
+        histograms: by quantity, the number of values in each whole step (see `codectok.pipelines.engine.report`).
+        files: files that the unit wrote.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    unit: int
+    split: str
+    counts: dict[str, Counts] = Field(validation_alias="tallies", serialization_alias="tallies")
+    categories: dict[str, int] = Field(default_factory=dict)
+    histograms: dict[str, dict[int, int]]
+    files: tuple[OutputFile, ...]
+
+    @property
+    def total(self) -> Counts:
+        """Counts of all datasets together."""
+        return Counts.sum(self.counts.values())
+
+    def to_json(self, indent: int | None = None) -> bytes:
+        """The record as it is stored."""
+        return self.model_dump_json(indent=indent, by_alias=True).encode()

@@ -1,0 +1,80 @@
+"""Start of a run: finds or makes the plan, in the output folder or, for a dry run, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from codectok.errors import CodectokError
+from codectok.sources.arguments import Argument, parse_arguments
+from codectok.sources.listing import list_sources
+from codectok.storage import Storage
+
+from .job import Job
+from .options import RunOptions
+from .plan import Plan, load_plan
+from .planning import header_of, refuse_other_job, store_generation
+from .records import UnitRecord
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """A command that asks for a plan.
+
+    Attributes:
+        job: job to plan.
+        arguments: sources named by the command.
+        roots: folder or URL of each dataset.
+        output: storage of the output; its files are never sources.
+        stored: plan in `output`; None if it has none.
+        extend: list the sources again.
+    """
+
+    job: Job
+    arguments: tuple[Argument, ...]
+    roots: Mapping[str, str]
+    output: Storage
+    stored: Plan | None
+    extend: bool
+
+    @classmethod
+    def of(cls, job: Job, sources: Sequence[str], output: Storage, extend: bool) -> PlanRequest:
+        """Parse `sources`, and load the plan in `output`.
+
+        Raises:
+            InputError: a source that does not exist, or a plan of another job.
+        """
+        arguments, roots = parse_arguments(sources, job.kinds)
+        stored = load_plan(output, roots)
+        if stored is not None:
+            refuse_other_job(stored, job, arguments, output, extend)
+        return cls(job, arguments, roots, output, stored, extend)
+
+    def planned(self) -> Plan | None:
+        """The stored plan if it can be used as it is; None if sources must be listed."""
+        return None if self.extend else self.stored
+
+    def list_and_store(self, target: Storage) -> Plan:
+        """List the sources, and store a new or extended plan in `target`: the output, or a copy of its plan."""
+        listing = list_sources(self.arguments, dict(self.roots), self.job.kinds, self.output.url, self.job.reads)
+        self.job.check_sources(listing)
+        store_generation(target, self.stored, header_of(self.job), listing, self.job.cutting)
+        return reload_plan(target, self.roots)
+
+
+def reload_plan(storage: Storage, roots: Mapping[str, str]) -> Plan:
+    """Load a plan that was stored before."""
+    plan = load_plan(storage, roots)
+    if plan is None:
+        raise CodectokError(f"The plan of {storage.url} has gone; run the same command again.")
+    return plan
+
+
+def units_to_do(plan: Plan, records: Mapping[int, UnitRecord], options: RunOptions) -> list[int]:
+    """Units that a run with `options` makes if those of `records` are complete."""
+    share = options.part
+    return [
+        unit.number
+        for unit in plan.units
+        if unit.number not in records and (share is None or share.includes(unit.number))
+    ][: options.limit]

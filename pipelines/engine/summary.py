@@ -1,0 +1,102 @@
+"""Summary of a job's output, and the file that marks a job as finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from codectok.names import JOB_FOLDER
+from codectok.storage import Storage
+
+from .plan import Plan
+from .records import Counts, UnitRecord
+
+SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """Totals of a job's output so far: `units` of `planned_units` are complete."""
+
+    units: int
+    planned_units: int
+    files: int
+    bytes: int
+    total: Counts
+    datasets: dict[str, Counts]
+    histograms: dict[str, dict[int, int]]
+
+    @property
+    def complete(self) -> bool:
+        """True if all units are complete."""
+        return self.units == self.planned_units
+
+    @classmethod
+    def of(cls, plan: Plan, records: Iterable[UnitRecord]) -> JobSummary:
+        """Totals of `records`, added in the order of their units."""
+        ordered = sorted(records, key=lambda record: record.unit)
+        names = sorted({name for record in ordered for name in record.counts})
+        datasets = {name: Counts.sum(r.counts[name] for r in ordered if name in r.counts) for name in names}
+        total = Counts.sum(datasets.values())
+        total.ignored += plan.ignored
+        outputs = [file for record in ordered for file in record.files if not file.name.startswith(JOB_FOLDER)]
+        histograms: dict[str, dict[int, int]] = {}
+        for record in ordered:
+            for quantity, counts in record.histograms.items():
+                sums = histograms.setdefault(quantity, {})
+                for step, count in counts.items():
+                    sums[step] = sums.get(step, 0) + count
+        return cls(
+            units=len(ordered),
+            planned_units=len(plan.units),
+            files=len(outputs),
+            bytes=sum(file.bytes for file in outputs),
+            total=total,
+            datasets=datasets,
+            histograms={name: dict(sorted(counts.items())) for name, counts in sorted(histograms.items())},
+        )
+
+
+def write_summary(
+    storage: Storage, plan: Plan, summary: JobSummary, records: Sequence[UnitRecord], described: Sequence[str]
+) -> None:
+    """Mark a job as finished, with its `records` and the files `described` about the whole output."""
+    value = {
+        "plan": plan.header.hash,
+        "records": _hash_of(records),
+        "described": list(described),
+        "units": summary.units,
+        "files": summary.files,
+        "bytes": summary.bytes,
+        "total": summary.total.model_dump(),
+        "datasets": {name: counts.model_dump() for name, counts in summary.datasets.items()},
+    }
+    storage.write(SUMMARY_FILE, json.dumps(value, indent=2).encode() + b"\n")
+
+
+def is_marked_finished(storage: Storage, plan: Plan, records: Sequence[UnitRecord]) -> bool:
+    """True if the summary is of this plan and these `records`, and the files that it lists are still there."""
+    try:
+        found = json.loads(storage.read(SUMMARY_FILE))
+        described = set(found["described"])
+        same = (found["plan"], found["records"]) == (plan.header.hash, _hash_of(records))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+    return same and described <= storage.sizes().keys()
+
+
+def described_files(storage: Storage) -> set[str]:
+    """Names of the files about the whole output, as its summary lists them; empty without a readable summary."""
+    try:
+        return {str(name) for name in json.loads(storage.read(SUMMARY_FILE))["described"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _hash_of(records: Sequence[UnitRecord]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(record.to_json())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Jobs whose units become Parquet files of rows of one schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import JsonValue
+
+from codectok.sources.kinds import Kind
+
+from .cutting import CuttingPolicy
+from .job import DEFAULT_UNIT_SECONDS, Job
+from .plan import Unit
+from .unit_files import part_name
+from .unit_output import UnitOutput
+
+BATCH_ROWS = 1024
+
+Rows = Callable[[Unit, UnitOutput], Iterable[Mapping[str, Any]]]
+
+
+class TableJob(Job):
+    """A job made of a function and a schema; each unit becomes a file `part-NNNNNN.parquet`.
+
+    Args:
+        verb: name of the job; another job with another name cannot continue its output.
+        rows: yields the rows of a unit. It calls `output.read` for each input, then `output.keep` for each row or
+            `output.reject` (see `codectok.pipelines.decoded_clips`).
+        schema: columns of the rows.
+        options: everything except the sources that determines the rows; a run with other options is refused.
+        row_name: name of a row in summaries.
+        kinds: kinds of sources that the job reads.
+        unit_seconds: estimated audio of a unit.
+    """
+
+    def __init__(
+        self,
+        verb: str,
+        rows: Rows,
+        schema: pa.Schema,
+        options: Mapping[str, JsonValue] | None = None,
+        row_name: str = Job.row_name,
+        kinds: tuple[Kind, ...] = Job.kinds,
+        unit_seconds: float = DEFAULT_UNIT_SECONDS,
+    ) -> None:
+        self.verb, self.row_name, self.kinds = verb, row_name, kinds
+        self._rows, self._schema, self._options = rows, schema, dict(options or {})
+        self._cutting = CuttingPolicy(unit_seconds)
+
+    def options(self) -> Mapping[str, JsonValue]:
+        """The options given."""
+        return self._options
+
+    @property
+    def cutting(self) -> CuttingPolicy:
+        """Units of `unit_seconds`."""
+        return self._cutting
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        """Write the rows of a unit."""
+        write_rows(output.folder / part_name(unit.number), self._schema, self._rows(unit, output))
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write `rows` to a Parquet file as they come; without rows no file is written."""
+    writer: pq.ParquetWriter | None = None
+    batch: list[Mapping[str, Any]] = []
+
+    def flush() -> None:
+        nonlocal writer
+        if batch:
+            writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            batch.clear()
+
+    try:
+        for row in rows:
+            batch.append(row)
+            if len(batch) == BATCH_ROWS:
+                flush()
+        flush()
+    finally:
+        if writer is not None:
+            writer.close()

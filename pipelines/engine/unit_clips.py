@@ -1,0 +1,41 @@
+"""Clips of a unit, for jobs that read audio: unusable ones are ignored or rejected on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from codectok.errors import AudioError
+from codectok.sources.clip import Clip
+from codectok.sources.clips import count_undecodable, readable_clips
+from codectok.tokens.clips import decoded_blocks
+
+from .plan import Unit
+from .unit_output import UnitOutput
+
+
+def clips_of_unit(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:
+    """Yield the clips of all sources of `unit`, not decoded yet.
+
+    Sources that cannot be read are rejected in `output`, and files that are not audio are ignored there; without
+    `output` they are skipped.
+    """
+    for source in unit.sources:
+        yield from readable_clips(source, output)
+
+
+def decoded_clips(unit: Unit, output: UnitOutput, sample_rate: int) -> Iterator[tuple[Clip, np.ndarray]]:
+    """Yield each clip of `unit` with its samples, float32 [n], mono, at `sample_rate` Hz.
+
+    Counts every clip as read in `output`; clips that cannot be decoded are rejected there. A clip is held in memory
+    as a whole.
+    """
+    for clip in clips_of_unit(unit, output):
+        try:
+            samples = np.concatenate(list(decoded_blocks(clip, sample_rate)))
+        except AudioError as error:
+            count_undecodable(clip, error, output, clip.start)
+        else:
+            output.read(clip.dataset, len(samples) / sample_rate)
+            yield clip, samples

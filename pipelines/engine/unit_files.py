@@ -1,0 +1,56 @@
+"""Names of the files that a unit writes: its part or shard, and the files about it in the job's folder."""
+
+from __future__ import annotations
+
+import re
+
+from codectok.names import JOB_FOLDER
+from codectok.shards import INDEX_FOLDER
+from codectok.sources.rejects import REJECTS_FOLDER
+
+PART_PREFIX, SHARD_PREFIX = "part-", "shard-"
+RECORDS = f"{JOB_FOLDER}/records"
+FAILURES = f"{JOB_FOLDER}/failures"
+CODE_COUNTS = f"{JOB_FOLDER}/codes"
+# Folders with a file about each part or shard; `verify` expects no other files in them.
+SIDE_FOLDERS = (INDEX_FOLDER, REJECTS_FOLDER, CODE_COUNTS)
+
+_STARTS = (
+    PART_PREFIX,
+    SHARD_PREFIX,
+    f"{INDEX_FOLDER}/{SHARD_PREFIX}",
+    *(f"{folder}/" for folder in (RECORDS, REJECTS_FOLDER, FAILURES, CODE_COUNTS)),
+)
+# A file of a unit, or a file in a folder of a unit.
+_UNIT_FILE = re.compile(rf"(?:{'|'.join(map(re.escape, _STARTS))})(\d{{6,}})(?:\.\w+|/[^/]+)?")
+
+
+def part_name(unit: int, suffix: str = ".parquet") -> str:
+    """Name of a unit's part: `part-NNNNNN` and `suffix`."""
+    return f"{PART_PREFIX}{unit:06d}{suffix}"
+
+
+def shard_name(unit: int) -> str:
+    """Name of a unit's tar."""
+    return f"{SHARD_PREFIX}{unit:06d}.tar"
+
+
+def record_name(unit: int) -> str:
+    """Name of a unit's record."""
+    return f"{RECORDS}/{unit:06d}.json"
+
+
+def failure_name(unit: int) -> str:
+    """Name of the file with the details of a unit's failure."""
+    return f"{FAILURES}/{unit:06d}.txt"
+
+
+def code_counts_name(unit: int) -> str:
+    """Name of the file that counts the codes of a unit's part."""
+    return f"{CODE_COUNTS}/{unit:06d}.parquet"
+
+
+def unit_of_file(name: str) -> int | None:
+    """Number of the unit that `name` belongs to; None for files of no unit."""
+    found = _UNIT_FILE.fullmatch(name)
+    return int(found[1]) if found else None

@@ -1,0 +1,85 @@
+"""Output of one unit: a folder for its files, and counts of its inputs and rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from codectok.sources.rejects import Reject, RejectsWriter, rejects_name
+
+from .plan import Unit
+from .records import Counts, OutputFile, UnitRecord
+
+
+class UnitOutput:
+    """Receives the files, counts and rejects of a unit.
+
+    Attributes:
+        folder: for files, laid out as in the output folder.
+        first_reject: first reject of the unit; None so far.
+    """
+
+    def __init__(self, unit: Unit, folder: Path) -> None:
+        self.folder = folder
+        self._unit = unit
+        self._counts: dict[str, Counts] = {}
+        self._rejects = RejectsWriter(folder / rejects_name(unit.number))
+        self.first_reject: Reject | None = None
+        self._categories: Counter[str] = Counter()
+        self._histograms: dict[str, Counter[int]] = {}
+
+    def read(self, dataset: str, seconds: float | None = None, inputs: int = 1) -> None:
+        """Count inputs, and their duration if it is known."""
+        counts = self._of(dataset)
+        counts.inputs += inputs
+        counts.input_seconds += seconds or 0.0
+
+    def keep(self, dataset: str, seconds: float, codes: int = 0, category: str | None = None) -> None:
+        """Count a row of output."""
+        if category is not None:
+            self._categories[category] += 1
+        counts = self._of(dataset)
+        counts.rows += 1
+        counts.seconds += seconds
+        counts.codes += codes
+
+    def reject(self, reject: Reject) -> None:
+        """Count and store a span of an input that becomes no output."""
+        counts = self._of(reject.dataset)
+        counts.rejects[reject.reason] = counts.rejects.get(reject.reason, 0) + 1
+        seconds = counts.reject_seconds.get(reject.reason, 0.0) + (reject.duration or 0.0)
+        counts.reject_seconds[reject.reason] = seconds
+        self.first_reject = self.first_reject or reject
+        self._rejects.add(reject)
+
+    def ignore(self, dataset: str) -> None:
+        """Count a file of unknown kind that is not audio."""
+        self._of(dataset).ignored += 1
+
+    def observe(self, quantity: str, step: int) -> None:
+        """Count a value in the histogram of a quantity."""
+        self._histograms.setdefault(quantity, Counter())[step] += 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of output so far."""
+        return sum(counts.rows for counts in self._counts.values())
+
+    def record(self, files: Sequence[OutputFile]) -> UnitRecord:
+        """Record of the unit with its counts and `files`."""
+        return UnitRecord(
+            unit=self._unit.number,
+            split=self._unit.split,
+            counts=dict(sorted(self._counts.items())),
+            categories=dict(sorted(self._categories.items())),
+            histograms={name: dict(sorted(counts.items())) for name, counts in sorted(self._histograms.items())},
+            files=tuple(files),
+        )
+
+    def finish_rejects(self) -> None:
+        """Write the rejects, if there are any, to a file in the folder."""
+        self._rejects.close()
+
+    def _of(self, dataset: str) -> Counts:
+        return self._counts.setdefault(dataset, Counts())

@@ -1,0 +1,35 @@
+"""Checks of a job's output beyond hashes, records and rejects."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from codectok.storage import Storage
+
+from .plan import Plan
+from .records import UnitRecord
+
+
+class OutputVerifier(ABC):
+    """Checks the contents of a job's output; its job names it as `verifier`.
+
+    `check` is called for every file outside of the job's own folder, in any order and from several threads; `finish`
+    once after all of them. Both raise a `VerificationError` that names the first wrong place.
+
+    Attributes:
+        described_files: files of the output that belong to the whole and to no unit.
+    """
+
+    described_files: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, storage: Storage, plan: Plan, records: Sequence[UnitRecord]) -> None:
+        self.storage, self.plan, self.records = storage, plan, records
+
+    @abstractmethod
+    def check(self, record: UnitRecord, name: str) -> None:
+        """Check the file `name`, which the unit of `record` wrote."""
+
+    def finish(self) -> None:
+        """Check properties of the whole that no file shows alone; nothing by default."""

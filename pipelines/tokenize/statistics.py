@@ -1,0 +1,71 @@
+"""Statistics of a token table: how often each code of each codebook occurs."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from codectok.config import StrictModel
+from codectok.evaluation.codebook import CodebookUse, count_codes
+from codectok.names import JOB_FOLDER
+from codectok.pipelines.engine.records import Counts
+from codectok.pipelines.engine.unit_files import CODE_COUNTS, code_counts_name
+from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.storage import Storage
+
+STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
+
+
+class TokenStatistics(StrictModel):
+    """Contents of `stats.json`: `codebooks` in the order of the table's columns."""
+
+    rows: int
+    hours: float
+    frames: int
+    codes: int
+    codebooks: tuple[CodebookUse, ...]
+
+
+def statistics_of(total: Counts, code_counts: np.ndarray) -> TokenStatistics:
+    """Statistics of a table in which code k of codebook c occurs `code_counts[c, k]` times."""
+    return TokenStatistics(
+        rows=total.rows,
+        hours=total.seconds / 3600,
+        frames=total.codes // len(code_counts),
+        codes=total.codes,
+        codebooks=tuple(CodebookUse.of(counts_of_codebook) for counts_of_codebook in code_counts),
+    )
+
+
+def read_statistics(storage: Storage) -> TokenStatistics:
+    """Read the statistics of a finished table."""
+    return TokenStatistics.model_validate_json(storage.read(STATISTICS_FILE))
+
+
+class CodeCounts:
+    """Number of occurrences of each code of each codebook, in one unit."""
+
+    def __init__(self, n_codebooks: int, codebook_size: int) -> None:
+        self._counts = np.zeros((n_codebooks, codebook_size), np.int64)
+
+    def add(self, codes: np.ndarray) -> None:
+        """Count `codes` [n_frames, n_codebooks]."""
+        count_codes(self._counts, codes)
+
+    def write(self, output: UnitOutput, unit: int) -> None:
+        """Write the counts to the unit's output."""
+        path = output.folder / code_counts_name(unit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"count": self._counts.reshape(-1)}), path, compression="zstd")
+
+
+def sum_of_code_counts(storage: Storage, shape: tuple[int, int]) -> np.ndarray:
+    """Counts of all units together, [n_codebooks, codebook_size]."""
+    total = np.zeros(shape, np.int64)
+    for name in storage.sizes(CODE_COUNTS):
+        counts = pq.read_table(io.BytesIO(storage.read(name)))["count"].to_numpy()
+        total += counts.reshape(shape)
+    return total
