@@ -25,6 +25,7 @@ from codectok.sources.kinds import CONTAINERS
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
+from .options import PlannedOptions
 from .statistics import STATISTICS_FILE, read_statistics, statistics_of
 
 
