@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, memory, the machine's name, saving what was printed."""
+"""Helpers of the benchmarks: interleaved timing, memory, machine names, saved reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Options that every benchmark of a codec has."""
+    """Create a parser with the options of every codec benchmark."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--codec", default="distilcodec-v1", help="a preset (random weights) or a folder of a codec")
     made.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -39,14 +39,14 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def load(name: str, device: str, dtype: Precision = "float32") -> Codec:
-    """The codec in the folder `name`, or a random one of that preset."""
+    """Load the codec in the folder `name`, or create a random one of the preset `name`."""
     if Path(name).is_dir():
         return Codec.from_pretrained(name, device, dtype)
     return Codec.from_config(name, device=device, dtype=dtype)
 
 
 def audio_of(folder: Path | None, seconds: float, sample_rate: int) -> np.ndarray:
-    """Mono float32 [n]: the recordings in `folder` one after the other, repeated as often as needed, or noise."""
+    """Concatenate the recordings in `folder`, repeated as needed, to mono float32 [n]; noise without a folder."""
     n_samples = round(seconds * sample_rate)
     if folder is None:
         return np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32)
@@ -62,7 +62,7 @@ def audio_of(folder: Path | None, seconds: float, sample_rate: int) -> np.ndarra
 
 
 def clips_of(waveform: np.ndarray, sample_rate: int) -> list[np.ndarray]:
-    """Clips of 2 to 10 s, of evenly spread lengths in mixed order."""
+    """Cut `waveform` into clips of 2 to 10 s, with evenly distributed lengths in mixed order."""
     lengths = np.random.default_rng(1).permutation(np.linspace(2, 10, 12))
     clips: list[np.ndarray] = []
     start = 0
@@ -74,7 +74,11 @@ def clips_of(waveform: np.ndarray, sample_rate: int) -> list[np.ndarray]:
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each of `runs`, taken in turn, so that a machine whose speed wanders is fair to all; one warm-up."""
+    """Time `runs` in turn, so that drift of the machine's speed affects all alike; one warm-up round.
+
+    Returns:
+        Seconds of every round by name.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
@@ -88,12 +92,12 @@ def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 def ratio(times: Mapping[str, list[float]], name: str, other: str) -> float:
-    """Median over the rounds of how many times as long `name` took as `other` in the same round."""
+    """Median over all rounds of the time of `name` divided by that of `other` in the same round."""
     return statistics.median(a / b for a, b in zip(times[name], times[other], strict=True))
 
 
 def rates_table(title: str, runs: Mapping[str, Callable[[], object]], seconds: float, base: str, rounds: int) -> Table:
-    """Rates of `runs` over so many seconds of audio, and how they compare with the one called `base`."""
+    """Table of the rates of `runs` over `seconds` of audio, and their ratio to the run `base`."""
     times = interleaved(runs, rounds)
     table = Table(title=title)
     for heading in ("way", "audio s/s", f"x {base}"):
@@ -105,7 +109,7 @@ def rates_table(title: str, runs: Mapping[str, Callable[[], object]], seconds: f
 
 
 def peak_megabytes(run: Callable[[], object], device: torch.device) -> float | None:
-    """Most memory that `run` held at once beyond what was held before; None where that cannot be told."""
+    """Measure the peak memory of `run` beyond the memory held before it; None if unknown."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -118,7 +122,7 @@ def peak_megabytes(run: Callable[[], object], device: torch.device) -> float | N
     reset = Path("/proc/self/clear_refs")
     if not reset.exists():
         return None
-    # Memory that was freed and kept for later would hide what is taken from it.
+    # Return freed memory to the system first: reusing it would hide allocations.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -129,14 +133,14 @@ def peak_megabytes(run: Callable[[], object], device: torch.device) -> float | N
 
 
 def product_rate(device: torch.device) -> float:
-    """FLOP/s of a large float32 product, the median of five."""
+    """Measure the FLOP/s of a large float32 matrix product (median of five)."""
     x, y = (torch.randn(2048, 2048, device=device) for _ in range(2))
     times = interleaved({"product": lambda: x @ y}, 5)["product"]
     return 2 * 2048**3 / statistics.median(times)
 
 
 def machine(device: torch.device) -> str:
-    """One line on where and with what something was measured."""
+    """Describe the hardware, torch version and date in one line."""
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
@@ -152,7 +156,7 @@ class Report:
         self.console = Console(record=True, width=118)
 
     def save(self, name: str) -> None:
-        """Write everything printed so far to `benchmarks/results/NAME.txt`."""
+        """Write all output so far to `benchmarks/results/NAME.txt`."""
         RESULTS.mkdir(exist_ok=True)
         lines = [line.rstrip() for line in self.console.export_text().splitlines()]
         (RESULTS / f"{name}.txt").write_text("\n".join(lines) + "\n")

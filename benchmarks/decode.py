@@ -1,9 +1,9 @@
-"""How fast decoding is, what it costs in memory, and how far its result is from decoding every clip whole.
+"""Measures the speed and memory of decoding, and its difference from decoding every clip whole.
 
 Usage: python benchmarks/decode.py [--codec PRESET|DIR] [--device cuda] [--audio FOLDER] [--save]
 
-Compared with the network run on each clip as a whole, in float32, and with batches padded to the longest clip.
-Clips of 2-10 s and one long file; the codes are those of the audio. Differences from whole are in samples of [-1, 1].
+Compares windowed decoding with the network applied to each whole clip in float32, and with batches padded to the
+longest clip, on the codes of clips of 2-10 s and of one long file. Differences are between samples in [-1, 1].
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PADDED_BATCH = 8
 
 
 def decode_whole(codec: Codec, many: list[Tensor]) -> list[Tensor]:
-    """Samples [n] of each clip's codes, one clip after the other, each at once."""
+    """Decode each clip as a whole to samples [n]."""
     with inference(codec.device, tf32=False, autocast=False):
         return [codec.network.decode(codes.unsqueeze(0).to(codec.device))[0].cpu() for codes in many]
 
 
 def decode_padded(codec: Codec, many: list[Tensor]) -> list[Tensor]:
-    """Samples [n] of each clip's codes, in batches padded with code 0 to the longest clip."""
+    """Decode batches of clips, padded with code 0 to the longest, to samples [n] of each clip."""
     found: list[Tensor] = []
     for first in range(0, len(many), PADDED_BATCH):
         batch = many[first : first + PADDED_BATCH]
@@ -41,11 +41,11 @@ def decode_padded(codec: Codec, many: list[Tensor]) -> list[Tensor]:
 
 
 def flops_per_frame(codec: Codec) -> float:
-    """Of the convolutions and linear layers that decode a frame of codes."""
+    """Count the floating-point operations of convolutions and linear layers for one code frame."""
     counted: list[float] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        # A transposed convolution multiplies each input, any other layer makes each output.
+        # A transposed convolution applies its kernel at each input, any other layer at each output.
         places = inputs[0] if isinstance(module, nn.ConvTranspose1d) else output
         steps = places.shape[-2] if isinstance(module, nn.Linear) else places.shape[-1]
         counted.append(2.0 * steps * module.weight.numel())

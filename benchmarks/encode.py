@@ -1,12 +1,12 @@
-"""How fast encoding is, what it costs in memory, and how many codes a lower precision changes.
+"""Measures the speed and memory of encoding, and the share of codes that a lower precision changes.
 
 Usage: python benchmarks/encode.py [--codec PRESET|DIR] [--device cuda] [--audio FOLDER] [--save]
 
-First table: the time of a whole pack from samples to codes beside that of its bare matrix products, as the encoder
-calls them (blocks of rows) and over the whole pack at once. Second table: clips of 2-10 s and one long file, packed,
-beside the usual way: batches of clips padded to the longest, every convolution and the distance to every code
-computed as they are defined. Shares of equal codes are against float32 clip by clip, and mean something for a trained
-codec only.
+The first table compares the time of a pack, from samples to codes, with that of its matrix products alone: in the
+encoder's blocks of rows, and over the whole pack at once. The second table compares packed encoding of clips of 2-10 s
+and of one long file with a baseline: batches padded to the longest clip, with convolutions and the distances to all
+codes computed as defined. Shares of equal codes are relative to float32 clip by clip, and meaningful only for a trained
+codec.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.device import Precision, inference
 from codectok.model.packed_encoder import PackedEncoder
-from codectok.model.packing import cut_into_pieces, fill_packs
+from codectok.model.packing import cut_into_chunks, fill_packs
 from codectok.model.quantization.residual import folding_pays
 from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
 
 
 class Products:
-    """The bare matrix products that encoding one frame takes, without anything between them."""
+    """The matrix products of encoding, without any other operation."""
 
     def __init__(self, encoder: PackedEncoder, codec: Codec, frames: int) -> None:
         self.frames, self.device, self.dtype = frames, codec.device, codec.dtype
         level = encoder.geometry.alignment
-        parts = [(encoder._encoder, frames), *((part, frames // level) for part in encoder._downsamples)]
-        modules = [(module, rows) for part, rows in parts for module in part.modules()]
+        roots = [(encoder._encoder, frames), *((root, frames // level) for root in encoder._downsamples)]
+        modules = [(module, rows) for root, rows in roots for module in root.modules()]
         weights = [(module.weight, rows) for module, rows in modules if isinstance(module, nn.Linear)]
         weights.append((encoder._encoder.stem.weight.flatten(1), frames))
         weights += [(weight, frames // level) for weight in search_weights(codec)]
@@ -50,11 +50,11 @@ class Products:
 
     @property
     def flops(self) -> float:
-        """Of all products together."""
+        """Number of floating-point operations of all products."""
         return sum(2.0 * len(x) * w.numel() for x, w in self.work)
 
     def run(self, block_rows: int) -> None:
-        """Compute them, in blocks of that many rows."""
+        """Compute all products in blocks of `block_rows` rows."""
         with inference(self.device, tf32=self.dtype == "tf32", autocast=False):
             for x, w in self.work:
                 out = self.outputs[len(x), len(w), w.dtype]
@@ -63,7 +63,7 @@ class Products:
 
 
 def search_weights(codec: Codec) -> list[Tensor]:
-    """Stand-ins of the shapes and precisions that the search multiplies with."""
+    """Create matrices with the shapes and precisions of those in the code search."""
     quantizer = codec.config.quantizer
     if isinstance(quantizer, FiniteScalarQuantizerConfig):
         return [codec.network.quantizer.inner.project_in.weight]
@@ -73,7 +73,7 @@ def search_weights(codec: Codec) -> list[Tensor]:
     projections = 0 if folded or dim == group_dim else 1
     width, dtype = group_dim if folded else dim, torch.float32
     if codec.device.type == "cuda" and codec.dtype != "float32" and codes >= MIN_CODES_REDUCED:
-        # The search starts with two halves of the table in bfloat16.
+        # The reduced search splits the table into two bfloat16 tables.
         width, dtype = 2 * width + OFFSET_COLUMNS, torch.bfloat16
     group = [torch.randn(dim, group_dim)] * projections + [torch.randn(codes, width, dtype=dtype)]
     group += group[-1:] * (quantizer.n_residuals - 1)
@@ -81,7 +81,7 @@ def search_weights(codec: Codec) -> list[Tensor]:
 
 
 def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, float]:
-    """The first table, and the rate of float32 products over whole packs in FLOP/s."""
+    """Return the first table, and the rate in FLOP/s of float32 products over whole packs."""
     table = Table(title="One pack from samples to codes beside its bare products, median ratio of each round")
     for heading in ("precision", "frames", "encode ms", "products ms, whole", "in blocks", "ratio, whole", "in blocks"):
         table.add_column(heading, justify="left" if heading == "precision" else "right")
@@ -90,11 +90,11 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
         geometry, encoder = codec.geometry, codec.packed_encoder
         frames = geometry.pack_frames if codec.device.type == "cuda" else geometry.pack_frames // 4
         samples = np.random.default_rng(0).normal(0, 0.1, frames * geometry.hop).astype(np.float32)
-        pieces = ((None, piece) for piece in cut_into_pieces([samples], geometry))
-        pack = next(fill_packs(pieces, geometry, fixed_length=codec.device.type == "cuda"))
+        chunks = ((None, chunk) for chunk in cut_into_chunks([samples], geometry))
+        pack = next(fill_packs(chunks, geometry, fixed_length=codec.device.type == "cuda"))
         products = Products(encoder, codec, len(pack.gaps[0]))
         runs: dict[str, Callable[[], object]] = {
-            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.tape, pack.gaps),
+            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.samples, pack.gaps),
             "whole": lambda products=products: products.run(products.frames),
             "blocks": lambda products=products, encoder=encoder: products.run(encoder._block_rows),
         }
@@ -114,7 +114,7 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
 
 
 def throughput_table(codecs: dict[Precision, Codec], audio: np.ndarray, rounds: int, rate: float) -> Table:
-    """The second table."""
+    """Return the second table."""
     exact = codecs["float32"]
     work = {"clips of 2-10 s": common.clips_of(audio, exact.sample_rate), "one long file": [audio]}
     products = Products(exact.packed_encoder, exact, 1024)
@@ -130,7 +130,7 @@ def throughput_table(codecs: dict[Precision, Codec], audio: np.ndarray, rounds: 
             runs[f"packed, {dtype}"] = lambda codec=codec, waveforms=waveforms: codec.encode_batch(
                 waveforms, codec.sample_rate
             )
-        # Memory first: what a way takes at its first use and keeps belongs to it.
+        # Measure memory before time, so that memory allocated at the first use is counted.
         results: dict[str, list[Tensor]] = {}
         peaks = {
             way: common.peak_megabytes(

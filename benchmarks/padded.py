@@ -1,4 +1,4 @@
-"""The usual way to encode many clips, as a baseline: batches padded to the longest, and the distance to every code."""
+"""Baseline encoder: batches padded to the longest clip, and the distances to all codes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 from codectok import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.device import inference
-from codectok.model.quantization.residual import CodebookChain
+from codectok.model.quantization.residual import ResidualQuantizer
 
 PADDED_BATCH = 8
-# Distances to every code at once, as many as such a batch of clips of 10 s has: a long file needs slices.
+# Number of frames whose distances are computed at once: those of a batch of 10 s clips; a long file needs slices.
 DISTANCE_ROWS = 7500
 
 
 def padded_baseline(codec: Codec, clips: list[np.ndarray]) -> list[Tensor]:
-    """Codes [n_frames, n_codebooks] of each clip by the definition, in batches padded to the longest clip."""
+    """Encode each clip to codes [n_frames, n_codebooks], in batches padded to the longest clip."""
     config, found = codec.config, []
     for first in range(0, len(clips), PADDED_BATCH):
         batch = clips[first : first + PADDED_BATCH]
@@ -34,13 +34,13 @@ def padded_baseline(codec: Codec, clips: list[np.ndarray]) -> list[Tensor]:
 
 
 def codes_by_definition(codec: Codec, features: Tensor) -> Tensor:
-    """Codes [B, T, n_codebooks] of `features` [B, T, C]: argmin of |W x + b - e|^2 in every layer."""
+    """Quantize `features` [B, T, C] to codes [B, T, n_codebooks]: argmin |W x + b - e|^2 in every layer."""
     quantizer = codec.network.quantizer.inner
     if isinstance(codec.config.quantizer, FiniteScalarQuantizerConfig):
         return quantizer.encode(features)
     codes = []
     for group, part in zip(quantizer.groups, features.chunk(len(quantizer.groups), dim=-1), strict=True):
-        assert isinstance(group, CodebookChain)
+        assert isinstance(group, ResidualQuantizer)
         residual = group.project_in(part).flatten(0, 1)
         for layer in group.layers:
             book = layer.embedding
@@ -50,5 +50,5 @@ def codes_by_definition(codec: Codec, features: Tensor) -> Tensor:
 
 
 def nearest(rows: Tensor, book: Tensor) -> Tensor:
-    """Index [n] of the row of `book` with the least |x|^2 - 2 x . e + |e|^2 to each of `rows`."""
+    """Find the row of `book` with the least |x|^2 - 2 x . e + |e|^2 to each of `rows`; indices [n]."""
     return (rows.square().sum(1, keepdim=True) - 2 * rows @ book.T + book.square().sum(1)).argmin(1)

@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from codectok.codec import resolve_device
+from codectok.device import resolve_device
 from codectok.train.config import TrainConfig, load_train_config
 from codectok.train.memory import keep_freed_memory
 from codectok.train.trainer.trainer import Trainer

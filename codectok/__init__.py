@@ -1,22 +1,48 @@
-"""codectok: audio corpora into token tables for language models, and the codec that does it."""
+"""codectok: audio corpora into token tables for language models, and the codec that makes the tokens."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import AudioError, CheckpointError, CodectokError, ConfigError, InputError
+from .errors import AudioError, CheckpointError, CodectokError, ConfigError, InputError, VerificationError
 
 if TYPE_CHECKING:
+    from codectok.audio.files import read_audio, write_audio
+    from codectok.tokens.reader import TokenTable, open_table
+    from codectok.tokens.vocabulary import Vocabulary
+
     from .codec import Codec
 
 __version__ = "0.1.0"
-__all__ = ["AudioError", "CheckpointError", "Codec", "CodectokError", "ConfigError", "InputError", "__version__"]
+__all__ = [
+    "AudioError",
+    "CheckpointError",
+    "Codec",
+    "CodectokError",
+    "ConfigError",
+    "InputError",
+    "TokenTable",
+    "VerificationError",
+    "Vocabulary",
+    "__version__",
+    "open_table",
+    "read_audio",
+    "write_audio",
+]
+
+# Imported on first use: they bring torch and pyarrow, and `codectok --help` must stay fast.
+_LAZY = {
+    "Codec": "codectok.codec",
+    "TokenTable": "codectok.tokens.reader",
+    "Vocabulary": "codectok.tokens.vocabulary",
+    "open_table": "codectok.tokens.reader",
+    "read_audio": "codectok.audio.files",
+    "write_audio": "codectok.audio.files",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Codec brings torch; `codectok --help` and `import codectok` stay fast without it.
-    if name == "Codec":
-        from .codec import Codec
-
-        return Codec
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'codectok' has no attribute {name!r}")

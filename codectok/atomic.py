@@ -1,4 +1,4 @@
-"""Files that are complete or not there."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file, whole or not at all."""
+    """Write a small text file, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, which must be new or empty; it takes its place on success only."""
+    """Yield a temporary folder that replaces `path`, which must be new or empty, on success only."""
     check_new_folder(path)
     temporary = path.absolute().with_name(f".{path.absolute().name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     temporary.mkdir(parents=True)
@@ -56,7 +56,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _place_named(path: Path) -> Iterator[None]:
-    """Let the system's errors name `path` where they name nothing, as that of a full disk does not."""
+    """Add `path` to errors of the system that name no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:

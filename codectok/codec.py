@@ -1,4 +1,4 @@
-"""The codec as users see it: waveforms to codes and back."""
+"""The codec: encodes waveforms to codes and decodes them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from codectok.audio.mel import LogMel
-from codectok.audio.resample import resample
-from codectok.audio.waveform import to_mono
+from codectok.audio.resample import resample, resample_blocks
+from codectok.audio.waveform import mono_blocks, to_mono
 from codectok.checkpoints.hub import resolve_codec_directory
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.network import CodecNetwork
@@ -25,22 +25,27 @@ from codectok.model.windowed_decoder import WindowedDecoder
 from .checkpoints import CheckpointHeader, import_distilcodec, load_checkpoint, save_checkpoint
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
-from .device import Precision, check_precision
+from .device import Precision, check_precision, device_class, resolve_device
 from .errors import AudioError, InputError
 
 
 class Codec:
-    """A neural audio codec: one clip of audio is a table of codes, one row per frame.
+    """A neural audio codec: encodes a clip of audio to codes [n_frames, n_codebooks].
 
     Args:
         header: configuration and origin of the weights.
-        network: in inference mode, on any device.
-        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
+        network: network in inference mode, on any device.
+        device: "auto" (CUDA if available), "cpu", "cuda" or a device such as "cuda:1".
         dtype: "float32"; "tf32" (CUDA only) and "bfloat16" are faster and change some codes.
-        pack_frames: frames of the mel that are encoded at once (8192), rounded up to what is possible.
+        pack_frames: mel frames that are encoded at once, rounded up to a possible size; None for 8192.
 
     Attributes:
-        geometry: of the packs in which clips are encoded.
+        header: configuration and origin of the weights.
+        device: device that computes.
+        dtype: precision.
+        network: the network.
+        log_mel: computes log-mel frames.
+        geometry: geometry of the packs in which clips are encoded.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class Codec:
         """Load a codec from a folder, or by its name on the Hugging Face Hub (`organisation/name`).
 
         Raises:
-            CheckpointError: no such codec, or its tensors do not fit its configuration.
+            CheckpointError: there is no such codec, or its tensors do not match its configuration.
         """
         return cls(*load_checkpoint(resolve_codec_directory(path)), device, dtype, pack_frames)
 
@@ -82,7 +87,16 @@ class Codec:
         dtype: Precision = "float32",
         pack_frames: int | None = None,
     ) -> Self:
-        """An untrained codec of a configuration, of a preset's name or of a file; `seed` decides its weights."""
+        """Create an untrained codec.
+
+        Args:
+            config: a configuration, the name of a preset, or the path of a configuration file.
+            seed: seed of the weights.
+            device, dtype, pack_frames: as in `Codec`.
+
+        Raises:
+            ConfigError: unknown preset, or an invalid configuration file.
+        """
         if isinstance(config, str):
             config = named_codec_config(config)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -100,7 +114,17 @@ class Codec:
         dtype: Precision = "float32",
         pack_frames: int | None = None,
     ) -> Self:
-        """Load a DistilCodec checkpoint (`g_XXXXXXXX` beside `model_config.json`), exactly that `step`."""
+        """Load a DistilCodec checkpoint.
+
+        Args:
+            directory: holds `g_XXXXXXXX` (one per step) and `model_config.json`.
+            step: step to load; None if there is only one.
+            device, dtype, pack_frames: as in `Codec`.
+
+        Raises:
+            CheckpointError: the step does not exist or is ambiguous, or a tensor is missing or has a wrong shape.
+            ConfigError: the configuration is not supported.
+        """
         return cls(*import_distilcodec(Path(directory), step), device, dtype, pack_frames)
 
     @property
@@ -110,22 +134,22 @@ class Codec:
 
     @property
     def sample_rate(self) -> int:
-        """Rate in Hz at which the codec works."""
+        """Sample rate in Hz."""
         return self.config.mel.sample_rate
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second."""
+        """Code frames per second."""
         return self.config.frame_rate
 
     @property
     def frame_size(self) -> int:
-        """Samples per frame."""
+        """Samples per code frame."""
         return self.config.frame_size
 
     @property
     def codebook_size(self) -> int:
-        """Number of different codes in each codebook."""
+        """Number of codes in each codebook."""
         return self.config.quantizer.codebook_size
 
     @property
@@ -140,12 +164,12 @@ class Codec:
 
     @property
     def device_class(self) -> str:
-        """Kind of device on which it works, see `device_class`."""
+        """Device class, see `codectok.device.device_class`."""
         return device_class(self.device)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the architecture and every tensor: equal fingerprints are the same codec."""
+        """SHA-256 of the architecture and all tensors; codecs with equal fingerprints are the same."""
         digest = hashlib.sha256(self.config.canonical_json().encode())
         for key, tensor in sorted(self.network.state_dict().items()):
             digest.update(f"{key} {list(tensor.shape)}".encode())
@@ -159,7 +183,7 @@ class Codec:
 
     @cached_property
     def clip_encoder(self) -> ClipEncoder:
-        """Lays clips into packs, and encodes them here."""
+        """Encodes clips with this codec."""
         return ClipEncoder(self.geometry, self.packed_encoder)
 
     @cached_property
@@ -167,7 +191,7 @@ class Codec:
         return WindowedDecoder(self.network, self.device, self.dtype)
 
     def describe(self) -> CodecDescription:
-        """Which codec this is and how it computes: what a table of its codes has to record."""
+        """Describe the codec and its precision, as token tables record it."""
         return CodecDescription(
             codec_name=self.config.name,
             codec_fingerprint=self.fingerprint,
@@ -182,26 +206,27 @@ class Codec:
         )
 
     def encode(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
-        """Codes of one clip.
+        """Encode one clip.
 
-        The codes of a clip never depend on what is encoded with it, or on how it is cut into blocks: on a CPU to the
-        bit, on a GPU for one size of pack. Weights must not change after the first clip.
+        The codes of a clip do not depend on other clips or on the division into blocks: on a CPU to the bit, on a GPU
+        for one pack size. Weights must not change after the first clip.
 
         Args:
             waveform: float [n] or [channels, n]; channels are averaged.
-            sample_rate: its rate in Hz; resampled to the codec's if it differs.
+            sample_rate: sample rate in Hz; the waveform is resampled if it differs from the codec's.
 
         Returns:
-            int64 [n_frames, n_codebooks] on the CPU, `n_frames = max(1, n_samples // frame_size)` with `n_samples`
-            at the codec's rate.
+            Codes int64 [n_frames, n_codebooks] on the CPU, with `n_frames = max(1, n_samples // frame_size)` and
+            `n_samples` at the codec's rate.
 
         Raises:
-            AudioError: an empty clip, or samples that are not finite numbers.
+            AudioError: the clip is empty or has samples that are not finite.
+            InputError: the waveform has another shape or dtype, or the sample rate is not a positive integer.
         """
         return self.encode_batch([waveform], sample_rate)[0]
 
     def encode_batch(self, waveforms: Sequence[Tensor | np.ndarray], sample_rate: int) -> list[Tensor]:
-        """Codes of several clips: the same as one by one, and faster."""
+        """Encode several clips at once: faster than `encode` for each, with the same codes."""
         many: list[Tensor] = []
         for codes in self.encode_clips(([waveform] for waveform in waveforms), sample_rate):
             if isinstance(codes, AudioError):
@@ -210,87 +235,75 @@ class Codec:
         return many
 
     def encode_stream(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[Tensor]:
-        """Codes of one clip that arrives in `blocks` ([n] or [channels, n]), in parts.
+        """Encode one clip that arrives in `blocks` ([n] or [channels, n]).
 
-        Joined they are the codes of the whole clip. A part comes when a pack is full, on a GPU when the next one is
-        too. Memory does not grow with the clip.
+        Memory does not grow with the clip.
+
+        Returns:
+            Codes int64 [n, n_codebooks] whenever a pack is full (on a GPU one pack later); concatenated, they are the
+            codes of the whole clip.
         """
-        return self.clip_encoder.encode_stream(blocks, sample_rate)
+        return self.clip_encoder.encode_stream(self._samples(blocks, sample_rate))
 
     def encode_clips(
         self, clips: Iterable[Iterable[Tensor | np.ndarray]], sample_rate: int
     ) -> Iterator[Tensor | AudioError]:
-        """Codes of many clips, each of which arrives in blocks, in order; clips are read as they are needed.
+        """Encode many clips that each arrive in blocks; clips are read as they are needed.
 
-        A clip whose samples cannot be used, or whose blocks raise an `AudioError`, gives that error in its place.
+        Returns:
+            The codes of each clip in order, or the `AudioError` of a clip that is empty, has samples that are not
+            finite, or whose blocks raise one.
         """
-        return self.clip_encoder.encode_clips(clips, sample_rate)
+        tagged = ((None, self._samples(blocks, sample_rate)) for blocks in clips)
+        return (codes for _, codes in self.clip_encoder.encode_clips(tagged))
 
     def decode(self, codes: Tensor | np.ndarray) -> Tensor:
-        """Waveform [n_frames * frame_size] float32 on the CPU of `codes` [n_frames, n_codebooks].
+        """Decode `codes` [n_frames, n_codebooks] to a waveform float32 [n_frames * frame_size] on the CPU.
 
         Raises:
-            InputError: another shape, or a code outside the codebook.
+            InputError: the codes have another shape, are not integers, or are outside the codebook.
         """
         return self.decode_batch([codes])[0]
 
     def decode_batch(self, many: Sequence[Tensor | np.ndarray]) -> list[Tensor]:
-        """Waveforms of several clips: the same as one by one to 1e-5, and faster on a GPU."""
+        """Decode several clips at once: faster on a GPU, and equal to `decode` of each to 1e-5."""
         return self._windowed_decoder.batch([self._checked_codes(codes) for codes in many])
 
     def decode_stream(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
-        """The waveform of `codes` as the clip was, without `left_pad`, in blocks float32 [n] as they are decoded."""
+        """Decode `codes` to blocks float32 [n], aligned with the clip (without `left_pad`), as they are computed."""
         skip = self.config.left_pad
         for block in self._windowed_decoder.stream(self._checked_codes(codes)):
             yield block[skip:]
             skip = max(0, skip - len(block))
 
     def decode_aligned(self, codes: Tensor | np.ndarray, n_samples: int | None = None) -> Tensor:
-        """Waveform of `codes` as the clip was: without `left_pad`, and no longer than its `n_samples` if given."""
+        """Decode `codes` to a waveform aligned with the clip: without `left_pad`, and at most `n_samples` long."""
         end = None if n_samples is None else self.config.left_pad + n_samples
         return self.decode(codes)[self.config.left_pad : end]
 
     def reconstruct(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
-        """Encode and decode a clip, aligned with it: [n] float32 at the codec's rate, never longer than the clip."""
+        """Encode and decode a clip: float32 [n] at the codec's rate, aligned with the clip and not longer."""
         samples = resample(to_mono(waveform), sample_rate, self.sample_rate)
-        return self.decode_aligned(self.encode(samples, self.sample_rate), len(samples))
+        codes = torch.cat(list(self.clip_encoder.encode_stream([samples])))
+        return self.decode_aligned(codes, len(samples))
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into `directory`."""
         save_checkpoint(Path(directory), self.header, self.network.state_dict())
 
+    def _samples(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+        return resample_blocks(mono_blocks(blocks), sample_rate, self.sample_rate)
+
     def _checked_codes(self, codes: Tensor | np.ndarray) -> Tensor:
         codes = torch.as_tensor(codes).cpu()
         if codes.is_floating_point() or codes.is_complex():
-            raise InputError(f"Codes must be whole numbers, but are {codes.dtype}.")
+            raise InputError(f"Codes must be integers, but are {codes.dtype}.")
         codes = codes.long()
         if codes.dim() != 2 or codes.shape[1] != self.n_codebooks or len(codes) == 0:
             raise InputError(f"Codes have shape {list(codes.shape)}; this codec needs [n_frames, {self.n_codebooks}].")
         low, high = int(codes.min()), int(codes.max())
         if low < 0 or high >= self.codebook_size:
             raise InputError(
-                f"Codes reach from {low} to {high}, but this codec's go from 0 to {self.codebook_size - 1}."
+                f"Codes range from {low} to {high}, but this codec has codes from 0 to {self.codebook_size - 1}."
             )
         return codes
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, else the CPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"There is no device {device!r}; use auto, cpu or cuda.") from None
-    if resolved.type not in ("cpu", "cuda"):
-        raise InputError(f"Device {device!r} is not supported; use auto, cpu or cuda.")
-    if resolved.type == "cuda" and resolved.index is None and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())  # whichever is current later
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"Device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
-    return resolved
-
-
-def device_class(device: torch.device) -> str:
-    """ "cpu", or the GPU's model: codes can differ in rare near-ties between classes."""
-    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)

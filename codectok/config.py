@@ -1,7 +1,7 @@
-"""Typed configuration of a codec: all sizes, their checks, and the presets.
+"""Typed configuration of a codec: sizes, checks and presets.
 
-The numbers of the two DistilCodec presets are those of the published configuration (student) and of its README
-(teacher; the teacher's time factors are not published, 1 is assumed).
+The DistilCodec presets follow the published configuration (student) and its README (teacher; the teacher's time factors
+are not published, 1 is assumed).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class MelConfig(StrictModel):
         if not self.hop_length <= self.win_length <= self.n_fft:
             raise ValueError("hop_length <= win_length <= n_fft must hold")
         if (self.n_fft - self.hop_length) % 2:
-            raise ValueError("n_fft - hop_length must be even, so that n samples give n // hop_length frames")
+            raise ValueError("n_fft - hop_length must be even, so that n samples have n // hop_length frames")
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise ValueError("0 <= f_min < f_max <= sample_rate / 2 must hold")
         return self
 
     @property
     def padding(self) -> int:
-        """Reflected samples on each side, which make n samples give n // hop_length frames."""
+        """Reflected samples on each side, so that n samples have n // hop_length frames."""
         return (self.n_fft - self.hop_length) // 2
 
 
@@ -74,11 +74,11 @@ class EncoderConfig(StrictModel):
 
 
 class VectorQuantizerConfig(StrictModel):
-    """Grouped residual vector quantizer with exponential-moving-average codebooks.
+    """Grouped residual vector quantizer with exponential-moving-average (EMA) codebooks.
 
     Features are split into `n_groups`, each projected to `codebook_dim` and quantized by `n_residuals` codebooks.
-    A training step leaves `ema_decay` of a code's average. Codes with less than `expiry_share` of uniform use over a
-    window of many steps are replaced by recent features; 0 leaves them as they are.
+    `ema_decay` is the decay of the averages per training step. Codes used less than `expiry_share` of uniform use in a
+    window of many steps are replaced by recent features; 0 disables this.
     """
 
     type: Literal["grvq"] = "grvq"
@@ -97,9 +97,9 @@ class VectorQuantizerConfig(StrictModel):
 
 
 class SimVectorQuantizerConfig(StrictModel):
-    """SimVQ (Zhu et al. 2024): one codebook, learned as fixed codes behind a linear map.
+    """SimVQ (Zhu et al. 2024): one codebook, learned as fixed codes and a linear map.
 
-    A training step multiplies `codebook_size` codes by a matrix of `codebook_dim` squared.
+    A training step multiplies `codebook_size` codes by a matrix [codebook_dim, codebook_dim].
     """
 
     type: Literal["simvq"] = "simvq"
@@ -114,12 +114,12 @@ class SimVectorQuantizerConfig(StrictModel):
 
     @property
     def n_residuals(self) -> int:
-        """Codes of a group."""
+        """Codebooks that refine each other."""
         return 1
 
 
 class FiniteScalarQuantizerConfig(StrictModel):
-    """Finite scalar quantizer (Mentzer et al. 2023): one code from the product of `levels` per frame."""
+    """Finite scalar quantizer (Mentzer et al. 2023): one code per frame, from a codebook of prod(levels) codes."""
 
     type: Literal["fsq"] = "fsq"
     levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = (8, 8, 8, 8, 8)
@@ -143,7 +143,7 @@ class FiniteScalarQuantizerConfig(StrictModel):
 
     @property
     def codebook_size(self) -> int:
-        """Number of different codes."""
+        """Number of codes in the codebook."""
         return math.prod(self.levels)
 
 
@@ -153,7 +153,7 @@ QuantizerConfig = Annotated[
 
 
 class DecoderConfig(StrictModel):
-    """HiFi-GAN decoder: channels halve at each upsampling, from `initial_channels` on."""
+    """HiFi-GAN decoder: channels start at `initial_channels` and halve at each upsampling."""
 
     initial_channels: PositiveInt = 1024
     upsample_rates: tuple[PositiveInt, ...] = (8, 4, 2, 2, 2)
@@ -180,9 +180,9 @@ class DecoderConfig(StrictModel):
 
 
 class CodecConfig(StrictModel):
-    """Everything that determines a codec's architecture.
+    """Architecture of a codec.
 
-    `left_pad` zero samples precede every clip before the mel (imported DistilCodec checkpoints expect one).
+    `left_pad` zero samples are added before every clip (imported DistilCodec checkpoints expect one).
     """
 
     name: str = "custom"
@@ -205,37 +205,40 @@ class CodecConfig(StrictModel):
 
     @property
     def feature_dim(self) -> int:
-        """Channels between encoder, quantizer and decoder."""
+        """Channels of the features between encoder, quantizer and decoder."""
         return self.encoder.dims[-1]
 
     @property
     def time_factor(self) -> int:
-        """Mel frames per token frame."""
+        """Mel frames per code frame."""
         return math.prod(self.quantizer.time_factors)
 
     @property
     def frame_size(self) -> int:
-        """Samples per token frame."""
+        """Samples per code frame."""
         return self.mel.hop_length * self.time_factor
 
     @property
     def frame_rate(self) -> float:
-        """Token frames per second."""
+        """Code frames per second."""
         return self.mel.sample_rate / self.frame_size
 
     @property
     def min_samples(self) -> int:
-        """Shorter clips are extended with zeros to this length: one frame, and enough for the mel's reflection."""
+        """Zeros extend shorter clips to this length: one frame, and enough samples for the mel's reflection."""
         return max(self.frame_size, self.mel.padding + 1)
 
     def canonical_json(self) -> str:
-        """What decides codes and waveforms, always in the same bytes: names and training settings are left out."""
+        """Serialize the fields that affect codes and waveforms, always to the same bytes.
+
+        The name and training settings are left out.
+        """
         training = {"encoder": {"drop_path_rate"}, "quantizer": {"ema_decay", "expiry_share"}}
         aside: dict[str, Any] = {"name": True, **training}
         return json.dumps(self.model_dump(mode="json", exclude=aside), sort_keys=True)
 
     def n_frames(self, n_samples: int) -> int:
-        """Token frames of a clip of `n_samples` samples at the codec's rate."""
+        """Number of code frames of a clip of `n_samples` samples at the codec's rate."""
         return max(1, n_samples // self.frame_size)
 
 
@@ -273,14 +276,22 @@ PRESETS: dict[str, CodecConfig] = {
 
 
 def preset(name: str) -> CodecConfig:
-    """The preset of that name; `ConfigError` when there is none."""
+    """Find a preset by name.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
     if name not in PRESETS:
         raise ConfigError(f"There is no codec preset {name!r}; the presets are {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
 def parse(model: type[Model], data: Any, origin: str) -> Model:
-    """Validate `data` as a `model`; a `ConfigError` names every wrong key and `origin` (a file, a preset)."""
+    """Validate `data` as a `model`.
+
+    Raises:
+        ConfigError: a key or value is invalid; the message names all of them and `origin` (a file, a preset).
+    """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{origin} must hold keys and values, but holds {type(data).__name__}.")
     try:
@@ -290,7 +301,11 @@ def parse(model: type[Model], data: Any, origin: str) -> Model:
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file of keys and values."""
+    """Read a YAML or JSON file of keys and values.
+
+    Raises:
+        ConfigError: the file is not text, cannot be parsed, or holds no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -305,13 +320,13 @@ def load_mapping(path: Path) -> dict[str, Any]:
 
 
 def named_codec_config(name: str) -> CodecConfig:
-    """The preset of that name, or the configuration in the YAML or JSON file of that name."""
+    """Read the YAML or JSON file `name` if it exists, else find the preset `name`."""
     path = Path(name)
     return parse(CodecConfig, load_mapping(path), name) if path.is_file() else preset(name)
 
 
 def _describe(model: type[BaseModel], error: Any) -> str:
-    tags = {"grvq", "simvq", "fsq"}  # pydantic names the chosen member of a union in the path; users never wrote it
+    tags = {"grvq", "simvq", "fsq"}  # pydantic adds the member of the union to the path; it is not in the file
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":

@@ -1,24 +1,33 @@
-"""What decides the codes that a codec gives."""
+"""Description of a codec, as token tables record it."""
 
 from __future__ import annotations
 
 from .config import StrictModel
 
-# Of a fingerprint, where people read it.
+# Length of a fingerprint in labels and messages.
 SHOWN_CHARACTERS = 12
 
 
 def codec_label(name: str, fingerprint: str) -> str:
-    """A codec for the eyes: its name, and of its fingerprint what tells it from others of that name."""
+    """Return a readable label: the name and the start of the fingerprint."""
     return f"{name} {fingerprint[:SHOWN_CHARACTERS]}"
 
 
 class CodecDescription(StrictModel):
-    """A codec and the way it computes, as a table of its codes records it.
+    """A codec and all that determines the bits of its codes.
 
-    `device` is "cpu" or the GPU's model; `pack_frames` the frames of the mel that are encoded at once, on which codes
-    depend on a GPU only. Of the `n_codebooks` every `n_residuals` neighbours are a group and refine each other; None
-    where an earlier version has not recorded it.
+    Attributes:
+        codec_name: name in the configuration.
+        codec_fingerprint: SHA-256 of the architecture and all tensors.
+        codebook_size: number of codes in each codebook.
+        n_codebooks: codes per frame.
+        n_residuals: number of successive codebooks that form a group of residual quantizers; None if an earlier version
+            did not record it.
+        frame_rate: code frames per second.
+        sample_rate: sample rate in Hz.
+        dtype: precision of the encoder.
+        device: device class, "cpu" or the GPU's model.
+        pack_frames: mel frames that are encoded at once; codes depend on it on a GPU only.
     """
 
     codec_name: str
@@ -34,5 +43,5 @@ class CodecDescription(StrictModel):
 
     @property
     def label(self) -> str:
-        """The codec for the eyes."""
+        """Readable label of the codec."""
         return codec_label(self.codec_name, self.codec_fingerprint)

@@ -1,4 +1,4 @@
-"""In which arithmetic a computation runs, whatever the process has set for itself."""
+"""Devices, and the precision in which a computation runs on one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,39 @@ _REDUCTION = "allow_bf16_reduced_precision_reduction"
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
+def resolve_device(device: str) -> torch.device:
+    """Find a device by name; "auto" selects CUDA if available, else the CPU.
+
+    Raises:
+        InputError: unknown, unsupported or absent device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"There is no device {device!r}; use auto, cpu or cuda.") from None
+    if resolved.type not in ("cpu", "cuda"):
+        raise InputError(f"Device {device!r} is not supported; use auto, cpu or cuda.")
+    if resolved.type == "cuda" and resolved.index is None and torch.cuda.is_available():
+        # With an index, so that a later change of the current device does not change it.
+        return torch.device("cuda", torch.cuda.current_device())
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"Device {device!r} does not exist: torch sees {torch.cuda.device_count()} CUDA devices.")
+    return resolved
+
+
+def device_class(device: torch.device) -> str:
+    """Return "cpu" or the GPU's model; codes can differ in rare near-ties between device classes."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
 def check_precision(dtype: str, device: torch.device) -> Precision:
-    """`dtype` if it exists on `device`, else an `InputError`."""
+    """Return `dtype` if `device` supports it.
+
+    Raises:
+        InputError: unknown dtype, or one that the device does not support.
+    """
     if dtype not in get_args(Precision):
         raise InputError(f"There is no dtype {dtype!r}; use {', '.join(get_args(Precision))}.")
     if dtype == "tf32" and device.type != "cuda":
@@ -26,14 +57,20 @@ def check_precision(dtype: str, device: torch.device) -> Precision:
 
 
 def no_autocast(tensor: Tensor) -> torch.autocast:
-    """A context in which nothing on the device of `tensor` is cast to a lower precision."""
+    """Return a context that disables autocast on the device of `tensor`."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 @contextmanager
 def inference(device: torch.device, tf32: bool, autocast: bool) -> Iterator[None]:
-    """Inference in float32; with `tf32` products on a GPU are in TF32, with `autocast` layers are in bfloat16."""
-    backends: Any = torch.backends  # torch does not declare these settings
+    """Run inference in float32, regardless of the process's precision settings.
+
+    Args:
+        device: device that computes.
+        tf32: compute matrix products and convolutions on a GPU in TF32.
+        autocast: compute layers in bfloat16.
+    """
+    backends: Any = torch.backends  # torch has no type annotations for these settings
     on_gpu = "tf32" if tf32 else "ieee"
     wanted = [
         (backends.cuda.matmul, on_gpu),
@@ -55,7 +92,7 @@ def inference(device: torch.device, tf32: bool, autocast: bool) -> Iterator[None
 
 
 def _restore(setting: Any, precision: str) -> None:
-    # Reading resolves what a setting inherits; written back as it was read, it would inherit no more.
+    # Reading a setting resolves its inherited value; writing that value back would end the inheritance.
     setting.fp32_precision = "none"
     if setting.fp32_precision != precision:
         setting.fp32_precision = precision

@@ -1,10 +1,10 @@
-"""Exceptions of codectok: each message is one sentence for the user (what is wrong, where, what to do)."""
+"""Exceptions of codectok. Each message is one sentence for the user: the fault, its place, the remedy."""
 
 from __future__ import annotations
 
 import errno
 
-# What the system says of a file that it will say tomorrow too; anything else may pass.
+# Errors of the file system that another try will not fix; all others may be temporary.
 LASTING_REFUSALS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL,
     errno.ENXIO,
@@ -12,35 +12,35 @@ LASTING_REFUSALS = {
 
 
 class CodectokError(Exception):
-    """Something failed while working; the command line ends with exit code 1."""
+    """Work failed. The command line ends with exit code 1."""
 
     exit_code = 1
 
 
 class PassingError(CodectokError):
-    """Something failed that another try may not meet, such as a store that did not answer."""
+    """A temporary failure, such as a store that did not answer; another try may succeed."""
 
 
 class VerificationError(CodectokError):
-    """An output is not what it should be; the message names the first place."""
+    """An output is wrong; the message names the first fault."""
 
 
 class InputError(CodectokError):
-    """What the caller gave cannot be used; the command line ends with exit code 2."""
+    """An argument or input cannot be used. The command line ends with exit code 2."""
 
     exit_code = 2
 
 
 class ConfigError(InputError):
-    """A configuration has an unknown key, a wrong type or sizes that do not fit together."""
+    """A configuration has an unknown key, a wrong type or inconsistent sizes."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint is missing, is not one, or does not have the expected tensors."""
+    """A checkpoint is missing, has another format, or lacks expected tensors."""
 
 
 class AudioError(InputError):
-    """Audio cannot be used.
+    """Audio that cannot be used.
 
     Attributes:
         reason: one of the reject reasons of `codectok.sources.rejects` (such as "decode_error").
@@ -51,7 +51,7 @@ class AudioError(InputError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
-        # The default reduction forgets `reason`, and workers send these errors between processes.
+        # The default reduction drops `reason`, and workers pickle these errors.
         return type(self), (str(self), self.reason)
 
 
@@ -62,5 +62,5 @@ def first_line(error: BaseException) -> str:
 
 
 def is_lasting(error: OSError) -> bool:
-    """Whether trying again will not help: the file itself cannot be read, or is not what it should be."""
+    """Return True if another try cannot help, because the file is missing, unreadable or of the wrong kind."""
     return error.errno is None or error.errno in LASTING_REFUSALS

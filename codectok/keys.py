@@ -1,4 +1,4 @@
-"""Sample keys: unique names that every tar reader takes apart in the same way."""
+"""Keys of samples: unique names that all readers of WebDataset tars split in the same way."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ VALID_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def make_key(dataset: str, path: str, start: int | None = None) -> str:
-    """A key of `[A-Za-z0-9_-]+` from the dataset's name, a path relative to its root and a start in samples.
+    """Make a key of `[A-Za-z0-9_-]+` from a dataset's name, a path relative to its root and a start in samples.
 
-    The readable part is cut short; a hash of the exact names keeps keys of different sources apart.
+    The readable half is shortened; a hash of the exact names makes the key unique.
     """
     stem = re.sub(r"\.[^./]*$", "", path)
     readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{dataset}-{stem}").strip("-")[-SLUG_LENGTH:].strip("-")

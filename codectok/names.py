@@ -12,16 +12,16 @@ JOB_FOLDER = "_codectok"
 
 
 def printable(path: str | Path) -> str:
-    """`path` with bytes that are no UTF-8 written as escapes: such names exist, but no table or terminal takes them."""
+    """Return `path` with bytes that are not UTF-8 as escapes, for tables and terminals."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def file_name_of(clip_id: str) -> str:
-    """A file name for a clip; ids from tars of other makers may hold anything, path separators included."""
+    """Return a safe file name for a clip; ids from foreign tars may contain any character, also path separators."""
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in clip_id).lstrip(".") or "clip"
 
 
 def check_new_folder(folder: Path) -> None:
-    """Refuse a place for output where something is."""
+    """Raise `InputError` if `folder` exists and is not an empty folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} already holds something; choose another folder.")
+        raise InputError(f"{folder} already exists and is not empty; choose another folder.")

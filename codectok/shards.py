@@ -1,4 +1,4 @@
-"""WebDataset tars of audio segments: writing them, their index, and reading by index.
+"""WebDataset tars of audio segments: writing them and their index, and reading the index.
 
 A sample is two neighbouring members, `KEY.flac` (or `.wav`) and `KEY.json`; stock `webdataset` reads the tars.
 """
@@ -41,8 +41,17 @@ INDEX_SCHEMA = pa.schema(
 class Sample(BaseModel):
     """The JSON member of a sample.
 
-    Times are in seconds within the source, loudness in LUFS (none for silence), bandwidth in Hz; id, text and labels
-    are those of a manifest.
+    Attributes:
+        dataset: name of the dataset.
+        source: recording that the segment was cut from.
+        start: in seconds of the source.
+        duration: in seconds.
+        sample_rate: in Hz.
+        n_samples: length in samples.
+        loudness: integrated loudness in LUFS; None for silence.
+        bandwidth: highest audible frequency in Hz.
+        dnsmos: score from 1 to 5; None if not measured.
+        id, text, language, speaker, category: from a manifest; None if unknown.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -64,7 +73,7 @@ class Sample(BaseModel):
 
 
 class ShardEntry(StrictModel):
-    """One tar in `shards.json`; `categories` counts the samples that have one."""
+    """One tar in `shards.json`; `categories` counts its samples by category."""
 
     name: str
     samples: int
@@ -86,7 +95,7 @@ class ShardManifest(StrictModel):
 
 @dataclass(frozen=True)
 class IndexedSample:
-    """Where the audio of a sample stands in its tar: `size` bytes from `offset` on."""
+    """Place of the audio of a sample in its tar: `size` bytes from `offset` on."""
 
     key: str
     offset: int
@@ -96,9 +105,10 @@ class IndexedSample:
 
 
 class ShardWriter:
-    """Writes one tar, the same bytes for the same samples; a context manager.
+    """Context manager that writes one tar; equal samples are written as equal bytes.
 
-    `index` holds what has been written, for `write_index`.
+    Attributes:
+        index: the samples written so far, for `write_index`.
     """
 
     def __init__(self, path: Path, audio_format: AudioFormat = "flac") -> None:
@@ -117,7 +127,7 @@ class ShardWriter:
     def write(self, key: str, samples: np.ndarray, description: Sample) -> None:
         """Append mono `samples` [n] and their description under `key`."""
         if not VALID_KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no valid key")
+            raise ValueError(f"{key!r} is not a valid key")
         audio = encode_audio(samples, description.sample_rate, self.audio_format)
         self._add(f"{key}.{self.audio_format}", audio)
         padded_size = math.ceil(len(audio) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
@@ -133,7 +143,7 @@ class ShardWriter:
 
 
 def write_index(path: Path, index: list[IndexedSample]) -> None:
-    """Write a shard's index (an Arrow file)."""
+    """Write the index of a shard as an Arrow file."""
     columns = {name: [getattr(sample, name) for sample in index] for name in INDEX_SCHEMA.names}
     table = pa.table(columns, schema=INDEX_SCHEMA)
     with pa.ipc.new_file(path, INDEX_SCHEMA) as writer:
@@ -141,43 +151,52 @@ def write_index(path: Path, index: list[IndexedSample]) -> None:
 
 
 def index_name(shard_name: str) -> str:
-    """Where the index of a shard lies in its folder."""
+    """Return the name of the index of a shard, relative to the folder of shards."""
     return f"{INDEX_FOLDER}/{shard_name.removesuffix('.tar')}"
 
 
 def index_path(folder: Path, shard_name: str) -> Path:
-    """Where the index of a shard lies on a disk."""
+    """Return the path of the index of a shard on a disk."""
     return folder / index_name(shard_name)
 
 
 def read_index(storage: Storage, shard_name: str) -> pa.Table:
-    """The index of a shard: key, offset, size, n_samples, category."""
+    """Read the index of a shard, with the columns of `INDEX_SCHEMA`.
+
+    Raises:
+        InputError: the index is missing or damaged.
+        PassingError: the store failed; another try may succeed.
+    """
     name = index_name(shard_name)
     try:
         return parse_index(storage.read(name))
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise InputError(f"The index {storage.url}/{name} cannot be read: {error}; write the shards again.") from None
-    except Exception as error:  # every store's client has errors of its own
+    except Exception as error:  # each client of a store has its own errors
         raise PassingError(f"The index {storage.url}/{name} cannot be read now: {error}.") from None
 
 
 def parse_index(data: bytes) -> pa.Table:
-    """The index in the bytes of its file."""
+    """Parse the bytes of an index."""
     return pa.ipc.open_file(pa.BufferReader(data)).read_all()
 
 
 def read_manifest(storage: Storage) -> ShardManifest:
-    """Read `shards.json`; `InputError` if the folder holds none."""
+    """Read `shards.json`; raise `InputError` if it is missing or damaged."""
     try:
         data = storage.read(MANIFEST_FILE)
     except (FileNotFoundError, NotADirectoryError):
-        message = f"{storage.url} holds no {MANIFEST_FILE}; give a folder that `codectok shard` has written."
+        message = f"{storage.url} holds no {MANIFEST_FILE}; choose a folder written by `codectok shard`."
         raise InputError(message) from None
     return parse_manifest(data, f"{storage.url}/{MANIFEST_FILE}")
 
 
 def first_sample(folder: Path) -> tuple[str, Sample] | None:
-    """Key and description of the first sample in a folder of shards; `InputError` if its tar is damaged."""
+    """Return key and description of the first sample in a folder of shards; None if there are no shards.
+
+    Raises:
+        InputError: `shards.json` or the tar is damaged.
+    """
     shards = read_manifest(LocalStorage(folder)).shards
     if not shards:
         return None
@@ -190,12 +209,12 @@ def first_sample(folder: Path) -> tuple[str, Sample] | None:
             if member is not None and data is not None:
                 return member.name.partition(".")[0], Sample.model_validate_json(data.read())
     except (tarfile.TarError, EOFError, OSError, ValidationError):
-        pass  # said below
-    raise InputError(f"{path} is damaged; `codectok verify {folder}` says what else is.")
+        pass  # raised below
+    raise InputError(f"{path} is damaged; run `codectok verify {folder}` to check the other files.")
 
 
 def parse_manifest(data: bytes, where: str) -> ShardManifest:
-    """The manifest in the bytes of a `shards.json`."""
+    """Parse the bytes of a `shards.json`; raise `InputError`, which names `where`, if they are damaged."""
     try:
         return ShardManifest.model_validate_json(data)
     except ValidationError:

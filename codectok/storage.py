@@ -1,4 +1,4 @@
-"""The folder that a job writes: on a disk or, by its URL, in an object store."""
+"""Folders of files on a disk or, by URL, in an object store."""
 
 from __future__ import annotations
 
@@ -17,26 +17,31 @@ import fsspec
 from .atomic import replacing
 from .errors import InputError
 
-# In the folder of an attempt, where folders do not exist of their own.
+# Marks the folder of an attempt in stores that have no empty folders.
 STARTED = "started"
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` names a place that is no path of this machine, as in s3://bucket/folder."""
+    """Return True if `text` is a URL such as s3://bucket/folder and not a local path."""
     return "://" in text
 
 
 def open_file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of `url` and the path within it; `InputError` where there is none for it."""
+    """Return the fsspec file system of `url` and the path in it.
+
+    Raises:
+        InputError: fsspec has no file system for the URL, or its package is not installed.
+    """
     try:
-        return fsspec.core.url_to_fs(url)
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+        return found
     except (ImportError, ValueError) as error:
         raise InputError(f"{url} cannot be reached: {error}.") from None
 
 
 @dataclass(frozen=True)
 class Range:
-    """`size` bytes of a file from `offset` on."""
+    """A range of `size` bytes in a file, from `offset` on."""
 
     name: str
     offset: int
@@ -44,60 +49,60 @@ class Range:
 
 
 class Storage(ABC):
-    """A folder of files; names are relative to it, with "/"."""
+    """A folder of files, which are named by their path relative to the folder, with "/"."""
 
     url: str
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """Open a file for reading; `FileNotFoundError` if there is none."""
+        """Open a file for reading; raise `FileNotFoundError` if it does not exist."""
 
     def read(self, name: str) -> bytes:
-        """The contents of a file."""
+        """Return the contents of a file."""
         with self.open(name) as file:
             return file.read()
 
     @abstractmethod
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Parts of files, shorter where the file ends early."""
+        """Read ranges of files; a range is shorter if its file ends early."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file, whole or not at all."""
+        """Write a small file, completely or not at all."""
 
     @abstractmethod
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Names and bytes of all files in and below `folder`, in order; empty if there is no such folder."""
+        """Return the size in bytes of each file in and below `folder`, sorted by name; empty if it does not exist."""
 
     @abstractmethod
     def move(self, name: str, target: str) -> None:
-        """Put a file into the place of `target`, at once."""
+        """Move a file to `target`, and replace a file there."""
 
     @abstractmethod
     def remove_file(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
 
     @abstractmethod
     def remove(self, folder: str) -> None:
-        """Delete a folder with all that is in it, if it is there."""
+        """Delete a folder and its contents if it exists."""
 
     def remove_if_empty(self) -> None:
-        """Delete the folder itself if nothing is in it, where folders exist of their own."""
+        """Delete this folder if it is empty and the storage has empty folders."""
 
     @abstractmethod
     def staging(self, name: str) -> Any:
-        """A context with a new folder on this machine, whose files lie in the folder `name` when it ends.
+        """Return a context manager that yields a new local folder, whose files are in the folder `name` at its end.
 
-        The folder `name` is there from the beginning, so that it shows who began and did not come to an end.
+        The folder `name` exists from the start of the context, so that an attempt that was killed leaves a trace.
         """
 
     @abstractmethod
     def free_bytes(self) -> int | None:
-        """What can be written yet; None where nobody knows."""
+        """Return the free space in bytes; None if unknown."""
 
 
 class LocalStorage(Storage):
-    """A folder on a disk of this machine or a file system that it shares with others."""
+    """A folder on a local disk or a shared file system."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -108,7 +113,7 @@ class LocalStorage(Storage):
         return (self.path / name).open("rb")
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Parts of files, one after the other."""
+        """Read ranges of files one after the other."""
         parts = []
         for part in ranges:
             with (self.path / part.name).open("rb", buffering=0) as file:
@@ -117,23 +122,23 @@ class LocalStorage(Storage):
         return parts
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file, whole or not at all."""
+        """Write a small file, completely or not at all."""
         with replacing(self.path / name) as temporary:
             temporary.write_bytes(data)
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Names and bytes of all files in and below `folder`."""
+        """Return the size in bytes of each file in and below `folder`, sorted by name."""
         found = {}
         for parent, _, names in os.walk(self.path / folder):
             for name in names:
                 path = Path(parent) / name
-                # Others may be working in the folder: what is gone by now was never there.
+                # Other processes may delete files while this one lists them.
                 with suppress(FileNotFoundError):
                     found[path.relative_to(self.path).as_posix()] = path.stat().st_size
         return dict(sorted(found.items()))
 
     def move(self, name: str, target: str) -> None:
-        """Put a file into the place of `target`, on disk for good."""
+        """Move a file to `target`, and sync the folder to the disk."""
         path = self.path / target
         path.parent.mkdir(parents=True, exist_ok=True)
         (self.path / name).rename(path)
@@ -144,58 +149,60 @@ class LocalStorage(Storage):
             os.close(folder)
 
     def remove_file(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
     def remove(self, folder: str) -> None:
-        """Delete a folder with all that is in it, if it is there."""
+        """Delete a folder and its contents if it exists."""
         shutil.rmtree(self.path / folder, ignore_errors=True)
 
     def remove_if_empty(self) -> None:
-        """Delete the folder itself if nothing is in it."""
+        """Delete this folder if it is empty."""
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
-        """The folder itself."""
+        """Yield the folder `name` itself."""
         folder = self.path / name
         folder.mkdir(parents=True)
         yield folder
 
     def free_bytes(self) -> int | None:
-        """What the file system has left."""
+        """Return the free space of the file system in bytes."""
         existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
         return shutil.disk_usage(existing).free
 
 
 class RemoteStorage(Storage):
-    """A folder in an object store, or whatever else fsspec reaches; a file appears there whole or not at all."""
+    """A folder in an object store or any other file system of fsspec, where files appear completely or not at all."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._root = open_file_system(url)[1]
         try:
             self._files.exists(self._root)
-        except Exception as error:  # every store's client has errors of its own
+        except Exception as error:  # each client of a store has its own errors
             raise InputError(f"{url} cannot be reached: {error}.") from None
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading."""
-        return self._files.open(self._path(name), "rb")
+        file: BinaryIO = self._files.open(self._path(name), "rb")
+        return file
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Parts of files, all at once where the store can do that."""
+        """Read ranges of files, in parallel if the store supports it."""
         paths = [self._path(part.name) for part in ranges]
         ends = [part.offset + part.size for part in ranges]
-        return self._files.cat_ranges(paths, [part.offset for part in ranges], ends, on_error="raise")
+        data: list[bytes] = self._files.cat_ranges(paths, [part.offset for part in ranges], ends, on_error="raise")
+        return data
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file."""
         self._files.pipe_file(self._path(name), data)
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Names and bytes of all files in and below `folder`."""
+        """Return the size in bytes of each file in and below `folder`, sorted by name."""
         self._files.invalidate_cache()
         try:
             found = self._files.find(self._path(folder), detail=True)
@@ -205,24 +212,24 @@ class RemoteStorage(Storage):
         return {path.removeprefix(prefix).lstrip("/"): info["size"] for path, info in sorted(found.items())}
 
     def move(self, name: str, target: str) -> None:
-        """Put a file into the place of `target`; the store copies it."""
+        """Move a file to `target` by a copy within the store."""
         self._files.cp_file(self._path(name), self._path(target))
         self._files.rm_file(self._path(name))
 
     def remove_file(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         with suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
 
     def remove(self, folder: str) -> None:
-        """Delete a folder with all that is in it, if it is there."""
+        """Delete a folder and its contents if it exists."""
         self._files.invalidate_cache()
         if self._files.exists(self._path(folder)):
             self._files.rm(self._path(folder), recursive=True)
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
-        """A temporary folder of this machine, whose files are then sent."""
+        """Yield a temporary local folder, and upload its files at the end."""
         self.write(f"{name}/{STARTED}", b"")
         with tempfile.TemporaryDirectory(prefix="codectok-") as folder:
             yield Path(folder)
@@ -230,12 +237,12 @@ class RemoteStorage(Storage):
                 self._files.put_file(str(path), self._path(f"{name}/{path.relative_to(folder).as_posix()}"))
 
     def free_bytes(self) -> int | None:
-        """Nobody knows."""
+        """Return None: the free space is unknown."""
         return None
 
     @property
     def _files(self) -> Any:
-        # fsspec keeps them for us, and gives a process that was forked its own: a copied one does not work there.
+        # fsspec caches file systems, one per process: a file system does not work in a forked process.
         return open_file_system(self.url)[0]
 
     def _path(self, name: str) -> str:
@@ -243,7 +250,7 @@ class RemoteStorage(Storage):
 
 
 def open_storage(place: str | Path) -> Storage:
-    """The folder at a path or URL, whether it exists or not."""
+    """Open the folder at a path or URL, which need not exist."""
     if isinstance(place, str) and is_url(place) and not place.startswith("file://"):
         return RemoteStorage(place)
     return LocalStorage(Path(str(place).removeprefix("file://")))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-DATA = Path(__file__).parent / "data"
+from tests.helpers.audio import tone
+from tests.helpers.storage import DATA
 
 
 @pytest.fixture(params=["student", "teacher"])
@@ -21,10 +22,10 @@ def golden(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One small Ray for all tests, gone without a trace afterwards."""
+    """A small local Ray for all tests."""
     import ray
 
-    folder = tempfile.mkdtemp(prefix="ct-ray-")  # the path of a socket inside must stay short
+    folder = tempfile.mkdtemp(prefix="ct-ray-")  # short, because paths of sockets are limited
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -41,7 +42,7 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """A bucket in a server of this process, on loopback."""
+    """A bucket in a server in this process, on loopback."""
     moto = pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -56,25 +57,9 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-def upload(folder: Path, url: str) -> str:
-    """Put all files of a folder below a URL."""
-    files, path = fsspec.core.url_to_fs(url)
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        files.pipe_file(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes())
-    return url
-
-
-def tone(seconds: float, sample_rate: int, frequency: float = 300.0, seed: int = 0) -> np.ndarray:
-    """A tone with some noise, fading in and out once a second."""
-    t = np.arange(round(seconds * sample_rate)) / sample_rate
-    noise = np.random.default_rng(seed).normal(0, 0.02, len(t))
-    wave = np.abs(np.sin(np.pi * t)) * (0.3 * np.sin(2 * np.pi * frequency * t) + noise)
-    return wave.astype(np.float32)
-
-
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Audio of several formats, rates and lengths, with one file for each way of being unusable."""
+    """Audio of several formats, rates and lengths, and one file for each kind of damage."""
     root = tmp_path_factory.mktemp("corpus") / "speech"
     (root / "sub folder").mkdir(parents=True)
     for number, (name, seconds, rate) in enumerate(
@@ -94,13 +79,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stereo = np.stack([tone(4, 24_000), tone(4, 24_000, 500)], axis=1)
     soundfile.write(root / "stereo.wav", stereo, 24_000)
     (root / "notes.txt").write_text("not audio")
-    (root / ".hidden.wav").write_text("never looked at")
+    (root / ".hidden.wav").write_text("ignored")
     write_unusable_files(root)
     return root
 
 
 def write_unusable_files(root: Path) -> None:
-    """Files that look like audio and are not usable."""
+    """Write files with names of audio that cannot be used."""
     (root / "text.wav").write_text("this is text")
     (root / "empty.wav").write_bytes(b"")
     soundfile.write(root / "whole.flac", tone(3, 24_000), 24_000)

@@ -18,11 +18,11 @@ import soundfile
 
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import Vocabulary
-from tests.codectok.exports.sequences.test_megatron import read_indexed
+from tests.helpers.audio import tone
 from tests.helpers.language_models import qwen2, write_model
+from tests.helpers.megatron import read_indexed
+from tests.helpers.storage import DATA
 from tests.helpers.tokenizers import save_tokenizer
-
-from .conftest import DATA, tone
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from codectok.codec import resolve_device
+from codectok.device import resolve_device
 from codectok.errors import InputError
 from codectok.model.quantization.distributed import gather_rows
 

@@ -1,4 +1,4 @@
-"""How good speech sounds, as DNSMOS P.835 (Reddy et al. 2022) judges it (extra `eval`)."""
+"""Speech quality by DNSMOS P.835 (Reddy et al. 2022); needs the extra `eval`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DNSMOS_RATE = 16_000
 
 
 def check_installed() -> None:
-    """Refuse to go on without the package."""
+    """Raise `InputError` if speechmos is not installed."""
     _package()
 
 
 def overall_quality(samples: np.ndarray, sample_rate: int) -> float:
-    """Overall score from 1 to 5 of mono `samples` [n], to a hundredth."""
-    heard = np.clip(resample(samples, sample_rate, DNSMOS_RATE), -1.0, 1.0)
-    return round(float(_package().run(heard, sr=DNSMOS_RATE)["ovrl_mos"]), 2)
+    """Return the overall score (1 to 5) of mono `samples` float32 [n], rounded to two digits."""
+    clipped = np.clip(resample(samples, sample_rate, DNSMOS_RATE), -1.0, 1.0)
+    return round(float(_package().run(clipped, sr=DNSMOS_RATE)["ovrl_mos"]), 2)
 
 
 @functools.cache
@@ -30,5 +30,5 @@ def _package() -> Any:
     try:
         from speechmos import dnsmos
     except ImportError:
-        raise InputError("DNSMOS is computed with speechmos; install it: pip install 'codectok[eval]'.") from None
+        raise InputError("DNSMOS needs speechmos; install it: pip install 'codectok[eval]'.") from None
     return dnsmos

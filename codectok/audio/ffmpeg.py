@@ -1,4 +1,4 @@
-"""Decoding what libsndfile does not read, with the program ffmpeg where it is installed."""
+"""Decoding with the program ffmpeg, for formats that libsndfile does not read."""
 
 from __future__ import annotations
 
@@ -16,26 +16,31 @@ import numpy as np
 
 from codectok.errors import AudioError
 
-# The header of an AU file: magic number, place of the samples, their size, encoding, rate, channels.
+# Header of an AU file: magic number, offset and size of the samples, encoding, sample rate, channels.
 AU_HEADER = struct.Struct(">4sIIIII")
 SAMPLE = np.dtype(">f4")
 
 
 def is_installed() -> bool:
-    """Whether there is an ffmpeg to call."""
+    """Return True if ffmpeg is on the PATH."""
     return shutil.which("ffmpeg") is not None
 
 
 @dataclass(frozen=True)
 class DecodedStream:
-    """Sample rate in Hz, number of channels, and where samples float32 [n, channels] are read."""
+    """Audio that ffmpeg decodes.
+
+    Attributes:
+        sample_rate: in Hz.
+        channels: number of channels.
+    """
 
     sample_rate: int
     channels: int
     _pipe: IO[bytes]
 
     def blocks(self, frames: int) -> Iterator[np.ndarray]:
-        """Blocks [n, channels] of at most `frames` samples."""
+        """Yield blocks float32 [n, channels] of at most `frames` samples per channel."""
         while data := self._pipe.read(frames * self.channels * SAMPLE.itemsize):
             whole = len(data) // (self.channels * SAMPLE.itemsize)
             samples = np.frombuffer(data, SAMPLE, whole * self.channels)
@@ -44,17 +49,19 @@ class DecodedStream:
 
 @contextmanager
 def decoding(source: Path | bytes, where: str) -> Iterator[DecodedStream]:
-    """The audio of `source`, decoded while the context lasts; `where` stands for it in messages.
+    """Decode `source`, a path or the bytes of a file, while the context lasts.
+
+    `where` names the source in messages.
 
     Raises:
-        AudioError: "unreadable" if ffmpeg finds no audio in it, "decode_error" if it is damaged.
+        AudioError: "unreadable" if ffmpeg finds no audio, "decode_error" if the audio is damaged.
     """
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="codectok-") as folder:
-        if isinstance(source, bytes):  # MP4 must be read back and forth, which a pipe cannot
+        if isinstance(source, bytes):  # MP4 needs a file that can seek
             path = Path(folder) / "audio"
             path.write_bytes(source)
             source = path
-        # "file:" keeps ffmpeg from taking a name with a colon for a protocol; damage must not pass for an end.
+        # "file:": a name with a colon is not a protocol. -xerror: damage is not taken for the end of the file.
         command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{source.absolute()}", "-map", "0:a:0"]
         command += ["-threads", "1", "-f", "au", "-c:a", "pcm_f32be", "-"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
@@ -64,7 +71,7 @@ def decoding(source: Path | bytes, where: str) -> Iterator[DecodedStream]:
             header = process.stdout.read(AU_HEADER.size)
             if len(header) < AU_HEADER.size:
                 process.wait()
-                raise AudioError(f"{where} is no audio that ffmpeg can read: {_reason(log)}.", "unreadable")
+                raise AudioError(f"{where} is not audio that ffmpeg can read: {_reason(log)}.", "unreadable")
             _, data_offset, _, _, sample_rate, channels = AU_HEADER.unpack(header)
             process.stdout.read(data_offset - AU_HEADER.size)
             yield DecodedStream(sample_rate, channels, process.stdout)
@@ -81,4 +88,4 @@ def decoding(source: Path | bytes, where: str) -> Iterator[DecodedStream]:
 def _reason(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].rstrip(".") if lines else "it says nothing"
+    return lines[-1].rstrip(".") if lines else "no message"

@@ -1,4 +1,4 @@
-"""Reading audio files with libsndfile, or ffmpeg where that must be, and writing them."""
+"""Reading audio files with libsndfile or ffmpeg, and writing them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .mp3 import as_pipe, is_mp3_without_length
 from .resample import resample_blocks
 from .waveform import check_finite, mono_blocks
 
-# What libsndfile does not read goes through ffmpeg; where that is missing, it is reported and not passed over.
+# Formats that only ffmpeg reads. Without ffmpeg such files are rejected, not ignored.
 FFMPEG_SUFFIXES = frozenset(
     [".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka", ".mp4", ".mkv", ".mov", ".ac3", ".3gp"]
 )
-# A file is taken for audio by its suffix; what it really is shows when it is opened.
+# Files are listed by their suffix; their contents are checked when they are opened.
 AUDIO_SUFFIXES = FFMPEG_SUFFIXES | frozenset(
     [
         ".wav",
@@ -49,12 +49,12 @@ AUDIO_SUFFIXES = FFMPEG_SUFFIXES | frozenset(
         ".voc",
     ]
 )
-BLOCK_FRAMES = 1 << 16  # what stays in a processor's cache is resampled faster
+BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resampling faster
 READ_BYTES = 1 << 20
 UNKNOWN_LENGTH = 1 << 62
-# libsndfile shortens a cut-off WAV or AIFF to what is there and notes it only in its log.
+# libsndfile shortens a cut-off WAV or AIFF without an error and notes it only in its log.
 CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
-# Programs that write to a pipe leave such a size in the header, since they can't know it.
+# Programs that write to a pipe leave at least this size in the header, since they cannot know it.
 STREAMED_SIZE = 0x7FFF_0000
 
 SAMPLE_RATES = range(1000, 768_001)
@@ -64,7 +64,15 @@ AudioFormat = Literal["flac", "wav"]
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says."""
+    """Header of an audio file.
+
+    Attributes:
+        sample_rate: in Hz.
+        channels: number of channels.
+        n_samples: samples per channel.
+        container: name of the file format.
+        encoding: name of the sample encoding.
+    """
 
     sample_rate: int
     channels: int
@@ -74,17 +82,21 @@ class AudioInfo:
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration in seconds."""
         return self.n_samples / self.sample_rate
 
 
 def is_audio_path(path: str | Path) -> bool:
-    """Whether the suffix is that of an audio file."""
+    """Return True if the suffix is one of an audio file."""
     return Path(path).suffix.lower() in AUDIO_SUFFIXES
 
 
 def audio_info(path: Path) -> AudioInfo:
-    """Read the header of an audio file; `AudioError` if it has none."""
+    """Read the header of an audio file.
+
+    Raises:
+        AudioError: the file cannot be read as audio.
+    """
     where = printable(path)
     if _needs_ffmpeg(path, where):
         with ffmpeg.decoding(path, where) as stream:
@@ -95,20 +107,20 @@ def audio_info(path: Path) -> AudioInfo:
 
 
 def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> np.ndarray:
-    """Decode `source` whole, as `stream_audio` does: mono float32 [n] at `sample_rate` Hz."""
+    """Decode all of `source` to mono float32 [n] at `sample_rate` Hz; see `stream_audio`."""
     return np.concatenate(list(stream_audio(source, sample_rate, name)))
 
 
 def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> Generator[np.ndarray, None, None]:
-    """Decode `source` (a path, or a file's bytes) to blocks of mono float32 [n] at `sample_rate` Hz.
+    """Decode `source`, a path or the bytes of a file, to blocks of mono float32 [n] at `sample_rate` Hz.
 
-    Channels are averaged and the rate is converted with soxr HQ block by block, so that memory does not grow with the
-    file. `name` stands for the source in error messages. Damage shows when its block is reached.
+    Channels are averaged and the rate is converted with soxr HQ block by block, so memory does not grow with the file.
+    `name` stands for the source in messages. Damage raises an error when decoding reaches it.
 
     Raises:
-        AudioError: with reason "unreadable" (no audio), "unsupported", "empty", "decode_error" (damaged or cut off),
-            "not_finite".
-        OSError: the disk or the network does not give the file now, but may do so later.
+        AudioError: with the reason "unreadable" (not audio), "unsupported", "empty", "decode_error" (damaged or cut
+            off) or "not_finite".
+        OSError: the disk or the network failed; another try may succeed.
     """
     where = name or (printable(source) if isinstance(source, Path) else "The audio")
     empty = True
@@ -121,16 +133,16 @@ def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None
                 yield block
     except AudioError as error:
         if isinstance(source, Path) and error.reason in ("unreadable", "decode_error"):
-            _check_that_it_can_be_read(source)
+            _raise_read_errors(source)
         raise
     if empty:
         raise AudioError(f"{where} has no samples.", "empty")
 
 
 def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioFormat) -> bytes:
-    """The bytes of a mono PCM-16 file with `samples` [n] in [-1, 1]; louder ones are clipped.
+    """Encode `samples` [n] in [-1, 1] as the bytes of a mono PCM-16 file; louder samples are clipped.
 
-    Samples that were read from such a file come out as they were: libsndfile's own conversion would scale them.
+    Samples read from a PCM-16 file are written unchanged; libsndfile's own conversion would scale them.
     """
     buffer = io.BytesIO()
     scaled = np.clip(np.rint(samples * 32_768), -32_768, 32_767).astype(np.int16)
@@ -139,9 +151,13 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioForma
 
 
 def write_audio(path: Path, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> int:
-    """Write a clip that arrives in `blocks` [n] to `path` as mono PCM-16 and return its length in samples.
+    """Write `blocks` [n] of a clip to `path` as mono PCM-16, and return its length in samples.
 
-    The suffix (.wav, .flac) decides the format; samples beyond [-1, 1] are clipped.
+    The suffix (.wav or .flac) decides the format. Samples beyond [-1, 1] are clipped.
+
+    Raises:
+        InputError: the suffix is another one, or `path` exists.
+        CodectokError: the file could not be written completely.
     """
     check_output(path)
     written = 0
@@ -156,12 +172,12 @@ def write_audio(path: Path, blocks: Iterable[Tensor | np.ndarray], sample_rate: 
         except soundfile.LibsndfileError:
             complete = False
         if not complete:
-            raise CodectokError(f"{path} cannot be written to its end; is the disk full?")
+            raise CodectokError(f"{path} could not be written completely; is the disk full?")
     return written
 
 
 def check_output(path: Path) -> None:
-    """Refuse a name that `write_audio` would not write to."""
+    """Raise `InputError` if `write_audio` would refuse `path`."""
     if not is_output_path(path):
         raise InputError(f"{path} must end in .wav or .flac.")
     if path.exists():
@@ -169,12 +185,12 @@ def check_output(path: Path) -> None:
 
 
 def is_output_path(path: Path) -> bool:
-    """Whether the suffix is one that `write_audio` writes."""
+    """Return True if `write_audio` supports the suffix."""
     return path.suffix.lower() in (".wav", ".flac")
 
 
-def _check_that_it_can_be_read(path: Path) -> None:
-    """Raise the system's error where a decoder was not given all bytes, which it takes for a damaged file."""
+def _raise_read_errors(path: Path) -> None:
+    """Read all of `path`, so that a disk error is not reported as a damaged file."""
     if not path.is_file():
         return
     try:
@@ -191,7 +207,7 @@ Blocks = Iterator[np.ndarray]
 
 @contextmanager
 def _decoding(source: Path | bytes, where: str) -> Iterator[tuple[int, Blocks]]:
-    """Sample rate and blocks [n, channels] of whatever can be read."""
+    """Yield the sample rate in Hz and an iterator of blocks float32 [n, channels]."""
     if _needs_ffmpeg(source, where):
         with ffmpeg.decoding(source, where) as stream:
             yield stream.sample_rate, stream.blocks(BLOCK_FRAMES)
@@ -201,13 +217,13 @@ def _decoding(source: Path | bytes, where: str) -> Iterator[tuple[int, Blocks]]:
 
 
 def _needs_ffmpeg(source: Path | bytes, where: str) -> bool:
-    """Whether only ffmpeg may know the format; an `AudioError` where it is missing."""
-    # Bytes out of a tar are called by their name in it and, in parentheses, their key.
+    """Return True if the suffix is one that only ffmpeg reads; raise `AudioError` if ffmpeg is missing."""
+    # Bytes from a tar are named by their member, with their key in parentheses.
     names = [source] if isinstance(source, Path) else [Path(where), Path(where.rpartition(" (")[0])]
     if not any(name.suffix.lower() in FFMPEG_SUFFIXES for name in names):
         return False
     if isinstance(source, Path) and not source.is_file():
-        return False  # whoever opens it says what is wrong
+        return False  # opening the file raises the error
     if not ffmpeg.is_installed():
         message = f"{where} is in a format that only ffmpeg reads; install ffmpeg, or convert it to FLAC or WAV first."
         raise AudioError(message, "unsupported")
@@ -224,7 +240,7 @@ def _opened(source: Path | bytes, where: str) -> Iterator[soundfile.SoundFile]:
                 raise
             raise AudioError(f"{where} cannot be read: {error.strerror or error}.", "unreadable") from None
         except soundfile.LibsndfileError as error:
-            raise AudioError(f"{where} is no audio file that can be read: {_reason(error)}", "unreadable") from None
+            raise AudioError(f"{where} is not a readable audio file: {_reason(error)}", "unreadable") from None
         yield file
 
 
@@ -236,17 +252,17 @@ def _open(source: Path | bytes, where: str, stack: ExitStack) -> soundfile.Sound
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         without_length = is_mp3_without_length(file)
     if without_length:
-        # libsndfile would guess the length from the first frames and stop there; a pipe has no length.
+        # libsndfile would guess the length from the first frames and stop there. Through a pipe it reads to the end.
         pipe = stack.enter_context(as_pipe(source))
         return stack.enter_context(soundfile.SoundFile(pipe, closefd=False))
-    # As bytes, since soundfile can't take a name that is no UTF-8.
+    # As bytes, since soundfile rejects names that are not UTF-8.
     return stack.enter_context(
         soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
     )
 
 
 def _mono_blocks(blocks: Blocks, where: str) -> Blocks:
-    """The average [n] of all channels of `blocks` [n, channels]."""
+    """Average the channels of `blocks` [n, channels]."""
     found = 0
     for block in blocks:
         check_finite(block, where, found)
@@ -255,7 +271,7 @@ def _mono_blocks(blocks: Blocks, where: str) -> Blocks:
 
 
 def _blocks(file: soundfile.SoundFile, where: str) -> Blocks:
-    """Blocks [n, channels] of a file; an `AudioError` where the data ends before the header says."""
+    """Yield blocks [n, channels] of a file; raise `AudioError` if it has fewer samples than its header says."""
     expected, found = file.frames, 0
     shortened = CUT_OFF.search(file.extra_info)
     if shortened and int(shortened[2]) < int(shortened[1]) < STREAMED_SIZE:
@@ -274,4 +290,5 @@ def _blocks(file: soundfile.SoundFile, where: str) -> Blocks:
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
-    return error.error_string.strip().rstrip(".") + "."
+    message: str = error.error_string
+    return message.strip().rstrip(".") + "."

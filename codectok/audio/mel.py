@@ -1,4 +1,4 @@
-"""Log-mel spectrogram as DistilCodec computes it."""
+"""Log-mel spectrogram of DistilCodec."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class LogMel(nn.Module):
         self.register_buffer("filter_bank", filter_bank, persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Log-mel [B, n_samples // hop_length, n_mels] of `waveform` [B, n_samples], always in float32."""
+        """Compute the log-mel [B, n_samples // hop_length, n_mels] of `waveform` [B, n_samples], always in float32."""
         with no_autocast(waveform):
             return self._log_mel(waveform.float())
 
     def of_windows(self, windows: Tensor) -> Tensor:
-        """Log-mel [T, n_mels] of `windows` float32 [T, n_fft] of samples, one for each frame."""
+        """Compute the log-mel [T, n_mels] of `windows` float32 [T, n_fft], one window of samples for each frame."""
         missing = self.config.n_fft - self.config.win_length
         shape = F.pad(self.window, (missing // 2, missing - missing // 2))
         return self._of_spectrum(torch.fft.rfft(windows * shape))
@@ -56,6 +56,6 @@ class LogMel(nn.Module):
         return self._of_spectrum(spectrum.transpose(1, 2))
 
     def _of_spectrum(self, spectrum: Tensor) -> Tensor:
-        # The small term keeps the square root's slope finite at silence, as the reference has it.
+        # 1e-6 keeps the gradient of the square root finite at silence, as in the reference.
         magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-6)
         return (magnitude @ self.filter_bank).clamp(min=1e-5).log()

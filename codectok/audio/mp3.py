@@ -1,4 +1,4 @@
-"""MP3 files that do not say how long they are."""
+"""MP3 files without a length in their header."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 ID3_HEADER = 10
-FIRST_FRAME = 4096  # the length stands inside the first frame if anywhere
+FIRST_FRAME = 4096  # the first frame holds the length, if any does
 LENGTH_MARKS = (b"Xing", b"Info", b"VBRI")
 CHUNK = 1 << 16
 
 
 def is_mp3_without_length(file: BinaryIO) -> bool:
-    """Whether `file`, open at its start, is an MP3 stream without a header that gives its length."""
+    """Return True if `file`, open at its start, is an MP3 stream without a header that holds its length."""
     start = file.read(ID3_HEADER)
     tag_size = 0
     if start[:3] == b"ID3" and len(start) == ID3_HEADER:
@@ -31,7 +31,7 @@ def is_mp3_without_length(file: BinaryIO) -> bool:
 
 @contextmanager
 def as_pipe(source: Path | bytes) -> Iterator[int]:
-    """The reading end of a pipe through which `source` comes, open while the context lasts."""
+    """Send `source` through a pipe, and yield the file descriptor to read from, open while the context lasts."""
     reading, writing = os.pipe()
 
     failures: list[OSError] = []
@@ -46,7 +46,7 @@ def as_pipe(source: Path | bytes) -> Iterator[int]:
                     while chunk := file.read(CHUNK):
                         pipe.write(chunk)
         except BrokenPipeError:
-            return  # the reader has what it wanted
+            return  # the reader has closed its end
         except OSError as error:
             failures.append(error)
 
@@ -55,7 +55,7 @@ def as_pipe(source: Path | bytes) -> Iterator[int]:
     try:
         yield reading
     finally:
-        os.close(reading)  # a feeder that still writes ends with a broken pipe
+        os.close(reading)  # a feeder that still writes gets a broken pipe
         feeder.join()
-        if failures:  # what the decoder made of it says nothing of the file
+        if failures:  # the disk failed, so the result of the decoder is meaningless
             raise failures[0]

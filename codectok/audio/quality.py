@@ -1,4 +1,4 @@
-"""What can be measured of a segment, and limits on it."""
+"""Quality of a segment, and limits on it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from codectok.errors import AudioError, InputError
 from .dnsmos import overall_quality
 from .spectrum import Spectrum
 
-# A sample this close to full scale counts as clipped: coders round the edges of clipped peaks.
+# Samples above this level count as clipped: lossy codecs round off clipped peaks.
 CLIPPED_LEVEL = 0.999
 
 
 @dataclass(frozen=True)
 class QualityLimits:
-    """Segments beyond them are left out; None for no limit.
+    """Limits that segments must keep; None for no limit.
 
     Attributes:
-        min_loudness, max_loudness: in LUFS.
+        min_loudness, max_loudness: integrated loudness in LUFS.
         max_clipping: share of samples at full scale.
-        min_bandwidth: in Hz.
-        min_dnsmos: from 1 to 5.
+        min_bandwidth: highest audible frequency in Hz.
+        min_dnsmos: DNSMOS score from 1 to 5.
+
+    Raises:
+        InputError: a limit is not a finite number.
     """
 
     min_loudness: float | None = None
@@ -36,12 +39,19 @@ class QualityLimits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value is not None and not math.isfinite(value):
-                raise InputError(f"The limit {name.replace('_', '-')} must be a number, not {value:g}.")
+                raise InputError(f"The limit {name.replace('_', '-')} must be a finite number, not {value:g}.")
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Loudness in LUFS (None for silence), share of samples at full scale, bandwidth in Hz, DNSMOS if asked for."""
+    """Measured quality of a segment.
+
+    Attributes:
+        loudness: integrated loudness in LUFS; None for silence.
+        clipping: share of samples at full scale.
+        bandwidth: highest audible frequency in Hz.
+        dnsmos: score from 1 to 5; None if not measured.
+    """
 
     loudness: float | None
     clipping: float
@@ -50,7 +60,7 @@ class Quality:
 
     @classmethod
     def of(cls, samples: np.ndarray, sample_rate: int) -> Quality:
-        """Measure mono `samples` [n], except for DNSMOS."""
+        """Measure mono `samples` float32 [n], without DNSMOS."""
         clipped = 0
         if max(samples.max(), -samples.min()) >= CLIPPED_LEVEL:
             clipped = int(np.count_nonzero(np.abs(samples) >= CLIPPED_LEVEL))
@@ -59,12 +69,16 @@ class Quality:
 
     @classmethod
     def within(cls, limits: QualityLimits, samples: np.ndarray, sample_rate: int) -> Quality:
-        """Measure `samples` and raise an `AudioError` ("silent", "clipped", "filtered") if a limit is not kept."""
+        """Measure `samples` and check them against `limits`.
+
+        Raises:
+            AudioError: with the reason "silent", "clipped" or "filtered" if a limit is exceeded.
+        """
         quality = cls.of(samples, sample_rate)
         quality._check(limits)
         if limits.min_dnsmos is None:
             return quality
-        score = overall_quality(samples, sample_rate)  # takes as long as everything else, many times over
+        score = overall_quality(samples, sample_rate)  # last: much slower than all other measures together
         if score < limits.min_dnsmos:
             raise AudioError(f"A DNSMOS of {score:g} is below {limits.min_dnsmos:g}.", "filtered")
         return replace(quality, dnsmos=score)
@@ -73,7 +87,7 @@ class Quality:
         wants_loudness = limits.min_loudness is not None or limits.max_loudness is not None
         if self.loudness is None:
             if wants_loudness:
-                raise AudioError("There is no sound above -70 LUFS.", "silent")
+                raise AudioError("No sound is above -70 LUFS.", "silent")
         elif limits.min_loudness is not None and self.loudness < limits.min_loudness:
             raise AudioError(f"{self.loudness:g} LUFS are below {limits.min_loudness:g}.", "filtered")
         elif limits.max_loudness is not None and self.loudness > limits.max_loudness:
@@ -81,4 +95,4 @@ class Quality:
         if limits.max_clipping is not None and self.clipping > limits.max_clipping:
             raise AudioError(f"{self.clipping:.2%} of the samples are at full scale.", "clipped")
         if limits.min_bandwidth is not None and self.bandwidth < limits.min_bandwidth:
-            raise AudioError(f"There is nothing above {self.bandwidth:,} Hz.", "filtered")
+            raise AudioError(f"No sound is above {self.bandwidth:,} Hz.", "filtered")

@@ -1,4 +1,4 @@
-"""The one resampler of the project: soxr at its HQ setting."""
+"""Resampling with soxr HQ, which all of codectok uses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from codectok.errors import InputError
 
 
 def resample(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
-    """Resample `waveform` float32 [n] from `sample_rate` to `target_rate` Hz with soxr HQ.
+    """Resample `waveform` float32 [n] from `sample_rate` to `target_rate` Hz.
 
-    The result has round(n * target_rate / sample_rate) samples and equals that of soxr's streaming interface.
+    The result has round(n * target_rate / sample_rate) samples, equal to those of `resample_blocks`.
+
+    Raises:
+        InputError: `sample_rate` is not a whole number above 0.
     """
     _check_rate(sample_rate)
     if sample_rate == target_rate:
         return waveform
-    return soxr.resample(waveform, sample_rate, target_rate, quality="HQ")
+    resampled: np.ndarray = soxr.resample(waveform, sample_rate, target_rate, quality="HQ")
+    return resampled
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], sample_rate: int, target_rate: int) -> Iterator[np.ndarray]:
-    """`resample` of a clip that arrives in blocks float32 [n]: the same samples, to the bit."""
+    """Resample a clip that arrives in blocks float32 [n]; the samples are bit-identical to those of `resample`."""
     _check_rate(sample_rate)
     if sample_rate == target_rate:
         yield from blocks

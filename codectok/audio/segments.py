@@ -1,4 +1,4 @@
-"""Where to cut a recording into segments."""
+"""Cutting recordings into segments."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ Segmenter = Literal["quiet", "fixed", "vad"]
 Cutter = Literal["quiet", "fixed"]
 
 ENERGY_HOP_SECONDS = 0.01
-ENERGY_WINDOW_HOPS = 10  # 0.1 s: shorter dips lie inside words
+ENERGY_WINDOW_HOPS = 10  # 0.1 s: shorter dips are inside words
 
 
 def check_limits(min_seconds: float, max_seconds: float, segmenter: Segmenter) -> None:
-    """Refuse limits that cannot be kept: a cut at a quiet point needs room for two segments of the minimum."""
+    """Raise `InputError` for limits that cannot be kept.
+
+    A cut at a quiet point needs room for two segments of the minimum length.
+    """
     factor = 1 if segmenter == "fixed" else 2
     if not 0 < min_seconds * factor <= max_seconds < math.inf:
         raise InputError(
@@ -29,35 +32,38 @@ def check_limits(min_seconds: float, max_seconds: float, segmenter: Segmenter) -
 
 
 def limits_in_samples(min_seconds: float, max_seconds: float, sample_rate: int) -> tuple[int, int]:
-    """The least and the greatest length of a segment."""
+    """Return the minimum and maximum length of a segment in samples."""
     return round(min_seconds * sample_rate), round(max_seconds * sample_rate)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a recording: `samples` float32 [n], the first of which is the recording's sample `start`."""
+    """A segment of a recording: `samples` float32 [n] from sample `start` of the recording on."""
 
     start: int
     samples: np.ndarray
 
     @property
     def end(self) -> int:
-        """The sample after its last."""
+        """Index of the sample after the last one."""
         return self.start + len(self.samples)
 
 
 def segments_of(
     blocks: Iterable[np.ndarray], sample_rate: int, min_seconds: float, max_seconds: float, segmenter: Cutter
 ) -> Iterator[Segment]:
-    """Cut a recording that arrives in `blocks` float32 [n], without gap; no segment is longer than the maximum.
+    """Cut a recording that arrives in `blocks` float32 [n] into segments without gaps.
 
-    "quiet" cuts at the quietest tenth of a second that keeps both sides long enough; only a recording that is too
-    short as a whole gives a segment under the minimum. "fixed" gives the maximum each time, and a last remainder.
-    The cuts do not depend on the blocks, and little more than a segment is in memory.
+    No segment is longer than the maximum. "quiet" cuts at the quietest 0.1 s that leaves both sides long enough; only
+    a recording shorter than the minimum becomes a segment under it. "fixed" cuts segments of the maximum length and a
+    remainder. The cuts do not depend on the sizes of the blocks. Memory holds little more than one segment.
+
+    Raises:
+        InputError: the limits cannot be kept.
     """
     check_limits(min_seconds, max_seconds, segmenter)
     shortest, longest = limits_in_samples(min_seconds, max_seconds, sample_rate)
-    # To choose the next cut takes so many samples, unless the recording ends before.
+    # Samples that the choice of the next cut needs, unless the recording ends first.
     needed = longest if segmenter == "fixed" else longest + shortest
     held, start = np.zeros(0, np.float32), 0
     arrived: list[np.ndarray] = []
@@ -88,7 +94,7 @@ def segments_of(
 
 
 def _quietest(samples: np.ndarray, sample_rate: int, first: int, last: int) -> int:
-    """Middle of the window with the least energy between `first` and `last`; the latest of equals."""
+    """Return the middle of the window with the least energy between `first` and `last`; the last one of equals."""
     hop = max(1, round(ENERGY_HOP_SECONDS * sample_rate))
     hops = (last - first) // hop
     if hops < ENERGY_WINDOW_HOPS:

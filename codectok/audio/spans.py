@@ -1,4 +1,4 @@
-"""Spans of a recording: which of them belong together, and reading them in one pass over the file."""
+"""Spans of a recording: cut and join them to fit, and read them in one pass over the file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from codectok.errors import AudioError
 
-# Short neighbours are joined over a pause of at most so many seconds, which then is part of the segment.
+# Longest pause over which short neighbours are joined; the pause becomes part of the segment.
 MAX_PAUSE_SECONDS = 1.0
-# A manifest may round the end of a file so far up.
+# Manifests may round the end of a file up by this much.
 END_TOLERANCE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of a span beside its audio and text; spans are joined only where all of it is the same."""
+    """Labels of a span. Only spans with equal labels are joined."""
 
     language: str | None = None
     speaker: str | None = None
@@ -27,10 +27,17 @@ class Labels:
 
 @dataclass(frozen=True)
 class Span:
-    """From `start` to `end` in seconds (None: to the end of the recording), and what is known of it.
+    """A span of a recording with its text and labels.
 
-    `parts` are spans inside it, in order, that say when which of its words are spoken. `key` tells its segments
-    from those of all other spans of the dataset. `joined` are those that this one was made of.
+    Attributes:
+        start: in seconds.
+        end: in seconds; None for the end of the recording.
+        id: name that a manifest gives to the span; None if it has none.
+        text: words that are spoken; None if unknown.
+        labels: language, speaker and category.
+        supervisions: timed text inside the span, in order.
+        key: name that is unique among the spans of a dataset.
+        joined: the spans that were joined to this one.
     """
 
     start: float = 0.0
@@ -38,72 +45,75 @@ class Span:
     id: str | None = None
     text: str | None = None
     labels: Labels = Labels()
-    parts: tuple[Span, ...] = ()
+    supervisions: tuple[Span, ...] = ()
     key: str = ""
     joined: tuple[Span, ...] = ()
 
     def sample_range(self, sample_rate: int) -> tuple[int, int | None]:
-        """Its first sample, and the one after its last; there is always one at least."""
+        """Return the first sample and the one after the last; a span has at least one sample."""
         first = round(self.start * sample_rate)
         return first, None if self.end is None else max(first + 1, round(self.end * sample_rate))
 
     def is_within(self, n_samples: int, sample_rate: int) -> bool:
-        """Whether a recording of `n_samples` has all of it, but for what was rounded."""
+        """Return True if a recording of `n_samples` contains the span, within the tolerance for rounded ends."""
         first, end = self.sample_range(sample_rate)
         return n_samples > first and (end is None or n_samples >= end - round(END_TOLERANCE_SECONDS * sample_rate))
 
     def missing_end(self, n_samples: int, sample_rate: int, where: str) -> AudioError | None:
-        """What to say if a recording that turned out to have `n_samples` ends before this does."""
+        """Return an "unreadable" error if a recording of `n_samples` ends before the span, else None."""
         if self.is_within(n_samples, sample_rate):
             return None
-        asked = f"from {self.start:g} s on" if self.end is None else f"from {self.start:g} to {self.end:g} s"
-        return AudioError(f"{where} ends at {n_samples / sample_rate:.2f} s, but is wanted {asked}.", "unreadable")
+        wanted = f"from {self.start:g} s on" if self.end is None else f"from {self.start:g} to {self.end:g} s"
+        message = f"{where} ends at {n_samples / sample_rate:.2f} s, but a span {wanted} was requested."
+        return AudioError(message, "unreadable")
 
 
-def cut_between_parts(spans: Iterable[Span], max_seconds: float) -> list[Span]:
-    """Cut spans with text that are too long in the middle of the pauses between their parts, where there are any.
+def cut_between_supervisions(spans: Iterable[Span], max_seconds: float) -> list[Span]:
+    """Cut spans with text that are longer than `max_seconds` in the pauses between their supervisions.
 
-    Neighbouring parts stay together up to the maximum, their texts joined, and no time is left out.
+    Each cut is in the middle of a pause. Neighbouring supervisions stay together up to the maximum, with their texts
+    joined. The pieces cover the whole span; a piece is too long only if it has no pause to cut in.
     """
     return [
         piece
         for span in spans
         for piece in (
-            _between_parts(span, max_seconds)
-            if span.text is not None and span.parts and _duration(span) > max_seconds
+            _cut_in_pauses(span, max_seconds)
+            if span.text is not None and span.supervisions and _duration(span) > max_seconds
             else [span]
         )
     ]
 
 
-def _between_parts(span: Span, max_seconds: float) -> list[Span]:
+def _cut_in_pauses(span: Span, max_seconds: float) -> list[Span]:
     pieces: list[Span] = []
     start = span.start
     held: list[Span] = []
-    for part, following in zip(span.parts, [*span.parts[1:], None], strict=True):
-        held.append(part)
+    supervisions = span.supervisions
+    for supervision, following in zip(supervisions, [*supervisions[1:], None], strict=True):
+        held.append(supervision)
         spoken_until = max(_end(one) for one in held)
         if following is not None and following.start < spoken_until:
-            continue  # where speakers overlap there is no pause to cut in
+            continue  # overlapping speakers leave no pause to cut in
         end = span.end if following is None else (spoken_until + following.start) / 2
-        piece = _of_parts(held, start, end, span)
+        piece = _piece_of(held, start, end, span)
         if pieces and end is not None and end - pieces[-1].start <= max_seconds:
-            pieces[-1] = _of_parts([*pieces[-1].parts, *held], pieces[-1].start, end, span)
+            pieces[-1] = _piece_of([*pieces[-1].supervisions, *held], pieces[-1].start, end, span)
         else:
             pieces.append(piece)
         start, held = _end(piece), []
-    return [replace(piece, parts=()) for piece in pieces]
+    return [replace(piece, supervisions=()) for piece in pieces]
 
 
-def _of_parts(parts: Sequence[Span], start: float, end: float | None, whole: Span) -> Span:
-    labels = {part.labels for part in parts}
+def _piece_of(supervisions: Sequence[Span], start: float, end: float | None, whole: Span) -> Span:
+    labels = {supervision.labels for supervision in supervisions}
     return Span(
         start=start,
         end=end,
         id=whole.id,
-        text=" ".join(part.text for part in parts if part.text) or None,
+        text=" ".join(supervision.text for supervision in supervisions if supervision.text) or None,
         labels=labels.pop() if len(labels) == 1 else whole.labels,
-        parts=tuple(parts),
+        supervisions=tuple(supervisions),
         key=whole.key,
     )
 
@@ -113,13 +123,15 @@ def _end(span: Span) -> float:
 
 
 def join_short(spans: Sequence[Span], min_seconds: float, max_seconds: float) -> list[Span]:
-    """Join spans (in the order of their starts) under the minimum with neighbours; texts and ids are joined.
+    """Join spans shorter than `min_seconds` with their neighbours, and their texts and ids with a space between.
 
-    A short one takes in those after it; where none fits, it goes to the one before it.
+    `spans` are in the order of their starts. A short span is joined with the next ones; if they do not fit, with the
+    previous one. Spans are joined only if their labels are equal, both or neither have text, the pause between them
+    is at most `MAX_PAUSE_SECONDS` and the result is not longer than `max_seconds`.
     """
     groups: list[list[Span]] = []
     for span in spans:
-        # What comes after a short one might fit as well, but may be long itself; the one before is known to fit.
+        # Prefer the previous span: it is known to fit, while the next one may be long itself.
         short = groups and min(_length(groups[-1]), _duration(span)) < min_seconds
         if short and _fit(groups[-1], span, max_seconds):
             groups[-1].append(span)
@@ -140,14 +152,14 @@ def _fit(group: Sequence[Span], following: Span, max_seconds: float) -> bool:
     last = group[-1]
     if last.end is None or following.end is None or last.labels != following.labels:
         return False
-    # Words for a part of a segment only would be wrong for the whole.
+    # Text that covers only half of a segment would be wrong for the whole.
     same_kind = (last.text is None) == (following.text is None)
     pause = following.start - last.end
     return same_kind and 0 <= pause <= MAX_PAUSE_SECONDS and following.end - group[0].start <= max_seconds
 
 
 def _joined(group: Sequence[Span]) -> Span:
-    # Several pieces of one span have one id.
+    # Pieces of one span share an id.
     ids = dict.fromkeys(span.id for span in group if span.id)
     texts = [span.text for span in group if span.text]
     return replace(
@@ -156,22 +168,24 @@ def _joined(group: Sequence[Span]) -> Span:
 
 
 def joined_within(span: Span, n_samples: int, sample_rate: int) -> Span | None:
-    """Of those that `span` was made of, all that a recording of `n_samples` has, joined; None if it has none."""
+    """Join again those spans in `span.joined` that a recording of `n_samples` contains; None if it contains none."""
     group = [one for one in span.joined if one.is_within(n_samples, sample_rate)]
     return _joined(group) if group else None
 
 
 class Recording:
-    """A recording that is decoded once, from which spans are taken in the order of their starts.
+    """Reads spans of a recording in the order of their starts while decoding it once.
 
-    Only what a later span needs is held, so that a long one beside short ones does not keep the file in memory.
+    Only blocks that a later span needs are held, so that a long span beside short ones does not keep the file in
+    memory.
 
     Attributes:
-        n_samples: decoded so far.
+        n_samples: number of samples decoded so far.
 
     Args:
-        blocks: float32 [n].
-        ranges: first sample and the one after the last of each span (None: to the end), in the order of the firsts.
+        blocks: the decoded recording, float32 [n] each.
+        ranges: first sample of each span and the one after its last (None for the end of the recording), in the order
+            of the first samples.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray], ranges: Iterable[tuple[int, int | None]]) -> None:
@@ -179,11 +193,11 @@ class Recording:
         self._blocks = iter(blocks)
         self._ranges = list(ranges)
         self._taken = 0
-        self._next = 0  # the first span after the one that is being taken that may need what comes now
-        self._held: deque[tuple[int, np.ndarray]] = deque()  # each with the place of its first sample
+        self._next = 0  # first of the later spans that may need the next block
+        self._held: deque[tuple[int, np.ndarray]] = deque()  # each with the index of its first sample
 
     def take(self) -> Iterator[np.ndarray]:
-        """Blocks [n] of the next span, as far as the recording goes."""
+        """Yield blocks float32 [n] of the next span, which ends early if the recording does."""
         first, end = self._ranges[self._taken]
         self._taken += 1
         self._next = self._taken
@@ -196,10 +210,10 @@ class Recording:
                 return
             if self._is_needed_later(start, start + len(block)):
                 self._held.append((start, block))
-            part = block[max(0, first - start) : None if end is None else end - start]
-            if len(part):
+            wanted = block[max(0, first - start) : None if end is None else end - start]
+            if len(wanted):
                 position = start + len(block)
-                yield part
+                yield wanted
         self._held.extend(before)
 
     def _decode(self) -> np.ndarray | None:
@@ -209,10 +223,10 @@ class Recording:
         return block
 
     def _is_needed_later(self, start: int, end: int) -> bool:
-        while self._next < len(self._ranges) and _ends_by(self._ranges[self._next], start):
+        while self._next < len(self._ranges) and _ends_before(self._ranges[self._next], start):
             self._next += 1
         return self._next < len(self._ranges) and self._ranges[self._next][0] < end
 
 
-def _ends_by(range_: tuple[int, int | None], place: int) -> bool:
-    return range_[1] is not None and range_[1] <= place
+def _ends_before(range_: tuple[int, int | None], sample: int) -> bool:
+    return range_[1] is not None and range_[1] <= sample

@@ -13,9 +13,14 @@ MAX_CHANNELS = 64
 
 
 def mono_blocks(blocks: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
-    """`to_mono` of successive blocks of one clip; empty ones are passed over."""
+    """Apply `to_mono` to successive blocks of one clip, and skip empty ones.
+
+    Raises:
+        InputError: `blocks` is a single array, or a block is not an array [n] or [channels, n].
+        AudioError: see `to_mono`.
+    """
     if isinstance(blocks, Tensor | np.ndarray):
-        raise InputError("A clip in blocks must be several arrays; put a single one into a list.")
+        raise InputError("The blocks of a clip must be a sequence of arrays; put a single array into a list.")
     found = 0
     for block in blocks:
         if not isinstance(block, Tensor | np.ndarray):
@@ -27,11 +32,13 @@ def mono_blocks(blocks: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def to_mono(waveform: Tensor | np.ndarray, offset: int = 0) -> np.ndarray:
-    """Average the channels of `waveform` [n] or [channels, n], from sample `offset` of a clip on, to float32 [n].
+    """Average the channels of `waveform` [n] or [channels, n] to float32 [n].
+
+    `offset` is the index of its first sample in the clip, for messages.
 
     Raises:
         InputError: another shape, or integers.
-        AudioError: no samples ("empty"), or NaN or infinity among them ("not_finite").
+        AudioError: no samples ("empty"), or samples that are NaN or infinite ("not_finite").
     """
     if isinstance(waveform, Tensor):
         waveform = waveform.detach().cpu()
@@ -51,7 +58,10 @@ def to_mono(waveform: Tensor | np.ndarray, offset: int = 0) -> np.ndarray:
 
 
 def check_finite(block: np.ndarray, where: str, offset: int = 0) -> None:
-    """Raise an `AudioError` if a sample of `block` ([n] or [n, channels], from sample `offset` on) is not finite."""
+    """Raise an `AudioError` if a sample of `block` [n] or [n, channels] is not finite.
+
+    `offset` is the index of its first sample in the file that `where` names.
+    """
     finite = np.isfinite(block)
     if not finite.all():
         first = offset + int(finite.reshape(len(block), -1).all(axis=1).argmin())

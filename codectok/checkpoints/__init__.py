@@ -1,4 +1,4 @@
-"""Checkpoints: the project's own format, and the import of DistilCodec's."""
+"""Checkpoints: codectok's format, and the import of DistilCodec checkpoints."""
 
 from .distilcodec import import_distilcodec
 from .native import CheckpointHeader, build_network, is_checkpoint, load_checkpoint, read_header, save_checkpoint

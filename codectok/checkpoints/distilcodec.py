@@ -1,6 +1,6 @@
 """Import of DistilCodec checkpoints: `g_XXXXXXXX` beside `model_config.json`.
 
-Names and shapes are those of the published checkpoints; both spellings of weight norm are accepted
+Names and shapes are those of the published checkpoints; both names of weight norm tensors are accepted
 (`weight_g`/`weight_v` and `parametrizations.weight.original0`/`original1`).
 """
 
@@ -32,8 +32,8 @@ WEIGHT_NORM_NAMES = (
 
 Layout = Literal["same", "pointwise", "downsample", "upsample", "codebook"]
 
-# Our names, as patterns, with the reference's name and how it lays the tensor out; the first match counts.
 _BLOCK_NAMES = {"depthwise": "dwconv", "expand": "pwconv1", "contract": "pwconv2"}
+# Pattern of our tensor name, component and name in the reference, layout there; the first match is used.
 _RULES: tuple[tuple[str, str, Layout], ...] = (
     (r"encoder\.stem\.(.+)", r"encoder:downsample_layers.0.0.\1", "same"),
     (r"encoder\.stem_norm\.(.+)", r"encoder:downsample_layers.0.1.\1", "same"),
@@ -61,11 +61,12 @@ def import_distilcodec(directory: Path, step: int | None = None) -> tuple[Checkp
 
     Args:
         directory: holds `model_config.json` and files named `g_` with an eight-digit step.
-        step: which one; may be left out when there is only one.
+        step: step to import; None if there is only one.
 
     Raises:
-        CheckpointError: no or several candidates, a file that is no checkpoint, a missing or misshapen tensor.
-        ConfigError: a configuration that this project does not know.
+        CheckpointError: the step does not exist or is ambiguous, the file is not a checkpoint, or a tensor is missing,
+            unexpected or misshapen.
+        ConfigError: the configuration is not supported.
     """
     path = _find_step(directory, step)
     config = read_config(directory)
@@ -83,7 +84,7 @@ def import_distilcodec(directory: Path, step: int | None = None) -> tuple[Checkp
 
 @dataclass(frozen=True)
 class _Source:
-    """Where one of our tensors stands in the reference's checkpoint, and how it is laid out there."""
+    """Component, name and layout of one of our tensors in the reference's checkpoint."""
 
     component: str
     key: str
@@ -103,7 +104,7 @@ class _Source:
         return shape
 
     def take(self, tensors: dict[str, Tensor], shape: tuple[int, ...], path: Path) -> Tensor:
-        """Remove the tensor from `tensors`, with its weight norm folded; `shape` is ours."""
+        """Remove the tensor from `tensors` and return it with weight norm folded; `shape` is that of our tensor."""
         expected = self.reference_shape(shape)
         if self.key in tensors:
             return self._checked(self.key, tensors.pop(self.key), expected, path)
@@ -117,7 +118,7 @@ class _Source:
                 )
                 # In float64, so that the rounded kernel is the same on every machine.
                 direction = direction.double()
-                norm = torch.linalg.vector_norm(direction, dim=tuple(range(1, len(expected))), keepdim=True)
+                norm: Tensor = torch.linalg.vector_norm(direction, dim=tuple(range(1, len(expected))), keepdim=True)
                 return (direction * (magnitude.double() / norm)).float()
         raise CheckpointError(f"{path} has no tensor '{self.component}.{self.key}' (expected shape {list(expected)}).")
 
@@ -136,7 +137,7 @@ class _Source:
         if tuple(tensor.shape) != expected:
             raise CheckpointError(
                 f"{path}: tensor '{self.component}.{key}' has shape {list(tensor.shape)},"
-                f" but its configuration asks for {list(expected)}."
+                f" but its configuration expects {list(expected)}."
             )
         return tensor
 
@@ -162,7 +163,7 @@ def _find_step(directory: Path, step: int | None) -> Path:
     steps = ", ".join(str(s) for s in sorted(found))
     if step is None:
         if len(found) > 1:
-            raise CheckpointError(f"{directory} holds several steps ({steps}); say which one with --step.")
+            raise CheckpointError(f"{directory} holds several steps ({steps}); choose one with --step.")
         return next(iter(found.values()))
     if step not in found:
         raise CheckpointError(f"{directory} holds no step {step}; it holds {steps}.")
@@ -171,7 +172,7 @@ def _find_step(directory: Path, step: int | None) -> Path:
 
 def _read_components(path: Path) -> dict[str, dict[str, Tensor]]:
     try:
-        # Memory-mapped: 1.6 GB are read piece by piece as the tensors are converted.
+        # Memory-mapped, so that 1.6 GB are read tensor by tensor during conversion.
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {first_line(error)}") from None
@@ -184,4 +185,4 @@ def _refuse_leftovers(components: dict[str, dict[str, Tensor]], path: Path) -> N
     for component, tensors in components.items():
         for key in tensors:
             if not TRAINING_ONLY.search(key):
-                raise CheckpointError(f"{path}: its configuration knows nothing of tensor '{component}.{key}'.")
+                raise CheckpointError(f"{path} has a tensor '{component}.{key}' that its configuration does not have.")

@@ -1,4 +1,4 @@
-"""The configuration beside a DistilCodec checkpoint, read into ours."""
+"""Converts the configuration of a DistilCodec checkpoint to a `CodecConfig`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codectok.config import CodecConfig, load_mapping, parse
 from codectok.errors import CheckpointError
 
 CONFIG_FILES = ("model_config.json", "codec_config.json")
-LEFT_PAD = 1  # the reference puts one zero sample before every clip at inference
+LEFT_PAD = 1  # the reference adds one zero sample before every clip at inference
 
 
 class _Spectrogram(BaseModel):
@@ -56,7 +56,7 @@ class _Quantizer(BaseModel):
 
 
 class _ReferenceConfig(BaseModel):
-    """The parts of `model_config.json` that inference needs; the rest is about training and is not read."""
+    """The sections of `model_config.json` that inference needs; training settings are not read."""
 
     spec_transform: _Spectrogram
     encoder: _Encoder
@@ -65,7 +65,12 @@ class _ReferenceConfig(BaseModel):
 
 
 def read_config(directory: Path) -> CodecConfig:
-    """Read `model_config.json` (or `codec_config.json`) of `directory`."""
+    """Read `model_config.json` (or `codec_config.json`) of `directory`.
+
+    Raises:
+        CheckpointError: there is no such file, or its sections do not agree.
+        ConfigError: the configuration is not supported.
+    """
     paths = [directory / name for name in CONFIG_FILES if (directory / name).is_file()]
     if not paths:
         raise CheckpointError(f"{directory} holds no {CONFIG_FILES[0]}; put it beside the checkpoint.")
@@ -84,7 +89,7 @@ def _check_widths(reference: _ReferenceConfig, path: Path) -> None:
         ("decoder.num_mels", reference.decoder.num_mels, width),
     ):
         if value != expected:
-            raise CheckpointError(f"{path}: {name} is {value}, but the other sections ask for {expected}.")
+            raise CheckpointError(f"{path}: {name} is {value}, but the other sections need {expected}.")
 
 
 def _our_fields(reference: _ReferenceConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where a codec's folder is: on this machine, or on the Hugging Face Hub."""
+"""Finds a codec's folder on the local disk or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve_codec_directory(name: str | Path) -> Path:
-    """The local folder of a codec; a name `organisation/name` that is no folder is fetched from the Hub."""
+    """Return the local folder of a codec; a Hub name `organisation/name` that is not a local folder is downloaded.
+
+    Raises:
+        CheckpointError: there is no such codec, or it cannot be downloaded.
+    """
     path = Path(name)
     if path.is_dir():
         return path
     if str(name) in PRESETS:
         raise CheckpointError(f"{name} is a preset without weights; train it first, or give a codec's folder.")
-    # A folder of that first name makes a mistyped local path likelier than a name on the Hub.
+    # If the first part of the name is a local folder, assume a mistyped path instead of a Hub name.
     if path.exists() or not HUB_NAME.fullmatch(str(name)) or Path(str(name).split("/")[0]).exists():
         raise CheckpointError(f"There is no codec folder {name}.")
     try:
@@ -36,5 +40,5 @@ def resolve_codec_directory(name: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = first_line(error)
         raise CheckpointError(
-            f"There is no codec folder {name}, and the Hugging Face Hub gave none: {reason}"
+            f"There is no codec folder {name}, and it cannot be downloaded from the Hugging Face Hub: {reason}"
         ) from None

@@ -1,6 +1,6 @@
-"""The project's checkpoint: a folder with `config.json` and `model.safetensors`.
+"""Checkpoints of codectok: a folder with `config.json` and `model.safetensors`.
 
-Tensors are float32 and ready for inference: weight norm is folded, nothing that only training needs is kept.
+Tensors are float32 and ready for inference: weight norm is folded, and training state is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MODEL_FILE = "model.safetensors"
 
 
 class CheckpointHeader(StrictModel):
-    """Contents of `config.json`; `origin` says in words where the weights come from."""
+    """Contents of `config.json`; `origin` describes where the weights come from."""
 
     format: Literal["codectok.codec"] = "codectok.codec"
     version: Literal[1] = 1
@@ -32,12 +32,17 @@ class CheckpointHeader(StrictModel):
 
 
 def is_checkpoint(directory: Path) -> bool:
-    """Whether `directory` looks like a checkpoint of this format."""
+    """True if `directory` holds the files of a checkpoint."""
     return (directory / MODEL_FILE).is_file() and (directory / CONFIG_FILE).is_file()
 
 
 def save_checkpoint(directory: Path, header: CheckpointHeader, state: dict[str, Tensor]) -> None:
-    """Write a checkpoint into `directory`, which must not hold one yet; the configuration comes last."""
+    """Write a checkpoint into `directory`; the configuration is written last.
+
+    Raises:
+        InputError: `directory` already holds a checkpoint.
+        CodectokError: the tensors cannot be written.
+    """
     if (directory / CONFIG_FILE).exists() or (directory / MODEL_FILE).exists():
         raise InputError(f"{directory} already holds a codec; choose another folder.")
     path = directory / MODEL_FILE
@@ -50,18 +55,28 @@ def save_checkpoint(directory: Path, header: CheckpointHeader, state: dict[str, 
 
 
 def read_header(directory: Path) -> CheckpointHeader:
-    """Read `config.json` of a checkpoint."""
+    """Read `config.json` of a checkpoint.
+
+    Raises:
+        CheckpointError: `directory` is not a checkpoint.
+        ConfigError: the configuration is invalid.
+    """
     if not is_checkpoint(directory):
         raise CheckpointError(
             f"{directory} is not a codec: it must hold {CONFIG_FILE} and {MODEL_FILE}"
-            " (a DistilCodec checkpoint is first converted with `codectok import-distilcodec`)."
+            " (convert a DistilCodec checkpoint with `codectok import-distilcodec` first)."
         )
     path = directory / CONFIG_FILE
     return parse(CheckpointHeader, load_mapping(path), str(path))
 
 
 def load_checkpoint(directory: Path) -> tuple[CheckpointHeader, CodecNetwork]:
-    """Read a checkpoint; a missing, unexpected or wrongly shaped tensor is named in a `CheckpointError`."""
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: not a checkpoint, a damaged file, or a missing, unexpected or misshapen tensor.
+        ConfigError: the configuration is invalid.
+    """
     header = read_header(directory)
     path = directory / MODEL_FILE
     try:
@@ -73,7 +88,11 @@ def load_checkpoint(directory: Path) -> tuple[CheckpointHeader, CodecNetwork]:
 
 
 def build_network(config: CodecConfig, state: dict[str, Tensor], origin: str) -> CodecNetwork:
-    """A network of `config` in inference mode that takes over the tensors of `state` without copying them."""
+    """Build a network of `config` in inference mode from the tensors of `state`, without copying them.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or misshapen; `origin` names their source in the message.
+    """
     with torch.device("meta"):
         network = CodecNetwork(config)
     expected = network.state_dict()
@@ -83,15 +102,19 @@ def build_network(config: CodecConfig, state: dict[str, Tensor], origin: str) ->
 
 
 def check_tensors(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], origin: str) -> None:
-    """Raise a `CheckpointError` that names the first tensor of `state` that is missing, unexpected or misshapen."""
+    """Compare the tensors of `state` with the `expected` shapes.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or misshapen; the message names the first.
+    """
     for key, shape in expected.items():
         if key not in state:
             raise CheckpointError(f"{origin} has no tensor {key!r} (expected shape {list(shape)}).")
         found = tuple(state[key].shape)
         if found != shape:
             raise CheckpointError(
-                f"{origin}: tensor {key!r} has shape {list(found)}, but the configuration asks for {list(shape)}."
+                f"{origin}: tensor {key!r} has shape {list(found)}, but the configuration expects {list(shape)}."
             )
     unexpected = sorted(set(state) - set(expected))
     if unexpected:
-        raise CheckpointError(f"{origin} has a tensor {unexpected[0]!r} that the configuration knows nothing of.")
+        raise CheckpointError(f"{origin} has a tensor {unexpected[0]!r} that its configuration does not have.")

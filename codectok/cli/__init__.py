@@ -1,1 +1,1 @@
-"""The command line: one module per verb, each thin. torch and Ray are imported only when a verb runs."""
+"""Command line with one thin module per verb. torch and Ray are imported only when a verb runs."""

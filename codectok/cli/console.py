@@ -1,4 +1,4 @@
-"""What the terminal shows: tables, warnings, progress."""
+"""Output to the terminal: tables, warnings, progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from codectok.formatting import format_duration as format_duration
+from codectok.formatting import format_duration
 
 PLAIN_LINE_SECONDS = 60.0
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -22,22 +22,22 @@ error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    """One line on standard error."""
+    """Print a warning as one line on standard error."""
     error_console.print(f"[yellow]Warning:[/] {_escape(message)}")
 
 
 def fail(message: str) -> None:
-    """The one sentence that says why a verb ended."""
+    """Print the error that ended a verb as one line on standard error."""
     error_console.print(f"[bold red]Error:[/] {_escape(message)}")
 
 
 def say(message: str) -> None:
-    """One line on standard output."""
+    """Print one line on standard output."""
     console.print(_escape(message))
 
 
 def facts_table(title: str, facts: Mapping[str, object]) -> None:
-    """A table of names and values."""
+    """Print a table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -47,7 +47,7 @@ def facts_table(title: str, facts: Mapping[str, object]) -> None:
 
 
 def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table with one line for each of `rows`."""
+    """Print a table with one line for each row."""
     table = Table(title=title, title_justify="left")
     for name in header:
         table.add_column(name, overflow="fold")
@@ -56,41 +56,31 @@ def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object
     console.print(table, soft_wrap=False)
 
 
-def counted(count: int, noun: str) -> str:
-    """A number of things: 1 worker, 2 workers."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def megabytes(n_bytes: int) -> str:
-    """A size in MB."""
-    return f"{n_bytes / 1e6:,.2f} MB"
-
-
 class ProgressReport:
-    """A bar on a terminal, a plain line each minute elsewhere."""
+    """Progress as a bar on a terminal, and as a plain line each minute elsewhere."""
 
-    def __init__(self, bar: Progress | None, total: float | None, what: str) -> None:
-        self._bar, self._total, self._what = bar, total, what
-        self._task: TaskID | None = bar.add_task(what, total=total, note="") if bar else None
+    def __init__(self, bar: Progress | None, total: float | None, description: str) -> None:
+        self._bar, self._total, self._description = bar, total, description
+        self._task: TaskID | None = bar.add_task(description, total=total, note="") if bar else None
         self._done, self._note = 0.0, ""
         self._started = time.monotonic()
 
     def set_total(self, total: float) -> None:
-        """Say how much there is to do, once that is known; what was done before belonged to another count."""
+        """Set the total and restart the count and the clock at 0."""
         self._total, self._done = total, 0.0
         self._started = time.monotonic()
         if self._bar is not None and self._task is not None:
             self._bar.reset(self._task, total=total)
 
     def advance(self, note: str = "", amount: float = 1.0) -> None:
-        """Count a step as done; `note` says what has come of it so far."""
+        """Add `amount` to the progress; `note` is shown beside it."""
         self._done += amount
         self._note = note
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, note=_escape(note))
 
     def line(self) -> str:
-        """How far it is, in words."""
+        """Format the progress as one line."""
         elapsed = time.monotonic() - self._started
         facts = [f"{format_duration(elapsed)} so far"]
         if self._total:
@@ -100,30 +90,36 @@ class ProgressReport:
                 facts.append(f"{format_duration(left)} left")
         elif self._done:
             facts.insert(0, f"{self._done:,.0f}")
-        return f"{self._what}: {', '.join([*facts, *filter(None, [self._note])])}"
+        return f"{self._description}: {', '.join([*facts, *filter(None, [self._note])])}"
 
     def reach(self, done: float) -> None:
-        """Show how far it has come in a bar; whoever calls this writes lines himself."""
+        """Set the progress of a bar; without a terminal, do nothing, since the caller prints lines."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done)
 
 
 @contextmanager
-def progress(total: float | None, what: str, lines: bool = True) -> Iterator[ProgressReport]:
-    """Show progress over `total` (None where nobody knows yet) while the context lasts; `lines` where no bar can be."""
+def progress(total: float | None, description: str, lines: bool = True) -> Iterator[ProgressReport]:
+    """Show progress while the context lasts.
+
+    Args:
+        total: amount to do; None if unknown.
+        description: shown before the progress.
+        lines: print a line each minute where there is no terminal.
+    """
     if not console.is_terminal:
-        report = ProgressReport(None, total, what)
+        report = ProgressReport(None, total, description)
         with _every(PLAIN_LINE_SECONDS, lambda: say(report.line())) if lines else nullcontext():
             yield report
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bar:
-        yield ProgressReport(bar, total, what)
+        yield ProgressReport(bar, total, description)
 
 
 @contextmanager
 def _every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` each time so many seconds have passed, from a thread of its own, while the context lasts."""
+    """Call `action` from another thread at this interval while the context lasts."""
     ended = threading.Event()
 
     def call() -> None:
@@ -140,7 +136,7 @@ def _every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
 
 
 def _escape(text: str) -> str:
-    # Names of clips may hold anything, also what breaks lines or moves a terminal's cursor.
+    # Names of clips may contain any character, also line breaks and escape sequences.
     text = CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    # Rich takes [words in brackets] for markup; shapes and paths have brackets of their own.
+    # Rich takes [words in brackets] for markup; shapes and paths contain brackets.
     return text.replace("[", r"\[")

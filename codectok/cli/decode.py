@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, format_duration, progress
+from codectok.formatting import format_duration
+
+from .console import facts_table, progress
 from .options import CodecOption, DeviceOption
 
 NAME = "decode"
@@ -15,16 +17,17 @@ EXAMPLE = "codectok decode tokens/ clip.wav --codec codec/ --id speech-hello_1f0
 
 
 def run(
-    codes: Annotated[str, typer.Argument(help="A file of codes, or a token table: its folder or URL.")],
-    output: Annotated[Path, typer.Argument(help="A folder, or for one clip a .wav or .flac file.")],
+    codes: Annotated[str, typer.Argument(help="A file of codes, or the folder or URL of a token table.")],
+    output: Annotated[Path, typer.Argument(help="A folder, or a .wav or .flac file for one clip.")],
     codec: CodecOption,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Decode this clip only; may be repeated.")] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Decode only this clip; may be repeated.")] = None,
     where: Annotated[
-        str | None, typer.Option(help="Decode these rows of a table only, as in 'language == \"en\" and duration > 5'.")
+        str | None,
+        typer.Option(help="Decode only these rows, for example 'language == \"en\" and duration > 5'."),
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Turn codes back into audio."""
+    """Decode codes to audio files."""
     from codectok.audio.files import is_output_path, write_audio
     from codectok.codec import Codec
     from codectok.errors import InputError
@@ -40,7 +43,7 @@ def run(
         )
     one_file = is_output_path(output)
     if one_file and (ids is None or len(ids) != 1):
-        raise InputError(f"{output} is one file; say which clip with one --id, or give a folder.")
+        raise InputError(f"{output} is one file; name one clip with --id, or choose a folder.")
     if not one_file and output.is_dir() and any(output.iterdir()):
         raise InputError(f"{output} already holds files; choose another folder.")
     seconds, missing = 0.0, set(ids or ())
@@ -54,7 +57,7 @@ def run(
             seconds += n_samples / loaded.sample_rate
             report.advance(f"({format_duration(seconds)} of audio)")
     if where is not None and not count:
-        raise InputError(f"{codes} holds no row of which {where} is true.")
+        raise InputError(f"{codes} holds no row that matches {where}.")
     if missing:
         raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
     facts_table("codectok decode", {"output": output, "clips": f"{count:,}", "audio": format_duration(seconds)})

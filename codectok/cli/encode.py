@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codectok.errors import AudioError, CodectokError
+from codectok.formatting import format_duration, megabytes
 
-from .console import facts_table, format_duration, megabytes, progress, warn
+from .console import facts_table, progress, warn
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ EXAMPLE = "codectok encode speech.wav music/ codes.npz --codec codec/"
 
 
 def run(
-    inputs: Annotated[list[str], typer.Argument(help="Audio files, or folders of them.")],
+    inputs: Annotated[list[str], typer.Argument(help="Audio files, or folders of audio files.")],
     output: Annotated[Path, typer.Argument(help="A file ending in .npz or .parquet.")],
     codec: CodecOption,
     device: DeviceOption = "auto",
@@ -57,7 +58,7 @@ def run(
                 report.advance(f"({format_duration(seconds)} of audio)")
                 yield row
             if not frames:
-                # Raised here, so that no file without rows takes the output's place.
+                # Raised inside the writer, so that it does not write a file without rows.
                 raise skipped[0] if len(skipped) == 1 else _nothing_encoded(skipped)
 
         count = write_codes(output, TableMetadata.of(loaded.describe()), rows())
@@ -70,7 +71,7 @@ def run(
             "clips": f"{count:,}",
             "audio": format_duration(seconds),
             "codes": f"{frames:,} frames of {loaded.n_codebooks}, {loaded.frame_rate:g} per second",
-            "skipped": f"{len(skipped):,} files that cannot be used",
+            "skipped": f"{len(skipped):,} unusable files",
             "ignored": f"{listing.ignored:,} other files",
         },
     )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import counted, facts_table, format_duration, progress, rows_table, say, warn
+from codectok.formatting import counted, format_duration
+
+from .console import facts_table, progress, rows_table, say, warn
 from .jobs import SHOWN_REJECTS
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
@@ -34,20 +36,20 @@ def run(
     codec: CodecOption,
     out: Annotated[
         Path | None,
-        typer.Option(help="A new .json file, or a folder: the report, and beside it a line of JSON for each clip."),
+        typer.Option(help="New .json file or folder for the report; a file of JSON lines beside it lists the clips."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Measure the first so many clips.", show_default=False)
+        int | None, typer.Option(min=1, help="Measure only the first N clips.", show_default=False)
     ] = None,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Of longer clips measure so much, from their beginning.", show_default=False)
+        float | None, typer.Option(help="Measure only the first N seconds of longer clips.", show_default=False)
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.FLOAT32,
 ) -> None:
-    """Encode and decode the clips of a test set, and measure what comes back and how the codebooks are used.
+    """Encode and decode a test set, and measure its reconstruction and the use of the codebooks.
 
-    Works in this process, a clip at a time; for whole corpora `tokenize` counts codes, too.
+    Runs in this process, one clip at a time. For whole corpora use `tokenize`, which counts codes, too.
     """
     from codectok.codec import Codec
     from codectok.evaluation.report_files import ReportFiles
@@ -76,7 +78,7 @@ def run(
     for clip in report.unused[:SHOWN_REJECTS]:
         warn(f"Not measured ({clip.reason}): {clip.source}: {clip.message}")
     if len(report.unused) > SHOWN_REJECTS:
-        where = "in the report" if files is not None else "that a report (--out) would name"
+        where = "in the report" if files is not None else "(write a report with --out to see all)"
         warn(f"Not measured: {counted(len(report.unused) - SHOWN_REJECTS, 'more clip')} {where}.")
     _show(report, files)
 
@@ -86,7 +88,7 @@ def _show(report: EvaluationReport, files: ReportFiles | None) -> None:
     facts: dict[str, object] = {
         "codec": f"{codec.codec_name} ({codec.codec_fingerprint[:16]}), {codec.dtype} on {codec.device}",
         "rate": f"{codec.frame_rate:g} frames a second of {counted(codec.n_codebooks, 'code')},"
-        f" {report.bits_per_second:,.0f} bits a second ({report.entropy_bits_per_second:,.0f} by their entropy)",
+        f" {report.bits_per_second:,.0f} bits a second ({report.entropy_bits_per_second:,.0f} by entropy)",
         "clips": f"{report.clips:,}, {format_duration(report.seconds)}, {report.frames:,} frames",
         "not measured": f"{counted(len(report.unused), 'clip')}; {report.ignored:,} other files",
     }
@@ -95,7 +97,7 @@ def _show(report: EvaluationReport, files: ReportFiles | None) -> None:
     facts_table("codectok evaluate", facts)
     rows_table(
         "reconstruction",
-        ("measure", "mean", "clips", "what it is"),
+        ("measure", "mean", "clips", "description"),
         [
             (name, "none" if mean.mean is None else f"{mean.mean:.4f}", f"{mean.clips:,}", DESCRIPTIONS[name])
             for name, mean in report.means.items()

@@ -16,7 +16,7 @@ EXAMPLE = "codectok import-distilcodec DistilCodec-v1.0/ codec/ --step 204000"
 def run(
     directory: Annotated[Path, typer.Argument(help="Folder with g_XXXXXXXX and model_config.json.")],
     output: Annotated[Path, typer.Argument(help="Folder for the codec.")],
-    step: Annotated[int | None, typer.Option(help="Which step, where the folder holds several.")] = None,
+    step: Annotated[int | None, typer.Option(help="Step to convert, if the folder holds several.")] = None,
 ) -> None:
     """Convert a DistilCodec checkpoint into a codec folder."""
     from codectok.codec import Codec

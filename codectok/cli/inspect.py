@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import facts_table, format_duration, megabytes, rows_table
+from codectok.formatting import format_duration, megabytes
+
+from .console import facts_table, rows_table
 
 if TYPE_CHECKING:
     from codectok.config import CodecConfig
@@ -22,9 +24,9 @@ SHOWN_CODES = 8
 
 
 def run(
-    target: Annotated[str, typer.Argument(help="A codec's folder or preset, shards, codes, a token table, or audio.")],
+    target: Annotated[str, typer.Argument(help="Folder or preset of a codec, shards, codes, a token table, or audio.")],
 ) -> None:
-    """Say what a codec, a file or an output folder is: rates, sizes, contents."""
+    """Show rates, sizes and contents of a codec, a file or an output folder."""
     from codectok.checkpoints.native import is_checkpoint
     from codectok.config import PRESETS
     from codectok.errors import InputError
@@ -35,8 +37,7 @@ def run(
 
     if is_url(target):
         raise InputError(
-            f"inspect looks at files and folders of this machine, not at {target};"
-            " `codectok verify` takes the URL of a job's output."
+            f"inspect reads local files and folders, not {target}; for the URL of a job's output use `codectok verify`."
         )
     path = Path(target)
     if not path.exists() and target in PRESETS:
@@ -56,7 +57,7 @@ def run(
     elif path.suffix == ".tar":
         facts_table(f"tar {path}", _tar_facts(path))
     elif path.is_dir():
-        raise InputError(f"{path} is neither a codec, nor shards, nor a token table.")
+        raise InputError(f"{path} is neither a codec nor shards nor a token table.")
     else:
         facts_table(f"audio {path}", _audio_facts(path))
 
@@ -87,8 +88,8 @@ def _config_facts(name: str, config: CodecConfig) -> dict[str, object]:
 
     with torch.device("meta"):
         network = CodecNetwork(config)
-    parts = {"encoder": network.encoder, "quantizer": network.quantizer, "decoder": network.decoder}
-    counts = {part: sum(t.numel() for t in module.state_dict().values()) for part, module in parts.items()}
+    modules = {"encoder": network.encoder, "quantizer": network.quantizer, "decoder": network.decoder}
+    counts = {name: sum(t.numel() for t in module.state_dict().values()) for name, module in modules.items()}
     quantizer = config.quantizer
     bits = config.frame_rate * quantizer.n_codebooks * math.log2(quantizer.codebook_size)
     return {
@@ -97,7 +98,7 @@ def _config_facts(name: str, config: CodecConfig) -> dict[str, object]:
         "frame": f"{config.frame_size} samples, {config.frame_rate:g} per second",
         "codebooks": f"{quantizer.n_codebooks} of {quantizer.codebook_size:,} codes ({quantizer.type})",
         "tokens": f"{config.frame_rate * quantizer.n_codebooks:g} per second, {bits:,.1f} bit/s",
-        "tensors": ", ".join(f"{part} {count:,}" for part, count in counts.items()),
+        "tensors": ", ".join(f"{module} {count:,}" for module, count in counts.items()),
     }
 
 
@@ -138,14 +139,14 @@ def _job_facts(path: Path) -> dict[str, object]:
 
     storage = open_storage(path)
     plan = load_plan(storage, {})
-    assert plan is not None, "its file is there"
+    assert plan is not None, "the caller found its file"
     done = finished_units(storage, plan)
     total = sum(record.total.seconds for record in done.values())
     return {
         "verb": plan.header.verb,
         "sources": f"{plan.n_sources:,} in {', '.join(plan.roots.values())}",
         "units": f"{len(done):,} of {len(plan.units):,} are finished ({format_duration(total)} of audio)",
-        "to go on": "run the same command again",
+        "to resume": "run the same command again",
     }
 
 

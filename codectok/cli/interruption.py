@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 break into what runs, and are remembered: a library may swallow the exception."""
+"""Interruption by SIGINT (Ctrl-C), SIGTERM and SIGUSR1, remembered in case a library swallows the exception."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _requested = False
 
 
 def listen_for_signals() -> None:
-    """Treat what people and batch systems send alike from now on."""
+    """Raise `KeyboardInterrupt` on SIGINT, SIGTERM and SIGUSR1 from now on."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
 
 
 def is_interrupted() -> bool:
-    """Whether a signal has come, whatever became of it then."""
+    """Return True if a signal arrived, even if a library swallowed its exception."""
     return _requested
 
 
 def check_interruption() -> None:
-    """Raise `KeyboardInterrupt` if a signal has come, whatever became of it then."""
+    """Raise `KeyboardInterrupt` if a signal arrived, even if a library swallowed its exception."""
     if _requested:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Running a job from the command line: progress while it runs, one table at its end."""
+"""Running a job from the command line, with progress and a table at the end."""
 
 from __future__ import annotations
 
@@ -6,18 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .console import (
-    ProgressReport,
-    console,
-    counted,
-    facts_table,
-    format_duration,
-    megabytes,
-    progress,
-    rows_table,
-    say,
-    warn,
-)
+from codectok.formatting import counted, format_duration, megabytes
+
+from .console import ProgressReport, console, facts_table, progress, rows_table, say, warn
 from .interruption import check_interruption
 from .job_choices import JobChoices
 
@@ -30,7 +21,7 @@ if TYPE_CHECKING:
     from codectok.pipelines.engine.run import JobReport
 
 SHOWN_REJECTS = 5
-# Seconds: a unit of which nobody knows the size is one, too.
+# Seconds added to each unit, so that units of unknown size count as well.
 LEAST_WEIGHT = 1.0
 
 
@@ -42,11 +33,15 @@ def run_and_report(
     gpus: int | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Run `job` over `sources` into `output` and show what came of it, and what was said of it before.
+    """Run `job` over `sources` into `output`, and show its progress and results.
 
     Args:
-        gpus: to use; all by default.
-        facts: of the job, to be shown beside what came of it.
+        job: job to run.
+        sources: folders, patterns, files, manifests or URLs.
+        output: folder or URL.
+        choices: options of the command line.
+        gpus: number of GPUs to use; None for all.
+        facts: rows to add to the table of results.
     """
     from codectok.pipelines.engine.run import run_job
 
@@ -54,19 +49,19 @@ def run_and_report(
     if choices.dry_run:
         _show_preview(job, sources, output, options, facts or {})
         return
-    listener = _Terminal(job)
+    display = _JobDisplay(job)
     try:
-        with progress(None, job.verb) as listener.report:
-            result = run_job(job, sources, output, options, listener)
+        with progress(None, job.verb) as display.report:
+            result = run_job(job, sources, output, options, display)
     except KeyboardInterrupt:
-        if listener.plan is not None:
+        if display.plan is not None:
             warn(
-                f"{listener.done} of {len(listener.plan.units)} units of `{listener.plan.header.verb}` in {output} are"
-                " finished; run the same command again to go on."
+                f"{display.done} of {len(display.plan.units)} units of `{display.plan.header.verb}` in {output} are"
+                " finished; run the same command again to resume."
             )
         raise
     if result.new_units == 0 and result.summary.complete:
-        say(f"{output} is already finished by the same command; nothing to do.")
+        say(f"{output} is already finished; nothing to do.")
     if result.new_units:
         from codectok.sources.rejects import read_rejects
         from codectok.storage import open_storage
@@ -76,8 +71,8 @@ def run_and_report(
     _show_summary(job, output, result, facts or {})
 
 
-class _Terminal:
-    """Shows what a job does: how much audio is done, how fast, how long the rest will take."""
+class _JobDisplay:
+    """Shows the progress of a job: audio done, speed, time left."""
 
     def __init__(self, job: Job) -> None:
         self.report: ProgressReport | None = None
@@ -92,9 +87,9 @@ class _Terminal:
         self._audio_seconds, self._rejects = 0.0, 0
         self._started = time.monotonic()
         if done and to_do:
-            say(f"{len(done)} of {len(plan.units)} units are finished from before; going on.")
+            say(f"{len(done)} of {len(plan.units)} units are already finished; resuming.")
         assert self.report is not None, "a job runs within its progress"
-        # Units differ in size: what is left is measured by their audio, which is estimated from sizes of files.
+        # Progress is measured in audio, estimated from file sizes, because units differ in size.
         self.report.set_total(sum(self._weight(unit) for unit in to_do))
 
     def started(self, workers: int, threads: int, gpus: int) -> None:
@@ -117,22 +112,22 @@ class _Terminal:
         warn(message)
 
     def _weight(self, unit: int) -> float:
-        assert self.plan is not None, "units are those of a plan"
+        assert self.plan is not None, "units run after planning"
         return self.plan.units[unit].estimated_seconds + LEAST_WEIGHT
 
     def _note(self) -> str:
-        assert self.plan is not None, "units are those of a plan"
+        assert self.plan is not None, "units run after planning"
         elapsed = max(time.monotonic() - self._started, 1e-3)
-        parts = [
+        facts = [
             f"{self.done:,} of {len(self.plan.units):,} units",
             f"{format_duration(self._audio_seconds)} of audio",
             f"{self._audio_seconds / elapsed:,.0f}x real time",
         ]
         if self._busy is not None:
-            parts.append(f"GPU {self._busy:.0%} busy")
+            facts.append(f"GPU {self._busy:.0%} busy")
         if self._rejects:
-            parts.append(f"{self._rejects:,} rejected")
-        return ", ".join(parts)
+            facts.append(f"{self._rejects:,} rejected")
+        return ", ".join(facts)
 
 
 def _show_preview(
@@ -145,7 +140,7 @@ def _show_preview(
         "sources": f"{preview.sources:,}, such as {', '.join(preview.example)}",
         "ignored": f"{preview.ignored:,} other files",
         "units": f"{preview.units:,}, of which {preview.finished_units:,} are finished;"
-        f" {preview.units_to_do:,} would be made now",
+        f" {preview.units_to_do:,} would run now",
         **_to_read(preview),
         "output": f"about {megabytes(round(preview.estimated_bytes))} in {output}",
         **known,

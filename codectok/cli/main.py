@@ -1,4 +1,4 @@
-"""The `codectok` command: its verbs, and how every ending becomes an exit code."""
+"""The `codectok` command: its verbs, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ INTERRUPTED = 130
 
 
 class _Verbs(TyperGroup):
-    """Turns our errors into one sentence and an exit code; an unexpected exception stays a traceback."""
+    """Group of verbs that prints errors of codectok as one line and sets the exit code.
+
+    Unexpected exceptions keep their traceback.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -31,17 +34,17 @@ class _Verbs(TyperGroup):
         except KeyboardInterrupt:
             raise _interrupted() from None
         except BrokenPipeError:
-            # Whoever reads what is printed has seen enough, as `head` does; Python would complain once more at its end.
+            # The reader of the output, such as `head`, is gone; /dev/null keeps Python from failing again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CodectokError.exit_code) from None
         except OSError as error:
             if error.errno is None or error.strerror is None:
                 raise
             where = f" ({error.filename})" if error.filename else ""
-            fail(f"The system refused to read or write: {error.strerror}{where}.")
+            fail(f"Reading or writing failed: {error.strerror}{where}.")
             raise typer.Exit(CodectokError.exit_code) from None
         except Exception:
-            # A library into whose import a signal broke is left by halves, and fails later by whatever it lacks.
+            # A library whose import was interrupted is incomplete and fails later with any exception.
             if not is_interrupted():
                 raise
             raise _interrupted() from None
@@ -76,7 +79,7 @@ def _root(
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Turn audio corpora into token tables for language models, and train the codec that does it."""
+    """Turn audio corpora into token tables for language models, and train the codec that makes the tokens."""
 
 
 for _verb in (shard, train, tokenize, encode, decode, reconstruct, evaluate, inspect, verify, import_distilcodec):

@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Command-line options shared by several verbs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,8 @@ class Dtype(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
-class Engine(StrEnum):
-    """Where units of a job run."""
-
-    RAY = "ray"
-    LOCAL = "local"
-
-
 class TrainingEngine(StrEnum):
-    """What starts the ranks of a training run."""
+    """Launcher of the ranks of a training run."""
 
     AUTO = "auto"
     RAY = "ray"
@@ -39,11 +32,6 @@ PackFramesOption = Annotated[
     int | None,
     typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),
 ]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", "--cpu-workers", min=1, help="Ray actors; all cores by default.", show_default=False),
-]
-EngineOption = Annotated[Engine, typer.Option("--engine", help="Ray actors, or this process alone.")]
 AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a Ray of our own.")
+    str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a new local Ray.")
 ]

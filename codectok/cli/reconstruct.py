@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, format_duration
+from codectok.formatting import format_duration
+
+from .console import facts_table
 from .options import CodecOption, DeviceOption, Dtype, DtypeOption
 
 NAME = "reconstruct"
@@ -21,7 +23,7 @@ def run(
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.FLOAT32,
 ) -> None:
-    """Encode and decode an audio file, and say how far the result is from it."""
+    """Encode and decode an audio file, and show the distance between the two."""
     import torch
 
     from codectok.audio.files import check_output, read_audio, write_audio
@@ -39,7 +41,7 @@ def run(
         {
             "output": output,
             "audio": format_duration(len(waveform) / loaded.sample_rate),
-            "codes": f"{codes.numel():,}, {len(codes.unique()):,} different of {loaded.codebook_size:,}",
+            "codes": f"{codes.numel():,}, {len(torch.unique(codes)):,} different of {loaded.codebook_size:,}",
             "mel error": f"{log_mel_error(loaded.log_mel, samples, waveform):.4f}"
             " (mean absolute difference of natural log-mels)",
         },

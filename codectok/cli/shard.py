@@ -14,7 +14,7 @@ EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-secon
 
 
 class SegmenterName(StrEnum):
-    """How recordings are cut."""
+    """Method to cut recordings."""
 
     QUIET = "quiet"
     FIXED = "fixed"
@@ -34,28 +34,27 @@ def run(
         list[str],
         typer.Argument(help="Folders, patterns, audio files, manifests, or URLs; NAME=SOURCE names a dataset."),
     ],
-    output: Annotated[str, typer.Argument(help="Folder or URL for the tars: new, or of the same job to go on.")],
+    output: Annotated[str, typer.Argument(help="Folder or URL for the tars: new, or of the same job to resume.")],
     min_seconds: Annotated[float, typer.Option(help="Shortest segment.")] = 2.0,
     max_seconds: Annotated[float, typer.Option(help="Longest segment.")] = 10.0,
     sample_rate: Annotated[int, typer.Option(help="Sample rate of segments in Hz.")] = 24_000,
     segmenter: Annotated[
-        SegmenterName, typer.Option(help="Cut at the quietest points, all to one length, or keep speech only.")
+        SegmenterName, typer.Option(help="Cut at the quietest points, cut to a fixed length, or keep only speech.")
     ] = SegmenterName.QUIET,
     audio_format: Annotated[FormatName, typer.Option("--format", help="File format of segments.")] = FormatName.FLAC,
     shard_seconds: Annotated[float, typer.Option(help="Audio in one tar, estimated from file sizes.")] = 3600.0,
-    validation: Annotated[float, typer.Option(help="Share of the files to keep apart for validation.")] = 0.0,
+    validation: Annotated[float, typer.Option(help="Share of the files to hold out for validation.")] = 0.0,
     deduplicate: Annotated[
-        bool, typer.Option("--deduplicate", help="Leave out recordings with the samples of another (reads all twice).")
+        bool,
+        typer.Option("--deduplicate", help="Leave out recordings with the same samples as another (reads all twice)."),
     ] = False,
     min_loudness: Annotated[float | None, typer.Option(help="Leave out quieter segments (LUFS).")] = None,
     max_loudness: Annotated[float | None, typer.Option(help="Leave out louder segments (LUFS).")] = None,
     max_clipping: Annotated[
-        float | None, typer.Option(help="Leave out segments with a greater share of samples at full scale.")
+        float | None, typer.Option(help="Leave out segments with a larger share of samples at full scale.")
     ] = None,
-    min_bandwidth: Annotated[
-        float | None, typer.Option(help="Leave out segments without sound up to this frequency (Hz).")
-    ] = None,
-    min_dnsmos: Annotated[float | None, typer.Option(help="Leave out speech that sounds worse (1 to 5).")] = None,
+    min_bandwidth: Annotated[float | None, typer.Option(help="Leave out segments with a lower bandwidth (Hz).")] = None,
+    min_dnsmos: Annotated[float | None, typer.Option(help="Leave out speech with a lower DNSMOS (1 to 5).")] = None,
     *,
     choices: JobChoices,
 ) -> None:

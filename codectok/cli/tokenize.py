@@ -6,15 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .job_choices import JobChoices, with_job_choices
-from .options import (
-    CodecOption,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    Engine,
-    PackFramesOption,
-)
+from .job_choices import Engine, JobChoices, with_job_choices
+from .options import CodecOption, DeviceOption, Dtype, DtypeOption, PackFramesOption
 
 NAME = "tokenize"
 EXAMPLE = "codectok tokenize shards/ tokens/ --codec codec/"
@@ -28,20 +21,20 @@ def run(
             help="Folders, patterns, audio files, WebDataset tars, manifests, or URLs; NAME=SOURCE names a dataset."
         ),
     ],
-    output: Annotated[str, typer.Argument(help="Folder or URL for the table: new, or of the same job to go on.")],
+    output: Annotated[str, typer.Argument(help="Folder or URL for the table: new, or of the same job to resume.")],
     codec: CodecOption,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.FLOAT32,
     pack_frames: PackFramesOption = None,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Longer recordings become several rows, slices of their codes.")
+        float | None, typer.Option(help="Slice the codes of longer recordings into several rows.")
     ] = None,
     encoder_threads: Annotated[int, typer.Option(help="Threads of each worker that encodes on a CPU.")] = 1,
     part_seconds: Annotated[
         float | None,
         typer.Option(help="Audio in one part, estimated from file sizes.", show_default="an hour; six on a GPU"),
     ] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs to use; by default all of the machine or cluster.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use; all of the machine or cluster by default.")] = None,
     *,
     choices: JobChoices,
 ) -> None:
@@ -54,8 +47,16 @@ def run(
 
     from .jobs import run_and_report
 
-    options = TokenizeOptions(codec, device, dtype.value, pack_frames, max_seconds, encoder_threads, part_seconds)
-    # From a machine without a GPU a cluster that has some is used all the same.
+    options = TokenizeOptions(
+        codec=codec,
+        device=device,
+        dtype=dtype.value,
+        pack_frames=pack_frames,
+        max_seconds=max_seconds,
+        encoder_threads=encoder_threads,
+        part_seconds=part_seconds,
+    )
+    # A driver without a GPU can still use those of a cluster.
     elsewhere = choices.engine is Engine.RAY and device in ("auto", "cuda") and not torch.cuda.is_available()
     job = TokenizeJob(options, gpu_model_of(choices.address) if elsewhere else None)
     run_and_report(job, sources, output, choices, gpus)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codectok.errors import InputError
+from codectok.formatting import counted, format_duration, megabytes
 
-from .console import ProgressReport, counted, facts_table, format_duration, megabytes, progress, say
+from .console import ProgressReport, facts_table, progress, say
 from .interruption import check_interruption
 from .options import AddressOption, TrainingEngine
 

@@ -7,22 +7,24 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, format_duration, megabytes, progress
+from codectok.formatting import format_duration, megabytes
+
+from .console import facts_table, progress
 
 NAME = "verify"
 EXAMPLE = "codectok verify tokens/ --codec codec/ --reencode 20 --decode 5 --to listen/"
 
 
 def run(
-    target: Annotated[str, typer.Argument(help="Folder or URL that `shard`, `tokenize` or `export` has written.")],
+    target: Annotated[str, typer.Argument(help="Folder or URL written by `shard`, `tokenize` or `export`.")],
     codec: Annotated[str | None, typer.Option(help="Folder or name of the codec, for --reencode and --decode.")] = None,
-    reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of so many random rows again.")] = 0,
-    decode: Annotated[int, typer.Option(min=0, help="Decode so many random rows to wav files.")] = 0,
+    reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of N random rows again, and compare.")] = 0,
+    decode: Annotated[int, typer.Option(min=0, help="Decode N random rows to wav files.")] = 0,
     to: Annotated[Path, typer.Option(help="Folder for the wav files.")] = Path("listen"),
-    seed: Annotated[int, typer.Option(help="Decides which rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for the choice of rows.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Check that an output is whole and is what it says it is."""
+    """Check that an output is complete and undamaged."""
     from codectok.errors import InputError
     from codectok.pipelines.verify.output import count_files, verify_output
     from codectok.storage import open_storage
@@ -42,25 +44,26 @@ def run(
         facts["checked"] = f"hashes, records and rejects only; `{verified.verb}` has no verifier for its contents"
     if codec is not None:
         facts |= _sampled(target, codec, reencode, decode, to, seed, device)
-    facts_table(f"codectok verify {target}: all is as it should be", facts)
+    facts_table(f"codectok verify {target}: no fault found", facts)
 
 
 def _sampled(
     table: str, codec: str, n_reencoded: int, n_decoded: int, to: Path, seed: int, device: str
 ) -> dict[str, object]:
-    from codectok.codec import Codec, resolve_device
+    from codectok.codec import Codec
+    from codectok.device import resolve_device
     from codectok.pipelines.tokenize.reencode import decode_some, reencode
     from codectok.tokens.reader import open_table
 
     facts: dict[str, object] = {}
     metadata = open_table(table).metadata
-    # TF32 exists on GPUs only; elsewhere codes are compared as those of another device.
+    # TF32 exists only on GPUs; on a CPU, compare codes as from another device.
     dtype = "float32" if metadata.precision == "tf32" and resolve_device(device).type == "cpu" else metadata.precision
     loaded = Codec.from_pretrained(codec, device, dtype, metadata.pack_frames)
     if n_reencoded:
         found = reencode(table, loaded, n_reencoded, seed)
         share = f"{found.equal_frames:,} of {found.frames:,} frames of {found.rows:,} rows are equal"
-        facts["encoded again"] = share + ("" if found.exact else ", on another kind of device than before")
+        facts["encoded again"] = share + ("" if found.exact else ", on another kind of device")
     if n_decoded:
         facts["to listen to"] = ", ".join(str(path) for path in decode_some(table, loaded, n_decoded, to, seed))
     return facts

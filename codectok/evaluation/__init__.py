@@ -1,1 +1,1 @@
-"""Evaluation: how close reconstructions are, how codebooks are used."""
+"""Evaluation of codecs: metrics of reconstructions, codebook usage, reports."""

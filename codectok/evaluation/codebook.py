@@ -1,4 +1,4 @@
-"""How a codebook is used, from how often each of its codes came up."""
+"""Codebook statistics: codes used, entropy and perplexity."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from codectok.config import StrictModel
 
 
 def count_codes(counts: np.ndarray, codes: np.ndarray) -> None:
-    """Add how often each code comes up in `codes` [n_frames, n_codebooks] to `counts` [n_codebooks, codebook_size]."""
+    """Count `codes` [n_frames, n_codebooks] and add the counts to `counts` [n_codebooks, codebook_size] in place."""
     for of_codebook, column in zip(counts, codes.T, strict=True):
         of_codebook += np.bincount(column, minlength=len(of_codebook))
 
 
 class CodebookUse(StrictModel):
-    """Use of one codebook.
+    """Usage statistics of one codebook.
 
     Attributes:
-        used: codes that came up at all; `used_share` of all codes.
-        entropy: bits per code.
-        perplexity: 2 to the entropy, the number of codes that, used evenly, would say as much.
-        counts: of every code.
+        used: number of codes that occur.
+        used_share: `used` as a share of the codebook size.
+        entropy: of the distribution of codes, in bits per code.
+        perplexity: 2 to the power of the entropy, the effective number of codes.
+        counts: occurrences of each code.
     """
 
     used: int
@@ -33,7 +34,7 @@ class CodebookUse(StrictModel):
 
     @classmethod
     def of(cls, counts: Sequence[int] | np.ndarray) -> CodebookUse:
-        """The use that `counts` [codebook_size] show."""
+        """Compute the statistics from `counts` [codebook_size]."""
         array = np.asarray(counts, np.int64)
         total = int(array.sum())
         shares = array[array > 0] / max(1, total)

@@ -1,4 +1,4 @@
-"""Reports as one HTML file that needs nothing else: tables, histograms, clips to listen to."""
+"""Self-contained HTML reports: tables, histograms, and clips to listen to."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MOST_BARS, MOST_LABELS = 64, 32
 
 
 class HtmlReport:
-    """A page that grows from top to bottom; `render` gives its text."""
+    """A page that is built from top to bottom; `render` returns its text."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._parts: list[str] = []
+        self._sections: list[str] = []
 
     def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Add a table; columns whose cells begin with a digit are aligned to the right."""
+        """Add a table; columns whose cells all begin with a digit are right-aligned."""
         rows = [list(row) for row in rows]
         numeric = [
             bool(rows) and all(row[column][:1].isdigit() for row in rows) and column > 0
@@ -46,10 +46,10 @@ class HtmlReport:
 
         head = line("th", header) if any(header) else ""
         body = "\n".join(line("td", row) for row in rows)
-        self._parts.append(f"<h2>{escape(title)}</h2>\n<table>{head}\n{body}\n</table>")
+        self._sections.append(f"<h2>{escape(title)}</h2>\n<table>{head}\n{body}\n</table>")
 
     def histogram(self, title: str, counts: Mapping[int, int]) -> None:
-        """Add bars for how often each whole step from the least to the greatest came up; many are drawn together."""
+        """Add a bar chart of `counts` by integer step; neighbouring steps share a bar if there are many."""
         if not any(counts.values()):
             return
         step_size = math.ceil((max(counts) + 1 - min(counts)) / MOST_BARS)
@@ -75,21 +75,21 @@ class HtmlReport:
                 bars.append(f'<text x="{middle}" y="{y}" text-anchor="middle">{step}</text>')
         width, height = len(steps) * (BAR_WIDTH + BAR_GAP), TOP + CHART_HEIGHT + LABEL_HEIGHT
         chart = f'<svg viewBox="0 0 {width} {height}" width="{width}" style="max-width: 100%">{"".join(bars)}</svg>'
-        self._parts.append(f"<h2>{escape(title)}</h2>\n{chart}")
+        self._sections.append(f"<h2>{escape(title)}</h2>\n{chart}")
 
     def clips(self, title: str, clips: Iterable[tuple[str, str, bytes]]) -> None:
-        """Add clips to listen to: what each is, its MIME type, the bytes of its file."""
+        """Add audio players for `clips`: caption, MIME type, and bytes of the file."""
         lines = [
             f'<div class="clip"><audio controls preload="none" src="data:{mime};base64,'
             f'{base64.b64encode(data).decode()}"></audio><span class="caption">{escape(caption)}</span></div>'
             for caption, mime, data in clips
         ]
         if lines:
-            self._parts.append(f"<h2>{escape(title)}</h2>\n" + "\n".join(lines))
+            self._sections.append(f"<h2>{escape(title)}</h2>\n" + "\n".join(lines))
 
     def render(self) -> str:
-        """The whole page."""
+        """Return the page as HTML."""
         title = escape(self._title)
         head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-        body = "\n".join(self._parts)
+        body = "\n".join(self._sections)
         return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n'

@@ -1,4 +1,4 @@
-"""Measures of a reconstruction."""
+"""Metrics of a reconstruction."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from codectok.audio.mel import LogMel
 
-# Of a spectrogram: samples of the transform, of the window, between windows (Yamamoto et al. 2020).
+# n_fft, win_length, hop_length in samples (Yamamoto et al. 2020).
 STFT_RESOLUTIONS = ((512, 240, 50), (1024, 600, 120), (2048, 1200, 240))
 SMALLEST_MAGNITUDE = 1e-5
-# dB; what is equal to rounding has no more to say.
+# dB; larger values would measure rounding only.
 SI_SDR_LIMIT = 100.0
 
 
 @torch.inference_mode()
 def log_mel_error(log_mel: LogMel, original: Tensor, reconstruction: Tensor) -> float:
-    """Mean absolute difference of the log-mels (natural logarithm) of two aligned clips [n] on the CPU.
+    """Mean absolute difference of the log-mel spectrograms (natural logarithm) of two aligned clips [n] on the CPU.
 
-    The longer clip is cut; clips shorter than the mel's reflection are extended with zeros.
+    The longer clip is cut; clips shorter than the reflection padding of the mel are padded with zeros.
     """
     length = min(len(original), len(reconstruction))
     pair = torch.stack([original[:length], reconstruction[:length]])
@@ -31,11 +31,14 @@ def log_mel_error(log_mel: LogMel, original: Tensor, reconstruction: Tensor) -> 
 
 @torch.inference_mode()
 def stft_distance(original: Tensor, reconstruction: Tensor) -> float | None:
-    """Distance of the magnitudes of two aligned clips [n]: the mean over three resolutions, 0 for equal clips.
+    """Multi-resolution STFT distance of two aligned clips [n]: the mean over three resolutions, 0 for equal clips.
 
-    Of each resolution it is the spectral convergence, |S - S'| / |S| in Frobenius norms, plus the mean absolute
-    difference of natural logarithms (Yamamoto et al. 2020, "Parallel WaveGAN", equations 3 to 5). Magnitudes below 1e-5
-    count as that. None for an original that has no larger ones: a share of silence says nothing.
+    For each resolution: spectral convergence, |S - S'| / |S| in Frobenius norms, plus the mean absolute difference of
+    natural logarithms (Yamamoto et al. 2020, "Parallel WaveGAN", equations 3 to 5). Magnitudes are clamped to at least
+    1e-5.
+
+    Returns:
+        The distance; None if the original is silent at this floor, since it would be relative to silence.
     """
     total = 0.0
     for n_fft, win_length, hop_length in STFT_RESOLUTIONS:
@@ -60,17 +63,19 @@ def stft_distance(original: Tensor, reconstruction: Tensor) -> float | None:
 
 @torch.inference_mode()
 def si_sdr(original: Tensor, reconstruction: Tensor) -> float | None:
-    """Scale-invariant ratio of signal to distortion in dB of two aligned clips [n]: the higher, the closer.
+    """Scale-invariant signal-to-distortion ratio of two aligned clips [n] in dB; higher is better.
 
-    Both lose their mean first (Le Roux et al. 2019, "SDR - half-baked or well done?"). From -100 to 100; None for an
-    original that is silent, of which there is no part in anything.
+    The mean of both clips is subtracted first (Le Roux et al. 2019, "SDR - half-baked or well done?").
+
+    Returns:
+        The ratio, clamped to -100 to 100; None if the original is silent.
     """
-    target, heard = (samples.double() - samples.double().mean() for samples in (original, reconstruction))
+    target, estimate = (samples.double() - samples.double().mean() for samples in (original, reconstruction))
     energy = float(target.square().sum())
     if energy <= 0:
         return None
-    scaled = target * (float(target @ heard) / energy)
-    signal, distortion = float(scaled.square().sum()), float((heard - scaled).square().sum())
+    scaled = target * (float(target @ estimate) / energy)
+    signal, distortion = float(scaled.square().sum()), float((estimate - scaled).square().sum())
     if signal <= 0:
         return -SI_SDR_LIMIT
     if distortion <= 0:

@@ -1,4 +1,4 @@
-"""Codes that differ because two were equally near: what another device's rounding may change, and nothing else."""
+"""Near ties: codes that differ between devices because two code vectors are equally near to within rounding."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from codectok.codec import Codec
 from codectok.config import VectorQuantizerConfig
 from codectok.device import Precision, inference
 
-# Twice what features differ by between devices, as a share of their length.
+# Twice the relative difference of features between devices.
 NEAR_TIE: Mapping[Precision, float] = {"float32": 2e-4, "tf32": 5e-3, "bfloat16": 2e-2}
 
 
 def are_near_ties(
     codec: Codec, precision: Precision, features: np.ndarray, codes: np.ndarray, others: np.ndarray
 ) -> np.ndarray:
-    """Whether in each frame `codes` are as near as `others`, which `codec` has just found, to within rounding.
+    """Compare two encodings of the same frames: are `codes` as near to the features as `others`, to within rounding?
 
-    The first code of a group that differs decides: those behind it stand for what it leaves over.
+    In each group the first code that differs decides: later codes quantize its residual.
 
     Args:
-        codec: that found `others`.
-        precision: in which `codes` were found; the looser of it and that of `codec` decides.
-        features: what is quantized, float32 [n_frames, C].
+        codec: codec that computed `others`.
+        precision: arithmetic of `codes`; the looser tolerance of it and of `codec` applies.
+        features: quantizer input, float32 [n_frames, C].
         codes, others: [n_frames, n_codebooks].
 
     Returns:
-        bool [n_frames]
+        bool [n_frames], True for frames that are equal or near ties.
     """
     rows = torch.from_numpy(features).to(codec.device)[None]
     with inference(codec.device, tf32=False, autocast=False):

@@ -1,4 +1,4 @@
-"""How good a codec is on a set of clips: measures of each reconstruction, and how the codebooks are used."""
+"""Reconstruction quality of a codec on a test set: metrics per clip, their means, and codebook usage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .speech_quality import installed_measures
 
 
 class ClipMeasures(StrictModel):
-    """A clip of the test set, and the measures of its reconstruction; None where one has nothing to say of it."""
+    """A clip of the test set, and the metrics of its reconstruction; None if a metric is undefined for it."""
 
     id: str
     dataset: str
@@ -33,7 +33,7 @@ class ClipMeasures(StrictModel):
 
 
 class UnusedClip(StrictModel):
-    """A clip, or a file, that could not be measured; `reason` is one of those that jobs have for rejects."""
+    """A clip or file that could not be measured; `reason` is one of the reasons for rejects."""
 
     dataset: str
     source: str
@@ -43,14 +43,14 @@ class UnusedClip(StrictModel):
 
 
 class Mean(StrictModel):
-    """The mean of a measure over the `clips` for which it says something; None where there is none."""
+    """Mean of a metric over the `clips` for which it is defined; None if there are none."""
 
     mean: float | None
     clips: int
 
 
 class EvaluationOptions(StrictModel):
-    """What was measured: the `sources`, at most `limit` clips, and of each at most `max_seconds`."""
+    """Options of an evaluation: `sources`, at most `limit` clips, and at most `max_seconds` of each."""
 
     sources: tuple[str, ...]
     limit: int | None = None
@@ -61,17 +61,17 @@ class EvaluationReport(StrictModel):
     """Contents of the report of `codectok evaluate`.
 
     Attributes:
-        codec: which one, and how it computed.
-        frame_size: samples of a frame.
-        bits_per_second: of all codes, each stored in as few bits as its codebook needs.
-        entropy_bits_per_second: the same if codes were stored as their shares in this test set allow.
-        options: what was measured.
-        clips, seconds, frames: of the clips that were measured.
-        means: over clips, by measure.
-        not_installed: measures that are missing here, and the packages that they need.
-        codebooks: use by the frames that belong to clips, in the order of a table's columns.
-        unused: what could not be measured.
-        ignored: files that are no audio.
+        codec: the codec and its settings.
+        frame_size: samples per frame.
+        bits_per_second: bit rate with log2(codebook_size) bits per code.
+        entropy_bits_per_second: bit rate with ideal entropy coding of each codebook on this test set.
+        options: options of the evaluation.
+        clips, seconds, frames: totals of the measured clips.
+        means: over clips, by metric.
+        not_installed: metrics that are not installed, and the packages that they need.
+        codebooks: usage by the measured frames, in the order of a table's columns.
+        unused: clips and files that could not be measured.
+        ignored: number of files that are not audio.
     """
 
     format: Literal["codectok.evaluation"] = "codectok.evaluation"
@@ -94,7 +94,7 @@ class EvaluationReport(StrictModel):
 def measure(
     log_mel: LogMel, original: np.ndarray, reconstruction: np.ndarray, sample_rate: int
 ) -> dict[str, float | None]:
-    """All installed measures of two aligned clips [n], by name; the longer one is cut."""
+    """Compute all installed metrics of two aligned clips [n], by name; the longer clip is cut."""
     length = min(len(original), len(reconstruction))
     pair = original[:length], reconstruction[:length]
     tensors = [torch.from_numpy(samples) for samples in pair]
@@ -107,7 +107,7 @@ def measure(
 
 
 class Totals:
-    """Adds up what clips give."""
+    """Accumulates metrics and codes over clips."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -117,7 +117,7 @@ class Totals:
         self.seconds = 0.0
 
     def add(self, clip: ClipMeasures, codes: np.ndarray) -> None:
-        """Take in a clip and its codes [n_frames, n_codebooks]."""
+        """Add a clip and its codes [n_frames, n_codebooks]."""
         self.clips += 1
         self.frames += len(codes)
         self.seconds += clip.seconds
@@ -129,7 +129,7 @@ class Totals:
 
     @property
     def means(self) -> dict[str, Mean]:
-        """Of each measure."""
+        """Mean of each metric."""
         return {
             name: Mean(mean=math.fsum(values) / len(values) if values else None, clips=len(values))
             for name, values in self._values.items()
@@ -137,7 +137,7 @@ class Totals:
 
     @property
     def codebooks(self) -> tuple[CodebookUse, ...]:
-        """The use of each."""
+        """Usage statistics of each codebook."""
         return tuple(CodebookUse.of(counts) for counts in self._counts)
 
 
@@ -149,7 +149,7 @@ def report_of(
     unused: tuple[UnusedClip, ...],
     ignored: int,
 ) -> EvaluationReport:
-    """Everything that is known at the end."""
+    """Build the report of an evaluation."""
     codebooks = totals.codebooks
     return EvaluationReport(
         codec=codec.describe(),

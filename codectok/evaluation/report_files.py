@@ -1,4 +1,4 @@
-"""The report of an evaluation on disk: one JSON file, and a line of JSON for each clip."""
+"""Files of an evaluation: a JSON report, and a line of JSON per clip."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ REPORT_FILE, LINES_SUFFIX = "evaluation.json", ".jsonl"
 
 
 class ReportFiles:
-    """Where a report goes: `out` itself and a .jsonl file beside it, or into the folder `out`.
+    """Paths of a report: the file `out` (.json) with a .jsonl file beside it, or files in the folder `out`.
 
     Attributes:
-        report: the JSON file.
-        clips: a line of JSON for each clip.
+        report: the JSON report.
+        clips: a line of JSON per clip.
 
     Raises:
-        InputError: something is there already, or the name promises another form.
+        InputError: a file exists already, or `out` ends in .jsonl.
     """
 
     def __init__(self, out: Path) -> None:
         if out.suffix == LINES_SUFFIX:
             raise InputError(
-                f"{out} would be a report of lines; name the report itself, {out.with_suffix('.json')}, or a folder."
+                f"{out} is the name of the lines; give the report itself, {out.with_suffix('.json')}, or a folder."
             )
         if out.suffix != ".json":
             check_new_folder(out)
@@ -42,7 +42,7 @@ class ReportFiles:
 
     @contextmanager
     def writing(self) -> Iterator[ReportWriter]:
-        """Takes clips and then the report; nothing is there unless all of it is."""
+        """Open both files for writing; they appear together when the context ends without an error."""
         new_folders = [folder for folder in self.report.parents if not folder.exists()]
         try:
             with replacing(self.clips) as temporary, temporary.open("w", encoding="utf-8") as lines:
@@ -51,14 +51,14 @@ class ReportFiles:
                 lines.flush()
                 write_text(self.report, writer.text)
         except BaseException:
-            with suppress(OSError):  # somebody else has put something there
+            with suppress(OSError):  # another process has put files there
                 for folder in new_folders:
                     folder.rmdir()
             raise
 
 
 class ReportWriter:
-    """Writes clips as they come, and keeps the report for the end."""
+    """Writes clips one by one, and keeps the report until the end."""
 
     def __init__(self, lines: TextIO) -> None:
         self._lines = lines
@@ -69,5 +69,5 @@ class ReportWriter:
         self._lines.write(clip.model_dump_json() + "\n")
 
     def finish(self, report: EvaluationReport) -> None:
-        """Take in the report."""
+        """Set the report, which is written at the end."""
         self.text = report.model_dump_json(indent=2) + "\n"

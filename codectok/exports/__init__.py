@@ -1,1 +1,1 @@
-"""From a token table to what trains a language model."""
+"""Exports of token tables for training language models."""

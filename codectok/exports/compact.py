@@ -1,4 +1,4 @@
-"""Many small parts of a token table into few large files, for training."""
+"""Merges the small files of a token table into few large ones for training."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ def write_compact(
     group_bytes: float,
     more: Sequence[pa.Field] = (),
 ) -> None:
-    """Write `tables`, of one token table's columns and `more` of its users, as one Parquet file; no rows, no file.
+    """Write `tables` to one Parquet file; without rows no file is written.
 
-    Row groups hold at least `group_bytes` of codes each, but for the last.
+    Args:
+        path: the file.
+        metadata: of the codes in all tables.
+        tables: parts of one token table.
+        group_bytes: least size of the codes in a row group; the last group may be smaller.
+        more: columns that users have added to the token table.
     """
     schema = table_schema(metadata, more)
     groups = _groups((table.select(schema.names).cast(schema) for table in tables), group_bytes)

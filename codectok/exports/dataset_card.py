@@ -1,4 +1,4 @@
-"""The card that makes a token table a data set of the Hugging Face Hub: `README.md` beside its Parquet files."""
+"""Dataset card of a token table for the Hugging Face Hub: `README.md` beside its Parquet files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codectok.errors import InputError
 from codectok.tokens.table import TableMetadata, read_metadata, table_files
 
 CARD_FILE = "README.md"
-# Codes of ISO 639, as the Hub wants them; tables may name languages otherwise.
+# The Hub accepts ISO 639 codes only; tables may hold other names of languages.
 LANGUAGE = re.compile(r"[a-z]{2,3}")
 SIZE_STEPS = {10**3: "1K", 10**4: "10K", 10**5: "100K", 10**6: "1M", 10**7: "10M", 10**8: "100M", 10**9: "1B"}
 
@@ -57,7 +57,7 @@ for row in rows:
 
 @dataclass
 class TableTotals:
-    """What a card says of a table; `content` changes with what is in its files."""
+    """Totals of a table that its card shows; `content` is a hash of its files' metadata."""
 
     rows: int = 0
     seconds: float = 0.0
@@ -71,14 +71,14 @@ def write_dataset_card(table: Path, overwrite: bool = False) -> TableTotals:
     """Write `README.md` into the folder of a token table, so that `datasets.load_dataset(folder)` reads it.
 
     Raises:
-        InputError: no folder with a token table, or one that has a README.md, which is not to be overwritten.
+        InputError: `table` is not a folder with a token table, or has a README.md and `overwrite` is False.
     """
     if not table.is_dir():
-        raise InputError(f"{table} is no folder with a token table.")
+        raise InputError(f"{table} is not a folder with a token table.")
     metadata = read_metadata(table)
     card = table / CARD_FILE
     if card.exists() and not overwrite:
-        raise InputError(f"{card} is already there; pass --overwrite to have it written again.")
+        raise InputError(f"{card} is already there; pass --overwrite to replace it.")
     totals = _totals(table)
     write_text(card, f"---\n{_header(totals)}---\n\n{_body(table.absolute().name, metadata, totals)}")
     return totals
@@ -102,9 +102,9 @@ def _totals(table: Path) -> TableTotals:
 def _header(totals: TableTotals) -> str:
     config = {
         "config_name": "default",
-        # `datasets` keeps what it has read by the folder's name and this card alone: another table, another card.
+        # `datasets` caches by the folder's name and this card alone, so that the card must differ between tables.
         "description": f"content {totals.content[:16]}",
-        # Only the parts: a job's own files lie in a folder below them.
+        # Only the part files: a job's own files lie in a folder below them.
         "data_files": [{"split": "train", "path": "*.parquet"}],
     }
     header = {
@@ -117,7 +117,7 @@ def _header(totals: TableTotals) -> str:
 
 
 def size_category(rows: int) -> str:
-    """The range of a number of rows as the Hub writes it, such as 1K<n<10K."""
+    """Return the range of a number of rows in the Hub's notation, such as 1K<n<10K."""
     below = "n"
     for limit, name in SIZE_STEPS.items():
         if rows < limit:

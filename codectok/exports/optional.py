@@ -1,4 +1,4 @@
-"""What only some exports need, imported when they do."""
+"""Optional dependencies, imported on use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from codectok.errors import InputError
 
 
 def need_transformers() -> ModuleType:
-    """The module `transformers`; `InputError` where it is not installed."""
+    """Import `transformers`; raise `InputError` if it is not installed."""
     try:
         import transformers
     except ImportError:

@@ -1,4 +1,4 @@
-"""The vocabulary of a codec's codes as files, for whoever extends a tokenizer or a model."""
+"""Writes the vocabulary of a codec's codes to files, for programs that extend tokenizers or models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.json"
 class VocabularyFile(StrictModel):
     """Contents of `vocabulary.json`; the id of a code is `offset + codebook * codebook_size + code`.
 
-    `end` is the first id behind codes and special tokens: the rows that a language model needs.
+    Attributes:
+        codec_name, codec_fingerprint: the codec.
+        offset: id of the first code.
+        codebook_size, n_groups, n_residuals: shape of the codec's quantizer.
+        end: first id behind codes and special tokens, that is, the embedding rows a language model needs.
+        special_tokens: ids by token.
     """
 
     format: Literal["codectok.vocabulary"] = "codectok.vocabulary"
@@ -36,7 +41,7 @@ class VocabularyFile(StrictModel):
 
     @classmethod
     def of(cls, codec: CodecDescription, vocabulary: Vocabulary, special_tokens: dict[str, int]) -> Self:
-        """The description of a codec's vocabulary, with the ids of special tokens."""
+        """Describe the vocabulary of a codec, with the ids of its special tokens."""
         return cls(
             codec_name=codec.codec_name,
             codec_fingerprint=codec.codec_fingerprint,
@@ -49,12 +54,12 @@ class VocabularyFile(StrictModel):
 def write_vocabulary(
     codec: CodecDescription, output: Path, offset: int, tokenizer: TextTokenizer | None = None
 ) -> VocabularyFile:
-    """Write `vocabulary.json`, and all strings with their ids as `tokens.json`, into the new folder `output`.
+    """Write `vocabulary.json` and `tokens.json` (ids by token) into the new folder `output`.
 
-    Special tokens have the ids that `tokenizer` knows them by, if it does.
+    Special tokens that `tokenizer` has keep its ids.
 
     Raises:
-        InputError: an output that is taken, or tokens of the tokenizer where codes would be.
+        InputError: `output` is not empty, or the tokenizer has other tokens among the ids of codes.
     """
     check_new_folder(output)
     vocabulary = Vocabulary.for_codec(codec, offset)

@@ -1,1 +1,1 @@
-"""The neural codec: ConvNeXt encoder, quantizers, HiFi-GAN decoder. Knows no files."""
+"""The neural codec: ConvNeXt encoder, quantizers, HiFi-GAN decoder. Reads and writes no files."""

@@ -1,21 +1,20 @@
-"""Clips to codes, given whatever computes the codes of packs: the network here, or one in another process."""
+"""Encodes clips with any encoder of packs: the network in this process, or a server in another one."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from codectok.audio.resample import resample_blocks
-from codectok.audio.waveform import mono_blocks
 from codectok.errors import AudioError, CodectokError
 
-from .packing import Pack, PackGeometry, Piece, cut_into_pieces, fill_packs
+from .packing import Chunk, Pack, PackGeometry, cut_into_chunks, fill_packs
 
 Tag = TypeVar("Tag")
 NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -23,21 +22,21 @@ NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_S
 
 @contextmanager
 def memory_errors(pack_frames: int) -> Iterator[None]:
-    """Says of a GPU without memory for a codec and its packs what can be done about it.
+    """Replace out-of-memory errors of a GPU by a message that says what to do.
 
     Raises:
-        CodectokError: that is so.
+        CodectokError: the GPU has too little memory for the codec and packs of `pack_frames` frames.
     """
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        # Libraries below torch say it in their own words.
+        # CUDA libraries raise a RuntimeError with their own text.
         if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
-        # Smaller packs might do, but codes can depend on their size: that is for the user to choose.
+        # No automatic retry with smaller packs: codes can depend on their size, so the user has to choose it.
         raise CodectokError(
-            f"The GPU has too little memory for packs of {pack_frames:,} frames; choose smaller ones"
-            " (--pack-frames, for a table of its own), or let nothing else use the GPU."
+            f"The GPU has too little memory for packs of {pack_frames:,} frames; use smaller packs"
+            " (--pack-frames, with a new table), or free the GPU of other processes."
         ) from None
 
 
@@ -46,26 +45,35 @@ class PackEncoder(Protocol):
 
     @property
     def fixed_length(self) -> bool:
-        """Whether every pack must have `pack_frames` frames."""
+        """True if every pack must have `pack_frames` frames."""
 
     @property
     def packs_ahead(self) -> int:
-        """How many packs to start before the codes of the first are asked for."""
+        """Number of packs to start before waiting for the codes of the first."""
 
-    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
-        """Begin with a pack, as `codectok.model.packing.Pack` has it.
+    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+        """Start encoding a pack, given `samples` and `gaps` of `codectok.model.packing.Pack`.
 
         Returns:
-            A function that waits for its codes, int64 [frames of codes, n_codebooks] on the CPU.
+            A function that waits for the codes, int64 [code frames, n_codebooks] on the CPU.
         """
 
 
+@dataclass
+class _PendingClip(Generic[Tag]):
+    """A clip whose codes are not complete yet; `result` is None until they are."""
+
+    tag: Tag
+    codes: list[Tensor] = field(default_factory=list)
+    result: Tensor | AudioError | None = None
+
+
 class ClipEncoder:
-    """Lays clips into packs, and finds their codes in those of the packs.
+    """Packs clips, encodes the packs and returns the codes of each clip.
 
     Args:
-        geometry: of the packs.
-        packs: computes the codes of them.
+        geometry: geometry of the packs.
+        packs: computes the codes of packs.
     """
 
     def __init__(self, geometry: PackGeometry, packs: PackEncoder) -> None:
@@ -74,59 +82,72 @@ class ClipEncoder:
 
     @property
     def sample_rate(self) -> int:
-        """Rate in Hz at which the codec works."""
+        """The codec's sample rate in Hz."""
         return self._geometry.config.mel.sample_rate
 
-    def encode_stream(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[Tensor]:
-        """As `codectok.Codec.encode_stream`."""
-        pieces = cut_into_pieces(self._samples(blocks, sample_rate), self._geometry)
-        for _, _, codes in self.encode_pieces((None, piece) for piece in pieces):
+    def encode_stream(self, blocks: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Encode one clip as its blocks arrive, see `codectok.Codec.encode_stream`.
+
+        Args:
+            blocks: finite samples, mono float32 [n] at the codec's rate.
+        """
+        chunks = cut_into_chunks(blocks, self._geometry)
+        for _, _, codes in self.encode_chunks((None, chunk) for chunk in chunks):
             yield codes
 
     def encode_clips(
-        self, clips: Iterable[Iterable[Tensor | np.ndarray]], sample_rate: int
-    ) -> Iterator[Tensor | AudioError]:
-        """As `codectok.Codec.encode_clips`."""
-        failed: dict[int, AudioError] = {}
+        self, clips: Iterable[tuple[Tag, Iterable[np.ndarray]]]
+    ) -> Iterator[tuple[Tag, Tensor | AudioError]]:
+        """Encode many clips, see `codectok.Codec.encode_clips`.
 
-        def pieces() -> Iterator[tuple[int, Piece]]:
-            for number, blocks in enumerate(clips):
+        Args:
+            clips: any tag of a clip, and its blocks: finite samples, mono float32 [n] at the codec's rate.
+
+        Returns:
+            The tag of each clip in order, and its codes int64 [n_frames, n_codebooks], or the error that its blocks
+            raised.
+        """
+        pending: deque[_PendingClip[Tag]] = deque()
+
+        def chunks() -> Iterator[tuple[_PendingClip[Tag], Chunk]]:
+            for tag, blocks in clips:
+                clip = _PendingClip(tag)
+                pending.append(clip)
                 try:
-                    for piece in cut_into_pieces(self._samples(blocks, sample_rate), self._geometry):
-                        yield number, piece
+                    for chunk in cut_into_chunks(blocks, self._geometry):
+                        yield clip, chunk
                 except AudioError as error:
-                    failed[number] = error
+                    clip.result = error
 
-        current, parts = 0, list[Tensor]()
-        for number, piece, codes in self.encode_pieces(pieces()):
-            while current < number:  # Clips before this one that are not finished never will be.
-                yield failed.pop(current)
-                current, parts = current + 1, []
-            parts.append(codes)
-            if piece.last:
-                yield torch.cat(parts)
-                current, parts = current + 1, []
-        while current in failed:
-            yield failed.pop(current)
-            current += 1
+        for clip, chunk, codes in self.encode_chunks(chunks()):
+            clip.codes.append(codes)
+            if chunk.last:
+                clip.result = torch.cat(clip.codes)
+            yield from _complete(pending)
+        yield from _complete(pending)
 
-    def encode_pieces(self, pieces: Iterable[tuple[Tag, Piece]]) -> Iterator[tuple[Tag, Piece, Tensor]]:
-        """Codes [keep, n_codebooks] int64 on the CPU for every piece, in order, as packs become full."""
+    def encode_chunks(self, chunks: Iterable[tuple[Tag, Chunk]]) -> Iterator[tuple[Tag, Chunk, Tensor]]:
+        """Return the codes [keep, n_codebooks] int64 on the CPU of every chunk, in order, as packs become full."""
         running: deque[tuple[Pack[Tag], Callable[[], Tensor]]] = deque()
-        for pack in fill_packs(pieces, self._geometry, self._packs.fixed_length):
+        for pack in fill_packs(chunks, self._geometry, self._packs.fixed_length):
             with memory_errors(self._geometry.pack_frames):
-                running.append((pack, self._packs.start(pack.tape, pack.gaps)))
+                running.append((pack, self._packs.start(pack.samples, pack.gaps)))
             if len(running) > self._packs.packs_ahead:
-                yield from self._codes_of_pieces(*running.popleft())
+                yield from self._codes_of_chunks(*running.popleft())
         while running:
-            yield from self._codes_of_pieces(*running.popleft())
+            yield from self._codes_of_chunks(*running.popleft())
 
-    def _codes_of_pieces(self, pack: Pack[Tag], wait: Callable[[], Tensor]) -> Iterator[tuple[Tag, Piece, Tensor]]:
+    def _codes_of_chunks(self, pack: Pack[Tag], wait: Callable[[], Tensor]) -> Iterator[tuple[Tag, Chunk, Tensor]]:
         with memory_errors(self._geometry.pack_frames):
             codes = wait()
         for placement in pack.placements:
-            start = placement.position + placement.piece.skip
-            yield placement.tag, placement.piece, codes[start : start + placement.piece.keep].clone()
+            start = placement.position + placement.chunk.skip
+            yield placement.tag, placement.chunk, codes[start : start + placement.chunk.keep].clone()
 
-    def _samples(self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-        return resample_blocks(mono_blocks(blocks), sample_rate, self.sample_rate)
+
+def _complete(pending: deque[_PendingClip[Tag]]) -> Iterator[tuple[Tag, Tensor | AudioError]]:
+    """Remove clips from the front of the queue as far as they are complete."""
+    while pending and pending[0].result is not None:
+        clip = pending.popleft()
+        assert clip.result is not None
+        yield clip.tag, clip.result

@@ -1,8 +1,8 @@
 """ConvNeXt encoder over time (Liu et al. 2022, version 1 blocks), channels last throughout: [B, T, C].
 
-Only the stem and the depthwise convolutions mix time; everything else works on one frame alone. These two and the
-block also work without padding (`valid`): their outermost input frames are context only, so that a long sequence
-can be computed piece by piece.
+Only the stem and the depthwise convolutions mix time; all other layers are frame-wise. The stem, the depthwise
+convolutions and the blocks also work without padding (`valid`), so that a long sequence can be computed in blocks that
+overlap by the receptive field.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ LAYER_SCALE_INIT = 1e-6
 
 
 class DropPath(nn.Module):
-    """Skip a residual branch for whole samples at random while training (stochastic depth, Huang et al. 2016)."""
+    """Skips a residual branch for random samples in training (stochastic depth, Huang et al. 2016)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zero `x` [B, ...] for a share `rate` of the batch and scale up the rest."""
+        """Zero samples of `x` [B, ...] with probability `rate` and scale up the others."""
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
@@ -45,20 +45,20 @@ class DepthwiseConv(nn.Module):
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     @property
-    def reach(self) -> int:
-        """Frames on each side that a frame sees."""
+    def receptive_field(self) -> int:
+        """Frames on each side that an output frame depends on."""
         return self.weight.shape[2] // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each channel of `x` [B, T, C] with its own kernel."""
-        y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.reach, groups=x.shape[2])
+        y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.receptive_field, groups=x.shape[2])
         return y.transpose(1, 2)
 
     def valid(self, x: Tensor) -> Tensor:
         """Convolve `x` [T + kernel_size - 1, C] to [T, C]."""
         if x.is_cuda:
             return F.conv1d(x.T.unsqueeze(0), self.weight, self.bias, groups=x.shape[1])[0].T.contiguous()
-        # Tap by tap: for blocks that stay in a processor's cache this beats `conv1d`, which wants channels first.
+        # Tap by tap: faster than `conv1d`, which needs channels first, for blocks that fit into a processor's cache.
         taps = self.weight[:, 0].T.contiguous()
         frames = len(x) - len(taps) + 1
         y = torch.addcmul(self.bias, x[:frames], taps[0])
@@ -68,9 +68,9 @@ class DepthwiseConv(nn.Module):
 
 
 class WindowedLinear(nn.Module):
-    """Dense convolution over time with zero padding, written as a matrix product of unfolded windows.
+    """Dense convolution over time with zero padding, computed as a matrix product of unfolded windows.
 
-    A product's rows do not depend on how many rows there are; `conv1d`'s outputs do, in their last bits.
+    The last bits of `conv1d` depend on the length of its input; rows of a matrix product do not.
     """
 
     def __init__(self, in_dim: int, out_dim: int, kernel_size: int) -> None:
@@ -80,13 +80,13 @@ class WindowedLinear(nn.Module):
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     @property
-    def reach(self) -> int:
-        """Frames on each side that a frame sees."""
+    def receptive_field(self) -> int:
+        """Frames on each side that an output frame depends on."""
         return self.weight.shape[2] // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve `x` [B, T, in_dim] to [B, T, out_dim]."""
-        return self.valid(F.pad(x, (0, 0, self.reach, self.reach)))
+        return self.valid(F.pad(x, (0, 0, self.receptive_field, self.receptive_field)))
 
     def valid(self, x: Tensor) -> Tensor:
         """Convolve `x` [..., T + kernel_size - 1, in_dim] to [..., T, out_dim]."""
@@ -108,21 +108,23 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [B, T, C] to the same shape."""
-        return x + self.drop_path(self.gamma * self._perceptron(self.depthwise(x)))
+        y: Tensor = x + self.drop_path(self.gamma * self._perceptron(self.depthwise(x)))
+        return y
 
     def valid(self, x: Tensor) -> Tensor:
         """Map `x` [T + kernel_size - 1, C] to [T, C]."""
-        reach = self.depthwise.reach
-        return torch.addcmul(x[reach : len(x) - reach], self.gamma, self._perceptron(self.depthwise.valid(x)))
+        side = self.depthwise.receptive_field
+        return torch.addcmul(x[side : len(x) - side], self.gamma, self._perceptron(self.depthwise.valid(x)))
 
     def _perceptron(self, y: Tensor) -> Tensor:
-        # The two products may be in a lower precision than the rest.
+        # The two products may have a lower precision than the rest.
         y = self.norm(y).to(self.expand.weight.dtype)
-        return self.contract(F.gelu(self.expand(y)))
+        y = self.contract(F.gelu(self.expand(y)))
+        return y
 
 
 class ConvNeXtEncoder(nn.Module):
-    """Log-mel frames to features, one to one: a stem, then stages of ConvNeXt blocks joined by per-frame layers."""
+    """Maps each log-mel frame to features: a stem, then stages of ConvNeXt blocks joined by frame-wise layers."""
 
     def __init__(self, config: EncoderConfig, n_mels: int) -> None:
         super().__init__()
@@ -141,15 +143,16 @@ class ConvNeXtEncoder(nn.Module):
         self.norm = nn.LayerNorm(dims[-1], eps=LAYER_NORM_EPSILON)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Features [B, T, dims[-1]] of `log_mel` [B, T, n_mels]."""
-        x = self.stages[0](self.stem_norm(self.stem(log_mel)))
+        """Map `log_mel` [B, T, n_mels] to features [B, T, dims[-1]]."""
+        x: Tensor = self.stages[0](self.stem_norm(self.stem(log_mel)))
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
             x = stage(transition(x))
-        return self.norm(x)
+        x = self.norm(x)
+        return x
 
 
 def truncated_normal_linear(in_dim: int, out_dim: int) -> nn.Linear:
-    """A linear layer with truncated normal weights (standard deviation 0.02) and zero bias."""
+    """Create a linear layer with truncated normal weights (standard deviation 0.02) and zero bias."""
     linear = nn.Linear(in_dim, out_dim)
     nn.init.trunc_normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)

@@ -12,7 +12,7 @@ from codectok.device import no_autocast
 
 
 class ResidualBlock(nn.Module):
-    """Pairs of a dilated and a plain convolution, each pair on a residual branch."""
+    """Residual branches of a dilated and a plain convolution each."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
@@ -44,12 +44,12 @@ class HiFiGANDecoder(nn.Module):
         self.post = _same_conv(channels, 1, config.post_kernel_size)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Waveform [B, T * product of the upsampling rates] in [-1, 1] of `features` [B, T, C]."""
+        """Map `features` [B, T, C] to a waveform [B, T * product of the upsampling rates] in [-1, 1]."""
         x = self.pre(features.transpose(1, 2))
         for upsample, blocks in zip(self.upsamples, self.blocks, strict=True):
             x = upsample(F.silu(x))
             x = torch.stack([block(x) for block in blocks.children()]).mean(0)
-        # Samples of 8 bits would be noise 48 dB below the signal, which a log-mel hears where the signal is quiet.
+        # bfloat16 has 8 bits: rounding noise 48 dB below the signal would show in the log-mel of quiet passages.
         with no_autocast(x):
             x = x if x.dtype == torch.float64 else x.float()
             return torch.tanh(self.post(F.silu(x))).squeeze(1)

@@ -1,4 +1,4 @@
-"""The codec's network: encoder, quantizer and decoder as one module."""
+"""The codec network: encoder, quantizer and decoder as one module."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from .quantization import QuantizerOutput, build_quantizer
 
 @dataclass
 class NetworkOutput:
-    """A training pass: `waveform` [B, n_samples] and what the quantizer reported."""
+    """Result of a training pass.
+
+    Attributes:
+        waveform: reconstruction [B, n_samples].
+        quantizer: output of the quantizer.
+    """
 
     waveform: Tensor
     quantizer: QuantizerOutput
 
 
 class CodecNetwork(nn.Module):
-    """Log-mel to codes, codes to waveform."""
+    """Maps log-mel frames to codes, and codes to waveforms."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -34,26 +39,27 @@ class CodecNetwork(nn.Module):
         self.decoder = HiFiGANDecoder(config.decoder, dim)
 
     def forward(self, log_mel: Tensor) -> NetworkOutput:
-        """Reconstruct waveforms from `log_mel` [B, T, n_mels], with gradients."""
+        """Reconstruct waveforms from `log_mel` [B, T, n_mels] with gradients."""
         quantized = self.quantizer(self.encoder(log_mel))
         return NetworkOutput(self.decoder(quantized.features), quantized)
 
     def encode(self, log_mel: Tensor) -> Tensor:
-        """Codes [B, T', n_codebooks] of `log_mel` [B, T, n_mels]."""
+        """Encode `log_mel` [B, T, n_mels] to codes [B, T', n_codebooks]."""
         return self.quantizer.encode(self.encoder(log_mel))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Waveform [B, T' * frame_size] of `codes` [B, T', n_codebooks]."""
-        return self.decoder(self.quantizer.decode(codes))
+        """Decode `codes` [B, T', n_codebooks] to waveforms [B, T' * frame_size]."""
+        waveform: Tensor = self.decoder(self.quantizer.decode(codes))
+        return waveform
 
     def prepare_for_training(self) -> None:
-        """Add weight norm to the decoder, and to the quantizer what it learns by."""
+        """Add weight norm to the decoder and codebook statistics to the quantizer."""
         self.decoder.add_weight_norm()
         self.quantizer.prepare_for_training()
 
     @torch.no_grad()
     def inference_state_dict(self) -> dict[str, Tensor]:
-        """The tensors of a plain network: weight norm folded, nothing that only training needs."""
+        """Return the tensors that inference needs, with weight norm folded."""
         with torch.device("meta"):
             plain = CodecNetwork(self.config)
         state = self.state_dict()
@@ -61,6 +67,6 @@ class CodecNetwork(nn.Module):
         folded = {}
         for key in plain.state_dict():
             owner, _, name = key.rpartition(".")
-            # A weight-normed kernel is computed on access and stands in no state dict under its own name.
+            # A weight-normed kernel is computed on access; the state dict holds its magnitude and direction only.
             folded[key] = state[key] if key in state else getattr(modules[owner], name)
         return {key: tensor.detach().float().clone() for key, tensor in folded.items()}

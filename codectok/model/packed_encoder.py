@@ -1,4 +1,4 @@
-"""The encoder over packs: from samples to codes, the same for a clip whatever lies beside it."""
+"""Encodes packs from samples to codes; a clip's codes do not depend on the rest of the pack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
 from .convnext import ConvNeXtBlock
 from .cuda_graph import CudaGraph
 from .network import CodecNetwork
-from .packing import BLOCK_ROWS, PackGeometry, cut_into_pieces, fill_packs
+from .packing import BLOCK_ROWS, PackGeometry, cut_into_chunks, fill_packs
 
 Module = TypeVar("Module", bound=nn.Module)
 Layer = Callable[[Tensor], Tensor]
@@ -28,17 +28,17 @@ Layer = Callable[[Tensor], Tensor]
 class PackedEncoder:
     """Encodes packs with a network whose weights no longer change.
 
-    A row of a matrix product has the same bits wherever it stands among a fixed number of rows, but not among another
-    number of rows. So all that works frame by frame is done in blocks of one fixed size: on a GPU whole packs (which
-    then all have the same length), on a CPU blocks of BLOCK_ROWS frames, which stay in the processor's cache.
+    The bits of a row in a matrix product do not depend on the row's position, but they depend on the number of rows. So
+    all frame-wise operations run in blocks of one fixed size: on a GPU whole packs (which all have the same length), on
+    a CPU blocks of BLOCK_ROWS frames, which stay in the processor's cache.
 
     Args:
-        network: in inference mode, on `device`.
+        network: network in inference mode, on `device`.
         log_mel: maps windows of samples [T, window] to log-mel frames [T, n_mels].
-        geometry: of the packs.
-        device: on which to work.
-        dtype: in "bfloat16" the two products of every block are, in "tf32" all are in TF32. In both a GPU starts the
-            search in bfloat16, and decides in float32. All else is float32.
+        geometry: geometry of the packs.
+        device: device that computes.
+        dtype: "bfloat16" computes the two products of every block in bfloat16, "tf32" all products in TF32. With both,
+            a GPU searches codes in bfloat16 first and rescores the best in float32. Everything else is float32.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class PackedEncoder:
 
     @property
     def fixed_length(self) -> bool:
-        """Whether every pack must have `pack_frames` frames."""
+        """True if every pack must have `pack_frames` frames."""
         return self._on_gpu
 
     @property
     def packs_ahead(self) -> int:
-        """A GPU works on one pack while the next is being laid out."""
+        """Number of packs to start before waiting: a GPU encodes one pack while the CPU assembles the next."""
         return 1 if self._on_gpu else 0
 
-    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
-        """Begin with a pack; the result waits for its codes, int64 [frames of codes, n_codebooks] on the CPU."""
-        inputs = [torch.from_numpy(array) for array in (tape, *gaps)]
+    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+        """Start encoding a pack; the result waits for its codes, int64 [code frames, n_codebooks] on the CPU."""
+        inputs = [torch.from_numpy(array) for array in (samples, *gaps)]
         with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
             self._check_positions()
             if not self._on_gpu:
@@ -81,45 +81,45 @@ class PackedEncoder:
                 self._graph = CudaGraph(self._codes, inputs)
             return self._graph(inputs).wait
 
-    def features(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Tensor:
-        """What is quantized in a pack, float32 [frames of codes, C] on the CPU."""
+    def features(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Tensor:
+        """Return the features of a pack before quantization, float32 [code frames, C] on the CPU."""
         with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
-            return self._features(*(torch.from_numpy(array).to(self.device) for array in (tape, *gaps))).cpu()
+            return self._features(*(torch.from_numpy(array).to(self.device) for array in (samples, *gaps))).cpu()
 
     def _current_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self._on_gpu else nullcontext()
 
     def _check_positions(self) -> None:
-        """Make sure, once for each number of threads, that a clip's codes do not depend on its place in a pack.
+        """Check, once for each number of threads, that a clip's codes do not depend on its position in a pack.
 
         Raises:
-            CodectokError: rows of a matrix product on this machine have other bits in another place.
+            CodectokError: the bits of a row in a matrix product depend on its position on this machine.
         """
         threads = 1 if self._on_gpu else torch.get_num_threads()
         if threads in self._checked_threads:
             return
         geometry = self.geometry
         noise = torch.randn(100 * geometry.alignment * geometry.hop, generator=torch.Generator().manual_seed(0))
-        piece = next(cut_into_pieces([noise.numpy()], geometry))
+        chunk = next(cut_into_chunks([noise.numpy()], geometry))
         length = geometry.pack_frames if self._on_gpu else geometry.unit
-        copies = length // (geometry.aligned(piece.n_frames) + geometry.gap)
-        pack = next(fill_packs([(None, piece)] * copies, geometry, self._on_gpu))
-        inputs = (torch.from_numpy(array).to(self.device) for array in (pack.tape, *pack.gaps))
+        copies = length // (geometry.aligned(chunk.n_frames) + geometry.gap)
+        pack = next(fill_packs([(None, chunk)] * copies, geometry, self._on_gpu))
+        inputs = (torch.from_numpy(array).to(self.device) for array in (pack.samples, *pack.gaps))
         features = self._features(*inputs)
         starts = [placement.position for placement in pack.placements]
         for rows in (features, self._encode_rows(features)):
-            found = [rows[start : start + piece.keep] for start in starts]
+            found = [rows[start : start + chunk.keep] for start in starts]
             if not all(torch.equal(copy, found[0]) for copy in found):
                 raise CodectokError(
-                    f"Matrix products on this {self.device.type} have other last bits in another place"
+                    f"The rows of a matrix product on this {self.device.type} depend on their position"
                     f" ({self._block_rows} rows, {threads} threads), so codes would depend on a clip's neighbours;"
                     " try another number of threads, or another pack size on a GPU."
                 )
         self._checked_threads.add(threads)
 
-    def _codes(self, tape: Tensor, *gaps: Tensor) -> Tensor:
-        """Codes [frames of codes, n_codebooks] of `tape` [samples]; `gaps` bool [frames] for each level."""
-        return self._encode_rows(self._features(tape, *gaps))
+    def _codes(self, samples: Tensor, *gaps: Tensor) -> Tensor:
+        """Encode `samples` [n] with `gaps` bool [frames] for each level to [code frames, n_codebooks]."""
+        return self._encode_rows(self._features(samples, *gaps))
 
     def _encode_rows(self, features: Tensor) -> Tensor:
         rows = min(self._block_rows, len(features))
@@ -127,12 +127,14 @@ class PackedEncoder:
             [self._encode_frames(features[start : start + rows]) for start in range(0, len(features), rows)]
         )
 
-    def _features(self, tape: Tensor, *gaps: Tensor) -> Tensor:
-        """What is quantized, float32 [frames of codes, C]."""
+    def _features(self, samples: Tensor, *gaps: Tensor) -> Tensor:
+        """Return features before quantization, float32 [code frames, C]."""
         encoder, margin = self._encoder, self._margin
-        padded = F.pad(tape, (margin * self.geometry.hop, margin * self.geometry.hop))
+        padded = F.pad(samples, (margin * self.geometry.hop, margin * self.geometry.hop))
         x = self._apply(self._log_mel, padded.unfold(0, self.geometry.window, self.geometry.hop), gaps[0])
-        x = self._apply(lambda rows: encoder.stem_norm(encoder.stem.valid(rows)), x, gaps[0], encoder.stem.reach)
+        x = self._apply(
+            lambda rows: encoder.stem_norm(encoder.stem.valid(rows)), x, gaps[0], encoder.stem.receptive_field
+        )
         for transition, stage in zip([None, *encoder.transitions], encoder.stages, strict=True):
             if transition is not None:
                 x = self._apply(transition, x, gaps[0])
@@ -146,24 +148,23 @@ class PackedEncoder:
     def _apply_blocks(self, blocks: nn.Module | Sequence[nn.Module], x: Tensor, gap: Tensor) -> Tensor:
         spare: Tensor | None = None
         for block in cast("Iterable[ConvNeXtBlock]", blocks):
-            # Fresh memory is slow at first touch: two buffers take turns.
-            x, spare = self._apply(block.valid, x, gap, block.depthwise.reach, into=spare), x
+            # Alternate between two buffers: new memory is slow at first touch.
+            x, spare = self._apply(block.valid, x, gap, block.depthwise.receptive_field, into=spare), x
         return x
 
     def _apply(
-        self, layer: Layer, x: Tensor, gap: Tensor, reach: int = 0, factor: int = 1, into: Tensor | None = None
+        self, layer: Layer, x: Tensor, gap: Tensor, overlap: int = 0, factor: int = 1, into: Tensor | None = None
     ) -> Tensor:
         """Apply `layer` block by block, and set the frames in gaps to zero.
 
-        `layer` maps `reach` + n * `factor` + `reach` rows to n. `x` and the result have a margin of zero rows at both
-        ends, which is what the first and the last frame of a pack see beyond it. The result may be written `into`
-        such a tensor.
+        `layer` maps `overlap` + n * `factor` + `overlap` rows to n. `x` and the result have a margin of zero rows at
+        both ends, the zero padding of the first and the last frame. The result is written to `into` if given.
         """
         frames, margin = len(gap), self._margin
         rows = min(self._block_rows, frames)
         for start in range(0, frames, rows):
             first = margin + start * factor
-            block = layer(x[first - reach : first + rows * factor + reach])
+            block = layer(x[first - overlap : first + rows * factor + overlap])
             if into is None:
                 into = block.new_empty(frames + 2 * margin, block.shape[1])
                 into[:margin] = into[-margin:] = 0
@@ -174,7 +175,7 @@ class PackedEncoder:
 
 
 class FeatureEncoder:
-    """Gives what is quantized in place of codes, for whoever wants to see how near they were.
+    """Returns features before quantization instead of codes, to measure how near two codes are.
 
     Args:
         packs: computes the features.
@@ -186,14 +187,14 @@ class FeatureEncoder:
         self._packs = packs
         self.fixed_length = packs.fixed_length
 
-    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
-        """The features of a pack."""
-        features = self._packs.features(tape, gaps)
+    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+        """Compute the features of a pack, float32 [code frames, C]."""
+        features = self._packs.features(samples, gaps)
         return lambda: features
 
 
 def _in_precision(module: Module, dtype: Precision) -> Module:
-    """`module`, or in bfloat16 a copy in which the products of its blocks are."""
+    """Return `module`, or a copy whose ConvNeXt blocks compute their products in bfloat16."""
     if dtype != "bfloat16":
         return module
     module = copy.deepcopy(module)

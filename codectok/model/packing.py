@@ -1,10 +1,10 @@
-"""Packs: clips end to end on one tape of samples, so that no clip's codes depend on what is encoded with it.
+"""Packs: clips end to end in one sequence of samples, so that a clip's codes do not depend on its neighbours.
 
-Only the mel's window, the stem and the depthwise convolutions mix time, and their reach is finite. So clips are not
-padded into a rectangle. They lie on a tape, far enough apart that no window touches two of them, and the frames
-between them are set to zero before every operation that mixes time: each clip sees the zero padding that it would see
-alone. A clip that is longer than a tape is cut into pieces that overlap by twice the encoder's reach, and the frames
-that see a wrong neighbourhood are dropped. A frame of the mel at position t of a pack has the samples from t * hop on.
+Only the mel window, the stem and the depthwise convolutions mix time, and their receptive fields are finite. So clips
+are not padded into a rectangle. They are packed with gaps that no window can bridge, and the frames in gaps are set to
+zero before every operation that mixes time: each clip sees the zero padding that it would see alone. A clip longer than
+a pack is cut into chunks that overlap by twice the encoder's receptive field, and frames whose receptive field is cut
+off are dropped. Mel frame t of a pack covers the samples from t * hop.
 """
 
 from __future__ import annotations
@@ -23,26 +23,29 @@ from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE
 
 Tag = TypeVar("Tag")
 
-# Rows of a product on a CPU: fewer are slower, more make a short clip alone dearer.
+# Rows of a matrix product on a CPU: fewer rows are slower, more rows make a single short clip more expensive.
 BLOCK_ROWS = 512
 DEFAULT_PACK_FRAMES = 8192
 
 
 class PackGeometry:
-    """Distances and sizes on the tape, in frames of the mel unless said otherwise.
+    """Distances and sizes in a pack, in mel frames unless stated otherwise.
 
     Attributes:
-        hop, window: distance and length of the mel's windows in samples.
-        levels: frames of the mel per frame, before and after each of the quantizer's changes of the frame rate.
-        alignment: clips and pieces start at multiples of this, the frames of the mel per frame of codes.
-        gap: least distance between two clips.
-        context: frames on each side of a piece whose features are wrong unless the clip ends there.
-        unit: every pack has a multiple of this, which is BLOCK_ROWS frames of codes.
+        hop, window: hop length and length of the mel windows in samples.
+        levels: mel frames per frame, before and after each downsampling of the quantizer.
+        alignment: mel frames per code frame; clips and chunks start at multiples of it.
+        gap: smallest distance between two clips.
+        receptive_field: frames on each side that a frame's features depend on, rounded up to whole code frames.
+        unit: the length of a pack is a multiple of this: BLOCK_ROWS code frames.
         pack_frames: length of a full pack.
 
     Args:
-        config: of the codec.
-        pack_frames: desired length, rounded up to what is possible.
+        config: configuration of the codec.
+        pack_frames: desired length of a full pack, rounded up to a possible one.
+
+    Raises:
+        InputError: `pack_frames` is below 1.
     """
 
     def __init__(self, config: CodecConfig, pack_frames: int = DEFAULT_PACK_FRAMES) -> None:
@@ -53,33 +56,34 @@ class PackGeometry:
         self.window = config.mel.n_fft
         self.levels = tuple(itertools.accumulate(config.quantizer.time_factors, initial=1, func=lambda a, b: a * b))
         self.alignment = self.levels[-1]
-        reach, downsample_reach = config.encoder.kernel_size // 2, BLOCK_KERNEL_SIZE // 2
-        window_reach = math.ceil((self.window - self.hop) / self.hop)
-        self.gap = self.aligned(max(reach, downsample_reach * self.alignment, window_reach))
+        # Frames on each side that one layer mixes.
+        encoder_side, downsample_side = config.encoder.kernel_size // 2, BLOCK_KERNEL_SIZE // 2
+        window_side = math.ceil((self.window - self.hop) / self.hop)
+        self.gap = self.aligned(max(encoder_side, downsample_side * self.alignment, window_side))
         mixing_layers = 1 + sum(config.encoder.depths)
-        self.context = self.aligned(reach * mixing_layers + downsample_reach * sum(self.levels[1:]))
+        self.receptive_field = self.aligned(encoder_side * mixing_layers + downsample_side * sum(self.levels[1:]))
         self.unit = BLOCK_ROWS * self.alignment
-        self.pack_frames = math.ceil(max(pack_frames, 4 * self.context) / self.unit) * self.unit
+        self.pack_frames = math.ceil(max(pack_frames, 4 * self.receptive_field) / self.unit) * self.unit
 
     def aligned(self, frames: int) -> int:
-        """`frames` rounded up to whole frames of codes."""
+        """Round `frames` up to whole code frames."""
         return math.ceil(frames / self.alignment) * self.alignment
 
-    def tape_samples(self, frames: int) -> int:
-        """Samples under `frames` successive windows."""
+    def n_samples(self, frames: int) -> int:
+        """Number of samples that `frames` successive mel windows cover."""
         return (frames - 1) * self.hop + self.window
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A clip, or a part of one with its context.
+class Chunk:
+    """A clip, or a part of one that overlaps with its neighbours.
 
     Attributes:
-        samples: float32, those under the windows of its `n_frames` frames of the mel, reflected edges included.
-        n_frames: frames of the mel.
-        skip: frames of codes at the start that are context.
-        keep: frames of codes after them that count.
-        last: whether the clip ends here.
+        samples: float32 [n], all samples under its `n_frames` mel windows, including reflected edges.
+        n_frames: number of mel frames.
+        skip: code frames to drop at the start, which only complete the receptive field of the next ones.
+        keep: code frames to keep after those.
+        last: True if the clip ends here.
     """
 
     samples: np.ndarray
@@ -89,8 +93,8 @@ class Piece:
     last: bool
 
 
-def cut_into_pieces(blocks: Iterable[np.ndarray], geometry: PackGeometry) -> Iterator[Piece]:
-    """Cut a clip that arrives in `blocks` (mono float32 [n] at the codec's rate) into pieces for the tape.
+def cut_into_chunks(blocks: Iterable[np.ndarray], geometry: PackGeometry) -> Iterator[Chunk]:
+    """Cut a clip that arrives in `blocks` (mono float32 [n] at the codec's rate) into chunks that fit into a pack.
 
     Raises:
         AudioError: the blocks hold no samples.
@@ -102,7 +106,7 @@ def cut_into_pieces(blocks: Iterable[np.ndarray], geometry: PackGeometry) -> Ite
 
 
 class _Cutter:
-    """Holds the samples of a clip, with reflected edges, from the first frame that the next piece has."""
+    """Holds the samples of a clip, with reflected edges, from the first frame of the next chunk."""
 
     def __init__(self, geometry: PackGeometry) -> None:
         self._geometry = geometry
@@ -111,44 +115,44 @@ class _Cutter:
         self._arrived: list[np.ndarray] = []
         self._n_arrived = 0
         self._n_samples = 0
-        self._frames_done = 0  # of codes
+        self._code_frames_done = 0
         self._has_left_edge = False
 
-    def push(self, block: np.ndarray) -> Iterator[Piece]:
+    def push(self, block: np.ndarray) -> Iterator[Chunk]:
         self._n_samples += len(block)
         self._n_arrived += len(block)
-        if len(self._held) + self._n_arrived <= self._geometry.tape_samples(self._geometry.pack_frames):
-            # Joined only when they suffice for a piece, since small blocks would be copied over and over; as a copy,
-            # since the caller may fill the same memory again.
+        if len(self._held) + self._n_arrived <= self._geometry.n_samples(self._geometry.pack_frames):
+            # Join blocks only when they fill a chunk: small blocks would be copied again and again. Copy each of them,
+            # since the caller may reuse its memory.
             self._arrived.append(block.copy())
             return
         self._arrived.append(block)
         self._join()
-        yield from self._inner_pieces()
+        yield from self._inner_chunks()
 
-    def finish(self) -> Iterator[Piece]:
+    def finish(self) -> Iterator[Chunk]:
         if self._n_samples == 0:
             raise AudioError("The waveform has no samples.", "empty")
         config = self._geometry.config
         self._arrived.append(np.zeros(max(0, config.min_samples - self._n_samples), np.float32))
         self._join()
         self._held = np.concatenate([self._held, self._held[-2 : -2 - self._edge : -1]])
-        yield from self._inner_pieces()
-        yield self._take(self._frames(), config.n_frames(self._n_samples) - self._frames_done, last=True)
+        yield from self._inner_chunks()
+        yield self._take(self._frames(), config.n_frames(self._n_samples) - self._code_frames_done, last=True)
 
-    def _inner_pieces(self) -> Iterator[Piece]:
-        size, context = self._geometry.pack_frames, self._geometry.context
+    def _inner_chunks(self) -> Iterator[Chunk]:
+        size, receptive_field = self._geometry.pack_frames, self._geometry.receptive_field
         while self._frames() > size:
-            own = size - context - (context if self._frames_done else 0)
-            yield self._take(size, own // self._geometry.alignment, last=False)
-            # The next piece starts where its context does.
-            self._held = self._held[(size - 2 * context) * self._geometry.hop :]
+            kept = size - receptive_field - (receptive_field if self._code_frames_done else 0)
+            yield self._take(size, kept // self._geometry.alignment, last=False)
+            # The next chunk starts with the receptive field of its first kept frame.
+            self._held = self._held[(size - 2 * receptive_field) * self._geometry.hop :]
 
-    def _take(self, frames: int, keep: int, last: bool) -> Piece:
-        samples = self._held[: self._geometry.tape_samples(frames)].copy()
-        skip = self._geometry.context // self._geometry.alignment if self._frames_done else 0
-        self._frames_done += keep
-        return Piece(samples, frames, skip, keep, last)
+    def _take(self, frames: int, keep: int, last: bool) -> Chunk:
+        samples = self._held[: self._geometry.n_samples(frames)].copy()
+        skip = self._geometry.receptive_field // self._geometry.alignment if self._code_frames_done else 0
+        self._code_frames_done += keep
+        return Chunk(samples, frames, skip, keep, last)
 
     def _frames(self) -> int:
         return (len(self._held) - self._geometry.window) // self._geometry.hop + 1
@@ -163,54 +167,54 @@ class _Cutter:
 
 @dataclass(frozen=True)
 class Placement(Generic[Tag]):
-    """Where a piece lies: its first frame of codes in the pack."""
+    """Place of a chunk in a pack; `position` is its first code frame."""
 
     tag: Tag
-    piece: Piece
+    chunk: Chunk
     position: int
 
 
 @dataclass(frozen=True)
 class Pack(Generic[Tag]):
-    """A tape with pieces on it.
+    """Chunks laid end to end.
 
     Attributes:
-        tape: samples float32.
-        gaps: for each level of the frame rate, bool [frames]: the frames that belong to no piece.
-        placements: in order.
+        samples: packed samples, float32 [n].
+        gaps: for each level of the frame rate bool [frames], True for frames that belong to no chunk.
+        placements: places of the chunks, in order.
     """
 
-    tape: np.ndarray
+    samples: np.ndarray
     gaps: tuple[np.ndarray, ...]
     placements: tuple[Placement[Tag], ...]
 
 
-def fill_packs(pieces: Iterable[tuple[Tag, Piece]], geometry: PackGeometry, fixed_length: bool) -> Iterator[Pack[Tag]]:
-    """Lay `pieces` on tapes in their order.
+def fill_packs(chunks: Iterable[tuple[Tag, Chunk]], geometry: PackGeometry, fixed_length: bool) -> Iterator[Pack[Tag]]:
+    """Pack `chunks` in their order.
 
-    With `fixed_length` every tape has `pack_frames` frames; otherwise a tape ends at the next whole unit.
+    With `fixed_length` every pack has `pack_frames` frames; otherwise a pack ends at the next multiple of `unit`.
     """
     placements: list[Placement[Tag]] = []
     end = 0
-    for tag, piece in pieces:
-        if placements and end + piece.n_frames > geometry.pack_frames:
+    for tag, chunk in chunks:
+        if placements and end + chunk.n_frames > geometry.pack_frames:
             yield _assemble(placements, geometry, fixed_length)
             placements, end = [], 0
-        placements.append(Placement(tag, piece, end // geometry.alignment))
-        end += geometry.aligned(piece.n_frames) + geometry.gap
+        placements.append(Placement(tag, chunk, end // geometry.alignment))
+        end += geometry.aligned(chunk.n_frames) + geometry.gap
     if placements:
         yield _assemble(placements, geometry, fixed_length)
 
 
 def _assemble(placements: list[Placement[Tag]], geometry: PackGeometry, fixed_length: bool) -> Pack[Tag]:
-    used = placements[-1].position * geometry.alignment + placements[-1].piece.n_frames
+    used = placements[-1].position * geometry.alignment + placements[-1].chunk.n_frames
     frames = geometry.pack_frames if fixed_length else math.ceil(used / geometry.unit) * geometry.unit
-    tape = np.zeros(geometry.tape_samples(frames), np.float32)
+    samples = np.zeros(geometry.n_samples(frames), np.float32)
     gaps = tuple(np.ones(frames // level, bool) for level in geometry.levels)
     for placement in placements:
         start = placement.position * geometry.alignment
-        piece = placement.piece
-        tape[start * geometry.hop :][: len(piece.samples)] = piece.samples
+        chunk = placement.chunk
+        samples[start * geometry.hop :][: len(chunk.samples)] = chunk.samples
         for level, gap in zip(geometry.levels, gaps, strict=True):
-            gap[start // level : start // level + piece.n_frames // level] = False
-    return Pack(tape, gaps, tuple(placements))
+            gap[start // level : start // level + chunk.n_frames // level] = False
+    return Pack(samples, gaps, tuple(placements))

@@ -1,4 +1,4 @@
-"""Codes of audio as tables: schema, writing, reading."""
+"""Token tables: schema, writing, reading."""
 
 from .reader import TokenTable, open_table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +43,8 @@ def encode_clips(encoder: ClipEncoder, clips: Iterable[Clip]) -> Iterator[tuple[
 
     Files are decoded as their samples are needed: memory does not grow with their length.
     """
-    waiting: deque[_Reader] = deque()
-
-    def opened() -> Iterator[Iterator[np.ndarray]]:
-        for clip in clips:
-            waiting.append(_Reader(clip))
-            yield waiting[-1].blocks(encoder.sample_rate)
-
-    for codes in encoder.encode_clips(opened(), encoder.sample_rate):
-        reader = waiting.popleft()
+    readers = ((reader, reader.blocks(encoder.sample_rate)) for reader in map(_Reader, clips))
+    for reader, codes in encoder.encode_clips(readers):
         if isinstance(codes, AudioError):
             yield reader.clip, codes
         else:

@@ -1,4 +1,4 @@
-"""One file of codes, as `codectok encode` writes it: `.npz` (an array per clip) or `.parquet` (the token table)."""
+"""Files of codes, as `codectok encode` writes them: `.npz` (an array per clip) or `.parquet` (a token table)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CODES_SUFFIXES = (".npz", ".parquet")
 
 
 def check_codes_path(path: Path) -> None:
-    """Refuse a name that is no file of codes, or that is taken."""
+    """Raise `InputError` if `path` has another suffix or exists."""
     if path.suffix not in CODES_SUFFIXES:
-        raise InputError(f"{path} must end in .npz or .parquet.")
+        raise InputError(f"{path} must end in .npz or .parquet; choose another name.")
     if path.exists():
         raise InputError(f"{path} already exists; choose another name.")
 
 
 def write_codes(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
-    """Write all `rows` to `path`, under a temporary name until they are complete; returns how many."""
+    """Write `rows` to `path`, under a temporary name until it is complete; return their number."""
     check_codes_path(path)
     write = _write_npz if path.suffix == ".npz" else _write_parquet
     with replacing(path) as temporary:
@@ -37,7 +37,11 @@ def write_codes(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -
 
 
 def read_codes_metadata(place: str | Path) -> TableMetadata:
-    """What the codes at `place` (a file of codes, or a token table at a path or URL) are."""
+    """Read the metadata of a file of codes, or of a token table at a path or URL.
+
+    Raises:
+        InputError: `place` is missing or holds no codes of this version.
+    """
     if is_url(str(place)):
         return read_metadata(place)
     path = Path(place)
@@ -51,19 +55,28 @@ def read_codes_metadata(place: str | Path) -> TableMetadata:
         try:
             return TableMetadata.model_validate_json(str(arrays[NPZ_METADATA]))
         except ValidationError:
-            raise InputError(f"{path} was written by another version than this codectok reads.") from None
+            raise InputError(f"{path} was written by a version of codectok that this one does not read.") from None
 
 
 def read_codes(
     place: str | Path, ids: set[str] | None = None, where: str | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Pairs of id and codes [n_frames, n_codebooks] at `place`: all, or those with `ids` of which `where` is true."""
+    """Yield pairs of id and codes int64 [n_frames, n_codebooks].
+
+    Args:
+        place: a file of codes, or a token table at a path or URL.
+        ids: ids to read; None for all.
+        where: condition on the columns of a table, see `codectok.tokens.filters`.
+
+    Raises:
+        InputError: the file is damaged, or the condition is not valid.
+    """
     if is_url(str(place)) or Path(place).suffix != ".npz":
         yield from ((row.id, row.codes) for row in read_rows(place, ids, where))
         return
     path = Path(place)
     if where is not None:
-        raise InputError(f"{path} is no table, so that there are no columns for --where; give ids.")
+        raise InputError(f"{path} is not a table and has no columns for --where; give ids.")
     with _open_npz(path) as arrays:
         for name in arrays.files:
             if name != NPZ_METADATA and (ids is None or name in ids):
@@ -85,7 +98,7 @@ def _write_npz(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) ->
 
 
 def _add_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    """Add a member as `numpy.savez_compressed` would, one at a time and always with the same date."""
+    """Add a member like `numpy.savez_compressed`, but with a fixed date and without holding the others in memory."""
     member = zipfile.ZipInfo(f"{name}.npy")
     member.compress_type = zipfile.ZIP_DEFLATED
     with archive.open(member, "w") as file:
@@ -105,5 +118,5 @@ def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as .npz: {error}.") from None
     if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise InputError(f"{path} holds one array, not the codes of clips; give a file that `codectok encode` wrote.")
+        raise InputError(f"{path} holds one array, not the codes of clips; give a file written by `codectok encode`.")
     return loaded

@@ -1,4 +1,4 @@
-"""Conditions on the rows of a table, as people type them: `language == "en" and duration > 5`."""
+"""Parses conditions on the rows of a table, such as `language == "en" and duration > 5`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _TEXT_FUNCTIONS: Mapping[str, Callable[[pc.Expression, str], pc.Expression]] = {
     "contains": pc.match_substring,
 }
 HELP = (
-    'compare columns with values, as in language == "en" and duration > 5; there are and, or, not, in [...], is None,'
+    'compare columns with values, as in language == "en" and duration > 5; use and, or, not, in [...], is None,'
     " contains(text, ...), starts_with(...), ends_with(...)"
 )
 
 
 def parse_filter(text: str, schema: pa.Schema) -> pc.Expression:
-    """The condition that `text` states about the columns of `schema`.
+    """Parse a condition on the columns of `schema`.
 
     Raises:
-        InputError: it cannot be understood, or names no column.
+        InputError: the condition is not valid, or names an unknown column.
     """
     try:
         return _Parser(schema).condition(ast.parse(text.strip(), mode="eval").body)
@@ -72,36 +72,36 @@ class _Parser:
                 return ~self.column(left).isin([self.value(value) for value in values])
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 operands = [self.operand(one) for one in (left, *comparators)]
-                parts = [
+                comparisons = [
                     _COMPARISONS[type(op)](a, b)
                     for op, a, b in zip(ops, operands, operands[1:], strict=False)
                     if type(op) in _COMPARISONS
                 ]
-                if len(parts) < len(ops):
-                    raise ValueError("another comparison")
-                found = parts[0]
-                for part in parts[1:]:
-                    found &= part
+                if len(comparisons) < len(ops):
+                    raise ValueError("unknown comparison")
+                found = comparisons[0]
+                for other in comparisons[1:]:
+                    found &= other
                 return found
             case ast.Call(func=ast.Name(id=name), args=[column, ast.Constant(value=str(text))], keywords=[]):
                 if name in _TEXT_FUNCTIONS:
                     return _TEXT_FUNCTIONS[name](self.column(column), text)
-        raise ValueError("no condition")
+        raise ValueError("not a condition")
 
     def operand(self, node: ast.expr) -> pc.Expression:
         return self.column(node) if isinstance(node, ast.Name) else pc.scalar(self.value(node))
 
     def column(self, node: ast.expr) -> pc.Expression:
         if not isinstance(node, ast.Name):
-            raise ValueError("no column")
+            raise ValueError("not a column")
         if node.id not in self._schema.names:
             known = ", ".join(name for name in self._schema.names if name != "codes")
-            raise InputError(f"There is no column {node.id!r}; there are {known}.")
+            raise InputError(f"There is no column {node.id!r}; choose from {known}.")
         kind = self._schema.field(node.id).type
         return pc.field(node.id).cast(kind.value_type) if pa.types.is_dictionary(kind) else pc.field(node.id)
 
     def value(self, node: ast.expr) -> str | int | float | bool:
         found = ast.literal_eval(node)
         if not isinstance(found, str | int | float | bool):
-            raise ValueError("no value")
+            raise ValueError("not a value")
         return found

@@ -1,4 +1,4 @@
-"""Reading token tables: what they hold, their rows in order, single rows by id, and a data set for training."""
+"""Reads token tables: metadata, rows in order, rows by id, and a dataset for training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .table import TableFile, TokenRow, hash_of_id, read_metadata, read_rows, ro
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Some rows of a file that are stored together, and how many rows of the table come before them."""
+    """A row group of a file; `first_row` is the number of its first row within the table."""
 
     file: TableFile
     number: int
@@ -28,17 +28,17 @@ class RowGroup:
 
 
 class TokenTable:
-    """A table of the codes of one codec.
+    """A token table: codes of clips, encoded by one codec.
 
     Args:
         path: a Parquet file or a folder of them, or the URL of either.
 
     Attributes:
-        metadata: which codec, and how it computed.
-        groups: where the rows are, in order.
+        metadata: the codec and its settings.
+        groups: row groups, in order.
 
     Raises:
-        InputError: no token table, or one that mixes codecs.
+        InputError: `path` is not a token table, or mixes codecs.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,18 +53,18 @@ class TokenTable:
                 self.groups.append(group)
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self.groups[-1].first_row + self.groups[-1].n_rows if self.groups else 0
 
     def __iter__(self) -> Iterator[TokenRow]:
-        """All rows in order; memory does not grow with the table."""
+        """Iterate over all rows in order, in bounded memory."""
         return read_rows(self.path)
 
     def __getitem__(self, row_id: str) -> TokenRow:
-        """The row of that id; the first call reads all ids (16 bytes of memory a row).
+        """Return the row with an id; the first call reads all ids (16 bytes of memory per row).
 
         Raises:
-            InputError: there is none.
+            InputError: the table has no such row.
         """
         hashes, rows = self._index
         wanted = np.uint64(hash_of_id(row_id))
@@ -74,20 +74,20 @@ class TokenTable:
             if row.id == row_id:
                 return row
             place += 1
-        raise InputError(f"{self.path} holds no row {row_id}.")
+        raise InputError(f"{self.path} has no row {row_id}.")
 
     def group_of(self, number: int) -> RowGroup:
-        """Where the row at a place is."""
+        """Return the row group that holds row `number`."""
         starts = [group.first_row for group in self.groups]
         return self.groups[int(np.searchsorted(starts, number, side="right")) - 1]
 
     def row(self, number: int) -> TokenRow:
-        """The row at a place, from 0 to `len(table) - 1`."""
+        """Return row `number`, from 0 to `len(table) - 1`."""
         group = self.group_of(number)
         return self.rows_of(group)[number - group.first_row]
 
     def rows_of(self, group: RowGroup) -> list[TokenRow]:
-        """The rows of a group; those of the last one asked for are kept."""
+        """Return the rows of a group; the last group is cached."""
         if self._held is None or self._held[0] != group:
             self._held = (group, rows_of_group(group.file, group.number, self.metadata))
         return self._held[1]
@@ -101,14 +101,14 @@ class TokenTable:
         seed: int | None = None,
         drop_last: bool = True,
     ) -> TokenDataset:
-        """The rows for training, see `TokenDataset`."""
+        """Return the rows as a dataset for training, see `TokenDataset`."""
         return TokenDataset(self, batch_size, rank, world_size, start, seed, drop_last)
 
     _held: tuple[RowGroup, list[TokenRow]] | None = None
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Hashes of all ids in order, and the rows that they belong to."""
+        """Sorted hashes of all ids, and the row number of each."""
         hashes = np.empty(len(self), np.uint64)
         position = 0
         for file in table_files(self.path):
@@ -129,17 +129,20 @@ def open_table(path: str | Path) -> TokenTable:
 class TokenDataset(IterableDataset[dict[str, Any]]):
     """Rows as dictionaries of `id`, `codes` (LongTensor [n_frames, n_codebooks]), `text`, `language`, `speaker`.
 
-    Batches of `batch_size` rows go to the ranks in turn, and within a rank to the workers of a DataLoader of the same
-    `batch_size`. So the batches are the same for any number of workers, and after n batches of each rank training goes
-    on with `start = n * batch_size * world_size`, also on another number of ranks.
+    Batches of `batch_size` rows are distributed over the ranks in turn, and within a rank over the workers of a
+    DataLoader with the same `batch_size`. Batches are therefore the same for any number of workers, and after n batches
+    per rank training resumes with `start = n * batch_size * world_size`, also on another number of ranks.
 
     Args:
-        table: to read.
-        batch_size: of the DataLoader that reads this.
-        rank, world_size: of the process.
-        start: rows of the table that are done, in the order of this data set.
-        seed: of the order of rows, which are shuffled within row groups and those within the table; None for no change.
-        drop_last: leave out what is not a whole batch for every rank.
+        table: the table to read.
+        batch_size: of the DataLoader.
+        rank, world_size: of this process.
+        start: number of rows already read, in the order of this dataset.
+        seed: shuffles row groups, and rows within each group; None to keep the order of the table.
+        drop_last: drop the rows that do not fill a batch for every rank.
+
+    Raises:
+        InputError: the rank, the batch size or the start is out of range.
     """
 
     def __init__(
@@ -156,18 +159,18 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         if batch_size < 1 or not 0 <= rank < world_size:
             raise InputError(f"Rank {rank} of {world_size} with batches of {batch_size} rows is impossible.")
         if start < 0:
-            raise InputError(f"The start is a number of rows, not {start}.")
+            raise InputError(f"The start must be a number of rows, not {start}.")
         self._table, self._batch_size, self._rank, self._world_size = table, batch_size, rank, world_size
         self._start, self._seed = start, seed
         left = max(0, len(table) - start)
         self._end = start + (left // step * step if drop_last else left)
 
     def __len__(self) -> int:
-        """Rows of this rank that are still to come."""
+        """Number of remaining rows of this rank."""
         return sum(end - first for first, end in self._batches(0, 1))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The rows of this rank, in a worker of a DataLoader those of its batches."""
+        """Iterate over the rows of this rank; in a DataLoader worker, over the rows of its batches."""
         info = get_worker_info()
         worker, n_workers = (0, 1) if info is None else (info.id, info.num_workers)
         order, starts = self._order()
@@ -186,14 +189,14 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
                 }
 
     def _batches(self, worker: int, n_workers: int) -> Iterator[tuple[int, int]]:
-        """First row and end of each batch, in this data set's order."""
+        """Yield first row and end of each batch, in the order of this dataset."""
         own = self._start + self._rank * self._batch_size
         step = self._batch_size * self._world_size
         for first in range(own + worker * step, self._end, n_workers * step):
             yield first, min(first + self._batch_size, self._end)
 
     def _order(self) -> tuple[list[int], np.ndarray]:
-        """Row groups in the order in which they come, and the first row of each in that order."""
+        """Return the row groups in the order of this dataset, and the first row of each in that order."""
         count = len(self._table.groups)
         order = (
             list(range(count)) if self._seed is None else np.random.default_rng(self._seed).permutation(count).tolist()

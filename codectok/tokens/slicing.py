@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from codectok.audio.spans import Span, cut_between_parts
+from codectok.audio.spans import Span, cut_between_supervisions
 from codectok.errors import AudioError
 
 from .table import TokenRow
@@ -31,7 +31,7 @@ def cut_row(
         return
     # A frame less than the longest: pauses need not lie at frames.
     limit = (max_frames - 1) * frame_size / sample_rate
-    spoken = cut_between_parts([span], limit) if span is not None else []
+    spoken = cut_between_supervisions([span], limit) if span is not None else []
     starts = [round((part.start - row.start) * sample_rate / frame_size) for part in spoken]
     borders = list(zip([0, *starts[1:]], [*starts[1:], len(row.codes)], strict=True)) if spoken else []
     if not borders or not all(0 < end - first <= max_frames for first, end in borders):

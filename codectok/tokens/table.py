@@ -1,4 +1,4 @@
-"""The token table (version 1): Parquet files with one row per clip."""
+"""Token table (version 1): Parquet files with one row per clip."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LARGEST_UINT16_CODEBOOK = 1 << 16
 
 
 class TableMetadata(CodecDescription):
-    """What the codes of a file are; stands as JSON under the key `codectok` of the Parquet metadata."""
+    """Description of a file's codes, stored as JSON under the key `codectok` of the Parquet metadata."""
 
     format: Literal["codectok.tokens"] = TABLE_FORMAT
     version: Literal[1] = 1
@@ -37,16 +37,16 @@ class TableMetadata(CodecDescription):
 
     @property
     def precision(self) -> Precision:
-        """The arithmetic in which the codes were computed."""
+        """Arithmetic in which the codes were computed."""
         return cast(Precision, self.dtype)
 
     @property
     def code_type(self) -> type[np.unsignedinteger]:
-        """The type in which a code is stored: 16 bits wide up to 65,536 codes."""
+        """Type of stored codes: 16 bits for up to 65,536 codes, else 32."""
         return np.uint16 if self.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
 
     def agrees_with(self, other: TableMetadata) -> bool:
-        """Whether all that codes depend on is the same: not the unit, and the size of a pack on a GPU only."""
+        """Return True if both were encoded alike: the unit does not count, the pack size counts on GPUs only."""
         return self._deciding() == other._deciding()
 
     def _deciding(self) -> TableMetadata:
@@ -55,13 +55,24 @@ class TableMetadata(CodecDescription):
 
     @classmethod
     def of(cls, codec: CodecDescription, unit_hash: str | None = None) -> Self:
-        """Metadata for codes that a codec of this description makes."""
+        """Create the metadata of codes from a codec's description."""
         return cls(**codec.model_dump(), unit_hash=unit_hash)
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One clip: `codes` [n_frames, n_codebooks], times in seconds within the source, samples at the codec's rate."""
+    """A row of the token table: one clip.
+
+    Attributes:
+        id: unique within a table.
+        source: file or sample that the clip comes from.
+        dataset: name of its dataset.
+        start, duration: position within the source, in seconds.
+        n_samples: number of samples at the codec's rate.
+        codes: int64 [n_frames, n_codebooks].
+        text, language, speaker, category: labels; None if unknown.
+        extra: further labels as JSON; None without any.
+    """
 
     id: str
     source: str
@@ -78,7 +89,7 @@ class TokenRow:
 
 
 def table_schema(metadata: TableMetadata, more: Iterable[pa.Field] = ()) -> pa.Schema:
-    """Columns of a table with these codes, and behind them those that its users have added."""
+    """Return the schema of a table, followed by columns that users have added."""
     code = pa.from_numpy_dtype(metadata.code_type)
     required = [
         ("id", pa.string()),
@@ -97,20 +108,22 @@ def table_schema(metadata: TableMetadata, more: Iterable[pa.Field] = ()) -> pa.S
 
 
 def columns_of_users(schema: pa.Schema, metadata: TableMetadata) -> list[pa.Field]:
-    """What a file of a table has beside the columns of all tables, in order."""
+    """Return the columns that users have added to a table, in order."""
     own = set(table_schema(metadata).names)
     return [pa.field(field.name, field.type) for field in schema if field.name not in own]
 
 
 def types_of(columns: Iterable[pa.Field]) -> dict[str, str]:
-    """Types of columns by their names."""
+    """Return the types of columns by name."""
     return {field.name: str(field.type) for field in columns}
 
 
 class TokenTableWriter:
-    """Writes one Parquet file of the token table, the same bytes for the same rows; a context manager.
+    """Context manager that writes one Parquet file of a token table, deterministically.
 
-    `n_rows` counts what has been written.
+    Attributes:
+        schema: of the file.
+        n_rows: number of rows written so far.
     """
 
     def __init__(self, path: Path, metadata: TableMetadata) -> None:
@@ -154,13 +167,13 @@ class TokenTableWriter:
 
 
 def hash_of_id(row_id: str) -> int:
-    """64 bits that stand for an id where all of them are held in memory."""
+    """Hash an id to 64 bits, to hold all ids of a table in memory."""
     return int.from_bytes(hashlib.blake2b(row_id.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
 
 
 def table_writer(place: Path | BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of Parquet as token tables have it."""
-    # Smallest and largest code of a row group say nothing.
+    """Open a Parquet writer with the settings of token tables."""
+    # Statistics of codes are useless to readers.
     statistics = [name for name in schema.names if name != "codes"]
     return pq.ParquetWriter(place, schema, compression="zstd", write_statistics=statistics)
 
@@ -176,19 +189,19 @@ class TableFile:
 
     @property
     def stem(self) -> str:
-        """Its name without folder and suffix."""
+        """File name without folder and suffix."""
         return PurePosixPath(self.place).stem
 
     @contextmanager
     def open(self) -> Iterator[pq.ParquetFile]:
-        """Open it for reading, while the context lasts.
+        """Open the file for reading; a context manager.
 
         Raises:
-            InputError: it is not there, no Parquet, or damaged where it is read.
+            InputError: the file is missing, not Parquet, or damaged.
         """
         files, path = open_file_system(self.place) if is_url(self.place) else (None, self.place)
         try:
-            # Buffered ahead, row groups now and then were "not found" in the buffer by a reader under load.
+            # Without pre-buffering, which under load sometimes fails to find row groups in its buffer.
             with pq.ParquetFile(path, filesystem=files, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
@@ -197,13 +210,13 @@ class TableFile:
 
 
 def table_files(path: str | Path) -> list[TableFile]:
-    """The Parquet files of a table: `path` itself, or those directly in the folder `path`, by name."""
+    """List the Parquet files of a table by name: `path` itself, or the files directly in the folder `path`."""
     place = str(path)
     if is_url(place):
         files, root = open_file_system(place)
         try:
             names = files.glob(f"{root.rstrip('/')}/*.parquet") if files.isdir(root) else [root]
-        except Exception as error:  # every store's client has errors of its own
+        except Exception as error:  # every store's client raises its own errors
             raise InputError(f"{place} cannot be listed: {error}.") from None
         found = [TableFile(files.unstrip_protocol(name)) for name in sorted(names)]
     else:
@@ -215,7 +228,7 @@ def table_files(path: str | Path) -> list[TableFile]:
 
 
 def read_metadata(path: str | Path) -> TableMetadata:
-    """The metadata that all files of the table at `path` share (their unit aside); `InputError` if they do not."""
+    """Read the metadata of a table; raise `InputError` if its files disagree, except for their units."""
     found = [_file_metadata(file) for file in table_files(path)]
     if not all(metadata.agrees_with(found[0]) for metadata in found):
         raise InputError(f"{path} mixes codes of different codecs or settings; keep one table per folder.")
@@ -223,10 +236,15 @@ def read_metadata(path: str | Path) -> TableMetadata:
 
 
 def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[TokenRow]:
-    """Rows of the table at `path` in order: all, those with the given `ids`, or those of which `where` is true.
+    """Read the rows of the table at `path`, in order.
+
+    Args:
+        path: a Parquet file or a folder of them, or the URL of either.
+        ids: ids to read; None for all.
+        where: condition on the columns, see `codectok.tokens.filters`; None for all rows.
 
     Raises:
-        InputError: a damaged table, or a condition that cannot be understood (see `codectok.tokens.filters`).
+        InputError: the table is damaged, or the condition is not valid.
     """
     metadata = read_metadata(path)
     schema = table_schema(metadata)
@@ -236,7 +254,7 @@ def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None =
         condition = chosen if condition is None else condition & chosen
     for file in table_files(path):
         with file.open() as parquet:
-            # By name: users may have added columns of their own.
+            # By name, since users may have added columns.
             for batch in parquet.iter_batches(batch_size=1024, columns=schema.names):
                 yield from _chosen(batch, condition, metadata, where)
 
@@ -251,20 +269,20 @@ def _chosen(
         rows = pa.Table.from_batches([batch]).filter(condition)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # a number is compared with a text
         raise InputError(f"The condition {where!r} cannot be understood; its values do not fit the columns.") from None
-    for part in rows.to_batches():
-        yield from rows_of_batch(part, metadata)
+    for chosen in rows.to_batches():
+        yield from rows_of_batch(chosen, metadata)
 
 
 def rows_of_group(file: TableFile, group: int, metadata: TableMetadata) -> list[TokenRow]:
-    """The rows of one row group of a file."""
+    """Read the rows of one row group of a file."""
     with file.open() as parquet:
         table = parquet.read_row_group(group, columns=table_schema(metadata).names)
     return [row for batch in table.to_batches() for row in rows_of_batch(batch, metadata)]
 
 
 def rows_of_batch(batch: pa.RecordBatch, metadata: TableMetadata) -> Iterator[TokenRow]:
-    """The rows of a batch of a table's columns."""
-    # The codes are nearly all of the table: they stay out of Python lists.
+    """Convert a batch of a table's columns to rows."""
+    # Codes are most of a table, so that they are not converted to Python lists.
     codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
     for number, record in enumerate(batch.drop_columns(["codes", "n_frames"]).to_pylist()):
         own = codes[borders[number] : borders[number + 1]].astype(np.int64)
@@ -277,13 +295,13 @@ def _file_metadata(file: TableFile) -> TableMetadata:
 
 
 def metadata_of_schema(schema: pa.Schema, name: str) -> TableMetadata:
-    """What the codes of the file `name` with that schema are; `InputError` if it is no part of a token table."""
+    """Read the metadata of the file `name` from its schema; raise `InputError` if it is not a token table."""
     found = (schema.metadata or {}).get(METADATA_KEY)
     if found is None:
-        raise InputError(f"{name} is Parquet, but no token table: it has no codectok metadata.")
+        raise InputError(f"{name} is Parquet, but not a token table: it has no codectok metadata.")
     try:
         return TableMetadata.model_validate_json(found)
     except ValidationError:
         if TABLE_FORMAT.encode() not in found:
-            raise InputError(f"{name} is Parquet of codectok, but no token table.") from None
-        raise InputError(f"{name} is a token table of another version than this codectok reads.") from None
+            raise InputError(f"{name} is Parquet of codectok, but not a token table.") from None
+        raise InputError(f"{name} is a token table of a version that this codectok does not read.") from None

@@ -1,1 +1,1 @@
-"""Jobs `export`: token tables into what trains language models."""
+"""Export jobs: token tables to training data of language models."""

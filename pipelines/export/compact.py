@@ -1,4 +1,4 @@
-"""`export compact`: the parts of a token table in larger files."""
+"""`export compact`: merges the files of a token table into larger ones."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .verify_compact import CompactVerifier
 
 @dataclass(frozen=True)
 class CompactOptions:
-    """Sizes of what is written.
+    """Sizes of files and row groups.
 
     Attributes:
-        file_megabytes: of the table's files that become one; a larger one is not cut.
-        group_megabytes: least size of the codes in a row group.
+        file_megabytes: MB of the table's files to merge into one; larger files are not cut.
+        group_megabytes: least MB of codes in a row group.
     """
 
     file_megabytes: float = 256.0
@@ -43,12 +43,13 @@ class CompactOptions:
     def __post_init__(self) -> None:
         if not 0 < self.group_megabytes <= self.file_megabytes < math.inf:
             raise InputError(
-                f"Row groups of {self.group_megabytes:g} MB in files of {self.file_megabytes:g} MB are impossible."
+                f"Row groups of {self.group_megabytes:g} MB in files of {self.file_megabytes:g} MB are impossible;"
+                " give sizes above 0, with groups not larger than files."
             )
 
 
 class CompactJob(Job):
-    """Writes the rows of a token table, in the same order, into fewer files `part-NNNNNN.parquet`."""
+    """Writes the rows of a token table, in the same order, to fewer files `part-NNNNNN.parquet`."""
 
     verb = "export compact"
     row_name = "rows"
@@ -61,11 +62,11 @@ class CompactJob(Job):
         self.sources = ExportSources.of([table])
         with open_parquet(first_file(table)) as file:
             more = columns_of_users(file.schema_arrow, self.sources.metadata)
-        # In an order that does not depend on which file is the first.
+        # Sorted, so that the order does not depend on the first file.
         self.more = sorted(more, key=lambda field: field.name)
 
     def options(self) -> Mapping[str, JsonValue]:
-        """What decides the output, and what all codes of a table have in common."""
+        """Options that decide the output, and the settings that all codes of the table share."""
         metadata = self.sources.metadata
         return {
             "codec": metadata.codec_fingerprint,
@@ -83,12 +84,12 @@ class CompactJob(Job):
         return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=part_bytes, whole_files=True)
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
-        """What other readers of a table read."""
+        """Read the same files as other readers of a table."""
         return self.sources.reads(argument, path, kind)
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`."""
-        # The unit's own: what the first file of the table says may change as the table grows.
+        # Of the unit's first file: the first file of the table may change as the table grows.
         first = table_metadata(unit.sources[0])
         metadata = first.model_copy(update={"unit_hash": unit_hash(header_of(self), unit)})
         path = output.folder / part_name(unit.number)
@@ -96,7 +97,7 @@ class CompactJob(Job):
         write_compact(path, metadata, tables, self.settings.group_megabytes * MEGABYTE, self.more)
 
     def _tables(self, source: Source, metadata: TableMetadata, output: UnitOutput) -> Iterator[pa.Table]:
-        """The row groups of a file, which are counted."""
+        """Yield the row groups of a file, and count their rows."""
         with open_parquet(source) as file:
             found = metadata_of_schema(file.schema_arrow, source.where)
             if not (found.agrees_with(metadata) and found.agrees_with(self.sources.metadata)):
@@ -118,6 +119,6 @@ class CompactJob(Job):
         if types_of(found) != types_of(self.more):
             names, others = (", ".join(field.name for field in fields) or "none" for fields in (found, self.more))
             raise InputError(
-                f"{source.where} has other columns beside those of all token tables ({names}) than the first file"
-                f" ({others}), or of other types; give all files the same."
+                f"{source.where} has other added columns ({names}) than the first file ({others}), or other types; give"
+                " all files the same columns."
             )

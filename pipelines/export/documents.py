@@ -1,4 +1,4 @@
-"""Exports of tables and texts as documents of a language model: `export sequences` and `export megatron`."""
+"""`export sequences` and `export megatron`: documents of a language model from tables and texts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from codectok.errors import InputError
-from codectok.exports.sequences.documents import Document, DocumentBuilder, MissingPartError, Voice
+from codectok.exports.sequences.documents import Document, DocumentBuilder, MissingFieldError, Voice
 from codectok.exports.sequences.megatron import IndexedDatasetWriter
 from codectok.exports.sequences.mixing import Stream, mix
 from codectok.exports.sequences.packing import fit, pack
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
-from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesPiece, Template, load_template
+from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesItem, Template, load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.cutting import CuttingPolicy
 from codectok.pipelines.engine.faults import LastingUnitError
@@ -46,29 +46,29 @@ from .verify import DATA_PATHS_FILE, MegatronVerifier, SequencesVerifier
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 
 HISTOGRAM_STEP = 100
-# Of a source: left out as too long, it is worth a word.
+# Advice is given if at least this share of a source was dropped as too long.
 NOTICEABLE_SHARE = 0.01
-# Of a row of audio for pretraining.
+# Largest duration that advice suggests for rows, in seconds.
 USUAL_SECONDS = 30
 
 
 BuilderOf = Callable[[str], DocumentBuilder]
-"""What puts the documents of a dataset together."""
+"""Returns the builder of a dataset's documents, by name."""
 
 
 class Writer(Protocol):
-    """Takes sequences."""
+    """Writes sequences to files."""
 
     def write(self, sequence: Sequence[Document]) -> None:
-        """Append one."""
+        """Append a sequence."""
 
 
 class DocumentJob(Job):
-    """Makes documents of rows and texts, mixes and packs them; what a part is written as is left to its heirs."""
+    """Makes documents of rows and texts, mixes and packs them; subclasses choose the output format."""
 
     row_name = "documents"
-    # 2: recordings go on in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens that
-    # a tokenizer has elsewhere, texts that are null are `filtered`.
+    # 2: recordings continue in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens
+    # that a tokenizer has elsewhere, texts that are null are `filtered`.
     bytes_version = 3
     code_name = "tokens"
     kinds = EXPORT_KINDS
@@ -82,7 +82,7 @@ class DocumentJob(Job):
         self._voice_row: TokenRow | None = None
         if settings.voice not in (None, BY_SPEAKER):
             self._voice_row = find_row(tables, self.sources.metadata, str(settings.voice))
-        # What is missing or does not fit shows here, not in a worker.
+        # Detect missing and unsuitable options here, not in a worker.
         tokenizer = self._load_tokenizer()
         tokens = TokenIds.of(self.vocabulary, tokenizer, settings.end_of_sequence)
         voice = self._voice(()) if settings.voice is not None else None
@@ -96,7 +96,7 @@ class DocumentJob(Job):
         self._tokenizer_fingerprint = tokenizer.fingerprint if tokenizer else None
 
     def options(self) -> Mapping[str, JsonValue]:
-        """What decides ids and their order."""
+        """Options that decide ids and their order."""
         settings = self.settings
         voice = self._voice_row
         return {
@@ -116,7 +116,7 @@ class DocumentJob(Job):
         }
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
-        """Of a table what its other readers read, of a text all of it."""
+        """Read the same files of a table as its other readers, and all files of a text."""
         return self.sources.reads(argument, path, kind)
 
     @property
@@ -169,13 +169,13 @@ class DocumentJob(Job):
                 first = output.first_reject
             reason = "" if first is None else f" ({first.source}: {first.message.rstrip('.')})"
             raise LastingUnitError(
-                f"Part {unit.number} has no document of the source {name}{reason}, so that its weight cannot hold"
-                " there; export into another folder, with larger parts (--part-megabytes) or without this source."
+                f"Part {unit.number} has no document of the source {name}{reason}, so that its weight cannot"
+                " hold; export to another folder, with larger parts (--part-megabytes) or without this source."
             )
 
     @abstractmethod
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
-        """What writes a part to `path`, which has no suffix yet."""
+        """Open the writer of a part; `path` has no suffix yet."""
 
     def _stream(
         self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
@@ -190,7 +190,7 @@ class DocumentJob(Job):
         sources, builder = _sources_of(name, unit), builder_of(name)
         make = _of_texts if name in self.sources.texts else partial(self._of_rows, loaded.neighbours)
         documents = (document for source in sources for document in make(builder, source, name, output))
-        # Before they are mixed, so that shares are those of what is written.
+        # Before mixing, so that shares count the documents that are written.
         return fit(documents, self.settings.packing, partial(_reject_long, output))
 
     def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
@@ -199,7 +199,7 @@ class DocumentJob(Job):
         return DocumentBuilder(template, loaded.tokens, loaded.tokenizer, voice)
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
-        """The voice for rows of some sources."""
+        """Return the voice for the rows of `sources`."""
         if self._voice_row is not None:
             return same_voice(self._voice_row)
         metadata = self.sources.metadata
@@ -255,7 +255,7 @@ class DocumentReporter(JobReporter):
                 fitting = self._fitting_seconds(name)
                 cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
                 said.append(
-                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was left out, in documents longer"
+                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was dropped, in documents longer"
                     f" than --length {settings.packing.length}; {cut}pass --too-long split or a greater --length."
                 )
         return said
@@ -277,7 +277,7 @@ class SequencesJob(DocumentJob):
     output_bytes_per_second = 250.0
 
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
-        """Of `part-NNNNNN.parquet`."""
+        """Open the writer of `part-NNNNNN.parquet`."""
         vocabulary, metadata = self.vocabulary, self.sources.metadata
         described = SequencesMetadata(
             codec_name=metadata.codec_name,
@@ -296,14 +296,14 @@ class SequencesJob(DocumentJob):
 
 
 class MegatronJob(DocumentJob):
-    """Writes sequences as Megatron's indexed datasets, a prefix for each part."""
+    """Writes sequences as Megatron's indexed datasets, one prefix per part."""
 
     verb = "export megatron"
     verifier = MegatronVerifier
     output_bytes_per_second = 400.0
 
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
-        """Of `part-NNNNNN.bin` and `part-NNNNNN.idx`."""
+        """Open the writer of `part-NNNNNN.bin` and `part-NNNNNN.idx`."""
         return IndexedDatasetWriter(path, self.largest_id + 1)
 
     @property
@@ -328,12 +328,12 @@ class MegatronReporter(DocumentReporter):
 
 
 def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, Template]:
-    """The template of each dataset."""
+    """Load the template of each dataset."""
     templates = {name: load_template(settings.template_of(name)) for name in sources.tables}
     for name in sources.texts:
         templates[name] = load_template(settings.templates.get(name, TEXT_TEMPLATE))
-        if any(isinstance(piece, CodesPiece) for piece in templates[name].pieces):
-            raise InputError(f"The template of {name} has codes, but {name} is text; give one of text and tokens.")
+        if any(isinstance(item, CodesItem) for item in templates[name].items):
+            raise InputError(f"The template of {name} has codes, but {name} is text; give one with text and tokens.")
     return templates
 
 
@@ -350,7 +350,7 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
         if row.text:
             try:
                 document = builder.of_text(row.text, row.id, name, row.fields)
-            except MissingPartError as error:
+            except MissingFieldError as error:
                 reason, message = "filtered", str(error)
         elif row.text is not None:
             reason, message = "empty", "The text is empty."
@@ -363,11 +363,11 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
 def _reject_long(output: UnitOutput | None, document: Document) -> None:
     if output is None:
         return
-    message = f"{len(document.ids)} tokens are more than a sequence has."
+    message = f"The document has {len(document.ids)} tokens, more than a sequence."
     output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", "too_long", message))
 
 
-def _reject_missing(output: UnitOutput | None, name: str, row: TokenRow, error: MissingPartError) -> None:
+def _reject_missing(output: UnitOutput | None, name: str, row: TokenRow, error: MissingFieldError) -> None:
     if output is not None:
         output.reject(Reject(name, row.id, row.start, row.duration, "export", "filtered", str(error)))
 

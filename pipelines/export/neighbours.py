@@ -1,4 +1,4 @@
-"""Which files of a table lie beside each other: recordings may go on from one to the next."""
+"""Order of a table's files, for recordings that continue from one file to the next."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from codectok.sources.source import Source
 
 
 class Neighbours:
-    """The files of each dataset in their order, by a plan.
+    """Neighbouring files of each dataset, in the order of a plan.
 
-    Files of different generations are no neighbours: what is added later must not change what is there.
+    Files of different generations are not neighbours, so that files added later do not change finished output.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -26,11 +26,11 @@ class Neighbours:
                 self._files.append(beside)
 
     def before(self, source: Source) -> Iterator[Source]:
-        """The files before that of a source, the nearest first."""
+        """Iterate over the files before a source, nearest first."""
         number, place = self._places[source.dataset, source.path]
         return (self._files[number][i] for i in range(place - 1, -1, -1))
 
     def after(self, source: Source) -> Iterator[Source]:
-        """The files behind that of a source."""
+        """Iterate over the files behind a source, nearest first."""
         number, place = self._places[source.dataset, source.path]
         return (self._files[number][i] for i in range(place + 1, len(self._files[number])))

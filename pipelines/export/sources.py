@@ -1,4 +1,4 @@
-"""What an export reads: token tables, and texts beside them."""
+"""Sources of an export: token tables, and texts beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codectok.tokens.table import TableMetadata, TokenRow
 
 TABLE_KINDS: tuple[Kind, ...] = ("parquet",)
 EXPORT_KINDS: tuple[Kind, ...] = ("parquet", "lines")
-# Files that hold texts and are not read: leaving them out would be half a corpus.
+# Formats of text that are not supported: refused, since skipping them silently would lose a part of the corpus.
 OTHER_TEXTS = (".json", ".ndjson", ".txt", ".csv", ".tsv", ".arrow", ".gz", ".zst", ".bz2", ".xz", ".zip")
 
 
@@ -26,9 +26,9 @@ class ExportSources:
     """Sources of an export.
 
     Attributes:
-        arguments: as the engine takes them, tables first.
-        tables, texts: names of datasets, in order.
-        metadata: of the codes in the tables.
+        arguments: arguments for the engine, tables first.
+        tables, texts: names of the datasets, in order.
+        metadata: metadata of the codes in the tables.
     """
 
     arguments: tuple[str, ...]
@@ -38,10 +38,10 @@ class ExportSources:
 
     @classmethod
     def of(cls, tables: Sequence[str], texts: Sequence[str] = ()) -> ExportSources:
-        """Look at what the command line names.
+        """Open the sources that the command line names.
 
         Raises:
-            InputError: sources that do not exist, tables of different codecs, or a name for a table and a text.
+            InputError: a source does not exist, tables are of different codecs, or a table and a text share a name.
         """
         _refuse_texts(tables)
         table_names = _names(tables)
@@ -56,19 +56,23 @@ class ExportSources:
             if metadata.codec_fingerprint != found[0].codec_fingerprint:
                 raise InputError(
                     f"The tables hold codes of different codecs ({found[0].label} and {metadata.label});"
-                    " export them apart."
+                    " export them separately."
                 )
         for text in texts:
-            first_file(text, EXPORT_KINDS, _reads_text)  # what holds nothing that can be read is no text
+            first_file(text, EXPORT_KINDS, _reads_text)  # raises InputError for a text source without readable files
         return cls((*tables, *texts), table_names, text_names, found[0])
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
-        """Whether a file of a table or text is read."""
+        """Return True if a file of a table or text is read."""
         return (_reads_table if argument.dataset in self.tables else _reads_text)(argument, path, kind)
 
 
 def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> TokenRow:
-    """The row of that id in one of the tables, of `TABLE#ID` in another one; ids are read until it is found."""
+    """Find a row by id in the tables, or by `TABLE#ID` in another table; reads ids until it is found.
+
+    Raises:
+        InputError: there is no such row.
+    """
     other, separator, rest = row_id.partition("#")
     if separator and other and (is_url(other) or Path(other).exists()):
         tables, row_id = [other], rest
@@ -84,8 +88,8 @@ def _refuse_texts(tables: Sequence[str]) -> None:
     for argument in parse_arguments(tables, EXPORT_KINDS)[0]:
         if argument.kind == "file" and kind_of(argument.pattern) == "lines":
             raise InputError(
-                f"{argument.pattern} is text and no token table; `export sequences` and `export megatron` take it with"
-                " --text."
+                f"{argument.pattern} is text, not a token table; pass it to `export sequences` or `export megatron`"
+                " with --text."
             )
 
 
@@ -94,7 +98,7 @@ def _names(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _reads_table(argument: Argument, path: str, kind: Kind | None) -> bool:
-    """Parquet files that lie directly in a folder, as `codectok.tokens.table.table_files` finds them."""
+    """Parquet files directly in a folder are read, as in `codectok.tokens.table.table_files`."""
     return kind == "parquet" and not (argument.kind == "folder" and "/" in path)
 
 
@@ -102,13 +106,13 @@ def _reads_text(argument: Argument, path: str, kind: Kind | None) -> bool:
     if kind not in EXPORT_KINDS and path.lower().endswith(OTHER_TEXTS):
         raise InputError(
             f"The text source {argument.dataset} has {path}, which is neither JSON lines (.jsonl) nor Parquet; convert"
-            f" it, or say what is to be read by a pattern, as in '{argument.dataset}=FOLDER/*.jsonl'."
+            f" it, or name the files to read by a pattern, as in '{argument.dataset}=FOLDER/*.jsonl'."
         )
     return kind in EXPORT_KINDS
 
 
 def first_file(argument: str, kinds: tuple[Kind, ...] = TABLE_KINDS, reads: Reads = _reads_table) -> Source:
-    """The first file that a table or text names; `InputError` if there is none."""
+    """Return the first file of a table or text; raise `InputError` if there is none."""
     return next(_files(argument, kinds, reads))
 
 

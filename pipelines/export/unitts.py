@@ -1,4 +1,4 @@
-"""`export unitts`: a token table in the forms that UniTTS reads."""
+"""`export unitts`: pretraining data for UniTTS from token tables."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from codectok.exports.sequences.documents import MissingPartError
+from codectok.exports.choices import UnittsStyle, UnittsTask
+from codectok.exports.sequences.documents import MissingFieldError
 from codectok.exports.unitts import (
     UNITTS_SCHEMA,
-    UnittsStyle,
-    UnittsTask,
     audio_file,
     check_unitts,
     dialog_row,
@@ -35,23 +34,23 @@ from .options import check_part_megabytes
 from .sources import TABLE_KINDS, ExportSources
 from .verify import UnittsVerifier
 
-# Of the readable part of a file's name, which may have 255 bytes in all.
+# Bytes of the readable part of a file name, which may have 255 bytes.
 NAME_LENGTH = 60
 
 
 @dataclass(frozen=True)
 class UnittsOptions:
-    """What is written.
+    """Contents and format of the output.
 
     Attributes:
         task: "audio", "tts" or "asr".
-        style: "parquet" (seven columns), or "audio-json" (a `.audio` file for each row).
+        style: "parquet" (seven columns), or "audio-json" (a `.audio` file per row).
         offset: id of the first code.
-        part_megabytes: of the table that become one part.
+        part_megabytes: MB of the table per part file.
     """
 
-    task: UnittsTask = "tts"
-    style: UnittsStyle = "parquet"
+    task: UnittsTask = UnittsTask.TTS
+    style: UnittsStyle = UnittsStyle.PARQUET
     offset: int = DEFAULT_OFFSET
     part_megabytes: float = 64.0
 
@@ -74,14 +73,14 @@ class UnittsJob(Job):
         self.settings = settings
         self.sources = ExportSources.of(tables)
         self.vocabulary = Vocabulary.for_codec(self.sources.metadata, settings.offset)
-        self.output_bytes_per_second = 300.0 if settings.style == "parquet" else 900.0
+        self.output_bytes_per_second = 300.0 if settings.style == UnittsStyle.PARQUET else 900.0
 
     def options(self) -> Mapping[str, JsonValue]:
-        """What decides the output."""
+        """Options that decide the output."""
         return {"codec": self.sources.metadata.codec_fingerprint, **asdict(self.settings)}
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
-        """What other readers of a table read."""
+        """Read the same files as other readers of a table."""
         return self.sources.reads(argument, path, kind)
 
     @property
@@ -91,14 +90,14 @@ class UnittsJob(Job):
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`, or the folder `part-NNNNNN` with a file for each clip."""
-        if self.settings.style == "parquet":
+        if self.settings.style == UnittsStyle.PARQUET:
             path = output.folder / part_name(unit.number)
             write_rows(path, UNITTS_SCHEMA, self._dialogs(unit, output))
             return
         folder = output.folder / part_name(unit.number, "")
         folder.mkdir()
         for table, row in self._rows(unit, output):
-            # The hash keeps rows apart that differ in their table, or in what no file name can have.
+            # The hash tells rows apart that differ only in their table or in characters not allowed in file names.
             start = file_name_of(row.id).encode()[:NAME_LENGTH].decode(errors="ignore")
             self._keep(row, output)
             with (folder / f"{start}-{hash_of_id(f'{table}/{row.id}'):016x}.audio").open("x", encoding="utf-8") as file:
@@ -110,7 +109,7 @@ class UnittsJob(Job):
         for _, row in self._rows(unit, output):
             try:
                 dialog = dialog_row(row, self.vocabulary, settings.task, self.sources.metadata.sample_rate)
-            except MissingPartError as error:
+            except MissingFieldError as error:
                 output.reject(
                     Reject(row.dataset, row.source, row.start, row.duration, "export", "filtered", str(error))
                 )
@@ -119,7 +118,7 @@ class UnittsJob(Job):
             yield dialog
 
     def _rows(self, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, TokenRow]]:
-        """Rows, each with the name of its table."""
+        """Yield rows, each with the name of its table."""
         for source in unit.sources:
             for row in token_rows(source, self.sources.metadata):
                 output.read(row.dataset, row.duration)

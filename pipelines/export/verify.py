@@ -1,4 +1,4 @@
-"""Checking exports: that parts hold what their records say, and hang together."""
+"""Checks of exports: parts are consistent and agree with their records."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ BLOCK_BYTES = 1 << 22
 
 
 def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
-    """Refuse a part of `export sequences` with ids that nobody has, or whose documents are not as long, or as many, as
-    they should be.
+    """Check a part of `export sequences`: its ids, and number and lengths of its documents.
+
+    Raises:
+        VerificationError: the part is damaged, inconsistent, or does not agree with its record.
     """
     documents: Counter[str] = Counter()
     ids = 0
     try:
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             described = _described(file, f"{storage.url}/{name}")
-            # A group at a time: rows can be as long as recordings, and several parts are read at once.
+            # One row group at a time: rows can be as long as recordings, and several parts are read at once.
             groups = (file.read_row_group(number) for number in range(file.num_row_groups))
             for batch in (batch for group in groups for batch in group.to_batches()):
                 _refuse_foreign_ids(batch["input_ids"].flatten().to_numpy(), described, f"{storage.url}/{name}")
@@ -55,7 +57,7 @@ def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
 
 
 def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
-    """Refuse a prefix of `export megatron` whose index does not describe its ids."""
+    """Check the index of a part of `export megatron` against its ids; raises `VerificationError`."""
     if not name.endswith(".idx"):
         return
     index = storage.read(name)
@@ -64,7 +66,7 @@ def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
     magic, version, code, n_sequences, n_documents = HEADER.unpack_from(index.ljust(HEADER.size, b"\0"))
     whole = len(index) == HEADER.size + 12 * n_sequences + 8 * n_documents
     if (magic, version) != (MAGIC, VERSION) or code not in (INT32, UINT16) or not whole:
-        raise VerificationError(f"{storage.url}/{name} is no index of Megatron's.")
+        raise VerificationError(f"{storage.url}/{name} is not an index of Megatron.")
     size = 4 if code == INT32 else 2
     lengths = np.frombuffer(index, "<i4", n_sequences, HEADER.size)
     pointers = np.frombuffer(index, "<i8", n_sequences, HEADER.size + 4 * n_sequences)
@@ -75,7 +77,7 @@ def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
             f"{storage.url}/{name} does not describe the ids beside it: a sequence does not begin where another ends."
         )
     if not np.array_equal(documents, np.arange(n_sequences + 1)):
-        raise VerificationError(f"{storage.url}/{name} does not say that every sequence is a document of its own.")
+        raise VerificationError(f"{storage.url}/{name} does not list every sequence as one document.")
     tokens = int(lengths.sum(dtype=np.int64))
     if stored != tokens * size:
         raise VerificationError(f"{storage.url}/{name} does not describe the ids beside it.")
@@ -85,7 +87,7 @@ def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
 
 
 def check_rows(storage: Storage, name: str, record: UnitRecord) -> None:
-    """Refuse a part of `export unitts` of another number of rows, or of files of one row, than recorded."""
+    """Check the number of rows, or of `.audio` files, of a part of `export unitts`; raises `VerificationError`."""
     clips = [file.name for file in record.files if file.name.endswith(".audio")]
     if name == next(iter(clips), None) and len(clips) != record.total.rows:
         raise VerificationError(
@@ -127,12 +129,12 @@ def _described(file: pq.ParquetFile, where: str) -> SequencesMetadata:
     try:
         return SequencesMetadata.model_validate_json((file.schema_arrow.metadata or {}).get(METADATA_KEY, b""))
     except ValidationError:
-        raise VerificationError(f"{where} does not say what its ids are.") from None
+        raise VerificationError(f"{where} has no description of its ids.") from None
 
 
 def _refuse_foreign_ids(ids: np.ndarray, described: SequencesMetadata, where: str) -> None:
     foreign = ids < 0
-    if described.tokenizer is None:  # one may have tokens behind the codec's
+    if described.tokenizer is None:  # a tokenizer may have tokens behind the codec's
         eos = -1 if described.end_of_sequence is None else described.end_of_sequence
         foreign |= (ids >= described.vocabulary_end) & (ids != eos)
     if foreign.any():
@@ -147,7 +149,7 @@ def _refuse_negative_ids(storage: Storage, name: str) -> None:
         while data := opened.read(BLOCK_BYTES):
             ids = np.frombuffer(data, "<i4")
             if len(ids) and int(ids.min()) < 0:
-                raise VerificationError(f"{storage.url}/{name} has the id {ids.min()}; ids are never below 0.")
+                raise VerificationError(f"{storage.url}/{name} has the id {ids.min()}; ids must not be negative.")
 
 
 def _compare(storage: Storage, name: str, record: UnitRecord, rows: int, tokens: int) -> None:

@@ -43,9 +43,9 @@ class CompactVerifier(OutputVerifier):
         with open_part(self.storage, name, columns) as (file, metadata):
             found = (metadata.codec_fingerprint, metadata.dtype, metadata.device)
             if found != (options["codec"], options["dtype"], options["device"]):
-                raise VerificationError(f"{where} holds codes of another codec or setting than the plan says.")
+                raise VerificationError(f"{where} holds codes of another codec or setting than the plan.")
             if metadata.unit_hash != planned_hash:
-                raise VerificationError(f"{where} was made from other sources or options than the plan says.")
+                raise VerificationError(f"{where} was made from other sources or options than the plan.")
             totals = PartTotals(file, metadata, where)
         compare_totals(totals, record, where)
         with self._lock:

@@ -1,1 +1,1 @@
-"""Job `shard`: recordings of any length into segments, in WebDataset tars."""
+"""Job `shard`: cuts recordings into segments and writes them as WebDataset tars."""

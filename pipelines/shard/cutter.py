@@ -1,4 +1,4 @@
-"""Cuts one recording into the segments of a shard."""
+"""Cuts a recording into the segments of a shard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from codectok.audio.files import stream_audio
 from codectok.audio.quality import Quality
 from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
-from codectok.audio.spans import Recording, Span, cut_between_parts, join_short, joined_within
+from codectok.audio.spans import Recording, Span, cut_between_supervisions, join_short, joined_within
 from codectok.audio.speech import SPEECH_RATE, speech_in
 from codectok.errors import AudioError
 from codectok.keys import make_key
@@ -26,7 +26,7 @@ from .recordings import RecordingSource
 
 
 class RecordingCutter:
-    """Cuts one recording; every second that is asked for and exists is written or rejected."""
+    """Cuts one recording. Every second of its spans that exists is either written or rejected."""
 
     def __init__(
         self, settings: ShardOptions, source: RecordingSource, writer: ShardWriter, output: UnitOutput
@@ -34,13 +34,13 @@ class RecordingCutter:
         self._settings, self._source, self._writer, self._output = settings, source, writer, output
         self._rate = settings.sample_rate
         self._shortest, self._longest = limits_in_samples(settings.min_seconds, settings.max_seconds, self._rate)
-        self._done = 0  # samples of the recording up to here are written or rejected
-        self._seconds = 0.0  # of all that is written or rejected
-        self._failed: set[str] = set()  # keys of what was rejected because the file ends or breaks off
+        self._done = 0  # samples up to here are written or rejected
+        self._seconds = 0.0  # written or rejected
+        self._failed: set[str] = set()  # keys of spans rejected because the file ends early or is damaged
         self._cutter: Cutter = "fixed" if settings.segmenter == "fixed" else "quiet"
 
     def run(self) -> None:
-        """Write all segments; what cannot be decoded from some point on is rejected from there."""
+        """Write all segments, and reject spans from where decoding fails."""
         pending = deque(self._source.spans)
         try:
             pending = deque(self._pieces())
@@ -55,13 +55,13 @@ class RecordingCutter:
                 return
             for piece in pending:
                 first, _ = piece.sample_range(self._rate)
-                # Nobody knows how much of what a manifest asks for would have been there.
+                # The duration is unknown: the file may have been shorter than the manifest says.
                 self._fail(piece, error, max(first, self._done) / self._rate, None)
-                self._done = 0  # of the next one nothing is
+                self._done = 0  # nothing of the next piece is done
         self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.spans))
 
     def _pieces(self) -> list[Span]:
-        """What to take from the recording, in order: spans cut and joined to fit, and of some only the speech."""
+        """Return spans cut and joined to fit, in order; with "vad" only the speech in spans without text."""
         spans = self._source.spans
         if self._settings.segmenter != "vad":
             return self._fitted(spans)
@@ -71,30 +71,32 @@ class RecordingCutter:
 
     def _fitted(self, spans: Iterable[Span]) -> list[Span]:
         settings = self._settings
-        return join_short(cut_between_parts(spans, settings.max_seconds), settings.min_seconds, settings.max_seconds)
+        return join_short(
+            cut_between_supervisions(spans, settings.max_seconds), settings.min_seconds, settings.max_seconds
+        )
 
     def _speech(self, spans: list[Span]) -> list[Span]:
-        """The speech in each of `spans`; what lies between is rejected."""
+        """Return the speech in `spans`, and reject the rest."""
         pieces: list[Span] = []
         with closing(stream_audio(self._source.audio(), SPEECH_RATE, self._source.where)) as blocks:
             recording = Recording(blocks, [span.sample_range(SPEECH_RATE) for span in spans])
-            heard = [speech_in(recording.take()) for _ in spans]
-        for span, (found, seconds) in zip(spans, heard, strict=True):
-            # Short pauses become part of a segment here, so that what is left between is surely left out.
+            detected = [speech_in(recording.take()) for _ in spans]
+        for span, (found, seconds) in zip(spans, detected, strict=True):
+            # Joining adds short pauses to the segments, so that only the remaining gaps are rejected.
             own = self._fitted(replace(span, start=span.start + a, end=span.start + b) for a, b in found)
             pieces += own
             begins = [span.start, *(piece.end for piece in own if piece.end is not None)]
             ends = [*(piece.start for piece in own), span.start + seconds]
             for start, end in zip(begins, ends, strict=True):
                 if start < end:
-                    self._reject(AudioError("Nobody speaks.", "filtered"), start, end - start, "segment")
+                    self._reject(AudioError("No speech was detected.", "filtered"), start, end - start, "segment")
             missing = span.missing_end(recording.n_samples, SPEECH_RATE, self._source.where)
             if missing is not None:
                 self._fail(span, missing, span.start + seconds, 0.0)
         return pieces
 
     def _cut(self, piece: Span, recording: Recording) -> None:
-        """Write the segments of a piece; one that has words is written whole or not at all."""
+        """Write the segments of a piece; a piece with text is written whole or not at all."""
         settings, rate = self._settings, self._rate
         first, _ = piece.sample_range(rate)
         self._done = end = first
@@ -109,25 +111,25 @@ class RecordingCutter:
             whole = _uncut(first, recording.take(), self._longest)
             end = whole.end
             missing = piece.missing_end(recording.n_samples, rate, self._source.where)
-            there = piece if missing is None else joined_within(piece, recording.n_samples, rate)
-            if there is not None:
-                _, last = there.sample_range(rate)
+            available = piece if missing is None else joined_within(piece, recording.n_samples, rate)
+            if available is not None:
+                _, last = available.sample_range(rate)
                 segment = Segment(first, whole.samples[: None if last is None else last - first])
-                self._write(segment, there)
+                self._write(segment, available)
                 self._done = segment.end
         if missing is not None:
             self._fail(piece, missing, self._done / rate, (end - self._done) / rate)
 
     def _write(self, segment: Segment, piece: Span) -> None:
-        """Write a segment, or reject it."""
+        """Write a segment, or reject it if it breaks a limit."""
         settings, source, rate = self._settings, self._source, self._rate
         seconds = len(segment.samples) / rate
         start = segment.start / rate
         try:
             if len(segment.samples) < self._shortest:
-                raise AudioError(f"{seconds:.2f} s are less than {settings.min_seconds:g} s.", "too_short")
+                raise AudioError(f"{seconds:.2f} s is shorter than {settings.min_seconds:g} s.", "too_short")
             if len(segment.samples) > self._longest:
-                message = f"{seconds:.2f} s with one text are more than {settings.max_seconds:g} s and cannot be cut."
+                message = f"{seconds:.2f} s with one text is longer than {settings.max_seconds:g} s and cannot be cut."
                 raise AudioError(message, "too_long")
             quality = Quality.within(settings.quality, segment.samples, rate)
         except AudioError as error:
@@ -159,7 +161,7 @@ class RecordingCutter:
             self._output.observe("loudness", math.floor(quality.loudness))
 
     def _fail(self, piece: Span, error: AudioError, start: float, seconds: float | None) -> None:
-        """Reject what cannot be had of a piece; of several pieces of one span, once is enough."""
+        """Reject the missing end of a piece; several pieces of one span are rejected once."""
         if piece.key not in self._failed or seconds:
             self._reject(error, start, seconds, "decode")
         self._failed.add(piece.key)
@@ -171,7 +173,7 @@ class RecordingCutter:
 
 
 def _uncut(first: int, blocks: Iterator[np.ndarray], longest: int) -> Segment:
-    """All of `blocks` as one segment from `first` on; of one that is too long anyway only its length is true."""
+    """Return `blocks` as one segment from sample `first` on; one longer than `longest` is filled with zeros."""
     held, n_samples = [np.zeros(0, np.float32)], 0
     for block in blocks:
         if n_samples <= longest:

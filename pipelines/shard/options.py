@@ -1,14 +1,18 @@
-"""The options of `shard`."""
+"""Options of `shard`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict
+
 from codectok.audio import dnsmos, speech
 from codectok.audio.files import AudioFormat
 from codectok.audio.quality import QualityLimits
 from codectok.audio.segments import Segmenter, check_limits
+from codectok.config import parse
 from codectok.errors import InputError
+from codectok.pipelines.engine.plan import Plan
 from codectok.pipelines.engine.planning import check_unit_seconds
 
 SAMPLE_RATES = range(8000, 192_001)
@@ -17,19 +21,21 @@ NO_LIMITS = QualityLimits()
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """How segments are cut, filtered and written.
+    """How segments are cut, which ones are kept, and how they are written.
 
     Attributes:
-        min_seconds: shortest segment.
-        max_seconds: longest segment.
-        sample_rate: sample rate of segments in Hz.
-        segmenter: "quiet" (cuts at the quietest points), "fixed" (all of `max_seconds`) or "vad" (only speech;
-            its spans are joined and cut to fit).
-        format: format of the audio files in the tars.
+        min_seconds, max_seconds: length of a segment.
+        sample_rate: of segments, in Hz.
+        segmenter: "quiet" (cut at the quietest points), "fixed" (all of the maximum length) or "vad" (speech only;
+            spans of speech are joined and cut to fit).
+        format: file format of the audio in the tars.
         shard_seconds: estimated audio of one tar.
-        validation: share of the files whose segments go to separate tars for validation.
-        deduplicate: leave out recordings with the same samples as another one of the corpus.
+        validation: share of the files whose segments are held out for validation.
+        deduplicate: leave out recordings with the same samples as another one anywhere in the corpus.
         quality: limits on segments.
+
+    Raises:
+        InputError: a value out of range, or a package that is not installed.
     """
 
     min_seconds: float = 2.0
@@ -46,7 +52,7 @@ class ShardOptions:
         check_limits(self.min_seconds, self.max_seconds, self.segmenter)
         if self.sample_rate not in SAMPLE_RATES:
             raise InputError(
-                f"A sample rate of {self.sample_rate} Hz is impossible; give one from {SAMPLE_RATES[0]} to"
+                f"A sample rate of {self.sample_rate} Hz is not supported; choose one from {SAMPLE_RATES[0]} to"
                 f" {SAMPLE_RATES[-1]} Hz."
             )
         if self.segmenter == "vad":
@@ -55,4 +61,18 @@ class ShardOptions:
             dnsmos.check_installed()
         check_unit_seconds(self.shard_seconds)
         if not 0 <= self.validation < 1:
-            raise InputError(f"The share for validation is a number from 0 to below 1, not {self.validation:g}.")
+            raise InputError(f"The share for validation must be a number from 0 to below 1, not {self.validation:g}.")
+
+
+class PlannedLimits(BaseModel):
+    """Limits in seconds on the length of segments, as the plan of a `shard` job stores them."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    min_seconds: float
+    max_seconds: float
+
+    @classmethod
+    def from_plan(cls, plan: Plan) -> PlannedLimits:
+        """Read the limits of a stored plan; `ConfigError` if one is missing or not a number."""
+        return parse(cls, plan.header.options, "The plan of the shards")

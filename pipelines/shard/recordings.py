@@ -1,4 +1,4 @@
-"""Recordings of a unit: files with the spans to cut, and the samples of tars and Parquet files."""
+"""The recordings of a unit, from files, tars and Parquet, with the spans to cut from them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from codectok.sources.source import CONTAINERS, Source
 
 @dataclass(frozen=True)
 class RecordingSource:
-    """A recording, and the spans of it to cut.
+    """A recording and the spans to cut from it.
 
     Attributes:
-        audio: returns the path of the file, or its bytes.
+        audio: returns the path of the file or its bytes.
         dataset: name of the dataset.
         name: name in tables.
         where: name in messages.
-        spans: spans in the order of their starts.
-        offset: start of this recording within the original one, in seconds.
-        may_be_anything: True if neither its name nor a manifest says that it is audio.
+        spans: in the order of their starts.
+        offset: start of this recording in the original one, in seconds.
+        may_be_anything: True if neither suffix nor manifest says that the file is audio.
     """
 
     audio: Callable[[], Path | bytes]
@@ -40,8 +40,8 @@ class RecordingSource:
 
 
 def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSource]:
-    """Yield the recordings of a unit in order; unreadable ones are rejected in `output`, or skipped without it."""
-    # The spans of a file are neighbours in the plan, so that it is decoded once for all of them.
+    """Yield the recordings of a unit in order, and reject unreadable sources in `output` unless it is None."""
+    # Spans of a file are neighbours in the plan, so that the file is decoded once.
     for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
         sources = list(group)
         first = sources[0]
@@ -74,7 +74,7 @@ def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[Rec
             dataset=clip.dataset,
             name=clip.source,
             where=clip.name,
-            # Keys of other jobs are unique in their folder only.
+            # Keys of samples in a tar are unique within their folder only.
             spans=(replace(span, key=f"{container.dataset}/{container.path}/{clip.id}"),),
             offset=sample.start if sample else 0.0,
         )

@@ -1,1 +1,1 @@
-"""Job `tokenize`: audio of any source into token tables."""
+"""Job `tokenize`: encodes audio of any source to token tables."""

@@ -22,7 +22,7 @@ from codectok.tokens.clips import decoded_blocks
 
 from .options import TokenizeOptions
 
-# While a server works on one pack of a worker, the next is on its way and another is being laid out.
+# While the server encodes one pack of a worker, the next one is sent and another one is filled.
 PACKS_AHEAD = 2
 
 
@@ -58,12 +58,12 @@ class _Encoder:
         self._codec, self._lock = codec, threading.Lock()
 
     def __call__(self, *arguments: np.ndarray) -> np.ndarray:
-        """Codes int32 [frames of codes, n_codebooks] of a pack: its tape and its gaps."""
+        """Codes int32 [frames of codes, n_codebooks] of a pack: its samples and its gaps."""
         # Arrays from Ray's store are read-only, and torch warns about them.
-        tape, *gaps = (array.copy() for array in arguments)
+        samples, *gaps = (array.copy() for array in arguments)
         with self._lock:
-            wait = self._codec.packed_encoder.start(tape, tuple(gaps))
-        # Another thread starts the next pack meanwhile.
+            wait = self._codec.packed_encoder.start(samples, tuple(gaps))
+        # Outside of the lock, so that another thread can start the next pack.
         return wait().to(torch.int32).numpy()
 
 
@@ -75,9 +75,9 @@ class RemoteEncoder:
     def __init__(self, call: ServerCall, fixed_length: bool) -> None:
         self._call, self.fixed_length = call, fixed_length
 
-    def start(self, tape: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
         """Send a pack, and return a function that waits for its codes."""
-        wait = self._call(tape, *gaps)
+        wait = self._call(samples, *gaps)
         return lambda: torch.from_numpy(wait().astype(np.int64))
 
 
@@ -90,7 +90,7 @@ def load_codec(settings: TokenizeOptions, description: CodecDescription, device_
     codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
     if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
         raise CodectokError(
-            f"A worker found another codec or device than the job started with: {settings.codec}"
-            f" on {codec.device_class}; give all workers the same."
+            f"A worker has another codec or device than the job: {settings.codec} on"
+            f" {codec.device_class}; give all workers the same."
         )
     return codec

@@ -11,9 +11,9 @@ from pydantic import JsonValue
 
 from codectok.audio.spans import Span
 from codectok.checkpoints.hub import resolve_codec_directory
-from codectok.codec import Codec, device_class, resolve_device
+from codectok.codec import Codec
 from codectok.description import CodecDescription
-from codectok.device import check_precision
+from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import AudioError, InputError
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.names import printable
@@ -100,7 +100,7 @@ class TokenizeJob(Job):
                 if owners.setdefault(recording, folder) != folder:
                     name = printable(f"{recording[0]}/{recording[1].decode('utf-8', 'surrogateescape')}")
                     raise InputError(
-                        f"{owners[recording]} and {folder} both hold segments of {name}, which could have the same id;"
+                        f"{owners[recording]} and {folder} both hold segments of {name}, whose ids could collide;"
                         " make a table of each, or shard other recordings under another name (NAME=SOURCE)."
                     )
 

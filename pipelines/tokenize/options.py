@@ -5,23 +5,30 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict
+
+from codectok.config import parse
 from codectok.device import Precision
 from codectok.errors import InputError
+from codectok.pipelines.engine.plan import Plan
 from codectok.pipelines.engine.planning import check_unit_seconds
 
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """Codec, arithmetic and rows.
+    """Which codec encodes, how it computes, and how long rows are.
 
     Attributes:
-        codec: folder of a codec, or its name on the Hugging Face Hub.
-        device: "auto", "cpu", "cuda".
+        codec: folder, or name on the Hugging Face Hub.
+        device: "auto", "cpu" or "cuda".
         dtype: arithmetic of the codec.
-        pack_frames: mel frames that are encoded at once; None for the default.
-        max_seconds: longest row; longer recordings become several rows, slices of their codes. None for no limit.
-        encoder_threads: threads of a worker on a CPU; codes can depend on it.
-        part_seconds: estimated audio of a part; None for 1 h on a CPU and 6 h on a GPU.
+        pack_frames: frames encoded at once.
+        max_seconds: the codes of longer recordings are sliced into several rows.
+        encoder_threads: threads of one worker on a CPU; codes can depend on it.
+        part_seconds: estimated audio of a part; None for an hour on a CPU and six on a GPU.
+
+    Raises:
+        InputError: a value out of range.
     """
 
     codec: str
@@ -38,4 +45,31 @@ class TokenizeOptions:
         if self.encoder_threads < 1:
             raise InputError(f"An encoder needs at least 1 thread, not {self.encoder_threads}.")
         if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
-            raise InputError(f"The longest row is a number of seconds above 0, not {self.max_seconds:g}.")
+            raise InputError(f"The longest row must be a number of seconds above 0, not {self.max_seconds:g}.")
+
+
+class PlannedOptions(BaseModel):
+    """Options that the plan of a `tokenize` job stores: those that decide its codes.
+
+    Attributes:
+        codec: fingerprint of the codec.
+        dtype: arithmetic of the codec.
+        device: "cpu", or the model of the GPU.
+        pack_frames: frames encoded at once.
+        encoder_threads: threads of one worker; None on a GPU.
+        max_seconds: length of the longest row; None if recordings are not sliced.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    codec: str
+    dtype: str
+    device: str
+    pack_frames: int | None
+    encoder_threads: int | None
+    max_seconds: float | None
+
+    @classmethod
+    def from_plan(cls, plan: Plan) -> PlannedOptions:
+        """Read the options of a stored plan; `ConfigError` if one is missing or has another type."""
+        return parse(cls, plan.header.options, "The plan of the table")

@@ -1,4 +1,4 @@
-"""Encoding some sources of a token table again, to see that the same codes come out."""
+"""Encodes some rows of a token table again from their sources, and compares the codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -23,14 +22,22 @@ from codectok.pipelines.engine.plan import Plan, load_plan
 from codectok.sources.clips import clips_of
 from codectok.storage import open_storage
 from codectok.tokens.clips import Clip, decoded_blocks, encode_clips
-from codectok.tokens.reader import open_table
+from codectok.tokens.reader import TokenTable, open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow
+
+from .options import PlannedOptions
 
 
 @dataclass(frozen=True)
 class Reencoded:
-    """What came of it: `exact` says that codec, arithmetic and kind of device are those of the table."""
+    """Result of encoding rows again.
+
+    Attributes:
+        rows, frames: numbers of compared rows and frames.
+        equal_frames: frames with equal codes.
+        exact: True if arithmetic and device are those of the table, so that codes must be equal.
+    """
 
     rows: int
     frames: int
@@ -39,29 +46,27 @@ class Reencoded:
 
 
 def reencode(folder: str | Path, codec: Codec, count: int, seed: int = 0) -> Reencoded:
-    """Encode the sources of `count` rows of the table in `folder` again, chosen at random by `seed`.
+    """Encode the sources of `count` random rows of the table in `folder` again.
 
     Raises:
-        InputError: another codec, or no output of `tokenize`.
-        VerificationError: other codes where the device is the same, or codes elsewhere that are no near ties; or a
-            source has gone.
+        InputError: the codec is not the table's, or `folder` is not the output of `tokenize`.
+        VerificationError: codes differ (on another device: by more than near ties), or a source is missing.
     """
     table, plan = open_table(folder), load_plan(open_storage(folder), {})
     if plan is None or plan.header.verb != "tokenize":
-        raise InputError(f"{folder} is not what `tokenize` has written: it has no plan that names its sources.")
-    if table.metadata.codec_fingerprint != codec.fingerprint:
-        raise InputError(f"{folder} was encoded by another codec ({table.metadata.label}) than the one given.")
+        raise InputError(f"{folder} is not the output of `tokenize`: it has no plan that names its sources.")
+    _check_codec(table, codec)
     described = codec.describe()
     exact = (described.dtype, described.device) == (table.metadata.dtype, table.metadata.device) and (
         described.device == "cpu" or described.pack_frames == table.metadata.pack_frames
     )
-    numbers = np.random.default_rng(seed).choice(len(table), min(count, len(table)), replace=False)
+    numbers = _random_rows(table, count, seed)
     wanted: dict[int, dict[str, TokenRow]] = {}
-    for number in sorted(numbers.tolist()):
+    for number in numbers:
         row, unit = table.row(number), int(table.group_of(number).file.stem.rpartition("-")[2])
         wanted.setdefault(unit, {})[row.id] = row
     threads = torch.get_num_threads()
-    torch.set_num_threads(cast(int, plan.header.options["encoder_threads"] or threads))
+    torch.set_num_threads(PlannedOptions.from_plan(plan).encoder_threads or threads)
     frames = equal = 0
     try:
         for unit, rows in wanted.items():
@@ -71,13 +76,13 @@ def reencode(folder: str | Path, codec: Codec, count: int, seed: int = 0) -> Ree
                 frames, equal = frames + len(before.codes), equal + len(before.codes) - different
                 if wrong:
                     raise VerificationError(
-                        f"The row {before.id} of {folder} has other codes than its source gives now, in"
-                        f" {wrong} of {len(before.codes)} frames; was {before.source} changed?"
+                        f"The row {before.id} of {folder} has other codes than its source now, in {wrong} of"
+                        f" {len(before.codes)} frames; was {before.source} changed?"
                     )
             if rows:
                 name, row = next(iter(rows.items()))
                 raise VerificationError(
-                    f"The source {row.source} of the row {name} of {folder} gives no codes any more."
+                    f"The source {row.source} of the row {name} of {folder} has no codes any more; was it changed?"
                 )
     finally:
         torch.set_num_threads(threads)
@@ -85,29 +90,37 @@ def reencode(folder: str | Path, codec: Codec, count: int, seed: int = 0) -> Ree
 
 
 def decode_some(folder: str | Path, codec: Codec, count: int, output: Path, seed: int = 0) -> list[Path]:
-    """Decode `count` rows of the table in `folder`, chosen at random by `seed`, to wav files in `output`."""
+    """Decode `count` random rows of the table in `folder` to WAV files in `output`, and return their paths."""
     table = open_table(folder)
-    if table.metadata.codec_fingerprint != codec.fingerprint:
-        raise InputError(f"{folder} was encoded by another codec ({table.metadata.label}) than the one given.")
-    numbers = np.random.default_rng(seed).choice(len(table), min(count, len(table)), replace=False)
+    _check_codec(table, codec)
     paths = []
-    for number in sorted(numbers.tolist()):
+    for number in _random_rows(table, count, seed):
         row = table.row(number)
         paths.append(output / f"{file_name_of(row.id)}.wav")
         write_audio(paths[-1], codec.decode_stream(row.codes), codec.sample_rate)
     return paths
 
 
+def _check_codec(table: TokenTable, codec: Codec) -> None:
+    if table.metadata.codec_fingerprint != codec.fingerprint:
+        raise InputError(f"{table.path} was encoded by another codec ({table.metadata.label}); give that codec.")
+
+
+def _random_rows(table: TokenTable, count: int, seed: int) -> list[int]:
+    numbers = np.random.default_rng(seed).choice(len(table), min(count, len(table)), replace=False)
+    return sorted(numbers.tolist())
+
+
 @dataclass(frozen=True)
 class _Again:
-    """A row encoded again, and how to get what was quantized in it, [n_frames, C]."""
+    """A row encoded again; `features` computes its quantizer input [n_frames, C]."""
 
     row: TokenRow
     features: Callable[[], np.ndarray]
 
 
 def _compare(codec: Codec, precision: Precision, before: np.ndarray, again: _Again, exact: bool) -> tuple[int, int]:
-    """How many frames are wrong, and how many differ."""
+    """Return the number of wrong frames, and of different ones."""
     now = again.row.codes
     if now.shape != before.shape:
         return len(before), len(before)
@@ -119,8 +132,8 @@ def _compare(codec: Codec, precision: Precision, before: np.ndarray, again: _Aga
 
 
 def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenRow]) -> Iterator[_Again]:
-    max_seconds = cast(float | None, plan.header.options["max_seconds"])
-    # Slices have the id of their recording, and their place in it.
+    max_seconds = PlannedOptions.from_plan(plan).max_seconds
+    # The id of a slice is the id of its recording and the slice's position.
     ids = set(wanted) | {name.rpartition("_")[0] for name in wanted}
 
     def clips() -> Iterator[Clip]:
@@ -131,18 +144,18 @@ def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenR
 
     for clip, row in encode_clips(codec.clip_encoder, clips()):
         if isinstance(row, AudioError):
-            continue  # its rows will be missed
+            continue  # its rows are reported as missing
         slices: Iterable[TokenRow | AudioError] = [row]
         if max_seconds is not None:
             slices = cut_row(row, clip.span, max_seconds, codec.sample_rate, codec.frame_size)
-        for part in slices:
-            if isinstance(part, TokenRow) and part.id in wanted:
-                # By the place in the recording, in frames: that of a slice stands at the end of its id.
-                first = 0 if part.id == row.id else int(part.id.rpartition("_")[2]) // codec.frame_size
-                yield _Again(part, partial(_features, codec, clip, first, first + len(part.codes)))
+        for cut in slices:
+            if isinstance(cut, TokenRow) and cut.id in wanted:
+                # First frame within the recording; the id of a slice ends in its position in samples.
+                first = 0 if cut.id == row.id else int(cut.id.rpartition("_")[2]) // codec.frame_size
+                yield _Again(cut, partial(_features, codec, clip, first, first + len(cut.codes)))
 
 
 def _features(codec: Codec, clip: Clip, first: int, end: int) -> np.ndarray:
     encoder = ClipEncoder(codec.geometry, FeatureEncoder(codec.packed_encoder))
-    blocks = encoder.encode_stream(decoded_blocks(clip, codec.sample_rate), codec.sample_rate)
+    blocks = encoder.encode_stream(decoded_blocks(clip, codec.sample_rate))
     return torch.cat(list(blocks))[first:end].numpy()

@@ -25,6 +25,7 @@ from codectok.sources.source import CONTAINERS
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
+from .options import PlannedOptions
 from .statistics import STATISTICS_FILE, read_statistics, statistics_of
 
 
@@ -103,27 +104,27 @@ class TableVerifier(OutputVerifier):
             return self.plan.unit(record.unit)
 
     def _compare_metadata(self, metadata: TableMetadata, where: str, unit: Unit) -> None:
-        options = self.plan.header.options
-        if metadata.codec_fingerprint != options["codec"]:
-            raise VerificationError(f"{where} holds codes of another codec than the plan says.")
+        options = PlannedOptions.from_plan(self.plan)
+        if metadata.codec_fingerprint != options.codec:
+            raise VerificationError(f"{where} holds codes of another codec than the plan.")
         if (metadata.dtype, metadata.device, metadata.pack_frames) != (
-            options["dtype"],
-            options["device"],
-            options["pack_frames"],
+            options.dtype,
+            options.device,
+            options.pack_frames,
         ):
-            raise VerificationError(f"{where} was computed with other settings than the plan says, by its metadata.")
+            raise VerificationError(f"{where} was computed with another arithmetic, device or pack size than the plan.")
         if metadata.unit_hash != unit_hash(self.plan.header, unit):
-            raise VerificationError(f"{where} was made from other sources or options than the plan says.")
+            raise VerificationError(f"{where} was made from other sources or options than the plan.")
 
     def _check_coverage(self, unit: Unit, record: UnitRecord, rows: Counter[SourceName]) -> None:
         """Raise an error if a planned source is neither row nor reject, or if a row comes from another source."""
-        sliced = self.plan.header.options["max_seconds"] is not None
+        sliced = PlannedOptions.from_plan(self.plan).max_seconds is not None
         found = rows + Counter((reject.dataset, reject.source) for reject in verified_rejects(self.storage, record))
         of_unit = f"the unit {unit.number} of {self.storage.url}"
         total = record.total
         if not sliced and total.inputs != found.total():
             raise VerificationError(
-                f"In {of_unit} {total.inputs} clips were tried, but {found.total()} are rows or rejects."
+                f"In {of_unit} {total.inputs} clips were read, but {found.total()} are rows or rejects."
             )
         planned = Counter((source.dataset, source.name) for source in unit.sources if source.kind not in CONTAINERS)
         # The contents of containers are not planned, and their samples name the recordings they were cut from.

@@ -17,7 +17,7 @@ def codec(request: pytest.FixtureRequest) -> Codec:
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 255, 256, 385, 512, 513, 5000, 24_001])
-def test_shapes_for_every_length(codec: Codec, n_samples: int) -> None:
+def test_codes_and_waveform_shapes(codec: Codec, n_samples: int) -> None:
     codes = codec.encode(noise(n_samples), 24_000)
     n_frames = max(1, n_samples // codec.frame_size)
     assert codes.shape == (n_frames, codec.n_codebooks)
@@ -26,7 +26,7 @@ def test_shapes_for_every_length(codec: Codec, n_samples: int) -> None:
     assert codec.decode(codes).shape == (n_frames * codec.frame_size,)
 
 
-def test_a_saved_codec_is_the_same_codec(codec: Codec, tmp_path: Path) -> None:
+def test_saved_codec_equals_original(codec: Codec, tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path / "codec")
     again = Codec.from_pretrained(tmp_path / "codec", device="cpu")
     clip = noise(10_000)
@@ -38,13 +38,13 @@ def test_a_saved_codec_is_the_same_codec(codec: Codec, tmp_path: Path) -> None:
         codec.save_pretrained(tmp_path / "codec")
 
 
-def test_codebooks_hold_what_decoding_uses(codec: Codec) -> None:
+def test_codebooks_shape_and_distinct_codes(codec: Codec) -> None:
     codebooks = codec.codebooks
     assert codebooks.shape[:2] == (codec.n_codebooks, codec.codebook_size)
     assert len(torch.unique(codebooks[0], dim=0)) == codec.codebook_size
 
 
-def test_channels_are_averaged_and_rates_are_converted() -> None:
+def test_encode_averages_channels_and_resamples() -> None:
     codec = Codec.from_config("nano", device="cpu")
     stereo = noise(2, 48_000)
     assert torch.equal(codec.encode(stereo, 24_000), codec.encode(stereo.mean(axis=0), 24_000))
@@ -52,26 +52,26 @@ def test_channels_are_averaged_and_rates_are_converted() -> None:
     assert len(codec.encode(stereo, 48_000)) == 24_000 // 256
 
 
-def test_a_seed_decides_the_weights() -> None:
+def test_seed_determines_weights() -> None:
     assert Codec.from_config("nano", seed=1).fingerprint == Codec.from_config("nano", seed=1).fingerprint
     assert Codec.from_config("nano", seed=1).fingerprint != Codec.from_config("nano", seed=2).fingerprint
     assert "untrained" in Codec.from_config("nano", seed=1).header.origin
 
 
-def test_the_name_is_not_part_of_the_fingerprint_but_the_left_pad_is() -> None:
+def test_fingerprint_depends_on_left_pad_not_name() -> None:
     base = Codec.from_config(NANO).fingerprint
     assert Codec.from_config(NANO.model_copy(update={"name": "other"})).fingerprint == base
     assert Codec.from_config(NANO.model_copy(update={"left_pad": 1})).fingerprint != base
 
 
-def test_fingerprints_stay_the_same_from_release_to_release() -> None:
+def test_fingerprint_is_stable_across_releases() -> None:
     codec = Codec.from_config("nano", device="cpu")
     for tensor in codec.network.state_dict().values():
         tensor.copy_((torch.arange(tensor.numel()) % 7 / 8).view_as(tensor))
     assert codec.fingerprint == "ef281c442b07a0a9c4a3a9b6ff43c4ccc5c0b68b79712aa8e597f12aa74b8d00"
 
 
-def test_reconstruction_undoes_the_left_pad() -> None:
+def test_reconstruct_removes_left_pad() -> None:
     codec = Codec.from_config(NANO.model_copy(update={"left_pad": 5}))
     clip = noise(24_000)
     assert torch.equal(codec.reconstruct(clip, 24_000), codec.decode(codec.encode(clip, 24_000))[5:24_005])
@@ -99,7 +99,7 @@ def test_unusable_codes_are_refused(codes: list) -> None:
         Codec.from_config("nano").decode(codes)
 
 
-def test_half_precision_waveforms_and_stored_codes_are_taken() -> None:
+def test_half_precision_waveforms_and_uint16_codes() -> None:
     codec = Codec.from_config("nano", device="cpu")
     clip = torch.from_numpy(noise(5000)).bfloat16()
     codes = codec.encode(clip, 24_000)
@@ -108,29 +108,29 @@ def test_half_precision_waveforms_and_stored_codes_are_taken() -> None:
 
 
 @pytest.mark.parametrize("sample_rate", [0, -1, "24000", 24_000.5])
-def test_impossible_rates_are_refused(sample_rate: object) -> None:
+def test_invalid_sample_rates_are_refused(sample_rate: object) -> None:
     with pytest.raises(InputError, match="sample rate"):
         Codec.from_config("nano").encode(noise(1000), sample_rate)
 
 
 @pytest.mark.parametrize("device", ["meta", "mps", "cuda:99", "quantum"])
-def test_devices_that_are_not_there_are_refused(device: str) -> None:
+def test_missing_devices_are_refused(device: str) -> None:
     with pytest.raises(InputError, match=device):
         Codec.from_config("nano", device=device)
 
 
 @pytest.mark.parametrize("n_samples", [1, 300, 700])
-def test_a_reconstruction_is_never_longer_than_the_clip(n_samples: int) -> None:
+def test_reconstruction_is_not_longer_than_clip(n_samples: int) -> None:
     reconstruction = Codec.from_config("nano").reconstruct(noise(n_samples), 24_000)
     assert len(reconstruction) == min(n_samples, max(1, n_samples // 256) * 256)
 
 
-def test_tf32_on_a_cpu_is_an_error() -> None:
+def test_tf32_on_cpu_is_refused() -> None:
     with pytest.raises(InputError, match="tf32"):
         Codec.from_config("nano", device="cpu", dtype="tf32")
 
 
-def test_bfloat16_gives_codes_of_the_same_shape() -> None:
+def test_bfloat16_codes_have_same_shape() -> None:
     clip = noise(24_000)
     codec = Codec.from_config("nano", device="cpu", dtype="bfloat16")
     assert codec.encode(clip, 24_000).shape == (93, 1)
@@ -140,21 +140,23 @@ def test_bfloat16_gives_codes_of_the_same_shape() -> None:
     ("name", "message"),
     [("no/such/folder", "no codec folder"), ("nano", "preset without weights"), (".", "is not a codec")],
 )
-def test_what_is_no_codec_is_refused(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_codec_folder_is_refused(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=message):
         Codec.from_pretrained(name)
 
 
-def test_a_checkpoint_of_another_shape_names_the_tensor(tmp_path: Path) -> None:
+def test_checkpoint_with_misshapen_tensor_is_refused(tmp_path: Path) -> None:
     Codec.from_config("nano").save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"codebook_size": 1024', '"codebook_size": 512'))
-    with pytest.raises(CheckpointError, match=r"embedding' has shape \[1024, 32\].*asks for \[512, 32\]"):
+    with pytest.raises(CheckpointError, match=r"embedding' has shape \[1024, 32\].*expects \[512, 32\]"):
         Codec.from_pretrained(tmp_path)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     Codec.from_config("nano").save_pretrained(tmp_path)
     model = tmp_path / "model.safetensors"
     model.write_bytes(model.read_bytes()[:5000])
@@ -162,17 +164,17 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         Codec.from_pretrained(tmp_path)
 
 
-def test_an_unknown_preset_is_refused() -> None:
+def test_unknown_preset_is_refused() -> None:
     with pytest.raises(ConfigError, match="nano"):
         Codec.from_config("nona")
 
 
-def test_the_full_size_presets_have_the_published_parameter_counts() -> None:
+def test_presets_have_published_parameter_counts() -> None:
     from codectok.model.network import CodecNetwork
 
     with torch.device("meta"):
         network = CodecNetwork(CodecConfig())
     counts = [sum(p.numel() for p in part.parameters()) for part in (network.encoder, network.quantizer)]
-    # The reference's decoder count includes the magnitudes of weight norm.
+    # The reference counts the magnitudes of weight norm in the decoder, so it is left out.
     assert counts == [77_242_368, 26_253_824]
     assert EncoderConfig() == preset("distilcodec-teacher").encoder

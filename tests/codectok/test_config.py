@@ -8,7 +8,7 @@ from codectok.config import PRESETS, CodecConfig, named_codec_config, parse, pre
 from codectok.errors import ConfigError
 
 
-def test_published_sizes() -> None:
+def test_presets_have_published_sizes() -> None:
     student, teacher = preset("distilcodec-v1"), preset("distilcodec-teacher")
     assert (student.quantizer.n_codebooks, student.quantizer.codebook_size) == (1, 32_768)
     assert (teacher.quantizer.n_codebooks, teacher.quantizer.codebook_size) == (32, 1024)
@@ -18,13 +18,13 @@ def test_published_sizes() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
-def test_a_preset_survives_a_file(name: str, suffix: str, tmp_path: Path) -> None:
+def test_preset_round_trips_through_file(name: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"codec{suffix}"
     path.write_text(preset(name).model_dump_json())  # JSON is YAML
     assert named_codec_config(str(path)) == preset(name)
 
 
-def test_an_unknown_key_is_named_with_a_suggestion() -> None:
+def test_unknown_key_error_suggests_key() -> None:
     with pytest.raises(ConfigError, match=r"my\.yaml: unknown key 'encoder\.depht' \(did you mean 'depths'\?\)"):
         parse(CodecConfig, {"encoder": {"depht": [1]}}, "my.yaml")
 
@@ -42,24 +42,24 @@ def test_an_unknown_key_is_named_with_a_suggestion() -> None:
         ({"decoder": {"upsample_kernel_sizes": [16, 12, 4, 4, 5]}}, "even number"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(data: dict, message: str) -> None:
+def test_inconsistent_sizes_are_refused(data: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(CodecConfig, data, "my.yaml")
 
 
 @pytest.mark.parametrize(("text", "message"), [("- 1", "keys and values"), ("a: [", "cannot be parsed")])
-def test_a_file_that_is_no_mapping_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_config_file_without_mapping_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "codec.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         named_codec_config(str(path))
 
 
-def test_a_left_pad_of_a_frame_or_more_is_refused() -> None:
+def test_left_pad_of_a_frame_is_refused() -> None:
     with pytest.raises(ConfigError, match="left_pad 256 must be below the hop"):
         parse(CodecConfig, {"left_pad": 256}, "test")
 
 
 @pytest.mark.parametrize(("n_samples", "n_frames"), [(1, 1), (255, 1), (256, 1), (511, 1), (512, 2), (24_000, 93)])
-def test_frames_of_a_length(n_samples: int, n_frames: int) -> None:
+def test_n_frames_of_n_samples(n_samples: int, n_frames: int) -> None:
     assert preset("distilcodec-v1").n_frames(n_samples) == n_frames

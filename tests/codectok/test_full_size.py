@@ -1,4 +1,4 @@
-"""The full-size codec: an import of a 1.6 GB checkpoint within 8 GB of memory."""
+"""The full-size codec: a 1.6 GB checkpoint is imported within 8 GB of memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PREDICTED_SIZE = 1_624_853_260  # bytes of tensors in the published checkpoint
+PREDICTED_SIZE = 1_624_853_260  # bytes of the tensors in the published checkpoint
 MEMORY_LIMIT = 8 << 30
 
 IMPORT = """
@@ -38,8 +38,8 @@ print(json.dumps({
 
 
 @pytest.mark.slow
-def test_a_full_size_checkpoint_round_trips_within_8_gb(tmp_path: Path) -> None:
-    script = ROOT / "tests" / "make_distilcodec_checkpoint.py"
+def test_full_size_checkpoint_round_trips_within_8_gb(tmp_path: Path) -> None:
+    script = ROOT / "tests" / "helpers" / "distilcodec_checkpoint.py"
     subprocess.run([sys.executable, script, tmp_path / "distilcodec"], check=True)
     size = (tmp_path / "distilcodec" / "g_00204000").stat().st_size
     assert abs(size - PREDICTED_SIZE) < 1_000_000

@@ -1,4 +1,4 @@
-"""A recording of three hours: memory does not grow with it."""
+"""Memory does not grow with the length of a recording (three hours)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile
 
 SAMPLE_RATE = 44_100
 HOURS = 3
-MEMORY_LIMIT = 500_000_000  # far below the two gigabytes that its samples alone would take as floats
+MEMORY_LIMIT = 500_000_000  # the samples alone take two gigabytes as floats
 
 ENCODE_AND_DECODE = """
 import json, sys
@@ -42,7 +42,7 @@ print(json.dumps({
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
-def test_three_hours_are_encoded_and_decoded_in_little_memory(tmp_path: Path) -> None:
+def test_three_hours_need_little_memory(tmp_path: Path) -> None:
     block = (np.random.default_rng(0).normal(0, 3000, 60 * SAMPLE_RATE)).astype(np.int16)
     soundfile.write(tmp_path / "short.wav", block, SAMPLE_RATE)
     with soundfile.SoundFile(tmp_path / "long.wav", "w", SAMPLE_RATE, 1, "PCM_16") as file:

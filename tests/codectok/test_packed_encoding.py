@@ -1,4 +1,4 @@
-"""Codes depend on nothing but their clip: not on its neighbours, its place in a pack, or how it was cut."""
+"""Codes of a clip do not depend on other clips, on its position in a pack, or on how it was cut."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from codectok import AudioError, Codec, CodectokError, InputError
 from codectok.config import CodecConfig
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import PackedEncoder
-from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_pieces
+from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_chunks
 from tests.helpers.codecs import NANO, VARIANTS, make_codec, noise
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
 def lengths(config: CodecConfig, seed: int) -> list[int]:
-    """Lengths in samples at every border, some at random, and one longer than the smallest pack."""
+    """Lengths in samples around every boundary, some random ones, and one longer than the smallest pack."""
     frame, edge = config.frame_size, config.mel.padding
     borders = [1, 2, edge, edge + 1, edge + 2, frame - 1, frame, frame + 1, 5 * frame - 1, 5 * frame, 5 * frame + 1]
     pack = PackGeometry(config, 1).pack_frames * config.mel.hop_length
@@ -32,21 +32,21 @@ def lengths(config: CodecConfig, seed: int) -> list[int]:
 
 
 def features_of(codec: Codec, clips: list[np.ndarray], pack_frames: int) -> list[Tensor]:
-    """What the search is given: floats, which show differences that codes may hide."""
+    """Features before the search: floats show differences that codes may hide."""
     geometry = PackGeometry(codec.config, pack_frames)
     encoder = PackedEncoder(codec.network, codec.log_mel.of_windows, geometry, codec.device, codec.dtype)
     encoder._encode_frames = torch.clone
-    parts: list[list[Tensor]] = [[] for _ in clips]
-    pieces = ((number, piece) for number, clip in enumerate(clips) for piece in cut_into_pieces([clip], geometry))
-    for number, _, features in ClipEncoder(geometry, encoder).encode_pieces(pieces):
-        parts[number].append(features)
-    return [torch.cat(part) for part in parts]
+    found: list[list[Tensor]] = [[] for _ in clips]
+    chunks = ((number, chunk) for number, clip in enumerate(clips) for chunk in cut_into_chunks([clip], geometry))
+    for number, _, features in ClipEncoder(geometry, encoder).encode_chunks(chunks):
+        found[number].append(features)
+    return [torch.cat(features) for features in found]
 
 
 def assert_independent(codec: Codec, clips: list[np.ndarray]) -> None:
-    """The heart of it, for features and codes: alone, in any company and order, cut in pieces, at once."""
+    """Compare features and codes of clips encoded alone, together, in another order, in blocks and in chunks."""
     order = np.random.default_rng(7).permutation(len(clips)).tolist()
-    # On a GPU codes may depend on the size of a pack; the smallest has clips that are cut.
+    # On a GPU codes may depend on the pack size; the smallest packs have clips that are cut into chunks.
     sizes = (8192, 1) if codec.device.type == "cpu" else (1,)
     alone = [features_of(codec, [clip], sizes[0])[0] for clip in clips]
     for pack_frames in sizes:
@@ -54,7 +54,7 @@ def assert_independent(codec: Codec, clips: list[np.ndarray]) -> None:
         shuffled = features_of(codec, [clips[number] for number in order], pack_frames)
         for number, features in enumerate(alone):
             assert len(features) == codec.config.n_frames(len(clips[number]))
-            assert torch.equal(features, together[number]), f"clip {number} in company"
+            assert torch.equal(features, together[number]), f"clip {number} with others"
             assert torch.equal(features, shuffled[order.index(number)]), f"clip {number} in another order"
     codecs = [Codec(codec.header, codec.network, str(codec.device), codec.dtype, size) for size in sizes]
     many = codecs[0].encode_batch(clips, 24_000)
@@ -68,13 +68,13 @@ def assert_independent(codec: Codec, clips: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_codes_depend_only_on_their_clip(variant: str, device: str, dtype: str) -> None:
+def test_codes_do_not_depend_on_other_clips(variant: str, device: str, dtype: str) -> None:
     codec = make_codec(VARIANTS[variant], device=device, dtype=dtype)
     assert_independent(codec, [noise(n, seed=n) for n in lengths(codec.config, seed=1)])
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
-def test_codes_of_reference_checkpoints_depend_only_on_their_clip(golden: Path, device: str) -> None:
+def test_imported_codec_codes_do_not_depend_on_other_clips(golden: Path, device: str) -> None:
     codec = Codec.from_distilcodec(golden, step=42, device=device)
     audio, _ = soundfile.read(golden / "audio_24k.wav", dtype="float32")
     long = np.tile(audio, 8)
@@ -83,7 +83,7 @@ def test_codes_of_reference_checkpoints_depend_only_on_their_clip(golden: Path, 
 
 
 @pytest.mark.parametrize("threads", [1])
-def test_it_holds_for_other_numbers_of_threads(threads: int) -> None:
+def test_codes_do_not_depend_on_other_clips_with_threads(threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -94,7 +94,7 @@ def test_it_holds_for_other_numbers_of_threads(threads: int) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_codes_are_those_of_the_definition(variant: str) -> None:
+def test_packed_codes_equal_unpacked_codes(variant: str) -> None:
     codec = make_codec(VARIANTS[variant])
     config = codec.config
     equal = frames = 0
@@ -113,7 +113,7 @@ def test_codes_are_those_of_the_definition(variant: str) -> None:
     assert equal / frames >= 0.999
 
 
-def test_the_context_is_what_the_encoder_sees() -> None:
+def test_encoder_receptive_field_is_exact() -> None:
     codec = make_codec(NANO)
     geometry = PackGeometry(codec.config)
     log_mel = torch.from_numpy(noise(1, 200, 80))
@@ -122,17 +122,17 @@ def test_the_context_is_what_the_encoder_sees() -> None:
     downsample = codec.network.quantizer.downsample
     before, after = (downsample(codec.network.encoder(x))[0] for x in (log_mel, changed))
     seen = (before != after).any(1).nonzero()
-    assert 100 - int(seen.min()) == int(seen.max()) - 100 == geometry.context
-    assert PackGeometry(CodecConfig()).context == 60
+    assert 100 - int(seen.min()) == int(seen.max()) - 100 == geometry.receptive_field
+    assert PackGeometry(CodecConfig()).receptive_field == 60
 
 
-def test_a_stream_is_encoded_while_it_arrives() -> None:
+def test_stream_is_encoded_while_it_arrives() -> None:
     codec = make_codec(NANO, pack_frames=1)
     read = 0
 
     def blocks() -> Iterator[np.ndarray]:
         nonlocal read
-        buffer = np.zeros(5000, np.float32)  # filled anew each time, as sound cards do
+        buffer = np.zeros(5000, np.float32)  # reused for every block, as sound cards do
         for number in range(100):
             buffer[:] = noise(5000, seed=number)
             read += 1
@@ -146,7 +146,7 @@ def test_a_stream_is_encoded_while_it_arrives() -> None:
     assert torch.equal(torch.cat([first, *stream]), codec.encode(whole, 24_000))
 
 
-def test_a_stream_of_another_rate_and_several_channels_gives_the_codes_of_the_whole() -> None:
+def test_resampled_stereo_stream_equals_whole_clip() -> None:
     codec = make_codec(NANO)
     stereo = noise(2, 100_000)
     blocks = np.array_split(stereo, 7, axis=1)
@@ -155,7 +155,7 @@ def test_a_stream_of_another_rate_and_several_channels_gives_the_codes_of_the_wh
     assert torch.equal(streamed, codec.encode(stereo, 44_100))
 
 
-def test_an_unusable_clip_gives_its_error_in_its_place() -> None:
+def test_clip_errors_are_returned_in_order() -> None:
     codec = make_codec(NANO, pack_frames=1)
 
     def broken() -> Iterator[np.ndarray]:
@@ -177,20 +177,20 @@ def test_an_unusable_clip_gives_its_error_in_its_place() -> None:
 
 
 @pytest.mark.parametrize("blocks", [noise(2, 9000), torch.zeros(9000), [0.0, 0.1], [noise(1, 2, 0)]])
-def test_what_is_no_clip_in_blocks_is_refused(blocks: object) -> None:
+def test_invalid_blocks_are_refused(blocks: object) -> None:
     codec = make_codec(NANO)
-    with pytest.raises(InputError, match=r"several arrays|\[channels, n\]"):
+    with pytest.raises(InputError, match=r"sequence of arrays|\[channels, n\]"):
         list(codec.encode_stream(blocks, 24_000))
-    with pytest.raises(InputError, match=r"several arrays|\[channels, n\]"):
+    with pytest.raises(InputError, match=r"sequence of arrays|\[channels, n\]"):
         list(codec.encode_clips([blocks], 24_000))
 
 
-def test_the_unusable_clip_of_a_batch_is_named() -> None:
+def test_batch_error_names_clip() -> None:
     with pytest.raises(AudioError, match="Clip 1: The waveform has no samples"):
         make_codec(NANO).encode_batch([noise(500), noise(0)], 24_000)
 
 
-def test_inherited_precisions_stay_inherited() -> None:
+def test_inherited_precision_settings_stay_inherited() -> None:
     matmul = torch.backends.cuda.matmul
     before = torch.backends.fp32_precision
     torch.backends.fp32_precision = "tf32"
@@ -204,7 +204,7 @@ def test_inherited_precisions_stay_inherited() -> None:
         torch.backends.fp32_precision = before
 
 
-def test_settings_of_the_process_change_no_code() -> None:
+def test_process_precision_settings_do_not_change_codes() -> None:
     clip = noise(100_000)
     codec, again = make_codec(VARIANTS["folded"]), make_codec(VARIANTS["folded"])
     expected = codec.encode(clip, 24_000)
@@ -218,7 +218,7 @@ def test_settings_of_the_process_change_no_code() -> None:
         torch.set_float32_matmul_precision(before)
 
 
-def test_bfloat16_changes_features_a_little_and_few_codes() -> None:
+def test_bfloat16_changes_few_codes() -> None:
     clip = noise(200_000)
     exact, half = (make_codec(VARIANTS["folded"], dtype=dtype) for dtype in ("float32", "bfloat16"))
     features, half_features = (features_of(codec, [clip], 8192)[0] for codec in (exact, half))
@@ -228,16 +228,16 @@ def test_bfloat16_changes_features_a_little_and_few_codes() -> None:
     assert float((half.encode(clip, 24_000) == codes).float().mean()) > 0.9
 
 
-def test_products_that_depend_on_the_position_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_position_dependent_products_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = make_codec(NANO)
     monkeypatch.setattr(
         torch.nn.Linear, "forward", lambda self, x: x @ self.weight.T + torch.arange(len(x)).unsqueeze(1)
     )
-    with pytest.raises(CodectokError, match="other last bits in another place"):
+    with pytest.raises(CodectokError, match="depend on their position"):
         codec.encode(noise(1000), 24_000)
 
 
-def test_a_codec_describes_how_it_computes() -> None:
+def test_codec_describe() -> None:
     described = make_codec(NANO, dtype="bfloat16", pack_frames=1000).describe()
     assert (described.dtype, described.device, described.pack_frames) == ("bfloat16", "cpu", 1024)
     assert described.codec_name == "nano"

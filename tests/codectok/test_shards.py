@@ -15,7 +15,7 @@ from codectok.audio.files import AudioFormat
 from codectok.keys import VALID_KEY, make_key
 from codectok.shards import Sample, ShardWriter, index_path, read_index, read_manifest, write_index
 from codectok.storage import LocalStorage
-from tests.conftest import tone
+from tests.helpers.audio import tone
 
 
 def write_shard(folder: Path, audio_format: AudioFormat = "flac") -> list[np.ndarray]:
@@ -33,7 +33,7 @@ def write_shard(folder: Path, audio_format: AudioFormat = "flac") -> list[np.nda
 
 
 @pytest.mark.parametrize("audio_format", ["flac", "wav"])
-def test_stock_webdataset_reads_what_was_written(audio_format: AudioFormat, tmp_path: Path) -> None:
+def test_webdataset_reads_shard(audio_format: AudioFormat, tmp_path: Path) -> None:
     clips = write_shard(tmp_path, audio_format)
     samples = list(webdataset.WebDataset(str(tmp_path / "shard-000000.tar"), shardshuffle=False))
     assert len(samples) == len(clips)
@@ -48,7 +48,7 @@ def test_stock_webdataset_reads_what_was_written(audio_format: AudioFormat, tmp_
     assert json.loads(samples[1]["json"])["text"] == "héllo"
 
 
-def test_the_index_points_at_the_audio(tmp_path: Path) -> None:
+def test_index_points_at_audio(tmp_path: Path) -> None:
     clips = write_shard(tmp_path)
     data = (tmp_path / "shard-000000.tar").read_bytes()
     rows = read_index(LocalStorage(tmp_path), "shard-000000.tar").to_pylist()
@@ -57,7 +57,7 @@ def test_the_index_points_at_the_audio(tmp_path: Path) -> None:
         assert len(audio) == row["n_samples"] == len(clip)
 
 
-def test_bytes_depend_on_nothing_but_the_samples(tmp_path: Path) -> None:
+def test_equal_samples_write_equal_shards(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     write_shard(tmp_path / "a")
@@ -80,12 +80,12 @@ def test_keys_of_different_sources_differ() -> None:
     assert len({make_key(dataset, path) for dataset, path in names}) == len(names)
 
 
-def test_a_key_shows_the_name_of_the_file_without_its_suffix() -> None:
+def test_key_contains_file_name_without_suffix() -> None:
     assert make_key("d", "v1.0/some file.wav").startswith("d-v1-0-some-file_")
     assert make_key("d", "v1.0/file").startswith("d-v1-0-file_")
 
 
-def test_folders_without_shards_are_refused(tmp_path: Path) -> None:
+def test_missing_and_damaged_manifest_or_index_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no shards\.json"):
         read_manifest(LocalStorage(tmp_path))
     (tmp_path / "shards.json").write_text("{}")

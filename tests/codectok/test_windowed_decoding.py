@@ -1,4 +1,4 @@
-"""Decoding in windows gives the waveform of the whole clip."""
+"""Decoding in windows equals decoding the whole clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from codectok import Codec
 from codectok.config import CodecConfig
 from codectok.model import windowed_decoder
-from codectok.model.windowed_decoder import decoder_context, windows
+from codectok.model.windowed_decoder import decoder_receptive_field, windows
 from tests.helpers.codecs import NANO, VARIANTS, make_codec
 
 
@@ -25,7 +25,7 @@ def random_codes(codec: Codec, n_frames: int) -> torch.Tensor:
 
 
 def assert_decodes_as_a_whole(codec: Codec) -> None:
-    size = 40 + 2 * decoder_context(codec.config)
+    size = 40 + 2 * decoder_receptive_field(codec.config)
     clips = [random_codes(codec, n) for n in (1, 2, size - 1, size, size + 1, size + 40, 3 * size + 7, size, 2)]
     for codes, found in zip(clips, codec.decode_batch(clips), strict=True):
         with torch.inference_mode():
@@ -38,23 +38,23 @@ def assert_decodes_as_a_whole(codec: Codec) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_windows_give_the_waveform_of_the_whole(variant: str, device: str) -> None:
+def test_windowed_decoding_equals_whole_clip(variant: str, device: str) -> None:
     torch.manual_seed(0)
     codec = make_codec(VARIANTS[variant], device=device)
     for tensor in codec.network.decoder.parameters():
-        tensor.mul_(2)  # fresh kernels let only little through
+        tensor.mul_(2)  # initial kernels attenuate changes too much
     assert_decodes_as_a_whole(codec)
 
 
-def test_windows_of_reference_checkpoints_too(golden: Path) -> None:
+def test_windowed_decoding_of_imported_codec(golden: Path) -> None:
     torch.manual_seed(0)
     assert_decodes_as_a_whole(Codec.from_distilcodec(golden, step=42, device="cpu"))
 
 
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("n_frames", [*range(1, 30), 100, 101, 555])
-def test_every_frame_is_kept_once_and_sees_its_context(n_frames: int, equal: bool) -> None:
-    found = windows(n_frames, size=20, context=6, equal=equal)
+def test_windows_keep_every_frame_once(n_frames: int, equal: bool) -> None:
+    found = windows(n_frames, size=20, receptive_field=6, equal=equal)
     kept = [frame for window in found for frame in range(window.keep_start, window.keep_stop)]
     assert kept == list(range(n_frames))
     for window in found:
@@ -64,10 +64,10 @@ def test_every_frame_is_kept_once_and_sees_its_context(n_frames: int, equal: boo
 
 
 @pytest.mark.parametrize("config", [NANO, VARIANTS["two-time-factors"]])
-def test_the_context_covers_what_the_decoder_sees(config: CodecConfig) -> None:
+def test_decoder_receptive_field_is_tight(config: CodecConfig) -> None:
     codec = make_codec(config)
     for tensor in codec.network.decoder.parameters():
-        tensor.div_(2)  # far from the borders of tanh, where a change would show no more
+        tensor.div_(2)  # keeps tanh out of saturation, where changes would vanish
     codes = torch.zeros(1, 201, codec.n_codebooks, dtype=torch.long)
     changed = codes.clone()
     changed[0, 100] = 1
@@ -75,11 +75,11 @@ def test_the_context_covers_what_the_decoder_sees(config: CodecConfig) -> None:
     before, after = (network.decode(c)[0] for c in (codes, changed))
     seen = (before != after).nonzero()
     first, last = int(seen.min()) // codec.frame_size, int(seen.max()) // codec.frame_size
-    context = decoder_context(config)
-    assert context - 1 <= max(100 - first, last - 100) <= context
+    side = decoder_receptive_field(config)
+    assert side - 1 <= max(100 - first, last - 100) <= side
 
 
-def test_memory_for_a_long_clip_is_that_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_clip_is_decoded_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = make_codec(NANO)
     longest = 0
     decode = codec.network.decode
@@ -92,4 +92,4 @@ def test_memory_for_a_long_clip_is_that_of_a_window(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(codec.network, "decode", watched)
     n_samples = sum(len(block) for block in codec.decode_stream(np.zeros((5000, 1), np.uint16)))
     assert n_samples == 5000 * 256
-    assert longest == 40 + 2 * decoder_context(NANO)
+    assert longest == 40 + 2 * decoder_receptive_field(NANO)

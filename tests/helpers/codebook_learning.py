@@ -13,7 +13,7 @@ from codectok.model.quantization.temporal import TemporalQuantizer
 
 
 def make_quantizer(config: QuantizerConfig, dim: int) -> TemporalQuantizer:
-    """A quantizer in training, always with the same weights."""
+    """Create a quantizer in training mode, always with the same weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         quantizer = build_quantizer(config, dim)
@@ -22,7 +22,7 @@ def make_quantizer(config: QuantizerConfig, dim: int) -> TemporalQuantizer:
 
 
 def learn(quantizer: TemporalQuantizer, batches: Iterable[Tensor]) -> list[float]:
-    """Take a step for each of `batches` [B, T, C]; the share of codes replaced after each."""
+    """Train for one step on each of `batches` [B, T, C]; return the share of replaced codes after each."""
     expired = []
     for batch in batches:
         quantizer(batch)
@@ -32,7 +32,7 @@ def learn(quantizer: TemporalQuantizer, batches: Iterable[Tensor]) -> list[float
 
 
 class Clusters:
-    """Features around `n` random centres, of which a step sees only some."""
+    """Features around `n` random centres; each batch uses a subset of them."""
 
     def __init__(self, n: int, dim: int, seed: int = 0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -46,5 +46,5 @@ class Clusters:
         return (chosen + 0.1 * torch.randn(chosen.shape, generator=generator)).unsqueeze(0)
 
     def batches(self, n: int, frames: int, present: int) -> Iterator[Tensor]:
-        """`n` steps of them."""
+        """Generate `n` batches."""
         return (self.batch(frames, present) for _ in range(n))

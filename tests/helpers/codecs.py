@@ -1,4 +1,4 @@
-"""Small codecs in every variant, with weights that matter, and clips for them."""
+"""Small codecs of every variant, with weights that affect the output, and clips for them."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ VARIANTS = {
 
 
 def make_codec(config: CodecConfig, **options: object) -> Codec:
-    """A codec with random weights of which every one matters, and codes that noise makes use of."""
+    """Create a codec with random weights that all affect the output, and codebooks that fit noise."""
     codec = Codec.from_config(config, seed=3, **{"device": "cpu", **options})
     generator = torch.Generator().manual_seed(4)
     for name, tensor in codec.network.named_parameters():
-        # A fresh block's scale is 1e-6, which hides everything behind it.
+        # The initial layer scale of 1e-6 would hide the other weights of a block.
         if name.endswith("gamma"):
             tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
         if name == "quantizer.inner.project_in.weight":  # FSQ rounds small values to one code
             tensor.mul_(10)
     network = copy.deepcopy(codec.network)
     network.prepare_for_training()
-    # Codes on random frames will do: better ones take longer than most tests.
+    # Codes at random frames suffice: k-means would take longer than most tests.
     with torch.inference_mode(), mock.patch.object(k_means, "ITERATIONS", 0):
         waveform = torch.from_numpy(noise(1, 1_600_000, seed=6)).to(codec.device)
         network.quantizer.initialize_codebooks(network.encoder(codec.log_mel(waveform)), seed=5)

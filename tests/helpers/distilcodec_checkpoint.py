@@ -1,6 +1,6 @@
 """Writes a DistilCodec checkpoint of the published size with random tensors: FOLDER/g_00204000, model_config.json.
 
-Names and shapes are written out from the published layout, independently of the importer.
+Names and shapes follow the published layout, independently of the importer.
 """
 
 from __future__ import annotations

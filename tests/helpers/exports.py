@@ -1,4 +1,4 @@
-"""What the tests of exports share."""
+"""A small token table, and exports of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from codectok.pipelines.engine.run import JobReport, run_job
 from codectok.pipelines.export.options import DocumentOptions
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
-from tests.codectok.tokens.test_table import metadata, write
 
 from .jobs import LOCAL
+from .tables import metadata, write
 
 CODEBOOK = 64
 OFFSET = 400

@@ -1,4 +1,4 @@
-"""Tiny language models of `transformers`, made here: nothing is downloaded."""
+"""Tiny language models of `transformers` with random weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from transformers import AutoModelForCausalLM, Gemma3Config, PretrainedConfig, Q
 
 from .tokenizers import save_tokenizer
 
-# More than the tokenizer has tokens.
+# More rows than the tokenizer has tokens.
 ROWS = 320
 
 
 def qwen2(hidden_size: int = 64, layers: int = 2, tied: bool = False, rows: int = ROWS) -> Qwen2Config:
-    """The structure of Qwen2.5 (7B has an output of its own, the small ones a tied one), tiny."""
+    """A tiny Qwen2.5; the 7B model has a separate output, smaller models a tied one."""
     return Qwen2Config(
         vocab_size=rows,
         hidden_size=hidden_size,
@@ -31,7 +31,7 @@ def qwen2(hidden_size: int = 64, layers: int = 2, tied: bool = False, rows: int 
 
 
 def gemma3() -> Gemma3Config:
-    """The structure of Gemma 3, tiny: it sees, and its text model, of which the embedding is, has a part to itself."""
+    """A tiny Gemma 3 with vision; the section `text_config` describes the text model and its embedding."""
     text = {"vocab_size": ROWS, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -47,11 +47,11 @@ def gemma3() -> Gemma3Config:
 def write_model(
     folder: Path, config: PretrainedConfig, dtype: torch.dtype = torch.float32, shard_size: str = "100GB"
 ) -> None:
-    """A model with random weights, and a tokenizer beside it."""
+    """Write a model with random weights, and a tokenizer beside it."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).to(dtype)
     for name, parameter in model.named_parameters():
-        # Fresh biases are zero, and what is zero hides mistakes.
+        # Initial biases are zero, which would hide mistakes.
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder, max_shard_size=shard_size)

@@ -1,4 +1,4 @@
-"""Reading tars of segments as any user of webdataset would."""
+"""Reading tars of segments with webdataset, and writing tars."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_samples(path: Path) -> Iterator[tuple[Sample, np.ndarray]]:
 
 
 def all_samples(folder: Path) -> list[tuple[Sample, np.ndarray]]:
-    """Those of all tars in the output of a job."""
+    """Return the samples of all tars in the output of a job."""
     return [
         sample for entry in read_manifest(LocalStorage(folder)).shards for sample in read_samples(folder / entry.name)
     ]

@@ -1,4 +1,4 @@
-"""A tokenizer of text as language models have them, made in no time."""
+"""A small text tokenizer of transformers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def save_tokenizer(folder: Path, added: Sequence[str] = ()) -> Path:
-    """Bytes and some merges, `END_OF_TEXT` first, then tokens that are `added` as special ones."""
+    """Save a byte-level BPE tokenizer: `END_OF_TEXT` first, bytes and some merges, then `added` as special tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -27,5 +27,5 @@ def save_tokenizer(folder: Path, added: Sequence[str] = ()) -> Path:
 
 
 def text_of(folder: Path, ids: Sequence[int]) -> str:
-    """What the tokenizer makes of ids."""
+    """Decode ids with the tokenizer in `folder`."""
     return PreTrainedTokenizerFast.from_pretrained(folder).decode(list(ids))

@@ -20,9 +20,9 @@ from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
 from codectok.evaluation.speech_quality import installed_measures
 from codectok.pipelines.evaluate import evaluate
 from codectok.shards import Sample, ShardWriter
-from tests.codectok.cli.test_cli import assert_refused, codectok, one_line
-from tests.conftest import tone
+from tests.helpers.audio import tone
 from tests.helpers.codecs import VARIANTS, make_codec
+from tests.helpers.command_line import assert_refused, codectok, one_line
 
 SECONDS = {"a.wav": 0.7, "b.flac": 1.2, "c.wav": 0.001, "d.wav": 0.05}
 

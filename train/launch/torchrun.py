@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, Sign
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from codectok.codec import resolve_device
+from codectok.device import resolve_device
 from codectok.errors import CodectokError, InputError
 from codectok.train.config import TrainConfig
 from codectok.train.distributed import ranks_of_this_machine

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
-from codectok.codec import Codec, resolve_device
+from codectok.codec import Codec
 from codectok.config import CodecConfig
+from codectok.device import resolve_device
 from codectok.train.config import TrainConfig
 from codectok.train.data.loader import SegmentLoader, worker_deaths_explained
 from codectok.train.data.segments import SegmentDataset

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codectok.model.quantization.codebook import AveragedCodebook
+from codectok.model.quantization.codebook import EMACodebook
 
 
 class WeightAverage:
@@ -23,7 +23,7 @@ class WeightAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         # They are buffers, but what they hold belongs to the weights beside them.
         self._codebooks = {
-            f"{name}.embedding": each for name, each in module.named_modules() if isinstance(each, AveragedCodebook)
+            f"{name}.embedding": each for name, each in module.named_modules() if isinstance(each, EMACodebook)
         }
         codebooks = {name: each.embedding for name, each in self._codebooks.items()}
         self._weights: dict[str, Tensor] = {**dict(module.named_parameters()), **codebooks}

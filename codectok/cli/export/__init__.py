@@ -1,1 +1,1 @@
-"""Command line: `codectok export`, one module per form."""
+"""Command line of `codectok export`: one module per format."""

@@ -8,9 +8,9 @@ from . import compact, documents, huggingface, language_model, tokenizer, unitts
 
 NAME = "export"
 
-app = typer.Typer(no_args_is_help=True, help="Bring a token table into another form.")
+app = typer.Typer(no_args_is_help=True, help="Convert a token table to another format.")
 
-for _form in (
+for _format in (
     compact,
     vocabulary,
     unitts,
@@ -18,7 +18,7 @@ for _form in (
     tokenizer,
     language_model,
 ):
-    app.command(_form.NAME, epilog=f"Example: `{_form.EXAMPLE}`")(_form.run)
+    app.command(_format.NAME, epilog=f"Example: `{_format.EXAMPLE}`")(_format.run)
 
-for _name, (_help, _example) in documents.FORMS.items():
+for _name, (_help, _example) in documents.FORMATS.items():
     app.command(_name, help=_help, epilog=f"Example: `{_example}`")(documents.run)

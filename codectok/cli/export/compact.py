@@ -14,16 +14,16 @@ EXAMPLE = "codectok export compact tokens/ compact/"
 
 @with_job_choices
 def run(
-    table: Annotated[str, typer.Argument(help="Folder or URL that `tokenize` has written, or one Parquet file.")],
-    output: Annotated[str, typer.Argument(help="Folder or URL: new, or of the same job to go on.")],
+    table: Annotated[str, typer.Argument(help="Folder or URL of a token table, or one Parquet file.")],
+    output: Annotated[str, typer.Argument(help="Folder or URL: new, or of the same job to resume it.")],
     file_megabytes: Annotated[
-        float, typer.Option(help="MB of the table's files that become one file; larger ones are not cut.")
+        float, typer.Option(help="MB of the table's files to merge into one file; larger files are not cut.")
     ] = 256.0,
-    group_megabytes: Annotated[float, typer.Option(help="Least size of the codes in a row group.")] = 32.0,
+    group_megabytes: Annotated[float, typer.Option(help="Least MB of codes in a row group.")] = 32.0,
     *,
     choices: JobChoices,
 ) -> None:
-    """Merge the parts of a token table into files as training reads them best."""
+    """Merge the files of a token table into large files for training."""
     from codectok.cli.jobs import run_and_report
     from codectok.pipelines.export.compact import CompactJob, CompactOptions
 

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from codectok.cli.console import facts_table, format_duration
+from codectok.cli.console import facts_table
+from codectok.formatting import format_duration
 
 NAME = "huggingface"
 EXAMPLE = "codectok export huggingface tokens/"
 
 
 def run(
-    table: Annotated[Path, typer.Argument(help="Folder of a token table; it gets a README.md.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a README.md that is there.")] = False,
+    table: Annotated[Path, typer.Argument(help="Folder of a token table; README.md is written into it.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing README.md.")] = False,
 ) -> None:
-    """Write a data set card beside a table, so that `datasets.load_dataset` and the Hub read the folder."""
+    """Write a dataset card beside a table, so that `datasets.load_dataset` and the Hub read the folder."""
     from codectok.exports.dataset_card import CARD_FILE, write_dataset_card
 
     totals = write_dataset_card(table, overwrite)

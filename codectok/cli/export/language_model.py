@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from codectok.cli.console import facts_table, progress
 from codectok.cli.options import CodecOption
 from codectok.errors import InputError
+from codectok.exports.choices import RowStart
 
 if TYPE_CHECKING:
     from codectok.exports.language_model.embedding_rows import RowScale
@@ -19,55 +19,47 @@ NAME = "language-model"
 EXAMPLE = "codectok export language-model Qwen2.5-7B/ Qwen2.5-7B-audio/ --codec codec/"
 
 
-class Start(StrEnum):
-    """How rows of codes begin."""
-
-    AUTO = "auto"
-    CODEBOOK = "codebook"
-    PROJECTION = "projection"
-    RANDOM = "random"
-
-
 def run(
     model: Annotated[Path, typer.Argument(help="Folder of a causal language model of transformers (safetensors).")],
     output: Annotated[Path, typer.Argument(help="Folder for the model with audio tokens; new or empty.")],
     codec: CodecOption,
     offset: Annotated[
         int | None,
-        typer.Option(help="Id of the first code; by default the rows of the embedding.", show_default=False),
+        typer.Option(help="Id of the first code; by default the number of rows of the embedding.", show_default=False),
     ] = None,
     start: Annotated[
-        Start, typer.Option(help="Rows of codes: the code vectors (auto: where widths agree), projected, or random.")
-    ] = Start.AUTO,
+        RowStart,
+        typer.Option(help="Rows of codes: the code vectors (auto: if the widths agree), projected, or random."),
+    ] = RowStart.AUTO,
     scale: Annotated[
         str | None,
         typer.Option(
-            help="What rows are divided by, or rms to match the text rows; by default 100 for the code vectors"
-            " themselves, else rms.",
+            help="Divisor of the rows, or rms to match the text rows; by default 100 for the code vectors themselves,"
+            " else rms.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of projected and random rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of projected and random rows.")] = 0,
 ) -> None:
-    """Give a causal language model of transformers, and its tokenizer, the tokens of a codec."""
+    """Extend a causal language model of transformers, and its tokenizer, with the tokens of a codec."""
     from codectok.codec import Codec
     from codectok.exports.language_model.embedding_rows import RowOptions
     from codectok.exports.language_model.extend import extend_language_model
     from codectok.exports.language_model.folder import ModelFolder
 
-    options = RowOptions(start.value, _scale(scale), seed)
+    options = RowOptions(start, _scale(scale), seed)
     n_files = len(ModelFolder(model).files)
     loaded = Codec.from_pretrained(codec, device="cpu")
     with progress(n_files, "export language-model: files") as report:
         done = extend_language_model(model, output, loaded, offset, options, report.advance)
-    began = done.options
-    how = "" if began.start == "random" else f", scale {began.scale}"
+    used = done.options
+    scaled = "" if used.start == RowStart.RANDOM else f", scale {used.scale}"
     facts = {
         "output": output,
         "rows": f"{done.text_rows:,} -> {done.rows:,}",
         "offset": done.vocabulary.offset,
         "codes": f"{done.vocabulary.n_codes:,} from {done.vocabulary.offset} on",
-        "rows of codes": f"{began.start}{how}",
+        "rows of codes": f"{used.start}{scaled}",
         "extended": ", ".join(done.extended),
         "tokenizer": "none" if done.unused_tokens is None else f"{done.unused_tokens:,} unused tokens before the codes",
     }
@@ -82,4 +74,4 @@ def _scale(text: str | None) -> RowScale | None:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"--scale is a number or rms, not {text!r}.") from None
+        raise InputError(f"--scale must be a number or rms, not {text!r}.") from None

@@ -1,4 +1,4 @@
-"""Options that several forms of `codectok export` share."""
+"""Options shared by several formats of `codectok export`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ OffsetOption = Annotated[
     int | None,
     typer.Option(
         "--offset",
-        help="Id of the first code; by default what the configuration of --model, or else the one in the tokenizer's"
-        " folder, says: the rows of the embedding; without one 152064 (Qwen2.5-7B).",
+        help="Id of the first code; by default the rows of the embedding by the configuration of --model, or by the"
+        " one in the tokenizer's folder; without a configuration 152064 (Qwen2.5-7B).",
         show_default=False,
     ),
 ]
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", help="Folder of the language model, whose embedding gives the offset.")
+    Path | None, typer.Option("--model", help="Folder of the language model; its embedding decides the offset.")
 ]
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="Folder of the language model's tokenizer, for text.")
 ]
-PartMegabytesOption = Annotated[float, typer.Option("--part-megabytes", help="MB of the sources that become one part.")]
+PartMegabytesOption = Annotated[float, typer.Option("--part-megabytes", help="MB of the sources per part file.")]
 
 
 @dataclass(frozen=True)
 class Offset:
-    """Id of the first code, and in words why it is this one."""
+    """Id of the first code, and the reason for it, to be shown."""
 
     value: int
     reason: str
@@ -46,21 +46,22 @@ class Offset:
 def offset_of(
     offset: int | None, model: Path | None, tokenizer: Path | None, codec: Callable[[], CodecDescription]
 ) -> Offset:
-    """The offset that the options say.
+    """Return the offset that the options decide.
 
     Args:
         offset, model: the options of these names.
-        tokenizer: folder in which the model's configuration may lie, too.
-        codec: tells which one the codes are of, where it matters.
+        tokenizer: folder that may hold the model's configuration, too.
+        codec: returns the codec of the codes; called only if it has to be checked.
 
     Raises:
-        InputError: both options, a model that does not say its rows, or a folder that has the tokens of another codec.
+        InputError: both options are given, the model's number of rows is missing, or a folder has the tokens of
+            another codec.
     """
     from codectok.exports.language_model.vocabulary import has_vocabulary, read_model_vocabulary
     from codectok.tokens.vocabulary import DEFAULT_OFFSET
 
     if offset is not None and model is not None:
-        raise InputError("--offset and --model say the same; pass one of them.")
+        raise InputError("--offset and --model both decide the offset; pass one of them.")
     folders = [] if model is None else [model]
     if tokenizer is not None and has_vocabulary(tokenizer):
         folders.append(tokenizer)
@@ -79,7 +80,7 @@ def offset_of(
 
 
 def described(codec: str) -> CodecDescription:
-    """The codec in a folder or of a name, or the one that a token table, here or at a URL, was made with."""
+    """Describe a codec, given by folder or name, or the codec of a token table, given by path or URL."""
     from codectok.codec import Codec
     from codectok.storage import is_url
     from codectok.tokens.table import read_metadata

@@ -22,7 +22,7 @@ def run(
     offset: OffsetOption = None,
     model: ModelOption = None,
 ) -> None:
-    """Give a tokenizer of transformers the tokens of a codec."""
+    """Extend a tokenizer of transformers with the tokens of a codec."""
     from codectok.atomic import replacing_folder
     from codectok.exports.tokenizer import extend_tokenizer
     from codectok.tokens.vocabulary import Vocabulary

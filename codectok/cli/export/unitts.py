@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from codectok.cli.job_choices import JobChoices, with_job_choices
+from codectok.exports.choices import UnittsStyle, UnittsTask
 
 from .options import ModelOption, OffsetOption, PartMegabytesOption, offset_of
 
@@ -15,42 +15,29 @@ NAME = "unitts"
 EXAMPLE = "codectok export unitts tokens/ unitts/ --task tts"
 
 
-class Task(StrEnum):
-    """What a row becomes."""
-
-    AUDIO = "audio"
-    TTS = "tts"
-    ASR = "asr"
-
-
-class Style(StrEnum):
-    """Form of the output."""
-
-    PARQUET = "parquet"
-    AUDIO_JSON = "audio-json"
-
-
 @with_job_choices
 def run(
     tables: Annotated[
         list[str], typer.Argument(help="Folders, Parquet files or URLs of token tables; NAME=TABLE names one.")
     ],
-    output: Annotated[str, typer.Argument(help="Folder or URL: new, or of the same job to go on.")],
-    task: Annotated[Task, typer.Option(help="Audio alone, text before audio, or audio before text.")] = Task.TTS,
+    output: Annotated[str, typer.Argument(help="Folder or URL: new, or of the same job to resume it.")],
+    task: Annotated[
+        UnittsTask, typer.Option(help="Audio alone, text before audio, or audio before text.")
+    ] = UnittsTask.TTS,
     style: Annotated[
-        Style, typer.Option(help="Dialogues in Parquet, or a .audio file for each row (with --task audio).")
-    ] = Style.PARQUET,
+        UnittsStyle, typer.Option(help="Dialogues in Parquet, or a .audio file per row (with --task audio).")
+    ] = UnittsStyle.PARQUET,
     offset: OffsetOption = None,
     model: ModelOption = None,
     part_megabytes: PartMegabytesOption = 64.0,
     *,
     choices: JobChoices,
 ) -> None:
-    """Write token tables as UniTTS reads them for pretraining."""
+    """Write token tables as pretraining data for UniTTS."""
     from codectok.cli.jobs import run_and_report
     from codectok.pipelines.export.sources import ExportSources
     from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
 
     chosen = offset_of(offset, model, None, lambda: ExportSources.of(tables).metadata)
-    job = UnittsJob(UnittsOptions(task.value, style.value, chosen.value, part_megabytes), tables)
+    job = UnittsJob(UnittsOptions(task, style, chosen.value, part_megabytes), tables)
     run_and_report(job, job.sources.arguments, output, choices, facts={"offset": chosen})

@@ -22,7 +22,7 @@ def run(
     model: ModelOption = None,
     tokenizer: TokenizerOption = None,
 ) -> None:
-    """Write the ids and strings that codes and special tokens have in a language model."""
+    """Write the ids and strings of codes and special tokens in a language model."""
     from codectok.exports.sequences.text_tokenizer import TextTokenizer
     from codectok.exports.vocabulary import write_vocabulary
 

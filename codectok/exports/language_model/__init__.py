@@ -1,1 +1,1 @@
-"""Language models: folders of `transformers` models extended by rows for audio tokens."""
+"""Extends language models of `transformers` with embedding rows for audio tokens."""

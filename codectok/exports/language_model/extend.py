@@ -1,4 +1,4 @@
-"""A language model with rows for audio tokens."""
+"""Extends a language model with rows for audio tokens, without loading it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from .folder import INDEX_FILE, ModelFolder, VocabularyTensor, dump_json
 from .safetensors_file import NewRows, copy_with_rows
 from .vocabulary import AUDIO_KEY, CONFIG_FILE
 
-# Kept as they are; what else lies beside a model (code, other formats of the weights) is left behind.
+# Copied unchanged; other files beside a model (code, other formats of the weights) are not copied.
 KEPT_FILES = ("generation_config.json", "LICENSE*", "NOTICE*")
 
 
 @dataclass(frozen=True)
 class ExtendedModel:
-    """What was written.
+    """Result of extending a language model.
 
     Attributes:
         vocabulary: of the audio tokens.
-        text_rows: of the embedding as it was.
-        rows: of the embedding as it is.
+        text_rows: rows of the embedding before.
+        rows: rows of the embedding now.
         extended: names of the tensors with new rows.
-        options: how the rows of codes began.
-        unused_tokens: added to the tokenizer before the audio tokens; None where the model has no tokenizer.
+        options: how the rows of codes were initialized.
+        unused_tokens: number of tokens added to the tokenizer before the audio tokens; None without a tokenizer.
     """
 
     vocabulary: Vocabulary
@@ -58,25 +58,26 @@ def extend_language_model(
 ) -> ExtendedModel:
     """Write the causal language model in `source` to the new folder `output`, with rows for a codec's tokens.
 
-    Rows of codes begin as `options` say, those of special tokens (and of ids between the embedding and `offset`) as the
-    mean of the text rows. Files of weights are copied one by one, and new rows made in blocks; memory holds the codec.
+    Rows of codes are initialized by `options`; rows of special tokens, and of ids between the embedding and `offset`,
+    are the mean of the text rows. Weight files are copied one by one and new rows are made in blocks, so that memory
+    does not grow with the model.
 
     Args:
         source: folder with `config.json` and safetensors.
-        output: a folder, new or empty; it appears when it is complete.
-        codec: whose codes the model shall know.
-        offset: id of the first code; by default the rows of the model's embedding.
-        options: how rows begin.
-        on_file: called for each file of weights that is done.
+        output: folder, new or empty; it appears when it is complete.
+        codec: codec whose codes the model learns.
+        offset: id of the first code; by default the number of rows of the model's embedding.
+        options: how rows of codes are initialized.
+        on_file: called after each weight file.
 
     Raises:
-        InputError: no such model, one that has audio tokens, an output that is taken, or rows that cannot start so.
+        InputError: `source` is not a model that can be extended, `output` is not empty, or `options` do not fit.
     """
     folder = ModelFolder(source)
     if folder.vocabulary.audio is not None:
         raise InputError(
-            f"The model in {source} has the tokens of a codec already ({folder.vocabulary.audio.codec_name}, from"
-            f" {folder.vocabulary.offset} on); give the one that it was made from."
+            f"The model in {source} already has the tokens of a codec ({folder.vocabulary.audio.codec_name}, from"
+            f" {folder.vocabulary.offset} on); give the model without audio tokens."
         )
     text_rows = folder.vocabulary.rows
     offset = text_rows if offset is None else offset
@@ -118,7 +119,7 @@ def _write_weights(
     options: RowOptions,
     output: Path,
 ) -> None:
-    """Copy a file of weights to the folder `output`, with new rows for those of its tensors that grow."""
+    """Copy a weight file to the folder `output`, with new rows for `tensors`."""
     if tensors:
         rows = {tensor.stored.name: _new_rows(tensor, codebooks, vocabulary, options) for tensor in tensors}
         copy_with_rows(file, output / file.name, rows)
@@ -127,7 +128,7 @@ def _write_weights(
 
 
 def _new_rows(tensor: VocabularyTensor, codebooks: Tensor, vocabulary: Vocabulary, options: RowOptions) -> NewRows:
-    """All rows behind those of a stored embedding, output or bias."""
+    """Return the rows to append to a stored embedding, output or bias."""
     stored = tensor.stored
     text = TextRows.of(stored)
     count = vocabulary.end - stored.shape[0]

@@ -1,4 +1,4 @@
-"""The folder of a language model of `transformers`, and those of its tensors that grow with the vocabulary."""
+"""Folder of a language model of `transformers`, and its tensors that grow with the vocabulary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TensorRole = Literal["embedding", "output"]
 
 @dataclass(frozen=True)
 class VocabularyTensor:
-    """A stored tensor with a row for each id, and what it is; an output that is tied to the embedding is the latter."""
+    """A stored tensor with a row per id, and its role; an output tied to the embedding has the role "embedding"."""
 
     stored: StoredTensor
     role: TensorRole
@@ -39,21 +39,21 @@ class ModelFolder:
 
     Attributes:
         path: the folder.
-        config: contents of its `config.json`.
-        index: contents of the list of its shards; None if there is one file only.
-        files: of its weights.
+        config: contents of `config.json`.
+        index: contents of `model.safetensors.index.json`; None for a model in one file.
+        files: weight files.
 
     Raises:
-        InputError: no such folder, or weights that are not safetensors.
+        InputError: `path` is not the folder of a language model, or its weights are not safetensors.
     """
 
     def __init__(self, path: Path) -> None:
         if not (path / CONFIG_FILE).is_file():
-            raise InputError(f"{path} is no folder of a language model: it holds no {CONFIG_FILE}.")
+            raise InputError(f"{path} is not the folder of a language model: it holds no {CONFIG_FILE}.")
         self.path = path
         self.config = load_mapping(path / CONFIG_FILE)
         if not isinstance(self.config.get("model_type"), str):
-            raise InputError(f"{path} is no folder of a language model: its {CONFIG_FILE} names no model_type.")
+            raise InputError(f"{path} is not the folder of a language model: its {CONFIG_FILE} names no model_type.")
         self.index: dict[str, Any] | None = None
         names = [WEIGHTS_FILE]
         if (path / INDEX_FILE).is_file():
@@ -66,54 +66,56 @@ class ModelFolder:
         missing = [file for file in self.files if not file.is_file()]
         if missing and self.index is not None:
             raise InputError(
-                f"{missing[0]} is not there, but {path / INDEX_FILE} lists it; copy or download the model again."
+                f"{missing[0]} is missing, but {path / INDEX_FILE} lists it; copy or download the model again."
             )
         if missing:
             raise InputError(
-                f"{missing[0]} is not there; weights must be safetensors"
-                " (load other ones with transformers and save them with save_pretrained)."
+                f"{missing[0]} is missing; weights must be safetensors"
+                " (load other formats with transformers and save them with save_pretrained)."
             )
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
-        """All tensors by their names."""
+        """All stored tensors by name."""
         return {tensor.name: tensor for file in self.files for tensor in stored_tensors(file)}
 
     @cached_property
     def vocabulary(self) -> ModelVocabulary:
-        """What `config` says of it."""
+        """Vocabulary that `config` describes."""
         return ModelVocabulary.of(self.config, self.path / CONFIG_FILE)
 
     def config_with(self, rows: int) -> dict[str, Any]:
-        """`config` with so many rows of the embedding."""
+        """Return `config` with `rows` rows of the embedding."""
         config = copy.deepcopy(self.config)
         rows_section(config)[ROWS_KEY] = rows
-        if ROWS_KEY in config:  # also where it is not what counts
+        if ROWS_KEY in config:  # also if the text model's section is the one that counts
             config[ROWS_KEY] = rows
         return config
 
     def vocabulary_tensors(self, rows: int) -> list[VocabularyTensor]:
-        """The stored tensors that have more rows when the embedding has `rows`: embedding, output and its bias.
+        """Return the stored tensors that grow if the embedding has `rows` rows: embedding, output and output bias.
 
-        Each comes up once, also where the model has several names for it.
+        A tensor with several names in the model is listed once.
 
         Raises:
-            InputError: no causal language model that transformers knows, another tensor that would have to grow, or
-                one that is not there as the configuration says.
+            InputError: the model is not a causal language model of transformers, another tensor would have to grow, or
+                a tensor is missing.
         """
         model = _build(self.config, self.path)
         larger = _build(self.config_with(rows), self.path)
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         growing = [name for name, tensor in larger.state_dict().items() if shapes.get(name) != tuple(tensor.shape)]
         if larger.config.get_text_config().vocab_size != rows or not growing:
-            raise InputError(f"{self.path / CONFIG_FILE} does not say how many rows the embedding has.")
+            raise InputError(
+                f"{self.path / CONFIG_FILE} does not decide the rows of the embedding; this model cannot be extended."
+            )
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
         parameters = dict(model.named_parameters(remove_duplicate=False))
         ours = {id(parameter) for module in (embedding, output) for parameter in module.parameters()}
         found: dict[str, VocabularyTensor] = {}
         for name in growing:
             if id(parameters.get(name)) not in ours:
-                raise InputError(f"{self.path}: the tensor {name!r} would have to grow too; this is not supported.")
+                raise InputError(f"{self.path}: the tensor {name!r} would have to grow, too; this is not supported.")
             stored = self._stored(name, shapes, f"{model.base_model_prefix}.")
             if stored is not None:
                 role: TensorRole = "embedding" if parameters[name] is embedding.weight else "output"
@@ -121,21 +123,21 @@ class ModelFolder:
             elif parameters[name] is not embedding.weight or parameters[name] is not output.weight:
                 raise InputError(f"{self.path} has no tensor {name!r} (expected shape {list(shapes[name])}).")
         if not found:
-            raise InputError(f"{self.path} holds no embedding.")
+            raise InputError(f"{self.path} holds no embedding; copy or download the model again.")
         return list(found.values())
 
     def _stored(self, name: str, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> StoredTensor | None:
-        """The stored tensor that a model with these shapes calls `name`; None if there is none."""
+        """Return the stored tensor that a model with these shapes calls `name`; None if it is missing."""
         stored = self.tensors.get(name) or self.tensors.get(name.removeprefix(prefix))
         if stored is None:
-            # Some have other names in files; a tensor that the model cannot name otherwise, of the right shape, is it.
+            # Some models store tensors under other names: take the only unknown tensor of the right shape.
             unknown = [t for t in self.tensors.values() if t.name not in shapes and prefix + t.name not in shapes]
             same = [tensor for tensor in unknown if tensor.shape == shapes[name]]
             return same[0] if len(same) == 1 else None
         if stored.shape != shapes[name]:
             raise InputError(
-                f"{stored.file}: the tensor {stored.name!r} has shape {list(stored.shape)}, but the configuration asks"
-                f" for {list(shapes[name])}."
+                f"{stored.file}: the tensor {stored.name!r} has shape {list(stored.shape)}, but the configuration"
+                f" needs {list(shapes[name])}."
             )
         return stored
 
@@ -144,10 +146,11 @@ def _parse_config(config: Mapping[str, Any], path: Path) -> Any:
     transformers = need_transformers()
     kind = config["model_type"]
     if kind not in transformers.CONFIG_MAPPING:
-        raise InputError(f"{path / CONFIG_FILE}: transformers {transformers.__version__} knows no model type {kind!r}.")
+        version = transformers.__version__
+        raise InputError(f"{path / CONFIG_FILE}: transformers {version} does not know the model type {kind!r}.")
     try:
         return transformers.CONFIG_MAPPING[kind].from_dict(dict(config))
-    except Exception as error:  # each class of transformers checks in its own way
+    except Exception as error:  # every class of transformers raises its own errors
         raise InputError(f"{path / CONFIG_FILE} cannot be used: {first_line(error)}") from None
 
 
@@ -158,9 +161,9 @@ def _build(config: Mapping[str, Any], path: Path) -> Any:
         with torch.device("meta"):
             return transformers.AutoModelForCausalLM.from_config(parsed, trust_remote_code=False)
     except (ValueError, TypeError, ImportError) as error:
-        raise InputError(f"{path} is no causal language model of transformers: {first_line(error)}") from None
+        raise InputError(f"{path} is not a causal language model of transformers: {first_line(error)}") from None
 
 
 def dump_json(data: Mapping[str, Any]) -> str:
-    """JSON as transformers lays it out."""
+    """Return `data` as JSON in the layout of transformers."""
     return json.dumps(data, indent=2) + "\n"

@@ -1,7 +1,7 @@
-"""Files of safetensors, extended by rows without loading what is in them.
+"""Appends rows to tensors of safetensors files without loading the files.
 
-Layout: the header's length (8 bytes, little endian), the header (JSON: type, shape and place of every tensor), and the
-tensors' bytes one after the other, row after row.
+Layout: the header's length (8 bytes, little endian), the header (JSON: type, shape and offsets of every tensor), and
+the tensors' bytes, one tensor after the other in row-major order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ METADATA = "__metadata__"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file: its type as safetensors names it, and where its bytes are."""
+    """A tensor in a file: its type in the notation of safetensors, and the position of its bytes."""
 
     name: str
     dtype: str
@@ -38,12 +38,12 @@ class StoredTensor:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one of its rows."""
+        """Bytes per row."""
         return self.n_bytes // max(1, self.shape[0])
 
     @property
     def row_type(self) -> torch.dtype:
-        """The type of its rows; `InputError` for one to which rows cannot be added."""
+        """Type of its rows; raises `InputError` if rows of this type cannot be added."""
         if self.dtype not in ROW_TYPES:
             raise InputError(
                 f"{self.file}: the tensor {self.name!r} is stored as {self.dtype}; rows can be added to"
@@ -52,7 +52,7 @@ class StoredTensor:
         return ROW_TYPES[self.dtype]
 
     def chunks(self) -> Iterator[Tensor]:
-        """Its rows float32, some megabytes at a time."""
+        """Yield its rows as float32, a few megabytes at a time."""
         rows = max(1, CHUNK_BYTES * self.shape[0] // max(1, self.n_bytes))
         with self.file.open("rb") as file:
             file.seek(self.first_byte)
@@ -63,14 +63,14 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class NewRows:
-    """Rows for the end of a tensor: how many, and all of them in blocks [n, ...], each made when it is written."""
+    """Rows to append to a tensor: their number, and blocks [n, ...] that are made when they are written."""
 
     count: int
     blocks: Iterable[Tensor]
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
-    """The tensors of a file, in the order of their bytes; `InputError` if it is none of safetensors."""
+    """Return the tensors of a file, in the order of their bytes; raise `InputError` if it is not safetensors."""
     header, first_byte = _read_header(path)
     found = []
     for name, entry in header.items():
@@ -82,7 +82,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
 
 
 def copy_with_rows(source: Path, target: Path, rows: Mapping[str, NewRows]) -> None:
-    """Write `source` to `target` with `rows` appended to the tensors of these names; all else keeps its bytes."""
+    """Copy `source` to `target`, with `rows` appended to the tensors of these names."""
     old_header, _ = _read_header(source)
     tensors = stored_tensors(source)
     header: dict[str, Any] = {METADATA: old_header[METADATA]} if METADATA in old_header else {}
@@ -111,19 +111,20 @@ def _append(target: BinaryIO, tensor: StoredTensor, rows: NewRows) -> None:
         own = block.to(tensor.row_type).contiguous()
         target.write(own.view(torch.uint8).numpy().data)
         written += len(block)
-    assert written == rows.count, "the header says how many rows there are"
+    assert written == rows.count, "the header promises this number of rows"
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     try:
-        # Checks what it reads; below, the header is known to be one.
+        # Validates the header, so that it can be parsed below.
         with safe_open(path, framework="pt"):
             pass
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        return json.loads(file.read(length)), 8 + length
+        header: dict[str, Any] = json.loads(file.read(length))
+        return header, 8 + length
 
 
 def _copy(source: BinaryIO, target: BinaryIO, n_bytes: int) -> None:

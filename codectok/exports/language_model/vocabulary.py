@@ -1,4 +1,4 @@
-"""What the folder of a language model says of its vocabulary."""
+"""Vocabulary of a language model, from the configuration in its folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ROWS_KEY, AUDIO_KEY = "vocab_size", "codectok"
 
 @dataclass(frozen=True)
 class ModelVocabulary:
-    """What a configuration says of the ids of its model.
+    """Ids of a language model.
 
     Attributes:
-        rows: of the embedding.
-        audio: the tokens of a codec among them; None for a model that has none yet.
+        rows: number of rows of the embedding.
+        audio: audio tokens among them; None for a model without audio tokens.
     """
 
     rows: int
@@ -31,14 +31,19 @@ class ModelVocabulary:
 
     @classmethod
     def of(cls, config: dict[str, Any], path: Path, or_else: str = "") -> ModelVocabulary:
-        """The vocabulary that `config`, the contents of `path`, describes; `or_else` is what else may help.
+        """Read the vocabulary from a configuration.
+
+        Args:
+            config: contents of `path`.
+            path: the configuration, for messages.
+            or_else: another remedy, for the message about a missing number of rows.
 
         Raises:
-            InputError: it does not say how many rows the embedding has, or its audio tokens are no such.
+            InputError: the number of rows is missing, or the description of audio tokens is not valid.
         """
         rows = rows_section(config).get(ROWS_KEY)
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
-            raise InputError(f"{path} does not say {ROWS_KEY}; write the rows of the embedding there{or_else}.")
+            raise InputError(f"{path} has no {ROWS_KEY}; write the number of rows of the embedding there{or_else}.")
         if AUDIO_KEY not in config:
             return cls(rows)
         try:
@@ -50,18 +55,18 @@ class ModelVocabulary:
             ) from None
         if audio.end > rows:
             raise InputError(
-                f"{path} says that audio tokens have ids up to {audio.end - 1}, but the embedding has {rows} rows;"
+                f"{path} describes audio tokens with ids up to {audio.end - 1}, but the embedding has {rows} rows;"
                 " extend the model again."
             )
         return cls(rows, audio)
 
     @property
     def offset(self) -> int:
-        """Id of the first code: of those that are there, else of the first one behind the rows."""
+        """Id of the first code: the model's if it has audio tokens, else the first id behind its rows."""
         return self.rows if self.audio is None else self.audio.offset
 
     def check_codec(self, codec: CodecDescription, folder: Path) -> None:
-        """Refuse another codec than that of the audio tokens in `folder`, if it has any."""
+        """Raise `InputError` if the model in `folder` has the audio tokens of another codec."""
         if self.audio is not None and self.audio.codec_fingerprint != codec.codec_fingerprint:
             own = codec_label(self.audio.codec_name, self.audio.codec_fingerprint)
             raise InputError(
@@ -71,23 +76,23 @@ class ModelVocabulary:
 
 
 def rows_section(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration whose `vocab_size` counts rows: that of the text model in it, or the whole.
+    """Return the section of a configuration whose `vocab_size` counts rows: the text model's, or the whole.
 
-    Where both have one they may differ, as PaliGemma's do: the embedding is the text model's.
+    If both have one, they may differ, as in PaliGemma; the text model owns the embedding.
     """
     nested = config.get("text_config")
     return nested if isinstance(nested, dict) and ROWS_KEY in nested else config
 
 
 def read_model_vocabulary(folder: Path) -> ModelVocabulary:
-    """The vocabulary of the language model in a folder; `InputError` if its `config.json` does not tell."""
+    """Read the vocabulary of the language model in a folder; raise `InputError` if `config.json` lacks it."""
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise InputError(f"{path} cannot be read; give the folder of a language model.")
-    return ModelVocabulary.of(load_mapping(path), path, or_else=", or pass --offset with them")
+        raise InputError(f"{path} is missing; give the folder of a language model.")
+    return ModelVocabulary.of(load_mapping(path), path, or_else=", or pass --offset with it")
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Whether a configuration lies in `folder` that says how many rows the embedding has."""
+    """Return True if `folder` holds a configuration with the number of rows of the embedding."""
     path = folder / CONFIG_FILE
     return path.is_file() and ROWS_KEY in rows_section(load_mapping(path))

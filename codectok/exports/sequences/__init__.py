@@ -1,1 +1,1 @@
-"""Sequences: documents of token ids made from rows and texts, packed, mixed, and written for trainers."""
+"""Sequences of token ids: documents are made from rows and texts, mixed, packed and written."""

@@ -1,4 +1,4 @@
-"""From rows of tables and texts to documents: ids of a language model's vocabulary."""
+"""Makes documents, token ids of a language model, from rows of token tables and from texts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from codectok.errors import InputError
 from codectok.tokens.table import TokenRow
 
-from .templates import FIELDS, CodesPiece, Template, TextPiece, TokenPiece
+from .templates import FIELDS, CodesItem, Template, TemplateItem, TextItem, TokenItem
 from .text_tokenizer import TextTokenizer, TokenIds, TokenInTextError
 
 Voice = Callable[[TokenRow], np.ndarray]
-"""Codes [n_frames, n_codebooks] of the voice that a row is to be spoken in; `MissingPartError` where there is none."""
+"""Returns codes [n_frames, n_codebooks] of the voice to speak a row in; raises `MissingFieldError` if there is none."""
 
 
 @dataclass(frozen=True)
-class Span:
-    """Where codes are in a document: from `start` to before `stop`.
+class CodeSpan:
+    """Position of codes in a document, `ids[start:stop]`.
 
     Attributes:
-        frame: ids of a frame.
-        opening, closing: ids of the token before them and of that behind, 0 where there is none.
+        frame: ids per frame.
+        opening, closing: 1 if a single token stands directly before (behind) the codes, else 0.
     """
 
     start: int
@@ -35,48 +35,48 @@ class Span:
 
 @dataclass(frozen=True)
 class Document:
-    """Ids int32 [n] of a document, and what it was made of.
+    """Token ids of a document, and where they come from.
 
     Attributes:
-        ids: of all its tokens.
-        id: of its (first) row.
-        dataset: that it comes from.
-        seconds: of audio.
-        audio: where codes are.
-        n_end: how many ids at its end are the template's `end`.
+        ids: int32 [n].
+        id: id of its first row, or of its text.
+        dataset: name of its dataset.
+        seconds: duration of its audio.
+        code_spans: positions of its codes.
+        n_end: number of ids at its end that belong to the template's `end`.
     """
 
     ids: np.ndarray
     id: str
     dataset: str
     seconds: float = 0.0
-    audio: tuple[Span, ...] = ()
+    code_spans: tuple[CodeSpan, ...] = ()
     n_end: int = 0
 
 
-class MissingPartError(InputError):
-    """A row has not what the template asks for."""
+class MissingFieldError(InputError):
+    """A row lacks a field that the template needs."""
 
 
-OnMissing = Callable[[TokenRow, MissingPartError], None]
+OnMissing = Callable[[TokenRow, MissingFieldError], None]
 
 
-def refuse_row(row: TokenRow, error: MissingPartError) -> None:
-    """Stop at a row that has not what the template asks for."""
+def raise_missing(row: TokenRow, error: MissingFieldError) -> None:
+    """Raise `error`: the default for rows that lack a field."""
     raise error
 
 
 class DocumentBuilder:
-    """Puts documents together as a template says.
+    """Builds documents by a template.
 
     Args:
-        template: what a document consists of.
+        template: items of a document.
         tokens: ids of special tokens and codes.
-        tokenizer: of text; needed where the template has some.
-        voice: needed where the template has one.
+        tokenizer: for text; required if the template has text.
+        voice: required if the template has a voice.
 
     Raises:
-        InputError: the template needs what is not given.
+        InputError: the tokenizer, the voice or the id of a token is missing.
     """
 
     def __init__(
@@ -88,124 +88,126 @@ class DocumentBuilder:
             raise InputError('The template has a voice: pass --voice with "speaker" or the id of a row.')
         self.template = template
         self._tokens, self._tokenizer, self._voice = tokens, tokenizer, voice
-        pieces = [piece for piece in template.pieces if isinstance(piece, TokenPiece)]
-        self._special = {piece.token: np.array([tokens.of_token(piece.token)], np.int32) for piece in pieces}
+        items = [item for item in template.items if isinstance(item, TokenItem)]
+        self._special = {item.token: np.array([tokens.of_token(item.token)], np.int32) for item in items}
 
     def of_rows(
         self,
         rows: Iterable[TokenRow],
         dataset: str,
         length: int | None = None,
-        on_missing: OnMissing = refuse_row,
+        on_missing: OnMissing = raise_missing,
     ) -> Iterator[Document]:
-        """The documents of a row, or of neighbouring rows of a recording.
+        """Build the documents of one row, or of consecutive rows of a recording.
 
-        A document ends before a row with which it would have more than `length` ids, and another one goes on. A row
-        that has not what the template asks for is left to `on_missing`; it ends a document as well.
+        A document ends before the row that would make it longer than `length`, and the next document begins there. A
+        row that lacks a field is passed to `on_missing`; it ends a document, too.
         """
-        growing: _Growing | None = None
+        current: _OpenDocument | None = None
         for row in rows:
             try:
-                part = self._part(self.template.row, row)
-                if growing is not None and length is not None and growing.n_ids + len(part.ids) > length:
-                    yield growing.document(dataset)
-                    growing = None
-                growing = growing or self._begun(row)
-            except MissingPartError as error:
-                if growing is not None:
-                    yield growing.document(dataset)
-                    growing = None
+                encoded = self._encode(self.template.row, row)
+                if current is not None and length is not None and current.n_ids + len(encoded.ids) > length:
+                    yield current.document(dataset)
+                    current = None
+                current = current or self._open(row)
+            except MissingFieldError as error:
+                if current is not None:
+                    yield current.document(dataset)
+                    current = None
                 on_missing(row, error)
             else:
-                growing.add(part, row.duration)
-        if growing is not None:
-            yield growing.document(dataset)
+                current.add(encoded, row.duration)
+        if current is not None:
+            yield current.document(dataset)
 
     def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
-        """The document of a text, of which `others` says more; `MissingPartError` if the template asks for yet more."""
+        """Build the document of a text; `others` holds further fields.
+
+        Raises:
+            MissingFieldError: the template needs a field that is not given.
+        """
         values = {**(others or {}), "text": text, "id": text_id, "dataset": dataset}
-        parts, end = (
-            [part for piece in pieces for part in self._text_or_token(piece, values, text_id)]
-            for pieces in ((*self.template.begin, *self.template.row), self.template.end)
+        begin, end = (
+            [ids for item in items for ids in self._text_or_token(item, values, text_id)]
+            for items in ((*self.template.begin, *self.template.row), self.template.end)
         )
-        return Document(_joined([*parts, *end]), text_id, dataset, n_end=sum(map(len, end)))
+        return Document(_joined([*begin, *end]), text_id, dataset, n_end=sum(map(len, end)))
 
-    def _begun(self, first: TokenRow) -> _Growing:
-        return _Growing(first.id, self._part(self.template.end, first), [self._part(self.template.begin, first)])
+    def _open(self, first: TokenRow) -> _OpenDocument:
+        end, begin = self._encode(self.template.end, first), self._encode(self.template.begin, first)
+        return _OpenDocument(first.id, end, [begin])
 
-    def _part(self, pieces: Sequence[TextPiece | TokenPiece | CodesPiece], row: TokenRow) -> _Part:
-        """What some pieces of the template are for a row."""
+    def _encode(self, items: Sequence[TemplateItem], row: TokenRow) -> _EncodedItems:
         found: list[np.ndarray] = []
-        audio: list[Span] = []
-        for before, piece, behind in zip((None, *pieces), pieces, (*pieces[1:], None), strict=False):
-            if isinstance(piece, CodesPiece):
+        spans: list[CodeSpan] = []
+        for before, item, behind in zip((None, *items), items, (*items[1:], None), strict=False):
+            if isinstance(item, CodesItem):
                 start = sum(map(len, found))
-                ids = self._tokens.vocabulary.ids_of(self._codes(piece, row)).astype(np.int32)
-                marks = (int(isinstance(piece, TokenPiece)) for piece in (before, behind))
-                audio.append(Span(start, start + len(ids), self._tokens.vocabulary.n_codebooks, *marks))
+                ids = self._tokens.vocabulary.ids_of(self._codes(item, row)).astype(np.int32)
+                marks = (int(isinstance(neighbour, TokenItem)) for neighbour in (before, behind))
+                spans.append(CodeSpan(start, start + len(ids), self._tokens.vocabulary.n_codebooks, *marks))
                 found.append(ids)
             else:
                 values = {field: getattr(row, field) for field in FIELDS}
-                found += self._text_or_token(piece, values, row.id)
-        return _Part(_joined(found), tuple(audio))
+                found += self._text_or_token(item, values, row.id)
+        return _EncodedItems(_joined(found), tuple(spans))
 
-    def _codes(self, piece: CodesPiece, row: TokenRow) -> np.ndarray:
-        if piece.codes == "row":
+    def _codes(self, item: CodesItem, row: TokenRow) -> np.ndarray:
+        if item.codes == "row":
             return row.codes
-        assert self._voice is not None, "it was checked in the beginning"
+        assert self._voice is not None, "checked in __init__"
         return self._voice(row)
 
-    def _text_or_token(
-        self, piece: TextPiece | TokenPiece | CodesPiece, values: Mapping[str, str | None], row_id: str
-    ) -> Iterator[np.ndarray]:
-        if isinstance(piece, TokenPiece):
-            yield self._special[piece.token]
-        elif isinstance(piece, TextPiece):
-            assert self._tokenizer is not None, "it was checked in the beginning"
-            missing = [field for field in piece.fields if not values.get(field)]
+    def _text_or_token(self, item: TemplateItem, values: Mapping[str, str | None], row_id: str) -> Iterator[np.ndarray]:
+        if isinstance(item, TokenItem):
+            yield self._special[item.token]
+        elif isinstance(item, TextItem):
+            assert self._tokenizer is not None, "checked in __init__"
+            missing = [field for field in item.fields if not values.get(field)]
             if missing:
-                raise MissingPartError(f"The row {row_id} has no {missing[0]}.")
+                raise MissingFieldError(f"The row {row_id} has no {missing[0]}.")
             try:
-                yield self._tokenizer.ids_of(piece.fill({name: value for name, value in values.items() if value}))
+                yield self._tokenizer.ids_of(item.fill({name: value for name, value in values.items() if value}))
             except TokenInTextError as error:
-                raise MissingPartError(f"The row {row_id} has a text that cannot be used: {error}.") from None
+                raise MissingFieldError(f"The row {row_id} has a text that cannot be used: {error}.") from None
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Ids of some pieces, and where codes are among them."""
+class _EncodedItems:
+    """Ids of some template items, and the positions of codes among them."""
 
     ids: np.ndarray
-    audio: tuple[Span, ...]
+    code_spans: tuple[CodeSpan, ...]
 
 
 @dataclass
-class _Growing:
-    """A document to which rows are added; `n_ids` counts its end, too."""
+class _OpenDocument:
+    """A document to which rows are added; `n_ids` includes its end."""
 
     id: str
-    end: _Part
-    parts: list[_Part]
+    end: _EncodedItems
+    encoded: list[_EncodedItems]
     seconds: float = 0.0
     n_ids: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.n_ids = sum(len(part.ids) for part in (*self.parts, self.end))
+        self.n_ids = sum(len(items.ids) for items in (*self.encoded, self.end))
 
-    def add(self, part: _Part, seconds: float) -> None:
-        self.parts.append(part)
+    def add(self, items: _EncodedItems, seconds: float) -> None:
+        self.encoded.append(items)
         self.seconds += seconds
-        self.n_ids += len(part.ids)
+        self.n_ids += len(items.ids)
 
     def document(self, dataset: str) -> Document:
-        audio: list[Span] = []
+        spans: list[CodeSpan] = []
         start = 0
-        for part in (*self.parts, self.end):
-            audio += [replace(one, start=start + one.start, stop=start + one.stop) for one in part.audio]
-            start += len(part.ids)
-        ids = _joined([part.ids for part in (*self.parts, self.end)])
-        return Document(ids, self.id, dataset, self.seconds, tuple(audio), len(self.end.ids))
+        for items in (*self.encoded, self.end):
+            spans += [replace(span, start=start + span.start, stop=start + span.stop) for span in items.code_spans]
+            start += len(items.ids)
+        ids = _joined([items.ids for items in (*self.encoded, self.end)])
+        return Document(ids, self.id, dataset, self.seconds, tuple(spans), len(self.end.ids))
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.int32)

@@ -1,4 +1,4 @@
-"""Megatron's indexed datasets: `.bin` holds the ids of all sequences, `.idx` says where each of them is."""
+"""Megatron's indexed datasets: `.bin` holds the ids of all sequences, `.idx` their lengths and positions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .documents import Document
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 INT32, UINT16 = 4, 8
-# Megatron stores smaller vocabularies in 16 bits, and so do we: it takes the type from the file, its users do not.
+# Megatron stores vocabularies below this size in 16 bits; it reads the type from the index, other readers assume it.
 SMALL_VOCABULARY = 65_500
 
 
 class IndexedDatasetWriter:
-    """Writes `PREFIX.bin` as sequences come and `PREFIX.idx` at the end; a context manager.
+    """Context manager that writes sequences to `PREFIX.bin` and, at the end, their index to `PREFIX.idx`.
 
-    Every sequence is a document of its own, whatever it is packed of.
+    The index lists each sequence as one document, also if several documents are packed into it.
 
     Args:
-        prefix: path of both files without their suffix.
-        vocabulary_size: rows that the language model needs; it decides how many bits an id has.
+        prefix: path of both files without suffix.
+        vocabulary_size: number of ids; ids have 16 bits if it is below `SMALL_VOCABULARY`, else 32.
     """
 
     def __init__(self, prefix: Path, vocabulary_size: int) -> None:
@@ -34,7 +34,7 @@ class IndexedDatasetWriter:
         self._type = np.dtype("<u2" if self._code == UINT16 else "<i4")
         self._index = prefix.with_name(f"{prefix.name}.idx")
         self._bin = prefix.with_name(f"{prefix.name}.bin").open("wb")
-        self._lengths = array("i")  # 4 bytes a sequence is all that is held in memory
+        self._lengths = array("i")  # the only thing held in memory: 4 bytes per sequence
 
     def __enter__(self) -> Self:
         return self
@@ -45,10 +45,10 @@ class IndexedDatasetWriter:
             self._write_index()
 
     def write(self, sequence: Sequence[Document]) -> None:
-        """Append a sequence."""
+        """Append a sequence of documents."""
         for document in sequence:
             ids = document.ids.astype(self._type)
-            assert np.array_equal(ids, document.ids), "the vocabulary has all ids"
+            assert np.array_equal(ids, document.ids), "ids are below vocabulary_size"
             self._bin.write(ids.tobytes())
         self._lengths.append(sum(len(document.ids) for document in sequence))
 

@@ -1,23 +1,28 @@
-"""Mixing the documents of several sources by weights."""
+"""Mixes the documents of several sources by weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+
+from codectok.exports.choices import Until
 
 from .documents import Document
 
-Until = Literal["first", "last"]
 Stream = Callable[[bool], Iterator[Document]]
-"""Begins a source anew; it is told whether for another time."""
+"""Starts reading a source; the argument is True if it was read before."""
 
 
 def mix(streams: Mapping[str, Stream], weights: Mapping[str, float] | None, until: Until) -> Iterator[Document]:
-    """The documents of all `streams`: one stream after the other, or so that their tokens are as their `weights`.
+    """Mix `streams` so that their shares of tokens follow `weights`; without weights, concatenate them.
 
-    The next document is always of the stream that is furthest behind its weight, so that the shares hold from the
-    beginning on, to within a document. With `until` "first" the mixture ends where a stream does, and what is left of
-    the others is not used; with "last" shorter streams begin again until each has come to its end.
+    The next document comes from the stream that is furthest behind its weight, so that the shares hold from the
+    beginning to within one document.
+
+    Args:
+        streams: sources by name.
+        weights: share of each source, not normalized; None to concatenate.
+        until: "first" ends the mixture with its first source and leaves the rest of the others unused; "last" repeats
+            shorter sources until each has been read completely.
     """
     if weights is None:
         for stream in streams.values():
@@ -32,10 +37,10 @@ def mix(streams: Mapping[str, Stream], weights: Mapping[str, float] | None, unti
         if document is None:
             ended.add(name)
             if not tokens[name]:
-                del running[name]  # nothing is in it
-                if until == "last":
+                del running[name]  # an empty source
+                if until == Until.LAST:
                     continue
-            if until == "first" or ended.issuperset(running):
+            if until == Until.FIRST or ended.issuperset(running):
                 return
             running[name] = streams[name](True)
             continue

@@ -1,20 +1,18 @@
-"""Packing documents into sequences of at most so many tokens."""
+"""Packs documents into sequences of limited length."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
 
 import numpy as np
 
 from codectok.errors import InputError
+from codectok.exports.choices import Packing, TooLong, check_choice
 
 from .documents import Document
 
-Packing = Literal["none", "next-fit", "first-fit"]
-TooLong = Literal["drop", "truncate", "split", "keep"]
-# Sequences that first-fit keeps open: its memory is so many times their length.
+# First-fit keeps this many sequences open, which bounds its memory.
 OPEN_SEQUENCES = 64
 
 
@@ -23,31 +21,27 @@ class PackingOptions:
     """How documents become sequences.
 
     Attributes:
-        packing: "none": each document is one; "next-fit": documents fill a sequence until one does not fit;
-            "first-fit": a document goes into the first of the last sequences that has room for it.
-        length: tokens that a sequence has at most; None for no limit, with packing "none" only.
-        too_long: what becomes of longer documents: left out, cut off, cut into pieces, or a longer sequence of their
-            own.
+        packing: "none": one document per sequence; "next-fit": fill a sequence until a document does not fit;
+            "first-fit": put a document into the first open sequence that has room for it.
+        length: largest number of tokens in a sequence; None for no limit, allowed with packing "none" only.
+        too_long: how longer documents are handled: dropped, truncated, split, or kept as a longer sequence.
     """
 
-    packing: Packing = "none"
+    packing: Packing = Packing.NONE
     length: int | None = None
-    too_long: TooLong = "drop"
+    too_long: TooLong = TooLong.DROP
 
     def __post_init__(self) -> None:
-        for value, known in ((self.packing, get_args(Packing)), (self.too_long, get_args(TooLong))):
-            if value not in known:
-                raise InputError(f"There is no {value!r}; choose one of {', '.join(known)}.")
-        if self.length is None and self.packing != "none":
+        check_choice(self.packing, Packing)
+        check_choice(self.too_long, TooLong)
+        if self.length is None and self.packing != Packing.NONE:
             raise InputError(f"Packing {self.packing} needs a length: pass --length.")
         if self.length is not None and self.length < 1:
-            raise InputError(f"Sequences of {self.length} tokens are impossible.")
+            raise InputError(f"Sequences of {self.length} tokens are impossible; give a length of at least 1.")
 
 
 @dataclass
-class _Open:
-    """A sequence that has room left."""
-
+class _OpenSequence:
     documents: list[Document] = field(default_factory=list)
     filled: int = 0
 
@@ -57,19 +51,19 @@ class _Open:
 
 
 def pack(documents: Iterable[Document], options: PackingOptions) -> Iterator[list[Document]]:
-    """Sequences as lists of documents, the same for the same documents; what is too long stays alone (see `fit`)."""
+    """Pack documents into sequences, deterministically; a document longer than a sequence stays alone (see `fit`)."""
     length = options.length
-    limit = 1 if options.packing == "next-fit" else OPEN_SEQUENCES
-    waiting: list[_Open] = []
+    limit = 1 if options.packing == Packing.NEXT_FIT else OPEN_SEQUENCES
+    waiting: list[_OpenSequence] = []
     for document in documents:
-        if options.packing == "none" or length is None or len(document.ids) > length:
+        if options.packing == Packing.NONE or length is None or len(document.ids) > length:
             yield [document]
             continue
         fits = next((one for one in waiting if one.filled + len(document.ids) <= length), None)
         if fits is None:
             if len(waiting) == limit:
                 yield waiting.pop(0).documents
-            fits = _Open()
+            fits = _OpenSequence()
             waiting.append(fits)
         fits.add(document)
     yield from (one.documents for one in waiting)
@@ -78,46 +72,46 @@ def pack(documents: Iterable[Document], options: PackingOptions) -> Iterator[lis
 def fit(
     documents: Iterable[Document], options: PackingOptions, on_drop: Callable[[Document], None] = lambda document: None
 ) -> Iterator[Document]:
-    """The documents, or what becomes of those that are too long; `on_drop` hears of those left out."""
+    """Apply `options.too_long` to documents longer than a sequence; `on_drop` is called with each dropped one."""
     length = options.length
     for document in documents:
-        if length is None or len(document.ids) <= length or options.too_long == "keep":
+        if length is None or len(document.ids) <= length or options.too_long == TooLong.KEEP:
             yield document
-        elif options.too_long == "drop":
+        elif options.too_long == TooLong.DROP:
             on_drop(document)
-        elif options.too_long == "truncate":
+        elif options.too_long == TooLong.TRUNCATE:
             yield _truncated(document, length)
         else:
             yield from _split(document, length)
 
 
 def _truncated(document: Document, length: int) -> Document:
-    """Its first ids, the token that closes the audio if that is cut, and its end."""
+    """Keep the first ids and the template's end; audio that is cut keeps whole frames and its closing token."""
     ids = document.ids
     cut = max(0, length - document.n_end)
     closing = ids[:0]
-    for audio in document.audio:
-        if audio.start - audio.opening < cut < audio.stop + audio.closing:
-            frames = (cut - audio.closing - audio.start) // audio.frame
+    for span in document.code_spans:
+        if span.start - span.opening < cut < span.stop + span.closing:
+            frames = (cut - span.closing - span.start) // span.frame
             if frames > 0:
-                closing = ids[audio.stop : audio.stop + audio.closing]
-                cut = audio.start + frames * audio.frame
+                closing = ids[span.stop : span.stop + span.closing]
+                cut = span.start + frames * span.frame
             else:
-                cut = audio.start - audio.opening
+                cut = span.start - span.opening
             break
     end = ids[len(ids) - document.n_end :][:length]
-    return replace(document, ids=np.concatenate([ids[:cut], closing, end]), audio=(), n_end=0)
+    return replace(document, ids=np.concatenate([ids[:cut], closing, end]), code_spans=(), n_end=0)
 
 
 def _split(document: Document, length: int) -> Iterator[Document]:
-    """Pieces that have whole frames, unless a frame is longer than they are; its seconds are counted once."""
+    """Cut between frames, unless a frame is longer than `length`; the seconds are counted once."""
     start = 0
     while start < len(document.ids):
         end = start + length
-        for audio in document.audio:
-            if audio.start < end < audio.stop:
-                border = end - (end - audio.start) % audio.frame
+        for span in document.code_spans:
+            if span.start < end < span.stop:
+                border = end - (end - span.start) % span.frame
                 end = border if border > start else end
         seconds = document.seconds if start == 0 else 0.0
-        yield replace(document, ids=document.ids[start:end], seconds=seconds, audio=(), n_end=0)
+        yield replace(document, ids=document.ids[start:end], seconds=seconds, code_spans=(), n_end=0)
         start = end

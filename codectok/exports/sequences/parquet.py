@@ -1,4 +1,4 @@
-"""Sequences of ids in Parquet, as trainers of language models read them."""
+"""Sequences of ids in Parquet, for trainers of language models."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from codectok.tokens.table import METADATA_KEY
 
 from .documents import Document
 
-# Smallest and largest id of a row group say nothing.
+# Statistics of token ids are useless to readers: only document ids have them.
 STATISTICS = ["ids"]
 ROW_GROUP_IDS = 1 << 22
 
 
 class SequencesMetadata(StrictModel):
-    """What the ids of a file are; stands as JSON under the key `codectok` of the Parquet metadata.
+    """Description of a file's ids, stored as JSON under the key `codectok` of the Parquet metadata.
 
-    `vocabulary_end` is the first id behind codes and special tokens: the rows that a language model needs.
+    Attributes:
+        codec_name, codec_fingerprint: codec of the codes.
+        offset: id of the first code.
+        codebook_size, n_groups, n_residuals: shape of the codec's quantizer.
+        vocabulary_end: first id behind codes and special tokens, that is, the embedding rows a model needs.
+        end_of_sequence: id that ends a document; None if unknown.
+        tokenizer: fingerprint of the text tokenizer; None without one.
+        length: largest number of tokens in a sequence; None for no limit.
+        unit_hash: hash of the unit of work that wrote the file.
     """
 
     format: Literal["codectok.sequences"] = "codectok.sequences"
@@ -42,9 +50,9 @@ class SequencesMetadata(StrictModel):
 
 
 def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
-    """Columns: the ids, and of each document how many of them it has, the id of its row or text, and the dataset.
+    """Return the schema: ids of a sequence, and of each document in it the length, the id and the dataset.
 
-    Plain strings: Parquet stores a dictionary of them by itself, and every reader takes them.
+    Strings are not Arrow dictionaries: Parquet encodes them as such anyway, and every reader knows plain strings.
     """
 
     def column(name: str, kind: pa.DataType) -> pa.Field:
@@ -56,7 +64,7 @@ def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
 
 
 class SequenceWriter:
-    """Writes sequences to one Parquet file, the same bytes for the same sequences; a context manager."""
+    """Context manager that writes sequences to one Parquet file, deterministically."""
 
     def __init__(self, path: Path, metadata: SequencesMetadata) -> None:
         self._schema = sequences_schema(metadata)

@@ -1,11 +1,11 @@
-"""How a document for a language model is put together: small YAML files, some of which come with codectok."""
+"""Templates of documents: small YAML files, some of which come with codectok."""
 
 from __future__ import annotations
 
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError
@@ -13,97 +13,99 @@ from pydantic import Discriminator, Field, Tag, ValidationError
 from codectok.config import StrictModel
 from codectok.errors import InputError, first_line
 
-Task = Literal["audio", "tts", "asr", "interleaved"]
-TASKS: tuple[Task, ...] = get_args(Task)
+TASKS = ("audio", "tts", "asr", "interleaved")
 TEXT_TEMPLATE, VOICE_TEMPLATE = "text", "tts-voice"
 END_OF_SEQUENCE = "eos"
 FIELDS = ("text", "language", "speaker", "category", "id", "source", "dataset")
 _FIELD = re.compile(r"\{(\w*)\}")
 
 
-class TextPiece(StrictModel):
-    """Text, with fields of the row in braces, as in "Say in {language}: {text}"."""
+class TextItem(StrictModel):
+    """Text with fields of the row in braces, as in "Say in {language}: {text}"."""
 
     text: str
 
     @property
     def fields(self) -> list[str]:
-        """Names in braces."""
-        return _FIELD.findall(self.text)
+        """Names of the fields in braces."""
+        return list(_FIELD.findall(self.text))
 
     def fill(self, values: dict[str, str]) -> str:
-        """The text with `values` of its fields."""
+        """Return the text with its fields replaced by `values`."""
         return _FIELD.sub(lambda found: values[found[1]], self.text)
 
 
-class TokenPiece(StrictModel):
-    """One token by its string; `eos` is the one that ends a sequence."""
+class TokenItem(StrictModel):
+    """One token, given by its string; `eos` stands for the token that ends a sequence."""
 
     token: str
 
 
-class CodesPiece(StrictModel):
-    """Codes: those of the row, or of a voice to imitate."""
+class CodesItem(StrictModel):
+    """Codes of the row, or of a voice to imitate."""
 
     codes: Literal["row", "voice"]
 
 
-def _kind_of(piece: Any) -> str | None:
-    if isinstance(piece, StrictModel):
-        piece = piece.model_dump()
-    keys = list(piece) if isinstance(piece, dict) else []
+def _kind_of(item: Any) -> str | None:
+    if isinstance(item, StrictModel):
+        item = item.model_dump()
+    keys = list(item) if isinstance(item, dict) else []
     return keys[0] if len(keys) == 1 and keys[0] in ("text", "token", "codes") else None
 
 
-Piece = Annotated[
-    Annotated[TextPiece, Tag("text")] | Annotated[TokenPiece, Tag("token")] | Annotated[CodesPiece, Tag("codes")],
+TemplateItem = Annotated[
+    Annotated[TextItem, Tag("text")] | Annotated[TokenItem, Tag("token")] | Annotated[CodesItem, Tag("codes")],
     Discriminator(_kind_of),
 ]
 
 
 class Template(StrictModel):
-    """What a document consists of: `begin`, then `row` for each row in it, then `end`.
+    """Items of a document: `begin`, then `row` once per row, then `end`.
 
     Attributes:
-        document: "row": each row is a document; "recording": all rows of one recording are, in their order.
+        document: "row": each row is a document; "recording": all rows of a recording, in order, are one document.
+        begin: items before the first row.
+        row: items of each row.
+        end: items behind the last row, without codes; truncated documents keep them.
     """
 
     document: Literal["row", "recording"] = "row"
-    begin: tuple[Piece, ...] = ()
-    row: Annotated[tuple[Piece, ...], Field(min_length=1)]
-    end: tuple[Piece, ...] = ()
+    begin: tuple[TemplateItem, ...] = ()
+    row: Annotated[tuple[TemplateItem, ...], Field(min_length=1)]
+    end: tuple[TemplateItem, ...] = ()
 
     @property
-    def pieces(self) -> tuple[TextPiece | TokenPiece | CodesPiece, ...]:
-        """All of them."""
+    def items(self) -> tuple[TemplateItem, ...]:
+        """All items, in order."""
         return (*self.begin, *self.row, *self.end)
 
     @property
     def has_text(self) -> bool:
-        """Whether a tokenizer of text is needed."""
-        return any(isinstance(piece, TextPiece) for piece in self.pieces)
+        """True if the template needs a text tokenizer."""
+        return any(isinstance(item, TextItem) for item in self.items)
 
     @property
     def n_tokens(self) -> int:
-        """How many single tokens a document of one row has."""
-        return sum(isinstance(piece, TokenPiece) for piece in self.pieces)
+        """Number of single tokens in a document of one row."""
+        return sum(isinstance(item, TokenItem) for item in self.items)
 
     @property
     def has_codes(self) -> bool:
-        """Whether there is audio in it."""
-        return any(isinstance(piece, CodesPiece) for piece in self.pieces)
+        """True if documents hold audio."""
+        return any(isinstance(item, CodesItem) for item in self.items)
 
     @property
     def has_voice(self) -> bool:
-        """Whether a voice is needed."""
-        return CodesPiece(codes="voice") in self.pieces
+        """True if the template needs a voice to imitate."""
+        return CodesItem(codes="voice") in self.items
 
 
 def load_template(name: str | Path) -> Template:
-    """The template of that name among those of codectok, or in a YAML file.
+    """Load a template that comes with codectok, by its name, or one from a YAML file.
 
     Raises:
-        InputError: there is none, or it is not of the form of `Template`.
+        InputError: the template does not exist or is not valid.
     """
     own = resources.files(__package__) / "templates" / f"{name}.yaml"
     if own.is_file():
@@ -115,28 +117,28 @@ def load_template(name: str | Path) -> Template:
     try:
         return _parse(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:
-        raise InputError(f"The template {name} is no text.") from None
+        raise InputError(f"The template {name} is not UTF-8 text.") from None
 
 
 def _parse(text: str, name: str) -> Template:
     try:
         template = Template.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        raise InputError(f"The template {name} is no YAML: {first_line(error)}.") from None
+        raise InputError(f"The template {name} is not valid YAML: {first_line(error)}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "its top"
         raise InputError(
-            f"The template {name} cannot be understood at {where}: a piece is `text: ...`, `token: ...`,"
-            " `codes: row` or `codes: voice`, and lists of them stand under begin, row and end."
+            f"The template {name} cannot be understood at {where}: give lists of `text: ...`, `token: ...`,"
+            " `codes: row` or `codes: voice` under begin, row and end."
         ) from None
-    for piece in template.pieces:
-        unknown = [field for field in piece.fields if field not in FIELDS] if isinstance(piece, TextPiece) else []
+    for item in template.items:
+        unknown = [field for field in item.fields if field not in FIELDS] if isinstance(item, TextItem) else []
         if unknown:
-            raise InputError(f"The template {name} has a field {{{unknown[0]}}}; there are {', '.join(FIELDS)}.")
-    if CodesPiece(codes="row") in (*template.begin, *template.end):
-        raise InputError(f"The template {name} has the codes of a row outside `row`.")
-    if any(isinstance(piece, CodesPiece) for piece in template.end):
-        # Whatever is cut, its end is kept as it is.
+            raise InputError(f"The template {name} has a field {{{unknown[0]}}}; choose from {', '.join(FIELDS)}.")
+    if CodesItem(codes="row") in (*template.begin, *template.end):
+        raise InputError(f"The template {name} has `codes: row` outside `row`; move it there.")
+    if any(isinstance(item, CodesItem) for item in template.end):
+        # Truncation keeps the end whole.
         raise InputError(f"The template {name} has codes under `end`; put them under `begin` or `row`.")
     return template

@@ -1,4 +1,4 @@
-"""The text tokenizer of a language model, and the ids of special tokens."""
+"""Text tokenizer of a language model, and ids of special tokens."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from codectok.tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKEN
 
 from .templates import END_OF_SEQUENCE
 
-# `<|endoftext|>` of Qwen2.5, to which the default offset belongs.
+# `<|endoftext|>` of Qwen2.5, whose embedding the default offset assumes.
 DEFAULT_END_OF_SEQUENCE_ID = 151_643
-# What SentencePiece writes for a space.
+# SentencePiece's mark for a space.
 WORD_BEGIN = "\u2581"
 
 
 class TokenInTextError(InputError):
-    """A tokenizer takes a part of a text for a token that is no text."""
+    """A tokenizer reads part of a text as a special token."""
 
 
 class TextTokenizer:
-    """A tokenizer folder as `transformers` reads it; nothing is ever downloaded.
+    """Tokenizer of `transformers` that encodes every text as text; nothing is downloaded.
+
+    Args:
+        folder: local folder of the tokenizer.
 
     Raises:
-        InputError: transformers is missing, or the folder holds no tokenizer.
+        InputError: transformers is not installed, or the folder holds no tokenizer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,14 +45,14 @@ class TextTokenizer:
         self._is_mark[[token_id for token_id in marks if not _is_space(str(added[token_id]))]] = True
         unknown = self._tokenizer.unk_token_id
         if unknown is not None and unknown < len(self._is_mark):
-            self._is_mark[unknown] = False  # for characters that it does not know
+            self._is_mark[unknown] = False  # stands for unknown characters, which are text
         self.folder = folder
 
     def ids_of(self, text: str) -> np.ndarray:
-        """Ids int32 of a text; what looks like another token in it is text as well.
+        """Return the ids int32 [n] of a text; strings of special tokens in it are encoded as text.
 
         Raises:
-            TokenInTextError: this tokenizer cannot take it for text.
+            TokenInTextError: this tokenizer cannot encode such a string as text.
         """
         if self._text_only is not None:
             found = self._text_only.encode(text, add_special_tokens=False).ids
@@ -60,30 +63,31 @@ class TextTokenizer:
         marks = ids[ids < len(self._is_mark)]
         marks = marks[self._is_mark[marks]]
         if len(marks):
-            raise TokenInTextError(f"the tokenizer takes a part of it for {self._tokenizer.decode(int(marks[0]))}")
+            raise TokenInTextError(f"the tokenizer reads a part of it as {self._tokenizer.decode(int(marks[0]))}")
         return ids
 
     def known_tokens(self) -> dict[str, int]:
-        """Ids of all its tokens, added ones included."""
-        return self._tokenizer.get_vocab()
+        """Return the ids of all tokens by their strings, added tokens included."""
+        return dict(self._tokenizer.get_vocab())
 
     @property
     def end_of_sequence(self) -> int | None:
-        """The id of its token for this, if it has one."""
-        return self._tokenizer.eos_token_id
+        """Id of the token that ends a sequence; None if unknown."""
+        found: int | None = self._tokenizer.eos_token_id
+        return found
 
     @property
     def fingerprint(self) -> str:
-        """Changes with everything that decides ids."""
+        """Hash of everything that decides ids."""
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         text = json.dumps(self.known_tokens(), sort_keys=True) if backend is None else backend.to_str()
         return hashlib.sha256(f"{self.end_of_sequence} {text}".encode()).hexdigest()
 
 
 def _text_only(tokenizer: Any) -> Any:
-    """The tokenizer of the `tokenizers` library within `tokenizer`, blind to tokens that were added to its words.
+    """Return the inner tokenizer of the `tokenizers` library, made to ignore added tokens.
 
-    `split_special_tokens` is not enough: audio tokens and marks such as `<tool_call>` are none of the special ones.
+    `split_special_tokens` is not enough: audio tokens and marks such as `<tool_call>` are added, but not special.
     """
     from tokenizers import Tokenizer
 
@@ -92,7 +96,7 @@ def _text_only(tokenizer: Any) -> Any:
         return None
     described = json.loads(backend.to_str())
     for token in described["added_tokens"]:
-        # Long runs of spaces are text, and models know them as tokens.
+        # Long runs of spaces are text that models know as tokens.
         token["special"] = not _is_space(token["content"])
     found = Tokenizer.from_str(json.dumps(described))
     found.encode_special_tokens = True
@@ -107,9 +111,12 @@ def _is_space(token: str) -> bool:
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Ids of tokens by their strings: from the tokenizer where it knows them, else from the vocabulary.
+    """Ids of tokens by their strings: the tokenizer's if it knows them, else the vocabulary's.
 
-    `end_of_sequence` is a string or an id; by default the tokenizer's own.
+    Attributes:
+        vocabulary: of the codes.
+        known: ids of the tokenizer's tokens.
+        end_of_sequence: id that ends a sequence; None if unknown.
     """
 
     vocabulary: Vocabulary
@@ -120,10 +127,15 @@ class TokenIds:
     def of(
         cls, vocabulary: Vocabulary, tokenizer: TextTokenizer | None, end_of_sequence: str | int | None = None
     ) -> TokenIds:
-        """Ids for a vocabulary beside the tokens of a tokenizer, which must not lie in its range.
+        """Combine a vocabulary with a tokenizer.
+
+        Args:
+            vocabulary: of the codes.
+            tokenizer: of text, if any.
+            end_of_sequence: token or id that ends a sequence; by default the tokenizer's.
 
         Raises:
-            InputError: they do, or there is no such token to end a sequence.
+            InputError: tokens of the tokenizer overlap with the audio tokens, or the end of a sequence is not valid.
         """
         known = tokenizer.known_tokens() if tokenizer else {}
         _refuse_overlap(vocabulary, known)
@@ -132,50 +144,56 @@ class TokenIds:
             found = int(end_of_sequence)
         elif isinstance(end_of_sequence, str):
             if end_of_sequence not in known:
-                raise InputError(f"The tokenizer knows no token {end_of_sequence!r}; give another one or its id.")
+                raise InputError(f"The tokenizer has no token {end_of_sequence!r}; pass --eos with another or an id.")
             found = known[end_of_sequence]
         elif tokenizer is not None:
             found = tokenizer.end_of_sequence
         else:
             found = DEFAULT_END_OF_SEQUENCE_ID if vocabulary.offset == DEFAULT_OFFSET else None
         if found is not None and not 0 <= found <= LARGEST_ID:
-            raise InputError(f"The id {found} that ends a sequence is too large; ids are at most {LARGEST_ID}.")
+            raise InputError(
+                f"The id {found} cannot end a sequence: ids go from 0 to {LARGEST_ID}; pass --eos with another one."
+            )
         first, last = vocabulary.offset, vocabulary.offset + vocabulary.n_codes - 1
         if found is not None and first <= found <= last:
             raise InputError(
-                f"The id {found} cannot end a sequence, since it is that of a code; pass --eos with a token, or with an"
+                f"The id {found} cannot end a sequence: it is the id of a code; pass --eos with a token, or with an"
                 f" id outside of {first} to {last}."
             )
         return cls(vocabulary, known, found)
 
     @property
     def special_tokens(self) -> dict[str, int]:
-        """Ids of all special tokens that codes need beside them."""
+        """Ids of the special tokens that accompany codes."""
         return {name: self.of_token(name) for name in SPECIAL_TOKENS}
 
     def of_token(self, name: str) -> int:
-        """The id of a token, "eos" for the end of a sequence; `InputError` if nobody knows it."""
+        """Return the id of a token, or of the end of a sequence for "eos".
+
+        Raises:
+            InputError: neither the tokenizer nor the vocabulary has the token.
+        """
         if name == END_OF_SEQUENCE:
             if self.end_of_sequence is None:
-                raise InputError("It is not known which token ends a sequence; pass --eos with its id.")
+                raise InputError("The token that ends a sequence is unknown; pass --eos with its id.")
             return self.end_of_sequence
         if name in self.known:
             return self.known[name]
         if name in SPECIAL_TOKENS:
             return self.vocabulary.id_of(name)
-        raise InputError(f"The token {name!r} of the template is in no vocabulary; give a tokenizer that knows it.")
+        raise InputError(f"The token {name!r} of the template is unknown; pass a --tokenizer that has it.")
 
 
 def _refuse_overlap(vocabulary: Vocabulary, known: dict[str, int]) -> None:
-    """Refuse tokens of the tokenizer where audio tokens are, and audio tokens that it has elsewhere."""
+    """Refuse other tokens among the ids of audio tokens, and audio tokens at other ids."""
     first = vocabulary.offset
-    # Where it knows the special tokens, their places here are not used.
+    # If the tokenizer knows all special tokens, the vocabulary's ids for them are not used.
     end = first + vocabulary.n_codes if known.keys() >= set(SPECIAL_TOKENS) else vocabulary.end
     for token, token_id in known.items():
         if first <= token_id < end and token != vocabulary.token(token_id):
             raise InputError(
                 f"The tokenizer has the token {token!r} at {token_id}, among the audio tokens from {first} to"
-                f" {end - 1}; pass --offset with the rows of the model's embedding."
+                f" {end - 1}; pass --offset with the number of rows of the model's embedding."
             )
     own = [token_id for token, token_id in known.items() if is_code_token(token)]
     if own and min(own) != first:

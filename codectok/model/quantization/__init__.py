@@ -1,4 +1,4 @@
-"""Quantizers: features [B, T, C] to codes and back."""
+"""Quantizers: map features [B, T, C] to codes and back."""
 
 from .base import Quantizer, QuantizerOutput
 from .build import build_quantizer

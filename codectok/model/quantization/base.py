@@ -1,4 +1,4 @@
-"""What every quantizer offers."""
+"""Interface of all quantizers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from codectok.errors import ConfigError
 
 FrameEncoder = Callable[[Tensor], Tensor]
-"""Codes [n, n_codebooks] of features float32 [n, C], each row by itself."""
+"""Maps features float32 [n, C] to codes [n, n_codebooks], each row independently."""
 
 
 @dataclass
 class QuantizerOutput:
-    """Result of a quantizer in training.
+    """Result of a quantizer in a training pass.
 
     Attributes:
         features: quantized features [B, T, C], with the straight-through gradient.
         codes: [B, T', n_codebooks] int64.
-        commitment_loss: scalar, unweighted; zero where a quantizer needs none.
-        diversity_loss: scalar, unweighted, where it was asked for; see `diversity`.
+        commitment_loss: scalar, unweighted; zero for a quantizer without one.
+        diversity_loss: scalar, unweighted, see `diversity`; None unless `measure_diversity` was called.
     """
 
     features: Tensor
@@ -37,27 +37,31 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor) -> QuantizerOutput:
-        """Quantize with gradients."""
+        """Quantize `features` [B, T, C] with gradients."""
 
     @abstractmethod
     def encode(self, features: Tensor) -> Tensor:
-        """Codes [B, T', n_codebooks] of `features` [B, T, C]."""
+        """Encode `features` [B, T, C] to codes [B, T', n_codebooks]."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """Features [B, T, C] of `codes` [B, T', n_codebooks]."""
+        """Decode `codes` [B, T', n_codebooks] to features [B, T, C]."""
 
     @abstractmethod
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
-        """The fastest `encode` for weights that stay as they are; `reduced` lets it search in bfloat16 first."""
+        """Return a fast `encode` for frozen weights.
+
+        Args:
+            reduced: search in bfloat16 first, and rescore the best codes in float32.
+        """
 
     @abstractmethod
     def distances(self, features: Tensor, codes: Tensor) -> Tensor:
-        """How far each code lies from what it stands for, as a share of the length of what was quantized.
+        """Relative quantization error after each code, norm(x - sum of codes) / norm(x).
 
         Args:
             features: [B, T', C] at the rate of the codes.
-            codes: [B, T', n_codebooks], of which each is judged by what those before it leave over.
+            codes: [B, T', n_codebooks]; the sum runs over a code and those before it in its group.
 
         Returns:
             [B, T', n_codebooks]
@@ -66,39 +70,39 @@ class Quantizer(nn.Module, ABC):
     @property
     @abstractmethod
     def codebooks(self) -> Tensor:
-        """All code vectors [n_codebooks, codebook_size, codebook_dim]."""
+        """Code vectors of all codebooks [n_codebooks, codebook_size, codebook_dim]."""
 
     def measure_diversity(self) -> None:
-        """Let every training pass give a `diversity_loss`.
+        """Compute a `diversity_loss` in every training pass.
 
         Raises:
-            ConfigError: this kind of quantizer has none.
+            ConfigError: this quantizer has no learned codebooks.
         """
-        raise ConfigError("loss.diversity is for codebooks: a quantizer without them has its codes by construction.")
+        raise ConfigError("loss.diversity needs a quantizer with learned codebooks; remove it, or use grvq or simvq.")
 
     def prepare_for_training(self) -> None:
-        """Add what only training needs (such as codebook statistics); nothing by default."""
+        """Add state that only training needs, such as codebook statistics; nothing by default."""
 
     def initialize_codebooks(self, features: Tensor, seed: int) -> None:
-        """Start the codebooks from encoder outputs [B, T, C], the same on every rank; nothing by default."""
+        """Initialize the codebooks from encoder outputs [B, T, C], equal on every rank; nothing by default."""
 
     def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
-        """Adapt codebooks that learn without gradients, on all ranks alike; nothing by default.
+        """Update codebooks that learn without gradients, equally on all ranks; nothing by default.
 
         Args:
-            features: [n, C], what this rank has quantized.
-            codes: [n, n_codebooks] of them.
-            counts: int64 [n_codebooks, codebook_size], how often each code came up on all ranks.
+            features: [n, C], quantized on this rank.
+            codes: [n, n_codebooks], codes of `features`.
+            counts: int64 [n_codebooks, codebook_size], occurrences of each code on all ranks.
         """
 
     def replace_unused(self, counts: Tensor, n_tokens: int) -> Tensor:
-        """Replace codes that `n_tokens` tokens have hardly used; none by default.
+        """Replace codes that are hardly used; none by default.
 
         Args:
-            counts: int64 [n_codebooks, codebook_size], how often each code came up among them.
-            n_tokens: long enough a time to judge by, see `usage`.
+            counts: int64 [n_codebooks, codebook_size], occurrences of each code in a usage window, see `usage`.
+            n_tokens: number of tokens in the window.
 
         Returns:
-            Which codes were replaced, in the shape of `counts`.
+            bool in the shape of `counts`, True for replaced codes.
         """
         return torch.zeros_like(counts, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""From configuration to quantizer."""
+"""Builds a quantizer from its configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .temporal import TemporalQuantizer
 
 
 def build_quantizer(config: QuantizerConfig, dim: int) -> TemporalQuantizer:
-    """The quantizer that `config` describes, for features of `dim` channels."""
+    """Build the quantizer of `config` for features of `dim` channels."""
     inner: Quantizer
     if isinstance(config, VectorQuantizerConfig):
         inner = GroupedResidualVectorQuantizer(config, dim)

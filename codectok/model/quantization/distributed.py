@@ -1,6 +1,6 @@
-"""Sums and rows over the ranks of a distributed run; a process that belongs to none is the only rank.
+"""Collective operations of a distributed run; without one, the process is the only rank.
 
-Every rank calls these at the same places with tensors of the same shape.
+All ranks must call these functions in the same order with tensors of the same shape.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from torch import Tensor
 
 
 def n_ranks() -> int:
-    """How many there are at this moment."""
+    """Return the number of ranks."""
     return dist.get_world_size() if _distributed() else 1
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """`tensor`, in place, with those of all ranks added."""
+    """Sum `tensor` over all ranks, in place."""
     if _distributed():
         dist.all_reduce(tensor)
     return tensor
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows [n, ...] of all ranks in the order of ranks [n_ranks * n, ...]."""
+    """Concatenate the rows [n, ...] of all ranks in rank order to [n_ranks * n, ...]."""
     if not _distributed():
         return rows
     gathered = rows.new_empty(n_ranks() * len(rows), *rows.shape[1:])
@@ -32,7 +32,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def take_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """`gather_rows(rows)[index]` for `rows` [n, C] and `index` [k], at the price of k rows instead of all."""
+    """Return `gather_rows(rows)[index]` for `rows` [n, C] and `index` [k], but communicate only k rows."""
     if not _distributed():
         return rows[index]
     own = index - dist.get_rank() * len(rows)

@@ -1,4 +1,4 @@
-"""A loss that is small where codes are equally used, with gradients for the features that are quantized."""
+"""Diversity loss: rewards equal use of the codes, with gradients for the quantized features."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-# Keeps the slope of the entropy finite at codes that nobody comes near.
+# Keeps the gradient of the entropy finite for codes that are far from all vectors.
 SMALLEST_SHARE = 1e-12
 
 
 def diversity_loss(vectors: Tensor, embedding: Tensor) -> Tensor:
-    """How far the use of codes is from even: 0 where all are used alike, 1 where one is used for everything.
+    """Return 1 - entropy / log(codebook_size) of soft code use: 0 for equal use, 1 if one code takes all.
 
-    The use is soft: every vector has a share in every code, by their squared distance in units of what vectors have on
-    average to the nearest code. Entropy is that of the mean of shares over all vectors.
+    Soft use is the mean over all vectors of a softmax over codes of -distance / scale, with squared distances, and the
+    mean squared distance to the nearest code as scale.
 
     Args:
-        vectors: [n, D], what is quantized.
+        vectors: [n, D], before quantization.
         embedding: code vectors [codebook_size, D].
     """
     distances = vectors.square().sum(1, keepdim=True) - 2 * vectors @ embedding.T + embedding.square().sum(1)

@@ -13,14 +13,16 @@ from codectok.model.convnext import truncated_normal_linear
 
 from .base import FrameEncoder, Quantizer, QuantizerOutput
 
-# Keeps bounded values strictly inside the outermost rounding border.
+# Keeps bounded values strictly inside the outermost rounding boundary.
 BOUND_MARGIN = 1e-3
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds each of a few bounded channels to a fixed number of levels; their combination is the code.
+    """Rounds each of a few bounded channels to a fixed number of levels; the combination of levels is the code.
 
-    Buffers (not saved): `levels` [n_channels]; `basis` [n_channels], the weight of each channel's level in the code.
+    Buffers (not saved):
+        levels: [n_channels], number of levels of each channel.
+        basis: [n_channels], weight of each channel's level in the code.
     """
 
     levels: Tensor
@@ -28,7 +30,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     def __init__(self, config: FiniteScalarQuantizerConfig, dim: int) -> None:
         super().__init__()
-        # On the CPU even where a network is laid out on the meta device: no checkpoint brings these constants.
+        # On the CPU even if the network is built on the meta device: checkpoints do not hold these constants.
         basis = list(itertools.accumulate(config.levels[:-1], operator.mul, initial=1))
         self.register_buffer("levels", torch.tensor(config.levels, device="cpu"), persistent=False)
         self.register_buffer("basis", torch.tensor(basis, device="cpu"), persistent=False)
@@ -36,7 +38,7 @@ class FiniteScalarQuantizer(Quantizer):
         self.project_out = truncated_normal_linear(len(config.levels), dim)
 
     def forward(self, features: Tensor) -> QuantizerOutput:
-        """Quantize `features` [B, T, C]; the gradient passes the rounding unchanged."""
+        """Quantize `features` [B, T, C]; the gradient passes the rounding unchanged (straight-through)."""
         bounded = self._bound(self.project_in(features))
         rounded = bounded + (bounded.round() - bounded).detach()
         digits = self._digits(bounded)
@@ -47,22 +49,24 @@ class FiniteScalarQuantizer(Quantizer):
         )
 
     def encode(self, features: Tensor) -> Tensor:
-        """Codes [B, T, 1] of `features` [B, T, C]."""
+        """Encode `features` [B, T, C] to codes [B, T, 1]."""
         digits = self._digits(self._bound(self.project_in(features)))
         return (digits * self.basis).sum(-1, keepdim=True)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Features [B, T, C] of `codes` [B, T, 1]."""
-        return self.project_out(self._vectors(codes))
+        """Decode `codes` [B, T, 1] to features [B, T, C]."""
+        features: Tensor = self.project_out(self._vectors(codes))
+        return features
 
     def distances(self, features: Tensor, codes: Tensor) -> Tensor:
-        """Of each code's levels to the bounded channels, as a share of the widest range."""
+        """Distance [B, T', 1] between the bounded channels and the levels of the code, over the largest level count."""
         bounded = self._bound(self.project_in(features))
-        missed = bounded - (codes // self.basis % self.levels - self.levels // 2)
-        return torch.linalg.vector_norm(missed, dim=-1, keepdim=True) / self.levels.max()
+        errors = bounded - (codes // self.basis % self.levels - self.levels // 2)
+        distances: Tensor = torch.linalg.vector_norm(errors, dim=-1, keepdim=True)
+        return distances / self.levels.max()
 
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
-        """`encode`: there is nothing to search."""
+        """Return `encode`, which needs no search."""
         return lambda rows: self.encode(rows.unsqueeze(0))[0]
 
     @property
@@ -72,7 +76,7 @@ class FiniteScalarQuantizer(Quantizer):
         return self._vectors(torch.arange(n_codes, device=self.levels.device).unsqueeze(-1)).unsqueeze(0)
 
     def _bound(self, values: Tensor) -> Tensor:
-        """Squash to an interval that rounds to exactly `levels` integers; even numbers of levels sit off centre."""
+        """Squash to an interval that rounds to exactly `levels` integers; an even number of them is off centre."""
         half_width = (self.levels - 1) * (1 + BOUND_MARGIN) / 2
         offset = (self.levels % 2 == 0) * 0.5
         shift = torch.atanh(offset / half_width)

@@ -1,4 +1,4 @@
-"""Grouped residual vector quantization with codebooks that follow moving averages."""
+"""Grouped residual vector quantization with EMA codebooks."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 from codectok.config import VectorQuantizerConfig
 
 from .base import FrameEncoder, Quantizer, QuantizerOutput
-from .codebook import AveragedCodebook
+from .codebook import EMACodebook
 from .distributed import gather_rows, n_ranks, sum_over_ranks
 from .reservoir import Reservoir
-from .residual import CodebookChain, mean_of
+from .residual import ResidualQuantizer, mean_of
 from .scatter import add_rows
 
-# More where there are more codes: all of them may have to be replaced at once.
+# A larger codebook has a larger reservoir, since all its codes may have to be replaced at once.
 MIN_RESERVOIR_VECTORS = 8192
 
 
-class ResidualVectorQuantizer(CodebookChain[AveragedCodebook]):
-    """A chain of codebooks that each quantize what the ones before left over."""
+class ResidualVectorQuantizer(ResidualQuantizer[EMACodebook]):
+    """A residual quantizer whose codebooks learn by exponential moving averages."""
 
     def __init__(self, config: VectorQuantizerConfig, dim: int) -> None:
         size, codebook_dim, decay = config.codebook_size, config.codebook_dim, config.ema_decay
-        codebooks = [AveragedCodebook(size, codebook_dim, decay) for _ in range(config.n_residuals)]
+        codebooks = [EMACodebook(size, codebook_dim, decay) for _ in range(config.n_residuals)]
         super().__init__(dim, codebook_dim, codebooks)
 
     def initialize(self, features: Tensor, generator: torch.Generator) -> None:
-        """Place every codebook on what the ones before it leave over of `features` [n, C]."""
+        """Set every codebook to the k-means of the residuals of `features` [n, C] before it."""
         residual = self.project_in(features)
         codebooks = self._codebooks()
         codebooks[0].initialize(residual, generator)
@@ -39,11 +39,11 @@ class ResidualVectorQuantizer(CodebookChain[AveragedCodebook]):
             codebook.initialize(residual, generator)
 
     def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
-        """Move the codebooks; see `Quantizer.learn`."""
+        """Update the codebooks, see `Quantizer.learn`."""
         n_codebooks, n_codes = counts.shape
-        # The sum of projections is the projection of the sum: those of a single codebook are taken before it.
+        # The projection is linear, so the sums of a single codebook can be taken before it.
         width = features.shape[1] if n_codebooks == 1 else n_codebooks * self._codebooks()[0].embedding.shape[1]
-        # Ranks exchange all tokens, or a sum for each code, whatever is less; sums travel there and back.
+        # Exchange all tokens or one sum per code, whatever is less; an all-reduce moves sums twice.
         if n_ranks() * features.numel() < 2 * n_codes * width:
             self._learn_from_tokens(gather_rows(features), gather_rows(codes))
         elif n_codebooks == 1:
@@ -77,21 +77,21 @@ class ResidualVectorQuantizer(CodebookChain[AveragedCodebook]):
             residual = left_over
 
     def replace(self, expired: Tensor, features: Tensor) -> Tensor:
-        """Place the codes `expired` [n_residuals, codebook_size] on what is left over of `features` [n, C].
+        """Replace the codes `expired` [n_residuals, codebook_size] by residuals of `features` [n, C].
 
         Returns:
-            Which codes were replaced, in the same shape.
+            bool [n_residuals, codebook_size], True for replaced codes.
         """
-        # What each leaves over is that of its codes as they were, and of interest to the ones behind it only.
+        # Compute all residuals before any code is replaced.
         residuals, codebooks = [self.project_in(features)], self._codebooks()
         for codebook in codebooks[:-1]:
             residuals.append(residuals[-1] - codebook.lookup(codebook.search(residuals[-1])))
-        places = zip(codebooks, expired, residuals, strict=True)
-        return torch.stack([codebook.replace(gone, residual) for codebook, gone, residual in places])
+        layers = zip(codebooks, expired, residuals, strict=True)
+        return torch.stack([codebook.replace(codes, residual) for codebook, codes, residual in layers])
 
 
 class GroupedResidualVectorQuantizer(Quantizer):
-    """Channels in equal groups, each with a residual quantizer of its own; codes are ordered group by group."""
+    """Splits channels into equal groups with one residual quantizer each; codes are in group-major order."""
 
     def __init__(self, config: VectorQuantizerConfig, dim: int) -> None:
         super().__init__()
@@ -113,22 +113,22 @@ class GroupedResidualVectorQuantizer(Quantizer):
         )
 
     def encode(self, features: Tensor) -> Tensor:
-        """Codes [B, T, n_groups * n_residuals] of `features` [B, T, C]."""
+        """Encode `features` [B, T, C] to codes [B, T, n_groups * n_residuals]."""
         parts = zip(self._groups(), self._split(features), strict=True)
         return torch.cat([group.encode(part) for group, part in parts], dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Features [B, T, C] of `codes` [B, T, n_groups * n_residuals]."""
+        """Decode `codes` [B, T, n_groups * n_residuals] to features [B, T, C]."""
         parts = zip(self._groups(), codes.chunk(len(self.groups), dim=-1), strict=True)
         return torch.cat([group.decode(part) for group, part in parts], dim=-1)
 
     def distances(self, features: Tensor, codes: Tensor) -> Tensor:
-        """Those of all groups."""
+        """Concatenate the relative errors of all groups, see `Quantizer.distances`."""
         parts = zip(self._groups(), self._split(features), codes.chunk(len(self.groups), dim=-1), strict=True)
-        return torch.cat([group.distances(part, own) for group, part, own in parts], dim=-1)
+        return torch.cat([group.distances(part, part_codes) for group, part, part_codes in parts], dim=-1)
 
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
-        """The groups' encoders side by side."""
+        """Run the frame encoders of all groups on their channels."""
         encoders = [group.frame_encoder(reduced) for group in self._groups()]
         return lambda rows: torch.cat([e(part) for e, part in zip(encoders, self._split(rows), strict=True)], dim=1)
 
@@ -138,12 +138,12 @@ class GroupedResidualVectorQuantizer(Quantizer):
         return torch.cat([group.codebooks for group in self._groups()])
 
     def measure_diversity(self) -> None:
-        """Let every group measure it."""
+        """Compute a `diversity_loss` for every group."""
         for group in self._groups():
             group.measure_diversity()
 
     def prepare_for_training(self) -> None:
-        """Add average counts to every codebook, and a reservoir where unused codes are to be replaced."""
+        """Add EMA counts to every codebook, and a reservoir if unused codes are replaced."""
         for group in self._groups():
             group.prepare_for_training()
         if self.config.expiry_share:
@@ -152,13 +152,13 @@ class GroupedResidualVectorQuantizer(Quantizer):
             self.reservoir = Reservoir(capacity, self.dim).to(device)
 
     def initialize_codebooks(self, features: Tensor, seed: int) -> None:
-        """Place every group's codebooks on the k-means of its share of `features` [B, T, C], the same on every rank."""
+        """Initialize the codebooks by k-means of `features` [B, T, C], equal on every rank."""
         generator = torch.Generator(features.device).manual_seed(seed)
         for group, part in zip(self._groups(), self._split(features.flatten(0, 1)), strict=True):
             group.initialize(part, generator)
 
     def learn(self, features: Tensor, codes: Tensor, counts: Tensor) -> None:
-        """Move every group's codebooks, and remember some of the features."""
+        """Update the codebooks of every group, and add features to the reservoir."""
         n_groups = len(self.groups)
         parts = zip(self._split(features), codes.chunk(n_groups, dim=1), counts.chunk(n_groups), strict=True)
         for group, part in zip(self._groups(), parts, strict=True):
@@ -167,13 +167,14 @@ class GroupedResidualVectorQuantizer(Quantizer):
             self.reservoir.add(features)
 
     def replace_unused(self, counts: Tensor, n_tokens: int) -> Tensor:
-        """Replace codes with less than the expiry share of uniform use by features from the reservoir."""
+        """Replace codes used less than `expiry_share` of uniform use by features from the reservoir."""
         if self.reservoir is None:
             return super().replace_unused(counts, n_tokens)
         n_codes = counts.shape[1]
         expired = (counts < self.config.expiry_share * n_tokens / n_codes).chunk(len(self.groups))
         parts = self._split(self.reservoir.draw(n_codes))
-        return torch.cat([g.replace(gone, f) for g, gone, f in zip(self._groups(), expired, parts, strict=True)])
+        groups = zip(self._groups(), expired, parts, strict=True)
+        return torch.cat([group.replace(codes, part) for group, codes, part in groups])
 
     def _split(self, features: Tensor) -> tuple[Tensor, ...]:
         return features.chunk(len(self.groups), dim=-1)

@@ -1,4 +1,4 @@
-"""Recent encoder outputs, from which unused codes are replaced."""
+"""Recent encoder outputs that replace unused codes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from .distributed import n_ranks, take_rows
 
-# An update renews at most this part, so that what is in it comes from several batches, however large they are.
-LARGEST_PART = 8
+# One update replaces at most 1/8 of the rows, so that they come from several batches, even of large ones.
+UPDATES_TO_FILL = 8
 
 
 class Reservoir(nn.Module):
-    """The newest rows of all ranks in a ring; the same on every rank.
+    """Ring buffer of the newest rows of all ranks; equal on every rank.
 
-    Buffers: `rows` [capacity, dim]. How many rows ever came in is saved with them.
+    Buffers:
+        rows: [capacity, dim]; the number of rows ever added is saved with them.
     """
 
     rows: Tensor
@@ -22,26 +23,26 @@ class Reservoir(nn.Module):
     def __init__(self, capacity: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("rows", torch.zeros(capacity, dim))
-        self._seen = 0
+        self._n_added = 0
 
     def add(self, rows: Tensor) -> None:
-        """Take in this rank's `rows` [n, dim], or an even choice of all ranks' rows where they are too many."""
+        """Add the `rows` [n, dim] of all ranks, or an evenly spaced subset if they are too many."""
         capacity, available = len(self.rows), n_ranks() * len(rows)
-        count = torch.arange(min(available, max(1, capacity // LARGEST_PART)), device=rows.device)
+        count = torch.arange(min(available, max(1, capacity // UPDATES_TO_FILL)), device=rows.device)
         taken = take_rows(rows, count * available // len(count))
-        self.rows.index_copy_(0, (self._seen + count) % capacity, taken)
-        self._seen += len(count)
+        self.rows.index_copy_(0, (self._n_added + count) % capacity, taken)
+        self._n_added += len(count)
 
     def draw(self, n: int) -> Tensor:
-        """Up to `n` different rows at random; the same on every rank, and after every resume."""
-        generator = torch.Generator(self.rows.device).manual_seed(self._seen)
-        filled = min(self._seen, len(self.rows))
+        """Draw up to `n` different rows at random; equal on every rank and after resuming."""
+        generator = torch.Generator(self.rows.device).manual_seed(self._n_added)
+        filled = min(self._n_added, len(self.rows))
         return self.rows[torch.randperm(filled, generator=generator, device=self.rows.device)[:n]]
 
     def get_extra_state(self) -> Tensor:
-        """Rows that ever came in, for checkpoints."""
-        return torch.tensor(self._seen)
+        """Return the number of rows ever added, for checkpoints."""
+        return torch.tensor(self._n_added)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on from what `get_extra_state` gave."""
-        self._seen = int(state)
+        """Restore the result of `get_extra_state`."""
+        self._n_added = int(state)

@@ -1,4 +1,4 @@
-"""Codebooks in a row, between two projections: what training and inference share, however the codes learn."""
+"""Residual quantizer: a chain of codebooks between two projections, independent of how the codes learn."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .search import CodeSearch
 AnyCodebook = TypeVar("AnyCodebook", bound=Codebook)
 
 
-class CodebookChain(Quantizer, Generic[AnyCodebook]):
-    """Projection in, a chain of codebooks that each quantize what the ones before left over, projection out."""
+class ResidualQuantizer(Quantizer, Generic[AnyCodebook]):
+    """Quantizes projected features by a chain of codebooks, each on the residual of those before, and projects back."""
 
     def __init__(self, dim: int, codebook_dim: int, codebooks: Sequence[AnyCodebook]) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class CodebookChain(Quantizer, Generic[AnyCodebook]):
         self._measures_diversity = False
 
     def measure_diversity(self) -> None:
-        """Let every training pass give a `diversity_loss`."""
+        """Compute a `diversity_loss` in every training pass."""
         self._measures_diversity = True
 
     def forward(self, features: Tensor) -> QuantizerOutput:
@@ -48,7 +48,7 @@ class CodebookChain(Quantizer, Generic[AnyCodebook]):
             residual = residual - nearest.detach()
             quantized = quantized + nearest.detach()
             codes.append(found)
-        # Straight through once for the whole chain: once per layer would multiply the encoder's gradient.
+        # One straight-through step for the whole chain: one per layer would multiply the encoder's gradient.
         passed = vectors + (quantized - vectors).detach()
         return QuantizerOutput(
             features=self.project_out(passed),
@@ -59,16 +59,16 @@ class CodebookChain(Quantizer, Generic[AnyCodebook]):
 
     @torch.no_grad()
     def _search(self, codebook: AnyCodebook, features: Tensor, residual: Tensor) -> Tensor:
-        """Codes [B, T] nearest to `residual`; of a single codebook found from `features` where that is less work."""
+        """Find the codes [B, T] nearest to `residual`, for a single codebook directly from `features` if faster."""
         if len(self.layers) == 1 and isinstance(self.project_in, nn.Linear):
             rows = features.flatten(0, 1)
             if folding_pays_once(len(rows), self.project_in.in_features, self.project_in.out_features):
                 search = _folded_search(self.project_in, codebook, rows.mean(0))
-                return torch.cat([search(part) for part in rows.split(SEARCH_ROWS)]).view(residual.shape[:2])
+                return torch.cat([search(part) for part in torch.split(rows, SEARCH_ROWS)]).view(residual.shape[:2])
         return codebook.search(residual.flatten(0, 1)).view(residual.shape[:2])
 
     def encode(self, features: Tensor) -> Tensor:
-        """Codes [B, T, n_residuals] of `features` [B, T, C]."""
+        """Encode `features` [B, T, C] to codes [B, T, n_residuals]."""
         residual = self.project_in(features).flatten(0, 1)
         codes = []
         for codebook in self._codebooks():
@@ -77,23 +77,24 @@ class CodebookChain(Quantizer, Generic[AnyCodebook]):
         return torch.stack(codes, dim=-1).view(*features.shape[:2], -1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Features [B, T, C] of `codes` [B, T, n_residuals]."""
+        """Decode `codes` [B, T, n_residuals] to features [B, T, C]."""
         vectors = [layer.lookup(c) for layer, c in zip(self._codebooks(), codes.unbind(-1), strict=True)]
-        return self.project_out(torch.stack(vectors).sum(0))
+        features: Tensor = self.project_out(torch.stack(vectors).sum(0))
+        return features
 
     def distances(self, features: Tensor, codes: Tensor) -> Tensor:
-        """Of each codebook's code to the residual that it was given."""
+        """Relative quantization error after each codebook, see `Quantizer.distances`."""
         residual = self.project_in(features)
         length = torch.linalg.vector_norm(residual, dim=-1)
         distances = []
-        for codebook, own in zip(self._codebooks(), codes.unbind(-1), strict=True):
-            residual = residual - codebook.lookup(own)
+        for codebook, layer_codes in zip(self._codebooks(), codes.unbind(-1), strict=True):
+            residual = residual - codebook.lookup(layer_codes)
             distances.append(torch.linalg.vector_norm(residual, dim=-1) / length)
         return torch.stack(distances, dim=-1)
 
     @torch.no_grad()
     def frame_encoder(self, reduced: bool) -> FrameEncoder:
-        """A search for each codebook; for a single one the projection is folded into the codebook where that pays."""
+        """Return a search over all codebooks; folds the projection into a single codebook if that is faster."""
         project_in, codebooks = self.project_in, self._codebooks()
         if (
             len(codebooks) == 1
@@ -133,34 +134,35 @@ class CodebookChain(Quantizer, Generic[AnyCodebook]):
 
 
 def folding_pays(codebook_size: int, dim: int, codebook_dim: int) -> bool:
-    """Whether one product with a folded codebook costs less than the projection and one with the codebook."""
+    """True if a product with a folded codebook costs less than the projection and a product with the codebook."""
     return codebook_size * dim < (codebook_size + dim) * codebook_dim
 
 
 def folding_pays_once(n_rows: int, dim: int, codebook_dim: int) -> bool:
-    """Whether that is so for a search of `n_rows` vectors which includes the folding, with something to spare."""
+    """True if folding and then searching `n_rows` vectors clearly costs less than a search without folding."""
     return n_rows * (codebook_dim - dim) > 2 * codebook_dim * dim
 
 
 def _folded_search(project_in: nn.Linear, codebook: Codebook, centre: Tensor, reduced: bool = False) -> CodeSearch:
-    """Search for the code e nearest to W x + b without computing it.
+    """Search for the code e nearest to W x + b without computing W x + b.
 
-    |W x + b - e|^2 is smallest where x . (W^T e) + b . e - |e|^2 / 2 is largest.
+    argmin |W x + b - e|^2 = argmax x . (W^T e) + b . e - |e|^2 / 2.
     """
     weight, bias, embedding = project_in.weight, project_in.bias, codebook.embedding
     return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre, reduced)
 
 
 def _centre_of_features(project_in: nn.Linear, codebook: Codebook) -> Tensor:
-    """The feature [dim] that comes closest to the mean code."""
+    """Return the feature [dim] whose projection is closest to the mean code (least squares)."""
     weight = project_in.weight
     square = weight.T @ weight
-    # A little of the identity, should the weight lack rank.
+    # Regularized, in case the weight is rank-deficient.
     square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
-    return torch.linalg.solve(square, weight.T @ (codebook.embedding.mean(0) - project_in.bias))
+    centre: Tensor = torch.linalg.solve(square, weight.T @ (codebook.embedding.mean(0) - project_in.bias))
+    return centre
 
 
 def mean_of(losses: Sequence[Tensor | None]) -> Tensor | None:
-    """Their mean, where there are any."""
+    """Average the losses that are not None; None if there are none."""
     found = [loss for loss in losses if loss is not None]
     return torch.stack(found).mean() if found else None

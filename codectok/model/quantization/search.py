@@ -1,16 +1,16 @@
-"""Nearest-code search in a codebook that no longer changes."""
+"""Nearest-code search in a frozen codebook."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Codes that are compared at once: their scores for a block of rows stay in a processor's cache.
+# Number of codes scored at once: their scores for a block of rows stay in a processor's cache.
 SLICE_CODES = 4096
-# The reduced search looks for the best codes among the best chunks, and rescores that many.
+# The reduced search takes the best codes of the best chunks, and rescores that many candidates.
 CHUNK_CODES = 64
 CANDIDATES = 8
-# Three numbers in bfloat16 hold one in float32; eight columns keep rows aligned for tensor cores.
+# Three bfloat16 numbers represent one float32 number; eight columns keep rows aligned for tensor cores.
 OFFSET_COLUMNS = 8
 # Below this size the exact search is as fast.
 MIN_CODES_REDUCED = 4096
@@ -19,35 +19,35 @@ MIN_CODES_REDUCED = 4096
 class CodeSearch:
     """Finds argmax_j of `vectors . table[j] + offset[j]`; ties go to the lowest index.
 
-    With `table` = code vectors and `offset` = minus half their squared norms this is the nearest code.
+    With `table` = code vectors and `offset` = minus half their squared norms, this is the nearest code.
 
     Args:
         table: float32 [codebook_size, dim].
         offset: float32 [codebook_size].
-        centre: float32 [dim], where vectors lie; any will do, but near it scores are small, and so are their errors.
-        reduced: score the codes of a large table in bfloat16 first, and only the best of them in float32; faster on
+        centre: float32 [dim], approximate mean of the vectors; near it scores and their rounding errors are small.
+        reduced: score the codes of a large table in bfloat16, and rescore only the best of them in float32; faster on
             a GPU only.
     """
 
     def __init__(self, table: Tensor, offset: Tensor, centre: Tensor, reduced: bool) -> None:
-        # What all codes share, and what depends on the vector alone, does not change which score is the largest.
+        # Terms common to all codes do not affect the argmax, so they are dropped.
         self._table = table - table.mean(0)
         shifted = offset.double() + self._table.double() @ centre.double()
         self._offset = (shifted - shifted.mean()).float()
         self._centre = centre
         self._half_table: Tensor | None = None
         if reduced and len(table) >= MIN_CODES_REDUCED:
-            # Equal codes (dead ones are all zero) would take the places of better candidates.
+            # Equal codes (dead codes are all zero) would displace better candidates.
             self._distinct = _first_of_equals(table)
             self._half_table = _in_halves(self._table[self._distinct], self._offset[self._distinct])
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """Codes [n] int64 of `vectors` float32 [n, dim]."""
+        """Find the codes [n] int64 of `vectors` float32 [n, dim]."""
         vectors = vectors - self._centre
         return self._exact(vectors) if self._half_table is None else self._reduced(vectors, self._half_table)
 
     def _exact(self, vectors: Tensor) -> Tensor:
-        slices = zip(self._table.split(SLICE_CODES), self._offset.split(SLICE_CODES), strict=True)
+        slices = zip(torch.split(self._table, SLICE_CODES), torch.split(self._offset, SLICE_CODES), strict=True)
         best = [torch.addmm(offset, vectors, table.T).max(1) for table, offset in slices]
         winner = torch.stack([values for values, _ in best], 1).argmax(1)
         inside = torch.stack([indices for _, indices in best], 1).gather(1, winner.unsqueeze(1))[:, 0]
@@ -56,20 +56,20 @@ class CodeSearch:
     def _reduced(self, vectors: Tensor, half_table: Tensor) -> Tensor:
         ones = vectors.new_ones(len(vectors), OFFSET_COLUMNS)
         half_vectors = torch.cat([vectors, vectors, ones], 1).bfloat16()
-        scores = _product(half_vectors, half_table).unflatten(1, (-1, CHUNK_CODES))
-        # The best codes lie in the chunks with the best maxima.
+        scores = torch.unflatten(_product(half_vectors, half_table), 1, (-1, CHUNK_CODES))
+        # The best codes are in the chunks with the largest maxima.
         chunks = scores.amax(2).topk(min(CANDIDATES, scores.shape[1]), dim=1).indices
         inside = scores.gather(1, chunks.unsqueeze(2).expand(-1, -1, CHUNK_CODES)).flatten(1)
         best = inside.topk(CANDIDATES, dim=1).indices
         candidates = chunks.gather(1, best // CHUNK_CODES) * CHUNK_CODES + best % CHUNK_CODES
         candidates = self._distinct[candidates.clamp(max=len(self._distinct) - 1)].sort(dim=1).values
-        # Elementwise, since a product of this shape may be computed in TF32.
+        # Elementwise, since a matrix product may be computed in TF32.
         exact = (self._table[candidates] * vectors.unsqueeze(1)).sum(2) + self._offset[candidates]
         return candidates.gather(1, exact.argmax(1, keepdim=True))[:, 0]
 
 
 def _first_of_equals(table: Tensor) -> Tensor:
-    """Ascending indices of the rows of `table` [n, dim] that equal no row before them."""
+    """Return ascending indices of the rows of `table` [n, dim] that differ from all rows before them."""
     _, group = torch.unique(table, dim=0, return_inverse=True)
     numbers = torch.arange(len(table), device=table.device)
     firsts = numbers.new_full((int(group.max()) + 1,), len(table)).scatter_reduce(0, group, numbers, "amin")
@@ -77,11 +77,11 @@ def _first_of_equals(table: Tensor) -> Tensor:
 
 
 def _in_halves(table: Tensor, offset: Tensor) -> Tensor:
-    """Columns in bfloat16 whose product with (vector, vector, ones) is the score, for whole chunks of codes.
+    """Return bfloat16 columns whose product with (vector, vector, ones) is the score, padded to whole chunks of codes.
 
-    The table is the sum of two halves. Rounding it to one would move codes that lie close together past each other;
-    rounding a vector hardly does, since that moves all of them alike. Rows beyond the table have the least of all
-    offsets.
+    The table is split into the sum of two bfloat16 tables: rounded to one, codes close to each other would swap order.
+    A single bfloat16 is enough for vectors, since their rounding shifts the scores of close codes alike. Padding rows
+    have the lowest possible offset.
     """
     halves = _terms(table, 2) + _terms(offset.unsqueeze(1), OFFSET_COLUMNS)
     half = torch.cat(halves, 1)
@@ -91,7 +91,7 @@ def _in_halves(table: Tensor, offset: Tensor) -> Tensor:
 
 
 def _terms(values: Tensor, count: int) -> list[Tensor]:
-    """`count` tensors in bfloat16, each the rounding error of those before it, whose sum is `values`."""
+    """Split `values` into a sum of `count` bfloat16 tensors, each the rounding error of the sum of those before."""
     terms: list[Tensor] = []
     for _ in range(count):
         terms.append(values.bfloat16())
@@ -100,8 +100,8 @@ def _terms(values: Tensor, count: int) -> list[Tensor]:
 
 
 def _product(vectors: Tensor, table: Tensor) -> Tensor:
-    """Products of bfloat16 with sums in float32."""
+    """Multiply bfloat16 matrices with float32 accumulation and output."""
     if vectors.is_cuda:
         return torch.mm(vectors, table.T, out_dtype=torch.float32)
-    # A CPU's product of bfloat16 would round the scores, by more than the best of them differ.
+    # A bfloat16 product on a CPU would round the scores by more than the best of them differ.
     return vectors.float() @ table.float().T

@@ -11,13 +11,11 @@ from codectok import AudioError, InputError
 from codectok.audio import ffmpeg, files
 from codectok.audio.files import audio_info, read_audio, stream_audio, write_audio
 from codectok.audio.resample import resample
-from tests.conftest import tone
+from tests.helpers.audio import tone
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 44_100])
-def test_reading_in_blocks_equals_resampling_the_whole(
-    rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_audio_in_blocks_equals_whole(rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stereo = np.stack([tone(2, rate), tone(2, rate, 700)], axis=1)
     soundfile.write(tmp_path / "a.wav", stereo, rate, subtype="FLOAT")
     monkeypatch.setattr(files, "BLOCK_FRAMES", 1000)
@@ -28,7 +26,7 @@ def test_reading_in_blocks_equals_resampling_the_whole(
 @pytest.mark.parametrize(
     ("name", "reason", "message"),
     [
-        ("text.wav", "unreadable", "no audio file"),
+        ("text.wav", "unreadable", "audio file"),
         ("empty.wav", "empty", "empty file"),
         ("no-samples.wav", "empty", "no samples"),
         ("truncated.flac", "decode_error", "truncated.flac"),
@@ -36,14 +34,14 @@ def test_reading_in_blocks_equals_resampling_the_whole(
         ("missing.wav", "unreadable", "No such file"),
     ],
 )
-def test_unusable_files_say_why(corpus: Path, name: str, reason: str, message: str) -> None:
+def test_unusable_file_is_rejected_with_reason(corpus: Path, name: str, reason: str, message: str) -> None:
     with pytest.raises(AudioError, match=message) as caught:
         read_audio(corpus / name, 24_000)
     assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "mp3"])
-def test_a_file_that_was_cut_off_is_never_taken_for_whole(suffix: str, tmp_path: Path) -> None:
+def test_cut_off_file_is_rejected(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, tone(5, 24_000), 24_000)
     assert len(read_audio(path, 24_000)) == 5 * 24_000
@@ -52,7 +50,7 @@ def test_a_file_that_was_cut_off_is_never_taken_for_whole(suffix: str, tmp_path:
         read_audio(path, 24_000)
 
 
-def test_a_wav_written_to_a_pipe_is_read(tmp_path: Path) -> None:
+def test_wav_header_with_unknown_size_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(1, 24_000), 24_000)
     data = bytearray(path.read_bytes())
@@ -62,12 +60,12 @@ def test_a_wav_written_to_a_pipe_is_read(tmp_path: Path) -> None:
     assert len(read_audio(path, 24_000)) == 24_000
 
 
-def test_bytes_are_read_like_files(corpus: Path) -> None:
+def test_read_audio_of_bytes_equals_file(corpus: Path) -> None:
     path = corpus / "b.flac"
     np.testing.assert_array_equal(read_audio(path.read_bytes(), 24_000), read_audio(path, 24_000))
 
 
-def test_written_audio_is_read_back(tmp_path: Path) -> None:
+def test_write_audio_round_trip_and_refusals(tmp_path: Path) -> None:
     samples = tone(1, 24_000)
     assert write_audio(tmp_path / "new" / "a.flac", [samples[:100], samples[100:]], 24_000) == len(samples)
     np.testing.assert_allclose(read_audio(tmp_path / "new" / "a.flac", 24_000), samples, atol=1 / 32_768)
@@ -80,13 +78,13 @@ def test_written_audio_is_read_back(tmp_path: Path) -> None:
 
 
 def without_length_header(data: bytes) -> bytes:
-    """An MP3 without its first frame, which holds no sound but the stream's length."""
+    """Remove the first frame of an MP3, which holds its length and no sound."""
     assert b"Info" in data[:200] or b"Xing" in data[:200]
     return data[data.index(data[:2], 4) :]
 
 
-def test_an_mp3_that_does_not_say_how_long_it_is_is_read_to_its_end(tmp_path: Path) -> None:
-    # Silence first: at a variable rate the first frames are small, and a length guessed from them is far off.
+def test_mp3_without_length_is_read_to_end(tmp_path: Path) -> None:
+    # Silence first: with a variable bit rate its frames are small, and a length guessed from them is wrong.
     samples = np.concatenate([np.zeros(24_000 * 5, np.float32), tone(15, 24_000)])
     soundfile.write(tmp_path / "a.mp3", samples, 24_000, bitrate_mode="VARIABLE", compression_level=0.5)
     data = without_length_header((tmp_path / "a.mp3").read_bytes())
@@ -96,9 +94,7 @@ def test_an_mp3_that_does_not_say_how_long_it_is_is_read_to_its_end(tmp_path: Pa
         assert len(read_audio(source, 24_000)) == pytest.approx(len(samples), abs=3000)
 
 
-def test_formats_that_nothing_installed_reads_are_called_unsupported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_format_without_decoder_is_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A " + bytes(1000))
     (tmp_path / "a.raw").write_bytes(bytes(1000))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -112,7 +108,7 @@ def test_formats_that_nothing_installed_reads_are_called_unsupported(
 
 @pytest.fixture
 def m4a(tmp_path: Path) -> Path:
-    """A stereo file that libsndfile does not read."""
+    """A stereo file that only ffmpeg reads."""
     if not ffmpeg.is_installed():
         pytest.skip("ffmpeg is not installed")
     stereo = np.stack([tone(3, 44_100), tone(3, 44_100, 500)], axis=1)
@@ -123,7 +119,7 @@ def m4a(tmp_path: Path) -> Path:
     return path
 
 
-def test_ffmpeg_reads_what_libsndfile_does_not(m4a: Path) -> None:
+def test_ffmpeg_decodes_m4a(m4a: Path) -> None:
     samples = read_audio(m4a, 44_100)
     np.testing.assert_array_equal(read_audio(m4a.read_bytes(), 44_100, "x.m4a"), samples)
     expected = read_audio(m4a.parent / "source.wav", 44_100)
@@ -134,7 +130,7 @@ def test_ffmpeg_reads_what_libsndfile_does_not(m4a: Path) -> None:
     assert (info.sample_rate, info.channels, info.n_samples) == (44_100, 2, len(samples))
 
 
-def test_what_ffmpeg_cannot_read_is_rejected(m4a: Path) -> None:
+def test_damaged_m4a_is_rejected(m4a: Path) -> None:
     whole = m4a.read_bytes()
     for data in (b"text" * 100, whole[:100], b""):
         m4a.write_bytes(data)
@@ -143,7 +139,7 @@ def test_what_ffmpeg_cannot_read_is_rejected(m4a: Path) -> None:
         assert caught.value.reason in ("unreadable", "empty")
 
 
-def test_stopping_early_leaves_no_process_behind(m4a: Path) -> None:
+def test_closed_stream_leaves_no_ffmpeg_process(m4a: Path) -> None:
     blocks = stream_audio(m4a, 24_000)
     next(blocks)
     blocks.close()
@@ -151,7 +147,7 @@ def test_stopping_early_leaves_no_process_behind(m4a: Path) -> None:
     assert m4a.name not in running
 
 
-def test_an_impossible_sample_rate_is_refused(tmp_path: Path) -> None:
+def test_impossible_sample_rate_is_rejected(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(10, np.float32), 1)
     with pytest.raises(AudioError, match="1 Hz"):
         read_audio(tmp_path / "a.wav", 24_000)

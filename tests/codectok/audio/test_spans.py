@@ -1,4 +1,4 @@
-"""Spans of a recording are read in one pass that holds no more than it must, and joined without losing a word."""
+"""Reading spans in one pass with little memory, and joining them without losing text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def blocks_of(samples: np.ndarray) -> Iterator[np.ndarray]:
         yield samples[start : start + BLOCK]
 
 
-def test_any_spans_give_the_samples_that_they_ask_for() -> None:
+def test_recording_returns_samples_of_each_span() -> None:
     generator = np.random.default_rng(0)
     samples = np.arange(20_000, dtype=np.float32)
     for _ in range(200):
@@ -35,7 +35,7 @@ def test_any_spans_give_the_samples_that_they_ask_for() -> None:
 
 
 @pytest.mark.parametrize("first_end", [None, 900_000])
-def test_only_what_a_later_span_needs_is_held(first_end: int | None) -> None:
+def test_recording_holds_only_blocks_of_later_spans(first_end: int | None) -> None:
     ranges: Spans = [(0, first_end), (5000, 800_000), (5500, 6000), (500_000, 510_000)]
     recording = Recording(blocks_of(np.zeros(1_000_000, np.float32)), ranges)
     held = []
@@ -46,7 +46,7 @@ def test_only_what_a_later_span_needs_is_held(first_end: int | None) -> None:
     assert held == [795_000, 11_000, 10_000, 0]
 
 
-def test_the_time_of_overlapping_spans_grows_with_what_is_asked_for() -> None:
+def test_overlapping_spans_take_linear_time() -> None:
     def seconds(n_samples: int) -> float:
         recording = Recording(blocks_of(np.zeros(n_samples, np.float32)), [(0, None), (10, None)])
         start = time.perf_counter()
@@ -58,12 +58,12 @@ def test_the_time_of_overlapping_spans_grows_with_what_is_asked_for() -> None:
     assert seconds(16_000_000) < 64 * seconds(1_000_000) + 0.2
 
 
-def test_pieces_of_one_span_are_joined_under_its_id_once() -> None:
+def test_joined_pieces_of_span_keep_id_once() -> None:
     pieces = [Span(0, 1, "u1"), Span(1.2, 2, "u1"), Span(2.5, 3, "u2"), Span(3.1, 3.5, "u2")]
     (joined,) = join_short(pieces, 4.0, 10.0)
     assert (joined.id, joined.start, joined.end) == ("u1 u2", 0, 3.5)
 
 
-def test_the_words_of_joined_spans_are_all_kept_even_where_they_are_the_same() -> None:
+def test_joined_spans_keep_repeated_text() -> None:
     (joined,) = join_short([Span(0, 1, text="no"), Span(1, 2, text="no")], 2.0, 10.0)
     assert joined.text == "no no"

@@ -37,20 +37,20 @@ def rename_weight_norm(components: Components) -> None:
     assert components["generator"].keys() != old.keys()
 
 
-def test_both_weight_norm_spellings_give_the_same_codec(directory: Path) -> None:
+def test_both_weight_norm_names_import_same_codec(directory: Path) -> None:
     fingerprint = Codec.from_distilcodec(directory).fingerprint
     rewrite(directory, rename_weight_norm)
     assert Codec.from_distilcodec(directory).fingerprint == fingerprint
 
 
-def test_folded_kernels_have_the_norm_of_their_magnitude(directory: Path) -> None:
+def test_folded_kernels_have_norm_of_magnitude(directory: Path) -> None:
     stored = torch.load(directory / "g_00000042", weights_only=True)["generator"]
     folded = Codec.from_distilcodec(directory).network.decoder.upsamples[1].weight
     norms = torch.linalg.vector_norm(folded, dim=(1, 2))
     torch.testing.assert_close(norms, stored["ups.1.parametrizations.weight.original0"].flatten().abs())
 
 
-def test_the_step_is_exact(directory: Path) -> None:
+def test_import_needs_exact_step(directory: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no step 4; it holds 42"):
         Codec.from_distilcodec(directory, step=4)
     shutil.copy(directory / "g_00000042", directory / "g_00000100")
@@ -70,7 +70,7 @@ def test_the_step_is_exact(directory: Path) -> None:
         ("generator", "conv_post.bias"),
     ],
 )
-def test_a_missing_or_misshapen_tensor_is_named(directory: Path, component: str, key: str) -> None:
+def test_missing_or_misshapen_tensor_is_named(directory: Path, component: str, key: str) -> None:
     rewrite(directory, lambda components: components[component].update({key: torch.zeros(3, 3)}))
     with pytest.raises(CheckpointError, match=re.escape(f"'{component}.{key}' has shape [3, 3]")):
         Codec.from_distilcodec(directory)
@@ -79,13 +79,13 @@ def test_a_missing_or_misshapen_tensor_is_named(directory: Path, component: str,
         Codec.from_distilcodec(directory)
 
 
-def test_an_unknown_tensor_is_named(directory: Path) -> None:
+def test_unknown_tensor_is_named(directory: Path) -> None:
     rewrite(directory, lambda components: components["encoder"].update({"surprise": torch.zeros(1)}))
     with pytest.raises(CheckpointError, match=r"encoder\.surprise"):
         Codec.from_distilcodec(directory)
 
 
-def test_files_that_are_no_checkpoints_are_refused(directory: Path, tmp_path: Path) -> None:
+def test_invalid_checkpoint_files_are_refused(directory: Path, tmp_path: Path) -> None:
     (directory / "g_00000042").write_text("not a checkpoint")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         Codec.from_distilcodec(directory)
@@ -108,7 +108,7 @@ def test_files_that_are_no_checkpoints_are_refused(directory: Path, tmp_path: Pa
         ("spec_transform", "hop_size", 300, ConfigError),
     ],
 )
-def test_configurations_it_does_not_know_are_refused(
+def test_unsupported_configurations_are_refused(
     directory: Path, section: str, key: str, value: object, error: type[Exception]
 ) -> None:
     path = directory / "model_config.json"

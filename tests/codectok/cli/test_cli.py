@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one sentence for every refusal, no traceback."""
+"""Exit codes and messages of the command line; errors are one sentence without a traceback."""
 
 from __future__ import annotations
 
@@ -13,23 +13,15 @@ import numpy as np
 import pyarrow.dataset
 import pytest
 import soundfile
-from typer.testing import CliRunner, Result
 
 from codectok import Codec
 from codectok.audio.files import read_audio
 from codectok.cli.export import app as export
 from codectok.cli.main import app
-from tests.conftest import DATA
+from tests.helpers.command_line import assert_refused, codectok, one_line
+from tests.helpers.storage import DATA
 
 STUDENT = DATA / "golden" / "student"
-
-
-def codectok(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 INTERRUPTED_AT_ONCE = """
@@ -43,7 +35,7 @@ codectok.cli.main.main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_what_stops_a_run_is_an_interruption_before_it_has_begun(number: signal.Signals) -> None:
+def test_signal_before_start_exits_as_interrupted(number: signal.Signals) -> None:
     command = [sys.executable, "-c", INTERRUPTED_AT_ONCE, "train", "nano", str(int(number))]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (130, "Error: Interrupted.\n")
@@ -59,7 +51,7 @@ def interrupted(*arguments):
     try:
         os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
-        pass  # as torch does it while it starts numpy
+        pass  # as torch does while importing numpy
     if "fails" in sys.argv:
         raise AttributeError("module 'numpy' has no attribute 'multiply'")
     return load_stages("nano", ["data.shards=nowhere"])
@@ -69,31 +61,14 @@ codectok.cli.main.main()
 """
 
 
-@pytest.mark.parametrize("arguments", [["fails"], ["goes-on"], ["goes-on", "--dry-run"]])
-def test_a_signal_that_a_library_swallows_is_an_interruption_all_the_same(arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["fails"], ["continues"], ["continues", "--dry-run"]])
+def test_signal_swallowed_by_library_exits_as_interrupted(arguments: list[str]) -> None:
     command = [sys.executable, "-c", INTERRUPTED_IN_AN_IMPORT, "train", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (130, "Error: Interrupted.\n")
 
 
-def assert_refused(result: Result, *words: str, code: int = 2) -> None:
-    message = one_line(result.stderr)
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    assert message.startswith("Error:"), message
-    assert message.count("Error:") == 1
-    for word in words:
-        assert word in message
-
-
-@pytest.fixture(scope="module")
-def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("codec") / "nano"
-    Codec.from_config("nano", seed=1).save_pretrained(folder)
-    return folder
-
-
-def test_help_is_there_at_once_and_shows_an_example_for_each_verb() -> None:
+def test_help_is_fast_and_shows_examples() -> None:
     result = subprocess.run([sys.executable, "-m", "codectok", "--help"], capture_output=True, text=True, check=True)
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "codectok", "--help"], capture_output=True, text=True, check=True
@@ -154,7 +129,7 @@ def test_encode_decode_and_inspect(codec: Path, corpus: Path, tmp_path: Path) ->
     }
 
 
-def test_one_clip_is_decoded_to_one_file(codec: Path, corpus: Path, tmp_path: Path) -> None:
+def test_decode_one_clip_to_one_file(codec: Path, corpus: Path, tmp_path: Path) -> None:
     codectok("encode", corpus / "a.wav", tmp_path / "codes.npz", "--codec", codec)
     with np.load(tmp_path / "codes.npz") as arrays:
         name = next(key for key in arrays.files if key != "codectok")
@@ -176,7 +151,7 @@ def test_reconstruct_prints_the_mel_error(codec: Path, corpus: Path, tmp_path: P
     assert_refused(again, "already exists")
 
 
-def test_import_makes_a_codec_that_says_where_it_comes_from(tmp_path: Path) -> None:
+def test_imported_codec_states_its_origin(tmp_path: Path) -> None:
     result = codectok("import-distilcodec", STUDENT, tmp_path / "codec", "--step", 42)
     assert result.exit_code == 0, result.output
     shown = one_line(codectok("inspect", tmp_path / "codec").stdout)
@@ -187,14 +162,14 @@ def test_import_makes_a_codec_that_says_where_it_comes_from(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["distilcodec-v1", "distilcodec-teacher", "nano"])
-def test_presets_can_be_inspected(name: str) -> None:
+def test_inspect_preset(name: str) -> None:
     shown = one_line(codectok("inspect", name).stdout)
     assert "93.75 per second" in shown
     if name == "distilcodec-v1":
         assert "1,406.2 bit/s" in shown or "1,406.3 bit/s" in shown
 
 
-def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Path, tmp_path: Path) -> None:
+def test_shard_tokenize_inspect_and_verify_on_local_engine(codec: Path, corpus: Path, tmp_path: Path) -> None:
     shards, tokens = tmp_path / "shards", tmp_path / "tokens"
     result = codectok("shard", corpus, shards, "--engine", "local", "--shard-seconds", 15, "--max-rejects", 1)
     assert result.exit_code == 0, result.output
@@ -212,7 +187,7 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
     for output in (shards, tokens):
         verified = codectok("verify", output)
         assert verified.exit_code == 0, verified.output
-        assert "all is as it should be" in one_line(verified.stdout)
+        assert "no fault found" in one_line(verified.stdout)
     codectok("shard", corpus, tmp_path / "part", "--engine", "local", "--shard-seconds", 15, "--limit", 1)
     assert "1 of 4 are finished" in one_line(codectok("inspect", tmp_path / "part").stdout)
     refused = codectok("verify", tmp_path / "part")
@@ -226,7 +201,7 @@ def test_shard_tokenize_and_inspect_on_the_local_engine(codec: Path, corpus: Pat
     assert_refused(codectok("inspect", tmp_path / "no.tar"), "cannot be read as a tar")
 
 
-def test_inspecting_damaged_shards_is_refused_in_one_sentence(corpus: Path, tmp_path: Path) -> None:
+def test_inspect_damaged_shards_is_refused(corpus: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     codectok("shard", corpus / "a.wav", shards, "--engine", "local")
     tar = shards / "shard-000000.tar"
@@ -242,11 +217,11 @@ def test_inspecting_damaged_shards_is_refused_in_one_sentence(corpus: Path, tmp_
     assert_refused(codectok("inspect", shards), "shard-000000.tar is damaged")
 
 
-def test_inspecting_a_url_is_refused_with_what_to_use_instead() -> None:
+def test_inspect_url_is_refused() -> None:
     assert_refused(codectok("inspect", "memory://bucket/shards"), "codectok verify")
 
 
-def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> None:
+def test_train_dry_run_writes_nothing(corpus: Path, tmp_path: Path) -> None:
     codectok("shard", corpus, tmp_path / "shards", "--engine", "local", "--max-rejects", 1)
     result = codectok("train", "nano", f"data.shards={tmp_path / 'shards'}", f"output={tmp_path / 'run'}", "--dry-run")
     assert result.exit_code == 0, result.output
@@ -257,7 +232,7 @@ def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("text.wav", "no audio file"),
+        ("text.wav", "audio file"),
         ("empty.wav", "empty file"),
         ("truncated.flac", "truncated.flac"),
         ("nan.wav", "not finite"),
@@ -266,9 +241,7 @@ def test_train_dry_run_says_what_would_be_done(corpus: Path, tmp_path: Path) -> 
     ],
 )
 @pytest.mark.parametrize("verb", ["encode", "reconstruct", "inspect"])
-def test_an_unusable_file_is_refused_in_one_sentence(
-    verb: str, name: str, word: str, codec: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_unusable_file_is_refused(verb: str, name: str, word: str, codec: Path, corpus: Path, tmp_path: Path) -> None:
     if verb == "inspect":
         if name in ("truncated.flac", "nan.wav", "no-samples.wav"):
             assert codectok("inspect", corpus / name).exit_code == 0  # the header is sound
@@ -280,7 +253,7 @@ def test_an_unusable_file_is_refused_in_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folders_that_cannot_be_used_are_refused(codec: Path, tmp_path: Path) -> None:
+def test_unusable_folder_is_refused(codec: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("text")
     for verb, output in (("shard", "o"), ("tokenize", "o"), ("encode", "o.npz")):
@@ -291,7 +264,7 @@ def test_folders_that_cannot_be_used_are_refused(codec: Path, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
-def test_outputs_that_exist_are_refused(codec: Path, corpus: Path, tmp_path: Path) -> None:
+def test_existing_output_is_refused(codec: Path, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "codes.npz").write_text("mine")
     assert_refused(codectok("encode", corpus, tmp_path / "codes.npz", "--codec", codec), "already exists")
@@ -302,7 +275,7 @@ def test_outputs_that_exist_are_refused(codec: Path, corpus: Path, tmp_path: Pat
     assert (tmp_path / "codes.npz").read_text() == "mine"
 
 
-def test_codecs_that_cannot_be_used_are_refused(codec: Path, corpus: Path, tmp_path: Path) -> None:
+def test_unusable_codec_is_refused(codec: Path, corpus: Path, tmp_path: Path) -> None:
     source, output = corpus / "a.wav", tmp_path / "out.npz"
     assert_refused(codectok("encode", source, output, "--codec", tmp_path / "no"), "no codec folder")
     assert_refused(codectok("encode", source, output, "--codec", "nano"), "preset without weights")
@@ -314,7 +287,7 @@ def test_codecs_that_cannot_be_used_are_refused(codec: Path, corpus: Path, tmp_p
     assert_refused(codectok("decode", output, tmp_path / "wav", "--codec", tmp_path / "other"), "another codec")
 
 
-def test_unknown_settings_are_refused(tmp_path: Path) -> None:
+def test_unknown_and_invalid_settings_are_refused(tmp_path: Path) -> None:
     assert_refused(codectok("train", "nano", "stpes=3"), "unknown key 'stpes'", "did you mean 'steps'")
     assert_refused(codectok("train", "giant"), "shipped ones are")
     assert_refused(codectok("train", "nano", f"data.shards={tmp_path}", f"output={tmp_path / 'o'}"), "shards.json")
@@ -333,17 +306,15 @@ def test_unknown_settings_are_refused(tmp_path: Path) -> None:
     ],
     ids=lambda command: command.split()[0] + command.split()[2].removeprefix("{out}").replace("/", "-"),
 )
-def test_a_disk_that_takes_no_more_is_one_sentence_and_leaves_nothing(
-    command: str, codec: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_full_disk_is_one_sentence_and_leaves_no_file(command: str, codec: Path, corpus: Path, tmp_path: Path) -> None:
     arguments = command.format(corpus=corpus, codec=codec, out=tmp_path, student=STUDENT).split()
 
-    def no_file_above_500_bytes() -> None:
+    def limit_file_size_to_500_bytes() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 
     result = subprocess.run(
         [sys.executable, "-m", "codectok", *arguments],
-        preexec_fn=no_file_above_500_bytes,
+        preexec_fn=limit_file_size_to_500_bytes,
         capture_output=True,
         text=True,
     )

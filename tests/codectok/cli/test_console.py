@@ -1,4 +1,4 @@
-"""What is shown where no terminal is."""
+"""Output of the console without a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from codectok.cli import console
 
 
-def test_a_line_comes_each_minute_whether_or_not_a_step_is_done(
+def test_progress_prints_line_at_each_interval(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "PLAIN_LINE_SECONDS", 0.05)
@@ -26,7 +26,7 @@ def test_a_line_comes_each_minute_whether_or_not_a_step_is_done(
     assert lines[-1].endswith("left, 1 of 4 units")
 
 
-def test_no_line_comes_where_others_are_written(
+def test_progress_without_lines_prints_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "PLAIN_LINE_SECONDS", 0.01)
@@ -35,7 +35,7 @@ def test_no_line_comes_where_others_are_written(
     assert capsys.readouterr().out == ""
 
 
-def test_a_message_is_one_line_whatever_a_corpus_calls_its_clips(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     console.warn("Rejected: a\nb\r\x1b[31m\x85 [c] \u00fc \U0001f600: no text.")
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "Warning: Rejected: a\\nb\\r\\x1b[31m\\x85 [c] \u00fc \U0001f600: no text."
@@ -43,7 +43,7 @@ def test_a_message_is_one_line_whatever_a_corpus_calls_its_clips(capsys: pytest.
     assert "a\\nb" in capsys.readouterr().out
 
 
-def test_a_reader_who_has_seen_enough_hears_no_complaint() -> None:
+def test_closed_output_pipe_prints_no_error() -> None:
     command = [sys.executable, "-m", "codectok", "tokenize", "--help"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()

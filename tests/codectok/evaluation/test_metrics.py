@@ -1,4 +1,4 @@
-"""Measures say what their definitions say."""
+"""Metrics match their definitions."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 from codectok.evaluation import speech_quality
 from codectok.evaluation.metrics import SI_SDR_LIMIT, STFT_RESOLUTIONS, si_sdr, stft_distance
 from codectok.evaluation.speech_quality import installed_measures, missing_measures, stoi
-from tests.conftest import tone
+from tests.helpers.audio import tone
 
 
 @pytest.mark.parametrize("decibels", [-12.0, 0.0, 20.0])
-def test_the_ratio_of_signal_to_distortion_is_that_of_their_energies(decibels: float) -> None:
+def test_si_sdr_is_energy_ratio(decibels: float) -> None:
     t = torch.arange(24_000) / 24_000
     signal, other = torch.sin(2 * torch.pi * 100 * t), torch.cos(2 * torch.pi * 100 * t)  # orthogonal
-    heard = signal + 10 ** (-decibels / 20) * other
-    assert si_sdr(signal, heard) == pytest.approx(decibels, abs=1e-3)
-    # Neither loudness nor a constant is a distortion; more noise gives less.
-    assert si_sdr(signal + 0.3, -0.2 * heard - 0.7) == pytest.approx(decibels, abs=1e-3)
-    assert si_sdr(signal, heard + other) < si_sdr(signal, heard)
+    estimate = signal + 10 ** (-decibels / 20) * other
+    assert si_sdr(signal, estimate) == pytest.approx(decibels, abs=1e-3)
+    # Gain and constant offset do not count as distortion; more noise lowers the ratio.
+    assert si_sdr(signal + 0.3, -0.2 * estimate - 0.7) == pytest.approx(decibels, abs=1e-3)
+    assert si_sdr(signal, estimate + other) < si_sdr(signal, estimate)
 
 
-def test_the_ends_of_the_ratio() -> None:
+def test_si_sdr_limits_and_silence() -> None:
     signal = torch.from_numpy(tone(0.5, 24_000))
     silence = torch.zeros(len(signal))
     assert si_sdr(signal, signal) == SI_SDR_LIMIT
@@ -35,7 +35,7 @@ def test_the_ends_of_the_ratio() -> None:
     assert si_sdr(torch.ones(1), torch.ones(1)) is None
 
 
-def test_the_distance_of_magnitudes_is_that_of_its_definition() -> None:
+def test_stft_distance_matches_definition() -> None:
     first = tone(0.3, 24_000)
     second = (0.5 * tone(0.3, 24_000, 400, seed=1)).astype(np.float32)
     wanted = []
@@ -57,8 +57,8 @@ def test_the_distance_of_magnitudes_is_that_of_its_definition() -> None:
         assert math.isfinite(stft_distance(torch.ones(n), torch.zeros(n)))
 
 
-def test_a_distance_to_silence_says_nothing() -> None:
-    """It would be a share of the floor, thousands of times that of any clip."""
+def test_stft_distance_to_silence_is_none() -> None:
+    """It would be relative to the floor, thousands of times larger than for any clip."""
     signal = torch.from_numpy(tone(0.3, 24_000))
     for silent in (torch.zeros(len(signal)), torch.full_like(signal, 1e-8)):
         assert stft_distance(silent, signal) is None
@@ -69,7 +69,7 @@ def test_a_distance_to_silence_says_nothing() -> None:
     assert stft_distance(click, signal) is not None
 
 
-def test_intelligibility_says_nothing_of_what_is_too_short() -> None:
+def test_stoi_of_short_clip_is_none() -> None:
     pytest.importorskip("pystoi")
     for n in (1, 100, 700, 9000):
         samples = np.random.default_rng(0).standard_normal(n)
@@ -78,11 +78,11 @@ def test_intelligibility_says_nothing_of_what_is_too_short() -> None:
     assert stoi(samples, samples, 24_000) == pytest.approx(1.0)
 
 
-def test_unintelligible_speech_counts_and_silence_does_not() -> None:
+def test_stoi_of_noise_counts_and_of_silence_is_none() -> None:
     pytest.importorskip("pystoi")
     speech, *others = np.random.default_rng(0).standard_normal((7, 48_000))
-    found = [stoi(speech, heard, 24_000) for heard in (*others, 0 * speech)]
-    # Less than nothing in common is the worst that there is, and no reason to leave a clip out.
+    found = [stoi(speech, estimate, 24_000) for estimate in (*others, 0 * speech)]
+    # Negative values are valid results and must not drop the clip.
     values = [value for value in found if value is not None]
     assert len(values) == len(found)
     assert -0.2 < min(values) < 0 < max(values) < 0.2
@@ -90,7 +90,7 @@ def test_unintelligible_speech_counts_and_silence_does_not() -> None:
         assert stoi(nothing, speech, 24_000) is None
 
 
-def test_a_measure_is_installed_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metric_is_installed_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert installed_measures().keys() | missing_measures().keys() == {"stoi", "pesq"}
     assert installed_measures().keys().isdisjoint(missing_measures())
     monkeypatch.setattr(speech_quality, "find_spec", lambda package: None)

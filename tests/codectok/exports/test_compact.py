@@ -1,4 +1,4 @@
-"""Larger files for training."""
+"""Merging the files of a token table."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 
 from codectok.exports.compact import write_compact
 from codectok.tokens.table import read_metadata
-from tests.codectok.tokens.test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 
-def test_row_groups_are_as_large_as_asked_for_and_hold_all_rows_in_order(tmp_path: Path) -> None:
+def test_row_groups_have_least_size_and_all_rows(tmp_path: Path) -> None:
     everything = rows(60)
     tables = []
     for number, first in enumerate(range(0, 60, 7)):
         write(path := tmp_path / f"{number}.parquet", everything[first : first + 7], metadata())
-        # Users may have added columns of their own.
+        # Users may have added columns.
         tables.append(pq.read_table(path).append_column("mine", pa.array([0] * min(7, 60 - first))))
     write_compact(out := tmp_path / "out.parquet", metadata(fingerprint="g"), tables, group_bytes=2000)
     file = pq.ParquetFile(out)
@@ -29,7 +29,7 @@ def test_row_groups_are_as_large_as_asked_for_and_hold_all_rows_in_order(tmp_pat
     assert read_metadata(out) == metadata(fingerprint="g")
 
 
-def test_no_rows_no_file(tmp_path: Path) -> None:
+def test_empty_table_writes_no_file(tmp_path: Path) -> None:
     write(path := tmp_path / "0.parquet", rows(3), metadata())
     write_compact(tmp_path / "out.parquet", metadata(), [pq.read_table(path).slice(0, 0)], group_bytes=1)
     assert not (tmp_path / "out.parquet").exists()

@@ -1,4 +1,4 @@
-"""The card beside a table, read by the libraries that it is for."""
+"""Dataset cards of token tables, read by `datasets` and `huggingface_hub`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from huggingface_hub import DatasetCard
 from codectok import Codec, InputError
 from codectok.exports.dataset_card import size_category, write_dataset_card
 from codectok.tokens.table import TableMetadata, TokenRow, read_rows
-from tests.codectok.tokens.test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Two parts, and a job's own files below them, one of which is Parquet too."""
+    """Two part files, and the job's own files in a folder below, one of them Parquet."""
     folder = tmp_path / "tokens"
     everything = rows(30)
     write(folder / "part-000000.parquet", everything[:20], metadata())
@@ -30,7 +30,7 @@ def table(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_datasets_loads_the_folder_by_its_name(table: Path, tmp_path: Path, streaming: bool) -> None:
+def test_load_dataset_reads_table_folder(table: Path, tmp_path: Path, streaming: bool) -> None:
     totals = write_dataset_card(table)
     loaded = datasets.load_dataset(str(table), streaming=streaming, cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train"]
@@ -41,7 +41,7 @@ def test_datasets_loads_the_folder_by_its_name(table: Path, tmp_path: Path, stre
         np.testing.assert_array_equal(np.array(row["codes"]).reshape(-1, 2), own.codes)
 
 
-def test_the_card_says_what_the_table_holds(table: Path) -> None:
+def test_card_describes_table(table: Path) -> None:
     languages = [
         TokenRow(**{**vars(row), "language": code}) for row, code in zip(rows(3), ("en", "zh", "Klingon"), strict=True)
     ]
@@ -68,7 +68,7 @@ def test_the_card_says_what_the_table_holds(table: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tokens", 'the "best" tokens'])
-def test_what_the_card_shows_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_snippets_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     codec = Codec.from_config("nano", device="cpu")
     codec.save_pretrained("codec")
@@ -92,12 +92,12 @@ def test_what_the_card_shows_runs(name: str, tmp_path: Path, monkeypatch: pytest
         (2 * 10**9, "1B<n<10B"),
     ],
 )
-def test_sizes_are_named_as_the_hub_does(n_rows: int, category: str) -> None:
+def test_size_category_names(n_rows: int, category: str) -> None:
     assert size_category(n_rows) == category
 
 
-def test_a_table_of_the_same_name_is_never_taken_for_another(table: Path, tmp_path: Path) -> None:
-    """`datasets` would show the rows that it has read from the first folder."""
+def test_card_invalidates_datasets_cache(table: Path, tmp_path: Path) -> None:
+    """Otherwise `datasets` returns the cached rows of the other folder."""
     other = tmp_path / "elsewhere" / "tokens"
     write(other / "part-000000.parquet", rows(9), metadata())
 
@@ -116,12 +116,12 @@ def test_a_table_of_the_same_name_is_never_taken_for_another(table: Path, tmp_pa
     assert (other / "README.md").read_text() != card
 
 
-def test_nothing_of_the_user_s_is_overwritten(table: Path, tmp_path: Path) -> None:
+def test_existing_readme_is_not_overwritten(table: Path, tmp_path: Path) -> None:
     (table / "README.md").write_text("mine")
     with pytest.raises(InputError, match="already there"):
         write_dataset_card(table)
     assert (table / "README.md").read_text() == "mine"
-    with pytest.raises(InputError, match="no folder with a token table"):
+    with pytest.raises(InputError, match="not a folder with a token table"):
         write_dataset_card(table / "part-000000.parquet")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no Parquet file"):

@@ -1,4 +1,4 @@
-"""A tokenizer of transformers with audio tokens."""
+"""Tokenizers of transformers, extended with audio tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With marks of turns and a template of a conversation, as Qwen's tokenizers have them."""
+    """A tokenizer with marks of turns and a chat template, as in Qwen's."""
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(save_tokenizer(folder))
     tokenizer.add_special_tokens({"additional_special_tokens": list(TURNS)})
@@ -28,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_audio_tokens_have_their_ids_and_unused_ones_fill_the_rows_before(base: Path, tmp_path: Path) -> None:
+def test_extended_tokenizer_has_audio_and_unused_tokens(base: Path, tmp_path: Path) -> None:
     before = AutoTokenizer.from_pretrained(base)
     n_unused = extend_tokenizer(base, tmp_path / "out", VOCABULARY)
     after = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -46,7 +46,7 @@ def test_audio_tokens_have_their_ids_and_unused_ones_fill_the_rows_before(base: 
     assert after.decode(ids, skip_special_tokens=True) == "Hello<|g0r0_320|><|g1r1_519|> you"
 
 
-def test_what_the_tokenizer_had_stays(base: Path, tmp_path: Path) -> None:
+def test_extended_tokenizer_keeps_special_tokens_and_chat_template(base: Path, tmp_path: Path) -> None:
     before = AutoTokenizer.from_pretrained(base)
     extend_tokenizer(base, tmp_path / "out", VOCABULARY)
     after = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -57,7 +57,7 @@ def test_what_the_tokenizer_had_stays(base: Path, tmp_path: Path) -> None:
     assert after.chat_template
 
 
-def test_the_reference_s_unused_tokens_never_take_the_name_of_a_special_one(base: Path, tmp_path: Path) -> None:
+def test_unused_tokens_skip_names_of_special_tokens(base: Path, tmp_path: Path) -> None:
     vocabulary = Vocabulary(5, offset=1000)
     extend_tokenizer(base, tmp_path / "out", vocabulary)
     after = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -65,7 +65,7 @@ def test_the_reference_s_unused_tokens_never_take_the_name_of_a_special_one(base
     assert len(after) == vocabulary.end
 
 
-def test_tokenizers_that_do_not_fit_are_refused(base: Path, tmp_path: Path) -> None:
+def test_unsuitable_tokenizers_are_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"up to id \d+, but the codes would begin at 100"):
         extend_tokenizer(base, tmp_path / "low", Vocabulary(50, offset=100))
     extend_tokenizer(base, tmp_path / "out", VOCABULARY)

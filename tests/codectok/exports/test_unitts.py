@@ -1,4 +1,4 @@
-"""The forms that UniTTS reads, to the letter."""
+"""Pretraining data for UniTTS, byte by byte."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.documents import MissingPartError
+from codectok.exports.sequences.documents import MissingFieldError
 from codectok.exports.unitts import COLUMNS, audio_file, check_unitts, dialog_row
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
@@ -36,7 +36,7 @@ TEXT = {"type": "text", "content": "Grüß dich"}
 
 
 @pytest.mark.parametrize(("task", "turns"), [("tts", [TEXT, AUDIO]), ("asr", [AUDIO, TEXT]), ("audio", [AUDIO])])
-def test_a_dialogue_is_that_of_the_recipe(task: str, turns: list[object]) -> None:
+def test_dialog_row_matches_recipe(task: str, turns: list[object]) -> None:
     row = dialog_row(ROW, VOCABULARY, task, 24_000)
     assert tuple(row) == COLUMNS
     assert all(isinstance(value, str) for value in row.values())
@@ -46,7 +46,7 @@ def test_a_dialogue_is_that_of_the_recipe(task: str, turns: list[object]) -> Non
 
 
 def ids_of_the_reference(content_list: list[dict]) -> list[object]:
-    """What the reader of the recipe makes of a dialogue, by the description of its form; texts stay as they are."""
+    """Encode a dialogue as UniTTS's reader does, by the description of its format; texts are kept as strings."""
     ids: list[object] = []
     for turn in content_list:
         if turn["type"] == "text":
@@ -60,27 +60,27 @@ def ids_of_the_reference(content_list: list[dict]) -> list[object]:
     return ids
 
 
-def test_the_reader_of_the_recipe_gets_text_and_audio_in_order() -> None:
+def test_reference_reader_returns_text_and_audio_in_order() -> None:
     (turn,) = json.loads(dialog_row(ROW, VOCABULARY, "tts", 24_000)["dialog"])
     expected = ["Grüß dich", "<|inter_audio_begin|>", 152_064, 184_831, "<|inter_audio_end|>"]
     assert ids_of_the_reference(turn["content_list"]) == expected
 
 
-def test_a_clip_is_one_line_of_json() -> None:
+def test_audio_file_is_one_json_line() -> None:
     text = audio_file(ROW, VOCABULARY)
     assert text == '{"audio_path": "a/ü.wav", "audio_token": [152064, 184831]}\n'
 
 
-def test_a_row_without_text_has_no_dialogue_but_of_audio() -> None:
+def test_row_without_text_needs_audio_task() -> None:
     silent = replace(ROW, text=None)
     for task in ("tts", "asr"):
-        with pytest.raises(MissingPartError, match="no text"):
+        with pytest.raises(MissingFieldError, match="no text"):
             dialog_row(silent, VOCABULARY, task, 24_000)
     ((turn,),) = (json.loads(dialog_row(silent, VOCABULARY, "audio", 24_000)["dialog"]),)
     assert turn["content_list"][0]["audio_infos"]["use_text"] is False
 
 
-def test_what_it_has_no_form_for_is_refused() -> None:
+def test_unknown_task_or_style_is_refused() -> None:
     for task, style, message in (
         ("chat", "parquet", "'chat'"),
         ("tts", "tar", "'tar'"),

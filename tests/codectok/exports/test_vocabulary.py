@@ -1,4 +1,4 @@
-"""The vocabulary as files."""
+"""Vocabulary files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from codectok import InputError
 from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.vocabulary import VocabularyFile, write_vocabulary
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
-from tests.codectok.tokens.test_table import metadata
+from tests.helpers.tables import metadata
 from tests.helpers.tokenizers import save_tokenizer
 
 CODEC = metadata(codebook_size=64, n_codebooks=6).model_copy(update={"n_residuals": 3})
 
 
-def test_the_files_hold_every_token(tmp_path: Path) -> None:
+def test_vocabulary_files_list_every_token(tmp_path: Path) -> None:
     write_vocabulary(CODEC, tmp_path / "out", 1000)
     vocabulary = Vocabulary(64, 2, 3, 1000)
     tokens = json.loads((tmp_path / "out" / "tokens.json").read_text())
@@ -30,7 +30,7 @@ def test_the_files_hold_every_token(tmp_path: Path) -> None:
         write_vocabulary(CODEC, tmp_path / "out", 1000)
 
 
-def test_special_tokens_that_a_tokenizer_knows_keep_their_ids(tmp_path: Path) -> None:
+def test_special_tokens_keep_ids_of_tokenizer(tmp_path: Path) -> None:
     tokenizer = TextTokenizer(save_tokenizer(tmp_path / "tokenizer", ["<|sil|>"]))
     described = write_vocabulary(CODEC, tmp_path / "out", 1000, tokenizer)
     assert described.special_tokens["<|sil|>"] == tokenizer.known_tokens()["<|sil|>"] < 1000
@@ -38,8 +38,8 @@ def test_special_tokens_that_a_tokenizer_knows_keep_their_ids(tmp_path: Path) ->
     assert described.end == 1000 + 6 * 64 + 8
 
 
-def test_the_vocabulary_ends_behind_special_tokens_wherever_they_are(tmp_path: Path) -> None:
-    """As in a tokenizer that was extended for other uses, too."""
+def test_vocabulary_end_covers_special_tokens_of_tokenizer(tmp_path: Path) -> None:
+    """As in a tokenizer that has other added tokens as well."""
     offset = len(TextTokenizer(save_tokenizer(tmp_path / "plain")).known_tokens())
     codec = metadata(codebook_size=3, n_codebooks=1)
     codes = [f"<|g0r0_{offset + code}|>" for code in range(3)]

@@ -1,4 +1,4 @@
-"""Codebooks that learn from features stay alive, go on exactly where they stopped, and never wait for a GPU."""
+"""Learned codebooks stay alive, resume exactly, and never synchronize with a GPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVERY = pytest.mark.parametrize("config", [SINGLE, GROUPED, SIMVQ, FSQ], ids=["s
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Thousands of tiny steps: several threads would mostly wait for each other."""
+    """Use one thread: with thousands of tiny steps, several threads mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -40,7 +40,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def alive(quantizer: TemporalQuantizer, features: Tensor) -> float:
-    """Share of codes that `features` [B, T, C], many more than there are codes, make use of."""
+    """Share of codes used by `features` [B, T, C], of which there must be many more than codes."""
     codes = quantizer.encode(features)
     return len(codes.unique()) / quantizer.config.codebook_size
 
@@ -50,13 +50,13 @@ def alive(quantizer: TemporalQuantizer, features: Tensor) -> float:
     [(0.05, False, True), (0.05, True, False), (0.0, False, False)],
     ids=["reservoir", "newest batch only", "no replacement"],
 )
-def test_codes_outlive_steps_with_fewer_tokens_than_clusters_thanks_to_the_reservoir(
+def test_reservoir_keeps_codes_alive_in_small_steps(
     expiry_share: float, newest_batch_only: bool, survive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = VectorQuantizerConfig(codebook_size=512, codebook_dim=16, time_factors=(), expiry_share=expiry_share)
     quantizer, clusters = make_quantizer(config, 16), Clusters(2048, 16)
     if newest_batch_only:
-        monkeypatch.setattr(reservoir, "LARGEST_PART", 1)
+        monkeypatch.setattr(reservoir, "UPDATES_TO_FILL", 1)
         quantizer.inner.reservoir = reservoir.Reservoir(64, 16)
     quantizer.initialize_codebooks(clusters.batch(64, 2))
     learn(quantizer, clusters.batches(1600, 64, 2))
@@ -65,43 +65,43 @@ def test_codes_outlive_steps_with_fewer_tokens_than_clusters_thanks_to_the_reser
 
 
 @pytest.mark.slow
-def test_a_large_codebook_outlives_steps_with_a_token_for_every_32_codes() -> None:
+def test_large_codebook_stays_alive_in_small_steps() -> None:
     config = VectorQuantizerConfig(codebook_size=16_384, codebook_dim=8, time_factors=())
     quantizer, clusters = make_quantizer(config, 8), Clusters(50_000, 8)
     quantizer.initialize_codebooks(clusters.batch(512, 512))
-    steps_of_a_window = WINDOW_TOKENS_PER_CODE * 16_384 // 512
-    learn(quantizer, clusters.batches(2 * steps_of_a_window, 512, 100))
+    steps_per_window = WINDOW_TOKENS_PER_CODE * 16_384 // 512
+    learn(quantizer, clusters.batches(2 * steps_per_window, 512, 100))
     assert float(quantizer.codebook_metrics()["codebook_usage"]) > 0.9
 
 
-def test_a_rarely_used_code_is_not_taken_for_a_dead_one() -> None:
+def test_rarely_used_codes_are_not_replaced() -> None:
     config = VectorQuantizerConfig(codebook_size=256, codebook_dim=4, time_factors=())
     quantizer = make_quantizer(config, 4)
     book = quantizer.inner.groups[0].layers[0]
     corners = torch.randn(256, 4) * 100
     book.embedding.copy_(corners)
-    # Eight tokens a step: after most steps the moving average of most counts is next to nothing.
+    # Eight tokens per step: after most steps the moving average of most counts is almost zero.
     batches = (corners[torch.randint(256, (1, 8))] for _ in range(700))
     assert learn(quantizer, batches)[-1] == 0.0
     assert torch.allclose(book.embedding, corners)
 
 
 @EVERY
-def test_passes_of_parts_are_one_step_of_the_whole(config: QuantizerConfig) -> None:
+def test_microbatches_equal_one_batch(config: QuantizerConfig) -> None:
     batch = Clusters(40, 12).batch(4 * 24, 40).view(4, 24, 12)
-    whole, parts = make_quantizer(config, 12), make_quantizer(config, 12)
+    whole, split = make_quantizer(config, 12), make_quantizer(config, 12)
     learn(whole, [batch])
-    for part in batch.split(1):
-        parts(part)
-    parts.update_codebooks()
+    for microbatch in batch.split(1):
+        split(microbatch)
+    split.update_codebooks()
     before = make_quantizer(config, 12).state_dict()
     for key, tensor in whole.state_dict().items():
-        torch.testing.assert_close(parts.state_dict()[key], tensor)
+        torch.testing.assert_close(split.state_dict()[key], tensor)
     assert any(not torch.equal(tensor, before[key]) for key, tensor in whole.state_dict().items())
 
 
 @EVERY
-def test_going_on_from_a_checkpoint_equals_no_stop_to_the_bit(config: QuantizerConfig) -> None:
+def test_resumed_codebooks_equal_uninterrupted_ones(config: QuantizerConfig) -> None:
     batches = list(Clusters(300, 12).batches(60, 48, 12))
     whole, first, second = (make_quantizer(config, 12) for _ in range(3))
     expired = learn(whole, batches)
@@ -114,7 +114,7 @@ def test_going_on_from_a_checkpoint_equals_no_stop_to_the_bit(config: QuantizerC
 
 
 @EVERY
-def test_no_step_waits_for_a_gpu(config: QuantizerConfig) -> None:
+def test_training_step_never_synchronizes_with_gpu(config: QuantizerConfig) -> None:
     quantizer, clusters = make_quantizer(config, 12), Clusters(300, 12)
     batches = list(clusters.batches(45, 96, 12))
     with NoWaiting():
@@ -127,13 +127,13 @@ def test_no_step_waits_for_a_gpu(config: QuantizerConfig) -> None:
         batches[0].sum().item()
 
 
-def test_figures_are_those_of_the_last_full_window() -> None:
+def test_metrics_cover_last_full_window() -> None:
     quantizer = make_quantizer(SINGLE, 12)
     window = quantizer.usage
     even = torch.full((1, 64), WINDOW_TOKENS_PER_CODE // 2)
     lopsided = torch.zeros(1, 64, dtype=torch.int64)
     lopsided[0, :2] = 16 * WINDOW_TOKENS_PER_CODE
-    assert not window.add(even, int(even.sum()))  # while the first window fills, it is what there is to show
+    assert not window.add(even, int(even.sum()))  # metrics show the first window while it fills
     assert float(window.metrics()["codebook_usage"]) == 1.0
     assert window.add(even, int(even.sum()))
     assert not window.add(lopsided, int(lopsided.sum()))
@@ -146,7 +146,7 @@ def test_figures_are_those_of_the_last_full_window() -> None:
     assert shown["codebook_entropy"] == pytest.approx(1)
 
 
-def test_expired_codes_are_logged() -> None:
+def test_expired_share_is_logged() -> None:
     config = VectorQuantizerConfig(codebook_size=64, codebook_dim=12, time_factors=())
     quantizer = make_quantizer(config, 12)
     quantizer.inner.groups[0].layers[0].embedding[16:] = 1e6
@@ -155,23 +155,23 @@ def test_expired_codes_are_logged() -> None:
     assert expired[-1] == pytest.approx(48 / 64, abs=0.1)
 
 
-def test_what_learns_without_gradients_is_left_alone_in_validation() -> None:
+def test_validation_leaves_codebooks_unchanged() -> None:
     quantizer = make_quantizer(SINGLE, 12).eval()
     before = {key: tensor.clone() for key, tensor in quantizer.state_dict().items()}
     learn(quantizer, Clusters(500, 12).batches(3, 64, 64))
     assert all(torch.equal(tensor, before[key]) for key, tensor in quantizer.state_dict().items())
 
 
-def test_the_learned_map_of_simvq_follows_the_features() -> None:
+def test_simvq_map_follows_features() -> None:
     quantizer = make_quantizer(SimVectorQuantizerConfig(codebook_size=128, codebook_dim=4, time_factors=()), 4)
     parameters = dict(quantizer.named_parameters())
     assert list(parameters) == ["inner.layers.0.parametrizations.embedding.0.weight"]
     clusters = Clusters(500, 4)
     quantizer.initialize_codebooks(clusters.batch(512, 500))
     fixed = quantizer.inner.layers[0].parametrizations["embedding"].original.clone()
-    grown = 3.0  # what the encoder has learned meanwhile
-    test = grown * clusters.batch(128 * 20, 500)
-    used, losses = alive(quantizer, test), []
+    grown = 3.0  # change of scale as the encoder learns
+    test_features = grown * clusters.batch(128 * 20, 500)
+    used, losses = alive(quantizer, test_features), []
     optimizer = torch.optim.Adam(parameters.values(), lr=0.02)
     for batch in clusters.batches(400, 64, 8):
         loss = quantizer(grown * batch).commitment_loss
@@ -180,11 +180,11 @@ def test_the_learned_map_of_simvq_follows_the_features() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
-    assert used < 0.85 < 0.95 < alive(quantizer, test)
+    assert used < 0.85 < 0.95 < alive(quantizer, test_features)
     assert torch.equal(quantizer.inner.layers[0].parametrizations["embedding"].original, fixed)
 
 
-def test_simvq_is_an_ordinary_codebook_for_inference_and_can_be_trained_further() -> None:
+def test_simvq_is_folded_and_can_be_trained_further() -> None:
     config = NANO.model_copy(update={"quantizer": SimVectorQuantizerConfig(codebook_size=500, codebook_dim=48)})
     network = CodecNetwork(config).eval()
     network.prepare_for_training()

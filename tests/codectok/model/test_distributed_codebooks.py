@@ -1,4 +1,4 @@
-"""Several ranks give the codebooks that one rank with all their batches gives."""
+"""Several ranks learn the same codebooks as one rank with all batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.codebook_learning import Clusters, learn, make_quantizer
 from tests.helpers.ranks import run_on_ranks
 
 DIM, STEPS = 12, 40
-# How many tokens a step has decides whether ranks exchange tokens or sums.
+# The number of tokens in a step determines whether ranks exchange tokens or sums.
 CASES: dict[str, tuple[QuantizerConfig, int]] = {
     "one codebook, tokens": (VectorQuantizerConfig(codebook_size=64, codebook_dim=20), 48),
     "one codebook, sums": (VectorQuantizerConfig(codebook_size=32, codebook_dim=20), 64),
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[QuantizerConfig, int]] = {
 
 
 def train_all() -> dict[str, tuple[dict[str, Tensor], list[float]]]:
-    """The state of every case, and the share of codes replaced, after training on this rank's part of every batch."""
+    """Train on this rank's share of every batch; return the state and the expired shares of every case."""
     rank, n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     results = {}
     for name, (config, frames) in CASES.items():
@@ -50,7 +50,7 @@ def both() -> tuple[dict, list[dict]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_give_the_codebook_of_one(case: str, both: tuple[dict, list[dict]]) -> None:
+def test_two_ranks_learn_codebook_of_one(case: str, both: tuple[dict, list[dict]]) -> None:
     alone, ranks = both
     state, expired = alone[case]
     assert max(expired) > 0 or isinstance(CASES[case][0], SimVectorQuantizerConfig)
@@ -62,17 +62,17 @@ def test_two_ranks_give_the_codebook_of_one(case: str, both: tuple[dict, list[di
         assert torch.equal(ranks[0][case][0][key], ranks[1][case][0][key]), f"the ranks differ in {key}"
 
 
-def test_the_cases_exchange_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[str] = []
+def test_cases_cover_tokens_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
     for name in ("_learn_from_tokens", "_learn_from_sums", "_learn_from_sums_of_residuals"):
         method = getattr(ResidualVectorQuantizer, name)
-        spy = lambda *args, name=name, method=method: (taken.append(name), method(*args))[1]  # noqa: E731
+        spy = lambda *args, name=name, method=method: (called.append(name), method(*args))[1]  # noqa: E731
         monkeypatch.setattr(ResidualVectorQuantizer, name, spy)
     found = {}
     for case, (config, frames) in CASES.items():
-        taken.clear()
+        called.clear()
         learn(make_quantizer(config, DIM), [Clusters(300, DIM).batch(2 * frames, 6)])
-        found[case] = set(taken)
+        found[case] = set(called)
     assert found == {
         "one codebook, tokens": {"_learn_from_tokens"},
         "one codebook, sums": {"_learn_from_sums"},

@@ -1,4 +1,4 @@
-"""The loss that asks for an even use of codes is small where use is even, and learns towards it."""
+"""The diversity loss is small for equal use of codes, and its gradients lead there."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from codectok.model.quantization.diversity import diversity_loss
 CODES = torch.eye(8) * 10
 
 
-def test_it_is_nothing_for_even_use_and_all_for_one_code() -> None:
+def test_diversity_loss_is_between_equal_and_single_use() -> None:
     even = (CODES + 0.01 * torch.ones(8)).repeat(5, 1)
     one = even[:1].repeat(40, 1)
     assert float(diversity_loss(even, CODES)) < 0.01
     assert float(diversity_loss(one, CODES)) > 0.99
 
 
-def test_features_on_their_codes_have_finite_gradients() -> None:
+def test_diversity_gradients_are_finite_on_codes() -> None:
     vectors = CODES[:3].clone().requires_grad_()
     diversity_loss(vectors, CODES).backward()
     assert torch.isfinite(vectors.grad).all()
 
 
-def test_descent_spreads_features_over_more_codes() -> None:
+def test_diversity_descent_spreads_features_over_codes() -> None:
     generator = torch.Generator().manual_seed(0)
-    # All nearer to the first code than to any other.
+    # All are nearest to the first code.
     vectors = (CODES[0] * 0.6 + 2 * torch.rand(64, 8, generator=generator)).requires_grad_()
     optimizer = torch.optim.Adam([vectors], lr=0.1)
     used = []

@@ -1,4 +1,4 @@
-"""A training step moves the codebooks as the reference's does: the figures of the specification, section 8."""
+"""A training step updates codebooks like the reference (values of the specification, section 8)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODEBOOK = "grvq.rvqs.0.layers.0._codebook"
 
 @dataclass(frozen=True)
 class Golden:
-    """Of one quantizer: codes of its first codebook [B, T'], and the first codebook after one step."""
+    """Expected values of one quantizer: codes of its first codebook [B, T'], and that codebook after one step."""
 
     config: VectorQuantizerConfig
     frames: int
@@ -56,7 +56,7 @@ TEACHER = Golden(
 
 
 def filled(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The fixture's tensor of that name in the reference."""
+    """Return the values of the reference's tensor `key`."""
     index = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
     values = (0.05 * torch.sin(0.7 * index + sum(key.encode()) % 101)).float()
     if key.endswith(("norm.weight", "gamma", "cluster_size")):
@@ -79,7 +79,7 @@ def fixture_quantizer(config: VectorQuantizerConfig) -> TemporalQuantizer:
 
 
 @pytest.mark.parametrize("golden", [STUDENT, TEACHER], ids=["student", "teacher"])
-def test_a_step_moves_codebooks_as_the_reference_does(golden: Golden) -> None:
+def test_codebook_update_equals_reference(golden: Golden) -> None:
     quantizer = fixture_quantizer(golden.config)
     quantizer.prepare_for_training()
     features = torch.sin(1.7 * torch.arange(2 * DIM * 30, dtype=torch.float64)).float().view(2, DIM, 30).mT
@@ -92,10 +92,10 @@ def test_a_step_moves_codebooks_as_the_reference_does(golden: Golden) -> None:
     expected = torch.tensor([int(code) for code in golden.codes.split()])
     distances = torch.cdist(group.project_in(downsampled.chunk(golden.config.n_groups, dim=1)[0]), book.embedding)
     best = distances.gather(1, output.codes[..., :1].flatten(0, 1))
-    # One token in each of them lies as near to a second code, to seven digits.
+    # One token of each quantizer is equally near to a second code, to seven digits.
     torch.testing.assert_close(distances.gather(1, expected.unsqueeze(1)), best, rtol=1e-6, atol=0)
     assert int((output.codes[..., 0].flatten() != expected).sum()) <= 1
-    # The fixture's stored sums are not those of its codes; ours follow from codes and counts.
+    # The reference stores sums that do not match its codes; ours are computed from codes and counts.
     book.ema_count.copy_(filled(f"{CODEBOOK}.cluster_size", tuple(book.ema_count.shape)))
     book.embedding.copy_(filled(f"{CODEBOOK}.embed_avg", tuple(book.embedding.shape)) / book.ema_count.unsqueeze(1))
     codes = output.codes.flatten(0, 1)

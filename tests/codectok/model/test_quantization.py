@@ -10,7 +10,7 @@ from codectok.config import (
     VectorQuantizerConfig,
 )
 from codectok.model.quantization import build_quantizer
-from codectok.model.quantization.codebook import AveragedCodebook
+from codectok.model.quantization.codebook import EMACodebook
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.model.quantization.k_means import k_means
 
@@ -20,19 +20,19 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def codebook(size: int = 50, dim: int = 6, decay: float = 0.8) -> AveragedCodebook:
-    made = AveragedCodebook(size, dim, decay)
+def codebook(size: int = 50, dim: int = 6, decay: float = 0.8) -> EMACodebook:
+    made = EMACodebook(size, dim, decay)
     made.embedding.normal_()
     made.prepare_for_training()
     return made
 
 
-def test_search_finds_the_nearest_code() -> None:
+def test_codebook_search_finds_nearest_code() -> None:
     book, vectors = codebook(), torch.randn(3000, 6)
     assert torch.equal(book.search(vectors), torch.cdist(vectors, book.embedding).argmin(1))
 
 
-def test_ties_go_to_the_lowest_index() -> None:
+def test_codebook_ties_go_to_lowest_index() -> None:
     book = codebook()
     book.embedding[[3, 7, 20]] = 0.0
     book.embedding[30] = book.embedding[10]
@@ -41,7 +41,7 @@ def test_ties_go_to_the_lowest_index() -> None:
 
 
 @pytest.mark.parametrize("summed", [False, True], ids=["tokens", "sums"])
-def test_a_code_is_the_quotient_of_moving_averages(summed: bool) -> None:
+def test_ema_code_is_quotient_of_moving_averages(summed: bool) -> None:
     book = codebook(size=5, dim=2, decay=0.8)
     untouched = book.embedding[4].clone()
     average, count = book.embedding.clone(), torch.ones(5)
@@ -59,10 +59,10 @@ def test_a_code_is_the_quotient_of_moving_averages(summed: bool) -> None:
     assert torch.equal(book.embedding[4], untouched)
 
 
-def test_a_code_that_is_not_used_for_long_stays_where_it_is_and_can_still_learn() -> None:
+def test_unused_code_stays_and_can_still_learn() -> None:
     book = codebook(size=3)
     before, vector = book.embedding.clone(), torch.randn(1, 6)
-    for _ in range(1000):  # long enough for its count to vanish
+    for _ in range(1000):  # until the counts of unused codes vanish
         book.update(torch.tensor([0]), torch.ones(1), vector)
     assert torch.equal(book.embedding[1:], before[1:])
     book.update(torch.arange(3), torch.tensor([1.0, 1.0, 0.0]), vector.repeat(3, 1) * torch.tensor([[1.0], [1], [0]]))
@@ -70,29 +70,29 @@ def test_a_code_that_is_not_used_for_long_stays_where_it_is_and_can_still_learn(
     assert torch.equal(book.embedding[2], before[2])
 
 
-def test_a_replaced_code_stays_replaced() -> None:
+def test_replaced_code_stays_replaced() -> None:
     book = codebook(size=8)
     kept, vectors = book.embedding[0].clone(), torch.randn(64, 6)
     for _ in range(40):
         book.update(torch.zeros(64, dtype=torch.int64), torch.ones(64), kept.repeat(64, 1))
     replaced = book.replace(torch.arange(8) > 0, vectors[:5])
-    assert replaced.tolist() == [False, *[True] * 5, False, False]  # as far as the vectors go
+    assert replaced.tolist() == [False, *[True] * 5, False, False]  # one for each vector
     assert torch.equal(book.embedding[1:6], vectors[:5])
-    # Its old count and sum were next to nothing: had they been left, the next step would undo it.
+    # With the old count of almost zero, the next update would move the code away.
     book.update(torch.tensor([3]), torch.ones(1), vectors[2:3])
     torch.testing.assert_close(book.embedding[1:6], vectors[:5])
     torch.testing.assert_close(book.embedding[0], kept)
 
 
 @pytest.mark.parametrize("n_vectors", [20, 50, 51])
-def test_a_codebook_starts_on_the_data_even_if_there_is_little(n_vectors: int) -> None:
+def test_codebook_initializes_on_few_vectors(n_vectors: int) -> None:
     book, vectors = codebook(), torch.randn(n_vectors, 6)
     book.initialize(vectors, torch.Generator().manual_seed(0))
     assert float(torch.cdist(vectors, book.embedding).amin(1).median()) < 1e-5
     assert float(torch.cdist(book.embedding, vectors).amin(1).max()) < 2.0
 
 
-def test_k_means_fits_better_than_random_vectors_and_the_seed_decides() -> None:
+def test_k_means_fits_data_and_depends_on_seed() -> None:
     vectors = torch.randn(40, 8).repeat_interleave(50, 0) * 3 + torch.randn(2000, 8)
     means, again, others = (k_means(vectors, 64, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(means, again)
@@ -105,7 +105,7 @@ def test_k_means_fits_better_than_random_vectors_and_the_seed_decides() -> None:
 
 
 @pytest.mark.parametrize("n_residuals", [1, 4])
-def test_the_gradient_passes_once_however_many_layers(n_residuals: int) -> None:
+def test_straight_through_gradient_passes_once(n_residuals: int) -> None:
     config = VectorQuantizerConfig(n_residuals=n_residuals, codebook_size=16, codebook_dim=8)
     quantizer = ResidualVectorQuantizer(config, 12).eval()
     identity = torch.eye(8, 12)
@@ -126,7 +126,7 @@ def test_the_gradient_passes_once_however_many_layers(n_residuals: int) -> None:
     ],
     ids=["grouped-residual", "plain", "simvq", "fsq"],
 )
-def test_training_and_inference_agree(config: QuantizerConfig) -> None:
+def test_quantizer_training_and_inference_agree(config: QuantizerConfig) -> None:
     quantizer = build_quantizer(config, 12).eval()
     features = torch.randn(2, 12, 12)
     output = quantizer(features)
@@ -136,19 +136,19 @@ def test_training_and_inference_agree(config: QuantizerConfig) -> None:
     assert output.features.shape == features.shape
 
 
-def test_every_finite_scalar_code_is_its_own_nearest() -> None:
+def test_fsq_codes_are_their_own_nearest() -> None:
     config = FiniteScalarQuantizerConfig(levels=(8, 5, 4, 3), time_factors=())
     quantizer = build_quantizer(config, 4).inner
     vectors = quantizer.codebooks[0]
     assert vectors.shape == (config.codebook_size, 4)
     assert len(torch.unique(vectors, dim=0)) == config.codebook_size
     assert -1 <= float(vectors.min()) <= float(vectors.max()) <= 1
-    values = vectors * (quantizer.levels // 2)  # what rounding gives, inside every channel's bounds
+    values = vectors * (quantizer.levels // 2)  # rounded values, inside the bounds of every channel
     codes = (quantizer._digits(values) * quantizer.basis).sum(-1)
     assert torch.equal(codes, torch.arange(config.codebook_size))
 
 
-def test_all_finite_scalar_codes_can_be_reached_and_no_others() -> None:
+def test_fsq_reaches_exactly_all_codes() -> None:
     config = FiniteScalarQuantizerConfig(levels=(4, 3), time_factors=())
     quantizer = build_quantizer(config, 2).inner
     torch.nn.init.eye_(quantizer.project_in.weight)

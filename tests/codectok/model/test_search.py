@@ -22,13 +22,13 @@ def search(codes: torch.Tensor, reduced: bool = False) -> CodeSearch:
 
 
 @pytest.mark.parametrize("n_codes", [2, 100, 4096, 4097, 10_000])
-def test_the_nearest_code_is_found(n_codes: int) -> None:
+def test_search_finds_nearest_code(n_codes: int) -> None:
     codes, vectors = torch.randn(n_codes, 12), torch.randn(700, 12)
     assert torch.equal(search(codes)(vectors), nearest(vectors, codes))
 
 
 @pytest.mark.parametrize("reduced", [False, True])
-def test_ties_go_to_the_lowest_index(reduced: bool) -> None:
+def test_search_ties_go_to_lowest_index(reduced: bool) -> None:
     codes = torch.randn(9024, 12)
     codes[[8500, 5000, 4200, 70, 30]] = 0.0
     codes[9000] = codes[200]
@@ -36,7 +36,7 @@ def test_ties_go_to_the_lowest_index(reduced: bool) -> None:
     assert found.tolist() == [30, 200]
 
 
-def test_codes_far_away_do_not_blur_the_reduced_search() -> None:
+def test_reduced_search_with_distant_codes() -> None:
     codes = torch.randn(8192, 32) * torch.rand(8192, 1).exp().pow(4)
     vectors = 0.3 * torch.randn(400, 32) + codes[torch.randint(8192, (400,))] * 0.5
     found = search(codes, reduced=True)(vectors)
@@ -44,8 +44,8 @@ def test_codes_far_away_do_not_blur_the_reduced_search() -> None:
     assert float((found == nearest(vectors, codes)).float().mean()) > 0.99
 
 
-def test_codes_close_together_are_told_apart_by_the_reduced_search() -> None:
-    # As an undertrained codebook has them: a hundred codes where bfloat16 sees one.
+def test_reduced_search_distinguishes_close_codes() -> None:
+    # Like an undertrained codebook: a hundred codes that are equal in bfloat16.
     codes = torch.randn(82, 32).repeat_interleave(100, 0)[:8192] + 1e-3 * torch.randn(8192, 32)
     vectors = codes[torch.randint(8192, (400,))] + 0.3 * torch.randn(400, 32)
     found = search(codes, reduced=True)(vectors)
@@ -53,7 +53,7 @@ def test_codes_close_together_are_told_apart_by_the_reduced_search() -> None:
 
 
 @pytest.mark.parametrize("dead", [100, 3000, 8192 - 20])
-def test_dead_codes_do_not_crowd_out_others_in_the_reduced_search(dead: int) -> None:
+def test_reduced_search_with_dead_codes(dead: int) -> None:
     codes = torch.randn(8192, 16)
     codes[torch.randperm(8192)[:dead]] = 0.0
     vectors = torch.cat([torch.zeros(3, 16), 2 * torch.rand(400, 1) * torch.randn(400, 16)])
@@ -63,8 +63,8 @@ def test_dead_codes_do_not_crowd_out_others_in_the_reduced_search(dead: int) -> 
     assert 0.02 < float((codes[found] == 0).all(1).float().mean()) < 0.98
 
 
-def test_the_reduced_search_rescores_in_float32() -> None:
-    # Far from the origin and close to each other: bfloat16 alone mistakes most of them.
+def test_reduced_search_rescores_in_float32() -> None:
+    # Far from the origin and close to each other: bfloat16 alone confuses most of them.
     codes, vectors = torch.randn(8192, 64) + 10, torch.randn(500, 64) + 10
     in_half = (vectors.bfloat16() @ codes.bfloat16().T).float() - codes.square().sum(1) / 2
     assert float((in_half.argmax(1) == nearest(vectors, codes)).float().mean()) < 0.5
@@ -72,9 +72,7 @@ def test_the_reduced_search_rescores_in_float32() -> None:
 
 
 @pytest.mark.parametrize(("codebook_size", "codebook_dim", "folded"), [(6000, 300, True), (100, 8, False)])
-def test_the_projection_is_folded_into_the_codebook_where_that_pays(
-    codebook_size: int, codebook_dim: int, folded: bool
-) -> None:
+def test_projection_is_folded_where_faster(codebook_size: int, codebook_dim: int, folded: bool) -> None:
     config = VectorQuantizerConfig(codebook_size=codebook_size, codebook_dim=codebook_dim)
     quantizer = ResidualVectorQuantizer(config, 64)
     quantizer.layers[0].embedding.normal_()
@@ -91,22 +89,22 @@ def test_the_projection_is_folded_into_the_codebook_where_that_pays(
         assert torch.equal(codes[:, 0], nearest(quantizer.project_in(features), quantizer.layers[0].embedding))
 
 
-def test_a_training_pass_with_many_features_finds_the_codes_of_a_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_with_many_features_uses_folded_search(monkeypatch: pytest.MonkeyPatch) -> None:
     config = VectorQuantizerConfig(codebook_size=500, codebook_dim=64)
     quantizer = ResidualVectorQuantizer(config, 8).train()
     quantizer.layers[0].embedding.normal_()
     torch.nn.init.normal_(quantizer.project_in.weight)
     features = torch.randn(7, 900, 8) + 3
     plain = quantizer.encode(features)
-    monkeypatch.setattr(quantizer.layers[0], "search", None)  # the codebook itself is not asked
+    monkeypatch.setattr(quantizer.layers[0], "search", None)  # the search of the codebook must not be called
     assert float((quantizer(features).codes == plain).float().mean()) > 0.999
 
 
-def test_a_training_pass_with_few_features_searches_plainly() -> None:
+def test_training_with_few_features_uses_codebook_search() -> None:
     quantizer = ResidualVectorQuantizer(VectorQuantizerConfig(codebook_size=500, codebook_dim=64), 8).train()
     features = torch.randn(1, 10, 8)
-    asked = []
+    n_rows = []
     search = quantizer.layers[0].search
-    quantizer.layers[0].search = lambda rows: asked.append(len(rows)) or search(rows)
+    quantizer.layers[0].search = lambda rows: n_rows.append(len(rows)) or search(rows)
     assert torch.equal(quantizer(features).codes, quantizer.encode(features))
-    assert asked == [10, 10]
+    assert n_rows == [10, 10]

@@ -23,7 +23,7 @@ from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.storage import open_storage
 from codectok.tokens.clips import Clip
-from tests.conftest import tone
+from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples, write_tar
 

@@ -24,7 +24,7 @@ from codectok.sources.clips import clip_of
 from codectok.sources.listing import list_sources
 from codectok.sources.manifests import read_manifest
 from codectok.storage import open_storage
-from tests.conftest import tone
+from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, rejects, run, shard_job
 from tests.helpers.tars import all_samples
 

@@ -32,8 +32,8 @@ from codectok.sources.listing import list_sources
 from codectok.sources.rejects import Reject
 from codectok.storage import RemoteStorage, Storage, open_storage
 from codectok.tokens.reader import open_table
-from tests.conftest import upload
 from tests.helpers.jobs import LOCAL, digests, run, shard_job
+from tests.helpers.storage import upload
 
 
 def remote_digests(storage: Storage) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from codectok.sources.listing import Listing, list_sources
 from codectok.sources.rows import recordings_in, table_metadata, text_rows, token_rows
 from codectok.sources.source import Source
 from codectok.tokens import table
-from tests.codectok.tokens.test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 KINDS = ("parquet", "lines")
 

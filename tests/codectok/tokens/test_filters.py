@@ -1,4 +1,4 @@
-"""Conditions on rows."""
+"""Conditions on the rows of a table."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 
 from codectok import InputError
 from codectok.tokens.table import read_rows
-
-from .test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 CASES = {
     "start > 3": lambda row: row.start > 3,
@@ -35,7 +34,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("text", CASES)
-def test_conditions_choose_rows(text: str, table: Path) -> None:
+def test_conditions_select_rows(text: str, table: Path) -> None:
     expected = [row.id for row in rows(12) if CASES[text](row)]
     assert [row.id for row in read_rows(table, where=text)] == expected
 
@@ -45,6 +44,6 @@ def test_conditions_choose_rows(text: str, table: Path) -> None:
     ["", "start >", "start", "nothing == 1", "__import__('os')", "start + 1 > 2", "start > text()", "id is 3",
      "id in 3", 'start > "a"', "f(id, 'x')", "(" * 500],
 )  # fmt: skip
-def test_what_is_no_condition_is_refused_in_one_sentence(text: str, table: Path) -> None:
+def test_invalid_conditions_are_refused(text: str, table: Path) -> None:
     with pytest.raises(InputError, match=r"(cannot be understood|There is no column)"):
         list(read_rows(table, where=text))

@@ -1,4 +1,4 @@
-"""Reading tables by id and for training."""
+"""Reading token tables by id, by number, and for training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 from codectok import InputError
 from codectok.tokens import table as table_module
 from codectok.tokens.reader import TokenTable, open_table
-
-from .test_table import metadata, rows, write
+from tests.helpers.tables import metadata, rows, write
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenTable:
     return open_table(tmp_path)
 
 
-def test_rows_are_found_by_id_and_place(table: TokenTable) -> None:
+def test_rows_by_id_and_number(table: TokenTable) -> None:
     everything = rows(37)
     assert len(table) == 37
     assert len(table.groups) > 8
@@ -34,12 +33,12 @@ def test_rows_are_found_by_id_and_place(table: TokenTable) -> None:
             assert found.id == everything[number].id
             np.testing.assert_array_equal(found.codes, everything[number].codes)
             assert found.text == everything[number].text
-    with pytest.raises(InputError, match="holds no row nobody"):
-        table["nobody"]
+    with pytest.raises(InputError, match="has no row missing"):
+        table["missing"]
 
 
 def ids(table: TokenTable, n_workers: int, batch_size: int = 4, **options: int) -> list[list[str]]:
-    """Of each batch of a DataLoader."""
+    """Ids of each batch of a DataLoader."""
     dataset = table.to_torch_dataset(batch_size, **options)
     loader = DataLoader(
         dataset, batch_size, num_workers=n_workers, collate_fn=lambda batch: [row["id"] for row in batch]
@@ -58,19 +57,19 @@ def test_batches_do_not_depend_on_workers(table: TokenTable, seed: int | None) -
     assert (flat == [row.id for row in table][:36]) == (seed is None)
 
 
-def test_ranks_share_the_rows_and_any_number_of_them_goes_on(table: TokenTable) -> None:
+def test_ranks_share_rows_and_resume_with_another_world_size(table: TokenTable) -> None:
     alone = ids(table, 0, batch_size=2, seed=1)
     ranks = [ids(table, 0, batch_size=2, seed=1, rank=rank, world_size=3) for rank in range(3)]
     together = [batch for step in zip(*ranks, strict=True) for batch in step]
     assert together == alone[: len(together)]
     assert len(together) == 18
-    # After two steps of three ranks, two ranks go on.
+    # After two steps of three ranks, two ranks resume.
     start = 2 * 2 * 3
     rest = [ids(table, 0, batch_size=2, seed=1, rank=rank, world_size=2, start=start) for rank in range(2)]
     assert [batch for step in zip(*rest, strict=True) for batch in step] == alone[6:]
 
 
-def test_nothing_is_left_out_unless_asked(table: TokenTable) -> None:
+def test_drop_last_false_keeps_all_rows(table: TokenTable) -> None:
     found = [row["id"] for row in table.to_torch_dataset(4, drop_last=False)]
     assert found == [row.id for row in table]
     assert len(table.to_torch_dataset(4, drop_last=False)) == 37
@@ -78,6 +77,6 @@ def test_nothing_is_left_out_unless_asked(table: TokenTable) -> None:
 
 
 @pytest.mark.parametrize("options", [{"rank": 1}, {"batch_size": 0}, {"start": -1}])
-def test_impossible_shares_are_refused(options: dict[str, int], table: TokenTable) -> None:
+def test_invalid_rank_batch_size_or_start_is_refused(options: dict[str, int], table: TokenTable) -> None:
     with pytest.raises(InputError):
         table.to_torch_dataset(**options)

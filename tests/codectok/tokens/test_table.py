@@ -1,3 +1,5 @@
+"""Schema, writing and reading of token tables and files of codes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,24 +15,11 @@ from fsspec import AbstractFileSystem
 from codectok import InputError
 from codectok.tokens import table
 from codectok.tokens.codes_file import read_codes, read_codes_metadata, write_codes
-from codectok.tokens.table import METADATA_KEY, TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
+from codectok.tokens.table import METADATA_KEY, read_metadata, read_rows
+from tests.helpers.tables import metadata, rows, write
 
 
-def metadata(codebook_size: int = 1024, n_codebooks: int = 2, fingerprint: str = "f") -> TableMetadata:
-    return TableMetadata(
-        codec_name="nano",
-        codec_fingerprint=fingerprint,
-        codebook_size=codebook_size,
-        n_codebooks=n_codebooks,
-        frame_rate=93.75,
-        sample_rate=24_000,
-        dtype="float32",
-        device="cpu",
-        pack_frames=4096,
-    )
-
-
-def test_the_size_of_a_pack_matters_on_a_gpu_only(tmp_path: Path) -> None:
+def test_pack_size_is_compared_on_gpu_only(tmp_path: Path) -> None:
     for device, mixed in (("cpu", False), ("NVIDIA H100", True)):
         for number, pack_frames in enumerate((512, 8192)):
             described = metadata().model_copy(update={"device": device, "pack_frames": pack_frames})
@@ -43,31 +32,7 @@ def test_the_size_of_a_pack_matters_on_a_gpu_only(tmp_path: Path) -> None:
             read_metadata(tmp_path / device)
 
 
-def rows(count: int, codebook_size: int = 1024, n_codebooks: int = 2) -> list[TokenRow]:
-    generator = np.random.default_rng(0)
-    return [
-        TokenRow(
-            id=f"clip/{n}",
-            source="a.wav",
-            dataset="d" if n % 2 else "e",
-            start=float(n),
-            duration=1.5,
-            n_samples=36_000,
-            codes=generator.integers(codebook_size, size=(5 + n, n_codebooks)),
-            text="hello" if n else None,
-        )
-        for n in range(count)
-    ]
-
-
-def write(path: Path, made: list[TokenRow], described: TableMetadata) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TokenTableWriter(path, described) as writer:
-        for row in made:
-            writer.write(row)
-
-
-def test_rows_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_written_rows_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "ROW_GROUP_CODES", 40)
     made = rows(7)
     write(tmp_path / "part-000000.parquet", made, metadata())
@@ -79,7 +44,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert read_metadata(tmp_path) == metadata()
 
 
-def test_the_schema_is_that_of_version_1(tmp_path: Path) -> None:
+def test_schema_of_version_1(tmp_path: Path) -> None:
     write(tmp_path / "part-000000.parquet", rows(3), metadata())
     schema = pq.read_schema(tmp_path / "part-000000.parquet")
     assert {field.name: str(field.type) for field in schema} == {
@@ -105,14 +70,14 @@ def test_the_schema_is_that_of_version_1(tmp_path: Path) -> None:
     assert by_name["codes.list.element"].compression == "ZSTD"
 
 
-def test_large_codebooks_get_32_bits(tmp_path: Path) -> None:
+def test_large_codebooks_have_32_bit_codes(tmp_path: Path) -> None:
     made = rows(2, codebook_size=100_000)
     write(tmp_path / "a.parquet", made, metadata(codebook_size=100_000))
     assert pq.read_schema(tmp_path / "a.parquet").field("codes").type.value_type == pa.uint32()
     np.testing.assert_array_equal(next(read_rows(tmp_path / "a.parquet")).codes, made[0].codes)
 
 
-def test_other_programs_read_the_folder(tmp_path: Path) -> None:
+def test_pyarrow_and_datasets_read_table_folder(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     folder = tmp_path / "tokens"
     (folder / "_codectok" / "records").mkdir(parents=True)
@@ -127,26 +92,26 @@ def test_other_programs_read_the_folder(tmp_path: Path) -> None:
     assert loaded[1]["codes"] == rows(2)[1].codes.flatten().tolist()
 
 
-def test_codes_of_two_codecs_are_not_mixed(tmp_path: Path) -> None:
+def test_table_of_two_codecs_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "part-000000.parquet", rows(2), metadata())
     write(tmp_path / "part-000001.parquet", rows(2), metadata(fingerprint="other"))
     with pytest.raises(InputError, match="mixes codes"):
         list(read_rows(tmp_path))
 
 
-def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_non_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no Parquet file"):
         read_metadata(tmp_path)
     (tmp_path / "a.parquet").write_text("text")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_metadata(tmp_path)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="no token table"):
+    with pytest.raises(InputError, match="not a token table"):
         read_metadata(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
-def test_a_file_of_codes_comes_back(suffix: str, tmp_path: Path) -> None:
+def test_written_codes_file_is_read_back(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / f"codes{suffix}"
     made = rows(5)
     assert write_codes(path, metadata(), made) == 5
@@ -160,7 +125,7 @@ def test_a_file_of_codes_comes_back(suffix: str, tmp_path: Path) -> None:
         write_codes(path, metadata(), made)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
     def broken() -> None:
         yield rows(1)[0]
         raise KeyboardInterrupt
@@ -174,14 +139,14 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"), [("a.npz", "cannot be read"), ("b.npz", "no entry"), ("c.npz", "no file")]
 )
-def test_what_is_no_file_of_codes_is_refused(name: str, message: str, tmp_path: Path) -> None:
+def test_non_codes_files_are_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_text("text")
     np.savez(tmp_path / "b.npz", x=np.zeros(3))
     with pytest.raises(InputError, match=message):
         read_codes_metadata(tmp_path / name)
 
 
-def test_damaged_codes_are_named(tmp_path: Path) -> None:
+def test_damaged_codes_name_clip(tmp_path: Path) -> None:
     write_codes(tmp_path / "codes.npz", metadata(), rows(3))
     data = bytearray((tmp_path / "codes.npz").read_bytes())
     name = b"clip/1.npy"
@@ -197,7 +162,7 @@ def test_damaged_codes_are_named(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "codes.parquet"))
 
 
-def test_columns_that_users_added_do_no_harm(tmp_path: Path) -> None:
+def test_added_columns_are_ignored(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", rows(3), metadata())
     found = pq.read_table(tmp_path / "a.parquet")
     pq.write_table(found.append_column("score", pa.array([1, 2, 3])), tmp_path / "a.parquet")
@@ -205,7 +170,7 @@ def test_columns_that_users_added_do_no_harm(tmp_path: Path) -> None:
 
 
 class Refusing(AbstractFileSystem):
-    """A store whose client has errors of its own, as that of S3."""
+    """A store whose client raises its own errors, like that of S3."""
 
     protocol = "refusing"
 
@@ -215,7 +180,7 @@ class Refusing(AbstractFileSystem):
     ls = info
 
 
-def test_a_store_that_refuses_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_errors_become_input_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("refusing", Refusing, clobber=True)
     monkeypatch.setattr(Refusing, "isdir", Refusing.info)
     with pytest.raises(InputError, match=r"^refusing://none/x cannot be listed: no bucket none/x\.$"):

@@ -36,7 +36,7 @@ from codectok.sources.clips import clips_of
 from codectok.sources.listing import list_sources
 from codectok.storage import LocalStorage
 from codectok.tokens.clips import Clip
-from tests.conftest import tone
+from tests.helpers.audio import tone
 from tests.helpers.hooked_jobs import BeforeUnits
 from tests.helpers.jobs import UNIT_SECONDS, digests, rejects, run, shard_job
 from tests.helpers.tars import write_tar

@@ -1,4 +1,4 @@
-"""`export compact` as a job: the same rows in larger files, exactly once."""
+"""Job `export compact`: the same rows in larger files, each exactly once."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
 from codectok.tokens.table import TableMetadata, TokenRow, read_rows
-from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.jobs import LOCAL, digests
 from tests.helpers.records import update_record
+from tests.helpers.tables import metadata, write
 
 FRAME = 256
 
@@ -39,7 +39,7 @@ def row(n: int) -> TokenRow:
 
 
 ROWS = [row(n) for n in range(70)]
-# About two and a half of the table's files.
+# About 2.5 of the table's files.
 SMALL = CompactOptions(file_megabytes=0.014, group_megabytes=0.002)
 
 
@@ -66,14 +66,14 @@ def same_rows(one: Path, other: Path) -> None:
         assert replace(before, codes=None) == replace(after, codes=None)  # type: ignore[arg-type]
 
 
-def test_neighbouring_files_become_one_table_with_the_same_rows(table: Path, tmp_path: Path) -> None:
+def test_compact_merges_neighbouring_files(table: Path, tmp_path: Path) -> None:
     report = compact(table, out := tmp_path / "out")
     before, after = sorted(table.glob("*.parquet")), sorted(out.glob("*.parquet"))
     assert report.summary.total.rows == report.summary.total.inputs == len(ROWS)
     assert report.summary.total.codes == sum(row.codes.size for row in ROWS)
     assert set(report.summary.datasets) == {"d", "e"}
     assert 1 < len(after) < len(before)
-    # Whole files: the first is as many of them as fit.
+    # Files are merged whole: the first output holds as many as fit.
     sizes = np.cumsum([path.stat().st_size for path in before])
     n_files = int(np.searchsorted(sizes, 14_000, side="right"))
     assert n_files > 1
@@ -83,7 +83,7 @@ def test_neighbouring_files_become_one_table_with_the_same_rows(table: Path, tmp
     assert (verified.units, verified.rows) == (len(after), len(ROWS))
 
 
-def test_the_result_opens_as_a_token_table_everywhere(table: Path, tmp_path: Path) -> None:
+def test_compacted_table_is_readable(table: Path, tmp_path: Path) -> None:
     compact(table, out := tmp_path / "out")
     opened = open_table(out)
     assert len(opened) == len(ROWS)
@@ -93,21 +93,21 @@ def test_the_result_opens_as_a_token_table_everywhere(table: Path, tmp_path: Pat
     files = sorted(map(str, out.glob("*.parquet")))
     loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert [row["id"] for row in loaded] == [row.id for row in ROWS]
-    # It can be compacted itself.
+    # A compacted table can be compacted again.
     compact(out, tmp_path / "again", settings=CompactOptions())
     same_rows(table, tmp_path / "again")
     assert len(list((tmp_path / "again").glob("*.parquet"))) == 1
 
 
-def test_rows_are_the_same_however_the_parts_were_cut(tmp_path: Path) -> None:
+def test_rows_do_not_depend_on_parts(tmp_path: Path) -> None:
     for step in (70, 7, 3):
         compact(write_table(tmp_path / f"tokens-{step}", step), tmp_path / f"out-{step}")
         same_rows(tmp_path / "tokens-70", tmp_path / f"out-{step}")
-    # A file is not cut.
+    # Files are not cut.
     assert len(list((tmp_path / "out-70").glob("*.parquet"))) == 1
 
 
-def test_stopped_shared_or_at_once_the_bytes_are_the_same(table: Path, tmp_path: Path) -> None:
+def test_resumed_and_shared_compaction_write_same_bytes(table: Path, tmp_path: Path) -> None:
     compact(table, whole := tmp_path / "whole")
     stopped = compact(table, out := tmp_path / "stopped", replace(LOCAL, limit=2))
     assert (stopped.new_units, stopped.summary.complete) == (2, False)
@@ -121,13 +121,13 @@ def test_stopped_shared_or_at_once_the_bytes_are_the_same(table: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_workers_do_not_change_a_byte(table: Path, tmp_path: Path) -> None:
+def test_workers_do_not_change_bytes(table: Path, tmp_path: Path) -> None:
     compact(table, tmp_path / "local")
     compact(table, tmp_path / "ray", RunOptions(workers=2, address="auto"))
     assert digests(tmp_path / "local") == digests(tmp_path / "ray")
 
 
-def test_a_table_that_grows_gets_further_files(table: Path, tmp_path: Path) -> None:
+def test_extend_adds_files_for_new_parts(table: Path, tmp_path: Path) -> None:
     late = max(table.glob("*.parquet"))
     late.rename(tmp_path / late.name)
     compact(table, out := tmp_path / "out")
@@ -141,7 +141,7 @@ def test_a_table_that_grows_gets_further_files(table: Path, tmp_path: Path) -> N
     verify_output(open_storage(out))
 
 
-def test_what_would_be_done_is_known_before(table: Path, tmp_path: Path) -> None:
+def test_preview_of_compaction(table: Path, tmp_path: Path) -> None:
     job = CompactJob(SMALL, str(table))
     preview = preview_job(job, job.sources.arguments, tmp_path / "out")
     assert preview.estimated_bytes == pytest.approx(sum(path.stat().st_size for path in table.glob("*.parquet")))
@@ -149,7 +149,7 @@ def test_what_would_be_done_is_known_before(table: Path, tmp_path: Path) -> None
     assert compact(table, tmp_path / "out").summary.planned_units == preview.units
 
 
-def test_what_cannot_be_compacted_is_refused(table: Path, tmp_path: Path) -> None:
+def test_invalid_compactions_are_refused(table: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(InputError, match="already exists"):
@@ -172,7 +172,7 @@ def add_columns(path: Path, columns: dict[str, object]) -> None:
     pq.write_table(table, path)
 
 
-def test_columns_of_users_stay(table: Path, tmp_path: Path) -> None:
+def test_added_columns_are_kept(table: Path, tmp_path: Path) -> None:
     own = {"snr": 3.5, "tags": ["a", "b"]}
     for path in table.glob("*.parquet"):
         add_columns(path, dict(sorted(own.items(), reverse=path.name.endswith("3.parquet"))))
@@ -189,30 +189,30 @@ def test_columns_of_users_stay(table: Path, tmp_path: Path) -> None:
         verify_output(open_storage(out))
 
 
-def test_columns_of_some_files_are_refused_and_never_dropped(table: Path, tmp_path: Path) -> None:
+def test_columns_of_some_files_are_refused(table: Path, tmp_path: Path) -> None:
     first, *_, last = sorted(table.glob("*.parquet"))
     add_columns(last, {"snr": 3.5})
-    with pytest.raises(CodectokError, match=r"has other columns .* \(snr\) than the first file \(none\)"):
+    with pytest.raises(CodectokError, match=r"has other added columns \(snr\) than the first file \(none\)"):
         compact(table, tmp_path / "last")
     add_columns(first, {"snr": "high"})
-    with pytest.raises(CodectokError, match=r"other columns .* \(none\) than the first file \(snr\)"):
+    with pytest.raises(CodectokError, match=r"other added columns \(none\) than the first file \(snr\)"):
         compact(table, tmp_path / "first")
 
 
-def test_rows_of_a_folder_inside_are_not_taken_for_those_of_the_table(table: Path, tmp_path: Path) -> None:
+def test_files_in_subfolders_are_ignored(table: Path, tmp_path: Path) -> None:
     write(table / "backup" / "part-000000.parquet", ROWS[:7], metadata())
     compact(table, tmp_path / "out")
     same_rows(table, tmp_path / "out")
 
 
 @pytest.mark.parametrize("change", [{"codec_fingerprint": "other"}, {"dtype": "bfloat16"}, {"device": "NVIDIA H100"}])
-def test_a_table_that_mixes_codecs_or_settings_is_none(change: dict[str, str], table: Path, tmp_path: Path) -> None:
+def test_table_of_mixed_codecs_or_settings_is_refused(change: dict[str, str], table: Path, tmp_path: Path) -> None:
     write(table / "part-000099.parquet", [row(99)], metadata().model_copy(update=change))
     with pytest.raises(CodectokError, match=r"part-000099\.parquet holds codes of another codec or setting"):
         compact(table, tmp_path / "out")
 
 
-def test_a_damaged_file_is_named_and_the_rest_is_made(table: Path, tmp_path: Path) -> None:
+def test_damaged_file_is_named_and_other_units_finish(table: Path, tmp_path: Path) -> None:
     path = sorted(table.glob("*.parquet"))[-1]
     whole = path.read_bytes()
     compact_from = shutil.copytree(table, tmp_path / "copy")
@@ -222,7 +222,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_made(table: Path, tmp_path: Pat
     assert list((tmp_path / "out").glob("*.parquet"))
 
 
-def test_verify_sees_what_was_changed(table: Path, tmp_path: Path) -> None:
+def test_verify_finds_changed_compacted_parts(table: Path, tmp_path: Path) -> None:
     compact(table, tmp_path / "out")
 
     def changed(name: str, message: str, part: Path | None = None, rows: list[TokenRow] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Mixtures by weights: their shares hold in every part, or nothing is begun."""
+"""Mixtures by weights: shares hold in every part, or the export fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.hooked_jobs import BeforeUnits
 from tests.helpers.jobs import LOCAL, digests
 
 
-def test_a_mixture_has_the_shares_that_were_asked_for(
+def test_mixture_token_shares_follow_weights(
     table: Path, books: Path, tokenizer: Path, tmp_path: Path, any_share: None
 ) -> None:
     for until in ("first", "last"):
@@ -49,7 +49,7 @@ def test_a_mixture_has_the_shares_that_were_asked_for(
         assert tokens["tokens"] / total == pytest.approx(2 / 6, abs=0.05)
         assert tokens["sound"] / total == pytest.approx(1 / 6, abs=0.05)
         assert tokens["books"] / total == pytest.approx(3 / 6, abs=0.05)
-    # Until the last, every row is there, some several times; until the first, none is there twice.
+    # Until "last" every row occurs, some repeatedly; until "first" no row occurs twice.
     names = {until: Counter(r["ids"][0] for r in sequences(tmp_path / until)) for until in ("first", "last")}
     pages = {until: {name: n for name, n in found.items() if name.startswith("p")} for until, found in names.items()}
     assert set(pages["first"].values()) == {1}
@@ -59,7 +59,7 @@ def test_a_mixture_has_the_shares_that_were_asked_for(
 
 @pytest.fixture
 def any_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of these tests are smaller than any real share of one."""
+    """Allow the small parts of these tests."""
     monkeypatch.setattr(shares, "LEAST_SHARE", 1)
 
 
@@ -70,9 +70,7 @@ def mixed(table: Path, text: Path, tokenizer: Path, megabytes: float = 0.002) ->
     return SequencesJob(settings, [f"t={table}"], [f"text={text}"])
 
 
-def test_a_source_too_small_for_its_weight_is_refused_before_anything_is_written(
-    table: Path, tokenizer: Path, tmp_path: Path
-) -> None:
+def test_source_too_small_for_weight_is_refused(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     lonely = tmp_path / "lonely.jsonl"
     lonely.write_text('{"text": "one row"}\n')
     with pytest.raises(InputError, match=r"source text has 0.0 kB, too little .* \(--part-megabytes 1\)"):
@@ -83,7 +81,7 @@ def test_a_source_too_small_for_its_weight_is_refused_before_anything_is_written
     assert export(mixed(table, lonely, tokenizer, 1.0), tmp_path / "out").summary.units == 1
 
 
-def test_new_parts_without_a_weighted_source_are_refused_and_the_finished_ones_stay(
+def test_new_parts_without_weighted_source_are_refused(
     table: Path, books: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     tokens, texts = tmp_path / "tokens", tmp_path / "texts"
@@ -104,9 +102,7 @@ def test_new_parts_without_a_weighted_source_are_refused_and_the_finished_ones_s
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
-    table: Path, tokenizer: Path, tmp_path: Path, any_share: None
-) -> None:
+def test_part_without_documents_of_source_fails(table: Path, tokenizer: Path, tmp_path: Path, any_share: None) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
         "".join(json.dumps({"id": f"p{n}", "text": "page" * (not 150 < n < 500)}) + "\n" for n in range(800))
@@ -124,7 +120,7 @@ def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
         CodectokError, match=r"units failed .*no document of the source text \(p\d+: The text is empty\)"
     ) as raised:
         export(job, tmp_path / "out")
-    # It would fail again.
+    # Running it again would fail again.
     assert "run the same command again" not in str(raised.value)
     n_units = preview_job(job, job.sources.arguments, tmp_path / "out", LOCAL).units
     made = len(list((tmp_path / "out").glob("part-*.parquet")))
@@ -132,7 +128,7 @@ def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
 
 
 class Notes(NullProgress):
-    """Keeps what it is told."""
+    """Collects messages."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -142,7 +138,7 @@ class Notes(NullProgress):
 
 
 @pytest.mark.usefixtures("any_share", "ray_session")
-def test_workers_do_not_try_in_vain_either(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_lasting_failure_is_not_retried_by_workers(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text("".join(json.dumps({"id": f"p{n}", "text": "page" * (n < 150)}) + "\n" for n in range(800)))
     job, notes = mixed(table, text, tokenizer, 0.008), Notes()

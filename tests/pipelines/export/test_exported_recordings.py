@@ -1,4 +1,4 @@
-"""Recordings of several rows as documents, and voices to imitate."""
+"""Documents of recordings with several rows, and voices to imitate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from codectok.pipelines.export.voices import voices_of_speakers
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.table import TokenRow
-from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.exports import (
     CODEBOOK,
     INNER_BEGIN,
@@ -32,6 +31,7 @@ from tests.helpers.exports import (
     write_parts,
 )
 from tests.helpers.jobs import LOCAL, digests, rejects
+from tests.helpers.tables import metadata, write
 
 
 def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) -> list[dict[str, list]]:
@@ -40,13 +40,13 @@ def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) ->
     return sequences(output)
 
 
-def test_a_recording_is_one_document_whatever_the_parts(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_recordings_do_not_depend_on_parts(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     made = {
         megabytes: interleaved(table, tokenizer, tmp_path / str(megabytes), part_megabytes=megabytes)
         for megabytes in (SMALL_PARTS, 100.0)
     }
     assert made[SMALL_PARTS] == made[100.0]
-    # A row without text, every tenth, is left out alone: it is the last of its recording.
+    # Every tenth row has no text and is rejected; it is the last row of its recording.
     for found, n in zip(made[100.0], range(0, 83, 5), strict=True):
         wanted = [row for row in ROWS[n : n + 5] if row.text]
         assert found["ids"] == [wanted[0].id]
@@ -55,7 +55,7 @@ def test_a_recording_is_one_document_whatever_the_parts(table: Path, tokenizer: 
 
 
 @pytest.mark.parametrize("rows_of_a_file", [7, 2, 1])
-def test_a_recording_that_crosses_files_stays_one_document(
+def test_recording_across_files_is_one_document(
     rows_of_a_file: int, table: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     cut = write_parts(tmp_path / "tokens", rows_of_a_file)
@@ -74,7 +74,7 @@ def test_long_recordings_are_cut_between_rows(table: Path, tokenizer: Path, tmp_
     assert not [r for r in rejects(tmp_path / "out") if r["reason"] == "too_long"]
 
 
-def test_new_files_do_not_change_where_recordings_end(tokenizer: Path, tmp_path: Path) -> None:
+def test_new_files_do_not_change_finished_recordings(tokenizer: Path, tmp_path: Path) -> None:
     tokens = write_parts(tmp_path / "tokens", 7)
     last = tokens / "part-000011.parquet"
     last.rename(tmp_path / "later.parquet")
@@ -87,11 +87,11 @@ def test_new_files_do_not_change_where_recordings_end(tokenizer: Path, tmp_path:
     assert {name: after[name] for name in before if name.startswith("part-")} == {
         name: hashed for name, hashed in before.items() if name.startswith("part-")
     }
-    # The recording of the rows 75 to 79 goes on in the new file, as a document of its own.
+    # The recording of rows 75 to 79 continues in the new file, as a separate document.
     assert [r["ids"] for r in sequences(tmp_path / "out")][-3:] == [["c075"], ["c077"], ["c080"]]
 
 
-def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_voice_is_another_clip_of_speaker_or_one_row(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     by_id = {row.id: row for row in ROWS}
     codes = {tuple((OFFSET + row.codes[:, 0]).tolist()): row for row in ROWS}
     for voice in ("speaker", "c004"):
@@ -99,40 +99,40 @@ def test_a_voice_is_another_clip_of_the_speaker_or_one_row(table: Path, tokenize
         report = export(SequencesJob(settings, [str(table)]), tmp_path / voice)
         found = sequences(tmp_path / voice)
         assert len(found) == report.summary.total.rows > 40
-        assert voice not in {r["ids"][0] for r in found}  # it would be told what to say
+        assert voice not in {r["ids"][0] for r in found}  # it would imitate itself
         for r in found:
             before = by_id[r["ids"][0]]
             assert r["input_ids"][0] == INNER_BEGIN
-            heard = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
+            imitated = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
             if voice == "speaker":
-                assert heard.speaker == before.speaker
-                assert heard.id != before.id
+                assert imitated.speaker == before.speaker
+                assert imitated.id != before.id
             else:
-                assert heard.id == "c004"
+                assert imitated.id == "c004"
     messages = {r["source"]: r["message"] for name in ("speaker", "c004") for r in rejects(tmp_path / name)}
     assert messages["c007"] == "The row c007 has no speaker."
     assert messages["c004"] == "The row c004 is the voice itself."
-    with pytest.raises(InputError, match="There is no row nobody"):
-        SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="nobody"), [str(table)])
+    with pytest.raises(InputError, match="There is no row missing"):
+        SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="missing"), [str(table)])
     with pytest.raises(InputError, match="the template has none"):
         SequencesJob(options(voice="speaker"), [str(table)])
 
 
-def test_voices_of_a_part_are_collected_once(
+def test_voices_of_part_are_collected_once(
     table: Path, books: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many times a mixture begins its table again: to know the voices takes reading all of it."""
+    """Also if a mixture repeats its table, since collecting voices reads all of it."""
     collected: list[list[np.ndarray]] = []
 
     def counted(rows: Iterable[TokenRow], code_type: type[np.unsignedinteger]) -> Voice:
         voice = voices_of_speakers(rows, code_type)
-        collected.append(heard := [])
+        collected.append(used := [])
 
-        def heard_voice(row: TokenRow) -> np.ndarray:
-            heard.append(voice(row))
-            return heard[-1]
+        def recorded(row: TokenRow) -> np.ndarray:
+            used.append(voice(row))
+            return used[-1]
 
-        return heard_voice
+        return recorded
 
     monkeypatch.setattr(documents, "voices_of_speakers", counted)
     settings = options(
@@ -140,13 +140,13 @@ def test_voices_of_a_part_are_collected_once(
         weights={"t": 20.0, "books": 1.0},
     )  # fmt: skip
     job = SequencesJob(settings, [f"t={table}"], [str(books)])
-    collected.clear()  # of the look at what is missing
+    collected.clear()  # the checks in __init__ collect voices of no rows
     assert export(job, tmp_path / "out").summary.datasets["t"].rows > 3 * len(ROWS)
     (codes,) = collected
     assert {found.dtype for found in codes} == {np.dtype(np.uint16)}
 
 
-def test_a_voice_may_lie_in_another_table(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_voice_from_another_table(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     other = replace(ROWS[3], id="c000", dataset="voices")
     write(tmp_path / "voices" / "part-000000.parquet", [other], metadata(CODEBOOK, 1))
     settings = options(template="tts", tokenizer=str(tokenizer), voice=f"{tmp_path / 'voices'}#c000")
@@ -159,8 +159,8 @@ def test_a_voice_may_lie_in_another_table(table: Path, tokenizer: Path, tmp_path
         SequencesJob(replace(settings, voice=f"{tmp_path / 'voices'}#c001"), [str(table)])
 
 
-def test_speakers_of_two_datasets_are_not_one(tokenizer: Path, tmp_path: Path) -> None:
-    """Datasets that number their speakers from 0 on, merged into one table."""
+def test_speakers_of_two_datasets_are_distinct(tokenizer: Path, tmp_path: Path) -> None:
+    """One table merges datasets that number their speakers from 0."""
     made = [replace(row, text="words", speaker="0", dataset="ab"[n % 2]) for n, row in enumerate(ROWS[:8])]
     write(tmp_path / "tokens" / "part-000000.parquet", made, metadata(CODEBOOK, 1))
     settings = options(template="tts", tokenizer=str(tokenizer), voice="speaker")
@@ -170,5 +170,5 @@ def test_speakers_of_two_datasets_are_not_one(tokenizer: Path, tmp_path: Path) -
     found = sequences(tmp_path / "out")
     assert len(found) == len(made)
     for r in found:
-        heard = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
-        assert heard.dataset == by_id[r["ids"][0]].dataset
+        imitated = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
+        assert imitated.dataset == by_id[r["ids"][0]].dataset

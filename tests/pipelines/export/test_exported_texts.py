@@ -1,4 +1,4 @@
-"""Texts in tables and beside them: text is text, and none is left out unsaid."""
+"""Texts in tables and beside them: encoded as text, and rejects are recorded."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.tokenizer import extend_tokenizer
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.export.documents import SequencesJob
-from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.exports import BEGIN, CODEBOOK, END, OFFSET, ROWS, VOCABULARY, export, options, sequences
 from tests.helpers.jobs import rejects
+from tests.helpers.tables import metadata, write
 from tests.helpers.tokenizers import text_of
 
 
-def test_text_and_audio_lead_back_to_both(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_tts_documents_decode_to_text_and_codes(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     job = SequencesJob(options(template="tts", tokenizer=str(tokenizer)), [str(table)])
     report = export(job, tmp_path / "out")
     wanted = [row for row in ROWS if row.text]
@@ -38,7 +38,7 @@ def test_text_and_audio_lead_back_to_both(table: Path, tokenizer: Path, tmp_path
     assert report.summary.total.rejects == {"filtered": len(without)}
 
 
-def test_a_text_with_an_audio_token_in_it_has_no_audio(tokenizer: Path, tmp_path: Path) -> None:
+def test_audio_token_strings_in_text_stay_text(tokenizer: Path, tmp_path: Path) -> None:
     extend_tokenizer(tokenizer, tmp_path / "extended", VOCABULARY)
     said = f"say {VOCABULARY.token(OFFSET)}<|beginofaudio|><|unused0|> aloud"
     write(tmp_path / "tokens" / "part-000000.parquet", [replace(ROWS[0], text=said)], metadata(CODEBOOK, 1))
@@ -51,9 +51,7 @@ def test_a_text_with_an_audio_token_in_it_has_no_audio(tokenizer: Path, tmp_path
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_text_without_a_field_of_its_template_is_left_out_alone(
-    suffix: str, table: Path, tokenizer: Path, tmp_path: Path
-) -> None:
+def test_text_without_field_is_rejected(suffix: str, table: Path, tokenizer: Path, tmp_path: Path) -> None:
     pages = [{"id": f"p{n}", "text": "words", "language": "en" if n % 3 else None, "more": n} for n in range(12)]
     if suffix == "jsonl":
         (tmp_path / "books.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
@@ -71,9 +69,7 @@ def test_a_text_without_a_field_of_its_template_is_left_out_alone(
     assert left == [(f"p{n}", "filtered", f"The row p{n} has no language.") for n in range(0, 12, 3)]
 
 
-def test_text_beside_tables_without_weights_comes_whole(
-    table: Path, books: Path, tokenizer: Path, tmp_path: Path
-) -> None:
+def test_text_without_weights_is_exported_completely(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:
     job = SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [f"pages={books}"])
     summary = export(job, tmp_path / "out").summary
     assert summary.datasets["pages"].rows == 400
@@ -82,14 +78,14 @@ def test_text_beside_tables_without_weights_comes_whole(
     assert [r["input_ids"] for r in sequences(tmp_path / "out") if r["ids"] == ["p17"]] == [[*ids, 0]]
 
 
-def test_broken_lines_of_text_are_errors_of_the_corpus(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_broken_json_lines_count_as_errors(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("no json\n" * 50)
     job = SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [str(tmp_path / "bad.jsonl")])
     with pytest.raises(CodectokError, match="inputs are broken"):
         export(job, tmp_path / "out", RunOptions(engine="local"))
 
 
-def test_texts_that_are_not_there_are_no_errors_of_the_corpus(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_null_texts_are_filtered(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "thin").mkdir()
     texts = [None] * 200 + ["words"]
     pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), tmp_path / "thin" / "t.parquet")
@@ -99,7 +95,7 @@ def test_texts_that_are_not_there_are_no_errors_of_the_corpus(table: Path, token
 
 
 @pytest.mark.parametrize("name", ["more.jsonl.gz", "more.jsonl.zst", "more.json", "below/MORE.TXT"])
-def test_a_text_that_cannot_be_read_is_refused_and_not_left_out(
+def test_unsupported_text_format_is_refused(
     name: str, table: Path, books: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "texts"
@@ -118,7 +114,7 @@ def test_a_text_that_cannot_be_read_is_refused_and_not_left_out(
     assert export(job, tmp_path / "out").summary.datasets["texts"].rows == 400
 
 
-def test_a_text_has_a_template_too_but_no_codes(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_text_source_has_template_without_codes(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("row: [{text: 'Read: {text}'}, {token: eos}]\n")
     named = [f"t={table}"], [f"books={books}"]
     mine = SequencesJob(options(tokenizer=str(tokenizer), templates={"books": str(tmp_path / "mine.yaml")}), *named)

@@ -1,4 +1,4 @@
-"""Exports of tables as jobs: exactly once, the same bytes, what was asked for."""
+"""Export jobs: each row exactly once, deterministic bytes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ from codectok.sources.rejects import read_rejects
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import SPECIAL_TOKENS
-from tests.codectok.exports.sequences.test_megatron import read_indexed
-from tests.codectok.tokens.test_table import metadata, write
 from tests.helpers.exports import (
     BEGIN,
     CODEBOOK,
@@ -49,10 +47,12 @@ from tests.helpers.exports import (
     write_parts,
 )
 from tests.helpers.jobs import LOCAL, digests, rejects
+from tests.helpers.megatron import read_indexed
+from tests.helpers.tables import metadata, write
 from tests.helpers.tokenizers import save_tokenizer
 
 
-def test_audio_becomes_sequences_one_for_each_row(table: Path, tmp_path: Path) -> None:
+def test_audio_rows_become_sequences(table: Path, tmp_path: Path) -> None:
     report = export(SequencesJob(options(), [str(table)]), tmp_path / "out")
     assert report.summary.units > 2
     found = sequences(tmp_path / "out")
@@ -67,7 +67,7 @@ def test_audio_becomes_sequences_one_for_each_row(table: Path, tmp_path: Path) -
     assert verify_output(open_storage(tmp_path / "out")).rows == len(ROWS)
 
 
-def test_a_vocabulary_ends_behind_special_tokens_of_the_tokenizer(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_vocabulary_end_covers_special_tokens_of_tokenizer(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     fill = [f"<|fill{number}|>" for number in range(OFFSET - len(TextTokenizer(tokenizer).known_tokens()))]
     codes = list(VOCABULARY.tokens())[:CODEBOOK]
     save_tokenizer(tmp_path / "more", [*fill, *codes, "<|other|>", *SPECIAL_TOKENS])
@@ -78,7 +78,7 @@ def test_a_vocabulary_ends_behind_special_tokens_of_the_tokenizer(table: Path, t
 
 
 @pytest.mark.parametrize("kind", ["sequences", "megatron", "unitts", "audio-json"])
-def test_a_stopped_export_goes_on_to_the_same_bytes(
+def test_resumed_export_writes_same_bytes(
     kind: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def job() -> Job:
@@ -117,7 +117,7 @@ def test_a_stopped_export_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("template", ["tts", "interleaved"])
-def test_workers_never_change_a_byte(template: str, tokenizer: Path, tmp_path: Path, ray_session: None) -> None:
+def test_workers_do_not_change_bytes(template: str, tokenizer: Path, tmp_path: Path, ray_session: None) -> None:
     tokens = write_parts(tmp_path / "tokens", 7)
     settings = options(template=template, tokenizer=str(tokenizer), packing=PackingOptions("next-fit", 300, "split"))
     export(SequencesJob(settings, [str(tokens)]), tmp_path / "one")
@@ -126,7 +126,7 @@ def test_workers_never_change_a_byte(template: str, tokenizer: Path, tmp_path: P
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-def test_packed_sequences_keep_the_borders_of_their_documents(table: Path, tmp_path: Path) -> None:
+def test_packed_sequences_keep_document_lengths(table: Path, tmp_path: Path) -> None:
     for packing in ("next-fit", "first-fit"):
         settings = options(packing=PackingOptions(packing, 200))
         export(SequencesJob(settings, [str(table)]), tmp_path / packing)
@@ -144,13 +144,13 @@ def test_packed_sequences_keep_the_borders_of_their_documents(table: Path, tmp_p
         assert not documents
 
 
-def test_long_documents_are_rejected_by_name(table: Path, tmp_path: Path) -> None:
+def test_long_documents_are_rejected(table: Path, tmp_path: Path) -> None:
     export(SequencesJob(options(packing=PackingOptions("none", 60)), [str(table)]), tmp_path / "out")
     long = [row.id for row in ROWS if len(row.codes) + 3 > 60]
     assert [(r["source"], r["reason"]) for r in rejects(tmp_path / "out")] == [(name, "too_long") for name in long]
 
 
-def test_however_many_rows_are_rejected_few_are_held(
+def test_rejects_are_written_in_small_groups(
     table: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("codectok.sources.rejects.HELD_REJECTS", 5)
@@ -175,11 +175,11 @@ def test_however_many_rows_are_rejected_few_are_held(
         export(SequencesJob(weighted, [f"good={table}", f"bad={voiceless}"]), tmp_path / "weighted")
 
 
-def test_advice_on_long_documents_is_of_use(tokenizer: Path, tmp_path: Path) -> None:
-    """Rows of audio alone can be cut, so that marks have room as well; rows with a text cannot."""
+def test_advice_on_long_documents(tokenizer: Path, tmp_path: Path) -> None:
+    """Advice to cut rows leaves room for marks, and is given only for rows without text."""
     long = [row(n, 400) for n in range(5)]
     write(tmp_path / "long" / "part-000000.parquet", long, metadata(CODEBOOK, 1))
-    # A second has 93.75 codes; 190 tokens have room for two seconds, but not for the marks around them.
+    # A second has 93.75 codes: 190 tokens hold two seconds, but not the marks around them.
     for length, cut in ((190, "1, or pass"), (191, "2, or pass"), (50, None)):
         job = SequencesJob(options(packing=PackingOptions("none", length)), [str(tmp_path / "long")])
         with pytest.raises(CodectokError, match=r"all inputs were rejected .* 100% of the audio in long") as raised:
@@ -191,7 +191,7 @@ def test_advice_on_long_documents_is_of_use(tokenizer: Path, tmp_path: Path) -> 
         export(SequencesJob(settings, [str(tmp_path / "long")]), tmp_path / "asr")
 
 
-def test_megatron_has_a_prefix_for_each_part(table: Path, tmp_path: Path) -> None:
+def test_megatron_writes_prefix_per_part(table: Path, tmp_path: Path) -> None:
     export(MegatronJob(options(), [str(table)]), tmp_path / "megatron")
     export(SequencesJob(options(), [str(table)]), tmp_path / "sequences")
     lines = [line.split() for line in (tmp_path / "megatron" / "data-paths.txt").read_text().splitlines()]
@@ -203,7 +203,7 @@ def test_megatron_has_a_prefix_for_each_part(table: Path, tmp_path: Path) -> Non
     verify_output(open_storage(tmp_path / "megatron"))
 
 
-def test_the_report_says_what_came_of_each_source(table: Path, tokenizer: Path, books: Path, tmp_path: Path) -> None:
+def test_report_counts_each_source(table: Path, tokenizer: Path, books: Path, tmp_path: Path) -> None:
     job = SequencesJob(options(tokenizer=str(tokenizer)), [str(table)], [str(books)])
     found = export(job, tmp_path / "out").summary.datasets
     page = (tmp_path / "out" / "_codectok" / "report.html").read_text()
@@ -213,7 +213,7 @@ def test_the_report_says_what_came_of_each_source(table: Path, tokenizer: Path, 
         assert f"<td class=number>{tally.rows:,}</td><td class=number>{tally.codes:,}</td>" in page
 
 
-def test_unitts_gets_its_two_forms(table: Path, tmp_path: Path) -> None:
+def test_unitts_writes_parquet_and_audio_files(table: Path, tmp_path: Path) -> None:
     export(UnittsJob(UnittsOptions("tts", "parquet", OFFSET, SMALL_PARTS), [str(table)]), tmp_path / "parquet")
     found = sequences(tmp_path / "parquet")
     assert [tuple(r) for r in found] == [COLUMNS] * sum(row.text is not None for row in ROWS)
@@ -228,7 +228,7 @@ def test_unitts_gets_its_two_forms(table: Path, tmp_path: Path) -> None:
     verify_output(open_storage(tmp_path / "files"))
 
 
-def test_new_parts_of_a_table_are_taken_in_on_request(table: Path, tmp_path: Path) -> None:
+def test_extend_exports_new_parts_of_table(table: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tokens"
     for number in range(3):
         data = (table / f"part-{number:06d}.parquet").read_bytes()
@@ -244,7 +244,7 @@ def test_new_parts_of_a_table_are_taken_in_on_request(table: Path, tmp_path: Pat
     assert all(after[name] == hashed for name, hashed in before.items() if name.startswith("part-"))
 
 
-def test_another_export_into_the_same_folder_is_refused(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_another_export_to_same_folder_is_refused(table: Path, tokenizer: Path, tmp_path: Path) -> None:
     export(SequencesJob(options(), [str(table)]), tmp_path / "out")
     with pytest.raises(InputError, match="offset was 400 and is 500"):
         export(SequencesJob(options(offset=500), [str(table)]), tmp_path / "out")
@@ -252,7 +252,7 @@ def test_another_export_into_the_same_folder_is_refused(table: Path, tokenizer: 
         export(SequencesJob(options(template="tts", tokenizer=str(tokenizer)), [str(table)]), tmp_path / "out")
     with pytest.raises(InputError, match="made by `export sequences`"):
         export(MegatronJob(options(), [str(table)]), tmp_path / "out")
-    with pytest.raises(InputError, match="Parquet of codectok, but no token table"):
+    with pytest.raises(InputError, match="Parquet of codectok, but not a token table"):
         SequencesJob(options(), [str(tmp_path / "out")])
 
 
@@ -260,20 +260,18 @@ def test_another_export_into_the_same_folder_is_refused(table: Path, tokenizer: 
     ("values", "message"),
     [
         ({"template": "tts"}, "pass --tokenizer"),
-        ({"weights": {"tokens": 1.0, "other": 1.0}}, "no source named 'other'; there are tokens"),
+        ({"weights": {"tokens": 1.0, "other": 1.0}}, "no source named 'other'; choose from tokens"),
         ({"templates": {"other": "tts"}}, "no source named 'other'"),
         ({"weights": {"tokens": 0.0}}, "a number above 0"),
         ({"part_megabytes": 0.0}, "impossible"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_written(
-    values: dict[str, object], message: str, table: Path
-) -> None:
+def test_invalid_document_options_are_refused(values: dict[str, object], message: str, table: Path) -> None:
     with pytest.raises(InputError, match=message):
         SequencesJob(options(**values), [str(table)])
 
 
-def test_sources_that_do_not_go_together_are_refused(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_incompatible_sources_are_refused(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:
     write(tmp_path / "other" / "part-000000.parquet", ROWS[:1], metadata(CODEBOOK, 1, "other"))
     with pytest.raises(InputError, match="different codecs"):
         SequencesJob(options(), [str(table), str(tmp_path / "other")])
@@ -287,14 +285,14 @@ def test_sources_that_do_not_go_together_are_refused(table: Path, books: Path, t
     with pytest.raises(InputError, match="pass --tokenizer"):
         SequencesJob(options(), [str(table)], [str(books)])
     for make in (SequencesJob, UnittsJob):
-        with pytest.raises(InputError, match=r"books.jsonl is text and no token table; .* take it with --text"):
+        with pytest.raises(InputError, match=r"books.jsonl is text, not a token table; .* --text"):
             make(options() if make is SequencesJob else UnittsOptions(), [str(table), f"more={books}"])
     with pytest.raises(InputError, match="no row #c000 in"):
         SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="#c000"), [str(table)])
 
 
-def test_verify_finds_parts_that_are_not_what_they_say(table: Path, tmp_path: Path) -> None:
-    """Even if somebody has made the hashes agree."""
+def test_verify_finds_changed_parts(table: Path, tmp_path: Path) -> None:
+    """Also if hashes agree with the changed files."""
     kinds = {
         "part-000001.parquet": SequencesJob(options(packing=PackingOptions("next-fit", 200)), [str(table)]),
         "part-000000.parquet": SequencesJob(options(), [str(table)]),
@@ -329,7 +327,7 @@ def test_verify_finds_parts_that_are_not_what_they_say(table: Path, tmp_path: Pa
             verify_output(open_storage(out))
 
 
-def test_tables_may_lie_in_an_object_store(table: Path, tmp_path: Path) -> None:
+def test_table_is_read_from_object_store(table: Path, tmp_path: Path) -> None:
     url = f"memory://exports-{uuid.uuid4().hex}/tokens"
     files = fsspec.filesystem("memory")
     for path in table.glob("*.parquet"):
@@ -340,8 +338,8 @@ def test_tables_may_lie_in_an_object_store(table: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [SequencesJob, MegatronJob, UnittsJob])
-def test_a_table_is_what_its_other_readers_take_it_for(make: type[Job], books: Path, tmp_path: Path) -> None:
-    """Its Parquet files, without those in folders of it and without lines."""
+def test_export_reads_parquet_directly_in_folder_only(make: type[Job], books: Path, tmp_path: Path) -> None:
+    """Parquet files in subfolders and JSON lines are ignored."""
     folder = write_parts(tmp_path / "tokens", 50)
     write_parts(folder / "old", 50)
     shutil.copy(books, folder)
@@ -351,7 +349,7 @@ def test_a_table_is_what_its_other_readers_take_it_for(make: type[Job], books: P
     assert report.summary.total.ignored == 3
 
 
-def test_clips_of_two_tables_with_the_same_ids_are_two_files(table: Path, tmp_path: Path) -> None:
+def test_audio_files_of_equal_ids_do_not_collide(table: Path, tmp_path: Path) -> None:
     shutil.copytree(table, tmp_path / "again")
     job = UnittsJob(UnittsOptions("audio", "audio-json"), [f"a={table}", f"b={tmp_path / 'again'}"])
     report = export(job, tmp_path / "out")
@@ -360,7 +358,7 @@ def test_clips_of_two_tables_with_the_same_ids_are_two_files(table: Path, tmp_pa
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_an_end_of_sequence_beyond_16_bits_takes_32(table: Path, tmp_path: Path) -> None:
+def test_large_end_of_sequence_needs_32_bits(table: Path, tmp_path: Path) -> None:
     export(MegatronJob(options(offset=400, end_of_sequence="151643"), [str(table)]), tmp_path / "out")
     found = [ids for path in (tmp_path / "out").glob("*.idx") for ids in read_indexed(path.with_suffix("")).sequences]
     assert len(found) == len(ROWS)

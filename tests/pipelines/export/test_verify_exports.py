@@ -1,4 +1,4 @@
-"""`verify` reads exports: whatever a file says of itself is compared with what is in it."""
+"""`verify` compares the headers and indexes of exports with their contents."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from codectok.pipelines.export.documents import DocumentJob, MegatronJob, Sequen
 from codectok.pipelines.export.options import DocumentOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
-from tests.codectok.tokens.test_table import metadata, rows, write
 from tests.helpers.jobs import LOCAL
 from tests.helpers.records import update_record
+from tests.helpers.tables import metadata, rows, write
 
 HEADER_BYTES = 34
 N_ROWS = 9
-# Of 32 bits, and of 16.
+# Ids of 32 and of 16 bits.
 OFFSETS = {"wide": 152_064, "narrow": 500}
 
 
@@ -38,7 +38,7 @@ def export(job: type[DocumentJob], folder: Path, offset: int) -> Path:
 
 
 def refused(folder: Path, path: Path, message: str) -> None:
-    """After the record was made to agree with the file, as a careful forger would."""
+    """Check that `verify` fails even if the record agrees with the changed file."""
     update_record(folder, path)
     with pytest.raises(VerificationError, match=message):
         verify_output(open_storage(folder))
@@ -55,19 +55,19 @@ def number(position: int, form: str, add: int) -> Callable[[bytearray], None]:
 POINTERS = HEADER_BYTES + 4 * N_ROWS
 DOCUMENTS = POINTERS + 8 * N_ROWS
 FORGERIES = {
-    "another version": (number(9, "<Q", 1), "no index of Megatron's"),
-    "another type": (number(17, "<B", 1), "no index of Megatron's"),
+    "another version": (number(9, "<Q", 1), "not an index of Megatron"),
+    "another type": (number(17, "<B", 1), "not an index of Megatron"),
     "the first pointer": (number(POINTERS, "<q", 2), "does not begin where"),
     "the last pointer": (number(DOCUMENTS - 8, "<q", -2), "does not begin where"),
-    "the first document": (number(DOCUMENTS, "<q", 1), "every sequence is a document"),
-    "the last document": (number(DOCUMENTS + 8 * N_ROWS, "<q", -1), "every sequence is a document"),
+    "the first document": (number(DOCUMENTS, "<q", 1), "every sequence as one document"),
+    "the last document": (number(DOCUMENTS + 8 * N_ROWS, "<q", -1), "every sequence as one document"),
     "a length": (number(HEADER_BYTES + 4 * (N_ROWS - 1), "<i", 1), "does not describe the ids"),
 }
 
 
 @pytest.mark.parametrize("offset", OFFSETS.values(), ids=OFFSETS)
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_an_index_that_does_not_hang_together_is_named(forgery: str, offset: int, tmp_path: Path) -> None:
+def test_verify_finds_inconsistent_megatron_index(forgery: str, offset: int, tmp_path: Path) -> None:
     out = export(MegatronJob, tmp_path, offset)
     change, message = FORGERIES[forgery]
     path = out / "part-000000.idx"
@@ -77,7 +77,7 @@ def test_an_index_that_does_not_hang_together_is_named(forgery: str, offset: int
     refused(out, path, rf"part-000000\.idx .*{message}")
 
 
-def test_ids_are_never_below_zero(tmp_path: Path) -> None:
+def test_verify_finds_negative_ids(tmp_path: Path) -> None:
     out = export(MegatronJob, tmp_path, OFFSETS["wide"])
     path = out / "part-000000.bin"
     ids = np.fromfile(path, "<i4")
@@ -87,7 +87,7 @@ def test_ids_are_never_below_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [500 + 64 + 8, -1])
-def test_ids_that_nobody_has_are_named(wrong: int, tmp_path: Path) -> None:
+def test_verify_finds_ids_outside_vocabulary(wrong: int, tmp_path: Path) -> None:
     out = export(SequencesJob, tmp_path, OFFSETS["narrow"])
     path = out / "part-000000.parquet"
     table = pq.read_table(path)
@@ -98,15 +98,15 @@ def test_ids_that_nobody_has_are_named(wrong: int, tmp_path: Path) -> None:
     refused(out, path, f"has the id {wrong}, but the ids of its vocabulary end before 572")
 
 
-def test_sequences_say_what_their_ids_are(tmp_path: Path) -> None:
+def test_verify_requires_sequences_metadata(tmp_path: Path) -> None:
     out = export(SequencesJob, tmp_path, OFFSETS["narrow"])
     path = out / "part-000000.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    refused(out, path, "does not say what its ids are")
+    refused(out, path, "no description of its ids")
 
 
-def test_sequences_are_checked_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory must not grow with a part, of which several are read at once."""
+def test_verify_reads_one_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory must not grow with parts, several of which are read at once."""
     monkeypatch.setattr(sequences, "ROW_GROUP_IDS", 1)
     out = export(SequencesJob, tmp_path, 500)
     assert pq.read_metadata(out / "part-000000.parquet").num_row_groups == N_ROWS

@@ -1,4 +1,4 @@
-"""Recordings with the same samples, whatever files they are in, come up once in the output."""
+"""Deduplication by samples across files of any format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codectok import CodectokError
 from codectok.pipelines.engine.lock import JobShare
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.run import run_job
-from tests.conftest import tone
+from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples
 
@@ -39,7 +39,7 @@ def job(**options: object):
     return shard_job(deduplicate=True, **options)
 
 
-def test_the_first_of_equals_is_kept(copies: Path, tmp_path: Path) -> None:
+def test_first_duplicate_is_kept(copies: Path, tmp_path: Path) -> None:
     report = run(job(), copies, tmp_path / "out")
     assert {s.source for s, _ in all_samples(tmp_path / "out")} == {"0.wav", "1.wav", "2.wav", "3.wav"}
     rows = [row for row in rejects(tmp_path / "out") if row["reason"] == "duplicate"]
@@ -55,7 +55,7 @@ def test_the_first_of_equals_is_kept(copies: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_workers_stops_and_parts_change_nothing(copies: Path, tmp_path: Path) -> None:
+def test_output_is_equal_for_workers_stops_and_shares(copies: Path, tmp_path: Path) -> None:
     run(job(), copies, tmp_path / "clean")
     run(job(), copies, tmp_path / "ray", RunOptions(engine="ray", workers=2, max_rejects=1.0))
     run(job(), copies, tmp_path / "stopped", replace(LOCAL, limit=1))
@@ -70,7 +70,7 @@ def test_workers_stops_and_parts_change_nothing(copies: Path, tmp_path: Path) ->
     assert run(job(), copies, tmp_path / "ray").new_units == 0
 
 
-def test_extending_never_takes_back_what_was_kept(copies: Path, tmp_path: Path) -> None:
+def test_extend_keeps_earlier_recordings(copies: Path, tmp_path: Path) -> None:
     run(job(), copies, tmp_path / "out")
     before = {s.source for s, _ in all_samples(tmp_path / "out")}
     shutil.copy(copies / "3.wav", copies / "0 earlier by name.wav")
@@ -84,7 +84,7 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> str:
     return str(path)
 
 
-def test_only_spans_with_the_same_samples_are_duplicates(copies: Path, tmp_path: Path) -> None:
+def test_only_spans_with_equal_samples_are_duplicates(copies: Path, tmp_path: Path) -> None:
     first = write_rows(copies / "first.jsonl", [{"start": 0.0, "end": 2.5}, {"start": 3.0, "end": 6.0, "text": "a"}])
     rows = [{"start": 0.0, "end": 3.0}, {"start": 2.5, "end": 5.0}, {"start": 3.0, "end": 6.0, "text": "b"}]
     second = write_rows(copies / "second.jsonl", [*rows, {"path": "1.wav", "text": "c"}, {"path": "more/1.flac"}])
@@ -105,16 +105,16 @@ def test_only_spans_with_the_same_samples_are_duplicates(copies: Path, tmp_path:
     assert report.summary.total.inputs == 7
 
 
-def test_what_is_rejected_itself_makes_nothing_else_a_duplicate(copies: Path, tmp_path: Path) -> None:
+def test_rejected_span_makes_no_duplicate(copies: Path, tmp_path: Path) -> None:
     rows = [{"start": 2.0, "end": 9.0, "text": "words beyond the end"}, {"start": 2.0, "end": 6.0, "text": "right"}]
     run(job(), write_rows(copies / "list.jsonl", rows), tmp_path / "out")
     assert [sample.text for sample, _ in all_samples(tmp_path / "out")] == ["right"]
 
 
-def test_names_that_are_no_text_can_be_duplicates(copies: Path, tmp_path: Path) -> None:
+def test_duplicate_with_name_not_utf8(copies: Path, tmp_path: Path) -> None:
     try:
         shutil.copy(copies / "3.wav", copies / os.fsdecode(b"caf\xe9.wav"))
     except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
+        pytest.skip("this file system accepts UTF-8 names only")
     run(job(), copies, tmp_path / "out")
     assert "caf\\xe9.wav" in {row["source"] for row in rejects(tmp_path / "out") if row["reason"] == "duplicate"}

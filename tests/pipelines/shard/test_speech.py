@@ -1,4 +1,4 @@
-"""Cutting by speech: what is heard, and that every second is accounted for."""
+"""Cutting by speech: detected spans, and an account of every second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchaudio.functional import lfilter
 
 from codectok import CodectokError
 from codectok.audio.speech import SPEECH_RATE, speech_in
-from tests.conftest import tone
+from tests.helpers.audio import tone
 from tests.helpers.jobs import rejects, run, shard_job
 from tests.helpers.tars import all_samples
 
@@ -31,7 +31,7 @@ def resonance(samples: np.ndarray, frequency: float) -> np.ndarray:
 
 
 def voice(seconds: float, seed: int) -> np.ndarray:
-    """Vowels as a throat and three resonances make them, one after the other."""
+    """Synthesize a sequence of vowels from pulses and three resonances."""
     generator = np.random.default_rng(seed)
     t = np.arange(round(seconds * SPEECH_RATE)) / SPEECH_RATE
     phase = np.cumsum(120 + 15 * np.sin(2 * np.pi * 0.7 * t)) / SPEECH_RATE
@@ -59,7 +59,7 @@ def is_near_the_voice(start: float, end: float) -> bool:
     return any(begin - 0.4 <= start and end <= begin + VOICE + 0.4 for begin in begins)
 
 
-def test_the_model_hears_the_voice_and_nothing_else(recording: np.ndarray) -> None:
+def test_speech_in_finds_only_voice(recording: np.ndarray) -> None:
     found, seconds = speech_in([recording])
     assert seconds == pytest.approx(2 * VOICE + 3 * PAUSE)
     assert found
@@ -68,7 +68,7 @@ def test_the_model_hears_the_voice_and_nothing_else(recording: np.ndarray) -> No
     assert speech_in([np.zeros(5000, np.float32)]) == ([], 5000 / SPEECH_RATE)
 
 
-def test_speech_becomes_segments_and_the_rest_is_rejected(
+def test_speech_is_kept_and_rest_is_rejected(
     recording: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soundfile.write(tmp_path / "talk.wav", recording, SPEECH_RATE)
@@ -80,18 +80,20 @@ def test_speech_becomes_segments_and_the_rest_is_rejected(
     assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(2 * VOICE + 3 * PAUSE, abs=0.01)
     assert total.input_seconds == pytest.approx(2 * VOICE + 3 * PAUSE, abs=0.01)
     assert total.inputs == 1
-    assert {row["message"] for row in rejects(tmp_path / "out") if row["reason"] == "filtered"} == {"Nobody speaks."}
+    assert {row["message"] for row in rejects(tmp_path / "out") if row["reason"] == "filtered"} == {
+        "No speech was detected."
+    }
 
-    # With texts, the manifest knows better where somebody speaks.
+    # Spans with text are not searched for speech.
     (tmp_path / "list.jsonl").write_text(json.dumps({"path": "talk.wav", "start": 0.5, "end": 2.5, "text": "hm"}))
     run(shard_job(segmenter="vad"), tmp_path / "list.jsonl", tmp_path / "text")
     assert [sample.duration for sample, _ in all_samples(tmp_path / "text")] == [2.0]
 
-    # Long speech is cut as everything else, neighbours are joined.
-    def hears_two(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
+    # Long speech is cut, and short neighbours are joined.
+    def detect_two(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
         return [(1.0, 2.5), (3.0, 19.0)], sum(len(block) for block in blocks) / SPEECH_RATE
 
-    monkeypatch.setattr("codectok.pipelines.shard.cutter.speech_in", hears_two)
+    monkeypatch.setattr("codectok.pipelines.shard.cutter.speech_in", detect_two)
     run(shard_job(segmenter="vad"), tmp_path / "talk.wav", tmp_path / "long")
     kept = [sample for sample, _ in all_samples(tmp_path / "long")]
     assert sum(sample.duration for sample in kept) == pytest.approx(16.0, abs=0.01)
@@ -99,9 +101,7 @@ def test_speech_becomes_segments_and_the_rest_is_rejected(
     assert rejects(tmp_path / "long")[-1]["reason"] == "too_short"
 
 
-def test_a_pause_that_becomes_part_of_a_segment_is_not_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pause_inside_segment_is_not_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "talk.wav", tone(20, SPEECH_RATE), SPEECH_RATE)
     rows = [
         {"path": "talk.wav", "start": 0.0, "end": 10.0, "id": "u1", "speaker": "ann"},
@@ -109,10 +109,10 @@ def test_a_pause_that_becomes_part_of_a_segment_is_not_rejected(
     ]
     (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def hears_three(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
+    def detect_three(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
         return [(1.0, 2.0), (2.75, 3.5), (6.0, 9.0)], sum(len(block) for block in blocks) / SPEECH_RATE
 
-    monkeypatch.setattr("codectok.pipelines.shard.cutter.speech_in", hears_three)
+    monkeypatch.setattr("codectok.pipelines.shard.cutter.speech_in", detect_three)
     report = run(shard_job(segmenter="vad"), tmp_path / "list.jsonl", tmp_path / "out")
     kept = [(sample.id, sample.start, sample.duration) for sample, _ in all_samples(tmp_path / "out")]
     assert kept == [("u1", 1.0, 2.5), ("u1", 6.0, 3.0), ("u2", 9.0, 2.5), ("u2", 14.0, 3.0)]
@@ -126,6 +126,6 @@ def test_a_pause_that_becomes_part_of_a_segment_is_not_rejected(
     assert total.seconds + sum(total.reject_seconds.values()) == pytest.approx(10 + 12) == total.input_seconds
 
 
-def test_damaged_recordings_are_rejected_whole(corpus: Path, tmp_path: Path) -> None:
+def test_damaged_recordings_are_rejected(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(CodectokError, match="7 filtered, 2 empty, 1 decode_error, 1 not_finite, 1 unreadable"):
         run(shard_job(segmenter="vad"), corpus, tmp_path / "out")

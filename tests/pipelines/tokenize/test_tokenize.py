@@ -1,4 +1,4 @@
-"""Token tables: slices, statistics, what they depend on."""
+"""Job `tokenize`: slices, statistics, shared encoders, reproducibility."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def row(seconds: float, text: str | None = None) -> TokenRow:
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.4, 2.0, 2.02, 4.0, 4.0001, 9.99, 61.7])
-def test_slices_are_the_codes_of_the_whole(seconds: float) -> None:
+def test_slices_have_codes_of_whole_row(seconds: float) -> None:
     whole = row(seconds)
     slices = [part for part in cut_row(whole, None, 2.0, RATE, FRAME) if isinstance(part, TokenRow)]
     np.testing.assert_array_equal(np.concatenate([part.codes for part in slices]), whole.codes)
@@ -75,21 +75,21 @@ def test_slices_are_the_codes_of_the_whole(seconds: float) -> None:
         position += part.n_samples
 
 
-def test_text_is_cut_where_its_words_have_times_and_nowhere_else() -> None:
+def test_text_is_cut_between_timed_words() -> None:
     parts = tuple(Span(1.5 + 1.9 * n, 1.5 + 1.9 * n + 1.2, text=f"word{n}") for n in range(4))
     spoken = row(7.6, "word0 word1 word2 word3")
-    span = Span(1.5, 9.1, "id", spoken.text, parts=parts)
+    span = Span(1.5, 9.1, "id", spoken.text, supervisions=parts)
     slices = [part for part in cut_row(spoken, span, 4.5, RATE, FRAME) if isinstance(part, TokenRow)]
     assert [part.text for part in slices] == ["word0 word1", "word2 word3"]
     np.testing.assert_array_equal(np.concatenate([part.codes for part in slices]), spoken.codes)
-    for without in (None, replace(span, parts=())):
+    for without in (None, replace(span, supervisions=())):
         (error,) = cut_row(spoken, without, 4.5, RATE, FRAME)
         assert isinstance(error, AudioError)
         assert error.reason == "too_long"
     assert list(cut_row(spoken, None, 8.0, RATE, FRAME)) == [spoken]
 
 
-def test_long_recordings_become_rows_of_one_stream(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_long_recordings_are_sliced(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     report = run(job(codec_folder, max_seconds=3.0), corpus, tmp_path / "out")
     rows = [found for found in read_rows(tmp_path / "out") if found.source == "b.flac"]
     codec = Codec.from_pretrained(codec_folder, device="cpu")
@@ -101,7 +101,7 @@ def test_long_recordings_become_rows_of_one_stream(codec_folder: Path, corpus: P
     assert sum(found.n_samples for found in rows) == len(read_audio(corpus / "b.flac", RATE))
 
 
-def test_text_that_is_too_long_is_rejected_whole(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_long_clip_with_text_is_rejected(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     lines = [{"path": str(corpus / "b.flac"), "text": "many words"}, {"path": str(corpus / "a.wav")}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run(job(codec_folder, max_seconds=3.0), tmp_path / "in.jsonl", tmp_path / "out")
@@ -110,7 +110,7 @@ def test_text_that_is_too_long_is_rejected_whole(codec_folder: Path, corpus: Pat
     assert (reject["reason"], reject["stage"]) == ("too_long", "slice")
 
 
-def test_statistics_are_those_of_the_rows(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_statistics_match_rows(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     report = run(job(codec_folder), corpus, tmp_path / "out")
     found = read_statistics(open_storage(tmp_path / "out"))
     rows = list(read_rows(tmp_path / "out"))
@@ -130,7 +130,7 @@ def test_statistics_are_those_of_the_rows(codec_folder: Path, corpus: Path, tmp_
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_threads_of_an_encoder_belong_to_the_plan(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_encoder_threads_are_part_of_plan(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     two = job(codec_folder, encoder_threads=2)
     run(two, corpus, tmp_path / "local")
     run(two, corpus, tmp_path / "ray", replace(LOCAL, engine="ray"))
@@ -140,13 +140,13 @@ def test_threads_of_an_encoder_belong_to_the_plan(codec_folder: Path, corpus: Pa
 
 
 @pytest.mark.parametrize("options", [{"max_seconds": 0.0}, {"encoder_threads": 0}, {"part_seconds": -1.0}])
-def test_impossible_options_are_refused(options: dict[str, object], codec_folder: Path) -> None:
+def test_invalid_tokenize_options_are_refused(options: dict[str, object], codec_folder: Path) -> None:
     with pytest.raises(InputError):
         job(codec_folder, **options)
 
 
 class ServedJob(TokenizeJob):
-    """Lets one encoder serve all workers, as on a GPU, though it is on the CPU."""
+    """One encoder on the CPU serves all workers, as on a GPU."""
 
     @property
     def server(self) -> Server:
@@ -156,7 +156,7 @@ class ServedJob(TokenizeJob):
 
 
 class FailingServer(EncoderServer):
-    """Has no memory, or dies in its second call; `notes` counts the calls."""
+    """Runs out of memory, or dies in its second call; the folder `notes` counts calls."""
 
     gpus = 0.0
 
@@ -192,7 +192,7 @@ ON_RAY = RunOptions(engine="ray", workers=2, max_rejects=1.0)
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_workers_that_share_an_encoder_write_the_same(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_shared_encoder_writes_same_bytes(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     plain = job(codec_folder, pack_frames=1024)
     run(plain, corpus, tmp_path / "local")
     run(ServedJob(plain.settings), corpus, tmp_path / "served", ON_RAY)
@@ -200,7 +200,7 @@ def test_workers_that_share_an_encoder_write_the_same(codec_folder: Path, corpus
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_an_encoder_that_dies_is_started_again(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_dead_encoder_server_is_restarted(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     plain, notes = job(codec_folder), tmp_path / "notes"
     notes.mkdir()
     run(plain, corpus, tmp_path / "local")
@@ -210,7 +210,7 @@ def test_an_encoder_that_dies_is_started_again(codec_folder: Path, corpus: Path,
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_an_encoder_without_memory_says_what_to_lower(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_encoder_out_of_memory_names_pack_frames(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     plain, notes = job(codec_folder), tmp_path / "notes"
     notes.mkdir()
     with pytest.raises(CodectokError, match="--pack-frames"):
@@ -219,7 +219,7 @@ def test_an_encoder_without_memory_says_what_to_lower(codec_folder: Path, corpus
 
 
 class CrashingServedJob(ServedJob):
-    """Its decoder takes the process down when it comes to `b.flac`."""
+    """Its decoder crashes the process at `b.flac`."""
 
     def start(self, context: WorkerContext) -> RunUnit:
         run = super().start(context)
@@ -249,9 +249,7 @@ def crash(unit: Unit) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_file_that_crashes_a_worker_beside_an_encoder_is_rejected_alone(
-    codec_folder: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_crashing_file_beside_encoder_server_is_rejected(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     plain = job(codec_folder)
     run(plain, corpus, tmp_path / "clean")
     run(CrashingServedJob(plain.settings), corpus, tmp_path / "out", ON_RAY)
@@ -265,7 +263,7 @@ def test_a_file_that_crashes_a_worker_beside_an_encoder_is_rejected_alone(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_how_busy_an_encoder_is_becomes_known(
+def test_encoder_server_utilization_is_reported(
     codec_folder: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_pool, "BUSY_REPORT_SECONDS", 0.0)
@@ -288,11 +286,11 @@ def test_how_busy_an_encoder_is_becomes_known(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_cluster_without_gpus_leaves_encoding_to_its_cpus() -> None:
+def test_cluster_without_gpus_has_no_gpu_model() -> None:
     assert gpu_model_of(None) is None
 
 
-def test_a_gpu_that_torch_cannot_use_is_an_error_and_no_silent_cpu(codec_folder: Path) -> None:
+def test_gpu_unusable_by_torch_is_an_error(codec_folder: Path) -> None:
     script = (
         "import ray\n"
         "from codectok import CodectokError\n"
@@ -310,7 +308,7 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_and_no_silent_cpu(codec_folder:
     assert "--device cpu" in done.stdout
 
 
-def test_a_job_for_the_gpus_of_a_cluster_is_made_without_one(codec_folder: Path) -> None:
+def test_gpu_job_is_created_without_gpu(codec_folder: Path) -> None:
     options = TokenizeOptions(str(codec_folder), dtype="tf32")
     made = TokenizeJob(options, gpu_model="NVIDIA H100 80GB HBM3")
     assert made.options()["device"] == "NVIDIA H100 80GB HBM3"
@@ -319,8 +317,8 @@ def test_a_job_for_the_gpus_of_a_cluster_is_made_without_one(codec_folder: Path)
     assert made.threads == 1
 
 
-def test_shards_of_two_jobs_that_could_share_ids_are_refused(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
-    """Two corpora of one name, sharded apart, with a file of the same name: keys say no more than that."""
+def test_shards_with_colliding_ids_are_refused(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    """Two corpora of the same name, sharded separately, have a file of the same name and thus equal keys."""
     (tmp_path / "more").mkdir()
     shutil.copy(corpus / "a.wav", tmp_path / "more" / "z.wav")
     run(shard_job(), f"speech={corpus}", tmp_path / "shards" / "1")
@@ -335,7 +333,7 @@ def test_shards_of_two_jobs_that_could_share_ids_are_refused(codec_folder: Path,
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_a_corpus_that_gives_no_row_is_said_to(codec_folder: Path, tmp_path: Path) -> None:
+def test_corpus_without_rows_is_an_error(codec_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "empty.wav", np.zeros(0, np.float32), RATE)
     with pytest.raises(CodectokError, match="Nothing was written"):

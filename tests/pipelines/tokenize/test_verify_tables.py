@@ -1,4 +1,4 @@
-"""`verify` finds what is wrong in token tables, encodes rows again, and lets one listen to some."""
+"""`verify` checks token tables, encodes rows again, and decodes some to listen to."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def table(whole_table: Path, tmp_path: Path) -> Path:
     return tmp_path / "table"
 
 
-def test_a_whole_table_is_found_whole(table: Path) -> None:
+def test_intact_table_is_verified(table: Path) -> None:
     verified = verify_output(open_storage(table))
     assert verified.rows == len(list(read_rows(table)))
 
 
-def test_a_card_beside_the_parts_is_no_orphan(table: Path) -> None:
+def test_dataset_card_is_not_an_orphan(table: Path) -> None:
     write_dataset_card(table)
     verify_output(open_storage(table))
 
 
 def forge(table: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Change the first part, and its record so that size and hash agree."""
+    """Change the first part, and update size and hash in its record."""
     path = table / "part-000000.parquet"
     before = pq.read_table(path)
     changed = change(before)
@@ -84,14 +84,14 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("message", FORGERIES)
-def test_what_is_wrong_in_a_table_is_named(message: str, table: Path) -> None:
+def test_verify_finds_forged_rows(message: str, table: Path) -> None:
     forge(table, FORGERIES[message])
     with pytest.raises(VerificationError, match=message):
         verify_output(open_storage(table))
 
 
 def drop_first_reject(table: Path) -> tuple[str, str]:
-    """Remove a reject of the first unit, and make the record's files agree; gives its source and its reason."""
+    """Remove the first reject of the first unit, update its record, and return the reject's source and reason."""
     path = table / "_codectok" / "rejects" / "000000.parquet"
     rejects = pq.read_table(path)
     pq.write_table(rejects.slice(1), path)
@@ -99,7 +99,7 @@ def drop_first_reject(table: Path) -> tuple[str, str]:
     return rejects["source"][0].as_py(), rejects["reason"][0].as_py()
 
 
-def test_a_source_without_row_or_reject_is_named(table: Path) -> None:
+def test_verify_finds_source_without_row_or_reject(table: Path) -> None:
     name, reason = drop_first_reject(table)
     with pytest.raises(VerificationError, match="do not agree with their record"):
         verify_output(open_storage(table))
@@ -112,7 +112,7 @@ def test_a_source_without_row_or_reject_is_named(table: Path) -> None:
         verify_output(open_storage(table))
 
 
-def test_junk_among_the_rejects_is_named(table: Path) -> None:
+def test_verify_finds_damaged_rejects(table: Path) -> None:
     path = table / "_codectok" / "rejects" / "000000.parquet"
     path.write_bytes(b"PAR1 and no more")
     update_record(table, path)
@@ -120,14 +120,14 @@ def test_junk_among_the_rejects_is_named(table: Path) -> None:
         verify_output(open_storage(table))
 
 
-def test_statistics_are_counted_again(table: Path) -> None:
+def test_verify_recounts_statistics(table: Path) -> None:
     path = table / "_codectok" / "stats.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hours": 1.0}))
     with pytest.raises(VerificationError, match="does not agree with the rows"):
         verify_output(open_storage(table))
 
 
-def test_a_table_without_a_plan_is_checked_against_itself(table: Path, tmp_path: Path) -> None:
+def test_table_without_plan_is_verified(table: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bare"
     folder.mkdir()
     parts = sorted(table.glob("*.parquet"))
@@ -148,7 +148,7 @@ def test_a_table_without_a_plan_is_checked_against_itself(table: Path, tmp_path:
         verify_output(open_storage(folder))
 
 
-def test_a_table_without_a_plan_may_have_columns_of_its_users(table: Path, tmp_path: Path) -> None:
+def test_table_without_plan_may_have_added_columns(table: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bare"
     folder.mkdir()
     for path in table.glob("*.parquet"):
@@ -166,20 +166,20 @@ def test_a_table_without_a_plan_may_have_columns_of_its_users(table: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", ["stats.json", "codes/000000.parquet"])
-def test_missing_statistics_are_named(name: str, table: Path) -> None:
+def test_verify_finds_missing_statistics(name: str, table: Path) -> None:
     (table / "_codectok" / name).unlink()
     with pytest.raises(VerificationError):
         verify_output(open_storage(table))
 
 
-def test_rows_are_encoded_again_from_their_sources(table: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_reencode_compares_codes_with_sources(table: Path, codec_folder: Path, tmp_path: Path) -> None:
     codec = Codec.from_pretrained(codec_folder, device="cpu")
     found = reencode(table, codec, 1000)
     rows = list(read_rows(table))
     assert (found.rows, found.frames, found.exact) == (len(rows), sum(len(row.codes) for row in rows), True)
     assert found.equal_frames == found.frames
     forge(table, with_column("codes", lambda lists: [[code ^ 1 for code in lists[0]], *lists[1:]]))
-    with pytest.raises(VerificationError, match="has other codes than its source gives now"):
+    with pytest.raises(VerificationError, match="has other codes than its source now"):
         reencode(table, codec, 1000)
     with pytest.raises(InputError, match="another codec"):
         reencode(table, Codec.from_config("nano", seed=9, device="cpu"), 1)
@@ -194,7 +194,7 @@ def say_another_device(table: Path) -> None:
 
 
 def replacing_code(row_id: str, frame: int, code: int) -> Callable[[pa.Table], pa.Table]:
-    """One code of a row is another."""
+    """Replace one code of a row."""
 
     def change(rows: pa.Table) -> pa.Table:
         lists = rows["codes"].to_pylist()
@@ -205,10 +205,10 @@ def replacing_code(row_id: str, frame: int, code: int) -> Callable[[pa.Table], p
 
 
 @pytest.mark.parametrize("max_seconds", [None, 1.0])
-def test_codes_of_another_device_may_be_near_ties_and_nothing_else(
+def test_reencode_accepts_near_ties_of_another_device(
     max_seconds: float | None, corpus: Path, codec_folder: Path, tmp_path: Path
 ) -> None:
-    """One code of the codec has a twin, a millionth of its length away."""
+    """One code vector of the codec has a twin at a relative distance of 1e-6."""
     codec = Codec.from_pretrained(codec_folder, device="cpu")
     samples = read_audio(corpus / "a.wav", codec.sample_rate)
     code = int(codec.encode(samples, codec.sample_rate)[-5, 0])
@@ -234,7 +234,7 @@ def test_codes_of_another_device_may_be_near_ties_and_nothing_else(
         reencode(table, codec, 1000)
 
 
-def test_rows_are_decoded_to_listen_to(table: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_decode_some_writes_wav_files(table: Path, codec_folder: Path, tmp_path: Path) -> None:
     paths = decode_some(table, Codec.from_pretrained(codec_folder, device="cpu"), 3, tmp_path / "listen")
     assert len(paths) == 3
     assert all(len(read_audio(path, 24_000)) > 0 for path in paths)

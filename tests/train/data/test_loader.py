@@ -20,7 +20,7 @@ from codectok.train.data.config import DataConfig, ValidationConfig
 from codectok.train.data.loader import Batch, SegmentLoader
 from codectok.train.data.segments import SegmentDataset
 from codectok.train.data.validation import validation_clips
-from tests.conftest import upload
+from tests.helpers.storage import upload
 from tests.train.conftest import SAMPLE_RATE, STEP, write_shards
 
 SIZES = [3, 5, 2, 6, 4, 3, 2]

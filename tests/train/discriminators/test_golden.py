@@ -30,7 +30,7 @@ from codectok.train.trainer.losses import (
     discriminator_loss,
     feature_matching_loss,
 )
-from tests.conftest import DATA
+from tests.helpers.storage import DATA
 
 EXPECTED = json.loads((DATA / "golden" / "training.json").read_text())
 GROUPS = {

@@ -1,4 +1,4 @@
-"""`codectok export` as a user meets it."""
+"""Commands `codectok export`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.table import TokenRow, read_metadata, read_rows
 from codectok.tokens.vocabulary import Vocabulary
-from tests.codectok.cli.test_cli import assert_refused, codec, codectok, one_line  # noqa: F401  # a fixture
-from tests.codectok.exports.sequences.test_megatron import read_indexed
-from tests.codectok.tokens.test_table import metadata, rows, write
-from tests.conftest import upload
+from tests.helpers.command_line import assert_refused, codectok, one_line
+from tests.helpers.megatron import read_indexed
+from tests.helpers.storage import upload
+from tests.helpers.tables import metadata, rows, write
 from tests.helpers.tokenizers import save_tokenizer
 
 LOCAL = ("--engine", "local")
 
 
 def squeezed(shown: str) -> str:
-    """A table without what its width decides."""
+    """Remove whitespace and borders, which depend on the table's width."""
     return "".join(shown.replace("│", "").split())
 
 
@@ -44,14 +44,14 @@ def qwen(tmp_path: Path) -> Path:
     return folder
 
 
-def test_every_form_shows_an_example() -> None:
+def test_export_help_shows_example() -> None:
     for form in ("compact", "vocabulary", "sequences", "megatron", "unitts"):
         result = codectok("export", form, "--help")
         assert result.exit_code == 0
         assert f"codectok export {form}" in one_line(result.stdout)
 
 
-def test_the_vocabulary_of_a_codec_or_a_table(codec: Path, table: Path, qwen: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_export_vocabulary_of_codec_or_table(codec: Path, table: Path, qwen: Path, tmp_path: Path) -> None:
     cases = ((codec, (), 152_064), (table, ("--model", qwen), 500), (table, ("--offset", 7), 7))
     for source, arguments, offset in cases:
         out = tmp_path / f"vocabulary-{offset}"
@@ -66,7 +66,7 @@ def test_the_vocabulary_of_a_codec_or_a_table(codec: Path, table: Path, qwen: Pa
     assert_refused(result, "pass one of them")
 
 
-def test_sequences_and_megatron_hold_the_same(table: Path, qwen: Path, tmp_path: Path) -> None:
+def test_export_sequences_and_megatron_agree(table: Path, qwen: Path, tmp_path: Path) -> None:
     options = ("--task", "tts", "--tokenizer", qwen, "--model", qwen, "--packing", "next-fit", "--length", 64)
     for form in ("sequences", "megatron"):
         result = codectok("export", form, table, tmp_path / form, *options, *LOCAL)
@@ -82,7 +82,7 @@ def test_sequences_and_megatron_hold_the_same(table: Path, qwen: Path, tmp_path:
 
 
 def extended(folder: Path, table: Path, rows: int = 600) -> Path:
-    """A model that has the tokens of the table's codec from 500 on, as `export language-model` describes it."""
+    """Write the configuration of a model with the tokens of the table's codec from 500 on."""
     folder.mkdir()
     audio = VocabularyFile.of(read_metadata(table), Vocabulary(64, offset=500), {})
     config = {"model_type": "qwen2", "vocab_size": rows, "codectok": audio.model_dump()}
@@ -91,7 +91,7 @@ def extended(folder: Path, table: Path, rows: int = 600) -> Path:
 
 
 def first_code(form: str, out: Path) -> int:
-    """Id of the code 0, which is all of the first row."""
+    """Id of code 0; the first row has no other codes."""
     if form == "vocabulary":
         return json.loads((out / "tokens.json").read_text())["<|g0r0_500|>"]
     if form == "unitts":
@@ -106,9 +106,7 @@ def first_code(form: str, out: Path) -> int:
 
 
 @pytest.mark.parametrize("form", ["vocabulary", "unitts", "sequences", "megatron"])
-def test_the_offset_is_that_of_the_model_or_of_the_one_beside_the_tokenizer(
-    form: str, table: Path, qwen: Path, tmp_path: Path
-) -> None:
+def test_offset_comes_from_model_or_tokenizer_folder(form: str, table: Path, qwen: Path, tmp_path: Path) -> None:
     audio = extended(tmp_path / "audio", table)
     bare = save_tokenizer(tmp_path / "bare")
     cases = [(("--model", qwen), f"500 (the rows of {qwen})"), (("--model", audio), "500 (as in")]
@@ -131,10 +129,8 @@ def test_the_offset_is_that_of_the_model_or_of_the_one_beside_the_tokenizer(
 
 
 @pytest.mark.parametrize("form", ["vocabulary", "unitts", "sequences", "megatron"])
-def test_a_model_with_the_tokens_of_another_codec_is_refused(
-    form: str, table: Path, qwen: Path, tmp_path: Path
-) -> None:
-    """Wherever its configuration lies, and also where the offset is that of something else."""
+def test_model_of_another_codec_is_refused(form: str, table: Path, qwen: Path, tmp_path: Path) -> None:
+    """For every place of its configuration, and also if another option decides the offset."""
     audio = extended(tmp_path / "audio", table)
     save_tokenizer(audio)
     write(tmp_path / "other" / "part-000000.parquet", rows(3), metadata(64, 1, fingerprint="other"))
@@ -149,7 +145,7 @@ def test_a_model_with_the_tokens_of_another_codec_is_refused(
         assert not (tmp_path / "no").exists()
 
 
-def test_the_table_of_a_vocabulary_may_be_a_url(table: Path, qwen: Path, tmp_path: Path) -> None:
+def test_export_vocabulary_and_tokenizer_read_table_url(table: Path, qwen: Path, tmp_path: Path) -> None:
     url = upload(table, f"memory://{tmp_path.name}")
     result = codectok("export", "vocabulary", url, tmp_path / "vocabulary", "--model", qwen)
     assert result.exit_code == 0, result.output
@@ -161,13 +157,13 @@ def test_the_table_of_a_vocabulary_may_be_a_url(table: Path, qwen: Path, tmp_pat
     assert_refused(missing, "memory://")
 
 
-def test_a_dry_run_shows_the_offset(table: Path, qwen: Path, tmp_path: Path) -> None:
+def test_dry_run_shows_offset(table: Path, qwen: Path, tmp_path: Path) -> None:
     result = codectok("export", "unitts", table, tmp_path / "no", "--model", qwen, "--dry-run", *LOCAL)
     assert result.exit_code == 0, result.output
     assert "500(therowsof" in squeezed(result.stdout)
 
 
-def test_a_dry_run_takes_no_text_for_audio(table: Path, qwen: Path, tmp_path: Path) -> None:
+def test_dry_run_does_not_count_text_as_audio(table: Path, qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "books.jsonl").write_text('{"text": "page"}\n' * 100_000)
     options = ("--text", tmp_path / "books.jsonl", "--tokenizer", qwen, "--offset", 500, "--dry-run", *LOCAL)
     result = codectok("export", "sequences", table, tmp_path / "no", *options)
@@ -177,7 +173,7 @@ def test_a_dry_run_takes_no_text_for_audio(table: Path, qwen: Path, tmp_path: Pa
     assert "audio to read" not in shown
 
 
-def test_mixtures_and_templates_of_ones_own(table: Path, qwen: Path, tmp_path: Path) -> None:
+def test_export_mixture_with_template_file(table: Path, qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "books.jsonl").write_text("".join(json.dumps({"text": f"page {n}"}) + "\n" for n in range(200)))
     (tmp_path / "mine.yaml").write_text('row: [{text: "{speaker}: "}, {codes: row}]\nend: [{token: eos}]')
     result = codectok(
@@ -196,7 +192,7 @@ def test_mixtures_and_templates_of_ones_own(table: Path, qwen: Path, tmp_path: P
     assert "r0" in names
 
 
-def test_compact_goes_on_and_leaves_a_table(table: Path, tmp_path: Path) -> None:
+def test_export_compact_resumes_and_writes_table(table: Path, tmp_path: Path) -> None:
     made = [replace(row, id=f"more-{row.id}") for row in read_rows(table)]
     write(table / "part-000001.parquet", made, read_metadata(table))
     command = ("export", "compact", table, tmp_path / "out", *LOCAL)
@@ -212,23 +208,23 @@ def test_compact_goes_on_and_leaves_a_table(table: Path, tmp_path: Path) -> None
     assert_refused(codectok("export", "compact", table / "none", tmp_path / "no", *LOCAL), "no file or folder")
 
 
-def test_unitts(table: Path, tmp_path: Path) -> None:
+def test_export_unitts(table: Path, tmp_path: Path) -> None:
     result = codectok("export", "unitts", table, tmp_path / "out", "--task", "asr", *LOCAL)
     assert result.exit_code == 0, result.output
     (first, *_) = pq.read_table(tmp_path / "out" / "part-000000.parquet")["dialog"].to_pylist()
     assert json.loads(first)[0]["content_list"][0]["audio_infos"]["audio_tokens"] == [152_064] * 5
 
 
-def test_refusals(table: Path, qwen: Path, tmp_path: Path) -> None:
+def test_export_refusals(table: Path, qwen: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for arguments, words in (
         (("--task", "tts"), ("pass --tokenizer",)),
         (("--task", "sing"), ("There is no template sing",)),
-        (("--task", "tts", "--task", "asr"), ("--task says two things",)),
+        (("--task", "tts", "--task", "asr"), ("--task has two values",)),
         (("--weight", "3"), ("names no source", "NAME=3")),
         (("--weight", "tokens=much"), ("a number, not 'much'",)),
         (("--packing", "next-fit"), ("needs a length",)),
-        (("--eos", "<|end|>", "--tokenizer", qwen), ("knows no token '<|end|>'",)),
+        (("--eos", "<|end|>", "--tokenizer", qwen), ("has no token '<|end|>'",)),
         (("--offset", 3), ("pass --eos",)),
         (("--offset", -1), ("impossible",)),
         (("--voice", "speaker"), ("the template has none",)),
@@ -240,15 +236,15 @@ def test_refusals(table: Path, qwen: Path, tmp_path: Path) -> None:
     assert_refused(codectok("export", "megatron", tmp_path / "qwen", out, *LOCAL), "no Parquet files")
 
 
-def test_much_that_is_left_out_as_too_long_is_said(table: Path, qwen: Path, tmp_path: Path) -> None:
+def test_export_reports_documents_dropped_as_too_long(table: Path, qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "books.jsonl").write_text('{"text": "a"}\n{"text": "many words of a long book, far more than fit"}\n')
     options = ("--text", tmp_path / "books.jsonl", "--tokenizer", qwen, "--offset", 500, "--length", 12)
     result = codectok("export", "sequences", table, tmp_path / "drop", *options, *LOCAL)
     assert result.exit_code == 0, result.output
     said = one_line(result.output)
-    assert "17% of the audio in tokens was left out, in documents longer than --length 12" in said
-    assert "--length 12; pass --too-long split" in said  # not a second of audio has room
-    assert "50% of the texts in books was left out" in said
+    assert "17% of the audio in tokens was dropped, in documents longer than --length 12" in said
+    assert "--length 12; pass --too-long split" in said  # a document has no room for a second of audio
+    assert "50% of the texts in books was dropped" in said
     result = codectok("export", "sequences", table, tmp_path / "split", *options, "--too-long", "split", *LOCAL)
     assert result.exit_code == 0, result.output
-    assert "left out" not in one_line(result.output)
+    assert "dropped" not in one_line(result.output)

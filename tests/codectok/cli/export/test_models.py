@@ -1,4 +1,4 @@
-"""`codectok export huggingface`, `tokenizer` and `language-model` as a user meets them."""
+"""Commands `codectok export huggingface`, `tokenizer` and `language-model`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from tests.codectok.cli.test_cli import assert_refused, codec, codectok, one_line  # noqa: F401  # a fixture
-from tests.codectok.tokens.test_table import metadata, rows, write
+from tests.helpers.command_line import assert_refused, codectok, one_line
 from tests.helpers.language_models import ROWS, qwen2, write_model
+from tests.helpers.tables import metadata, rows, write
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_form_shows_an_example_and_needs_no_transformers_for_it() -> None:
+def test_export_help_shows_example_without_transformers() -> None:
     for form in ("huggingface", "tokenizer", "language-model"):
         result = codectok("export", form, "--help")
         assert result.exit_code == 0
@@ -40,17 +40,17 @@ def test_every_form_shows_an_example_and_needs_no_transformers_for_it() -> None:
     assert not [line for line in loaded.splitlines() if line.split("|")[-1].strip() in ("torch", "transformers")]
 
 
-def test_a_card_beside_a_table(table: Path, tmp_path: Path) -> None:
+def test_export_huggingface(table: Path, tmp_path: Path) -> None:
     result = codectok("export", "huggingface", table)
     assert result.exit_code == 0, result.output
     assert "rows │ 6 " in one_line(result.stdout)
     loaded = datasets.load_dataset(str(table), split="train", cache_dir=str(tmp_path / "cache"))
     assert [row["id"] for row in loaded] == [row.id for row in rows(6)]
     assert_refused(codectok("export", "huggingface", table), "README.md is already there")
-    assert_refused(codectok("export", "huggingface", tmp_path / "nowhere"), "is no folder with a token table")
+    assert_refused(codectok("export", "huggingface", tmp_path / "nowhere"), "not a folder with a token table")
 
 
-def test_a_tokenizer_with_audio_tokens(table: Path, model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_export_tokenizer(table: Path, model: Path, codec: Path, tmp_path: Path) -> None:
     for number, (source, size) in enumerate(((table, 64), (codec, 1024))):
         out = tmp_path / f"out-{number}"
         result = codectok("export", "tokenizer", model, out, "--codec", source, "--model", model)
@@ -63,7 +63,7 @@ def test_a_tokenizer_with_audio_tokens(table: Path, model: Path, codec: Path, tm
     assert not (tmp_path / "no").exists()
 
 
-def test_a_language_model_with_audio_tokens(model: Path, codec: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_export_language_model(model: Path, codec: Path, tmp_path: Path) -> None:
     arguments = ("export", "language-model", model, "--codec", codec)
     result = codectok(*arguments, tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -71,9 +71,9 @@ def test_a_language_model_with_audio_tokens(model: Path, codec: Path, tmp_path: 
     for part in (f"{ROWS} -> {ROWS + 1032:,}", f"1,024 from {ROWS} on", "projection, scale rms", "lm_head.weight"):
         assert part in shown
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == ROWS + 1032
-    assert_refused(codectok(*arguments, tmp_path / "out"), "already holds something")
+    assert_refused(codectok(*arguments, tmp_path / "out"), "already exists")
     assert_refused(codectok(*arguments, tmp_path / "no", "--start", "codebook"), "have 32 values", "64")
-    assert_refused(codectok(*arguments, tmp_path / "no", "--scale", "big"), "--scale is a number or rms")
+    assert_refused(codectok(*arguments, tmp_path / "no", "--scale", "big"), "--scale must be a number or rms")
     assert_refused(codectok(*arguments, tmp_path / "no", "--scale", 0), "number above 0")
     assert_refused(
         codectok("export", "language-model", codec, "--codec", codec, tmp_path / "no"), "names no model_type"

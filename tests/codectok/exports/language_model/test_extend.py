@@ -1,4 +1,4 @@
-"""Language models with rows for audio tokens, written without loading the model."""
+"""Extending language models with rows for audio tokens."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
-    """Code vectors as wide as the embeddings below."""
+    """A codec whose code vectors are as wide as the embeddings below."""
     quantizer = VectorQuantizerConfig(codebook_size=200, codebook_dim=64)
     return Codec.from_config(NANO.model_copy(update={"quantizer": quantizer}), seed=1, device="cpu")
 
 
 def load(folder: Path) -> torch.nn.Module:
-    """The model, after making sure that every tensor in the folder is one of its own, of the right shape."""
+    """Load a model, and check that the folder's tensors match the model in names and shapes."""
     model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
     assert not any(info.values()), info
     return model.eval()
@@ -68,7 +68,7 @@ def matrices(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_any_causal_model_gets_the_reference_s_rows_and_keeps_its_own(
+def test_causal_models_get_audio_rows_and_keep_text_rows(
     config: PretrainedConfig, codec: Codec, tmp_path: Path
 ) -> None:
     write_model(tmp_path / "lm", config)
@@ -94,11 +94,11 @@ def test_any_causal_model_gets_the_reference_s_rows_and_keeps_its_own(
         assert torch.equal(after.transformer.wpe.weight, before.transformer.wpe.weight)
     ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "lm")("hello to the world").input_ids])
     with torch.inference_mode():
-        # Text is read and written as before; a product with more columns may round otherwise.
+        # Logits of text are unchanged, except for rounding in a wider product.
         torch.testing.assert_close(after(ids).logits[..., :ROWS], before(ids).logits, rtol=1e-5, atol=1e-5)
 
 
-def test_rows_that_a_configuration_counts_twice_are_those_of_the_text_model(codec: Codec, tmp_path: Path) -> None:
+def test_nested_vocab_size_of_text_model_counts(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", gemma3())
     path = tmp_path / "lm" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": ROWS - 64}))
@@ -109,7 +109,7 @@ def test_rows_that_a_configuration_counts_twice_are_those_of_the_text_model(code
     assert load(tmp_path / "out").config.get_text_config().vocab_size == done.rows
 
 
-def test_what_lies_beside_the_weights(codec: Codec, tmp_path: Path) -> None:
+def test_files_beside_weights(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     (tmp_path / "lm" / "LICENSE").write_text("terms")
     (tmp_path / "lm" / "pytorch_model.bin").write_text("other weights")
@@ -129,18 +129,18 @@ def test_what_lies_beside_the_weights(codec: Codec, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "generation_config.json").read_text() == (
         tmp_path / "lm" / "generation_config.json"
     ).read_text()
-    # Whoever has the model can tell which codec it speaks, also after training and saving it again.
+    # The codec's description survives training and saving.
     load(tmp_path / "out").save_pretrained(tmp_path / "trained")
     told = AutoConfig.from_pretrained(tmp_path / "trained").codectok
     assert told["codec_fingerprint"] == codec.fingerprint
     assert VocabularyFile(**told).end == done.rows
-    # Rows that no token has, before the codes, are the mean as well.
+    # Rows without tokens, before the codes, equal the mean as well.
     embedding, _ = matrices(load(tmp_path / "out"))
     torch.testing.assert_close(embedding[ROWS:330], embedding[:ROWS].mean(0).expand(10, -1), rtol=1e-5, atol=1e-7)
     assert torch.equal(embedding[330:530], codec.codebooks[0] / 100)
 
 
-def test_a_model_without_a_tokenizer_is_extended_too(codec: Codec, tmp_path: Path) -> None:
+def test_model_without_tokenizer_is_extended(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     remove_tokenizer(tmp_path / "lm")
     assert extend_language_model(tmp_path / "lm", tmp_path / "out", codec).unused_tokens is None
@@ -148,7 +148,7 @@ def test_a_model_without_a_tokenizer_is_extended_too(codec: Codec, tmp_path: Pat
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_shards_and_types_stay_as_they_were(codec: Codec, tmp_path: Path, tied: bool) -> None:
+def test_shards_and_dtypes_are_kept(codec: Codec, tmp_path: Path, tied: bool) -> None:
     write_model(tmp_path / "lm", qwen2(layers=4, tied=tied), torch.bfloat16, shard_size="100KB")
     extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
     before, after = load(tmp_path / "lm"), load(tmp_path / "out")
@@ -167,7 +167,7 @@ def test_shards_and_types_stay_as_they_were(codec: Codec, tmp_path: Path, tied: 
     assert new["metadata"]["total_parameters"] == after.num_parameters() == before.num_parameters() + added
 
 
-def test_code_vectors_of_another_width_are_turned_into_the_embedding(tmp_path: Path) -> None:
+def test_code_vectors_of_another_width_are_projected(tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     codec = Codec.from_config("nano", seed=1, device="cpu")  # 32 wide
     done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
@@ -188,7 +188,7 @@ def test_code_vectors_of_another_width_are_turned_into_the_embedding(tmp_path: P
     ).read_bytes()
 
 
-def test_every_codebook_is_matched_to_the_text_by_itself(tmp_path: Path) -> None:
+def test_each_codebook_is_scaled_to_text_rows(tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     quantizer = VectorQuantizerConfig(n_groups=2, n_residuals=3, codebook_size=50, codebook_dim=64)
     codec = Codec.from_config(NANO.model_copy(update={"quantizer": quantizer}), device="cpu")
@@ -204,7 +204,7 @@ def test_every_codebook_is_matched_to_the_text_by_itself(tmp_path: Path) -> None
             torch.testing.assert_close(rows / rows.norm(), book / book.norm())
 
 
-def test_random_rows_have_the_size_of_text_rows(codec: Codec, tmp_path: Path) -> None:
+def test_random_rows_have_scale_of_text_rows(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions("random"))
     for old, new in zip(matrices(load(tmp_path / "lm")), matrices(load(tmp_path / "out")), strict=True):
@@ -213,23 +213,23 @@ def test_random_rows_have_the_size_of_text_rows(codec: Codec, tmp_path: Path) ->
         assert torch.corrcoef(torch.stack([rows.flatten(), codec.codebooks[0].flatten()]))[0, 1].abs() < 0.05
 
 
-def test_random_rows_of_input_and_output_have_nothing_in_common(codec: Codec, tmp_path: Path) -> None:
+def test_random_rows_of_embedding_and_output_differ(codec: Codec, tmp_path: Path) -> None:
     for name, tied in (("own", False), ("tied", True)):
         write_model(tmp_path / name, qwen2(tied=tied))
         extend_language_model(tmp_path / name, tmp_path / f"{name}-out", codec, options=RowOptions("random"))
     read, written = (matrix[ROWS : ROWS + 200].flatten() for matrix in matrices(load(tmp_path / "own-out")))
     assert torch.corrcoef(torch.stack([read, written]))[0, 1].abs() < 0.05
-    # Where the codec decides, a code is read as what it is written as.
+    # Rows made from code vectors are the same in embedding and output.
     extend_language_model(tmp_path / "own", tmp_path / "out", codec, options=RowOptions("projection"))
     read, written = (matrix[ROWS : ROWS + 200].flatten() for matrix in matrices(load(tmp_path / "out")))
     torch.testing.assert_close(read / read.norm(), written / written.norm())
 
 
 @pytest.mark.parametrize("start", ["codebook", "projection"])
-def test_rows_do_not_depend_on_where_blocks_end(
+def test_rows_do_not_depend_on_block_size(
     start: str, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No row is made twice or left out, whatever the size of a block is."""
+    """No row is made twice or skipped for any block size."""
     write_model(tmp_path / "lm", qwen2())
     made = []
     for number, rows_at_once in enumerate((1000, 200, 7)):
@@ -241,7 +241,7 @@ def test_rows_do_not_depend_on_where_blocks_end(
         torch.testing.assert_close(other, made[0], rtol=1e-5, atol=1e-7)
 
 
-def test_an_embedding_that_a_model_lists_twice_grows_once(codec: Codec, tmp_path: Path) -> None:
+def test_embedding_with_two_names_grows_once(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", gemma3(), shard_size="100KB")
     done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
     assert done.extended == ["language_model.model.embed_tokens.weight"]
@@ -251,15 +251,15 @@ def test_an_embedding_that_a_model_lists_twice_grows_once(codec: Codec, tmp_path
     assert index["metadata"]["total_parameters"] == after.num_parameters() == before.num_parameters() + 208 * 64
 
 
-def test_a_model_is_extended_once(codec: Codec, tmp_path: Path) -> None:
+def test_extended_model_is_refused(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
-    with pytest.raises(InputError, match=f"has the tokens of a codec already .* from {ROWS} on"):
+    with pytest.raises(InputError, match=f"already has the tokens of a codec .* from {ROWS} on"):
         extend_language_model(tmp_path / "out", tmp_path / "twice", codec)
     assert not (tmp_path / "twice").exists()
 
 
-def test_codes_of_a_finite_scalar_quantizer(tmp_path: Path) -> None:
+def test_finite_scalar_quantizer_codes_are_projected(tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     config = NANO.model_copy(update={"quantizer": FiniteScalarQuantizerConfig(levels=(5, 5, 4))})
     done = extend_language_model(tmp_path / "lm", tmp_path / "out", Codec.from_config(config, device="cpu"))
@@ -267,7 +267,7 @@ def test_codes_of_a_finite_scalar_quantizer(tmp_path: Path) -> None:
     load(tmp_path / "out")
 
 
-def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tmp_path: Path) -> None:
+def test_unsuitable_models_are_refused_without_output(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
 
     def refused(message: str, folder: Path = tmp_path / "lm", **options: object) -> None:
@@ -281,7 +281,7 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
         extend_language_model(tmp_path / "lm", tmp_path / "out", narrow, options=RowOptions("codebook"))
     with pytest.raises(InputError, match="leave the scale out"):
         RowOptions("random", 100)
-    refused("no folder of a language model", tmp_path)
+    refused("not the folder of a language model", tmp_path)
 
     def changed(name: str, change: object, file: str = "config.json") -> Path:
         shutil.copytree(tmp_path / "lm", tmp_path / name)
@@ -290,10 +290,10 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
         (tmp_path / name / file).write_text(json.dumps(content))
         return tmp_path / name
 
-    refused("knows no model type 'qwen99'", changed("new", lambda config: config.update(model_type="qwen99")))
-    refused("no causal language model", changed("vision", lambda config: config.update(model_type="vit")))
+    refused("model type 'qwen99'", changed("new", lambda config: config.update(model_type="qwen99")))
+    refused("not a causal language model", changed("vision", lambda config: config.update(model_type="vit")))
     refused(
-        r"does not say vocab_size; write the rows of the embedding there\.$",
+        r"has no vocab_size; .* rows of the embedding there\.$",
         changed("silent", lambda config: config.pop("vocab_size")),
     )
     refused("has shape", changed("smaller", lambda config: config.update(vocab_size=310)))
@@ -302,7 +302,7 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
     refused("weights must be safetensors", tmp_path / "bin")
     write_model(tmp_path / "shards", qwen2(), shard_size="200KB")
     next((tmp_path / "shards").glob("model-00002-of-*.safetensors")).unlink()
-    refused(r"00002-of-\d+\.safetensors is not there, but \S+index\.json lists it; copy", tmp_path / "shards")
+    refused(r"00002-of-\d+\.safetensors is missing, but \S+index\.json lists it; copy", tmp_path / "shards")
     shutil.copytree(tmp_path / "lm", tmp_path / "cut")
     data = (tmp_path / "cut" / "model.safetensors").read_bytes()
     (tmp_path / "cut" / "model.safetensors").write_bytes(data[: len(data) // 2])
@@ -313,7 +313,7 @@ def test_what_cannot_be_extended_is_refused_and_nothing_is_left(codec: Codec, tm
         extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
 
 
-def test_a_full_disk_is_named(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_error_names_output(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(tmp_path / "lm", qwen2())
 
     def full(*_: object) -> None:
@@ -330,8 +330,7 @@ import sys
 from pathlib import Path
 import transformers
 from codectok import Codec
-from codectok.exports.language_model import extend_language_model
-from codectok.exports.model_folder import ModelFolder
+from codectok.exports.language_model.extend import extend_language_model
 
 def peak():
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
@@ -339,7 +338,7 @@ def peak():
 
 codec = Codec.from_config("nano", device="cpu")
 small, large = map(Path, sys.argv[1:3])
-extend_language_model(small, small.parent / "small-out", codec)  # imports, and whatever is built once
+extend_language_model(small, small.parent / "small-out", codec)  # imports and one-time initialization
 before = peak()
 extend_language_model(large, large.parent / "large-out", codec)
 print(peak() - before)
@@ -347,11 +346,11 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_memory_stays_near_the_largest_shard(tmp_path: Path) -> None:
-    """Of seven files of about 50 MB not even two are held."""
+def test_memory_stays_below_two_shards(tmp_path: Path) -> None:
+    """Seven files of about 50 MB need less than the memory of two."""
     write_model(tmp_path / "small", qwen2())
     write_model(tmp_path / "large", qwen2(hidden_size=1024, layers=6, rows=13_000), shard_size="56MB")
-    remove_tokenizer(tmp_path / "large")  # its thousands of unused tokens would be all that is measured
+    remove_tokenizer(tmp_path / "large")  # thousands of unused tokens would dominate the measurement
     sizes = [path.stat().st_size for path in (tmp_path / "large").glob("*.safetensors")]
     assert len(sizes) >= 6
     assert sum(sizes) > 4 * max(sizes)

@@ -1,4 +1,4 @@
-"""A model of the size of Qwen2.5-7B, with rows for a codebook of DistilCodec's size."""
+"""Extends a model of the size of Qwen2.5-7B with a codebook of DistilCodec's size."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ QWEN = Qwen2Config(
 )
 N_SHARDS = 4
 CODEBOOK_SIZE = 32_768
-# What is written besides the source, which has holes where nothing was written.
+# Bytes that the test writes; the source is a sparse file.
 DISK_BYTES = 18e9
-# More than the largest shard, for everything: Python, torch, transformers, the codec with its codebook, and rows.
+# Peak memory beyond the largest shard: Python, torch, transformers, the codec with its codebook, and rows.
 MARGIN_BYTES = 0.5e9
-# What is added to Python, torch and the codec: transformers' own, a model without weights, and rows in blocks. All rows
-# of one tensor at once would be 0.7 GB.
+# Growth over Python, torch and the codec: transformers, a model without weights, and rows in blocks. All rows of one
+# tensor at once would take 0.7 GB.
 GROWTH_BYTES = 0.5e9
 EDGE = 1024
 BLOCK_BYTES = 1 << 26
@@ -45,7 +45,7 @@ import torch
 import transformers
 from codectok import Codec
 from codectok.config import VectorQuantizerConfig, preset
-from codectok.exports.language_model import extend_language_model
+from codectok.exports.language_model.extend import extend_language_model
 
 def peak():
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
@@ -62,7 +62,7 @@ print(json.dumps({"before": before, "peak": peak(), "seconds": time.monotonic() 
 
 
 def write_sparse_model(folder: Path) -> None:
-    """Shards of the right sizes: each tensor has numbers at its ends, and a hole between them."""
+    """Write sparse shards of the right sizes: each tensor has numbers at both ends and a hole between them."""
     folder.mkdir()
     QWEN.architectures = ["Qwen2ForCausalLM"]
     QWEN.save_pretrained(folder)
@@ -105,7 +105,7 @@ def tensors_in(folder: Path) -> dict[str, StoredTensor]:
 
 
 def same_start(one: StoredTensor, other: StoredTensor) -> bool:
-    """Whether `other` begins with all of `one`."""
+    """Return True if `other` begins with all bytes of `one`."""
     left = one.n_bytes
     with one.file.open("rb") as first, other.file.open("rb") as second:
         first.seek(one.first_byte)
@@ -127,7 +127,7 @@ def rows_of(tensor: StoredTensor, first: int) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_model_of_7b_is_extended_within_the_memory_of_a_shard(tmp_path: Path) -> None:
+def test_extending_7b_model_needs_memory_of_one_shard(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     if free < DISK_BYTES:
         pytest.skip(f"{tmp_path} has {free / 1e9:.0f} GB of free space; {DISK_BYTES / 1e9:.0f} GB are written")
@@ -155,7 +155,7 @@ def test_a_model_of_7b_is_extended_within_the_memory_of_a_shard(tmp_path: Path) 
         index = json.loads((output / "model.safetensors.index.json").read_text())
         assert index["metadata"]["total_size"] == sum(tensor.n_bytes for tensor in after.values())
     finally:
-        # Pytest keeps the folders of its last runs.
+        # pytest keeps the folders of recent runs.
         for folder in (source, output):
             shutil.rmtree(folder, ignore_errors=True)
         codebook.unlink(missing_ok=True)

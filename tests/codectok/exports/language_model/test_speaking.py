@@ -1,4 +1,4 @@
-"""From a recording to a language model that says it: table, rows, sequences, training, generation, audio."""
+"""End to end: a recording becomes tokens, a language model learns and generates them, and they are decoded to audio."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from codectok import Codec
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import BEGIN_AUDIO, END_AUDIO, Vocabulary
-from tests.codectok.cli.test_cli import codectok
+from tests.helpers.command_line import codectok
 from tests.helpers.language_models import qwen2, write_model
 
 TEXT = "say hello"
-# Neither the number of tokens of the tokenizer nor that of any real model: a wrong offset shows.
+# Neither the tokenizer's number of tokens nor any real model's, so that a wrong offset fails.
 ROWS = 331
 SECONDS = 0.7
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on so small a model."""
+    """More threads slow down a model this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,7 +41,7 @@ def run(*arguments: object) -> None:
 
 
 def prepare(golden: Path, folder: Path) -> Codec:
-    """A codec with the reference's weights, a table of what it makes of a recording, an extended model, sequences."""
+    """Write a codec with the reference's weights, a table of one recording, an extended model, and sequences."""
     codec = Codec.from_distilcodec(golden, step=42, device="cpu")
     codec.save_pretrained(folder / "codec")
     samples, rate = soundfile.read(golden / "audio_24k.wav")
@@ -57,7 +57,7 @@ def prepare(golden: Path, folder: Path) -> Codec:
 
 
 def train(model: torch.nn.Module, ids: torch.Tensor) -> list[float]:
-    """Losses of the steps until the sequence is known by heart."""
+    """Train until the model has memorized the sequence, and return the losses."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     losses: list[float] = []
     for _ in range(300):
@@ -72,12 +72,12 @@ def train(model: torch.nn.Module, ids: torch.Tensor) -> list[float]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_tiny_model_learns_a_recording_and_says_it(golden: Path, tmp_path: Path) -> None:
+def test_tiny_model_learns_and_generates_recording(golden: Path, tmp_path: Path) -> None:
     codec = prepare(golden, tmp_path)
     (row,) = open_table(tmp_path / "tokens")
     assert len(np.unique(row.codes)) > 20
 
-    # What the sequences hold is for the rows of this very model.
+    # The ids of the sequences are the rows of this model.
     told = VocabularyFile(**AutoConfig.from_pretrained(tmp_path / "lm-audio").codectok)
     assert (told.codec_fingerprint, told.offset) == (codec.fingerprint, ROWS)
     vocabulary = Vocabulary.for_codec(codec.describe(), told.offset)

@@ -1,4 +1,4 @@
-"""What the configuration of a language model says of its vocabulary."""
+"""Vocabulary of a language model, from its configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codectok.exports.language_model.vocabulary import (
 )
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
-from tests.codectok.tokens.test_table import metadata
+from tests.helpers.tables import metadata
 
 CODEC = metadata(codebook_size=64, n_codebooks=1)
 
@@ -33,7 +33,7 @@ def extended(rows: int, offset: int = 500) -> dict[str, Any]:
     return {"vocab_size": rows, "codectok": audio.model_dump()}
 
 
-def test_the_rows_stand_in_the_configuration_or_in_that_of_its_text_model(tmp_path: Path) -> None:
+def test_vocab_size_is_read_from_config_or_text_config(tmp_path: Path) -> None:
     plain, nested = {"vocab_size": 152_064, "text_config": {}}, {"text_config": {"vocab_size": 7}}
     both = {"vocab_size": 257_152, "text_config": {"vocab_size": 257_216}}  # PaliGemma's
     for name, config, rows in (("plain", plain, 152_064), ("nested", nested, 7), ("both", both, 257_216)):
@@ -44,19 +44,19 @@ def test_the_rows_stand_in_the_configuration_or_in_that_of_its_text_model(tmp_pa
         rows_section(config)["vocab_size"] = 9
         assert ModelVocabulary.of(config, folder).rows == 9
     for name, config in (("none", {}), ("word", {"vocab_size": "7"}), ("zero", {"vocab_size": 0})):
-        with pytest.raises(InputError, match="does not say vocab_size"):
+        with pytest.raises(InputError, match="has no vocab_size"):
             read_model_vocabulary(model(tmp_path / name, config))
-    with pytest.raises(InputError, match="write the rows of the embedding there, or pass --offset"):
+    with pytest.raises(InputError, match="rows of the embedding there, or pass --offset"):
         read_model_vocabulary(tmp_path / "none")
-    with pytest.raises(InputError, match=r"write the rows of the embedding there\.$"):
+    with pytest.raises(InputError, match=r"rows of the embedding there\.$"):
         ModelVocabulary.of({}, tmp_path)
     assert not has_vocabulary(tmp_path / "none")
     assert not has_vocabulary(tmp_path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is missing"):
         read_model_vocabulary(tmp_path)
 
 
-def test_audio_tokens_that_are_there_give_the_offset_to_their_codec_only(tmp_path: Path) -> None:
+def test_offset_of_extended_model_is_for_its_codec(tmp_path: Path) -> None:
     found = read_model_vocabulary(model(tmp_path / "extended", extended(600)))
     assert (found.rows, found.offset) == (600, 500)
     found.check_codec(CODEC, tmp_path)
@@ -66,7 +66,7 @@ def test_audio_tokens_that_are_there_give_the_offset_to_their_codec_only(tmp_pat
         found.check_codec(other, tmp_path)
 
 
-def test_audio_tokens_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_invalid_audio_tokens_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ids up to 571, but the embedding has 571 rows"):
         read_model_vocabulary(model(tmp_path / "cut", extended(571)))
     with pytest.raises(InputError, match="does not understand"):

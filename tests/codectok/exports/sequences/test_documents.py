@@ -1,4 +1,4 @@
-"""Documents of rows and texts: which ids, in which order."""
+"""Documents from rows and texts: ids and their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.documents import DocumentBuilder, MissingPartError, Span
+from codectok.exports.sequences.documents import CodeSpan, DocumentBuilder, MissingFieldError
 from codectok.exports.sequences.templates import load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
@@ -37,7 +37,7 @@ def built(name: str | Path, tokenizer: TextTokenizer | None, **values: object) -
     return DocumentBuilder(load_template(name), TokenIds.of(VOCABULARY, tokenizer), tokenizer, **values)
 
 
-def test_audio_needs_no_tokenizer_but_a_token_for_its_end() -> None:
+def test_audio_document_needs_eos_but_no_tokenizer() -> None:
     template = load_template("audio")
     ids = TokenIds.of(VOCABULARY, None, 399)
     (document,) = DocumentBuilder(template, ids, None).of_rows([ROW], "speech")
@@ -51,7 +51,7 @@ def test_audio_needs_no_tokenizer_but_a_token_for_its_end() -> None:
     assert document.ids.tolist() == [184_832, 152_067, 152_095, 184_833, 151_643]
 
 
-def test_each_task_has_its_order(tokenizer: TextTokenizer, folder: Path) -> None:
+def test_token_order_of_each_task(tokenizer: TextTokenizer, folder: Path) -> None:
     text = tokenizer.ids_of("hello world").tolist()
     assert text_of(folder, text) == "hello world"
     eos = tokenizer.end_of_sequence
@@ -74,16 +74,16 @@ def test_each_task_has_its_order(tokenizer: TextTokenizer, folder: Path) -> None
     assert built("text", tokenizer).of_text("hello world", "t", "books").ids.tolist() == [*text, eos]
 
 
-def test_codes_of_a_frame_stay_together() -> None:
+def test_codes_of_frame_are_consecutive() -> None:
     vocabulary = Vocabulary(4, n_groups=1, n_residuals=2, offset=10)
     row = replace(ROW, codes=np.array([[0, 1], [3, 2]]))
     builder = DocumentBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
     (document,) = builder.of_rows([row], "speech")
     assert document.ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
-    assert document.audio == (Span(1, 5, frame=2, opening=1, closing=1),)
+    assert document.code_spans == (CodeSpan(1, 5, frame=2, opening=1, closing=1),)
 
 
-def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, folder: Path) -> None:
+def test_field_values_are_not_parsed(tmp_path: Path, tokenizer: TextTokenizer, folder: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text('row: [{text: "{speaker} says: {text}"}, {token: eos}]')
     evil = f"{{speaker}} {END_OF_TEXT}"
@@ -93,19 +93,19 @@ def test_a_field_may_hold_anything(tmp_path: Path, tokenizer: TextTokenizer, fol
 
 
 @pytest.mark.parametrize("text", [None, ""])
-def test_a_row_without_text_is_named(text: str | None, tokenizer: TextTokenizer) -> None:
-    with pytest.raises(MissingPartError, match="The row a has no text"):
+def test_row_without_text_is_named_in_error(text: str | None, tokenizer: TextTokenizer) -> None:
+    with pytest.raises(MissingFieldError, match="The row a has no text"):
         list(built("tts", tokenizer).of_rows([replace(ROW, text=text)], "speech"))
 
 
-def test_a_recording_is_cut_between_rows_only(tokenizer: TextTokenizer) -> None:
+def test_recordings_are_cut_between_rows(tokenizer: TextTokenizer) -> None:
     builder = built("interleaved", tokenizer)
     made = [replace(ROW, id=f"r{n}", text=f"words {n}") for n in range(9)]
     all_names = [row.id for row in made]
     sizes = [len(next(builder.of_rows([row], "speech")).ids) - 1 for row in made]
     for length in (None, *range(1, sum(sizes) + 2)):
         documents = list(builder.of_rows(made, "speech", length))
-        # Nothing is lost, and no document could have had the first row of the next one.
+        # No id is lost, and no document has room for the first row of the next one.
         assert [one for document in documents for one in document.ids[:-1]] == [
             one for row in made for one in next(builder.of_rows([row], "speech")).ids[:-1]
         ]
@@ -117,7 +117,7 @@ def test_a_recording_is_cut_between_rows_only(tokenizer: TextTokenizer) -> None:
             assert not following or sum(sizes[first : end + 1]) + 1 > length
 
 
-def test_a_row_without_text_is_left_out_alone_and_ends_a_document(tokenizer: TextTokenizer) -> None:
+def test_row_without_text_ends_document(tokenizer: TextTokenizer) -> None:
     made = [replace(ROW, id=f"r{n}", text=None if n in (0, 3, 4, 8) else "words") for n in range(9)]
     left: list[str] = []
     documents = built("interleaved", tokenizer).of_rows(made, "speech", None, lambda row, error: left.append(row.id))
@@ -125,7 +125,7 @@ def test_a_row_without_text_is_left_out_alone_and_ends_a_document(tokenizer: Tex
     assert left == ["r0", "r3", "r4", "r8"]
 
 
-def test_a_template_says_what_it_needs(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+def test_missing_tokenizer_voice_or_token_is_refused(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pass --tokenizer"):
         built("tts", None)
     with pytest.raises(InputError, match="pass --voice"):
@@ -135,7 +135,7 @@ def test_a_template_says_what_it_needs(tokenizer: TextTokenizer, tmp_path: Path)
         built(tmp_path / "t.yaml", tokenizer)
 
 
-def test_ids_of_special_tokens_are_the_tokenizers(tmp_path: Path) -> None:
+def test_special_token_ids_come_from_tokenizer(tmp_path: Path) -> None:
     extended = TextTokenizer(save_tokenizer(tmp_path / "special", [*SPECIAL_TOKENS[:2], "<|user|>"]))
     ids = TokenIds.of(VOCABULARY, extended)
     known = extended.known_tokens()
@@ -144,19 +144,19 @@ def test_ids_of_special_tokens_are_the_tokenizers(tmp_path: Path) -> None:
     assert ids.of_token("eos") == extended.end_of_sequence == known[END_OF_TEXT]
     assert TokenIds.of(VOCABULARY, extended, "<|user|>").of_token("eos") == known["<|user|>"]
     assert TokenIds.of(VOCABULARY, extended, "7").of_token("eos") == 7
-    with pytest.raises(InputError, match="knows no token"):
-        TokenIds.of(VOCABULARY, extended, "<|nobody|>")
+    with pytest.raises(InputError, match="has no token"):
+        TokenIds.of(VOCABULARY, extended, "<|missing|>")
 
 
 @pytest.mark.parametrize("code", [400, "431"])
-def test_a_code_ends_no_sequence(code: str | int) -> None:
-    with pytest.raises(InputError, match=r"is that of a code; .* outside of 400 to 431"):
+def test_code_as_end_of_sequence_is_refused(code: str | int) -> None:
+    with pytest.raises(InputError, match=r"is the id of a code; .* outside of 400 to 431"):
         TokenIds.of(VOCABULARY, None, code)
     assert TokenIds.of(VOCABULARY, None, END).end_of_sequence == END
     assert TokenIds.of(VOCABULARY, None, 399).end_of_sequence == 399
 
 
-def test_a_tokenizer_that_has_other_tokens_among_the_codes_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_overlapping_with_codes_is_refused(tmp_path: Path) -> None:
     plain = TextTokenizer(save_tokenizer(tmp_path / "plain"))
     size = len(plain.known_tokens())
     with pytest.raises(InputError, match=f"at {size - 1}, among the audio tokens from {size - 1}"):
@@ -169,8 +169,8 @@ def test_a_tokenizer_that_has_other_tokens_among_the_codes_is_refused(tmp_path: 
         TokenIds.of(VOCABULARY, extended)
 
 
-def test_a_tokenizer_with_the_tokens_of_another_codec_is_refused(tmp_path: Path) -> None:
-    """Also where those of a smaller codec begin in the same way and lie among them."""
+def test_tokenizer_of_another_codec_is_refused(tmp_path: Path) -> None:
+    """Also if the codec's tokens are a subset of the tokenizer's."""
     size = len(TextTokenizer(save_tokenizer(tmp_path / "plain")).known_tokens())
     larger, folded = Vocabulary(32, offset=size), Vocabulary(16, n_groups=2, offset=size)
     for number, (has, wanted) in enumerate(
@@ -182,7 +182,7 @@ def test_a_tokenizer_with_the_tokens_of_another_codec_is_refused(tmp_path: Path)
             TokenIds.of(wanted, extended)
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no folder"):
         TextTokenizer(tmp_path / "none")
     (tmp_path / "empty").mkdir()

@@ -1,9 +1,7 @@
-"""Megatron's indexed datasets, read back by the layout alone."""
+"""Megatron's indexed datasets."""
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,49 +9,14 @@ import pytest
 
 from codectok.exports.sequences.documents import Document
 from codectok.exports.sequences.megatron import IndexedDatasetWriter
-
-TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """What is in an indexed dataset."""
-
-    dtype: str
-    sequences: list[list[int]]
-    documents: list[int]
-
-
-def read_indexed(prefix: Path) -> Indexed:
-    """Byte for byte: magic, version, type, counts, int32 lengths, int64 pointers, int64 documents, and nothing more."""
-    index = prefix.with_name(prefix.name + ".idx").read_bytes()
-    data = prefix.with_name(prefix.name + ".bin").read_bytes()
-    assert index[:9] == b"MMIDIDX\x00\x00"
-    version, code, n_sequences, n_documents = struct.unpack_from("<QBQQ", index, 9)
-    assert version == 1
-    place = 34
-    lengths = struct.unpack_from(f"<{n_sequences}i", index, place)
-    place += 4 * n_sequences
-    pointers = struct.unpack_from(f"<{n_sequences}q", index, place)
-    place += 8 * n_sequences
-    documents = struct.unpack_from(f"<{n_documents}q", index, place)
-    assert len(index) == place + 8 * n_documents
-    size = np.dtype(TYPES[code]).itemsize
-    assert documents[0] == 0
-    assert documents[-1] == n_sequences
-    assert len(data) == size * sum(lengths)
-    sequences = [
-        np.frombuffer(data, TYPES[code], length, pointer).tolist()
-        for length, pointer in zip(lengths, pointers, strict=True)
-    ]
-    return Indexed(TYPES[code], sequences, list(documents))
+from tests.helpers.megatron import Indexed, read_indexed
 
 
 def document(*ids: int) -> Document:
     return Document(np.array(ids, np.int32), "a", "d")
 
 
-def test_sequences_come_back_by_the_layout(tmp_path: Path) -> None:
+def test_written_sequences_are_read_back(tmp_path: Path) -> None:
     with IndexedDatasetWriter(tmp_path / "part", 184_840) as writer:
         writer.write([document(1, 2), document(184_839)])
         writer.write([document(152_064, 3, 5, 7)])
@@ -66,13 +29,13 @@ def test_sequences_come_back_by_the_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(65_499, "<u2"), (65_500, "<i4")])
-def test_a_small_vocabulary_takes_16_bits(size: int, dtype: str, tmp_path: Path) -> None:
+def test_small_vocabulary_has_16_bit_ids(size: int, dtype: str, tmp_path: Path) -> None:
     with IndexedDatasetWriter(tmp_path / "part", size) as writer:
         writer.write([document(65_498, 0)])
     assert read_indexed(tmp_path / "part") == Indexed(dtype, [[65_498, 0]], [0, 1])
 
 
-def test_every_byte_is_as_the_layout_says(tmp_path: Path) -> None:
+def test_bytes_of_bin_and_idx(tmp_path: Path) -> None:
     with IndexedDatasetWriter(tmp_path / "part", 70_000) as writer:
         writer.write([document(258)])
         writer.write([document(1, 2)])
@@ -83,13 +46,13 @@ def test_every_byte_is_as_the_layout_says(tmp_path: Path) -> None:
     assert (tmp_path / "part.idx").read_bytes() == expected
 
 
-def test_nothing_is_an_empty_dataset(tmp_path: Path) -> None:
+def test_empty_dataset_is_written(tmp_path: Path) -> None:
     with IndexedDatasetWriter(tmp_path / "part", 70_000):
         pass
     assert read_indexed(tmp_path / "part") == Indexed("<i4", [], [0])
 
 
-def test_a_dataset_that_was_not_finished_has_no_index(tmp_path: Path) -> None:
+def test_interrupted_writer_leaves_no_index(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), IndexedDatasetWriter(tmp_path / "part", 70_000) as writer:
         writer.write([document(1)])
         raise KeyboardInterrupt

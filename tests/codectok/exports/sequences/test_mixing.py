@@ -1,4 +1,4 @@
-"""Mixtures: the shares of tokens that were asked for, from the beginning on."""
+"""Mixing sources by shares of tokens."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def stream(name: str, *lengths: int) -> Stream:
     return begin
 
 
-def test_without_weights_all_of_one_comes_after_the_other() -> None:
+def test_mixing_without_weights_concatenates() -> None:
     streams = {"a": stream("a", 5, 5), "b": stream("b", 1)}
     assert [document.id for document in mix(streams, None, "first")] == ["a0", "a1", "b0"]
 
 
-def test_tokens_have_the_shares_of_the_weights_all_along() -> None:
+def test_token_shares_follow_weights() -> None:
     generator = np.random.default_rng(0)
     lengths = {"long": generator.integers(500, 900, 500), "short": generator.integers(1, 30, 60_000)}
     streams = {name: stream(name, *values.tolist()) for name, values in lengths.items()}
@@ -37,14 +37,14 @@ def test_tokens_have_the_shares_of_the_weights_all_along() -> None:
     assert tokens["long"] == lengths["long"].sum()
 
 
-def test_a_mixture_ends_with_its_first_or_its_last_source() -> None:
+def test_mixture_ends_with_first_or_last_source() -> None:
     streams = {"a": stream("a", 1, 1, 1, 1), "b": stream("b", 1, 1)}
     weights = {"a": 1.0, "b": 1.0}
     assert [d.id for d in mix(streams, weights, "first")] == ["a0", "b0", "a1", "b1", "a2"]
     assert [d.id for d in mix(streams, weights, "last")] == ["a0", "b0", "a1", "b1", "a2", "b0+", "a3", "b1+"]
 
 
-def test_a_source_with_nothing_in_it_ends_nothing_but_a_mixture_until_the_first() -> None:
+def test_empty_source_ends_mixture_until_first_only() -> None:
     streams = {"a": stream("a", 1, 1), "b": stream("b")}
     weights = {"a": 1.0, "b": 1.0}
     assert [d.id for d in mix(streams, weights, "last")] == ["a0", "a1"]

@@ -1,4 +1,4 @@
-"""Packing: nothing lost, nothing twice, nothing too long, always the same."""
+"""Packing: no token is lost or repeated, lengths are limited, results are deterministic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from codectok import InputError
 from codectok.exports.sequences import packing
-from codectok.exports.sequences.documents import Document, Span
+from codectok.exports.sequences.documents import CodeSpan, Document
 from codectok.exports.sequences.packing import PackingOptions, fit, pack
 
 
@@ -25,22 +25,22 @@ def names(sequences: Iterator[list[Document]]) -> list[str]:
     return [" ".join(document.id for document in sequence) for sequence in sequences]
 
 
-def test_next_fit_and_first_fit_do_what_their_names_say() -> None:
+def test_next_fit_and_first_fit_pack_by_definition() -> None:
     made = documents(6, 5, 4, 3, 9, 1)
     assert names(pack(made, PackingOptions())) == ["0", "1", "2", "3", "4", "5"]
     assert names(pack(made, PackingOptions("next-fit", 10))) == ["0", "1 2", "3", "4 5"]
     assert names(pack(made, PackingOptions("first-fit", 10))) == ["0 2", "1 3 5", "4"]
 
 
-def test_first_fit_holds_few_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_fit_limits_open_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "OPEN_SEQUENCES", 2)
-    # When 2 comes, the sequence of 0 is given out, so that 3 finds no room in it.
+    # Document 2 closes the sequence of 0, so that 3 is not added to it.
     assert names(pack(documents(6, 8, 7, 4), PackingOptions("first-fit", 10))) == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("kind", ["none", "next-fit", "first-fit"])
 @pytest.mark.parametrize("too_long", ["drop", "truncate", "split", "keep"])
-def test_every_token_is_where_the_policy_says(kind: str, too_long: str) -> None:
+def test_packing_and_too_long_policies_keep_tokens(kind: str, too_long: str) -> None:
     lengths = np.random.default_rng(0).integers(1, 130, 500).tolist()
     made, dropped = documents(*lengths), []
     options = PackingOptions(kind, 100, too_long)
@@ -59,23 +59,23 @@ def test_every_token_is_where_the_policy_says(kind: str, too_long: str) -> None:
     seconds = sum(document.seconds for sequence in sequences for document in sequence)
     assert seconds == len(made) - len(dropped)
     if kind != "none":
-        # Two neighbours would never have fitted into one sequence.
+        # No two consecutive sequences would fit into one.
         assert len(sequences) < 2 * sum(sizes) / 100 + 65
     again = list(pack(fit(documents(*lengths), options), options))
     assert names(iter(again)) == names(iter(sequences))
 
 
 def audio_document(words: int, frames: int, n_codebooks: int) -> Document:
-    """Words 1, then 2 (begin), codes from 10 on, 3 (end), 4 (end of sequence), as text-to-speech has them."""
+    """A tts document: words (1), begin (2), codes (from 10), end (3), end of sequence (4)."""
     codes = 10 + np.arange(frames * n_codebooks)
     ids = np.concatenate([np.ones(words), [2], codes, [3, 4]]).astype(np.int32)
-    span = Span(words + 1, words + 1 + len(codes), n_codebooks, 1, 1)
+    span = CodeSpan(words + 1, words + 1 + len(codes), n_codebooks, 1, 1)
     return Document(ids, "a", "d", 1.0, (span,), 1)
 
 
 @pytest.mark.parametrize("n_codebooks", [1, 3])
 @pytest.mark.parametrize("words", [0, 4])
-def test_a_truncated_document_ends_as_a_whole_one_does(words: int, n_codebooks: int) -> None:
+def test_truncated_document_keeps_closing_tokens(words: int, n_codebooks: int) -> None:
     document = audio_document(words, 8, n_codebooks)
     whole = document.ids.tolist()
     for length in range(1, len(whole)):
@@ -90,23 +90,23 @@ def test_a_truncated_document_ends_as_a_whole_one_does(words: int, n_codebooks: 
 
 
 @pytest.mark.parametrize("length", range(1, 20))
-def test_pieces_of_a_document_have_whole_frames(length: int) -> None:
+def test_split_documents_have_whole_frames(length: int) -> None:
     document = audio_document(4, 8, 3)
-    pieces = list(fit([document], PackingOptions("none", length, "split")))
-    assert np.concatenate([piece.ids for piece in pieces]).tolist() == document.ids.tolist()
-    assert max(len(piece.ids) for piece in pieces) <= length
-    for piece in pieces if length >= 3 else ():
-        assert sum(one >= 10 for one in piece.ids) % 3 == 0
-    assert sum(piece.seconds for piece in pieces) == 1.0
+    chunks = list(fit([document], PackingOptions("none", length, "split")))
+    assert np.concatenate([chunk.ids for chunk in chunks]).tolist() == document.ids.tolist()
+    assert max(len(chunk.ids) for chunk in chunks) <= length
+    for chunk in chunks if length >= 3 else ():
+        assert sum(one >= 10 for one in chunk.ids) % 3 == 0
+    assert sum(chunk.seconds for chunk in chunks) == 1.0
 
 
-def test_first_fit_wastes_less_than_next_fit() -> None:
+def test_first_fit_packs_tighter_than_next_fit() -> None:
     made = documents(*np.random.default_rng(1).integers(1, 90, 2000).tolist())
     counts = {kind: len(list(pack(made, PackingOptions(kind, 100)))) for kind in ("next-fit", "first-fit")}
     assert counts["first-fit"] < 0.85 * counts["next-fit"]
 
 
-def test_documents_are_taken_as_they_are_needed() -> None:
+def test_packing_reads_documents_lazily() -> None:
     taken = []
 
     def endless() -> Iterator[Document]:
@@ -129,6 +129,6 @@ def test_documents_are_taken_as_they_are_needed() -> None:
         ({"length": 0}, "impossible"),
     ],
 )
-def test_impossible_options_are_refused(values: dict[str, object], message: str) -> None:
+def test_invalid_packing_options_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PackingOptions(**values)

@@ -34,7 +34,7 @@ def document(name: str, *ids: int, dataset: str = "d") -> Document:
 
 
 @pytest.mark.parametrize("group_ids", [1, 4, 1 << 22])
-def test_sequences_come_back_with_the_lengths_of_their_documents(
+def test_written_sequences_keep_document_lengths(
     group_ids: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sequences, "ROW_GROUP_IDS", group_ids)

@@ -1,4 +1,4 @@
-"""Text is text, whatever a tokenizer has tokens for."""
+"""Text tokenizers never read special tokens from text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def extended(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With marks that are no special tokens, as Qwen's tokenizers have them, and with audio tokens."""
+    """A tokenizer with audio tokens, and with added tokens that are not special, as in Qwen's."""
     folder = tmp_path_factory.mktemp("extended")
     tokenizer = AutoTokenizer.from_pretrained(plain)
     tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False), AddedToken("<think>", lstrip=True)])
@@ -33,7 +33,7 @@ def extended(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def test_strings_of_tokens_in_a_text_are_text(plain: Path, extended: Path) -> None:
+def test_special_token_strings_are_encoded_as_text(plain: Path, extended: Path) -> None:
     words = ["hello", "world", " ", "  \n", "ü", "<|", END_OF_TEXT, "<tool_call>", "<think>", "<|unused0|>"]
     words += [*SPECIAL_TOKENS, "<|g0r0_320|>", "<|g0r0_369|>"]
     before, after = TextTokenizer(plain), TextTokenizer(extended)
@@ -49,7 +49,7 @@ def test_strings_of_tokens_in_a_text_are_text(plain: Path, extended: Path) -> No
         assert known[END_OF_TEXT] not in ids
 
 
-def test_tokens_for_runs_of_spaces_stay(plain: Path, tmp_path: Path) -> None:
+def test_tokens_of_spaces_are_kept(plain: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(plain)
     tokenizer.add_tokens([AddedToken("    ", normalized=False)])
     tokenizer.save_pretrained(tmp_path)
@@ -57,25 +57,25 @@ def test_tokens_for_runs_of_spaces_stay(plain: Path, tmp_path: Path) -> None:
     assert TextTokenizer(tmp_path).ids_of(text).tolist() == tokenizer(text).input_ids
 
 
-def test_a_text_that_cannot_be_taken_for_text_is_refused(tmp_path: Path) -> None:
-    """Tokenizers whose words are pieces that may be as long as a mark."""
+def test_special_token_from_text_is_refused(tmp_path: Path) -> None:
+    """Unigram tokenizers may have special tokens among their words."""
     pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -2.0) for letter in "abcdefghijklmnopqrstuvwxyz </>\u2581")]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
     found = TextTokenizer(tmp_path)
-    assert found.ids_of("abc <s> 7").tolist().count(0) == 1  # a character that it does not know is no mark
-    with pytest.raises(TokenInTextError, match="takes a part of it for </s>"):
+    assert found.ids_of("abc <s> 7").tolist().count(0) == 1  # an unknown character is not a special token
+    with pytest.raises(TokenInTextError, match="reads a part of it as </s>"):
         found.ids_of("the end</s> of it")
 
 
-def test_tokenizers_in_python_take_text_for_text_as_well(tmp_path: Path) -> None:
+def test_python_tokenizer_encodes_special_strings_as_text(tmp_path: Path) -> None:
     ByT5Tokenizer().save_pretrained(tmp_path)
     tokenizer = TextTokenizer(tmp_path)
     text = "a</s> <extra_id_0>"
     assert tokenizer.ids_of(text).tolist() == [3 + byte for byte in text.encode()]
 
 
-def test_a_fingerprint_tells_tokenizers_apart(plain: Path, extended: Path) -> None:
+def test_fingerprint_distinguishes_tokenizers(plain: Path, extended: Path) -> None:
     assert TextTokenizer(plain).fingerprint == TextTokenizer(plain).fingerprint != TextTokenizer(extended).fingerprint

@@ -1,0 +1,28 @@
+"""Running `codectok` in the process of a test."""
+
+from __future__ import annotations
+
+from typer.testing import CliRunner, Result
+
+from codectok.cli.main import app
+
+
+def codectok(*arguments: object) -> Result:
+    """Run `codectok` with `arguments`."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def one_line(text: str) -> str:
+    """Return `text` with each run of spaces and line breaks as one space."""
+    return " ".join(text.split())
+
+
+def assert_refused(result: Result, *words: str, code: int = 2) -> None:
+    """Assert that the command ended with `code` and one sentence that holds all `words`."""
+    message = one_line(result.stderr)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    assert message.startswith("Error:"), message
+    assert message.count("Error:") == 1
+    for word in words:
+        assert word in message
