@@ -1,4 +1,4 @@
-"""Names of files."""
+"""Names of files and folders, as text that can be written anywhere."""
 
 from __future__ import annotations
 

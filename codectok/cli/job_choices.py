@@ -49,7 +49,7 @@ class JobChoices:
     space_check: Annotated[bool, typer.Option(help="Refuse to start if the output would not fit on the disk.")] = True
 
     def run_options(self, gpus: int | None) -> RunOptions:
-        """The same as the engine takes them."""
+        """Convert to the options of the engine."""
         from codectok.pipelines.engine.lock import JobShare
         from codectok.pipelines.engine.options import RunOptions
 

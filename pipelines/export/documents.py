@@ -162,7 +162,7 @@ class DocumentJob(Job):
                 left.unlink()
 
     def _refuse_missing(self, loaded: _Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
-        """Refuse a unit in which a dataset gives no document, so that its weight cannot hold."""
+        """Raise `LastingUnitError` if a weighted dataset has no document in the unit."""
         for name in self.settings.weights or ():
             with TemporaryDirectory(dir=folder) as trial:
                 output = UnitOutput(unit, Path(trial))
@@ -182,13 +182,13 @@ class DocumentJob(Job):
     def _stream(
         self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
     ) -> Iterator[Document]:
-        """The documents of a dataset; what becomes of its rows is counted the first time only."""
+        """Yield the documents of a dataset; rows are counted the first time only."""
         return self._documents(loaded, name, unit, builder_of, None if again else output)
 
     def _documents(
         self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
     ) -> Iterator[Document]:
-        """The documents of a dataset; `output` counts what becomes of its rows."""
+        """Yield the documents of a dataset, and count rows and rejects in `output`."""
         sources, builder = _sources_of(name, unit), builder_of(name)
         make = _of_texts if name in self.sources.texts else partial(self._of_rows, loaded.neighbours)
         documents = (document for source in sources for document in make(builder, source, name, output))
@@ -246,8 +246,8 @@ class DocumentReporter(JobReporter):
         self._job = job
 
     def advice(self, datasets: Mapping[str, Counts]) -> Sequence[str]:
-        """What to do where much was left out as too long."""
-        said = []
+        """Suggest options if a noticeable share of a source was dropped as too long."""
+        advice = []
         settings, sources = self._job.settings, self._job.sources
         for name, counts in datasets.items():
             audio = name in sources.tables
@@ -256,14 +256,14 @@ class DocumentReporter(JobReporter):
             if share >= NOTICEABLE_SHARE:
                 fitting = self._fitting_seconds(name)
                 cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
-                said.append(
-                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was left out, in documents longer"
+                advice.append(
+                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was dropped, in documents longer"
                     f" than --length {settings.packing.length}; {cut}pass --too-long split or a greater --length."
                 )
-        return said
+        return advice
 
     def _fitting_seconds(self, name: str) -> int:
-        """How much audio a document has room for; 0 where rows cannot be cut, since text goes with all of them."""
+        """Return how many seconds of audio fit into a document; 0 if rows cannot be cut because they have text."""
         template, metadata = self._job.templates[name], self._job.sources.metadata
         if template.has_text or template.has_voice or not template.has_codes:
             return 0
@@ -318,7 +318,7 @@ class MegatronReporter(DocumentReporter):
     """Writes the list of parts that Megatron reads."""
 
     def write_files(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
-        """Write `data-paths.txt`: tokens and prefix of each part, as Megatron takes weights and paths."""
+        """Write `data-paths.txt`: number of tokens and prefix of each part, as Megatron's weights and paths."""
         lines = [
             f"{record.total.codes} {file.name.removesuffix('.bin')}\n"
             for record in records

@@ -60,7 +60,7 @@ class UnittsOptions:
 
 
 class UnittsJob(Job):
-    """Writes dialogues as Parquet of seven columns, or a folder of `.audio` files for each part."""
+    """Writes dialogues to Parquet with seven columns, or a folder of `.audio` files per part."""
 
     verb = "export unitts"
     bytes_version = 2  # 2: names of .audio files say of which table they are
@@ -89,8 +89,8 @@ class UnittsJob(Job):
         return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=self.settings.part_megabytes * 1e6)
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
-        """Write `part-NNNNNN.parquet`, or the folder `part-NNNNNN` with a file for each clip."""
-        if self.settings.style == "parquet":
+        """Write `part-NNNNNN.parquet`, or the folder `part-NNNNNN` with a file per clip."""
+        if self.settings.style == UnittsStyle.PARQUET:
             path = output.folder / part_name(unit.number)
             write_rows(path, UNITTS_SCHEMA, self._dialogs(unit, output))
             return
@@ -104,7 +104,7 @@ class UnittsJob(Job):
                 file.write(audio_file(row, self.vocabulary))
 
     def _dialogs(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
-        """The dialogues of a unit."""
+        """Yield the dialogues of a unit."""
         settings = self.settings
         for _, row in self._rows(unit, output):
             try:

@@ -21,18 +21,17 @@ NO_LIMITS = QualityLimits()
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """How segments are cut, filtered and written.
+    """How segments are cut, which ones are kept, and how they are written.
 
     Attributes:
-        min_seconds: shortest segment.
-        max_seconds: longest segment.
-        sample_rate: sample rate of segments in Hz.
-        segmenter: "quiet" (cuts at the quietest points), "fixed" (all of `max_seconds`) or "vad" (only speech;
-            its spans are joined and cut to fit).
-        format: format of the audio files in the tars.
+        min_seconds, max_seconds: length of a segment.
+        sample_rate: of segments, in Hz.
+        segmenter: "quiet" (cut at the quietest points), "fixed" (all of the maximum length) or "vad" (speech only;
+            spans of speech are joined and cut to fit).
+        format: file format of the audio in the tars.
         shard_seconds: estimated audio of one tar.
-        validation: share of the files whose segments go to separate tars for validation.
-        deduplicate: leave out recordings with the same samples as another one of the corpus.
+        validation: share of the files whose segments are held out for validation.
+        deduplicate: leave out recordings with the same samples as another one anywhere in the corpus.
         quality: limits on segments.
 
     Raises:

@@ -6,7 +6,6 @@ import io
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +30,8 @@ from codectok.shards import (
 )
 from codectok.storage import Storage
 
+from .options import PlannedLimits
+
 
 class ShardVerifier(OutputVerifier):
     """Checks the samples of every tar, its index, and `shards.json`."""
@@ -42,9 +43,9 @@ class ShardVerifier(OutputVerifier):
         self._manifest = _manifest(storage)
         _compare_manifest(self._manifest, records)
         self._entries = {entry.name: entry for entry in self._manifest.shards}
-        options = plan.header.options
-        min_seconds, max_seconds = (cast(float, options[name]) for name in ("min_seconds", "max_seconds"))
-        self._shortest, self._longest = limits_in_samples(min_seconds, max_seconds, self._manifest.sample_rate)
+        limits = PlannedLimits.from_plan(plan)
+        rate = self._manifest.sample_rate
+        self._shortest, self._longest = limits_in_samples(limits.min_seconds, limits.max_seconds, rate)
         # Name of the tar of each key.
         self._keys: dict[str, str] = {}
 
@@ -61,11 +62,11 @@ class ShardVerifier(OutputVerifier):
             where = f"The sample {key} in {self.storage.url}/{name}"
             # Threads share the keys; `setdefault` of a dictionary is atomic.
             if self._keys.setdefault(key, name) != name or key in seen:
-                raise VerificationError(f"{where} has the key of another sample, in {self._keys[key]}.")
+                raise VerificationError(f"{where} has the same key as another sample, in {self._keys[key]}.")
             seen.add(key)
             self._check_sample(where, key, audio, sample)
             if index[count : count + 1] != [IndexedSample(key, offset, len(audio), sample.n_samples, sample.category)]:
-                raise VerificationError(f"{where} is not where the index says.")
+                raise VerificationError(f"{where} is not at the place that the index names.")
             seconds += sample.duration
             count += 1
             if sample.category is not None:
@@ -77,17 +78,17 @@ class ShardVerifier(OutputVerifier):
             )
         if categories != entry.categories:
             raise VerificationError(
-                f"{self.storage.url}/{name} has other categories than {MANIFEST_FILE} says: {dict(categories)}."
+                f"{self.storage.url}/{name} has other categories than {MANIFEST_FILE}: {dict(categories)}."
             )
 
     def _check_sample(self, where: str, key: str, audio: bytes, sample: Sample) -> None:
         if not VALID_KEY.fullmatch(key):
-            raise VerificationError(f"{where} has a key with other characters than letters, digits, _ and -.")
+            raise VerificationError(f"{where} has a key with characters other than letters, digits, _ and -.")
         if sample.sample_rate != self._manifest.sample_rate:
             raise VerificationError(f"{where} is at {sample.sample_rate} Hz, not {self._manifest.sample_rate} Hz.")
         _check_audio(where, audio, sample)
         if not self._shortest <= sample.n_samples <= self._longest:
-            raise VerificationError(f"{where} has {sample.duration:g} s, outside the limits of the job.")
+            raise VerificationError(f"{where} lasts {sample.duration:g} s, outside the limits of the job.")
 
 
 def _manifest(storage: Storage) -> ShardManifest:
@@ -102,7 +103,7 @@ def _compare_manifest(manifest: ShardManifest, records: Sequence[UnitRecord]) ->
     tars = {name for name in by_name if name.endswith(".tar")}
     for entry in manifest.shards:
         if entry.name not in tars:
-            raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit has made.")
+            raise VerificationError(f"{MANIFEST_FILE} names {entry.name}, which no unit wrote.")
         record, file = by_name[entry.name]
         total = record.total
         listed = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)

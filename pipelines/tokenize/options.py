@@ -16,16 +16,19 @@ from codectok.pipelines.engine.plan import Plan
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """Codec, arithmetic and rows.
+    """Which codec encodes, how it computes, and how long rows are.
 
     Attributes:
-        codec: folder of a codec, or its name on the Hugging Face Hub.
-        device: "auto", "cpu", "cuda".
+        codec: folder, or name on the Hugging Face Hub.
+        device: "auto", "cpu" or "cuda".
         dtype: arithmetic of the codec.
-        pack_frames: mel frames that are encoded at once; None for the default.
-        max_seconds: longest row; longer recordings become several rows, slices of their codes. None for no limit.
-        encoder_threads: threads of a worker on a CPU; codes can depend on it.
-        part_seconds: estimated audio of a part; None for 1 h on a CPU and 6 h on a GPU.
+        pack_frames: frames encoded at once.
+        max_seconds: the codes of longer recordings are sliced into several rows.
+        encoder_threads: threads of one worker on a CPU; codes can depend on it.
+        part_seconds: estimated audio of a part; None for an hour on a CPU and six on a GPU.
+
+    Raises:
+        InputError: a value out of range.
     """
 
     codec: str

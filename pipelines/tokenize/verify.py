@@ -112,7 +112,7 @@ class TableVerifier(OutputVerifier):
             options.device,
             options.pack_frames,
         ):
-            raise VerificationError(f"{where} was computed with other settings than the plan.")
+            raise VerificationError(f"{where} was computed with another arithmetic, device or pack size than the plan.")
         if metadata.unit_hash != unit_hash(self.plan.header, unit):
             raise VerificationError(f"{where} was made from other sources or options than the plan.")
 

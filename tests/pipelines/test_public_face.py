@@ -22,4 +22,4 @@ def test_import_is_fast() -> None:
         "import sys, codectok.pipelines; print([name for name in ('torch', 'ray', 'pyarrow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout.strip() == "[]"

@@ -102,9 +102,7 @@ def test_new_parts_without_weighted_source_are_refused(
     verify_output(open_storage(tmp_path / "out"))
 
 
-def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
-    table: Path, tokenizer: Path, tmp_path: Path, any_share: None
-) -> None:
+def test_part_without_documents_of_source_fails(table: Path, tokenizer: Path, tmp_path: Path, any_share: None) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
         "".join(json.dumps({"id": f"p{n}", "text": "page" * (not 150 < n < 500)}) + "\n" for n in range(800))
@@ -130,7 +128,7 @@ def test_a_part_in_which_all_of_a_source_is_left_out_fails_alone_and_says_why(
 
 
 class Notes(NullProgress):
-    """Keeps what it is told."""
+    """Collects messages."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
