@@ -9,6 +9,9 @@ from .errors import AudioError, CheckpointError, CodectokError, ConfigError, Inp
 
 if TYPE_CHECKING:
     from codectok.audio.files import read_audio, write_audio
+    from codectok.evaluation.corpus import evaluate
+    from codectok.sources.clip import Clip
+    from codectok.sources.rejects import Reject
     from codectok.tokens.reader import TokenTable, open_table
     from codectok.tokens.vocabulary import Vocabulary
 
@@ -18,14 +21,17 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "CheckpointError",
+    "Clip",
     "Codec",
     "CodectokError",
     "ConfigError",
     "InputError",
+    "Reject",
     "TokenTable",
     "VerificationError",
     "Vocabulary",
     "__version__",
+    "evaluate",
     "open_table",
     "read_audio",
     "write_audio",
@@ -33,9 +39,12 @@ __all__ = [
 
 # Imported on first use: they bring torch and pyarrow, and `codectok --help` must stay fast.
 _LAZY = {
+    "Clip": "codectok.sources.clip",
     "Codec": "codectok.codec",
+    "Reject": "codectok.sources.rejects",
     "TokenTable": "codectok.tokens.reader",
     "Vocabulary": "codectok.tokens.vocabulary",
+    "evaluate": "codectok.evaluation.corpus",
     "open_table": "codectok.tokens.reader",
     "read_audio": "codectok.audio.files",
     "write_audio": "codectok.audio.files",

@@ -10,23 +10,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.job import FirstPass as FirstPass
-    from .engine.job import Job as Job
-    from .engine.job import JobReporter as JobReporter
-    from .engine.job import WorkerContext as WorkerContext
-    from .engine.lock import JobShare as JobShare
-    from .engine.options import RunOptions as RunOptions
-    from .engine.plan import Unit as Unit
-    from .engine.preview import preview_job as preview_job
-    from .engine.progress import NullProgress as NullProgress
-    from .engine.run import JobReport as JobReport
-    from .engine.run import run_job as run_job
-    from .engine.table_job import TableJob as TableJob
-    from .engine.unit_clips import clips_of_unit as clips_of_unit
-    from .engine.unit_clips import decoded_clips as decoded_clips
-    from .engine.unit_output import UnitOutput as UnitOutput
-    from .engine.verifier import OutputVerifier as OutputVerifier
-    from .verify.output import verify_output as verify_output
+    from codectok.pipelines.engine.job import FirstPass, Job, JobReporter, WorkerContext
+    from codectok.pipelines.engine.lock import JobShare
+    from codectok.pipelines.engine.options import RunOptions
+    from codectok.pipelines.engine.output.unit_output import UnitOutput
+    from codectok.pipelines.engine.planning.plan import Unit
+    from codectok.pipelines.engine.planning.preview import preview_job
+    from codectok.pipelines.engine.progress import NullProgress
+    from codectok.pipelines.engine.run import JobReport, run_job
+    from codectok.pipelines.engine.table_job import TableJob
+    from codectok.pipelines.engine.unit_clips import clips_of_unit, decoded_clips
+    from codectok.pipelines.engine.verifier import OutputVerifier
+    from codectok.pipelines.shard.job import ShardJob
+    from codectok.pipelines.shard.options import ShardOptions
+    from codectok.pipelines.tokenize.job import TokenizeJob
+    from codectok.pipelines.tokenize.options import TokenizeOptions
+    from codectok.pipelines.verify.output import verify_output
+
+__all__ = [
+    "FirstPass",
+    "Job",
+    "JobReport",
+    "JobReporter",
+    "JobShare",
+    "NullProgress",
+    "OutputVerifier",
+    "RunOptions",
+    "ShardJob",
+    "ShardOptions",
+    "TableJob",
+    "TokenizeJob",
+    "TokenizeOptions",
+    "Unit",
+    "UnitOutput",
+    "WorkerContext",
+    "clips_of_unit",
+    "decoded_clips",
+    "preview_job",
+    "run_job",
+    "verify_output",
+]
 
 _MODULES = {
     "FirstPass": "engine.job",
@@ -37,17 +60,20 @@ _MODULES = {
     "NullProgress": "engine.progress",
     "OutputVerifier": "engine.verifier",
     "RunOptions": "engine.options",
+    "ShardJob": "shard.job",
+    "ShardOptions": "shard.options",
     "TableJob": "engine.table_job",
-    "Unit": "engine.plan",
-    "UnitOutput": "engine.unit_output",
+    "TokenizeJob": "tokenize.job",
+    "TokenizeOptions": "tokenize.options",
+    "Unit": "engine.planning.plan",
+    "UnitOutput": "engine.output.unit_output",
     "WorkerContext": "engine.job",
-    "decoded_clips": "engine.unit_clips",
-    "preview_job": "engine.preview",
     "clips_of_unit": "engine.unit_clips",
+    "decoded_clips": "engine.unit_clips",
+    "preview_job": "engine.planning.preview",
     "run_job": "engine.run",
     "verify_output": "verify.output",
 }
-__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from codectok import Codec
 from tests.helpers.audio import tone
+from tests.helpers.exports import write_parts
 from tests.helpers.storage import DATA
 
 
@@ -96,3 +99,29 @@ def write_unusable_files(root: Path) -> None:
     samples[1000] = np.nan
     soundfile.write(root / "nan.wav", samples, 24_000, subtype="FLOAT")
     soundfile.write(root / "no-samples.wav", samples[:0], 24_000)
+
+
+@pytest.fixture(scope="session")
+def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codec") / "nano"
+    Codec.from_config("nano", seed=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_parts(tmp_path_factory.mktemp("tables") / "tokens", 30)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from .tokenizers import save_tokenizer  # other tests start without transformers
+
+    return save_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "books.jsonl"
+    path.write_text("".join(json.dumps({"text": f"page {n} of a book", "id": f"p{n}"}) + "\n" for n in range(400)))
+    return path

@@ -15,7 +15,7 @@ PLANTED = [
     ("Imports point one way", "codectok/audio/mel.py", "from codectok.codec import Codec"),
     ("Imports point one way", "codectok/tokens/table.py", "import codectok.pipelines.engine.run"),
     ("Imports point one way", "codectok/sources/source.py", "from codectok.exports import unitts"),
-    ("Imports point one way", "pipelines/engine/plan.py", "from codectok.cli.console import fail"),
+    ("Imports point one way", "pipelines/engine/planning/plan.py", "from codectok.cli.console import fail"),
     ("Jobs do not train", "pipelines/shard/job.py", "from codectok.train.config import TrainConfig"),
     ("Jobs do not train", "train/run/run.py", "from codectok.pipelines.engine.run import run_job"),
     ("Parts of training point one way", "train/data/loader.py", "from codectok.train.run.run import open_dataset"),

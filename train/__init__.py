@@ -15,15 +15,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codectok.train.data.batches import Batch
+    from codectok.train.data.config import DataConfig
+    from codectok.train.data.loader import SegmentLoader
+    from codectok.train.data.segments import SegmentReader
+    from codectok.train.launch.launch import train
+    from codectok.train.run.dry_run import DryRunReport, dry_run
+    from codectok.train.run.run import TrainingReport
+    from codectok.train.trainer.trainer import Trainer
+
     from .config import TrainConfig, load_stages, load_train_config
-    from .data.batches import Batch
-    from .data.config import DataConfig
-    from .data.loader import SegmentLoader
-    from .data.segments import SegmentReader
-    from .launch.launch import train
-    from .run.dry_run import DryRunReport, dry_run
-    from .run.run import TrainingReport
-    from .trainer.trainer import Trainer
 
 _MODULES = {
     "Batch": "data.batches",

@@ -30,7 +30,7 @@ def run(
     from codectok.checkpoints.native import is_checkpoint
     from codectok.config import PRESETS
     from codectok.errors import InputError
-    from codectok.pipelines.engine.plan import PLAN_FILE
+    from codectok.pipelines.engine.planning.plan import PLAN_FILE
     from codectok.shards import MANIFEST_FILE
     from codectok.storage import is_url
     from codectok.tokens.codes_file import CODES_SUFFIXES
@@ -103,7 +103,7 @@ def _config_facts(name: str, config: CodecConfig) -> dict[str, object]:
 
 
 def _shard_facts(path: Path) -> dict[str, object]:
-    from codectok.pipelines.engine.report import REPORT_FILE
+    from codectok.pipelines.engine.output.report import REPORT_FILE
     from codectok.shards import read_manifest
     from codectok.storage import open_storage
 
@@ -133,8 +133,8 @@ def _first_segment(path: Path) -> dict[str, object]:
 
 
 def _job_facts(path: Path) -> dict[str, object]:
-    from codectok.pipelines.engine.output import finished_units
-    from codectok.pipelines.engine.plan import load_plan
+    from codectok.pipelines.engine.output.folder import finished_units
+    from codectok.pipelines.engine.planning.plan import load_plan
     from codectok.storage import open_storage
 
     storage = open_storage(path)

@@ -15,9 +15,9 @@ from .job_choices import JobChoices
 if TYPE_CHECKING:
     from codectok.pipelines.engine.job import Job
     from codectok.pipelines.engine.options import RunOptions
-    from codectok.pipelines.engine.plan import Plan
-    from codectok.pipelines.engine.preview import Preview
-    from codectok.pipelines.engine.records import UnitRecord
+    from codectok.pipelines.engine.output.records import UnitRecord
+    from codectok.pipelines.engine.planning.plan import Plan
+    from codectok.pipelines.engine.planning.preview import Preview
     from codectok.pipelines.engine.run import JobReport
 
 SHOWN_REJECTS = 5
@@ -133,7 +133,7 @@ class _JobDisplay:
 def _show_preview(
     job: Job, sources: Sequence[str], output: str, options: RunOptions, known: Mapping[str, object]
 ) -> None:
-    from codectok.pipelines.engine.preview import preview_job
+    from codectok.pipelines.engine.planning.preview import preview_job
 
     preview = preview_job(job, sources, output, options)
     facts = {
@@ -158,7 +158,7 @@ def _to_read(preview: Preview) -> dict[str, str]:
 
 
 def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
-    from codectok.pipelines.engine.report import REPORT_FILE, describe_rejects, reject_rows, written_columns
+    from codectok.pipelines.engine.output.report import REPORT_FILE, describe_rejects, reject_rows, written_columns
     from codectok.sources.rejects import REJECTS_FOLDER
 
     summary = result.summary

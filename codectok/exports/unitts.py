@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from codectok.errors import InputError
-from codectok.exports.choices import UnittsStyle, UnittsTask, check_choice
 from codectok.exports.sequences.documents import MissingFieldError
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
+
+from .choices import UnittsStyle, UnittsTask, check_choice
 
 AUDIO_MARKER = "<|audio|>"
 COLUMNS = ("dialog", "user_info", "role_info", "dialog_type", "task", "task_category", "other_info")

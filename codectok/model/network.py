@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from codectok.config import CodecConfig
 from codectok.model.quantization.build import build_quantizer
+from codectok.model.quantization.temporal import TemporalQuantizerOutput
 
 from .convnext import ConvNeXtEncoder
 from .hifigan import HiFiGANDecoder
-from .quantization.temporal import TemporalQuantizerOutput
 
 
 @dataclass

@@ -21,6 +21,9 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from codectok.pipelines.engine.output.folder import run_attempt
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.clips import clips_of
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.source import Source
@@ -28,9 +31,6 @@ from codectok.storage import Storage
 
 from .faults import ATTEMPTS, UnitError
 from .job import Job, WorkerContext
-from .output import run_attempt
-from .plan import Unit
-from .records import UnitRecord
 
 PARENT_POLL_SECONDS = 1.0
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}

@@ -16,15 +16,15 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from codectok.errors import CodectokError
+from codectok.pipelines.engine.output.records import Counts, UnitRecord
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.plan import Plan, Unit, load_plan
 from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
 from codectok.sources.listing import Listing
 from codectok.storage import Storage
 
-from .cutting import CuttingPolicy
-from .plan import Plan, Unit, load_plan
-from .records import Counts, UnitRecord
-from .unit_output import UnitOutput
 from .verifier import OutputVerifier
 
 DEFAULT_UNIT_SECONDS = 3600.0

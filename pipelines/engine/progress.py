@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from .plan import Plan
-from .records import UnitRecord
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.planning.plan import Plan
 
 
 class ProgressCallback(Protocol):

@@ -11,6 +11,19 @@ from codectok.errors import CodectokError, InputError
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.executors.local import Outcome, run_locally
 from codectok.pipelines.engine.executors.ray_actors import run_on_ray
+from codectok.pipelines.engine.output.folder import (
+    TEMPORARY,
+    OutputFolder,
+    check_free,
+    clear_temporaries,
+    finished_units,
+)
+from codectok.pipelines.engine.output.records import Counts, UnitRecord
+from codectok.pipelines.engine.output.report import REPORT_FILE, describe_rejects, write_report
+from codectok.pipelines.engine.output.summary import JobSummary, is_marked_finished, write_summary
+from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan, copy_plan
+from codectok.pipelines.engine.planning.start import PlanRequest, reload_plan, units_to_do
+from codectok.pipelines.engine.planning.store import header_of
 from codectok.sources.rejects import REJECTS_FOLDER
 from codectok.storage import Storage, open_storage
 
@@ -18,14 +31,7 @@ from .faults import FailedUnit
 from .job import FirstPass, Job, WorkerContext
 from .lock import Lock, entry, lock_job, run_name
 from .options import RunOptions
-from .output import TEMPORARY, OutputFolder, check_free, clear_temporaries, finished_units
-from .plan import PLAN_FILE, Plan, copy_plan
-from .planning import header_of
 from .progress import NullProgress, ProgressCallback
-from .records import Counts, UnitRecord
-from .report import REPORT_FILE, describe_rejects, write_report
-from .start import PlanRequest, reload_plan, units_to_do
-from .summary import JobSummary, is_marked_finished, write_summary
 
 # Number of inputs from which on the share of broken ones is checked while the job runs.
 INPUTS_BEFORE_CHECK = 1000

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from codectok.pipelines.engine.output.unit_files import part_name
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.kinds import Kind
 
-from .cutting import CuttingPolicy
 from .job import DEFAULT_UNIT_SECONDS, Job
-from .plan import Unit
-from .unit_files import part_name
-from .unit_output import UnitOutput
 
 BATCH_ROWS = 1024
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from codectok.errors import AudioError
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.clip import Clip
 from codectok.sources.clips import count_undecodable, readable_clips
 from codectok.tokens.clips import decoded_blocks
-
-from .plan import Unit
-from .unit_output import UnitOutput
 
 
 def clips_of_unit(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:

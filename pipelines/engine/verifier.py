@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.planning.plan import Plan
 from codectok.storage import Storage
-
-from .plan import Plan
-from .records import UnitRecord
 
 
 class OutputVerifier(ABC):

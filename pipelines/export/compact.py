@@ -11,13 +11,13 @@ from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.exports.compact import MEGABYTE, write_compact
-from codectok.pipelines.engine.cutting import TABLE_BYTES_PER_SECOND, CuttingPolicy
 from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job
-from codectok.pipelines.engine.output import unit_hash
-from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.planning import header_of
-from codectok.pipelines.engine.unit_files import part_name
-from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.engine.output.folder import unit_hash
+from codectok.pipelines.engine.output.unit_files import part_name
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.cutting import TABLE_BYTES_PER_SECOND, CuttingPolicy
+from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.store import header_of
 from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
 from codectok.sources.opening import open_parquet

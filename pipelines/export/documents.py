@@ -22,15 +22,15 @@ from codectok.exports.sequences.packing import fit, pack
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
 from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesItem, Template, load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
-from codectok.pipelines.engine.cutting import CuttingPolicy
 from codectok.pipelines.engine.faults import LastingUnitError
 from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job, JobReporter, RunUnit, WorkerContext
-from codectok.pipelines.engine.output import unit_hash
-from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.planning import header_of
-from codectok.pipelines.engine.records import Counts, UnitRecord
-from codectok.pipelines.engine.unit_files import part_name
-from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.engine.output.folder import unit_hash
+from codectok.pipelines.engine.output.records import Counts, UnitRecord
+from codectok.pipelines.engine.output.unit_files import part_name
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.store import header_of
 from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
 from codectok.sources.rejects import Reject

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from codectok.pipelines.engine.plan import Plan
+from codectok.pipelines.engine.planning.plan import Plan
 from codectok.sources.source import Source
 
 

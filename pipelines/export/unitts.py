@@ -17,12 +17,12 @@ from codectok.exports.unitts import (
     dialog_row,
 )
 from codectok.names import file_name_of
-from codectok.pipelines.engine.cutting import CuttingPolicy
 from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job
-from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.output.unit_files import part_name
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.table_job import write_rows
-from codectok.pipelines.engine.unit_files import part_name
-from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
 from codectok.sources.rejects import Reject

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from codectok.errors import VerificationError, first_line
 from codectok.exports.sequences.megatron import INT32, MAGIC, UINT16, VERSION
 from codectok.exports.sequences.parquet import SequencesMetadata
-from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from codectok.errors import VerificationError
-from codectok.pipelines.engine.output import unit_hash
-from codectok.pipelines.engine.plan import Plan
-from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.output.folder import unit_hash
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.verifier import OutputVerifier
-from codectok.pipelines.verify.parts import PartTotals, RowIds, compare_totals, open_part
+from codectok.pipelines.tokenize.table_parts import PartTotals, RowIds, compare_totals, open_part
 from codectok.storage import Storage
 
 

@@ -17,7 +17,7 @@ from codectok.audio.spans import Recording, Span, cut_between_supervisions, join
 from codectok.audio.speech import SPEECH_RATE, speech_in
 from codectok.errors import AudioError
 from codectok.keys import make_key
-from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.shards import Sample, ShardWriter
 from codectok.sources.rejects import Reject
 

@@ -20,10 +20,10 @@ from codectok.audio.spans import Span
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.names import JOB_FOLDER
-from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.output.unit_files import PART_PREFIX
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.table_job import TableJob
-from codectok.pipelines.engine.unit_files import PART_PREFIX
-from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.storage import Storage
 
 from .recordings import RecordingSource, recordings_of

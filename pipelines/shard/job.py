@@ -15,12 +15,12 @@ from pydantic import JsonValue
 from codectok.audio import speech
 from codectok.audio.files import AudioFormat
 from codectok.errors import AudioError
-from codectok.pipelines.engine.cutting import CuttingPolicy
 from codectok.pipelines.engine.job import Example, FirstPass, Job, JobReporter, RunUnit, WorkerContext
-from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.records import UnitRecord
-from codectok.pipelines.engine.unit_files import shard_name
-from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.output.unit_files import shard_name
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.shards import (
     MANIFEST_FILE,
     ShardEntry,

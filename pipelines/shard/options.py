@@ -12,8 +12,8 @@ from codectok.audio.quality import QualityLimits
 from codectok.audio.segments import Segmenter, check_limits
 from codectok.config import parse
 from codectok.errors import InputError
-from codectok.pipelines.engine.cutting import check_unit_seconds
-from codectok.pipelines.engine.plan import Plan
+from codectok.pipelines.engine.planning.cutting import check_unit_seconds
+from codectok.pipelines.engine.planning.plan import Plan
 
 SAMPLE_RATES = range(8000, 192_001)
 NO_LIMITS = QualityLimits()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codectok.audio.spans import Span
-from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.clips import readable_clips
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.source import Source

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from codectok.audio.segments import limits_in_samples
 from codectok.errors import VerificationError
 from codectok.keys import VALID_KEY
-from codectok.pipelines.engine.plan import Plan
-from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.shards import (
     INDEX_SCHEMA,

@@ -17,15 +17,15 @@ from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import AudioError, InputError
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.names import printable
-from codectok.pipelines.engine.cutting import CuttingPolicy
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
-from codectok.pipelines.engine.output import unit_hash
-from codectok.pipelines.engine.plan import Unit, load_plan, names_of_sources
-from codectok.pipelines.engine.planning import header_of
-from codectok.pipelines.engine.records import Counts, UnitRecord
+from codectok.pipelines.engine.output.folder import unit_hash
+from codectok.pipelines.engine.output.records import Counts, UnitRecord
+from codectok.pipelines.engine.output.unit_files import part_name
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.plan import Unit, load_plan, names_of_sources
+from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.unit_clips import clips_of_unit
-from codectok.pipelines.engine.unit_files import part_name
-from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.sources.clips import count_undecodable
 from codectok.sources.listing import Listing
 from codectok.sources.rejects import Reject

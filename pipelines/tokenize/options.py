@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from codectok.config import parse
 from codectok.device import Precision
 from codectok.errors import InputError
-from codectok.pipelines.engine.cutting import check_unit_seconds
-from codectok.pipelines.engine.plan import Plan
+from codectok.pipelines.engine.planning.cutting import check_unit_seconds
+from codectok.pipelines.engine.planning.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from codectok.evaluation.near_ties import are_near_ties
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import FeatureEncoder
 from codectok.names import file_name_of
-from codectok.pipelines.engine.plan import Plan, load_plan
+from codectok.pipelines.engine.planning.plan import Plan, load_plan
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.storage import open_storage

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from codectok.config import StrictModel
 from codectok.evaluation.codebook import CodebookUse, count_codes
 from codectok.names import JOB_FOLDER
-from codectok.pipelines.engine.records import Counts
-from codectok.pipelines.engine.unit_files import CODE_COUNTS, code_counts_name
-from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.engine.output.records import Counts
+from codectok.pipelines.engine.output.unit_files import CODE_COUNTS, code_counts_name
+from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.storage import Storage
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"

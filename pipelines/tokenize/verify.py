@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.errors import VerificationError
-from codectok.pipelines.engine.output import unit_hash
-from codectok.pipelines.engine.plan import Plan, Unit
-from codectok.pipelines.engine.records import Counts, UnitRecord
-from codectok.pipelines.engine.unit_files import code_counts_name
+from codectok.pipelines.engine.output.folder import unit_hash
+from codectok.pipelines.engine.output.records import Counts, UnitRecord
+from codectok.pipelines.engine.output.unit_files import code_counts_name
+from codectok.pipelines.engine.output.verify_rejects import verified_rejects
+from codectok.pipelines.engine.planning.plan import Plan, Unit
+from codectok.pipelines.engine.verified import Verified
 from codectok.pipelines.engine.verifier import OutputVerifier
-from codectok.pipelines.verify.parts import PartTotals, RowIds, SourceName, compare_totals, open_part
-from codectok.pipelines.verify.rejects import verified_rejects
-from codectok.pipelines.verify.result import Verified
 from codectok.sources.kinds import CONTAINERS
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
 from .options import PlannedOptions
 from .statistics import STATISTICS_FILE, read_statistics, statistics_of
+from .table_parts import PartTotals, RowIds, SourceName, compare_totals, open_part
 
 
 def bare_parts(storage: Storage) -> list[str]:

@@ -10,17 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from codectok.errors import InputError, VerificationError
 from codectok.exports.dataset_card import CARD_FILE
 from codectok.names import JOB_FOLDER
-from codectok.pipelines.engine.output import finished_units
-from codectok.pipelines.engine.plan import Plan, load_plan
-from codectok.pipelines.engine.records import Counts, OutputFile, UnitRecord
-from codectok.pipelines.engine.summary import described_files
-from codectok.pipelines.engine.unit_files import SIDE_FOLDERS
+from codectok.pipelines.engine.output.folder import finished_units
+from codectok.pipelines.engine.output.records import Counts, OutputFile, UnitRecord
+from codectok.pipelines.engine.output.summary import described_files
+from codectok.pipelines.engine.output.unit_files import SIDE_FOLDERS
+from codectok.pipelines.engine.output.verify_rejects import verified_rejects
+from codectok.pipelines.engine.planning.plan import Plan, load_plan
+from codectok.pipelines.engine.verified import Verified
 from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.pipelines.tokenize.verify import bare_parts, verify_bare_table
 from codectok.storage import Storage
 
-from .rejects import verified_rejects
-from .result import Verified
 from .verifiers import verifier_of
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from codectok.pipelines.engine.records import OutputFile
+from codectok.pipelines.engine.output.records import OutputFile
 
 
 def update_record(folder: Path, path: Path) -> OutputFile:

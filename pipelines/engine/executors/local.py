@@ -11,9 +11,9 @@ import torch
 from codectok.pipelines.engine.crashes import run_despite_crashes
 from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
 from codectok.pipelines.engine.job import Job, WorkerContext
-from codectok.pipelines.engine.output import OutputFolder, run_attempt
-from codectok.pipelines.engine.plan import Plan, Unit
-from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.output.folder import OutputFolder, run_attempt
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.planning.plan import Plan, Unit
 
 Outcome = tuple[UnitRecord, str] | FailedUnit
 """Record of a unit with the folder of its attempt, or its failure."""

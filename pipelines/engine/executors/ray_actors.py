@@ -8,8 +8,8 @@ import torch
 
 from codectok.pipelines.engine.job import Job, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.output import OutputFolder
-from codectok.pipelines.engine.plan import Plan
+from codectok.pipelines.engine.output.folder import OutputFolder
+from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.progress import ProgressCallback
 
 from .local import Outcome

@@ -16,10 +16,10 @@ from codectok.errors import CodectokError
 from codectok.pipelines.engine.crashes import run_despite_crashes, without_crashing_sources
 from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
 from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
-from codectok.pipelines.engine.output import OutputFolder, run_attempt
-from codectok.pipelines.engine.plan import Plan, Unit
+from codectok.pipelines.engine.output.folder import OutputFolder, run_attempt
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.planning.plan import Plan, Unit
 from codectok.pipelines.engine.progress import ProgressCallback
-from codectok.pipelines.engine.records import UnitRecord
 
 from .local import Outcome
 from .servers import Actor, RunningServer, busy_share, call_of

@@ -18,7 +18,7 @@ from codectok import Codec, CodectokError, InputError
 from codectok.pipelines.engine import lock as lock_module
 from codectok.pipelines.engine.lock import entry, lock_job
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.output import OutputFolder
+from codectok.pipelines.engine.output.folder import OutputFolder
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
 from codectok.pipelines.tokenize.job import TokenizeJob

@@ -24,10 +24,10 @@ from codectok.pipelines.engine.crashes import run_despite_crashes
 from codectok.pipelines.engine.faults import UnitError
 from codectok.pipelines.engine.job import WorkerContext
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.output import OutputFolder
-from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.output.folder import OutputFolder
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.run import run_job
-from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.shard.options import ShardOptions
 from codectok.sources.arguments import parse_arguments

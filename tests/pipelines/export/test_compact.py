@@ -18,7 +18,7 @@ from codectok import CodectokError, InputError
 from codectok.errors import VerificationError
 from codectok.pipelines.engine.lock import JobShare
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.preview import preview_job
+from codectok.pipelines.engine.planning.preview import preview_job
 from codectok.pipelines.engine.run import JobReport, run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
 from codectok.pipelines.verify.output import verify_output

@@ -23,8 +23,8 @@ from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.unitts import COLUMNS
 from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.plan import Unit
-from codectok.pipelines.engine.unit_output import UnitOutput
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.export.documents import MegatronJob, SequencesJob
 from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify.output import verify_output

@@ -28,11 +28,11 @@ from codectok.pipelines.engine.executors import worker_pool
 from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
 from codectok.pipelines.engine.job import RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.plan import Unit
+from codectok.pipelines.engine.output.report import REPORT_FILE
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.progress import NullProgress
-from codectok.pipelines.engine.report import REPORT_FILE
 from codectok.pipelines.engine.run import run_job
-from codectok.pipelines.engine.unit_output import UnitOutput
 from codectok.pipelines.tokenize.encoder_server import EncoderServer
 from codectok.pipelines.tokenize.job import TokenizeJob
 from codectok.pipelines.tokenize.options import TokenizeOptions

@@ -24,7 +24,7 @@ from codectok.pipelines import (
     run_job,
     verify_output,
 )
-from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.pipelines.verify.verifiers import JOBS, verifier_of
 from codectok.storage import open_storage
 from tests.helpers.records import update_record

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from codectok.pipelines.engine.job import Job
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.output.folder import check_free, finished_units
 from codectok.storage import open_storage
 
 from .cutting import TABLE_BYTES_PER_SECOND
-from .job import Job
-from .options import RunOptions
-from .output import check_free, finished_units
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan
 from .start import PlanRequest, units_to_do
 

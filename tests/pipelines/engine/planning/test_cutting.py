@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from codectok.pipelines.engine.cutting import CuttingPolicy, cut_listing
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy, cut_listing
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.listing import ListingBuilder, list_sources
 

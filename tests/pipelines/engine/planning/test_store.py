@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from codectok.pipelines.engine.cutting import CuttingPolicy
-from codectok.pipelines.engine.plan import Plan, PlanHeader, load_plan
-from codectok.pipelines.engine.planning import store_generation
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.plan import Plan, PlanHeader, load_plan
+from codectok.pipelines.engine.planning.store import store_generation
 from codectok.sources.kinds import Kind
 from codectok.storage import LocalStorage
 from tests.codectok.sources.test_listing import AUDIO, listed, sources

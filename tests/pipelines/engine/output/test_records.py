@@ -9,8 +9,8 @@ import pytest
 from codectok import InputError
 from codectok.pipelines.engine.lock import JobShare
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.records import Counts, OutputFile, UnitRecord
-from codectok.pipelines.engine.unit_files import (
+from codectok.pipelines.engine.output.records import Counts, OutputFile, UnitRecord
+from codectok.pipelines.engine.output.unit_files import (
     code_counts_name,
     failure_name,
     part_name,

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from codectok.names import JOB_FOLDER
+from codectok.pipelines.engine.planning.plan import Plan
 from codectok.storage import Storage
 
-from .plan import Plan
 from .records import Counts, UnitRecord
 
 SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"

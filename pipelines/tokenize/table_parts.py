@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from codectok.errors import VerificationError, first_line
 from codectok.evaluation.codebook import count_codes
-from codectok.pipelines.engine.records import UnitRecord
+from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, columns_of_users, hash_of_id, table_schema, types_of
 

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from codectok.errors import InputError
+from codectok.pipelines.engine.job import Job
 from codectok.sources.arguments import Argument, still_there
 from codectok.sources.listing import Listing
 from codectok.sources.ordering import encode_path, ordered_positions
 from codectok.storage import Storage
 
 from .cutting import Cut, CuttingPolicy, cut_listing
-from .job import Job
 from .plan import (
     FIELD_OF_COLUMN,
     SOURCE_SCHEMA,

@@ -20,14 +20,14 @@ from pydantic import ValidationError
 from codectok.atomic import TEMPORARY_SUFFIX
 from codectok.errors import CodectokError, InputError
 from codectok.names import JOB_FOLDER
+from codectok.pipelines.engine.job import RunUnit
+from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan, PlanHeader, Unit
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source, row_of
 from codectok.storage import LocalStorage, Storage
 
-from .job import RunUnit
-from .plan import PLAN_FILE, Plan, PlanHeader, Unit
 from .records import OutputFile, UnitRecord
 from .unit_files import RECORDS, failure_name, record_name, unit_of_file
 from .unit_output import UnitOutput

@@ -70,7 +70,7 @@ class UnitRecord(StrictModel):
         split: "train" or "validation".
         counts: counts by dataset; the key in the file is `tallies`.
         categories: number of rows by category; rows without a category are left out.
-        histograms: by quantity, the number of values in each whole step (see `codectok.pipelines.engine.report`).
+        histograms: by quantity, the number of values in each whole step (see `output.report`).
         files: files that the unit wrote.
     """
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from codectok.evaluation.html_report import HtmlReport
 from codectok.formatting import format_duration
 from codectok.names import JOB_FOLDER
+from codectok.pipelines.engine.job import Example, Job
 from codectok.storage import Storage
 
-from .job import Example, Job
 from .records import Counts
 from .summary import JobSummary
 

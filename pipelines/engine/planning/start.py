@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from codectok.errors import CodectokError
+from codectok.pipelines.engine.job import Job
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.sources.arguments import Argument, parse_arguments
 from codectok.sources.listing import list_sources
 from codectok.storage import Storage
 
-from .job import Job
-from .options import RunOptions
 from .plan import Plan, load_plan
-from .planning import header_of, refuse_other_job, store_generation
-from .records import UnitRecord
+from .store import header_of, refuse_other_job, store_generation
 
 
 @dataclass(frozen=True)

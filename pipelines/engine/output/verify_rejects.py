@@ -7,9 +7,10 @@ from collections import Counter
 import pyarrow as pa
 
 from codectok.errors import VerificationError, first_line
-from codectok.pipelines.engine.records import UnitRecord
 from codectok.sources.rejects import Reject, parse_rejects, rejects_name
 from codectok.storage import Storage
+
+from .records import UnitRecord
 
 
 def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:

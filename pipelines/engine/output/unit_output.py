@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.rejects import Reject, RejectsWriter, rejects_name
 
-from .plan import Unit
 from .records import Counts, OutputFile, UnitRecord
 
 

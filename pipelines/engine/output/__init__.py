@@ -1,0 +1,1 @@
+"""Output of a job: files of units, records, totals and the report."""

@@ -1,0 +1,1 @@
+"""Planning: listed sources cut into units, stored before the job runs."""
