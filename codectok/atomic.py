@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +17,22 @@ TEMPORARY_SUFFIX = ".tmp"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what was written there takes its place, on disk for good, on success only."""
+    """Yield a temporary path beside `path`; the file written there replaces `path`, synced to disk, on success only.
+
+    The file gets the mode of a new file, whatever the writer chooses: safetensors writes files that only their owner
+    can read.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Its own name, since several processes may write the same file.
+    # A unique name, since several processes may write the same file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     try:
         with _place_named(path):
+            temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
             with temporary.open("rb") as file:
+                if os.fstat(file.fileno()).st_mode != mode:
+                    os.fchmod(file.fileno(), stat.S_IMODE(mode))
                 os.fsync(file.fileno())
             temporary.rename(path)
     finally:

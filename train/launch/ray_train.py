@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codectok.errors import CodectokError, InputError, PassingError
-from codectok.pipelines.engine.executors.ray_cluster import start_ray
+from codectok.pipelines.engine.executors.ray_cluster import current_umask, start_ray
 from codectok.train.config import TrainConfig
 from codectok.train.run.metrics_log import MetricsCallback
 from codectok.train.run.output import claim_output
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # Folder in the output for Ray Train's own files.
 RAY_FOLDER = "ray"
+RAY_FILE = ".validate_storage_marker"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 1.0
 
@@ -91,6 +92,9 @@ def train_on_ray(config: TrainConfig, options: RayOptions, on_metrics: MetricsCa
 
     open_segments(config)
     claim_output(config)
+    # Created here, since Ray Train would create them with the umask of the cluster.
+    (config.output / RAY_FOLDER).mkdir(exist_ok=True)
+    (config.output / RAY_FOLDER / RAY_FILE).touch()
     started_here = not ray.is_initialized()
     if started_here:
         start_ray(options.address, None)
@@ -134,7 +138,12 @@ def _ray_trainer(config: TrainConfig, options: RayOptions, on_gpus: bool, queues
 
     return TorchTrainer(
         _train_rank,
-        train_loop_config={"config": config.model_dump(mode="json"), "folder": str(Path.cwd()), "queues": queues},
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "folder": str(Path.cwd()),
+            "umask": current_umask(),
+            "queues": queues,
+        },
         scaling_config=ScalingConfig(num_workers=_n_workers(options, on_gpus), use_gpu=on_gpus),
         run_config=RunConfig(
             name=RAY_FOLDER,
@@ -211,6 +220,7 @@ def _train_rank(settings: dict[str, Any]) -> None:
     queues: _Queues = settings["queues"]
     if not queues.verdict.empty():
         return  # started again after an error that a retry cannot fix
+    os.umask(settings["umask"])
     os.chdir(settings["folder"])
     config = TrainConfig.model_validate(settings["config"])
     config = config.model_copy(update={"device": str(get_device())})

@@ -54,6 +54,14 @@ def cluster_resource(name: str) -> float:
     return float(ask().get(name, 0))
 
 
+def current_umask() -> int:
+    """Return the umask of this process. Workers set it, since actors inherit the umask of the cluster."""
+    # The system has no other way to read it than to set it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def gpu_model_of(address: str | None) -> str | None:
     """Name of the GPUs of the cluster at `address` (or `RAY_ADDRESS`); joins the cluster, and stays in it.
 

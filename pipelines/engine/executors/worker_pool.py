@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -22,6 +23,7 @@ from codectok.pipelines.engine.planning.plan import Plan, Unit
 from codectok.pipelines.engine.progress import ProgressCallback
 
 from .local import Outcome
+from .ray_cluster import current_umask
 from .servers import Actor, RunningServer, busy_share, call_of
 
 # Deaths of actors say little about a file, since nodes get lost; but a unit is not tried forever.
@@ -35,7 +37,8 @@ WAITING_NOTE_SECONDS = 30.0
 class _Worker:
     """Runs units in an actor's process."""
 
-    def __init__(self, job: Job, context: WorkerContext, server: Actor | None) -> None:
+    def __init__(self, job: Job, context: WorkerContext, server: Actor | None, umask: int) -> None:
+        os.umask(umask)
         self._job, self._context, self._server = job, context, server
 
     def start(self) -> None:
@@ -111,6 +114,7 @@ class WorkerPool:
         self._next_server = itertools.cycle(servers)
         self._last_busy_report = time.monotonic()
         self._actor_class: Any = ray.remote(num_cpus=job.threads)(_Worker)
+        self._umask = current_umask()
         self._calls: dict[Any, _Call] = {}
         self._idle: deque[Actor] = deque()
         self._waiting: deque[_Task] = deque()
@@ -155,8 +159,9 @@ class WorkerPool:
         if server is not None:
             # Beside its server, so that their data stays on the machine.
             place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(server.node, soft=True)
-        server_actor = None if server is None else server.actor
-        actor: Actor = self._actor_class.options(**place).remote(self._job, self._context, server_actor)
+        server_actor = None if server is None else server.actor, self._umask
+        actor_class = self._actor_class.options(**place)
+        actor: Actor = actor_class.remote(self._job, self._context, server_actor, self._umask)
         # An actor that waits for a free place holds no unit: it gets its first one when it is ready.
         self._calls[actor.start.remote()] = _Call(actor, None, float("inf"))
 

@@ -21,6 +21,7 @@ from codectok.storage import open_storage
 from codectok.train import train
 from codectok.train.launch.ray_train import RayOptions, train_on_ray
 from codectok.train.run.checkpoint import latest_checkpoint
+from tests.helpers.modes import umask, wrong_modes
 from tests.train.conftest import final_state, tiny_config, write_shards
 
 # Random numbers differ between ranks; without them, ranks compute the same as one process.
@@ -38,12 +39,14 @@ def losses(log: dict[int, float]) -> Callable[[int, dict[str, float]], None]:
     return lambda step, metrics: log.update({step: metrics["mel_1024"]})
 
 
-def test_ray_ranks_train_like_one_process(shards: Path, tmp_path: Path) -> None:
+def test_ray_ranks_train_like_one_process_with_umask_of_command(shards: Path, tmp_path: Path) -> None:
     alone: dict[int, float] = {}
     train(tiny_config(shards, tmp_path / "alone", *DETERMINISTIC), losses(alone))
     both: dict[int, float] = {}
     config = tiny_config(shards, tmp_path / "both", *DETERMINISTIC, "data.num_workers=1")
-    report = train_on_ray(config, RayOptions(workers=2), losses(both))
+    with umask(0o007):
+        report = train_on_ray(config, RayOptions(workers=2), losses(both))
+    assert wrong_modes(tmp_path / "both", 0o007) == {}
     assert (report.ending, report.step) == ("finished", 7)
     assert report.codec == tmp_path / "both" / "codec"
     assert both.keys() == alone.keys()
