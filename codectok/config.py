@@ -30,7 +30,17 @@ class StrictModel(BaseModel):
 
 
 class MelConfig(StrictModel):
-    """Log-mel spectrogram: sizes in samples, frequencies in Hz."""
+    """Log-mel spectrogram.
+
+    Attributes:
+        sample_rate: sample rate of the codec in Hz.
+        n_fft: samples of the Fourier transform.
+        hop_length: samples from one frame to the next.
+        win_length: samples of the Hann window.
+        n_mels: number of mel bands.
+        f_min: lowest frequency in Hz.
+        f_max: highest frequency in Hz.
+    """
 
     sample_rate: PositiveInt = 24_000
     n_fft: PositiveInt = 1024
@@ -57,7 +67,14 @@ class MelConfig(StrictModel):
 
 
 class EncoderConfig(StrictModel):
-    """ConvNeXt encoder: one stage per entry of `depths` (blocks) and `dims` (channels)."""
+    """ConvNeXt encoder.
+
+    Attributes:
+        depths: number of blocks of each stage.
+        dims: number of channels of each stage.
+        kernel_size: frames that a depthwise convolution spans; odd.
+        drop_path_rate: probability of dropping the last block in training; it grows linearly from 0 over the blocks.
+    """
 
     depths: tuple[PositiveInt, ...] = (3, 3, 9, 3)
     dims: tuple[PositiveInt, ...] = (256, 512, 768, 1024)
@@ -76,9 +93,16 @@ class EncoderConfig(StrictModel):
 class VectorQuantizerConfig(StrictModel):
     """Grouped residual vector quantizer with exponential-moving-average (EMA) codebooks.
 
-    Features are split into `n_groups`, each projected to `codebook_dim` and quantized by `n_residuals` codebooks.
-    `ema_decay` is the decay of the averages per training step. Codes used less than `expiry_share` of uniform use in a
-    window of many steps are replaced by recent features; 0 disables this.
+    Attributes:
+        type: selects this quantizer.
+        n_groups: groups that the features are split into.
+        n_residuals: codebooks of each group; each quantizes the residual of the previous one.
+        codebook_size: number of codes in a codebook.
+        codebook_dim: width of the vectors of a codebook, to which each group is projected.
+        time_factors: factors of learned downsampling, one per stage; (1,) keeps the frame rate.
+        ema_decay: decay of the moving averages per training step.
+        expiry_share: codes used less than this share of uniform use in a window of many steps are replaced by recent
+            features; 0 disables this.
     """
 
     type: Literal["grvq"] = "grvq"
@@ -100,6 +124,12 @@ class SimVectorQuantizerConfig(StrictModel):
     """SimVQ (Zhu et al. 2024): one codebook, learned as fixed codes and a linear map.
 
     A training step multiplies `codebook_size` codes by a matrix [codebook_dim, codebook_dim].
+
+    Attributes:
+        type: selects this quantizer.
+        codebook_size: number of codes.
+        codebook_dim: width of the codes, to which features are projected.
+        time_factors: factors of learned downsampling, one per stage; (1,) keeps the frame rate.
     """
 
     type: Literal["simvq"] = "simvq"
@@ -119,7 +149,13 @@ class SimVectorQuantizerConfig(StrictModel):
 
 
 class FiniteScalarQuantizerConfig(StrictModel):
-    """Finite scalar quantizer (Mentzer et al. 2023): one code per frame, from a codebook of prod(levels) codes."""
+    """Finite scalar quantizer (Mentzer et al. 2023): one code per frame, from a codebook of prod(levels) codes.
+
+    Attributes:
+        type: selects this quantizer.
+        levels: number of values of each dimension.
+        time_factors: factors of learned downsampling, one per stage; (1,) keeps the frame rate.
+    """
 
     type: Literal["fsq"] = "fsq"
     levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = (8, 8, 8, 8, 8)
@@ -153,7 +189,17 @@ QuantizerConfig = Annotated[
 
 
 class DecoderConfig(StrictModel):
-    """HiFi-GAN decoder: channels start at `initial_channels` and halve at each upsampling."""
+    """HiFi-GAN decoder; the number of channels halves at each upsampling.
+
+    Attributes:
+        initial_channels: number of channels before the first upsampling.
+        upsample_rates: factor of each upsampling; their product is the hop length of the mel.
+        upsample_kernel_sizes: kernel size of each upsampling.
+        resblock_kernel_sizes: kernel sizes of the parallel residual blocks after each upsampling.
+        resblock_dilations: dilations of each of these blocks.
+        pre_kernel_size: kernel size of the first convolution.
+        post_kernel_size: kernel size of the last convolution.
+    """
 
     initial_channels: PositiveInt = 1024
     upsample_rates: tuple[PositiveInt, ...] = (8, 4, 2, 2, 2)
@@ -182,7 +228,13 @@ class DecoderConfig(StrictModel):
 class CodecConfig(StrictModel):
     """Architecture of a codec.
 
-    `left_pad` zero samples are added before every clip (imported DistilCodec checkpoints expect one).
+    Attributes:
+        name: name that tables and reports show.
+        mel: spectrogram that the encoder reads.
+        encoder: spectrogram to features.
+        quantizer: features to codes and back.
+        decoder: features to waveform.
+        left_pad: zero samples added before every clip; imported DistilCodec checkpoints expect one.
     """
 
     name: str = "custom"

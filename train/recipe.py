@@ -118,7 +118,14 @@ class PeriodDiscriminatorConfig(StrictModel):
 
 
 class ScaleLayer(StrictModel):
-    """One convolution of the multi-scale discriminator."""
+    """One convolution of the multi-scale discriminator.
+
+    Attributes:
+        channels: number of output channels.
+        kernel_size: in samples.
+        stride: in samples.
+        groups: groups that the channels are split into.
+    """
 
     channels: PositiveInt
     kernel_size: PositiveInt
