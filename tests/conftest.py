@@ -115,7 +115,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from .tokenizers import save_tokenizer  # other tests start without transformers
+    from tests.helpers.tokenizers import save_tokenizer  # other tests start without transformers
 
     return save_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 

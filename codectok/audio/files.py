@@ -123,19 +123,21 @@ def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None
         OSError: the disk or the network failed; another try may succeed.
     """
     where = name or (printable(source) if isinstance(source, Path) else "The audio")
-    empty = True
+    n_samples = 0
     try:
         with _decoding(source, where) as (source_rate, channel_blocks):
             if source_rate not in SAMPLE_RATES:
                 raise AudioError(f"{where} has an impossible sample rate of {source_rate} Hz.", "unsupported")
             for block in resample_blocks(_mono_blocks(channel_blocks, where), source_rate, sample_rate):
-                empty = empty and len(block) == 0
+                # Averaging and resampling overflow for samples near the largest float32.
+                check_finite(block, where, n_samples)
+                n_samples += len(block)
                 yield block
     except AudioError as error:
         if isinstance(source, Path) and error.reason in ("unreadable", "decode_error"):
             _raise_read_errors(source)
         raise
-    if empty:
+    if n_samples == 0:
         raise AudioError(f"{where} has no samples.", "empty")
 
 

@@ -159,7 +159,7 @@ class WorkerPool:
         if server is not None:
             # Beside its server, so that their data stays on the machine.
             place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(server.node, soft=True)
-        server_actor = None if server is None else server.actor, self._umask
+        server_actor = None if server is None else server.actor
         actor_class = self._actor_class.options(**place)
         actor: Actor = actor_class.remote(self._job, self._context, server_actor, self._umask)
         # An actor that waits for a free place holds no unit: it gets its first one when it is ready.
