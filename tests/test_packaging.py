@@ -43,7 +43,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def distributions(clone: Path) -> Path:
     """A folder with the source distribution, and the wheel that is built from it."""
     folder = clone.parent / "dist"
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, clone]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(clone)]
     subprocess.run(command, check=True, capture_output=True)
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from codectok import AudioError, Codec, CodectokError, InputError
 from codectok.config import CodecConfig
+from codectok.device import Precision
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_chunks
@@ -68,7 +70,7 @@ def assert_independent(codec: Codec, clips: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_codes_do_not_depend_on_other_clips(variant: str, device: str, dtype: str) -> None:
+def test_codes_do_not_depend_on_other_clips(variant: str, device: str, dtype: Precision) -> None:
     codec = make_codec(VARIANTS[variant], device=device, dtype=dtype)
     assert_independent(codec, [noise(n, seed=n) for n in lengths(codec.config, seed=1)])
 
@@ -170,8 +172,9 @@ def test_clip_errors_are_returned_in_order() -> None:
         "AudioError", "Tensor", "AudioError", "Tensor", "AudioError", "AudioError", "Tensor", "AudioError"
     ]  # fmt: skip
     assert [str(found[number]) for number in (2, 4)] == ["It breaks off.", "The waveform has no samples."]
-    for number, clip in zip((1, 3, 6), good, strict=True):
-        assert torch.equal(found[number], codec.encode(clip, 24_000))
+    codes = [result for result in found if isinstance(result, Tensor)]
+    for result, clip in zip(codes, good, strict=True):
+        assert torch.equal(result, codec.encode(clip, 24_000))
     with pytest.raises(AudioError, match="the first at 1400"):
         list(codec.encode_stream([noise(1400), nan], 24_000))
 
@@ -180,9 +183,9 @@ def test_clip_errors_are_returned_in_order() -> None:
 def test_invalid_blocks_are_refused(blocks: object) -> None:
     codec = make_codec(NANO)
     with pytest.raises(InputError, match=r"sequence of arrays|\[channels, n\]"):
-        list(codec.encode_stream(blocks, 24_000))
+        list(codec.encode_stream(blocks, 24_000))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"sequence of arrays|\[channels, n\]"):
-        list(codec.encode_clips([blocks], 24_000))
+        list(codec.encode_clips([blocks], 24_000))  # type: ignore[list-item]
 
 
 def test_batch_error_names_clip() -> None:
@@ -192,16 +195,17 @@ def test_batch_error_names_clip() -> None:
 
 def test_inherited_precision_settings_stay_inherited() -> None:
     matmul = torch.backends.cuda.matmul
-    before = torch.backends.fp32_precision
-    torch.backends.fp32_precision = "tf32"
+    backends: Any = torch.backends  # its types lack fp32_precision
+    before = backends.fp32_precision
+    backends.fp32_precision = "tf32"
     try:
         make_codec(NANO).encode(noise(500), 24_000)
         assert matmul.fp32_precision == "tf32"
-        torch.backends.fp32_precision = "ieee"
+        backends.fp32_precision = "ieee"
         assert matmul.fp32_precision == "ieee"
         assert matmul.allow_bf16_reduced_precision_reduction
     finally:
-        torch.backends.fp32_precision = before
+        backends.fp32_precision = before
 
 
 def test_process_precision_settings_do_not_change_codes() -> None:
@@ -220,7 +224,7 @@ def test_process_precision_settings_do_not_change_codes() -> None:
 
 def test_bfloat16_changes_few_codes() -> None:
     clip = noise(200_000)
-    exact, half = (make_codec(VARIANTS["folded"], dtype=dtype) for dtype in ("float32", "bfloat16"))
+    exact, half = make_codec(VARIANTS["folded"]), make_codec(VARIANTS["folded"], dtype="bfloat16")
     features, half_features = (features_of(codec, [clip], 8192)[0] for codec in (exact, half))
     assert 1e-5 < float((features - half_features).abs().mean() / features.std()) < 0.02
     codes = exact.encode(clip, 24_000)

@@ -17,6 +17,7 @@ from codectok.config import (
     VectorQuantizerConfig,
     preset,
 )
+from codectok.device import Precision
 from codectok.model.quantization import k_means
 
 NANO = preset("nano")
@@ -49,9 +50,11 @@ VARIANTS = {
 }
 
 
-def make_codec(config: CodecConfig, **options: object) -> Codec:
+def make_codec(
+    config: CodecConfig, device: str = "cpu", dtype: Precision = "float32", pack_frames: int | None = None
+) -> Codec:
     """Create a codec with random weights that all affect the output, and codebooks that fit noise."""
-    codec = Codec.from_config(config, seed=3, **{"device": "cpu", **options})
+    codec = Codec.from_config(config, seed=3, device=device, dtype=dtype, pack_frames=pack_frames)
     generator = torch.Generator().manual_seed(4)
     for name, tensor in codec.network.named_parameters():
         # The initial layer scale of 1e-6 would hide the other weights of a block.

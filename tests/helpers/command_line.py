@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typer import Typer
 from typer.testing import CliRunner, Result
 
 from codectok.cli.main import app
@@ -10,6 +11,15 @@ from codectok.cli.main import app
 def codectok(*arguments: object) -> Result:
     """Run `codectok` with `arguments`."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def command_names(group: Typer) -> set[str]:
+    """Return the names of the commands directly in `group`."""
+    names = set()
+    for command in group.registered_commands:
+        assert command.name is not None
+        names.add(command.name)
+    return names
 
 
 def one_line(text: str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.run import JobReport, run_job
+from codectok.pipelines.export.documents import DocumentJob
 from codectok.pipelines.export.options import DocumentOptions
+from codectok.pipelines.export.unitts import UnittsJob
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
@@ -43,15 +45,13 @@ def write_parts(folder: Path, rows_of_a_file: int) -> Path:
     return folder
 
 
-def options(**values: object) -> DocumentOptions:
-    return DocumentOptions(
-        **{"offset": OFFSET, "end_of_sequence": "0", "part_megabytes": SMALL_PARTS, **values}  # type: ignore[arg-type]
-    )
+def options(**values: Any) -> DocumentOptions:
+    return DocumentOptions(**{"offset": OFFSET, "end_of_sequence": "0", "part_megabytes": SMALL_PARTS, **values})
 
 
-def export(job: Job, output: Path, run_options: RunOptions = LOCAL) -> JobReport:
+def export(job: DocumentJob | UnittsJob, output: Path, run_options: RunOptions = LOCAL) -> JobReport:
     return run_job(job, job.sources.arguments, output, run_options)
 
 
-def sequences(output: Path) -> list[dict[str, list]]:
+def sequences(output: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(output.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]

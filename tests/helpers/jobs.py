@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -21,7 +22,7 @@ LOCAL = RunOptions(engine="local", max_rejects=1.0)
 UNIT_SECONDS = 15.0
 
 
-def shard_job(**options: object) -> ShardJob:
+def shard_job(**options: Any) -> ShardJob:
     return ShardJob(ShardOptions(**{"shard_seconds": UNIT_SECONDS, **options}))
 
 

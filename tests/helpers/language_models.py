@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, Gemma3Config, PretrainedConfig, Qwen2Config
@@ -35,7 +36,7 @@ def gemma3() -> Gemma3Config:
     text = {"vocab_size": ROWS, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    special: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     return Gemma3Config(
         text_config=text | heads | special,
         vision_config={**vision, "image_size": 28, "patch_size": 14},

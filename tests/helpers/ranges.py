@@ -24,5 +24,6 @@ def sources_of(path: Path) -> list[Source]:
 
 
 def cut(source: Source, parts: int) -> list[Source]:
+    assert source.size is not None
     borders = [source.size * n // parts for n in range(parts + 1)]
     return [replace(source, first_byte=first, last_byte=last) for first, last in itertools.pairwise(borders)]

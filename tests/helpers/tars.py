@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -30,7 +31,7 @@ def all_samples(folder: Path) -> list[tuple[Sample, np.ndarray]]:
     ]
 
 
-def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
+def write_tar(path: Path, members: list[tuple[str, bytes]], mode: Literal["w", "w:gz"] = "w") -> Path:
     with tarfile.open(path, mode) as tar:
         for name, data in members:
             member = tarfile.TarInfo(name)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from codectok import Codec
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.shard.job import ShardJob
@@ -29,6 +30,7 @@ from codectok.shards import (
 from codectok.train import SegmentLoader, TrainConfig, load_train_config
 from codectok.train.run.checkpoint import latest_checkpoint, load_training_state
 from codectok.train.run.preparation import open_segments
+from codectok.train.run.run import TrainingReport
 
 TINY = [
     "codec.name=tiny",
@@ -84,6 +86,12 @@ def tiny_config(shards: Path, output: Path, *overrides: str, steps: int = 7) -> 
     return load_train_config("nano", ["codec={}", *own_codec, *rest, *paths, *overrides])
 
 
+def codec_of(report: TrainingReport) -> Codec:
+    """Open the codec that a run has written."""
+    assert report.codec is not None
+    return Codec.from_pretrained(report.codec, device="cpu")
+
+
 def final_state(output: Path) -> dict[str, Any]:
     """State of the newest checkpoint."""
     checkpoint = latest_checkpoint(output / "checkpoints")
@@ -94,12 +102,15 @@ def final_state(output: Path) -> dict[str, Any]:
 def assert_equal(a: object, b: object, path: str = "") -> None:
     """Assert that two training states are equal to the bit."""
     if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor), path
         assert torch.equal(a, b), path
     elif isinstance(a, dict):
+        assert isinstance(b, dict), path
         assert a.keys() == b.keys(), path
         for key in a:
             assert_equal(a[key], b[key], f"{path}.{key}")
     elif isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple), path
         for n, (one, other) in enumerate(zip(a, b, strict=True)):
             assert_equal(one, other, f"{path}[{n}]")
     else:

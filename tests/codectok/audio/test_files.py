@@ -114,7 +114,7 @@ def m4a(tmp_path: Path) -> Path:
     stereo = np.stack([tone(3, 44_100), tone(3, 44_100, 500)], axis=1)
     soundfile.write(tmp_path / "source.wav", stereo, 44_100)
     path = tmp_path / "odd: name.m4a"
-    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "source.wav", "-c:a", "aac", f"file:{path}"]
+    command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "source.wav"), "-c:a", "aac", f"file:{path}"]
     subprocess.run(command, check=True)
     return path
 

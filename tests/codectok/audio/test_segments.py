@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.audio.segments import Segmenter, segments_of
+from codectok.audio.segments import Cutter, segments_of
 from tests.helpers.audio import tone
 
 RATE = 8000
 
 
-def cut(samples: np.ndarray, low: float, high: float, segmenter: Segmenter) -> list[tuple[int, int]]:
+def cut(samples: np.ndarray, low: float, high: float, segmenter: Cutter) -> list[tuple[int, int]]:
     return [(s.start, s.end) for s in segments_of([samples], RATE, low, high, segmenter)]
 
 
 @pytest.mark.parametrize("segmenter", ["quiet", "fixed"])
 @pytest.mark.parametrize("seconds", [0.1, 2, 9.99, 10, 10.0001, 12, 19.9, 20, 20.1, 61.7])
-def test_segments_cover_recording_within_limits(segmenter: Segmenter, seconds: float) -> None:
+def test_segments_cover_recording_within_limits(segmenter: Cutter, seconds: float) -> None:
     samples = tone(seconds, RATE)
     segments = cut(samples, 2, 10, segmenter)
     assert segments[0][0] == 0
@@ -32,7 +32,7 @@ def test_segments_cover_recording_within_limits(segmenter: Segmenter, seconds: f
 
 @pytest.mark.parametrize("segmenter", ["quiet", "fixed"])
 @pytest.mark.parametrize("seed", range(5))
-def test_cuts_do_not_depend_on_blocks(segmenter: Segmenter, seed: int) -> None:
+def test_cuts_do_not_depend_on_blocks(segmenter: Cutter, seed: int) -> None:
     samples = tone(63.3, RATE, seed=seed)
     borders = np.sort(np.random.default_rng(seed).integers(0, len(samples), 40))
     blocks = np.split(samples, borders)

@@ -18,7 +18,7 @@ from codectok import Codec
 from codectok.audio.files import read_audio
 from codectok.cli.export import app as export
 from codectok.cli.main import app
-from tests.helpers.command_line import assert_refused, codectok, one_line
+from tests.helpers.command_line import assert_refused, codectok, command_names, one_line
 from tests.helpers.storage import DATA
 
 STUDENT = DATA / "golden" / "student"
@@ -76,7 +76,7 @@ def test_help_is_fast_and_shows_examples() -> None:
     assert not any(
         f"| {heavy}\n" in loaded.replace(" ", "").replace("|", "| ") for heavy in ("torch", "ray", "pyarrow")
     )
-    verbs = {command.name for command in app.registered_commands}
+    verbs = command_names(app)
     assert verbs == {
         "shard",
         "train",
@@ -90,7 +90,7 @@ def test_help_is_fast_and_shows_examples() -> None:
         "import-distilcodec",
     }
     assert [group.name for group in app.registered_groups] == ["export"]
-    forms = {command.name for command in export.app.registered_commands}
+    forms = command_names(export.app)
     assert forms == {
         "compact",
         "vocabulary",
@@ -107,9 +107,9 @@ def test_help_is_fast_and_shows_examples() -> None:
     for form in forms:
         assert form in shown
     for words in (*((verb,) for verb in verbs), *(("export", form) for form in forms)):
-        result = codectok(*words, "--help")
-        assert result.exit_code == 0
-        assert f"codectok {' '.join(words)} " in one_line(result.stdout).partition("Example:")[2]
+        page = codectok(*words, "--help")
+        assert page.exit_code == 0
+        assert f"codectok {' '.join(words)} " in one_line(page.stdout).partition("Example:")[2]
 
 
 def test_encode_decode_and_inspect(codec: Path, corpus: Path, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> N
 def test_closed_output_pipe_prints_no_error() -> None:
     command = [sys.executable, "-m", "codectok", "tokenize", "--help"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 1

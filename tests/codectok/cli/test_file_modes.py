@@ -12,7 +12,7 @@ import soundfile
 from codectok.cli.export.app import app as export_app
 from codectok.cli.main import app
 from tests.helpers.audio import tone
-from tests.helpers.command_line import codectok
+from tests.helpers.command_line import codectok, command_names
 from tests.helpers.language_models import qwen2, write_model
 from tests.helpers.modes import umask, wrong_modes
 from tests.helpers.storage import DATA
@@ -64,11 +64,17 @@ def write_lines(path: Path, rows: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def verb_of(command: str) -> str:
+    found = re.match(r"(export )?\S+", command)
+    assert found, command
+    return found[0]
+
+
 def test_all_writing_verbs_are_tested() -> None:
     """All but `inspect`, which writes nothing."""
-    verbs = {command.name for command in app.registered_commands} - {"inspect"}
-    forms = {f"export {command.name}" for command in export_app.registered_commands}
-    assert {re.match(r"(export )?\S+", command)[0] for command in COMMANDS} == verbs | forms
+    verbs = command_names(app) - {"inspect"}
+    forms = {f"export {name}" for name in command_names(export_app)}
+    assert {verb_of(command) for command in COMMANDS} == verbs | forms
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077], ids="{:03o}".format)

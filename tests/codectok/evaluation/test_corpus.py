@@ -37,9 +37,11 @@ def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def measured(codec: Codec, *sources: Path, **options: object) -> tuple[EvaluationReport, list[ClipMeasures]]:
+def measured(
+    codec: Codec, *sources: Path, limit: int | None = None, max_seconds: float | None = None
+) -> tuple[EvaluationReport, list[ClipMeasures]]:
     clips: list[ClipMeasures] = []
-    report = evaluate(codec, [str(source) for source in sources], on_clip=clips.append, **options)
+    report = evaluate(codec, [str(source) for source in sources], limit, max_seconds, on_clip=clips.append)
     return report, clips
 
 
@@ -48,7 +50,7 @@ def test_measures_equal_those_computed_by_hand(variant: str, test_set: Path) -> 
     codec = make_codec(VARIANTS[variant])
     report, clips = measured(codec, test_set)
     assert [clip.source for clip in clips] == list(SECONDS)
-    counts = [Counter() for _ in range(codec.n_codebooks)]
+    counts: list[Counter[int]] = [Counter() for _ in range(codec.n_codebooks)]
     values: dict[str, list[float]] = {}
     for clip in clips:
         samples = read_audio(test_set / clip.source, codec.sample_rate)
@@ -70,9 +72,9 @@ def test_measures_equal_those_computed_by_hand(variant: str, test_set: Path) -> 
         assert (clip.frames, clip.seconds) == (len(codes), len(samples) / codec.sample_rate)
         for name, value in wanted.items():
             values.setdefault(name, []).extend([] if value is None else [value])
-    assert {name: (mean.mean, mean.clips) for name, mean in report.means.items()} == {
-        name: (pytest.approx(np.mean(found)), len(found)) for name, found in values.items()
-    }
+    means = {name: float(np.mean(found)) for name, found in values.items()}
+    assert {name: mean.mean for name, mean in report.means.items()} == pytest.approx(means)
+    assert {name: mean.clips for name, mean in report.means.items()} == {n: len(found) for n, found in values.items()}
     assert (report.clips, report.frames) == (len(SECONDS), sum(clip.frames for clip in clips))
     for use, of_codebook in zip(report.codebooks, counts, strict=True):
         assert {code: count for code, count in enumerate(use.counts) if count} == of_codebook

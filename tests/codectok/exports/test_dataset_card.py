@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -75,7 +76,7 @@ def test_card_snippets_run(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     clip = [TokenRow(**{**vars(row), "codes": row.codes[:, :1]}) for row in rows(2)]
     write(tmp_path / name / "0.parquet", clip, TableMetadata.of(codec.describe()))
     write_dataset_card(tmp_path / name)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for snippet in re.findall(r"```python\n(.*?)```", (tmp_path / name / "README.md").read_text(), re.DOTALL):
         exec(snippet, names)
     assert len(names["waveform"]) == len(clip[-1].codes) * codec.frame_size

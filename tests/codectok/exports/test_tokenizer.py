@@ -34,8 +34,8 @@ def test_extended_tokenizer_has_audio_and_unused_tokens(base: Path, tmp_path: Pa
     after = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert n_unused == 320 - len(before) > 0
     assert len(after) == VOCABULARY.end == 528
-    assert after.convert_ids_to_tokens(range(len(before), 320)) == [f"<|unused{n}|>" for n in range(n_unused)]
-    assert after.convert_ids_to_tokens(range(320, 528)) == list(VOCABULARY.tokens())
+    assert after.convert_ids_to_tokens(list(range(len(before), 320))) == [f"<|unused{n}|>" for n in range(n_unused)]
+    assert after.convert_ids_to_tokens(list(range(320, 528))) == list(VOCABULARY.tokens())
     for text in ("hello to the words", "Grüße", "<|im_start|>user\nHello<|im_end|>"):
         assert after(text).input_ids == before(text).input_ids
     text = "Hello<|beginofaudio|><|g0r0_320|><|g1r1_519|><|endofaudio|> you"

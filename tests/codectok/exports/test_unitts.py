@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
+from codectok.exports.choices import UnittsTask
 from codectok.exports.sequences.documents import MissingFieldError
 from codectok.exports.unitts import COLUMNS, audio_file, check_unitts, dialog_row
 from codectok.tokens.table import TokenRow
@@ -35,8 +36,10 @@ AUDIO = {
 TEXT = {"type": "text", "content": "Grüß dich"}
 
 
-@pytest.mark.parametrize(("task", "turns"), [("tts", [TEXT, AUDIO]), ("asr", [AUDIO, TEXT]), ("audio", [AUDIO])])
-def test_dialog_row_matches_recipe(task: str, turns: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("task", "turns"), [(UnittsTask.TTS, [TEXT, AUDIO]), (UnittsTask.ASR, [AUDIO, TEXT]), (UnittsTask.AUDIO, [AUDIO])]
+)
+def test_dialog_row_matches_recipe(task: UnittsTask, turns: list[object]) -> None:
     row = dialog_row(ROW, VOCABULARY, task, 24_000)
     assert tuple(row) == COLUMNS
     assert all(isinstance(value, str) for value in row.values())
@@ -61,7 +64,7 @@ def ids_of_the_reference(content_list: list[dict]) -> list[object]:
 
 
 def test_reference_reader_returns_text_and_audio_in_order() -> None:
-    (turn,) = json.loads(dialog_row(ROW, VOCABULARY, "tts", 24_000)["dialog"])
+    (turn,) = json.loads(dialog_row(ROW, VOCABULARY, UnittsTask.TTS, 24_000)["dialog"])
     expected = ["Grüß dich", "<|inter_audio_begin|>", 152_064, 184_831, "<|inter_audio_end|>"]
     assert ids_of_the_reference(turn["content_list"]) == expected
 
@@ -73,10 +76,10 @@ def test_audio_file_is_one_json_line() -> None:
 
 def test_row_without_text_needs_audio_task() -> None:
     silent = replace(ROW, text=None)
-    for task in ("tts", "asr"):
+    for task in (UnittsTask.TTS, UnittsTask.ASR):
         with pytest.raises(MissingFieldError, match="no text"):
             dialog_row(silent, VOCABULARY, task, 24_000)
-    ((turn,),) = (json.loads(dialog_row(silent, VOCABULARY, "audio", 24_000)["dialog"]),)
+    ((turn,),) = (json.loads(dialog_row(silent, VOCABULARY, UnittsTask.AUDIO, 24_000)["dialog"]),)
     assert turn["content_list"][0]["audio_infos"]["use_text"] is False
 
 

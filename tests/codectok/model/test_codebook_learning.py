@@ -19,7 +19,7 @@ from codectok.model.network import CodecNetwork
 from codectok.model.quantization import reservoir
 from codectok.model.quantization.temporal import TemporalQuantizer
 from codectok.model.quantization.usage import WINDOW_TOKENS_PER_CODE
-from tests.helpers.codebook_learning import Clusters, learn, make_quantizer
+from tests.helpers.codebook_learning import Clusters, first_codebook, learn, make_quantizer, simvq_codes_and_map
 from tests.helpers.codecs import NANO
 from tests.helpers.waiting import NoWaiting
 
@@ -77,7 +77,7 @@ def test_large_codebook_stays_alive_in_small_steps() -> None:
 def test_rarely_used_codes_are_not_replaced() -> None:
     config = VectorQuantizerConfig(codebook_size=256, codebook_dim=4, time_factors=())
     quantizer = make_quantizer(config, 4)
-    book = quantizer.inner.groups[0].layers[0]
+    book = first_codebook(quantizer)
     corners = torch.randn(256, 4) * 100
     book.embedding.copy_(corners)
     # Eight tokens per step: after most steps the moving average of most counts is almost zero.
@@ -120,6 +120,7 @@ def test_training_step_never_synchronizes_with_gpu(config: QuantizerConfig) -> N
             output = quantizer(batch.requires_grad_())
             (output.features.sum() + output.commitment_loss).backward()
             quantizer.update_codebooks([output.frames])
+    assert quantizer.usage is not None
     assert quantizer.usage.last_tokens > 0
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
         batches[0].sum().item()
@@ -128,6 +129,7 @@ def test_training_step_never_synchronizes_with_gpu(config: QuantizerConfig) -> N
 def test_metrics_cover_last_full_window() -> None:
     quantizer = make_quantizer(SINGLE, 12)
     window = quantizer.usage
+    assert window is not None
     even = torch.full((1, 64), WINDOW_TOKENS_PER_CODE // 2)
     lopsided = torch.zeros(1, 64, dtype=torch.int64)
     lopsided[0, :2] = 16 * WINDOW_TOKENS_PER_CODE
@@ -147,7 +149,7 @@ def test_metrics_cover_last_full_window() -> None:
 def test_expired_share_is_logged() -> None:
     config = VectorQuantizerConfig(codebook_size=64, codebook_dim=12, time_factors=())
     quantizer = make_quantizer(config, 12)
-    quantizer.inner.groups[0].layers[0].embedding[16:] = 1e6
+    first_codebook(quantizer).embedding[16:] = 1e6
     expired = learn(quantizer, Clusters(500, 12).batches(WINDOW_TOKENS_PER_CODE, 64, 64))
     assert expired[:-1] == [0.0] * (WINDOW_TOKENS_PER_CODE - 1)
     assert expired[-1] == pytest.approx(48 / 64, abs=0.1)
@@ -166,7 +168,8 @@ def test_simvq_map_follows_features() -> None:
     assert list(parameters) == ["inner.layers.0.parametrizations.embedding.0.weight"]
     clusters = Clusters(500, 4)
     quantizer.initialize_codebooks(clusters.batch(512, 500))
-    fixed = quantizer.inner.layers[0].parametrizations["embedding"].original.clone()
+    codes, _ = simvq_codes_and_map(quantizer)
+    fixed = codes.clone()
     grown = 3.0  # change of scale as the encoder learns
     test_features = grown * clusters.batch(128 * 20, 500)
     used, losses = alive(quantizer, test_features), []
@@ -179,7 +182,8 @@ def test_simvq_map_follows_features() -> None:
         losses.append(float(loss.detach()))
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
     assert used < 0.85 < 0.95 < alive(quantizer, test_features)
-    assert torch.equal(quantizer.inner.layers[0].parametrizations["embedding"].original, fixed)
+    codes, _ = simvq_codes_and_map(quantizer)
+    assert torch.equal(codes, fixed)
 
 
 def test_simvq_is_folded_and_can_be_trained_further() -> None:
@@ -187,10 +191,10 @@ def test_simvq_is_folded_and_can_be_trained_further() -> None:
     network = CodecNetwork(config).eval()
     network.prepare_for_training()
     log_mel = torch.randn(2, 100, config.mel.n_mels)
-    book = network.quantizer.inner.layers[0]
+    _, linear_map = simvq_codes_and_map(network.quantizer)
     with torch.no_grad():
         network.quantizer.initialize_codebooks(network.encoder(log_mel))
-        book.parametrizations["embedding"][0].weight.add_(0.05 * torch.randn(48, 48))
+        linear_map.weight.add_(0.05 * torch.randn(48, 48))
         trained = network(log_mel)
     assert len(trained.quantizer.codes.unique()) > 20
     plain, again = (build_network(config, network.inference_state_dict(), "the trained network") for _ in range(2))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -64,10 +67,16 @@ def test_two_ranks_learn_codebook_of_one(case: str, both: tuple[dict, list[dict]
 
 def test_cases_cover_tokens_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
+
+    def spy(name: str, method: Callable[..., None]) -> Callable[..., None]:
+        def noted(*arguments: Any) -> None:
+            called.append(name)
+            method(*arguments)
+
+        return noted
+
     for name in ("_learn_from_tokens", "_learn_from_sums", "_learn_from_sums_of_residuals"):
-        method = getattr(ResidualVectorQuantizer, name)
-        spy = lambda *args, name=name, method=method: (called.append(name), method(*args))[1]  # noqa: E731
-        monkeypatch.setattr(ResidualVectorQuantizer, name, spy)
+        monkeypatch.setattr(ResidualVectorQuantizer, name, spy(name, getattr(ResidualVectorQuantizer, name)))
     found = {}
     for case, (config, frames) in CASES.items():
         called.clear()

@@ -19,6 +19,7 @@ def test_diversity_loss_is_between_equal_and_single_use() -> None:
 def test_diversity_gradients_are_finite_on_codes() -> None:
     vectors = CODES[:3].clone().requires_grad_()
     diversity_loss(vectors, CODES).backward()
+    assert vectors.grad is not None
     assert torch.isfinite(vectors.grad).all()
 
 

@@ -13,6 +13,7 @@ from codectok.checkpoints.distilcodec import _source_of
 from codectok.config import VectorQuantizerConfig
 from codectok.model.quantization.build import build_quantizer
 from codectok.model.quantization.temporal import TemporalQuantizer
+from tests.helpers.codebook_learning import first_codebook, first_group
 
 DIM = 40
 CODEBOOK = "grvq.rvqs.0.layers.0._codebook"
@@ -88,7 +89,7 @@ def test_codebook_update_equals_reference(golden: Golden) -> None:
         output = quantizer(features)
         downsampled = quantizer.downsample(features).flatten(0, 1)
     assert float(output.commitment_loss) == pytest.approx(golden.commitment, rel=1e-5)
-    group, book = quantizer.inner.groups[0], quantizer.inner.groups[0].layers[0]
+    group, book = first_group(quantizer), first_codebook(quantizer)
     expected = torch.tensor([int(code) for code in golden.codes.split()])
     distances = torch.cdist(group.project_in(downsampled.chunk(golden.config.n_groups, dim=1)[0]), book.embedding)
     best = distances.gather(1, output.codes[..., :1].flatten(0, 1))

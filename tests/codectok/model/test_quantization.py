@@ -11,6 +11,7 @@ from codectok.config import (
 )
 from codectok.model.quantization.build import build_quantizer
 from codectok.model.quantization.codebook import EMACodebook
+from codectok.model.quantization.fsq import FiniteScalarQuantizer
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.model.quantization.k_means import k_means
 
@@ -109,6 +110,8 @@ def test_straight_through_gradient_passes_once(n_residuals: int) -> None:
     config = VectorQuantizerConfig(n_residuals=n_residuals, codebook_size=16, codebook_dim=8)
     quantizer = ResidualVectorQuantizer(config, 12).eval()
     identity = torch.eye(8, 12)
+    assert isinstance(quantizer.project_in, torch.nn.Linear)
+    assert isinstance(quantizer.project_out, torch.nn.Linear)
     quantizer.project_in.weight.data.copy_(identity)
     quantizer.project_out.weight.data.copy_(identity.T)
     features = torch.randn(2, 5, 12, requires_grad=True)
@@ -139,6 +142,7 @@ def test_quantizer_training_and_inference_agree(config: QuantizerConfig) -> None
 def test_fsq_codes_are_their_own_nearest() -> None:
     config = FiniteScalarQuantizerConfig(levels=(8, 5, 4, 3), time_factors=())
     quantizer = build_quantizer(config, 4).inner
+    assert isinstance(quantizer, FiniteScalarQuantizer)
     vectors = quantizer.codebooks[0]
     assert vectors.shape == (config.codebook_size, 4)
     assert len(torch.unique(vectors, dim=0)) == config.codebook_size
@@ -151,6 +155,7 @@ def test_fsq_codes_are_their_own_nearest() -> None:
 def test_fsq_reaches_exactly_all_codes() -> None:
     config = FiniteScalarQuantizerConfig(levels=(4, 3), time_factors=())
     quantizer = build_quantizer(config, 2).inner
+    assert isinstance(quantizer, FiniteScalarQuantizer)
     torch.nn.init.eye_(quantizer.project_in.weight)
     codes = quantizer.encode(torch.randn(1, 5000, 2) * 3).flatten()
     assert sorted(codes.unique().tolist()) == list(range(12))

@@ -6,6 +6,7 @@ import torch
 from codectok.config import VectorQuantizerConfig
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.model.quantization.search import CodeSearch
+from tests.helpers.codebook_learning import codebooks_of
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,9 @@ def test_reduced_search_rescores_in_float32() -> None:
 def test_projection_is_folded_where_faster(codebook_size: int, codebook_dim: int, folded: bool) -> None:
     config = VectorQuantizerConfig(codebook_size=codebook_size, codebook_dim=codebook_dim)
     quantizer = ResidualVectorQuantizer(config, 64)
-    quantizer.layers[0].embedding.normal_()
+    (codebook,) = codebooks_of(quantizer)
+    codebook.embedding.normal_()
+    assert isinstance(quantizer.project_in, torch.nn.Linear)
     torch.nn.init.normal_(quantizer.project_in.weight)
     torch.nn.init.normal_(quantizer.project_in.bias)
     features = torch.randn(600, 64)
@@ -86,25 +89,33 @@ def test_projection_is_folded_where_faster(codebook_size: int, codebook_dim: int
         codes = quantizer.frame_encoder(reduced=False)(features)
         assert bool(calls) != folded
         assert torch.equal(codes, quantizer.encode(features.unsqueeze(0))[0])
-        assert torch.equal(codes[:, 0], nearest(quantizer.project_in(features), quantizer.layers[0].embedding))
+        assert torch.equal(codes[:, 0], nearest(quantizer.project_in(features), codebook.embedding))
 
 
 def test_training_with_many_features_uses_folded_search(monkeypatch: pytest.MonkeyPatch) -> None:
     config = VectorQuantizerConfig(codebook_size=500, codebook_dim=64)
     quantizer = ResidualVectorQuantizer(config, 8).train()
-    quantizer.layers[0].embedding.normal_()
+    (codebook,) = codebooks_of(quantizer)
+    codebook.embedding.normal_()
+    assert isinstance(quantizer.project_in, torch.nn.Linear)
     torch.nn.init.normal_(quantizer.project_in.weight)
     features = torch.randn(7, 900, 8) + 3
     plain = quantizer.encode(features)
-    monkeypatch.setattr(quantizer.layers[0], "search", None)  # the search of the codebook must not be called
+    monkeypatch.setattr(codebook, "search", None)  # the search of the codebook must not be called
     assert float((quantizer(features).codes == plain).float().mean()) > 0.999
 
 
-def test_training_with_few_features_uses_codebook_search() -> None:
+def test_training_with_few_features_uses_codebook_search(monkeypatch: pytest.MonkeyPatch) -> None:
     quantizer = ResidualVectorQuantizer(VectorQuantizerConfig(codebook_size=500, codebook_dim=64), 8).train()
     features = torch.randn(1, 10, 8)
-    n_rows = []
-    search = quantizer.layers[0].search
-    quantizer.layers[0].search = lambda rows: n_rows.append(len(rows)) or search(rows)
+    (codebook,) = codebooks_of(quantizer)
+    n_rows: list[int] = []
+    search = codebook.search
+
+    def counted(rows: torch.Tensor) -> torch.Tensor:
+        n_rows.append(len(rows))
+        return search(rows)
+
+    monkeypatch.setattr(codebook, "search", counted)
     assert torch.equal(quantizer(features).codes, quantizer.encode(features))
     assert n_rows == [10, 10]

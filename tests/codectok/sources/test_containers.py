@@ -8,6 +8,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify.output import verify_output
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
+from codectok.sources.kinds import Kind
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.storage import open_storage
@@ -43,14 +45,16 @@ def members(count: int) -> list[tuple[str, bytes]]:
 
 
 def source(path: Path, first: int | None = None, last: int | None = None) -> Source:
-    kind = "parquet" if path.suffix == ".parquet" else "tar"
+    kind: Kind = "parquet" if path.suffix == ".parquet" else "tar"
     return Source("d", str(path.parent), path.name, kind, path.stat().st_size, None, first_byte=first, last_byte=last)
 
 
 def keys(path: Path, first: int | None = None, last: int | None = None) -> list[str]:
-    found = list(clips_of(source(path, first, last)))
-    assert all(isinstance(clip, Clip) for clip in found)
-    return [clip.id for clip in found]
+    found = []
+    for clip in clips_of(source(path, first, last)):
+        assert isinstance(clip, Clip)
+        found.append(clip.id)
+    return found
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 50])
@@ -216,12 +220,12 @@ class CountingFile(io.FileIO):
 
     count = 0
 
-    def readinto(self, buffer: object) -> int | None:
+    def readinto(self, buffer: Any) -> int | None:
         got = super().readinto(buffer)
         CountingFile.count += got or 0
         return got
 
-    def read(self, size: int = -1) -> bytes | None:
+    def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
         CountingFile.count += len(data or b"")
         return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_rows_by_id_and_number(table: TokenTable) -> None:
         table["missing"]
 
 
-def ids(table: TokenTable, n_workers: int, batch_size: int = 4, **options: int) -> list[list[str]]:
+def ids(table: TokenTable, n_workers: int, batch_size: int = 4, **options: Any) -> list[list[str]]:
     """Ids of each batch of a DataLoader."""
     dataset = table.to_torch_dataset(batch_size, **options)
     loader = DataLoader(
@@ -77,6 +78,6 @@ def test_drop_last_false_keeps_all_rows(table: TokenTable) -> None:
 
 
 @pytest.mark.parametrize("options", [{"rank": 1}, {"batch_size": 0}, {"start": -1}])
-def test_invalid_rank_batch_size_or_start_is_refused(options: dict[str, int], table: TokenTable) -> None:
+def test_invalid_rank_batch_size_or_start_is_refused(options: dict[str, Any], table: TokenTable) -> None:
     with pytest.raises(InputError):
         table.to_torch_dataset(**options)

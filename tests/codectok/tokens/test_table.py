@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -15,7 +16,7 @@ from fsspec import AbstractFileSystem
 from codectok import InputError
 from codectok.tokens import table
 from codectok.tokens.codes_file import read_codes, read_codes_metadata, write_codes
-from codectok.tokens.table import METADATA_KEY, read_metadata, read_rows
+from codectok.tokens.table import METADATA_KEY, TokenRow, read_metadata, read_rows
 from tests.helpers.tables import metadata, rows, write
 
 
@@ -126,7 +127,7 @@ def test_written_codes_file_is_read_back(suffix: str, tmp_path: Path) -> None:
 
 
 def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
-    def broken() -> None:
+    def broken() -> Iterator[TokenRow]:
         yield rows(1)[0]
         raise KeyboardInterrupt
 
@@ -169,7 +170,7 @@ def test_added_columns_are_ignored(tmp_path: Path) -> None:
     assert len(list(read_rows(tmp_path / "a.parquet"))) == 3
 
 
-class Refusing(AbstractFileSystem):
+class Refusing(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A store whose client raises its own errors, like that of S3."""
 
     protocol = "refusing"

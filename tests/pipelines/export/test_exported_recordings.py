@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from codectok import InputError
+from codectok.exports.choices import Packing
 from codectok.exports.sequences.documents import Voice
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.pipelines.export import documents
@@ -34,7 +36,7 @@ from tests.helpers.jobs import LOCAL, digests, rejects
 from tests.helpers.tables import metadata, write
 
 
-def interleaved(table: Path, tokenizer: Path, output: Path, **values: object) -> list[dict[str, list]]:
+def interleaved(table: Path, tokenizer: Path, output: Path, **values: Any) -> list[dict[str, Any]]:
     settings = options(template="interleaved", tokenizer=str(tokenizer), **values)
     export(SequencesJob(settings, [str(table)]), output)
     return sequences(output)
@@ -67,7 +69,7 @@ def test_recording_across_files_is_one_document(
 
 
 def test_long_recordings_are_cut_between_rows(table: Path, tokenizer: Path, tmp_path: Path) -> None:
-    found = interleaved(table, tokenizer, tmp_path / "out", packing=PackingOptions("none", 200))
+    found = interleaved(table, tokenizer, tmp_path / "out", packing=PackingOptions(Packing.NONE, 200))
     codes = [code for r in found for code in r["input_ids"] if OFFSET <= code < OFFSET + CODEBOOK]
     assert codes == [OFFSET + code for row in ROWS if row.text for code in row.codes[:, 0].tolist()]
     assert max(len(r["input_ids"]) for r in found) <= 200

@@ -7,7 +7,9 @@ import json
 import shutil
 import uuid
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -17,15 +19,16 @@ import pytest
 
 from codectok import CodectokError, InputError
 from codectok.errors import VerificationError
+from codectok.exports.choices import Packing, TooLong, UnittsStyle, UnittsTask
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.exports.sequences.parquet import SequencesMetadata
 from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.exports.unitts import COLUMNS
-from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
+from codectok.pipelines.engine.job import RunUnit, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.plan import Unit
-from codectok.pipelines.export.documents import MegatronJob, SequencesJob
+from codectok.pipelines.export.documents import DocumentJob, MegatronJob, SequencesJob
 from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.sources.rejects import read_rejects
@@ -81,20 +84,20 @@ def test_vocabulary_end_covers_special_tokens_of_tokenizer(table: Path, tokenize
 def test_resumed_export_writes_same_bytes(
     kind: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def job() -> Job:
+    def job() -> DocumentJob | UnittsJob:
         if kind in ("unitts", "audio-json"):
-            style = "parquet" if kind == "unitts" else kind
-            task = "tts" if kind == "unitts" else "audio"
+            style = UnittsStyle.PARQUET if kind == "unitts" else UnittsStyle.AUDIO_JSON
+            task = UnittsTask.TTS if kind == "unitts" else UnittsTask.AUDIO
             return UnittsJob(UnittsOptions(task, style, OFFSET, SMALL_PARTS), [str(table)])
         made = SequencesJob if kind == "sequences" else MegatronJob
-        return made(options(packing=PackingOptions("first-fit", 256)), [str(table)])
+        return made(options(packing=PackingOptions(Packing.FIRST_FIT, 256)), [str(table)])
 
     export(job(), tmp_path / "clean")
     clean = digests(tmp_path / "clean")
     stopping = job()
     start = type(stopping).start
 
-    def stopped(self: Job, context: WorkerContext) -> RunUnit:
+    def stopped(self: Any, context: WorkerContext) -> RunUnit:
         run = start(self, context)
 
         def run_unit(unit: Unit, output: UnitOutput) -> None:
@@ -119,7 +122,9 @@ def test_resumed_export_writes_same_bytes(
 @pytest.mark.parametrize("template", ["tts", "interleaved"])
 def test_workers_do_not_change_bytes(template: str, tokenizer: Path, tmp_path: Path, ray_session: None) -> None:
     tokens = write_parts(tmp_path / "tokens", 7)
-    settings = options(template=template, tokenizer=str(tokenizer), packing=PackingOptions("next-fit", 300, "split"))
+    settings = options(
+        template=template, tokenizer=str(tokenizer), packing=PackingOptions(Packing.NEXT_FIT, 300, TooLong.SPLIT)
+    )
     export(SequencesJob(settings, [str(tokens)]), tmp_path / "one")
     ray = RunOptions(engine="ray", workers=2)
     export(SequencesJob(settings, [str(tokens)]), tmp_path / "two", ray)
@@ -127,7 +132,7 @@ def test_workers_do_not_change_bytes(template: str, tokenizer: Path, tmp_path: P
 
 
 def test_packed_sequences_keep_document_lengths(table: Path, tmp_path: Path) -> None:
-    for packing in ("next-fit", "first-fit"):
+    for packing in (Packing.NEXT_FIT, Packing.FIRST_FIT):
         settings = options(packing=PackingOptions(packing, 200))
         export(SequencesJob(settings, [str(table)]), tmp_path / packing)
         found = sequences(tmp_path / packing)
@@ -145,7 +150,7 @@ def test_packed_sequences_keep_document_lengths(table: Path, tmp_path: Path) -> 
 
 
 def test_long_documents_are_rejected(table: Path, tmp_path: Path) -> None:
-    export(SequencesJob(options(packing=PackingOptions("none", 60)), [str(table)]), tmp_path / "out")
+    export(SequencesJob(options(packing=PackingOptions(Packing.NONE, 60)), [str(table)]), tmp_path / "out")
     long = [row.id for row in ROWS if len(row.codes) + 3 > 60]
     assert [(r["source"], r["reason"]) for r in rejects(tmp_path / "out")] == [(name, "too_long") for name in long]
 
@@ -181,12 +186,12 @@ def test_advice_on_long_documents(tokenizer: Path, tmp_path: Path) -> None:
     write(tmp_path / "long" / "part-000000.parquet", long, metadata(CODEBOOK, 1))
     # A second has 93.75 codes: 190 tokens hold two seconds, but not the marks around them.
     for length, cut in ((190, "1, or pass"), (191, "2, or pass"), (50, None)):
-        job = SequencesJob(options(packing=PackingOptions("none", length)), [str(tmp_path / "long")])
+        job = SequencesJob(options(packing=PackingOptions(Packing.NONE, length)), [str(tmp_path / "long")])
         with pytest.raises(CodectokError, match=r"all inputs were rejected .* 100% of the audio in long") as raised:
             export(job, tmp_path / str(length))
         assert ("--max-seconds" in str(raised.value)) == (cut is not None)
         assert f"--max-seconds {cut}" in str(raised.value) or cut is None
-    settings = options(template="asr", tokenizer=str(tokenizer), packing=PackingOptions("none", 300))
+    settings = options(template="asr", tokenizer=str(tokenizer), packing=PackingOptions(Packing.NONE, 300))
     with pytest.raises(CodectokError, match=r"longer than --length 300; pass --too-long split or a greater"):
         export(SequencesJob(settings, [str(tmp_path / "long")]), tmp_path / "asr")
 
@@ -214,13 +219,19 @@ def test_report_counts_each_source(table: Path, tokenizer: Path, books: Path, tm
 
 
 def test_unitts_writes_parquet_and_audio_files(table: Path, tmp_path: Path) -> None:
-    export(UnittsJob(UnittsOptions("tts", "parquet", OFFSET, SMALL_PARTS), [str(table)]), tmp_path / "parquet")
+    export(
+        UnittsJob(UnittsOptions(UnittsTask.TTS, UnittsStyle.PARQUET, OFFSET, SMALL_PARTS), [str(table)]),
+        tmp_path / "parquet",
+    )
     found = sequences(tmp_path / "parquet")
     assert [tuple(r) for r in found] == [COLUMNS] * sum(row.text is not None for row in ROWS)
     text, audio = json.loads(found[0]["dialog"])[0]["content_list"]
     assert text == {"type": "text", "content": ROWS[0].text}
     assert audio["audio_infos"]["audio_tokens"] == (OFFSET + ROWS[0].codes[:, 0]).tolist()
-    export(UnittsJob(UnittsOptions("audio", "audio-json", OFFSET, SMALL_PARTS), [str(table)]), tmp_path / "files")
+    export(
+        UnittsJob(UnittsOptions(UnittsTask.AUDIO, UnittsStyle.AUDIO_JSON, OFFSET, SMALL_PARTS), [str(table)]),
+        tmp_path / "files",
+    )
     files = sorted((tmp_path / "files").glob("part-*/*.audio"))
     assert len(files) == len(ROWS)
     for path, before in zip(files, ROWS, strict=True):
@@ -284,20 +295,23 @@ def test_incompatible_sources_are_refused(table: Path, books: Path, tokenizer: P
         SequencesJob(options(), [str(books.parent)])
     with pytest.raises(InputError, match="pass --tokenizer"):
         SequencesJob(options(), [str(table)], [str(books)])
-    for make in (SequencesJob, UnittsJob):
+    tables = [str(table), f"more={books}"]
+    for make in (partial(SequencesJob, options()), partial(UnittsJob, UnittsOptions())):
         with pytest.raises(InputError, match=r"books.jsonl is text, not a token table; .* --text"):
-            make(options() if make is SequencesJob else UnittsOptions(), [str(table), f"more={books}"])
+            make(tables)
     with pytest.raises(InputError, match="no row #c000 in"):
         SequencesJob(options(template="tts", tokenizer=str(tokenizer), voice="#c000"), [str(table)])
 
 
 def test_verify_finds_changed_parts(table: Path, tmp_path: Path) -> None:
     """Also if hashes agree with the changed files."""
-    kinds = {
-        "part-000001.parquet": SequencesJob(options(packing=PackingOptions("next-fit", 200)), [str(table)]),
+    kinds: dict[str, DocumentJob | UnittsJob] = {
+        "part-000001.parquet": SequencesJob(options(packing=PackingOptions(Packing.NEXT_FIT, 200)), [str(table)]),
         "part-000000.parquet": SequencesJob(options(), [str(table)]),
         "part-000001.idx": MegatronJob(options(), [str(table)]),
-        "part-000002.parquet": UnittsJob(UnittsOptions("tts", "parquet", OFFSET, SMALL_PARTS), [str(table)]),
+        "part-000002.parquet": UnittsJob(
+            UnittsOptions(UnittsTask.TTS, UnittsStyle.PARQUET, OFFSET, SMALL_PARTS), [str(table)]
+        ),
     }
     for number, (name, job) in enumerate(kinds.items()):
         out = tmp_path / str(number)
@@ -338,20 +352,26 @@ def test_table_is_read_from_object_store(table: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [SequencesJob, MegatronJob, UnittsJob])
-def test_export_reads_parquet_directly_in_folder_only(make: type[Job], books: Path, tmp_path: Path) -> None:
+def test_export_reads_parquet_directly_in_folder_only(
+    make: type[SequencesJob | MegatronJob | UnittsJob], books: Path, tmp_path: Path
+) -> None:
     """Parquet files in subfolders and JSON lines are ignored."""
     folder = write_parts(tmp_path / "tokens", 50)
     write_parts(folder / "old", 50)
     shutil.copy(books, folder)
-    settings = UnittsOptions("audio", offset=OFFSET) if make is UnittsJob else options()
-    report = export(make(settings, [str(folder)]), tmp_path / "out")
+    job: DocumentJob | UnittsJob
+    if issubclass(make, UnittsJob):
+        job = make(UnittsOptions(UnittsTask.AUDIO, offset=OFFSET), [str(folder)])
+    else:
+        job = make(options(), [str(folder)])
+    report = export(job, tmp_path / "out")
     assert report.summary.total.rows == len(open_table(folder)) == len(ROWS)
     assert report.summary.total.ignored == 3
 
 
 def test_audio_files_of_equal_ids_do_not_collide(table: Path, tmp_path: Path) -> None:
     shutil.copytree(table, tmp_path / "again")
-    job = UnittsJob(UnittsOptions("audio", "audio-json"), [f"a={table}", f"b={tmp_path / 'again'}"])
+    job = UnittsJob(UnittsOptions(UnittsTask.AUDIO, UnittsStyle.AUDIO_JSON), [f"a={table}", f"b={tmp_path / 'again'}"])
     report = export(job, tmp_path / "out")
     files = list((tmp_path / "out").rglob("*.audio"))
     assert len(files) == report.summary.total.rows == 2 * len(ROWS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -113,7 +114,7 @@ def test_verify_reads_one_row_group_at_a_time(tmp_path: Path, monkeypatch: pytes
     looked_at: list[int] = []
     check = verify_exports._refuse_foreign_ids
 
-    def counted(ids: np.ndarray, *others: object) -> None:
+    def counted(ids: np.ndarray, *others: Any) -> None:
         looked_at.append(len(ids))
         check(ids, *others)
 

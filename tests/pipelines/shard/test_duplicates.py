@@ -86,8 +86,14 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> str:
 
 def test_only_spans_with_equal_samples_are_duplicates(copies: Path, tmp_path: Path) -> None:
     first = write_rows(copies / "first.jsonl", [{"start": 0.0, "end": 2.5}, {"start": 3.0, "end": 6.0, "text": "a"}])
-    rows = [{"start": 0.0, "end": 3.0}, {"start": 2.5, "end": 5.0}, {"start": 3.0, "end": 6.0, "text": "b"}]
-    second = write_rows(copies / "second.jsonl", [*rows, {"path": "1.wav", "text": "c"}, {"path": "more/1.flac"}])
+    rows: list[dict[str, object]] = [
+        {"start": 0.0, "end": 3.0},
+        {"start": 2.5, "end": 5.0},
+        {"start": 3.0, "end": 6.0, "text": "b"},
+        {"path": "1.wav", "text": "c"},
+        {"path": "more/1.flac"},
+    ]
+    second = write_rows(copies / "second.jsonl", rows)
     report = run_job(job(), [first, second], tmp_path / "out", LOCAL)
     kept = sorted((s.dataset, s.source, s.start, s.duration) for s, _ in all_samples(tmp_path / "out"))
     assert kept == [

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ ray.cloudpickle.register_pickle_by_value(test_tokenize)
 RATE, FRAME = 24_000, 256
 
 
-def job(codec_folder: Path, **options: object) -> TokenizeJob:
+def job(codec_folder: Path, **options: Any) -> TokenizeJob:
     return TokenizeJob(TokenizeOptions(str(codec_folder), **{"device": "cpu", "part_seconds": UNIT_SECONDS, **options}))
 
 

@@ -25,6 +25,7 @@ from codectok.pipelines.tokenize.reencode import decode_some, reencode
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, read_rows
+from tests.helpers.codebook_learning import first_codebook
 from tests.helpers.jobs import run
 from tests.helpers.records import update_record
 
@@ -213,7 +214,7 @@ def test_reencode_accepts_near_ties_of_another_device(
     codec = Codec.from_pretrained(codec_folder, device="cpu")
     samples = read_audio(corpus / "a.wav", codec.sample_rate)
     code = int(codec.encode(samples, codec.sample_rate)[-5, 0])
-    embedding = codec.network.quantizer.inner.groups[0].layers[0].embedding
+    embedding = first_codebook(codec.network.quantizer).embedding
     twin, farthest = (code + 1) % len(embedding), int((embedding - embedding[code]).norm(dim=1).argmax())
     embedding[twin] = embedding[code] * (1 + 1e-6)
     codec.save_pretrained(tmp_path / "codec")

@@ -42,7 +42,11 @@ def rewrite(folder: Path, change: Callable[[Members], Members]) -> None:
     """Change the first tar, and make records and manifest agree with it."""
     path = folder / TAR
     with tarfile.open(path) as tar:
-        members = [(member, tar.extractfile(member).read()) for member in tar]
+        members = []
+        for member in tar:
+            file_in_tar = tar.extractfile(member)
+            assert file_in_tar is not None
+            members.append((member, file_in_tar.read()))
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for member, data in change(members):
             member.size = len(data)
@@ -83,6 +87,7 @@ def second_key(members: Members) -> str:
 def test_output_of_job_verifies(made: Path) -> None:
     verified = verify_output(open_storage(made))
     assert verified.rows > 5
+    assert verified.units is not None
     assert verified.files > verified.units
 
 

@@ -7,14 +7,15 @@ import logging
 import uuid
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from codectok.errors import CodectokError, InputError
-from codectok.shards import read_index
-from codectok.storage import open_storage
+from codectok.shards import IndexedSample, read_index
+from codectok.storage import Storage, open_storage
 from codectok.train import Batch, DataConfig, SegmentLoader, SegmentReader
 from codectok.train.data import segments
 from codectok.train.data.config import ValidationConfig
@@ -289,8 +290,9 @@ def test_validation_clips_are_fixed_and_not_trained_on(tmp_path: Path) -> None:
     data = data_config(shards=folder)
     assert set(keys_of(batches(data, 6))) == {f"all-{n}" for n in range(9)}
 
-    def clips(**options: object) -> list[np.ndarray]:
-        return validation_clips(ValidationConfig(**{"shards": folder, **options}), data, SAMPLE_RATE, min_samples=240)
+    def clips(**options: Any) -> list[np.ndarray]:
+        config = ValidationConfig.model_validate({"shards": folder, **options})
+        return validation_clips(config, data, SAMPLE_RATE, min_samples=240)
 
     assert [len(clip) for clip in clips()] == [1000 + 7 * n for n in range(9, 16)]
     assert float(clips()[2][0]) == 11 * STEP
@@ -301,7 +303,7 @@ def test_validation_clips_are_fixed_and_not_trained_on(tmp_path: Path) -> None:
     other = write_shards(tmp_path / "none", [2])
     assert len(clips(shards=other)) == 2
     with pytest.raises(InputError, match="none is left"):
-        validation_clips(ValidationConfig(shards=other), data_config(shards=other), SAMPLE_RATE, min_samples=1)
+        validation_clips(ValidationConfig(shards=(other,)), data_config(shards=other), SAMPLE_RATE, min_samples=1)
     damage(folder, {"all-10"})
     with pytest.raises(InputError, match="The sample all-10 in"):
         clips()
@@ -321,11 +323,13 @@ def test_shards_at_a_url_yield_the_same_batches(
 
 
 def test_only_needed_indices_are_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    monkeypatch.setattr(
-        "codectok.train.data.sources.read_index",
-        lambda storage, name: (read.append(name), read_index(storage, name))[1],
-    )
+    read: list[str] = []
+
+    def noted(storage: Storage, name: str) -> list[IndexedSample]:
+        read.append(name)
+        return read_index(storage, name)
+
+    monkeypatch.setattr("codectok.train.data.sources.read_index", noted)
     many = write_shards(tmp_path / "many", [2] * 40)
     data = segment_reader(data_config(shards=many))
     assert read == []

@@ -18,6 +18,7 @@ from codectok.train.discriminators import (
     MultiScaleDiscriminator,
     MultiScaleSTFTDiscriminator,
 )
+from codectok.train.discriminators.scale import ScaleDiscriminator
 from codectok.train.recipe import (
     LossConfig,
     PeriodDiscriminatorConfig,
@@ -65,8 +66,8 @@ def fill(group: str, module: nn.Module) -> None:
     for key, tensor in module.state_dict().items():
         name = reference_key(group, key)
         phase = sum(name.encode()) % 101
-        values = 0.05 * np.sin(0.7 * np.arange(tensor.numel(), dtype=np.float64) + phase)
-        values = values.astype(np.float32) + (1 if name.endswith("weight_g") else 0)
+        wave = 0.05 * np.sin(0.7 * np.arange(tensor.numel(), dtype=np.float64) + phase)
+        values = wave.astype(np.float32) + (1 if name.endswith("weight_g") else 0)
         tensor.copy_(torch.from_numpy(values).view_as(tensor))
 
 
@@ -75,9 +76,11 @@ def filled(group: str) -> MultiDiscriminator:
     fill(group, module)
     module.train()
     if group == "msd":
+        scale = module.discriminators[0]
+        assert isinstance(scale, ScaleDiscriminator)
         with torch.no_grad():
             for _ in range(POWER_ITERATIONS):
-                for conv in [*module.discriminators[0].convs, module.discriminators[0].conv_post]:
+                for conv in [*scale.convs, scale.conv_post]:
                     _ = conv.weight
     return module.eval()
 

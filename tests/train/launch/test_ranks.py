@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from codectok.train import TrainConfig, Trainer, train
 from codectok.train.distributed import Ranks
 from codectok.train.run import run
+from codectok.train.run.checkpoint import save_training_state
 from codectok.train.run.metrics_log import MetricsLog
 from codectok.train.run.preparation import open_validation
 from codectok.train.run.validation import clips_of_rank
@@ -59,11 +60,10 @@ def test_clips_are_logged_on_several_ranks(shards: Path, held_out: Path, tmp_pat
 def stopped_at(config: TrainConfig) -> tuple[float, float | None]:
     """Time at which this rank left the run, and at which the first rank had written its checkpoint."""
     saved: list[float] = []
-    save = run.save_training_state
 
     def slow(*arguments: Any) -> Path:
         time.sleep(2)
-        found = save(*arguments)
+        found = save_training_state(*arguments)
         saved.append(time.monotonic())
         return found
 
@@ -83,6 +83,11 @@ def test_ranks_wait_for_the_checkpoint(shards: Path, tmp_path: Path) -> None:
     assert left > saved
 
 
+def gradient_of(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def storages_of_gradients() -> int:
     ranks = own_rank()
     module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 1))
@@ -93,7 +98,7 @@ def storages_of_gradients() -> int:
         for microbatch in range(2):
             with ranks.accumulating(synchronized, last=microbatch == 1):
                 synchronized(torch.ones(4, 3)).mean().backward()
-        found = len({parameter.grad.untyped_storage().data_ptr() for parameter in module.parameters()})
+        found = len({gradient_of(parameter).untyped_storage().data_ptr() for parameter in module.parameters()})
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return found

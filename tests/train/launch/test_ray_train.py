@@ -132,7 +132,9 @@ def test_interrupted_ray_ranks_save_a_checkpoint(shards: Path, tmp_path: Path) -
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Run the same command to resume" in output
-    stopped = int(re.search(r"Stopped at step ([\d,]+)", output)[1].replace(",", ""))
+    found = re.search(r"Stopped at step ([\d,]+)", output)
+    assert found, output
+    stopped = int(found[1].replace(",", ""))
     assert final_state(tmp_path / "run")["position"] == stopped * 4
 
 

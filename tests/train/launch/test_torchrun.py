@@ -71,7 +71,9 @@ def test_ranks_save_a_checkpoint_when_launcher_stops_or_dies(
     launcher.send_signal(number)
     output, _ = launcher.communicate(timeout=SECONDS)  # until the last of its ranks has ended
     assert launcher.returncode == (130 if number is signal.SIGUSR1 else -signal.SIGKILL)
-    stopped = int(re.search(r"Stopped at step (\d+)\. Run the same command", output)[1])
+    found = re.search(r"Stopped at step (\d+)\. Run the same command", output)
+    assert found, output
+    stopped = int(found[1])
     assert stopped < 300 and final_state(tmp_path / "run")["position"] == stopped * 4
 
 

@@ -35,7 +35,11 @@ def monitor() -> DivergenceMonitor:
 )
 def test_divergence_reason(metrics: dict[str, float], reason: str | None) -> None:
     found = monitor().reason(metrics)
-    assert found is None if reason is None else reason in found
+    if reason is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert reason in found
 
 
 def test_divergence_state_is_restored() -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import Result
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from codectok import InputError
 from codectok.cli.main import app
+from codectok.config import SimVectorQuantizerConfig, VectorQuantizerConfig
 from codectok.train import TrainConfig, Trainer, dry_run, load_stages, train
 from codectok.train.run import codebook_init
 from codectok.train.run.codebook_init import codebook_init_bytes
@@ -131,7 +131,9 @@ def test_estimated_codebook_init_memory_is_accurate(quantizer: str, shards: Path
     trainer = Trainer(config, torch.device("cpu"))
     with Peak(trainer.network) as peak:
         trainer.initialize_codebooks(first_batches(config))
-    assert codebook_init_bytes(config, config.codec.quantizer) == pytest.approx(peak.n_bytes, rel=0.05)
+    learned = config.codec.quantizer
+    assert isinstance(learned, VectorQuantizerConfig | SimVectorQuantizerConfig)
+    assert codebook_init_bytes(config, learned) == pytest.approx(peak.n_bytes, rel=0.05)
 
 
 def test_long_codebook_init_on_cpu_is_estimated(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +141,9 @@ def test_long_codebook_init_on_cpu_is_estimated(shards: Path, tmp_path: Path, mo
     monkeypatch.setattr(Trainer, "initialize_codebooks", lambda *_: pytest.fail("the codebooks were initialized"))
     config = tiny_config(shards, tmp_path / "run", "codec.quantizer.codebook_size=65536")
     found = dry_run(config)
-    estimate = codebook_init_bytes(config, config.codec.quantizer)
+    learned = config.codec.quantizer
+    assert isinstance(learned, VectorQuantizerConfig)
+    estimate = codebook_init_bytes(config, learned)
     assert found.codebook_init is not None and found.codebook_init.seconds > 0
     assert found.codebook_init.estimated_bytes == estimate
     assert found.peak_bytes > estimate

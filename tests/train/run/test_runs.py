@@ -30,7 +30,7 @@ from codectok.train.run.checkpoint import (
 )
 from codectok.train.run.preparation import open_validation
 from codectok.train.run.validation import Validation
-from tests.train.conftest import TINY, tiny_config
+from tests.train.conftest import TINY, codec_of, tiny_config
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_installed_speech_measures_are_logged(shards: Path, validated: list[str]
 def test_validation_does_not_change_the_weights(shards: Path, validated: list[str], tmp_path: Path) -> None:
     with_it = train(tiny_config(shards, tmp_path / "a", *validated, steps=4))
     without = train(tiny_config(shards, tmp_path / "b", steps=4))
-    fingerprints = {Codec.from_pretrained(report.codec, device="cpu").fingerprint for report in (with_it, without)}
+    fingerprints = {codec_of(report).fingerprint for report in (with_it, without)}
     assert len(fingerprints) == 1
 
 
@@ -101,7 +101,7 @@ def test_best_checkpoint_is_kept_and_exported(
     assert kept == ["step-00000004", "step-00000008"]
     assert report.best == tmp_path / "run" / "codec-best"
     assert Codec.from_pretrained(report.best, device="cpu").header.origin == "trained for 4 steps"
-    assert Codec.from_pretrained(report.codec, device="cpu").header.origin == "trained for 8 steps"
+    assert codec_of(report).header.origin == "trained for 8 steps"
 
 
 def test_diverged_run_resumes_from_last_good_checkpoint(shards: Path, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_dms_trains_teacher_and_student(shards: Path, tmp_path: Path, capsys: py
 
 def test_warm_start_copies_encoder_and_decoder(shards: Path, tmp_path: Path) -> None:
     teacher = train(tiny_config(shards, tmp_path / "teacher", steps=3))
-    taught = Codec.from_pretrained(teacher.codec, device="cpu").network
+    taught = codec_of(teacher).network
     options = [f"init_from={tmp_path / 'teacher'}", "codec.quantizer.n_residuals=1", "loss.distillation=1.0"]
     config = tiny_config(shards, tmp_path / "student", *options)
     trainer = Trainer(config, torch.device("cpu"))
@@ -302,7 +302,7 @@ def test_warm_start_copies_encoder_and_decoder(shards: Path, tmp_path: Path) -> 
         ):
             torch.testing.assert_close(found, expected, msg=name)
     report = train(config)
-    assert Codec.from_pretrained(report.codec, device="cpu").n_codebooks == 1
+    assert codec_of(report).n_codebooks == 1
     with pytest.raises(InputError, match=r"another encoder .*: depths"):
         train(tiny_config(shards, tmp_path / "other", *options, "codec.encoder.depths=[1]"))
     with pytest.raises(InputError, match="no codec to start from"):

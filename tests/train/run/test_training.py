@@ -17,22 +17,24 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from codectok import CheckpointError, Codec, CodectokError, InputError
+from codectok import CheckpointError, CodectokError, InputError
 from codectok.errors import PassingError
 from codectok.train import TrainConfig, Trainer, dry_run, train
 from codectok.train.run.checkpoint import latest_checkpoint
 from codectok.train.run.preparation import open_segments
-from tests.train.conftest import assert_equal, final_state, first_batches, tiny_config
+from tests.train.conftest import assert_equal, codec_of, final_state, first_batches, tiny_config
 
 
 def test_resumed_run_equals_uninterrupted_run(shards: Path, tmp_path: Path) -> None:
     whole = train(tiny_config(shards, tmp_path / "whole"))
     train(tiny_config(shards, tmp_path / "parts", steps=4))
-    assert latest_checkpoint(tmp_path / "parts" / "checkpoints").name == "step-00000004"
+    checkpoint = latest_checkpoint(tmp_path / "parts" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == "step-00000004"
     parts = train(tiny_config(shards, tmp_path / "parts"))
     assert (whole.ending, parts.ending, parts.step) == ("finished", "finished", 7)
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
-    codecs = [Codec.from_pretrained(report.codec, device="cpu") for report in (whole, parts)]
+    codecs = [codec_of(report) for report in (whole, parts)]
     assert codecs[0].fingerprint == codecs[1].fingerprint
     assert codecs[0].header.origin == "trained for 7 steps"
 
@@ -107,7 +109,7 @@ def test_max_minutes_limits_the_time(shards: Path, tmp_path: Path) -> None:
     report = train(tiny_config(shards, tmp_path / "run", "max_minutes=0.0001"))
     assert report.ending == "out of time"
     assert report.step < 7
-    assert Codec.from_pretrained(report.codec, device="cpu").codebook_size == 64
+    assert codec_of(report).codebook_size == 64
 
 
 def test_changed_configuration_is_refused(shards: Path, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ QUANTIZERS = {
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_every_quantizer_trains(quantizer: str, shards: Path, tmp_path: Path) -> None:
     report = train(tiny_config(shards, tmp_path / "run", *QUANTIZERS[quantizer], "data.num_workers=1", steps=3))
-    codec = Codec.from_pretrained(report.codec, device="cpu")
+    codec = codec_of(report)
     assert len(codec.encode(np.zeros(24_000, np.float32), 24_000)) == 24_000 // 512
 
 
@@ -174,9 +176,10 @@ def test_changed_shards_are_refused_and_moved_shards_accepted(shards: Path, tmp_
 def test_half_written_codec_is_written_again(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", steps=2)
     report = train(config)
+    assert report.codec is not None
     (report.codec / "config.json").unlink()
     assert train(config).ending == "finished"
-    assert Codec.from_pretrained(report.codec, device="cpu").header.origin == "trained for 2 steps"
+    assert codec_of(report).header.origin == "trained for 2 steps"
 
 
 def test_damaged_samples_are_skipped_and_counted(shards: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from codectok import InputError
 from codectok.train import TrainConfig, Trainer, load_train_config
+from codectok.train.discriminators import MultiDiscriminator
 from codectok.train.distributed import Ranks
 from codectok.train.run.checkpoint import load_training_state, save_training_state
 from codectok.train.trainer.adversary import Adversary
+from tests.helpers.codebook_learning import first_codebook
 from tests.helpers.ranks import run_on_ranks
 from tests.helpers.waiting import NoWaiting
 from tests.train.conftest import first_batches, tiny_config
@@ -72,7 +75,7 @@ def initial_codebook(config: TrainConfig) -> Tensor:
     ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else Ranks()
     trainer = Trainer(config, CPU, ranks=ranks)
     trainer.initialize_codebooks(batch.chunk(ranks.world_size)[ranks.rank] for batch in first_batches(config))
-    return trainer.network.quantizer.inner.groups[0].layers[0].embedding.clone()
+    return first_codebook(trainer.network.quantizer).embedding.clone()
 
 
 def test_two_ranks_initialize_the_same_codebook(shards: Path, tmp_path: Path) -> None:
@@ -158,11 +161,10 @@ def test_each_output_trains_its_own_discriminator(shards: Path, tmp_path: Path) 
     config = tiny_config(shards, tmp_path / "run")
     adversary = started(config).adversary
     real = next(first_batches(config))
-    names = [
-        f"discriminators.{kind}.discriminators.{number}."
-        for kind, several in enumerate(adversary.discriminators)
-        for number in range(len(several.discriminators))
-    ]
+    names = []
+    for kind, several in enumerate(adversary.discriminators):
+        assert isinstance(several, MultiDiscriminator)
+        names += [f"discriminators.{kind}.discriminators.{number}." for number in range(len(several.discriminators))]
     assert len(adversary(real)) == len(names) > len(adversary.discriminators)
     for number, name in enumerate(names):
         adversary.zero_grad()
@@ -176,10 +178,14 @@ def test_losses_and_spectra_are_float32(
 ) -> None:
     config = tiny_config(shards, tmp_path / "run", *DETERMINISTIC, f"precision={precision}")
     trainer = started(config)
-    taken, stft = [], torch.stft
-    monkeypatch.setattr(
-        torch, "stft", lambda waveform, *a, **k: taken.append(waveform.dtype) or stft(waveform, *a, **k)
-    )
+    taken: list[torch.dtype] = []
+    stft = torch.stft
+
+    def noted(waveform: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        taken.append(waveform.dtype)
+        return stft(waveform, *arguments, **options)
+
+    monkeypatch.setattr(torch, "stft", noted)
     scalars = trainer.train_step(next(iter(first_batches(config))))
     assert len(taken) > 2 * len(config.loss.mel) and set(taken) == {torch.float32}
     assert {name for name, value in scalars.items() if value.dtype != torch.float32} == set()
@@ -256,14 +262,14 @@ def test_early_weight_average_follows_the_weights(shards: Path, tmp_path: Path) 
     trainer = started(tiny_config(shards, tmp_path / "run", "weight_average=0.9999"))
     weights = dict(trainer.network.named_parameters())
     before = {name: weight.detach().clone() for name, weight in weights.items()}
-    book = trainer.network.quantizer.inner.groups[0].layers[0].embedding
+    book = first_codebook(trainer.network.quantizer).embedding
     for batch in first_batches(trainer.config):
         trainer.train_step(batch)
     now = {name: weight.detach().clone() for name, weight in weights.items()}
     codes = book.clone()
     with trainer.averaged():
         distance = sum(float((weights[name].detach() - before[name]).abs().sum()) for name in before)
-        assert not torch.equal(trainer.network.quantizer.inner.groups[0].layers[0].embedding, codes)
+        assert not torch.equal(first_codebook(trainer.network.quantizer).embedding, codes)
     assert distance > 0.3 * sum(float((now[name] - before[name]).abs().sum()) for name in before)
     assert all(torch.equal(weights[name], now[name]) for name in now)
 
@@ -280,16 +286,18 @@ def test_loaded_optimizer_counters_stay_on_cpu(shards: Path, tmp_path: Path) -> 
 
 def test_replaced_code_is_not_averaged_with_its_old_position(shards: Path, tmp_path: Path) -> None:
     trainer = started(tiny_config(shards, tmp_path / "run", "weight_average=0.9999"))
-    book = trainer.network.quantizer.inner.groups[0].layers[0]
+    book = first_codebook(trainer.network.quantizer)
     batches = list(first_batches(trainer.config))
     book.embedding[3:] = 1e4  # far from all features
     for batch in batches[:3]:
         trainer.train_step(batch)
     usage = trainer.network.quantizer.usage
+    assert usage is not None
     usage.counts.zero_()
     usage.counts[:, :3] = usage.counts.shape[1] * 40
     usage._tokens = int(usage.counts[0].sum())  # the window is full, and only three codes were used in it
     trainer.train_step(batches[3])
+    assert book.replaced is not None
     assert int(book.replaced.sum()) == 61
     embedding = book.embedding.clone()
     with trainer.averaged():

@@ -109,7 +109,10 @@ def first_code(form: str, out: Path) -> int:
 def test_offset_comes_from_model_or_tokenizer_folder(form: str, table: Path, qwen: Path, tmp_path: Path) -> None:
     audio = extended(tmp_path / "audio", table)
     bare = save_tokenizer(tmp_path / "bare")
-    cases = [(("--model", qwen), f"500 (the rows of {qwen})"), (("--model", audio), "500 (as in")]
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("--model", qwen), f"500 (the rows of {qwen})"),
+        (("--model", audio), "500 (as in"),
+    ]
     if form != "unitts":
         cases.append((("--tokenizer", qwen), f"500 (the rows of {qwen})"))
     if form in ("sequences", "megatron"):
@@ -136,7 +139,7 @@ def test_model_of_another_codec_is_refused(form: str, table: Path, qwen: Path, t
     write(tmp_path / "other" / "part-000000.parquet", rows(3), metadata(64, 1, fingerprint="other"))
     job = () if form == "vocabulary" else LOCAL
     beside = ("--tokenizer", audio)
-    named = [("--model", audio)]
+    named: list[tuple[object, ...]] = [("--model", audio)]
     if form != "unitts":
         named += [beside, (*beside, "--model", qwen), (*beside, "--offset", 500)]
     for arguments in named:

@@ -7,7 +7,9 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,20 +22,23 @@ from transformers import (
     LlamaConfig,
     PhiConfig,
     PretrainedConfig,
+    PreTrainedModel,
 )
 
 from codectok import Codec, InputError
 from codectok.config import FiniteScalarQuantizerConfig, VectorQuantizerConfig
+from codectok.exports.choices import RowStart
 from codectok.exports.language_model import embedding_rows as audio_rows
 from codectok.exports.language_model.embedding_rows import RowOptions
 from codectok.exports.language_model.extend import extend_language_model
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
+from tests.helpers.codebook_learning import codebooks_of, first_group
 from tests.helpers.codecs import NANO
 from tests.helpers.language_models import ROWS, gemma3, qwen2, write_model
 
-SIZES = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES: dict[str, Any] = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+SMALL: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 CONFIGS = {
     "qwen2.5-7b": qwen2(),
     "qwen2.5-0.5b, tied": qwen2(tied=True),
@@ -51,11 +56,25 @@ def codec() -> Codec:
     return Codec.from_config(NANO.model_copy(update={"quantizer": quantizer}), seed=1, device="cpu")
 
 
-def load(folder: Path) -> torch.nn.Module:
+def load(folder: Path) -> PreTrainedModel:
     """Load a model, and check that the folder's tensors match the model in names and shapes."""
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
+    model, info = loaded
+    assert isinstance(model, PreTrainedModel)
     assert not any(info.values()), info
     return model.eval()
+
+
+def embedding_of(model: PreTrainedModel) -> torch.nn.Embedding:
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    return embedding
+
+
+def output_of(model: PreTrainedModel) -> torch.nn.Linear:
+    output = model.get_output_embeddings()
+    assert isinstance(output, torch.nn.Linear)
+    return output
 
 
 def remove_tokenizer(folder: Path) -> None:
@@ -63,8 +82,8 @@ def remove_tokenizer(folder: Path) -> None:
         path.unlink()
 
 
-def matrices(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
+def matrices(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+    return embedding_of(model).weight.detach(), output_of(model).weight.detach()
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -84,14 +103,14 @@ def test_causal_models_get_audio_rows_and_keep_text_rows(
         assert torch.equal(new[ROWS : ROWS + 200], codec.codebooks[0] / 100)
         torch.testing.assert_close(new[ROWS + 200 :], old.mean(0).expand(8, -1), rtol=1e-5, atol=1e-7)
     if config.tie_word_embeddings:
-        assert after.get_input_embeddings().weight is after.get_output_embeddings().weight
-    bias, old_bias = (model.get_output_embeddings().bias for model in (after, before))
+        assert embedding_of(after).weight is output_of(after).weight
+    bias, old_bias = (output_of(model).bias for model in (after, before))
     assert (bias is None) == (config.model_type != "phi")
     if bias is not None:
         assert torch.equal(bias[:ROWS], old_bias)
         torch.testing.assert_close(bias[ROWS:], old_bias.mean().expand(208))
     if config.model_type == "gpt2":
-        assert torch.equal(after.transformer.wpe.weight, before.transformer.wpe.weight)
+        assert torch.equal(*(model.get_parameter("transformer.wpe.weight") for model in (after, before)))
     ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "lm")("hello to the world").input_ids])
     with torch.inference_mode():
         # Logits of text are unchanged, except for rounding in a wider product.
@@ -192,7 +211,7 @@ def test_each_codebook_is_scaled_to_text_rows(tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     quantizer = VectorQuantizerConfig(n_groups=2, n_residuals=3, codebook_size=50, codebook_dim=64)
     codec = Codec.from_config(NANO.model_copy(update={"quantizer": quantizer}), device="cpu")
-    for number, codebook in enumerate(codec.network.quantizer.inner.groups[0].layers):
+    for number, codebook in enumerate(codebooks_of(first_group(codec.network.quantizer))):
         codebook.embedding /= 10**number
     done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions(scale="rms"))
     assert done.vocabulary == Vocabulary(50, 2, 3, ROWS)
@@ -206,7 +225,7 @@ def test_each_codebook_is_scaled_to_text_rows(tmp_path: Path) -> None:
 
 def test_random_rows_have_scale_of_text_rows(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
-    extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions("random"))
+    extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions(RowStart.RANDOM))
     for old, new in zip(matrices(load(tmp_path / "lm")), matrices(load(tmp_path / "out")), strict=True):
         rows = new[ROWS : ROWS + 200]
         assert rows.square().mean().sqrt() == pytest.approx(float(old.square().mean().sqrt()), rel=1e-4)
@@ -216,18 +235,18 @@ def test_random_rows_have_scale_of_text_rows(codec: Codec, tmp_path: Path) -> No
 def test_random_rows_of_embedding_and_output_differ(codec: Codec, tmp_path: Path) -> None:
     for name, tied in (("own", False), ("tied", True)):
         write_model(tmp_path / name, qwen2(tied=tied))
-        extend_language_model(tmp_path / name, tmp_path / f"{name}-out", codec, options=RowOptions("random"))
+        extend_language_model(tmp_path / name, tmp_path / f"{name}-out", codec, options=RowOptions(RowStart.RANDOM))
     read, written = (matrix[ROWS : ROWS + 200].flatten() for matrix in matrices(load(tmp_path / "own-out")))
     assert torch.corrcoef(torch.stack([read, written]))[0, 1].abs() < 0.05
     # Rows made from code vectors are the same in embedding and output.
-    extend_language_model(tmp_path / "own", tmp_path / "out", codec, options=RowOptions("projection"))
+    extend_language_model(tmp_path / "own", tmp_path / "out", codec, options=RowOptions(RowStart.PROJECTION))
     read, written = (matrix[ROWS : ROWS + 200].flatten() for matrix in matrices(load(tmp_path / "out")))
     torch.testing.assert_close(read / read.norm(), written / written.norm())
 
 
-@pytest.mark.parametrize("start", ["codebook", "projection"])
+@pytest.mark.parametrize("start", [RowStart.CODEBOOK, RowStart.PROJECTION])
 def test_rows_do_not_depend_on_block_size(
-    start: str, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: RowStart, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No row is made twice or skipped for any block size."""
     write_model(tmp_path / "lm", qwen2())
@@ -270,20 +289,20 @@ def test_finite_scalar_quantizer_codes_are_projected(tmp_path: Path) -> None:
 def test_unsuitable_models_are_refused_without_output(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
 
-    def refused(message: str, folder: Path = tmp_path / "lm", **options: object) -> None:
+    def refused(message: str, folder: Path = tmp_path / "lm", offset: int | None = None) -> None:
         with pytest.raises(InputError, match=message):
-            extend_language_model(folder, tmp_path / "out", codec, **options)
+            extend_language_model(folder, tmp_path / "out", codec, offset)
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
     refused("offset 319 lies within the 320 rows", offset=319)
     narrow = Codec.from_config("nano", device="cpu")
     with pytest.raises(InputError, match="code vectors have 32 values and the embedding 64"):
-        extend_language_model(tmp_path / "lm", tmp_path / "out", narrow, options=RowOptions("codebook"))
+        extend_language_model(tmp_path / "lm", tmp_path / "out", narrow, options=RowOptions(RowStart.CODEBOOK))
     with pytest.raises(InputError, match="leave the scale out"):
-        RowOptions("random", 100)
+        RowOptions(RowStart.RANDOM, 100)
     refused("not the folder of a language model", tmp_path)
 
-    def changed(name: str, change: object, file: str = "config.json") -> Path:
+    def changed(name: str, change: Callable[[dict[str, Any]], object], file: str = "config.json") -> Path:
         shutil.copytree(tmp_path / "lm", tmp_path / name)
         content = json.loads((tmp_path / name / file).read_text())
         change(content)
@@ -309,7 +328,7 @@ def test_unsuitable_models_are_refused_without_output(codec: Codec, tmp_path: Pa
     refused("cannot be read", tmp_path / "cut")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").touch()
-    with pytest.raises(InputError, match="already holds"):
+    with pytest.raises(InputError, match="is not empty"):
         extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
 
 
@@ -354,6 +373,6 @@ def test_memory_stays_below_two_shards(tmp_path: Path) -> None:
     sizes = [path.stat().st_size for path in (tmp_path / "large").glob("*.safetensors")]
     assert len(sizes) >= 6
     assert sum(sizes) > 4 * max(sizes)
-    arguments = [sys.executable, "-c", MEMORY, tmp_path / "small", tmp_path / "large"]
+    arguments = [sys.executable, "-c", MEMORY, str(tmp_path / "small"), str(tmp_path / "large")]
     result = subprocess.run(arguments, check=True, capture_output=True, text=True)
     assert int(result.stdout) < 2 * max(sizes)

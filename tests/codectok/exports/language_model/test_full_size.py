@@ -75,7 +75,7 @@ def write_sparse_model(folder: Path) -> None:
     for name, shape in shapes.items():
         shards[min(N_SHARDS - 1, filled * N_SHARDS // total)][name] = shape
         filled += 2 * math.prod(shape)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     generator = torch.Generator().manual_seed(0)
     for number, shard in enumerate(shards):
         name = f"model-{number + 1:05d}-of-{N_SHARDS:05d}.safetensors"
@@ -134,7 +134,7 @@ def test_extending_7b_model_needs_memory_of_one_shard(tmp_path: Path) -> None:
     source, output, codebook = tmp_path / "qwen", tmp_path / "out", tmp_path / "codebook.pt"
     try:
         write_sparse_model(source)
-        arguments = [sys.executable, "-c", EXTEND, source, output, codebook, str(CODEBOOK_SIZE)]
+        arguments = [sys.executable, "-c", EXTEND, str(source), str(output), str(codebook), str(CODEBOOK_SIZE)]
         result = subprocess.run(arguments, check=True, capture_output=True, text=True)
         found = json.loads(result.stdout.splitlines()[-1])
         before, after = tensors_in(source), tensors_in(output)

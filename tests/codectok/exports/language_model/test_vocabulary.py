@@ -34,8 +34,9 @@ def extended(rows: int, offset: int = 500) -> dict[str, Any]:
 
 
 def test_vocab_size_is_read_from_config_or_text_config(tmp_path: Path) -> None:
-    plain, nested = {"vocab_size": 152_064, "text_config": {}}, {"text_config": {"vocab_size": 7}}
-    both = {"vocab_size": 257_152, "text_config": {"vocab_size": 257_216}}  # PaliGemma's
+    plain: dict[str, Any] = {"vocab_size": 152_064, "text_config": {}}
+    nested: dict[str, Any] = {"text_config": {"vocab_size": 7}}
+    both: dict[str, Any] = {"vocab_size": 257_152, "text_config": {"vocab_size": 257_216}}  # PaliGemma's
     for name, config, rows in (("plain", plain, 152_064), ("nested", nested, 7), ("both", both, 257_216)):
         folder = model(tmp_path / name, config)
         assert read_model_vocabulary(folder) == ModelVocabulary(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.documents import CodeSpan, DocumentBuilder, MissingFieldError
+from codectok.exports.sequences.documents import CodeSpan, DocumentBuilder, MissingFieldError, Voice
 from codectok.exports.sequences.templates import load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
@@ -33,8 +32,8 @@ def tokenizer(folder: Path) -> TextTokenizer:
     return TextTokenizer(folder)
 
 
-def built(name: str | Path, tokenizer: TextTokenizer | None, **values: object) -> DocumentBuilder:
-    return DocumentBuilder(load_template(name), TokenIds.of(VOCABULARY, tokenizer), tokenizer, **values)
+def built(name: str | Path, tokenizer: TextTokenizer | None, voice: Voice | None = None) -> DocumentBuilder:
+    return DocumentBuilder(load_template(name), TokenIds.of(VOCABULARY, tokenizer), tokenizer, voice)
 
 
 def test_audio_document_needs_eos_but_no_tokenizer() -> None:
@@ -88,7 +87,7 @@ def test_field_values_are_not_parsed(tmp_path: Path, tokenizer: TextTokenizer, f
     path.write_text('row: [{text: "{speaker} says: {text}"}, {token: eos}]')
     evil = f"{{speaker}} {END_OF_TEXT}"
     (document,) = built(path, tokenizer).of_rows([replace(ROW, speaker="Ann", text=evil)], "speech")
-    assert text_of(folder, document.ids[:-1]) == f"Ann says: {evil}"
+    assert text_of(folder, document.ids[:-1].tolist()) == f"Ann says: {evil}"
     assert document.ids.tolist().count(tokenizer.end_of_sequence) == 1  # text never ends a sequence
 
 
@@ -111,7 +110,7 @@ def test_recordings_are_cut_between_rows(tokenizer: TextTokenizer) -> None:
         ]
         assert {document.ids[-1] for document in documents} == {tokenizer.end_of_sequence}
         names = [document.id for document in documents]
-        for document, following in itertools.pairwise([*names, None]) if length else ():
+        for document, following in zip(names, [*names[1:], None], strict=True) if length else ():
             first, end = all_names.index(document), all_names.index(following) if following else len(made)
             assert sum(sizes[first:end]) + 1 <= length or end == first + 1
             assert not following or sum(sizes[first : end + 1]) + 1 > length

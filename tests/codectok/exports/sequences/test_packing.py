@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from codectok import InputError
+from codectok.exports.choices import Packing, TooLong
 from codectok.exports.sequences import packing
 from codectok.exports.sequences.documents import CodeSpan, Document
 from codectok.exports.sequences.packing import PackingOptions, fit, pack
@@ -28,21 +30,22 @@ def names(sequences: Iterator[list[Document]]) -> list[str]:
 def test_next_fit_and_first_fit_pack_by_definition() -> None:
     made = documents(6, 5, 4, 3, 9, 1)
     assert names(pack(made, PackingOptions())) == ["0", "1", "2", "3", "4", "5"]
-    assert names(pack(made, PackingOptions("next-fit", 10))) == ["0", "1 2", "3", "4 5"]
-    assert names(pack(made, PackingOptions("first-fit", 10))) == ["0 2", "1 3 5", "4"]
+    assert names(pack(made, PackingOptions(Packing.NEXT_FIT, 10))) == ["0", "1 2", "3", "4 5"]
+    assert names(pack(made, PackingOptions(Packing.FIRST_FIT, 10))) == ["0 2", "1 3 5", "4"]
 
 
 def test_first_fit_limits_open_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "OPEN_SEQUENCES", 2)
     # Document 2 closes the sequence of 0, so that 3 is not added to it.
-    assert names(pack(documents(6, 8, 7, 4), PackingOptions("first-fit", 10))) == ["0", "1", "2", "3"]
+    assert names(pack(documents(6, 8, 7, 4), PackingOptions(Packing.FIRST_FIT, 10))) == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("kind", ["none", "next-fit", "first-fit"])
-@pytest.mark.parametrize("too_long", ["drop", "truncate", "split", "keep"])
-def test_packing_and_too_long_policies_keep_tokens(kind: str, too_long: str) -> None:
+@pytest.mark.parametrize("kind", Packing)
+@pytest.mark.parametrize("too_long", TooLong)
+def test_packing_and_too_long_policies_keep_tokens(kind: Packing, too_long: TooLong) -> None:
     lengths = np.random.default_rng(0).integers(1, 130, 500).tolist()
-    made, dropped = documents(*lengths), []
+    made = documents(*lengths)
+    dropped: list[Document] = []
     options = PackingOptions(kind, 100, too_long)
     sequences = list(pack(fit(made, options, dropped.append), options))
     sizes = [sum(len(document.ids) for document in sequence) for sequence in sequences]
@@ -79,7 +82,7 @@ def test_truncated_document_keeps_closing_tokens(words: int, n_codebooks: int) -
     document = audio_document(words, 8, n_codebooks)
     whole = document.ids.tolist()
     for length in range(1, len(whole)):
-        (made,) = fit([document], PackingOptions("none", length, "truncate"))
+        (made,) = fit([document], PackingOptions(Packing.NONE, length, TooLong.TRUNCATE))
         ids = made.ids.tolist()
         assert ids[-1] == 4
         codes = [one for one in ids if one >= 10]
@@ -92,7 +95,7 @@ def test_truncated_document_keeps_closing_tokens(words: int, n_codebooks: int) -
 @pytest.mark.parametrize("length", range(1, 20))
 def test_split_documents_have_whole_frames(length: int) -> None:
     document = audio_document(4, 8, 3)
-    chunks = list(fit([document], PackingOptions("none", length, "split")))
+    chunks = list(fit([document], PackingOptions(Packing.NONE, length, TooLong.SPLIT)))
     assert np.concatenate([chunk.ids for chunk in chunks]).tolist() == document.ids.tolist()
     assert max(len(chunk.ids) for chunk in chunks) <= length
     for chunk in chunks if length >= 3 else ():
@@ -102,8 +105,8 @@ def test_split_documents_have_whole_frames(length: int) -> None:
 
 def test_first_fit_packs_tighter_than_next_fit() -> None:
     made = documents(*np.random.default_rng(1).integers(1, 90, 2000).tolist())
-    counts = {kind: len(list(pack(made, PackingOptions(kind, 100)))) for kind in ("next-fit", "first-fit")}
-    assert counts["first-fit"] < 0.85 * counts["next-fit"]
+    counts = {kind: len(list(pack(made, PackingOptions(kind, 100)))) for kind in (Packing.NEXT_FIT, Packing.FIRST_FIT)}
+    assert counts[Packing.FIRST_FIT] < 0.85 * counts[Packing.NEXT_FIT]
 
 
 def test_packing_reads_documents_lazily() -> None:
@@ -114,7 +117,7 @@ def test_packing_reads_documents_lazily() -> None:
             taken.append(n)
             yield Document(np.zeros(60, np.int32), str(n), "d")
 
-    for kind, most in (("next-fit", 2), ("first-fit", 65)):
+    for kind, most in ((Packing.NEXT_FIT, 2), (Packing.FIRST_FIT, 65)):
         taken.clear()
         next(pack(endless(), PackingOptions(kind, 100)))
         assert len(taken) == most
@@ -129,6 +132,6 @@ def test_packing_reads_documents_lazily() -> None:
         ({"length": 0}, "impossible"),
     ],
 )
-def test_invalid_packing_options_are_refused(values: dict[str, object], message: str) -> None:
+def test_invalid_packing_options_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PackingOptions(**values)

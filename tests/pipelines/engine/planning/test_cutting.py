@@ -26,7 +26,9 @@ def test_units_hold_equal_share_of_every_dataset(tmp_path: Path) -> None:
         shares = {"a": 0, "b": 0, "c": 0}
         for place in range(unit.first_source, unit.first_source + unit.n_sources):
             i = found.positions[place]
-            first, last = found.ranges.get(place, (0, listing.sizes[i]))
+            whole = listing.sizes[i]
+            assert whole is not None
+            first, last = found.ranges.get(place, (0, whole))
             shares[listing.datasets[i]] += last - first
             covered[listing.datasets[i], listing.paths[i]].append((first, last))
         assert 69 <= shares["a"] <= 71
