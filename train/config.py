@@ -221,7 +221,7 @@ def _as_mapping(key: str, value: Any) -> Any:
 
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys in which two configurations differ, except those that may change when a run is resumed."""
+    """Dotted keys in which two configurations differ, except keys that may change when a run is resumed."""
     changed = []
     for key in sorted(before.keys() | now.keys()):
         name = f"{prefix}{key}"

@@ -8,7 +8,7 @@ from typing import Literal
 from codectok.audio.files import is_audio_path
 
 Kind = Literal["audio", "tar", "parquet", "lines", "unknown"]
-"""What a file holds by its name; "unknown" if only opening it tells whether it is audio."""
+"""Kind of a file by its name; "unknown" must be opened to know if it is audio."""
 
 CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet", "lines"])
 AUDIO_KINDS: tuple[Kind, ...] = ("audio", "tar", "parquet", "unknown")  # that may hold audio

@@ -35,7 +35,7 @@ def encode_path(path: str) -> bytes:
 
 
 def decode_path(path: bytes) -> str:
-    """The path of which `encode_path` has made bytes."""
+    """Inverse of `encode_path`."""
     return path.decode("utf-8", "surrogateescape")
 
 

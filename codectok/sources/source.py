@@ -56,7 +56,7 @@ class Source:
         id: name in the manifest.
         text, language, speaker, category: from the manifest.
         supervisions: JSON of `Supervisions`.
-        first_byte, last_byte: range of a container; only what begins there is read. None for the whole file.
+        first_byte, last_byte: byte range of a container; samples that begin in it are read. None for the whole file.
         first_clip, last_clip: range of the clips that are left then, the last one excluded.
     """
 

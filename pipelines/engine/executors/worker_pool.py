@@ -72,7 +72,7 @@ class _Task:
 
     @property
     def with_care(self) -> bool:
-        """True if the unit runs in a child process, since it may be what kills workers."""
+        """True if the unit runs in a child process, since it may kill workers."""
         return self.deaths >= DEATHS_BEFORE_CARE
 
 

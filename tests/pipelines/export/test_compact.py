@@ -189,7 +189,7 @@ def test_added_columns_are_kept(table: Path, tmp_path: Path) -> None:
         verify_output(open_storage(out))
 
 
-def test_columns_of_some_files_are_refused(table: Path, tmp_path: Path) -> None:
+def test_unequal_columns_are_refused(table: Path, tmp_path: Path) -> None:
     first, *_, last = sorted(table.glob("*.parquet"))
     add_columns(last, {"snr": 3.5})
     with pytest.raises(CodectokError, match=r"has other added columns \(snr\) than the first file \(none\)"):

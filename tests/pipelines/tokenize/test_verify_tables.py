@@ -106,8 +106,8 @@ def test_verify_finds_source_without_row_or_reject(table: Path) -> None:
         verify_output(open_storage(table))
     record_path = table / "_codectok" / "records" / "000000.json"
     record = json.loads(record_path.read_text())
-    (tally,) = record["tallies"].values()
-    tally["rejects"] = Counter(tally["rejects"]) - Counter([reason])
+    (counts,) = record["tallies"].values()
+    counts["rejects"] = Counter(counts["rejects"]) - Counter([reason])
     record_path.write_text(json.dumps(record))
     with pytest.raises(VerificationError, match=f"{re.escape(name)} of the unit 0 of .* is neither a row nor"):
         verify_output(open_storage(table))
