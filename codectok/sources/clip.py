@@ -46,5 +46,5 @@ class Clip:
         return printable(self.audio) if isinstance(self.audio, Path) else f"{self.source} ({self.id})"
 
     def is_not_audio(self, error: AudioError) -> bool:
-        """True if `error` shows that the file is not audio, and nothing said that it was."""
+        """True if `error` shows that the file is not audio, and neither name nor manifest promised it."""
         return self.maybe_audio and error.reason in NOT_AUDIO

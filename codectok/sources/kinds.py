@@ -27,7 +27,7 @@ BYTES_PER_SECOND = {
 }
 OTHER_BYTES_PER_SECOND = 10_000
 
-# Files beside audio that are not audio: ignored without being opened.
+# Other files in folders of audio: ignored without being opened.
 _OTHER_NAMES = """
     txt md rst html htm pdf doc docx rtf tex json csv tsv xml yaml yml toml ini cfg log srt vtt lab textgrid trn
     ctm rttm phn wrd lrc mid midi cue m3u m3u8 pls nfo sfv jpg jpeg png gif bmp svg webp tif tiff ico py pyc sh c h cpp

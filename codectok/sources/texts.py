@@ -27,7 +27,7 @@ class TextRow:
     Attributes:
         id: of the row, or its place in the file.
         text: None if the row has no usable text.
-        problem: why it has none; `reason` is that of its reject.
+        problem: why it has no text; `reason` is the reason of its reject.
         fields: language, speaker, category and source, if known, for templates.
     """
 

@@ -113,7 +113,7 @@ class TokenizeJob(Job):
 
     @property
     def threads(self) -> int:
-        """`encoder_threads` on a CPU; one beside a GPU, where workers only decode."""
+        """`encoder_threads` on a CPU; 1 with a GPU, where workers only decode."""
         return self.settings.encoder_threads if self.device_class == "cpu" else 1
 
     @property

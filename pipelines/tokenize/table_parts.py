@@ -45,7 +45,7 @@ class RowIds:
                 for row_id in pq.read_table(opened, columns=["id"])["id"].to_pylist():
                     if row_id in seen:
                         raise VerificationError(
-                            f"The id {row_id} of {self._storage.url}/{name} is also that of a row in {seen[row_id]}."
+                            f"The id {row_id} of {self._storage.url}/{name} is also the id of a row in {seen[row_id]}."
                         )
                     if hash_of_id(row_id) in repeated:
                         seen[row_id] = name

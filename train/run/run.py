@@ -148,7 +148,7 @@ class TrainingRun:
         while ending is None:
             self._step(next(batches), log, window)
             ending = self._ending(stop, deadline)
-            # Every written codec is validated first, so that none is better than the best.
+            # Every written codec is validated first, so that the best one is known.
             to_validate = ending in ("finished", "out of time") or (
                 config.validation is not None and trainer.step % config.validation.interval == 0
             )

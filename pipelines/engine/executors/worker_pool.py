@@ -121,7 +121,7 @@ class WorkerPool:
         self._any_started, self._failed_starts = False, 0
 
     def run(self, plan: Plan, units: Sequence[int], workers: int) -> Generator[Outcome, None, None]:
-        """Run all units, and yield each that is finished or has failed for good."""
+        """Run all units, and yield each when it is finished or has failed its last attempt."""
         import ray
 
         self._waiting.extend(_Task(unit) for unit in units)

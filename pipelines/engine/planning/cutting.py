@@ -66,7 +66,7 @@ class Cut:
     """The sources of a listing in the order of their units, as columns.
 
     Attributes:
-        positions: of each source in the listing; a file that is cut into ranges comes up several times.
+        positions: of each source in the listing; a file that is cut into ranges occurs several times.
         ranges: of the sources that are ranges of a file, by their place in `positions`.
         units: in order, without gaps.
     """

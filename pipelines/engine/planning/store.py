@@ -34,7 +34,7 @@ def store_generation(
     listing: Listing,
     policy: CuttingPolicy,
 ) -> None:
-    """Cut the new sources of a listing into units and add them to the plan; store nothing if nothing is new.
+    """Cut the new sources of a listing into units and add them to the plan; do nothing if all are known.
 
     Args:
         storage: holds the plan.

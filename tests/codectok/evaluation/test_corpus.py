@@ -182,7 +182,7 @@ def test_evaluate_command_shows_and_writes_report(evaluation_clips: Path, codec_
     for name, suffix in (("evaluation", ".json"), ("evaluation", ".jsonl")):
         assert (tmp_path / "out" / f"{name}{suffix}").read_bytes() == (tmp_path / f"mine{suffix}").read_bytes()
     assert_refused(codectok(*command, "--out", tmp_path / "mine.json"), "already exists")
-    assert_refused(codectok(*command, "--out", tmp_path / "out"), "already holds")
+    assert_refused(codectok(*command, "--out", tmp_path / "out"), "not empty")
 
 
 def test_evaluate_command_names_first_unusable_clips(

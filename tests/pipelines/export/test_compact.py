@@ -239,7 +239,7 @@ def test_verify_finds_changed_compacted_parts(table: Path, tmp_path: Path) -> No
     changed("another", "made from other sources", part=tmp_path / "out" / "part-000001.parquet")
     changed("fewer", "but its record says", rows=ROWS[:3])
     n_rows = pq.read_metadata(tmp_path / "out" / "part-000000.parquet").num_rows
-    changed("twice", "is also that of a row", rows=[*ROWS[: n_rows - 1], replace(ROWS[n_rows - 1], id=ROWS[-1].id)])
+    changed("twice", "is also the id of a row", rows=[*ROWS[: n_rows - 1], replace(ROWS[n_rows - 1], id=ROWS[-1].id)])
     (tmp_path / "out" / "part-000000.parquet").write_bytes(b"nothing")
     with pytest.raises(VerificationError):
         verify_output(open_storage(tmp_path / "out"))
