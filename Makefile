@@ -1,10 +1,10 @@
-# Everything runs in a virtual environment of its own, made on first use.
+# Everything runs in its own virtual environment, made on first use.
 PYTHON ?= python3
 VENV ?= .venv
 # Where the demo writes, and a folder of your own recordings for it (left empty: recordings from Debian packages).
 DEMO ?= demo
 AUDIO ?=
-# What is measured: a preset or a folder of a codec.
+# Codec to measure: a preset or a folder.
 CODEC ?= nano
 
 BIN := $(VENV)/bin

@@ -34,7 +34,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--audio", type=Path, help="a folder of recordings; noise without it")
     made.add_argument("--seconds", type=float, help="audio to work on; 72 on a CPU, 7200 on a GPU")
     made.add_argument("--rounds", type=int, default=5, help="of which the median is shown")
-    made.add_argument("--save", action="store_true", help="also write what is printed to benchmarks/results")
+    made.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
     return made
 
 

@@ -63,7 +63,7 @@ class Products:
 
 
 def search_weights(codec: Codec) -> list[Tensor]:
-    """Create matrices with the shapes and precisions of those in the code search."""
+    """Create matrices with the shapes and precisions of the code search."""
     quantizer = codec.config.quantizer
     if isinstance(quantizer, FiniteScalarQuantizerConfig):
         return [codec.network.quantizer.inner.project_in.weight]

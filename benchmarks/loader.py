@@ -1,13 +1,13 @@
-"""How fast training data is read beside stock webdataset and beside a folder of files, and how soon it begins.
+"""Compares the loader of training data with stock webdataset and a folder of files, and times its start.
 
 Usage: python benchmarks/loader.py [--audio FOLDER] [--seconds 3600] [--rounds 5] [--save]
 
-All ways give batches of random 3 s out of the same FLAC samples of 2 to 10 s, decoded by the same function: what is
-compared is how they get at the samples. Ours come in an order that is exact and resumable, with damaged samples masked;
-webdataset shuffles shards and a buffer of 1,000 samples; the folder has one file for each sample, in random order.
+All three return batches of random crops of 3 s from the same FLAC samples of 2 to 10 s, decoded by the same function;
+only the access to samples differs. codectok reads in an exact, resumable order and masks damaged samples; webdataset
+shuffles shards and a buffer of 1,000 samples; the folder has one file for each sample, read in random order.
 
-The second table times what a run waits for before its first step: on 2,000 shards, and going on at 90 % of an epoch of
-10,000,000 samples. All of those shards are links to one tar and one index.
+The second table times the first batch: of 2,000 shards, and when resuming at 90 % of an epoch of 10,000,000 samples.
+All these shards are links to one tar and one index.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def write_manifest(folder: Path, names: list[str], samples: int) -> None:
 
 
 def write_corpus(folder: Path, clips: list[np.ndarray]) -> tuple[Path, Path]:
-    """The clips as shards of equal numbers of samples, and as files."""
+    """Write the clips as shards of equal numbers of samples, and as files."""
     shards, files = folder / "shards", folder / "files"
     (shards / INDEX_FOLDER).mkdir(parents=True)
     files.mkdir()
@@ -88,7 +88,7 @@ def write_corpus(folder: Path, clips: list[np.ndarray]) -> tuple[Path, Path]:
 
 
 def write_linked_shards(folder: Path, clips: list[np.ndarray], shards: int, samples: int) -> Path:
-    """So many shards that are all the same, whose index names the same few clips again and again."""
+    """Write `shards` links to one shard; its index repeats the same few clips up to `samples` entries."""
     (folder / INDEX_FOLDER).mkdir(parents=True)
     names = [f"shard-{number:06d}.tar" for number in range(shards)]
     index = write_tar(folder / names[0], clips, 0)
@@ -102,7 +102,7 @@ def write_linked_shards(folder: Path, clips: list[np.ndarray], shards: int, samp
 
 
 def cut(audio: soundfile.SoundFile) -> np.ndarray:
-    """Random 3 s, extended with zeros."""
+    """Cut a random segment of 3 s, padded with zeros."""
     segment = np.zeros(SEGMENT, np.float32)
     audio.seek(int(np.random.default_rng().integers(max(0, audio.frames - SEGMENT) + 1)))
     samples = audio.read(SEGMENT, dtype="float32")
@@ -116,7 +116,7 @@ def from_bytes(data: bytes) -> np.ndarray:
 
 
 class FileDataset(Dataset[np.ndarray]):
-    """A file is a sample."""
+    """Reads each file of a folder as one sample."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.iterdir())
@@ -160,11 +160,11 @@ def first_batch(shards: Path, position: int, workers: int) -> Callable[[], None]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of loading training data.")
+    parser = argparse.ArgumentParser(description="Measure the speed of loading training data.")
     parser.add_argument("--audio", type=Path, help="a folder of recordings; noise without it")
     parser.add_argument("--seconds", type=float, default=3600.0, help="audio to work on")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is shown")
-    parser.add_argument("--save", action="store_true", help="also write what is printed to benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     report = common.Report()
@@ -172,7 +172,7 @@ def main() -> None:
     report.console.print(f"load average of the last minute at the start: {os.getloadavg()[0]:.1f}")
     clips = common.clips_of(common.audio_of(options.audio, options.seconds, SAMPLE_RATE), SAMPLE_RATE)
     clips = clips[: len(clips) // SHARD_SAMPLES * SHARD_SAMPLES]
-    # What webdataset's workers do not fill a batch with at their end is lost to them: some batches less than all.
+    # Each worker of webdataset drops its last incomplete batch, so count a few batches less.
     count = len(clips) // BATCH - 4
     seconds = count * BATCH * SEGMENT_SECONDS
     with tempfile.TemporaryDirectory() as temporary:
@@ -191,7 +191,7 @@ def main() -> None:
         long = write_linked_shards(Path(temporary) / "long", clips[:SHARD_SAMPLES], MANY_SHARDS, per_shard)
         starts = {
             f"first batch of {MANY_SHARDS:,} shards": (many, 0),
-            f"going on at 90 % of {LONG_EPOCH:,} samples": (long, round(0.9 * LONG_EPOCH)),
+            f"resuming at 90 % of {LONG_EPOCH:,} samples": (long, round(0.9 * LONG_EPOCH)),
         }
         table = Table(title=f"Seconds until the first batch, median of {options.rounds}")
         for heading in ("what", "one process", "2 workers", "more memory"):

@@ -12,7 +12,7 @@ from codectok.device import inference
 from codectok.model.quantization.residual import ResidualQuantizer
 
 PADDED_BATCH = 8
-# Number of frames whose distances are computed at once: those of a batch of 10 s clips; a long file needs slices.
+# Number of frames whose distances are computed at once, the size of a batch of 10 s clips; longer files are sliced.
 DISTANCE_ROWS = 7500
 
 

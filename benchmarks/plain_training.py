@@ -1,9 +1,9 @@
-"""A training step as the reference takes it, for comparison: every habit that costs time, and the same losses.
+"""Baseline training step that works like the reference's: the same losses, without optimizations.
 
-Spectrograms on the CPU, every loss fetched with `item`, real and generated waveforms one after the other through all
-discriminators, gradients of the codec's loss for discriminators too, by way of the feature maps of both waveforms,
-codebook statistics by products with dense one-hot matrices, a diversity of codes that is computed and weighs nothing,
-residual blocks of the decoder that are always computed twice (activation checkpointing), and optimizers as they come.
+It computes spectrograms on the CPU, fetches every loss with `item`, passes real and generated waveforms through the
+discriminators separately, computes gradients of the codec's loss for the discriminators too, collects codebook
+statistics with dense one-hot matrices, computes a diversity loss of weight 0, computes residual blocks of the decoder
+twice (activation checkpointing), and uses default optimizers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DIVERSITY_TEMPERATURE = 100.0
 
 
 class PlainStep:
-    """Steps of the reference's kind with the networks, discriminators and optimizers of a trainer."""
+    """Runs plain steps with the networks, discriminators and optimizers of a trainer."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -42,7 +42,7 @@ class PlainStep:
         self.log_mel = trainer.log_mel.cpu()
 
     def __call__(self, waveform: Tensor) -> dict[str, float]:
-        """One step on `waveform` [B, T]; its losses."""
+        """Run one step on `waveform` [B, T], and return its losses."""
         trainer, weights = self.trainer, self.trainer.config.loss
         real = waveform.to(trainer.device)
         log_mel = self.log_mel(waveform.cpu()).to(trainer.device)
@@ -76,14 +76,14 @@ class PlainStep:
         return found
 
     def _quantize(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantized features, commitment and diversity, as means over the codebooks."""
+        """Return quantized features, and commitment and diversity as means over the codebooks."""
         vectors = self.group.project_in(features)
         residual, quantized = vectors, torch.zeros_like(vectors)
         losses, diversities = [], []
         for number, book in enumerate(self.group.layers):
             rows = residual.flatten(0, 1)
             squares = rows.square().sum(1, keepdim=True) - 2 * rows @ book.embedding.T
-            # At a distance of nothing the square root would have no slope.
+            # The square root has no gradient at 0.
             distances = (squares + book.embedding.square().sum(1)).clamp(min=1e-12).sqrt()
             diversities.append(_diversity(distances.unflatten(0, vectors.shape[:2])))
             one_hot = F.one_hot(distances.argmin(1), len(book.embedding)).to(rows.dtype)
@@ -123,7 +123,7 @@ def _mean_of_blocks(blocks: nn.ModuleList, x: Tensor) -> Tensor:
 
 
 def _diversity(distances: Tensor) -> Tensor:
-    """The negative entropy of codes at `distances` [B, T, codebook_size], of the mean over the batch at each frame."""
+    """Negative entropy of the code shares, averaged over the batch per frame; `distances` [B, T, codebook_size]."""
     shares = torch.softmax(DIVERSITY_TEMPERATURE * distances, dim=-1).mean(0)
     return (shares * shares.clamp(min=1e-5).log()).sum(-1).mean()
 

@@ -1,4 +1,4 @@
-"""Time and memory to plan a million files, from their folder and from a manifest, and to recognize a finished job.
+"""Measures time and memory to plan a million files from a folder or a manifest, and to recognize a finished job.
 
 Usage: python benchmarks/plan.py [--files 1000000] [--save]
 
@@ -33,7 +33,7 @@ SCHEMA = pa.schema([("path", pa.string()), ("size", pa.int64())])
 
 
 def names(unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, object]]:
-    """Name and size of each file."""
+    """Yield name and size of each file."""
     for source in unit.sources:
         output.read(source.dataset)
         output.keep(source.dataset, 0.0)
@@ -64,7 +64,7 @@ def write_manifest(path: Path, count: int) -> None:
 
 
 def run_once(folder: str, output: str, limit: int | None) -> None:
-    """Time one run, in a fresh process."""
+    """Time one run in a new process."""
     started = time.perf_counter()
     job = TableJob("names", names, SCHEMA, unit_seconds=10.0)  # about 1,800 files in a unit
     report = run_job(job, [folder], output, RunOptions(engine="local", limit=limit))

@@ -1,11 +1,11 @@
-"""How fast sharding is beside its floor, beside lhotse's Shar writer and beside one ffmpeg per file.
+"""Compares the speed of sharding with a minimal loop, lhotse's Shar writer, and one ffmpeg per file.
 
 Usage: python benchmarks/shard.py [--audio FOLDER] [--seconds 1200] [--rounds 5] [--save]
 
-All ways turn the same Ogg Vorbis files of 44.1 kHz into FLAC segments of 24 kHz on one core. The floor decodes,
-resamples and encodes in a loop, and writes nothing; ours does all that a user gets: cuts at quiet points, measurements,
-keys, JSON, index, hashes, records. The second table is about workers: two of ours beside two independent floors.
-lhotse and ffmpeg are measured where they are installed (`pip install lhotse`).
+All convert the same Ogg Vorbis files of 44.1 kHz to FLAC segments of 24 kHz on one core. The minimal loop ("floor")
+decodes, resamples and encodes, and writes nothing; codectok also cuts at quiet points, measures, and writes keys, JSON,
+index, hashes and records. The second table compares two workers with two independent loops. lhotse and ffmpeg are
+measured if they are installed (`pip install lhotse`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write_corpus(folder: Path, audio: np.ndarray) -> None:
 
 
 def floor(paths: list[Path]) -> None:
-    """Decode, resample and encode, nothing else."""
+    """Decode, resample and encode without writing."""
     for path in paths:
         samples, rate = soundfile.read(path, dtype="float32")
         resampled = soxr.resample(samples, rate, TARGET_RATE, quality="HQ")
@@ -58,20 +58,20 @@ def floor(paths: list[Path]) -> None:
 
 
 def two_floors(paths: list[Path]) -> None:
-    """Half of the work in each of two processes."""
+    """Run `floor` in two processes, each with half of the files."""
     with multiprocessing.get_context("fork").Pool(2) as pool:
         pool.map(floor, [paths[0::2], paths[1::2]], chunksize=1)
 
 
 def ours(folder: Path, engine: EngineName, workers: int = 1) -> None:
-    """The whole job."""
+    """Run the shard job."""
     with tempfile.TemporaryDirectory() as output:
         job = ShardJob(ShardOptions(shard_seconds=SHARD_SECONDS))
         run_job(job, [str(folder)], Path(output) / "out", RunOptions(engine=engine, workers=workers))
 
 
 def shar(paths: list[Path]) -> None:
-    """lhotse's writer of tars, segments of one length."""
+    """Write tars of equally long segments with lhotse."""
     from lhotse import CutSet, Recording
 
     recordings = [Recording.from_file(path) for path in paths]
@@ -82,7 +82,7 @@ def shar(paths: list[Path]) -> None:
 
 
 def ffmpeg_a_file(paths: list[Path]) -> None:
-    """One ffmpeg process for every file."""
+    """Run one ffmpeg process per file."""
     with tempfile.TemporaryDirectory() as output:
         for path in paths:
             split = ["-f", "segment", "-segment_time", str(SEGMENT_SECONDS), f"{output}/{path.stem}-%04d.flac"]
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, help="a folder of recordings; noise without it")
     parser.add_argument("--seconds", type=float, default=1200.0, help="audio to work on")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is shown")
-    parser.add_argument("--save", action="store_true", help="also write what is printed to benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     import ray
@@ -131,7 +131,7 @@ def main() -> None:
         report.console.print(
             common.rates_table(title, runs, options.seconds, "floor: decode, resample, encode", options.rounds)
         )
-        # Starting actors takes seconds, which a real job does not notice: this one is longer.
+        # Use more files, so that the seconds to start actors matter little, as in a real job.
         more = Path(folder) / "more"
         more.mkdir()
         for copy in range(WORKER_COPIES):

@@ -1,11 +1,11 @@
-"""Tokenizing a corpus end to end: what limits it, and the ways of doing it by hand.
+"""Compares tokenizing a corpus end to end with loops written by hand, and finds the bottleneck.
 
 Usage: python benchmarks/tokenization.py [--codec PRESET|DIR] [--device cuda] [--audio FOLDER] [--seconds 600] [--save]
 
-The same clips of 2-10 s from tars and from a folder of MP3 files. The base is the encoder alone, with samples in memory
-and all threads; the job uses as many workers of one thread as there are cores, reads, encodes and writes its table with
-all that goes with it. The start of its workers is timed with a job of one clip, and stands apart. By hand: a loop with
-`encode` and `numpy.save`, and a DataLoader with padded batches. The second table says what limits the job.
+All read the same clips of 2-10 s from tars or a folder of MP3 files. The base is the encoder alone, with samples in
+memory and all threads. The job runs one worker with one thread per core and writes a complete table; the start of its
+workers is measured separately, with a job of one clip. By hand: a loop with `encode` and `numpy.save`, and a DataLoader
+with padded batches. The second table shows the cost of each step beside encoding.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BASE = "encoder alone"
 
 
 class Files(Dataset[np.ndarray]):
-    """Samples of audio files."""
+    """Reads audio files as samples [n]."""
 
     def __init__(self, paths: list[Path], rate: int) -> None:
         self.paths, self.rate = paths, rate
@@ -55,33 +55,33 @@ class Files(Dataset[np.ndarray]):
 
 
 def loop(codec: Codec, paths: list[Path], to: Path) -> None:
-    """One file after the other."""
+    """Encode one file after the other."""
     for path in paths:
         np.save(to / f"{path.stem}.npy", codec.encode(read_audio(path, codec.sample_rate), codec.sample_rate).numpy())
 
 
 def padded(codec: Codec, paths: list[Path], to: Path) -> None:
-    """Every batch as long as its longest clip."""
+    """Encode batches padded to their longest clip."""
     loader = DataLoader(Files(paths, codec.sample_rate), PADDED_BATCH, collate_fn=list)
     for number, batch in enumerate(loader):
         np.savez(to / f"{number}.npz", *padded_baseline(codec, batch))
 
 
 class Job:
-    """`codectok tokenize` of a codec, into a new folder at each call."""
+    """Runs `codectok tokenize` with a codec, into a new folder at each call."""
 
     def __init__(self, codec: Codec, scratch: Path, part_seconds: float) -> None:
         codec.save_pretrained(scratch / "codec")
         self._options = TokenizeOptions(str(scratch / "codec"), device=codec.device.type, part_seconds=part_seconds)
 
     def run(self, source: Path, engine: EngineName = "ray") -> None:
-        """All parts of it."""
+        """Tokenize `source` completely."""
         with tempfile.TemporaryDirectory() as folder:
             run_job(TokenizeJob(self._options), [str(source)], Path(folder) / "out", RunOptions(engine))
 
 
 def make_sources(scratch: Path, audio: np.ndarray, rate: int) -> dict[str, Path]:
-    """The clips of `audio` in tars, and as MP3 files."""
+    """Write the clips of `audio` into tars, and as MP3 files."""
     files = scratch / "flac"
     for number, clip in enumerate(common.clips_of(audio, rate)):
         write_audio(files / f"{number:05d}.flac", [clip], rate)
@@ -93,7 +93,7 @@ def make_sources(scratch: Path, audio: np.ndarray, rate: int) -> dict[str, Path]
 
 
 def decode_all(paths: list[Path], rate: int) -> None:
-    """What one core does beside the encoder."""
+    """Decode and resample all files on one core."""
     for path in paths:
         read_audio(path, rate)
 
@@ -101,7 +101,7 @@ def decode_all(paths: list[Path], rate: int) -> None:
 def ways_table(
     name: str, codec: Codec, job: Job, source: Path, scratch: Path, audio: np.ndarray, rounds: int
 ) -> tuple[Table, float]:
-    """Rates of all ways from a source, and seconds that the encoder alone takes."""
+    """Return the table of rates for a source, and the seconds of the encoder alone."""
     clips = common.clips_of(audio, codec.sample_rate)
     paths = sorted((scratch / "mp3" if "MP3" in name else scratch / "flac").iterdir())
     (one := scratch / "one").mkdir(exist_ok=True)
@@ -130,7 +130,7 @@ def ways_table(
 
 
 def limits_table(codec: Codec, scratch: Path, audio: np.ndarray, encoding: float, rounds: int) -> Table:
-    """What a core does for the encoder, beside the encoder."""
+    """Return the table of the work around the encoder, and the cores it needs to keep up."""
     rate = codec.sample_rate
     seconds = len(audio) / rate
     flac, mp3 = (sorted((scratch / kind).iterdir()) for kind in ("flac", "mp3"))
@@ -154,7 +154,7 @@ def limits_table(codec: Codec, scratch: Path, audio: np.ndarray, encoding: float
 
 def main() -> None:
     """Print one table for each kind of source, and one of limits."""
-    made = common.parser("Tokenizing a corpus end to end.")
+    made = common.parser("Measure tokenizing a corpus end to end.")
     made.set_defaults(seconds=600.0, rounds=3)
     options = made.parse_args()
     codec = common.load(options.codec, options.device)

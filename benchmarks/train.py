@@ -1,9 +1,9 @@
-"""Training steps beside those of the reference's kind: speed, memory, and the same losses.
+"""Compares training steps with plain steps like the reference's: speed, memory, and equal losses.
 
 Usage: python benchmarks/train.py [--config nano] [--device cuda] [--set KEY=VALUE ...] [--rounds 5] [--save]
 
-Both take steps with the same networks from the same weights on the same noise, in a process each and in turn. What the
-plain one does in another way stands in `plain_training.py`. Memory is what a step takes beyond networks and optimizers.
+Both train the same networks from the same weights on the same noise, each in its own process, in turn.
+`plain_training.py` lists the differences. Memory is the peak of a step without networks and optimizers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from codectok.device import resolve_device
 from codectok.train import TrainConfig, Trainer, load_train_config
 from codectok.train.memory import keep_freed_memory
 
-# The plain step takes several a step, ours one.
+# The plain step runs several power iterations per step, codectok one.
 POWER_ITERATIONS = 50
 
 Way = Literal["plain", "ours"]
@@ -38,32 +38,32 @@ Order = Literal["losses", "peak", "step", "stop"]
 
 @dataclass
 class StepProcess:
-    """A process that takes steps in one way when it is told to."""
+    """A process that runs plain steps or codectok's on request."""
 
     orders: Connection
 
     @classmethod
     def start(cls, way: Way, config: TrainConfig, device: torch.device) -> StepProcess:
-        """Start it; it ends with this process at the latest."""
+        """Start the process; it ends with this one at the latest."""
         here, there = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
         context.Process(target=_serve, args=(there, way, config, device), daemon=True).start()
         return cls(here)
 
     def losses(self) -> dict[str, float]:
-        """Of a step, with settled spectral norms."""
+        """Return the losses of a step with converged spectral norms."""
         return cast("dict[str, float]", self._ask("losses"))
 
     def peak_megabytes(self) -> float | None:
-        """Most memory that a step took at once."""
+        """Return the peak memory of a step; None if unknown."""
         return cast("float | None", self._ask("peak"))
 
     def seconds(self) -> float:
-        """Of a step."""
+        """Return the seconds of a step."""
         return cast(float, self._ask("step"))
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the process."""
         self.orders.send("stop")
 
     def _ask(self, order: Order) -> object:
@@ -75,7 +75,7 @@ def _serve(orders: Connection, way: Way, config: TrainConfig, device: torch.devi
     if way == "ours":
         keep_freed_memory(device)
     trainer = Trainer(config, device)
-    # The adversary takes part from the first step on.
+    # Train the discriminators from the first step on.
     trainer.step = config.discriminators.start_step
     step: Callable[[Tensor], dict] = PlainStep(trainer) if way == "plain" else trainer.train_step
     batch = batch_of(config)
@@ -96,7 +96,7 @@ def _serve(orders: Connection, way: Way, config: TrainConfig, device: torch.devi
 
 @torch.no_grad()
 def settle_norms(trainer: Trainer) -> None:
-    """Let spectral norms come so near to what they are of that another power iteration changes nothing."""
+    """Run power iterations until the spectral norms converge."""
     for module in trainer.adversary.train().modules():
         if parametrize.is_parametrized(module, "weight"):
             for _ in range(POWER_ITERATIONS):
@@ -104,7 +104,7 @@ def settle_norms(trainer: Trainer) -> None:
 
 
 def batch_of(config: TrainConfig) -> Tensor:
-    """Noise in which something is loud and something quiet."""
+    """Return noise [B, T] whose level rises over time."""
     generator = torch.Generator().manual_seed(0)
     shape = (config.data.batch_size, config.segment_samples)
     envelope = torch.linspace(0.01, 0.3, shape[1])
@@ -112,7 +112,7 @@ def batch_of(config: TrainConfig) -> Tensor:
 
 
 def losses_table(processes: dict[Way, StepProcess]) -> Table:
-    """Losses of the first step of both."""
+    """Return the table of the losses of both first steps."""
     found = {way: process.losses() for way, process in processes.items()}
     table = Table(title="Losses of the first step, from the same weights and batch")
     for heading in ("loss", *WAYS, "difference"):
@@ -124,7 +124,7 @@ def losses_table(processes: dict[Way, StepProcess]) -> Table:
 
 
 def speed_table(processes: dict[Way, StepProcess], config: TrainConfig, rounds: int) -> Table:
-    """Steps in turn."""
+    """Time the steps of both in turn, and return the table."""
     peaks = {way: process.peak_megabytes() for way, process in processes.items()}
     taken = [{way: process.seconds() for way, process in processes.items()} for _ in range(rounds)]
     seconds = config.data.batch_size * config.segment_samples / config.codec.mel.sample_rate
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings that replace the file's")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is shown")
-    parser.add_argument("--save", action="store_true", help="also write what is printed to benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
     options = parser.parse_args()
     config = load_train_config(options.config, ["data.shards=none", *options.set])
     device = resolve_device(options.device)

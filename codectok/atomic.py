@@ -77,7 +77,7 @@ def remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def _place_named(path: Path) -> Iterator[None]:
-    """Add `path` to errors of the system that name no file, such as that of a full disk."""
+    """Add `path` to errors of the system that name no file, such as a full disk."""
     try:
         yield
     except OSError as error:

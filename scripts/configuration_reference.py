@@ -24,7 +24,7 @@ INTRODUCTION = """# Configuration keys
 Every key that `codectok train` reads, with its type, default and meaning. Dotted keys are set on the command line as in
 `codectok train nano data.batch_size=8`; in YAML and JSON they are nested. An unknown key is an error.
 
-The keys below `codec` are those of a codec's `config.json`.
+The keys below `codec` are the keys of a codec's `config.json`.
 """
 LOG = logging.getLogger("mkdocs.hooks.configuration_reference")
 CONSTRAINTS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}

@@ -12,11 +12,11 @@ if [ -n "$audio" ]; then
     sources=("$audio")
 else
     recordings=$(bash "$(dirname "${BASH_SOURCE[0]}")/recordings.sh") ||
-        stop "Give a folder of your own: make demo AUDIO=folder"
+        stop "Pass a folder of recordings: make demo AUDIO=folder"
     sources=("voices=$recordings/fillets-ng-data-nl" "letters=$recordings/klettres-data")
 fi
 
-# What an interrupted demo has left: training goes on by itself, half a job starts again.
+# Remove unfinished jobs of an interrupted demo; training resumes.
 for folder in shards tokens; do
     [ -e "$out/$folder/_codectok/summary.json" ] || rm -rf "${out:?}/$folder"
 done
@@ -43,7 +43,7 @@ say "5. Check it, encode some clips again, and turn some back into audio: codect
 rm -rf "$out/listen"
 codectok verify "$out/tokens" --codec "$out/run/codec" --reencode 20 --decode 3 --to "$out/listen"
 
-say "Done. Everything lies in $out:"
+say "Done. Everything is in $out:"
 cat <<TEXT
   shards/   segments in WebDataset tars
   run/      training: codec/ is the codec, tensorboard/ its curves

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gets real recordings, voice acting and spoken letters, from two Debian packages, and prints the folder that has one
-# folder for each. Neither download nor unpacking needs root.
+# Downloads recordings of voice acting and spoken letters from two Debian packages, and prints a folder with a subfolder
+# for each. Needs no root.
 set -euo pipefail
 recordings="${XDG_CACHE_HOME:-$HOME/.cache}/codectok/demo-audio"
 packages=(fillets-ng-data-nl klettres-data)
@@ -8,7 +8,7 @@ packages=(fillets-ng-data-nl klettres-data)
 say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
 stop() { echo "Error: $*" >&2; exit 1; }
 
-# A fresh system has no package lists, and refreshing its own takes root: keep lists beside the recordings.
+# A new system has no package lists, and updating them needs root, so the lists are kept next to the recordings.
 with_own_lists() {
     local lists="$recordings/lists" options
     mkdir -p "$lists/partial" "$recordings/archives/partial"

@@ -41,8 +41,8 @@ FASTER = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder as the pages assume it: some recordings and what is known of them, a DistilCodec checkpoint,
-    a large language model's tokenizer, and a whole tiny one."""
+    """A working folder as the pages assume it: recordings and transcripts, a DistilCodec checkpoint, the tokenizer of
+    a large language model, and a complete tiny model."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "recordings").mkdir()
     soundfile.write(folder / "recordings" / "speech.wav", tone(12, 44_100), 44_100)
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(DATA / "golden" / "student", folder / "DistilCodec-v1.0")
     (folder / "DistilCodec-v1.0" / "g_00000042").rename(folder / "DistilCodec-v1.0" / "g_00204000")
     transcripts = [
-        {"audio_filepath": f"recordings/{name}", "text": f"{name} is heard", "speaker": "ann", "language": "en"}
+        {"audio_filepath": f"recordings/{name}", "text": f"{name} is read", "speaker": "ann", "language": "en"}
         for name in ("speech.wav", "music.flac")
     ]
     write_lines(folder / "transcribed.jsonl", transcripts)
@@ -76,7 +76,7 @@ def run(arguments: list[str], folder: Path) -> None:
 
 @pytest.fixture
 def long_recording(request: pytest.FixtureRequest, folder: Path) -> Iterator[None]:
-    """Three minutes among the recordings of the page that says how not to lose them."""
+    """A recording of three minutes, for the page about long recordings."""
     path = folder / "recordings" / "audiobook.flac"
     if request.getfixturevalue("page").name == "exports.md":
         soundfile.write(path, tone(180, 24_000, 500), 24_000)
@@ -85,11 +85,11 @@ def long_recording(request: pytest.FixtureRequest, folder: Path) -> Iterator[Non
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_everything_on_the_page_runs(page: Path, folder: Path, long_recording: None) -> None:
+def test_documentation_page_runs(page: Path, folder: Path, long_recording: None) -> None:
     found = snippets(page)
     assert found, page
     if page.name != "README.md":
-        # Other pages go on where README's commands have led; their own outputs are made anew.
+        # Other pages continue with the outputs of README's commands; pages write their outputs again.
         for output in ("codec",):
             shutil.rmtree(folder / output, ignore_errors=True)
     for name, content in FILE.findall(page.read_text(encoding="utf-8")):
@@ -110,7 +110,7 @@ def test_everything_on_the_page_runs(page: Path, folder: Path, long_recording: N
 
 
 def check_exports(folder: Path) -> None:
-    """What that page makes is what it says: ids, and a document for each row."""
+    """Check the ids and documents that the page promises."""
     audio, speech = (open_table(folder / "pretraining" / name) for name in ("audio", "speech"))
     vocabulary = Vocabulary.for_codec(audio.metadata, offset := 152_064)
     begin, end, ends = vocabulary.id_of("<|beginofaudio|>"), vocabulary.id_of("<|endofaudio|>"), 0
@@ -138,7 +138,7 @@ def check_exports(folder: Path) -> None:
     assert len(list((folder / "unitts-audio").rglob("*.audio"))) == len(audio)
 
 
-def test_the_two_commands_are_targets_of_the_makefile() -> None:
+def test_readme_commands_are_make_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in ("demo", "test", "lint", "bench"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)

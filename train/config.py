@@ -64,7 +64,7 @@ class TrainConfig(StrictModel):
             and by `loss.diversity`, which is computed per microbatch.
         weight_average: decay of the moving average of weights that becomes the codec; no average if None.
         explosion: the run stops if the mel error is this many times its lowest value.
-        loss_explosion: the run stops if the generator's loss is this many times that of the first step.
+        loss_explosion: the run stops if the generator's loss is this many times the loss of the first step.
         seed: of all random numbers.
         device: "auto", "cpu" or "cuda".
         steps: number of optimizer steps.
@@ -221,7 +221,7 @@ def _as_mapping(key: str, value: Any) -> Any:
 
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys in which two configurations differ, except those that may change when a run is resumed."""
+    """Dotted keys in which two configurations differ, except keys that may change when a run is resumed."""
     changed = []
     for key in sorted(before.keys() | now.keys()):
         name = f"{prefix}{key}"

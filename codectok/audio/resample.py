@@ -13,7 +13,7 @@ from codectok.errors import InputError
 def resample(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
     """Resample `waveform` float32 [n] from `sample_rate` to `target_rate` Hz.
 
-    The result has round(n * target_rate / sample_rate) samples, equal to those of `resample_blocks`.
+    The result has round(n * target_rate / sample_rate) samples, equal to the result of `resample_blocks`.
 
     Raises:
         InputError: `sample_rate` is not a whole number above 0.

@@ -168,7 +168,7 @@ def _joined(group: Sequence[Span]) -> Span:
 
 
 def joined_within(span: Span, n_samples: int, sample_rate: int) -> Span | None:
-    """Join again those spans in `span.joined` that a recording of `n_samples` contains; None if it contains none."""
+    """Join again the spans in `span.joined` that a recording of `n_samples` contains; None if it contains none."""
     group = [one for one in span.joined if one.is_within(n_samples, sample_rate)]
     return _joined(group) if group else None
 

@@ -99,5 +99,5 @@ def _k_weights(sample_rate: int) -> Tensor:
 
 
 def _response(delay: Tensor, b: tuple[float, float, float], a: tuple[float, float, float]) -> Tensor:
-    """Frequency response of a biquad with numerator `b` and denominator `a`; `delay` is that of one sample."""
+    """Frequency response of a biquad with numerator `b` and denominator `a`; `delay` is the delay of one sample."""
     return (b[0] + b[1] * delay + b[2] * delay * delay) / (a[0] + a[1] * delay + a[2] * delay * delay)

@@ -104,7 +104,7 @@ class _Source:
         return shape
 
     def take(self, tensors: dict[str, Tensor], shape: tuple[int, ...], path: Path) -> Tensor:
-        """Remove the tensor from `tensors` and return it with weight norm folded; `shape` is that of our tensor."""
+        """Remove the tensor from `tensors` and return it with weight norm folded; `shape` is our shape."""
         expected = self.reference_shape(shape)
         if self.key in tensors:
             return self._checked(self.key, tensors.pop(self.key), expected, path)

@@ -92,7 +92,7 @@ class ProgressReport:
             facts.insert(0, f"{self._done:,.0f}")
         return f"{self._description}: {', '.join([*facts, *filter(None, [self._note])])}"
 
-    def reach(self, done: float) -> None:
+    def set_done(self, done: float) -> None:
         """Set the progress of a bar; without a terminal, do nothing, since the caller prints lines."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done)

@@ -36,7 +36,7 @@ def run(
     codec: CodecOption,
     out: Annotated[
         Path | None,
-        typer.Option(help="New .json file or folder for the report; a file of JSON lines beside it lists the clips."),
+        typer.Option(help="New .json file or folder for the report; a file of JSON lines next to it lists the clips."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Measure only the first N clips.", show_default=False)
@@ -78,8 +78,8 @@ def run(
     for clip in report.unused[:SHOWN_REJECTS]:
         warn(f"Not measured ({clip.reason}): {clip.source}: {clip.message}")
     if len(report.unused) > SHOWN_REJECTS:
-        where = "in the report" if files is not None else "(write a report with --out to see all)"
-        warn(f"Not measured: {counted(len(report.unused) - SHOWN_REJECTS, 'more clip')} {where}.")
+        where = " in the report" if files is not None else "; pass --out to list all"
+        warn(f"Not measured: {counted(len(report.unused) - SHOWN_REJECTS, 'more clip')}{where}.")
     _show(report, files)
 
 

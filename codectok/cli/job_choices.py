@@ -45,7 +45,7 @@ class JobChoices:
     deadline_hours: Annotated[
         float, typer.Option(help="Retry a unit on another worker after this many hours (Ray only).")
     ] = 6.0
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done without writing.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the amount of work without writing.")] = False
     space_check: Annotated[bool, typer.Option(help="Refuse to start if the output would not fit on the disk.")] = True
 
     def run_options(self, gpus: int | None) -> RunOptions:

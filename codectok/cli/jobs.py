@@ -148,7 +148,7 @@ def _show_preview(
     if preview.free_bytes is not None:
         facts["free space"] = megabytes(preview.free_bytes)
     console.print()
-    facts_table(f"codectok {job.verb}: what would be done", facts)
+    facts_table(f"codectok {job.verb}: dry run", facts)
 
 
 def _to_read(preview: Preview) -> dict[str, str]:

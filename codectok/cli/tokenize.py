@@ -56,7 +56,7 @@ def run(
         encoder_threads=encoder_threads,
         part_seconds=part_seconds,
     )
-    # A driver without a GPU can still use those of a cluster.
+    # A driver without a GPU can still use the GPUs of a cluster.
     elsewhere = choices.engine is Engine.RAY and device in ("auto", "cuda") and not torch.cuda.is_available()
     job = TokenizeJob(options, gpu_model_of(choices.address) if elsewhere else None)
     run_and_report(job, sources, output, choices, gpus)

@@ -145,7 +145,7 @@ def _metrics_callback(settings: TrainConfig, bar: ProgressReport) -> MetricsCall
             return
         rest = "  ".join(f"{label} {metrics[name]:.3g}" for name, label in LABELS.items() if name in metrics)
         say(f"step {step:>7,}/{settings.steps:,}  mel {metrics[mel]:.3f}  {rest}")
-        bar.reach(step)
+        bar.set_done(step)
 
     return on_metrics
 

@@ -81,9 +81,9 @@ def evaluate(
         CodectokError: no clip can be measured.
     """
     if max_seconds is not None and not 0 < max_seconds < math.inf:
-        raise InputError(f"{max_seconds:g} s of a clip are impossible; give a number of seconds above 0.")
+        raise InputError(f"max_seconds must be a number above 0, not {max_seconds:g}.")
     if limit is not None and limit < 1:
-        raise InputError(f"A limit of {limit} clips leaves none; give a number above 0.")
+        raise InputError(f"limit must be a number of clips above 0, not {limit}.")
     listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)

@@ -30,7 +30,7 @@ class ReportFiles:
     def __init__(self, out: Path) -> None:
         if out.suffix == LINES_SUFFIX:
             raise InputError(
-                f"{out} is the name of the lines; give the report itself, {out.with_suffix('.json')}, or a folder."
+                f"{out} is a name for the lines; pass the name of the report, {out.with_suffix('.json')}, or a folder."
             )
         if out.suffix != ".json":
             check_new_folder(out)

@@ -32,7 +32,7 @@ Tokens of the audio codec {codec} (fingerprint `{fingerprint}`), written by code
 | codes | {codes:,} ({n_codebooks} x {frame_rate:g} per second, each 0 to {largest}) |
 | data sets | {datasets} |
 
-The recordings have a licence of their own; name it above before you publish this.
+The recordings have their own licence; name it above before you publish this.
 
 ```python
 from datasets import load_dataset
@@ -41,8 +41,8 @@ rows = load_dataset({path}, split="train", streaming=True)
 ```
 
 `codes` holds a clip's codes frame by frame, {n_codebooks} for each frame; `id`, `source`, `start` and `duration`
-(seconds) say where they come from, and `text`, `language`, `speaker` and `category` what is known of them. Audio again,
-with that codec:
+(seconds) locate each row in its recording; `text`, `language`, `speaker` and `category` are its labels, if known.
+Decode codes with that codec:
 
 ```python
 import numpy

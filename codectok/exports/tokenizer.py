@@ -49,7 +49,7 @@ def extend_tokenizer(folder: Path, output: Path, vocabulary: Vocabulary) -> int:
     tokenizer = load_tokenizer(folder)
     known: dict[str, int] = tokenizer.get_vocab()
     wanted = list(vocabulary.tokens())
-    # Codes of any offset: their strings could not be told from those of the new codes.
+    # At any offset: strings of old codes cannot be distinguished from strings of new ones.
     taken = next((token for token in (*SPECIAL_TOKENS, *filter(is_code_token, known)) if token in known), None)
     if taken is not None:
         raise InputError(f"{folder} already has the token {taken}; give a tokenizer without audio tokens.")

@@ -22,7 +22,7 @@ Tag = TypeVar("Tag")
 
 @contextmanager
 def memory_errors(pack_frames: int) -> Iterator[None]:
-    """Replace out-of-memory errors of a GPU by a message that says what to do.
+    """Replace out-of-memory errors of a GPU by a message with advice.
 
     Raises:
         CodectokError: the GPU has too little memory for the codec and packs of `pack_frames` frames.

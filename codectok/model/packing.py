@@ -82,7 +82,7 @@ class Chunk:
         samples: float32 [n], all samples under its `n_frames` mel windows, including reflected edges.
         n_frames: number of mel frames.
         skip: code frames to drop at the start, which only complete the receptive field of the next ones.
-        keep: code frames to keep after those.
+        keep: code frames to keep after the skipped ones.
         last: True if the clip ends here.
     """
 

@@ -3,7 +3,7 @@
 Every convolution of the decoder pads with zeros at the clip's ends, which a padded batch would not reproduce. So a
 clip is decoded in windows that overlap by the decoder's receptive field. The first window starts and the last one ends
 with the clip; samples whose receptive field a window cuts off are dropped. On a GPU windows of equal length are decoded
-together, also those of different clips.
+together, also windows of different clips.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Clip:
         dataset, source: dataset and name of the recording.
         span: the part of `audio` that the clip consists of, with text and labels; all of `audio` by default.
         offset: seconds of the recording before `audio` begins; above 0 for a segment that was cut from it.
-        maybe_audio: True if only decoding shows whether this is audio, since its file's name does not say so.
+        maybe_audio: True if the name does not show that the file is audio.
     """
 
     id: str
@@ -46,5 +46,5 @@ class Clip:
         return printable(self.audio) if isinstance(self.audio, Path) else f"{self.source} ({self.id})"
 
     def is_not_audio(self, error: AudioError) -> bool:
-        """True if `error` shows that the file is not audio, and nothing said that it was."""
+        """True if `error` shows that the file is not audio, and neither name nor manifest promised it."""
         return self.maybe_audio and error.reason in NOT_AUDIO

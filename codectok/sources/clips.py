@@ -43,7 +43,7 @@ def clips_of(source: Source) -> Iterator[Clip | Reject | None]:
 
 
 def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterator[Clip]:
-    """Yield the clips of `source` in order; `counter` receives those that cannot be read."""
+    """Yield the clips of `source` in order; `counter` receives unreadable ones."""
     for clip in clips_of(source):
         if isinstance(clip, Clip):
             yield clip

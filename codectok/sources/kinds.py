@@ -8,7 +8,7 @@ from typing import Literal
 from codectok.audio.files import is_audio_path
 
 Kind = Literal["audio", "tar", "parquet", "lines", "unknown"]
-"""What a file holds by its name; "unknown" if only opening it tells whether it is audio."""
+"""Kind of a file by its name; "unknown" must be opened to know if it is audio."""
 
 CONTAINERS: frozenset[Kind] = frozenset(["tar", "parquet", "lines"])
 AUDIO_KINDS: tuple[Kind, ...] = ("audio", "tar", "parquet", "unknown")  # that may hold audio
@@ -27,7 +27,7 @@ BYTES_PER_SECOND = {
 }
 OTHER_BYTES_PER_SECOND = 10_000
 
-# Files beside audio that are not audio: ignored without being opened.
+# Other files in folders of audio: ignored without being opened.
 _OTHER_NAMES = """
     txt md rst html htm pdf doc docx rtf tex json csv tsv xml yaml yml toml ini cfg log srt vtt lab textgrid trn
     ctm rttm phn wrd lrc mid midi cue m3u m3u8 pls nfo sfv jpg jpeg png gif bmp svg webp tif tiff ico py pyc sh c h cpp

@@ -114,7 +114,7 @@ class ListingBuilder:
         modified: int | None,
         row: ManifestRow | None = None,
     ) -> None:
-        """Add a source; `row` is that of a manifest."""
+        """Add a source; `row` is its row in a manifest."""
         if row is not None:
             self._described.add(len(self._paths), row)
         self._datasets.append(dataset)
@@ -199,5 +199,5 @@ def _list_manifest(argument: Argument, root: str, builder: ListingBuilder) -> No
                 # Text, since making a `Path` for each of a million rows takes longer than everything else.
                 place = previous if previous.startswith("/") else f"{root}/{previous}"
                 size, modified = local_size_and_time(functools.partial(os.stat, place))
-        # A manifest says that its files are audio, whatever they are called.
+        # Files in a manifest are audio, whatever their names.
         builder.add(argument.dataset, row.path, container_kind(row.path) or "audio", size, modified, row)

@@ -56,7 +56,7 @@ def _row(values: dict[str, Any]) -> ManifestRow:
     if not path:
         raise ValueError("it has no path")
     if "\0" in path:
-        raise ValueError("its path cannot be that of a file")
+        raise ValueError("its path cannot be a path of a file")
     start, end, duration = (_seconds(values, name, lowest=0.0) for name in TIMES)
     if end is None and duration is not None:
         end = (start or 0.0) + duration

@@ -1,4 +1,4 @@
-"""The order of sources, which depends on neither the order of arguments nor that of a folder's entries."""
+"""Order of sources, independent of the order of arguments and of the entries in a folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def encode_path(path: str) -> bytes:
 
 
 def decode_path(path: bytes) -> str:
-    """The path of which `encode_path` has made bytes."""
+    """Inverse of `encode_path`."""
     return path.decode("utf-8", "surrogateescape")
 
 
@@ -47,7 +47,7 @@ def ordered_sources(listing: Listing) -> Iterator[Source]:
 def ordered_positions(listing: Listing, known: Collection[SourceName] = ()) -> array[int]:
     """Positions of the sources of a listing, by dataset, path, start, end and id.
 
-    A source that is listed twice comes up once. Rows of a manifest that differ in any field are different sources.
+    A source that is listed twice is used once. Rows of a manifest that differ in any field are different sources.
 
     Args:
         listing: the sources.
@@ -55,7 +55,7 @@ def ordered_positions(listing: Listing, known: Collection[SourceName] = ()) -> a
     """
     keys = []
     for position, (dataset, path) in enumerate(zip(listing.datasets, listing.paths, strict=True)):
-        # Containers are read whole, whatever a manifest says of them.
+        # Containers are read whole, so rows of a manifest do not matter.
         row = None if listing.kinds[position] in CONTAINERS else listing.described.get(position)
         start, end, name = (row.start or 0.0, row.end or 0.0, row.id or "") if row else (0.0, 0.0, "")
         digest = row_digest(row_of(row)) if row else ""

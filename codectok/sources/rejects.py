@@ -101,7 +101,7 @@ def parse_rejects(data: bytes) -> Iterator[Reject]:
     """Parse a file of `RejectsWriter`; raises `pa.ArrowException` if `data` is not one."""
     file = pq.ParquetFile(pa.BufferReader(data))
     if not file.schema_arrow.equals(SCHEMA):
-        raise pa.ArrowInvalid("it has other columns than rejects have")
+        raise pa.ArrowInvalid("its columns are not the columns of rejects")
     for batch in file.iter_batches(BATCH_REJECTS):
         yield from (Reject(**row) for row in batch.to_pylist())
 

@@ -1,4 +1,4 @@
-"""Which rows of a Parquet file a source's range of bytes stands for, and reading them.
+"""Maps byte ranges of a source to rows of a Parquet file, and reads them.
 
 Row r of n of a file of s bytes counts as beginning at byte s * r // n, so that ranges share the rows evenly.
 """

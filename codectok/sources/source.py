@@ -46,7 +46,7 @@ class Source:
     """A file, or the span of it that a manifest names.
 
     Attributes:
-        dataset: name of the root, wherever that lies.
+        dataset: name of the root, independent of its location.
         root: folder or URL.
         path: relative to the root, with "/"; or an absolute path or URL from a manifest.
         kind: by the file's name.
@@ -56,7 +56,7 @@ class Source:
         id: name in the manifest.
         text, language, speaker, category: from the manifest.
         supervisions: JSON of `Supervisions`.
-        first_byte, last_byte: range of a container; only what begins there is read. None for the whole file.
+        first_byte, last_byte: byte range of a container; samples that begin in it are read. None for the whole file.
         first_clip, last_clip: range of the clips that are left then, the last one excluded.
     """
 
@@ -199,7 +199,7 @@ def row_of(described: object) -> list[Any]:
 
 
 def row_digest(values: Sequence[object]) -> str:
-    """Digest of `ROW_FIELDS`, which tells rows of a manifest for the same file apart; "" if all fields are empty.
+    """Digest of `ROW_FIELDS`, which distinguishes rows of a manifest for the same file; "" if all fields are empty.
 
     Rows may overlap, and several may have the same id or text, so that all fields are needed.
     """

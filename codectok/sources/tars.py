@@ -49,7 +49,7 @@ def clips_of_tar(source: Source) -> Iterator[Clip | Reject]:
                 if members is None:
                     continue
                 if repeated:
-                    message = f"The sample {key} in {source.where} comes up twice; its members must be neighbours."
+                    message = f"The sample {key} occurs twice in {source.where}; put its members next to each other."
                     yield Reject.in_container(AudioError(message, "unsupported"), source, key)
                 else:
                     yield _clip(source, key, members)

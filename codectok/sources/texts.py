@@ -27,7 +27,7 @@ class TextRow:
     Attributes:
         id: of the row, or its place in the file.
         text: None if the row has no usable text.
-        problem: why it has none; `reason` is that of its reject.
+        problem: why it has no text; `reason` is the reason of its reject.
         fields: language, speaker, category and source, if known, for templates.
     """
 
@@ -74,14 +74,14 @@ def _texts_of_lines(source: Source) -> Iterator[TextRow]:
 
 def _text_row(row: object, name: str) -> TextRow:
     if not isinstance(row, dict):
-        return TextRow(name, None, "It is no JSON object.")
+        return TextRow(name, None, "It is not a JSON object.")
     row_id, text = row.get(ID_COLUMN), row.get(TEXT_COLUMN)
     if isinstance(row_id, int) or (isinstance(row_id, str) and _is_unicode(row_id)):
         name = str(row_id)
     if text is None:
         return TextRow(name, None, f"It has no {TEXT_COLUMN!r}.", "filtered")
     if not isinstance(text, str):
-        return TextRow(name, None, f"Its {TEXT_COLUMN!r} is no string.")
+        return TextRow(name, None, f"Its {TEXT_COLUMN!r} is not a string.")
     if not _is_unicode(text):
         return TextRow(name, None, f"Its {TEXT_COLUMN!r} has half a character (a lone surrogate).")
     others = {column: row[column] for column in OTHER_COLUMNS if isinstance(row.get(column), str)}

@@ -28,7 +28,7 @@ class FoundFile(NamedTuple):
 
 
 def find_files(argument: Argument, root: str, output: str | None) -> Iterator[FoundFile]:
-    """Find the files that `argument` names below `root`, except hidden ones, those of jobs, and all below `output`.
+    """Find the files that `argument` names below `root`; hidden files, job folders and `output` are skipped.
 
     Links are followed, each folder once.
 

@@ -30,7 +30,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
     """Yield the rows that begin in a range of a token table's file.
 
     Raises:
-        InputError: the file is not part of a token table, belongs to a codec other than that of `metadata`, or is
+        InputError: the file is not part of a token table, belongs to another codec than `metadata`, or is
             damaged.
     """
     with open_parquet(source) as file:

@@ -15,7 +15,7 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES,
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """A unit that failed for good; the job continues with the others.
+    """A unit that failed and is not retried; the job continues with the others.
 
     Attributes:
         unit: number of the unit.

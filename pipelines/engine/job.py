@@ -56,7 +56,7 @@ class Server(ABC):
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """State of a run that workers may need beside their units.
+    """State of a run that workers need in addition to their units.
 
     Attributes:
         output: storage of the job's output, which holds its plan.
@@ -74,7 +74,7 @@ class WorkerContext:
         """Load the plan of the job."""
         plan = load_plan(self.output, self.roots)
         if plan is None:
-            raise CodectokError(f"The plan of {self.output.url} has gone; run the same command again.")
+            raise CodectokError(f"The plan of {self.output.url} is missing; run the same command again.")
         return plan
 
 
@@ -112,7 +112,7 @@ class JobReporter:
         return ()
 
     def charts(self, storage: Storage) -> Mapping[str, Mapping[int, int]]:
-        """Return histograms by title, in addition to those that units have counted."""
+        """Return histograms by title, in addition to the histograms that units counted."""
         return {}
 
     def advice(self, datasets: Mapping[str, Counts]) -> Sequence[str]:
@@ -129,7 +129,7 @@ class Job(ABC):
         verb: word on the command line; the plan stores it.
         row_name: name of a row of output.
         code_name: name of the codes that rows count.
-        bytes_version: raise it when the same sources and options give other bytes.
+        bytes_version: raise it when output bytes change for the same sources and options.
         kinds: kinds of sources that the job reads.
         cutting: how sources are cut into units.
         threads: threads of a worker. They are the same everywhere, since the bits of a product can depend on them.

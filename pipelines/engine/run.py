@@ -43,7 +43,7 @@ class JobReport:
     """Result of a run.
 
     Attributes:
-        summary: totals of all complete units, those of earlier runs included.
+        summary: totals of all complete units, including earlier runs.
         new_units: number of units made by this run.
         failed: units that could not be made.
     """
@@ -120,8 +120,8 @@ def _run_first_pass(
     _check_failures(report)
     if not report.summary.complete:
         raise CodectokError(
-            f"The first pass is not complete: {report.summary.units} of {report.summary.planned_units} units are;"
-            " run the same command again once the other parts have finished their share."
+            f"The first pass is not complete: {report.summary.units} of {report.summary.planned_units} units are"
+            " finished; run the same command again once the other parts have finished their share."
         )
     with entry(storage):
         first.finish(inner)
@@ -184,7 +184,7 @@ class _Run:
         return run_on_ray(self.job, self.context, plan, units, folder, self.options, self.progress)
 
     def _commit(self, outcomes: Iterator[Outcome], folder: OutputFolder, lock: Lock) -> Iterator[UnitRecord]:
-        """Commit units as they finish, and note those that fail."""
+        """Commit finished units, and record failed ones."""
         for outcome in outcomes:
             if isinstance(outcome, FailedUnit):
                 self.failed.append(outcome)
@@ -198,7 +198,7 @@ class _Run:
             yield record
 
     def _finish_if_complete(self, plan: Plan) -> None:
-        """Describe the whole output if all units are complete, including those of other runs."""
+        """Describe the whole output if all units are complete, including units of other runs."""
         storage = self.context.output
         with entry(storage):
             records = finished_units(storage, plan)

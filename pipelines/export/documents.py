@@ -171,8 +171,8 @@ class DocumentJob(Job):
                 first = output.first_reject
             reason = "" if first is None else f" ({first.source}: {first.message.rstrip('.')})"
             raise LastingUnitError(
-                f"Part {unit.number} has no document of the source {name}{reason}, so that its weight cannot"
-                " hold; export to another folder, with larger parts (--part-megabytes) or without this source."
+                f"Part {unit.number} has no document of the source {name}{reason}, so its weight cannot be"
+                " kept; export to another folder, with larger parts (--part-megabytes) or without this source."
             )
 
     @abstractmethod

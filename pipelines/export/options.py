@@ -68,4 +68,4 @@ class DocumentOptions:
 def check_part_megabytes(part_megabytes: float) -> None:
     """Raise `InputError` for an impossible size of part files."""
     if not 0 < part_megabytes < math.inf:
-        raise InputError(f"Parts of {part_megabytes:g} MB are impossible; give a number above 0.")
+        raise InputError(f"Parts must have a size above 0 MB, not {part_megabytes:g}.")

@@ -63,7 +63,7 @@ class UnittsJob(Job):
     """Writes dialogues to Parquet with seven columns, or a folder of `.audio` files per part."""
 
     verb = "export unitts"
-    bytes_version = 2  # 2: names of .audio files say of which table they are
+    bytes_version = 2  # 2: names of .audio files contain the table
     row_name = "samples"
     code_name = "tokens"
     verifier = UnittsVerifier
@@ -97,7 +97,7 @@ class UnittsJob(Job):
         folder = output.folder / part_name(unit.number, "")
         folder.mkdir()
         for table, row in self._rows(unit, output):
-            # The hash tells rows apart that differ only in their table or in characters not allowed in file names.
+            # The hash distinguishes rows that differ only in their table or in characters not allowed in file names.
             start = file_name_of(row.id).encode()[:NAME_LENGTH].decode(errors="ignore")
             self._keep(row, output)
             with (folder / f"{start}-{hash_of_id(f'{table}/{row.id}'):016x}.audio").open("x", encoding="utf-8") as file:

@@ -74,13 +74,13 @@ def check_megatron(storage: Storage, name: str, record: UnitRecord) -> None:
     ends = np.cumsum(lengths, dtype=np.int64) * size
     if (lengths < 0).any() or not np.array_equal(pointers, np.concatenate([[0], ends])[:n_sequences]):
         raise VerificationError(
-            f"{storage.url}/{name} does not describe the ids beside it: a sequence does not begin where another ends."
+            f"{storage.url}/{name} does not match its .bin file: a sequence does not begin where the previous one ends."
         )
     if not np.array_equal(documents, np.arange(n_sequences + 1)):
         raise VerificationError(f"{storage.url}/{name} does not list every sequence as one document.")
     tokens = int(lengths.sum(dtype=np.int64))
     if stored != tokens * size:
-        raise VerificationError(f"{storage.url}/{name} does not describe the ids beside it.")
+        raise VerificationError(f"{storage.url}/{name} does not match its .bin file.")
     if code == INT32:
         _refuse_negative_ids(storage, f"{name.removesuffix('.idx')}.bin")
     _compare(storage, name, record, record.total.rows, tokens)

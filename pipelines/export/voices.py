@@ -29,7 +29,7 @@ def same_voice(voice: TokenRow) -> Voice:
 def voices_of_speakers(rows: Iterable[TokenRow], code_type: type[np.unsignedinteger]) -> Voice:
     """Return a `Voice` that picks another clip of the row's speaker among `rows`, deterministically by the row's id.
 
-    Speakers are told apart by dataset and name, since datasets number their speakers independently.
+    Speakers are identified by dataset and name, since datasets number their speakers independently.
 
     Args:
         rows: rows with candidates for voices.

@@ -113,7 +113,7 @@ class TokenizeJob(Job):
 
     @property
     def threads(self) -> int:
-        """`encoder_threads` on a CPU; one beside a GPU, where workers only decode."""
+        """`encoder_threads` on a CPU; 1 with a GPU, where workers only decode."""
         return self.settings.encoder_threads if self.device_class == "cpu" else 1
 
     @property
@@ -155,7 +155,7 @@ class TokenizeJob(Job):
                         counts.add(part.codes)
                         writer.write(part)
                 else:
-                    # Rejects of this bytes version have no start.
+                    # The start is not written, so that output bytes stay the same in this bytes version.
                     count_undecodable(clip, row, output, start=0.0)
         if writer.n_rows:
             counts.write(output, unit.number)

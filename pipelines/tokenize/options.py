@@ -49,7 +49,7 @@ class TokenizeOptions:
 
 
 class PlannedOptions(BaseModel):
-    """Options that the plan of a `tokenize` job stores: those that decide its codes.
+    """Options that the plan of a `tokenize` job stores: all that affect its codes.
 
     Attributes:
         codec: fingerprint of the codec.

@@ -37,7 +37,7 @@ class Reencoded:
     Attributes:
         rows, frames: numbers of compared rows and frames.
         equal_frames: frames with equal codes.
-        exact: True if arithmetic and device are those of the table, so that codes must be equal.
+        exact: True if precision and device equal the table's, so that codes must be equal.
     """
 
     rows: int

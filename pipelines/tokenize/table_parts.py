@@ -45,7 +45,7 @@ class RowIds:
                 for row_id in pq.read_table(opened, columns=["id"])["id"].to_pylist():
                     if row_id in seen:
                         raise VerificationError(
-                            f"The id {row_id} of {self._storage.url}/{name} is also that of a row in {seen[row_id]}."
+                            f"The id {row_id} of {self._storage.url}/{name} is also the id of a row in {seen[row_id]}."
                         )
                     if hash_of_id(row_id) in repeated:
                         seen[row_id] = name
@@ -60,7 +60,7 @@ def open_part(
     Args:
         storage: storage of the table.
         name: name of the part.
-        more: types by name of the columns behind those of a token table; None allows any columns at any place.
+        more: types by name of the columns after the columns of a token table; None allows any columns at any place.
     """
     where = f"{storage.url}/{name}"
     try:
@@ -138,7 +138,7 @@ class PartTotals:
 
 
 def compare_totals(totals: PartTotals, record: UnitRecord, where: str) -> None:
-    """Raise a `VerificationError` if a part does not hold what the record of its unit counts."""
+    """Raise a `VerificationError` if a part does not match the counts in the record of its unit."""
     total = record.total
     if (totals.rows, totals.codes) != (total.rows, total.codes):
         raise VerificationError(

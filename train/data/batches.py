@@ -26,7 +26,7 @@ class Batch:
         waveforms: float32 [B, T]; zeros where the mask is False.
         mask: bool [B], True where a slot holds a segment.
         keys: of the samples, damaged ones included; fewer than B if the ranks' shares differ in size.
-        errors: what is wrong with the damaged samples, in order.
+        errors: errors of the damaged samples, in order.
         position: position in the stream after the global batch.
         fallback: [T], the next usable segment of the stream if the whole share is damaged, otherwise None.
     """

@@ -26,7 +26,7 @@ class Segment:
     Attributes:
         key: of the sample.
         waveform: float32 [segment_samples]; zeros if the sample is damaged.
-        error: what is wrong with a damaged sample, None if it is usable.
+        error: error of a damaged sample, None if it is usable.
     """
 
     key: str

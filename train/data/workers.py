@@ -44,7 +44,7 @@ def is_worker_death(error: RuntimeError) -> bool:
 
 
 def received(batches: Iterator[Item]) -> Iterator[Item]:
-    """Yield what the workers send.
+    """Yield the batches that workers send.
 
     Raises:
         PassingError: a worker died while it was sending a batch.

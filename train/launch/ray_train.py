@@ -164,7 +164,7 @@ def _fit(trainer: TorchTrainer, stop: Queue) -> tuple[Exception | None, bool]:
             failures.append(error)
 
     with stop_on_interrupt() as interrupted:
-        # In the main thread, Ray Train would handle Ctrl-C itself and lose what is not saved.
+        # In the main thread, Ray Train would handle Ctrl-C itself and lose unsaved progress.
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         while thread.is_alive():

@@ -1,4 +1,4 @@
-"""Dry run: takes a few real steps to find out whether a run fits into memory and how long it takes."""
+"""Dry run: takes a few real steps to measure memory and time of a run."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _initial_checkpoint(config: TrainConfig, initial_config: CodecConfig | None)
 
 
 def _initialize(trainer: Trainer, inputs: RunInputs) -> CodebookInitCost | None:
-    """Do what the run does before its first step."""
+    """Initialize the codebooks or resume, as the run does before its first step."""
     config = trainer.config
     if inputs.checkpoint is not None:
         return None

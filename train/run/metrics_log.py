@@ -26,11 +26,11 @@ MetricsCallback = Callable[[int, dict[str, float]], None]
 
 
 class MetricsLog:
-    """Writes what it is handed on the first rank, and nothing on the others.
+    """Writes metrics on the first rank; does nothing on other ranks.
 
     Args:
         config: of the run.
-        step: number of steps taken so far; TensorBoard drops what a killed run logged after it.
+        step: number of steps taken so far; TensorBoard drops later entries of a killed run.
         is_first: True on the first rank.
         on_metrics: called with all metrics.
     """

@@ -19,7 +19,7 @@ from .validation import Validation
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run starts from.
+    """Inputs of a run.
 
     Attributes:
         reader: training segments.

@@ -39,7 +39,7 @@ def resume_from_checkpoint(trainer: Trainer, checkpoint: Path) -> dict[str, Any]
     wanted = trainer.config.steps
     if state["step"] >= wanted:
         raise InputError(
-            f"{checkpoint} (resume_from) has made {state['step']} steps, and steps={wanted}; set more steps."
+            f"{checkpoint} (resume_from) is at step {state['step']}, and steps={wanted}; set steps above that."
         )
     for part, module in (("network", trainer.network), ("adversary", trainer.adversary)):
         own, other = _shapes(module.state_dict()), _shapes(state[part])

@@ -131,7 +131,7 @@ class TrainingRun:
             self._loader.position = state["position"]
         elif self._ranks.is_first:
             logging.getLogger(__name__).warning(
-                f"The shards differ from those of {checkpoint}; reading restarts at the beginning."
+                f"The shards differ from the shards of {checkpoint}; reading restarts at the beginning."
             )
 
     def _new_loader(self) -> SegmentLoader:
@@ -148,7 +148,7 @@ class TrainingRun:
         while ending is None:
             self._step(next(batches), log, window)
             ending = self._ending(stop, deadline)
-            # Every written codec is validated first, so that none is better than the best.
+            # Every written codec is validated first, so that the best one is known.
             to_validate = ending in ("finished", "out of time") or (
                 config.validation is not None and trainer.step % config.validation.interval == 0
             )
@@ -240,7 +240,7 @@ class TrainingRun:
     def _load(self, checkpoint: Path) -> dict[str, Any]:
         state = load_training_state(checkpoint)
         if state["data_hash"] != self._reader.stream.hash_before(state["position"]):
-            raise InputError("The shards differ from those that the run has started with; train into another output.")
+            raise InputError("The shards differ from the shards that the run started with; train into another output.")
         self._trainer.load_state_dict(state)
         self._loader.position = state["position"]
         self._divergence.load_state_dict(state["log"])

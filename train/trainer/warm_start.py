@@ -36,7 +36,7 @@ def load_initial_checkpoint(place: Path, config: CodecConfig) -> Codec:
 
 
 def check_initial_config(initial: CodecConfig, config: CodecConfig, place: Path) -> None:
-    """Check that encoder and decoder of the initial checkpoint in `place` are those of `config`.
+    """Check that encoder and decoder of the initial checkpoint in `place` match `config`.
 
     Raises:
         InputError: they differ.

@@ -61,7 +61,7 @@ class Quantizer(nn.Module, ABC):
 
         Args:
             features: [B, T', C] at the rate of the codes.
-            codes: [B, T', n_codebooks]; the sum runs over a code and those before it in its group.
+            codes: [B, T', n_codebooks]; the sum runs over a code and the codes before it in its group.
 
         Returns:
             [B, T', n_codebooks]

@@ -20,7 +20,7 @@ AnyCodebook = TypeVar("AnyCodebook", bound=Codebook)
 
 
 class ResidualQuantizer(Quantizer, Generic[AnyCodebook]):
-    """Quantizes projected features by a chain of codebooks, each on the residual of those before, and projects back."""
+    """Quantizes projected features by a chain of codebooks, each on the previous residual, and projects back."""
 
     def __init__(self, dim: int, codebook_dim: int, codebooks: Sequence[AnyCodebook]) -> None:
         super().__init__()

@@ -91,7 +91,7 @@ def _in_halves(table: Tensor, offset: Tensor) -> Tensor:
 
 
 def _terms(values: Tensor, count: int) -> list[Tensor]:
-    """Split `values` into a sum of `count` bfloat16 tensors, each the rounding error of the sum of those before."""
+    """Split `values` into a sum of `count` bfloat16 tensors, each the rounding error of the sum before it."""
     terms: list[Tensor] = []
     for _ in range(count):
         terms.append(values.bfloat16())

@@ -160,8 +160,8 @@ class TemporalQuantizer(Quantizer):
     def update_codebooks(self, passes: Sequence[QuantizedFrames]) -> None:
         """Update the codebooks from the forward passes of one training step, on all ranks together.
 
-        Call it once per optimizer step and before the optimizer, while the weights are still those of the passes, on
-        every rank with the same number of tokens. In evaluation mode nothing changes. It never waits for a GPU.
+        Call it once per optimizer step and before the optimizer changes the weights, on every rank with the same number
+        of tokens. In evaluation mode nothing changes. It never waits for a GPU.
 
         Args:
             passes: frames of the step's microbatches, in order.

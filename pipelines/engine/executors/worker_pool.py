@@ -72,7 +72,7 @@ class _Task:
 
     @property
     def with_care(self) -> bool:
-        """True if the unit runs in a child process, since it may be what kills workers."""
+        """True if the unit runs in a child process, since it may kill workers."""
         return self.deaths >= DEATHS_BEFORE_CARE
 
 
@@ -121,7 +121,7 @@ class WorkerPool:
         self._any_started, self._failed_starts = False, 0
 
     def run(self, plan: Plan, units: Sequence[int], workers: int) -> Generator[Outcome, None, None]:
-        """Run all units, and yield each that is finished or has failed for good."""
+        """Run all units, and yield each when it is finished or has failed its last attempt."""
         import ray
 
         self._waiting.extend(_Task(unit) for unit in units)

@@ -47,7 +47,7 @@ class OutputFolder:
     def __init__(self, storage: Storage, run_name: str) -> None:
         self.storage = storage
         self._attempts = f"{TEMPORARY}/{run_name}"
-        # Actors can outlive a killed driver; a later run must not find what they still write.
+        # Actors can outlive a killed driver; a later run must not find their late files.
         self._token = uuid.uuid4().hex[:8]
 
     def attempt(self, unit: int, number: int) -> str:

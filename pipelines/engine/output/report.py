@@ -24,7 +24,7 @@ QUANTITIES = {
 
 
 def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequence[Example]) -> None:
-    """Write `report.html`; the same output gives the same bytes."""
+    """Write `report.html`; the bytes depend on the output only."""
     report = HtmlReport(f"codectok {job.verb}")
     total = summary.total
     report.table(

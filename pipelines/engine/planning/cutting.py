@@ -66,7 +66,7 @@ class Cut:
     """The sources of a listing in the order of their units, as columns.
 
     Attributes:
-        positions: of each source in the listing; a file that is cut into ranges comes up several times.
+        positions: of each source in the listing; a file that is cut into ranges occurs several times.
         ranges: of the sources that are ranges of a file, by their place in `positions`.
         units: in order, without gaps.
     """
@@ -86,7 +86,7 @@ def cut_listing(listing: Listing, positions: Sequence[int], policy: CuttingPolic
         return _cut_by_seconds(listing, positions, policy)
     for i in positions:
         if listing.sizes[i] is None:
-            raise InputError(f"The size of {listing.paths[i]} is not known, so that it cannot be cut into parts.")
+            raise InputError(f"The size of {listing.paths[i]} is unknown, so it cannot be cut into parts.")
     if policy.whole_files:
         return _cut_between_files(listing, positions, policy.part_bytes)
     return _cut_into_shares(listing, positions, policy.part_bytes, policy.in_every_unit)
@@ -95,7 +95,7 @@ def cut_listing(listing: Listing, positions: Sequence[int], policy: CuttingPolic
 def check_unit_seconds(unit_seconds: float) -> None:
     """Refuse a unit size that is not a positive number of seconds."""
     if not 0 < unit_seconds < math.inf:
-        raise InputError(f"Files of {unit_seconds:g} s of audio are impossible; give a number of seconds above 0.")
+        raise InputError(f"A unit must have a number of seconds above 0, not {unit_seconds:g}.")
 
 
 class _CutBuilder:
@@ -156,7 +156,7 @@ def _cut_by_seconds(listing: Listing, positions: Sequence[int], policy: CuttingP
 
 
 def _splits(listing: Listing, positions: Sequence[int], validation: float) -> tuple[Sequence[int], Sequence[int]]:
-    """The positions for training, and those for validation."""
+    """The positions for training, and the positions for validation."""
     if not validation > 0:
         return positions, ()
     train, held_out = array("q"), array("q")
@@ -166,7 +166,7 @@ def _splits(listing: Listing, positions: Sequence[int], validation: float) -> tu
 
 
 def _share_of(dataset: str, path: str) -> float:
-    """A number from 0 to 1 by the hash of a file's name, so that a recording is on one side of a split for good."""
+    """Number from 0 to 1 from the hash of a file's name, so that a recording always stays in one split."""
     digest = hashlib.sha256(dataset.encode() + b"\0" + encode_path(path)).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
@@ -262,12 +262,12 @@ def _refuse_small_shares(sizes: dict[str, int], n_units: int, total: int) -> Non
     size = sizes[name]
     if not size:
         raise InputError(
-            f"The source {name} has nothing for new parts, so that its weight cannot hold there; add to every source"
-            " that has a weight."
+            f"The source {name} has no data for the new parts, so its weight cannot be kept; extend every source that"
+            " has a weight."
         )
     if n_units > 1 and size < n_units * LEAST_SHARE:
         enough = math.ceil(total / max(1, size // LEAST_SHARE) / 1e6)
         raise InputError(
-            f"The source {name} has {size / 1e3:,.1f} kB, too little for a share in each of {n_units:,} parts, so that"
-            f" its weight cannot hold there; write larger parts (--part-megabytes {enough})."
+            f"The source {name} has {size / 1e3:,.1f} kB, too little for {n_units:,} parts; write larger parts"
+            f" (--part-megabytes {enough})."
         )

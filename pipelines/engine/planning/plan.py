@@ -135,7 +135,7 @@ class Generation(StrictModel):
 
 
 class PlanHeader(StrictModel):
-    """Contents of `plan.json`; `bytes_version` is that of the job's code."""
+    """Contents of `plan.json`; `bytes_version` is the version of the job's code."""
 
     format: Literal["codectok.plan"] = "codectok.plan"
     version: Literal[1] = 1

@@ -66,12 +66,12 @@ def reload_plan(storage: Storage, roots: Mapping[str, str]) -> Plan:
     """Load a plan that was stored before."""
     plan = load_plan(storage, roots)
     if plan is None:
-        raise CodectokError(f"The plan of {storage.url} has gone; run the same command again.")
+        raise CodectokError(f"The plan of {storage.url} is missing; run the same command again.")
     return plan
 
 
 def units_to_do(plan: Plan, records: Mapping[int, UnitRecord], options: RunOptions) -> list[int]:
-    """Units that a run with `options` makes if those of `records` are complete."""
+    """Units that a run with `options` makes; units in `records` are complete."""
     share = options.part
     return [
         unit.number

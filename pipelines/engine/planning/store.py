@@ -34,7 +34,7 @@ def store_generation(
     listing: Listing,
     policy: CuttingPolicy,
 ) -> None:
-    """Cut the new sources of a listing into units and add them to the plan; store nothing if nothing is new.
+    """Cut the new sources of a listing into units and add them to the plan; do nothing if all are known.
 
     Args:
         storage: holds the plan.
@@ -67,7 +67,7 @@ def refuse_other_job(plan: Plan, job: Job, arguments: tuple[Argument, ...], stor
     found = differences(plan, header_of(job), arguments)
     if found.others or (found.sources and not extend):
         advice = (
-            "choose another folder" if found.others else "add --extend to take in new sources, or choose another folder"
+            "choose another folder" if found.others else "add --extend to add the new sources, or choose another folder"
         )
         listed = [*found.others, *([found.sources] if found.sources else [])]
         raise InputError(f"{storage.url} holds the output of another job: {', '.join(listed)}; {advice}.")

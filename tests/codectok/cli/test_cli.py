@@ -195,7 +195,7 @@ def test_shard_tokenize_inspect_and_verify_on_local_engine(codec: Path, corpus: 
     assert "run the same command again" in one_line(refused.stderr)
     assert_refused(codectok("verify", tmp_path), "holds no output of a job")
     dry = codectok("shard", corpus, tmp_path / "dry", "--dry-run", "--engine", "local")
-    assert "what would be done" in one_line(dry.stdout)
+    assert "dry run" in one_line(dry.stdout)
     assert not (tmp_path / "dry").exists()
     (tmp_path / "no.tar").write_text("text")
     assert_refused(codectok("inspect", tmp_path / "no.tar"), "cannot be read as a tar")

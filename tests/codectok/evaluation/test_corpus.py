@@ -29,7 +29,7 @@ SECONDS = {"a.wav": 0.7, "b.flac": 1.2, "c.wav": 0.001, "d.wav": 0.05}
 
 
 @pytest.fixture(scope="module")
-def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluation_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("testset") / "clips"
     folder.mkdir()
     for number, (name, seconds) in enumerate(SECONDS.items()):
@@ -46,14 +46,14 @@ def measured(
 
 
 @pytest.mark.parametrize("variant", ["folded", "grouped-residual"])
-def test_measures_equal_those_computed_by_hand(variant: str, test_set: Path) -> None:
+def test_measures_equal_those_computed_by_hand(variant: str, evaluation_clips: Path) -> None:
     codec = make_codec(VARIANTS[variant])
-    report, clips = measured(codec, test_set)
+    report, clips = measured(codec, evaluation_clips)
     assert [clip.source for clip in clips] == list(SECONDS)
     counts: list[Counter[int]] = [Counter() for _ in range(codec.n_codebooks)]
     values: dict[str, list[float]] = {}
     for clip in clips:
-        samples = read_audio(test_set / clip.source, codec.sample_rate)
+        samples = read_audio(evaluation_clips / clip.source, codec.sample_rate)
         original = torch.from_numpy(samples)
         codes = codec.encode(original, codec.sample_rate)
         for of_codebook, column in zip(counts, codes.T.tolist(), strict=True):
@@ -88,17 +88,17 @@ def test_measures_equal_those_computed_by_hand(variant: str, test_set: Path) -> 
         codec.frame_rate * sum(use.entropy for use in report.codebooks)
     )
     assert report.codec.codec_fingerprint == codec.fingerprint
-    assert measured(codec, test_set) == (report, clips)
+    assert measured(codec, evaluation_clips) == (report, clips)
 
 
-def test_folder_manifest_and_tar_give_equal_measures(test_set: Path, tmp_path: Path) -> None:
+def test_folder_manifest_and_tar_give_equal_measures(evaluation_clips: Path, tmp_path: Path) -> None:
     codec = make_codec(VARIANTS["one-codebook"])
-    _, files = measured(codec, test_set)
-    lines = [{"audio_filepath": str(test_set / name), "text": "words"} for name in SECONDS]
+    _, files = measured(codec, evaluation_clips)
+    lines = [{"audio_filepath": str(evaluation_clips / name), "text": "words"} for name in SECONDS]
     (tmp_path / "set.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with ShardWriter(tmp_path / "shard-000000.tar", "wav") as writer:
         for name in SECONDS:
-            samples, rate = soundfile.read(test_set / name, dtype="float32")
+            samples, rate = soundfile.read(evaluation_clips / name, dtype="float32")
             seconds = len(samples) / rate
             described = Sample(
                 source=name, start=2.0, duration=seconds, sample_rate=rate, n_samples=len(samples), dataset="d", id=name
@@ -131,28 +131,28 @@ def test_unusable_clips_are_listed(corpus: Path, tmp_path: Path) -> None:
         evaluate(codec, [str(broken)])
 
 
-def test_unusable_tar_sample_has_start_of_its_recording(test_set: Path, tmp_path: Path) -> None:
+def test_unusable_tar_sample_has_start_of_its_recording(evaluation_clips: Path, tmp_path: Path) -> None:
     described = Sample(source="a.wav", start=2.0, duration=1.0, sample_rate=16_000, n_samples=16_000, dataset="d")
     members = [("broken.wav", b"text"), ("broken.json", described.model_dump_json().encode())]
     write_tar(tmp_path / "broken.tar", members)
-    report, _ = measured(make_codec(VARIANTS["one-codebook"]), test_set, tmp_path / "broken.tar")
+    report, _ = measured(make_codec(VARIANTS["one-codebook"]), evaluation_clips, tmp_path / "broken.tar")
     assert [(clip.source, clip.start) for clip in report.unused] == [("a.wav", 2.0)]
 
 
-def test_limit_and_max_seconds(test_set: Path, tmp_path: Path) -> None:
+def test_limit_and_max_seconds(evaluation_clips: Path, tmp_path: Path) -> None:
     codec = make_codec(VARIANTS["one-codebook"])
-    report, clips = measured(codec, test_set, limit=2, max_seconds=0.5)
+    report, clips = measured(codec, evaluation_clips, limit=2, max_seconds=0.5)
     assert [clip.source for clip in clips] == ["a.wav", "b.flac"]
     assert [clip.seconds for clip in clips] == [0.5, 0.5]
     assert (report.clips, report.options.limit) == (2, 2)
-    start, rate = soundfile.read(test_set / "a.wav")
+    start, rate = soundfile.read(evaluation_clips / "a.wav")
     soundfile.write(tmp_path / "start.wav", start[: rate // 2], rate)
     _, (alone,) = measured(codec, tmp_path / "start.wav")
     # Only the end differs, where resampling depends on the samples that follow.
     assert alone.measures["mel_l1"] == pytest.approx(clips[0].measures["mel_l1"], rel=0.05)
     for options in ({"limit": 0}, {"max_seconds": 0.0}, {"max_seconds": math.nan}):
         with pytest.raises(InputError, match="number"):
-            evaluate(codec, [str(test_set)], **options)
+            evaluate(codec, [str(evaluation_clips)], **options)
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +162,9 @@ def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_evaluate_command_shows_and_writes_report(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_command_shows_and_writes_report(evaluation_clips: Path, codec_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_text("text")
-    command = ("evaluate", test_set, tmp_path / "broken.wav", "--codec", codec_folder, "--device", "cpu")
+    command = ("evaluate", evaluation_clips, tmp_path / "broken.wav", "--codec", codec_folder, "--device", "cpu")
     result = codectok(*command, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     shown = one_line(result.output)
@@ -184,17 +184,19 @@ def test_evaluate_command_shows_and_writes_report(test_set: Path, codec_folder: 
     for name, suffix in (("evaluation", ".json"), ("evaluation", ".jsonl")):
         assert (tmp_path / "out" / f"{name}{suffix}").read_bytes() == (tmp_path / f"mine{suffix}").read_bytes()
     assert_refused(codectok(*command, "--out", tmp_path / "mine.json"), "already exists")
-    assert_refused(codectok(*command, "--out", tmp_path / "out"), "already exists")
+    assert_refused(codectok(*command, "--out", tmp_path / "out"), "not empty")
 
 
-def test_evaluate_command_names_first_unusable_clips(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_command_names_first_unusable_clips(
+    evaluation_clips: Path, codec_folder: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     for number in range(8):
         (broken / f"{number}.wav").write_text("text")
-    command = ("evaluate", test_set, broken, "--codec", codec_folder, "--limit", 5)
+    command = ("evaluate", evaluation_clips, broken, "--codec", codec_folder, "--limit", 5)
     for out, rest in (
-        ((), "3 more clips (write a report with --out"),
+        ((), "3 more clips; pass --out"),
         (("--out", tmp_path / "out"), "3 more clips in"),
     ):
         result = codectok(*command, *out)
@@ -215,11 +217,11 @@ def test_silent_clip_does_not_change_means(tmp_path: Path) -> None:
     assert silent.measures["stft"] is None
 
 
-def test_evaluate_command_refuses_bad_input(test_set: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_command_refuses_bad_input(evaluation_clips: Path, codec_folder: Path, tmp_path: Path) -> None:
     codec = ("--codec", codec_folder)
     assert_refused(codectok("evaluate", tmp_path / "none", *codec), "There is no file or folder")
-    assert_refused(codectok("evaluate", test_set, "--codec", test_set), "codec")
-    assert_refused(codectok("evaluate", test_set, *codec, "--max-seconds", -1), "above 0")
+    assert_refused(codectok("evaluate", evaluation_clips, "--codec", evaluation_clips), "codec")
+    assert_refused(codectok("evaluate", evaluation_clips, *codec, "--max-seconds", -1), "above 0")
     (tmp_path / "text.wav").write_text("text")
     result = codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "out")
     assert_refused(result, "1 clips", code=1)
@@ -230,7 +232,7 @@ def test_evaluate_command_refuses_bad_input(test_set: Path, codec_folder: Path, 
     (tmp_path / "mine").mkdir()
     assert_refused(codectok("evaluate", tmp_path / "text.wav", *codec, "--out", tmp_path / "mine"), "clips", code=1)
     assert not list((tmp_path / "mine").iterdir())
-    result = codectok("evaluate", test_set, *codec, "--out", tmp_path / "clips.jsonl")
+    result = codectok("evaluate", evaluation_clips, *codec, "--out", tmp_path / "clips.jsonl")
     assert_refused(result, "clips.json, or a folder")
     (tmp_path / "notes").mkdir()
     assert_refused(codectok("evaluate", tmp_path / "notes", *codec), "There are no audio files")

@@ -122,7 +122,7 @@ def test_text_and_labels_of_other_tools_are_kept(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_odd_tars_yield_their_readable_samples(tmp_path: Path) -> None:
+def test_unusual_tars_yield_readable_samples(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     good = flac(3)
     odd = [

@@ -43,7 +43,7 @@ def test_bad_text_rows_have_problem_and_reason(tmp_path: Path) -> None:
     path.write_text('{"text": "a", "id": 7}\nno json\n[1]\n{"words": "b"}\n{"text": ""}')
     found = list(text_rows(source_of(path)))
     assert [(row.id, row.text) for row in found][:2] == [("7", "a"), ("t.jsonl:23", None)]
-    assert [row.problem for row in found] == ["", *["It is no JSON object."] * 2, "It has no 'text'.", ""]
+    assert [row.problem for row in found] == ["", *["It is not a JSON object."] * 2, "It has no 'text'.", ""]
     path.write_text('{"text": null}\n{}\n{"text": 3}\n{"text": "\\ud800"}\n[]\n')
     assert [row.reason for row in text_rows(source_of(path))] == [*["filtered"] * 2, *["unreadable"] * 3]
     pq.write_table(pa.table({"words": ["a"]}), tmp_path / "t.parquet")

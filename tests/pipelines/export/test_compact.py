@@ -189,7 +189,7 @@ def test_added_columns_are_kept(table: Path, tmp_path: Path) -> None:
         verify_output(open_storage(out))
 
 
-def test_columns_of_some_files_are_refused(table: Path, tmp_path: Path) -> None:
+def test_unequal_columns_are_refused(table: Path, tmp_path: Path) -> None:
     first, *_, last = sorted(table.glob("*.parquet"))
     add_columns(last, {"snr": 3.5})
     with pytest.raises(CodectokError, match=r"has other added columns \(snr\) than the first file \(none\)"):
@@ -239,7 +239,7 @@ def test_verify_finds_changed_compacted_parts(table: Path, tmp_path: Path) -> No
     changed("another", "made from other sources", part=tmp_path / "out" / "part-000001.parquet")
     changed("fewer", "but its record says", rows=ROWS[:3])
     n_rows = pq.read_metadata(tmp_path / "out" / "part-000000.parquet").num_rows
-    changed("twice", "is also that of a row", rows=[*ROWS[: n_rows - 1], replace(ROWS[n_rows - 1], id=ROWS[-1].id)])
+    changed("twice", "is also the id of a row", rows=[*ROWS[: n_rows - 1], replace(ROWS[n_rows - 1], id=ROWS[-1].id)])
     (tmp_path / "out" / "part-000000.parquet").write_bytes(b"nothing")
     with pytest.raises(VerificationError):
         verify_output(open_storage(tmp_path / "out"))

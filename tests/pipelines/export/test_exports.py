@@ -214,8 +214,8 @@ def test_report_counts_each_source(table: Path, tokenizer: Path, books: Path, tm
     page = (tmp_path / "out" / "_codectok" / "report.html").read_text()
     header = ("dataset", "read", "kept", "documents", "tokens", "rejected")
     assert "".join(f"<th{' class=number' if name != 'dataset' else ''}>{name}</th>" for name in header) in page
-    for tally in found.values():
-        assert f"<td class=number>{tally.rows:,}</td><td class=number>{tally.codes:,}</td>" in page
+    for counts in found.values():
+        assert f"<td class=number>{counts.rows:,}</td><td class=number>{counts.codes:,}</td>" in page
 
 
 def test_unitts_writes_parquet_and_audio_files(table: Path, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_another_export_to_same_folder_is_refused(table: Path, tokenizer: Path, 
         ({"weights": {"tokens": 1.0, "other": 1.0}}, "no source named 'other'; choose from tokens"),
         ({"templates": {"other": "tts"}}, "no source named 'other'"),
         ({"weights": {"tokens": 0.0}}, "a number above 0"),
-        ({"part_megabytes": 0.0}, "impossible"),
+        ({"part_megabytes": 0.0}, "above 0 MB"),
     ],
 )
 def test_invalid_document_options_are_refused(values: dict[str, object], message: str, table: Path) -> None:

@@ -62,7 +62,7 @@ FORGERIES = {
     "the last pointer": (number(DOCUMENTS - 8, "<q", -2), "does not begin where"),
     "the first document": (number(DOCUMENTS, "<q", 1), "every sequence as one document"),
     "the last document": (number(DOCUMENTS + 8 * N_ROWS, "<q", -1), "every sequence as one document"),
-    "a length": (number(HEADER_BYTES + 4 * (N_ROWS - 1), "<i", 1), "does not describe the ids"),
+    "a length": (number(HEADER_BYTES + 4 * (N_ROWS - 1), "<i", 1), "does not match its .bin file"),
 }
 
 

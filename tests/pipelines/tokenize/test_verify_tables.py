@@ -78,7 +78,7 @@ FORGERIES = {
     "a number of frames": with_column("n_samples", lambda values: [values[0] + 256, *values[1:]]),
     "a duration that does not follow": with_column("duration", lambda values: [values[0] + 1, *values[1:]]),
     "its record says": lambda rows: rows.slice(1),
-    "is also that of a row": with_column("id", lambda values: [values[1], *values[1:]]),
+    "is also the id of a row": with_column("id", lambda values: [values[1], *values[1:]]),
     "does not count the codes": with_column("codes", lambda lists: [[*lists[0][1:], lists[0][0] ^ 1], *lists[1:]]),
     "no valid metadata": lambda rows: rows.replace_schema_metadata(None),
     "is not in the plan": with_column("source", lambda names: ["another.wav", *names[1:]]),
@@ -107,8 +107,8 @@ def test_verify_finds_source_without_row_or_reject(table: Path) -> None:
         verify_output(open_storage(table))
     record_path = table / "_codectok" / "records" / "000000.json"
     record = json.loads(record_path.read_text())
-    (tally,) = record["tallies"].values()
-    tally["rejects"] = Counter(tally["rejects"]) - Counter([reason])
+    (counts,) = record["tallies"].values()
+    counts["rejects"] = Counter(counts["rejects"]) - Counter([reason])
     record_path.write_text(json.dumps(record))
     with pytest.raises(VerificationError, match=f"{re.escape(name)} of the unit 0 of .* is neither a row nor"):
         verify_output(open_storage(table))
@@ -146,7 +146,7 @@ def test_table_without_plan_is_verified(table: Path, tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="a code beyond 1023"):
         verify_output(open_storage(folder))
     pq.write_table(pa.concat_tables([whole, whole]), part)
-    with pytest.raises(VerificationError, match="is also that of a row"):
+    with pytest.raises(VerificationError, match="is also the id of a row"):
         verify_output(open_storage(folder))
 
 

@@ -70,7 +70,7 @@ def test_job_from_function_counts_and_rejects(output: Path) -> None:
     assert summary["total"]["ignored"] == 1
 
 
-def test_verify_without_verifier_says_so(output: Path) -> None:
+def test_verify_reports_missing_verifier(output: Path) -> None:
     verified = verify_output(open_storage(output))
     assert (verified.verb, verified.contents) == ("peaks", False)
     result = CliRunner().invoke(app, ["verify", str(output)])

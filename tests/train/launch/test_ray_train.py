@@ -39,7 +39,7 @@ def losses(log: dict[int, float]) -> Callable[[int, dict[str, float]], None]:
     return lambda step, metrics: log.update({step: metrics["mel_1024"]})
 
 
-def test_ray_ranks_train_like_one_process_with_umask_of_command(shards: Path, tmp_path: Path) -> None:
+def test_ray_ranks_equal_one_process_and_follow_umask(shards: Path, tmp_path: Path) -> None:
     alone: dict[int, float] = {}
     train(tiny_config(shards, tmp_path / "alone", *DETERMINISTIC), losses(alone))
     both: dict[int, float] = {}

@@ -92,7 +92,7 @@ def test_dry_run_starts_where_the_run_would(shards: Path, tmp_path: Path, monkey
     checkpoint = tmp_path / "run" / "checkpoints" / "step-00000003"
     other = [f"resume_from={checkpoint}", "codec.quantizer.ema_decay=0.9"]
     assert dry_run(tiny_config(shards, tmp_path / "other", *other, steps=9)).codebook_init is None
-    with pytest.raises(InputError, match="has made 3 steps, and steps=3"):
+    with pytest.raises(InputError, match="at step 3, and steps=3"):
         dry_run(tiny_config(shards, tmp_path / "other", *other, steps=3))
 
 

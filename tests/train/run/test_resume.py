@@ -79,7 +79,7 @@ def test_resume_from_reads_other_shards_from_their_beginning(
         ("codec.encoder.depths=[1]", r"another network .*: encoder\.\S+ is \[.*\] in the checkpoint, and missing"),
         ("codec.quantizer.codebook_size=32", r"ema_count is \[64\] in the checkpoint, and \[32\] here"),
         ("discriminators.stft.channels=2", "another adversary"),
-        ("steps=4", "has made 4 steps, and steps=4"),
+        ("steps=4", "at step 4, and steps=4"),
     ],
 )
 def test_resume_from_refuses_incompatible_configuration(

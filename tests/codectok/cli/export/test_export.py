@@ -187,9 +187,9 @@ def test_export_mixture_with_template_file(table: Path, qwen: Path, tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert "by dataset" in result.stdout
     summary = json.loads((tmp_path / "out" / "_codectok" / "summary.json").read_text())["datasets"]
-    for name, tally in summary.items():
+    for name, counts in summary.items():
         shown = squeezed(result.stdout).partition("bydataset")[2]
-        assert f"{tally['rows']:,}{tally['codes']:,}none" in shown, name
+        assert f"{counts['rows']:,}{counts['codes']:,}none" in shown, name
     names = {row["ids"][0] for row in pq.read_table(tmp_path / "out" / "part-000000.parquet").to_pylist()}
     assert any(name.startswith("books.jsonl:") for name in names)
     assert "r0" in names
@@ -218,7 +218,7 @@ def test_export_unitts(table: Path, tmp_path: Path) -> None:
     assert json.loads(first)[0]["content_list"][0]["audio_infos"]["audio_tokens"] == [152_064] * 5
 
 
-def test_export_refusals(table: Path, qwen: Path, tmp_path: Path) -> None:
+def test_invalid_export_arguments_are_refused(table: Path, qwen: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for arguments, words in (
         (("--task", "tts"), ("pass --tokenizer",)),

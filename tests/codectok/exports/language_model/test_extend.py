@@ -128,7 +128,7 @@ def test_nested_vocab_size_of_text_model_counts(codec: Codec, tmp_path: Path) ->
     assert load(tmp_path / "out").config.get_text_config().vocab_size == done.rows
 
 
-def test_files_beside_weights(codec: Codec, tmp_path: Path) -> None:
+def test_extended_folder_keeps_files_except_other_weights(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     (tmp_path / "lm" / "LICENSE").write_text("terms")
     (tmp_path / "lm" / "pytorch_model.bin").write_text("other weights")
