@@ -144,16 +144,16 @@ class TokenizeJob(Job):
             for clip, row in encode_clips(encoder, clips_of_unit(unit, output)):
                 if not isinstance(row, AudioError):
                     output.read(clip.dataset, row.duration)
-                    for part in self._slices(row, clip.span):
-                        if isinstance(part, AudioError):
+                    for cut in self._slices(row, clip.span):
+                        if isinstance(cut, AudioError):
                             output.reject(
-                                Reject.of(part, clip.dataset, clip.source, "slice", row.start, duration=row.duration)
+                                Reject.of(cut, clip.dataset, clip.source, "slice", row.start, duration=row.duration)
                             )
                             continue
-                        output.keep(clip.dataset, part.duration, part.codes.size)
-                        output.observe("duration", int(part.duration))
-                        counts.add(part.codes)
-                        writer.write(part)
+                        output.keep(clip.dataset, cut.duration, cut.codes.size)
+                        output.observe("duration", int(cut.duration))
+                        counts.add(cut.codes)
+                        writer.write(cut)
                 else:
                     # Rejects of this bytes version have no start.
                     count_undecodable(clip, row, output, start=0.0)
