@@ -44,7 +44,7 @@ class DocumentOptions:
     part_megabytes: float = DEFAULT_PART_MEGABYTES
 
     def __post_init__(self) -> None:
-        check_part_megabytes(self.part_megabytes)
+        check_unit_megabytes(self.part_megabytes)
         for name, weight in (self.weights or {}).items():
             if not 0 < weight < math.inf:
                 raise InputError(f"The weight of {name} must be a number above 0, not {weight:g}.")
@@ -65,7 +65,7 @@ class DocumentOptions:
             raise InputError(f"The source {missing[0]} has no weight; give one to each of {known}.")
 
 
-def check_part_megabytes(part_megabytes: float) -> None:
+def check_unit_megabytes(part_megabytes: float) -> None:
     """Raise `InputError` for an impossible size of part files."""
     if not 0 < part_megabytes < math.inf:
         raise InputError(f"Parts of {part_megabytes:g} MB are impossible; give a number above 0.")

@@ -40,8 +40,8 @@ from .statistics import STATISTICS_FILE, CodeCounts, read_statistics, statistics
 from .verify import TableVerifier
 
 # A killed worker loses minutes of work. On a GPU, parts are small enough that several workers share a small corpus.
-CPU_PART_SECONDS = 3600.0
-GPU_PART_SECONDS = 6 * 3600.0
+CPU_UNIT_SECONDS = 3600.0
+GPU_UNIT_SECONDS = 6 * 3600.0
 
 
 class TokenizeJob(Job):
@@ -108,7 +108,7 @@ class TokenizeJob(Job):
     @property
     def cutting(self) -> CuttingPolicy:
         """Units of `part_seconds`."""
-        default = CPU_PART_SECONDS if self.device_class == "cpu" else GPU_PART_SECONDS
+        default = CPU_UNIT_SECONDS if self.device_class == "cpu" else GPU_UNIT_SECONDS
         return CuttingPolicy(self.settings.part_seconds or default)
 
     @property
