@@ -141,8 +141,12 @@ def _cut_by_seconds(listing: Listing, positions: Sequence[int], policy: CuttingP
             current = (listing.datasets[i], listing.paths[i], listing.kinds[i])
             ranges: Sequence[ByteRange | None] = _container_ranges(listing, i, policy.unit_seconds) or (None,)
             for byte_range in ranges:
-                size = listing.sizes[i] if byte_range is None else byte_range.last - byte_range.first
-                seconds = estimated_seconds(listing.paths[i], size, start, end)
+                if byte_range is None:
+                    seconds = estimated_seconds(listing.paths[i], listing.sizes[i], start, end)
+                else:
+                    # The span that a manifest gives to a container counts once, with its first range.
+                    span = (start, end) if byte_range.first == 0 else (None, None)
+                    seconds = estimated_seconds(listing.paths[i], byte_range.last - byte_range.first, *span)
                 if previous is not None and (
                     not CONTAINERS.isdisjoint((current[2], previous[2]))
                     or (filled + seconds > policy.unit_seconds and current[:2] != previous[:2])
