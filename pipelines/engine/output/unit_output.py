@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codectok.pipelines.engine.planning.plan import Unit
-from codectok.sources.rejects import Reject, RejectsWriter, rejects_name
+from codectok.sources.rejects import Reject, RejectsWriter
 
 from .records import Counts, OutputFile, UnitRecord
+from .unit_files import rejects_name
 
 
 class UnitOutput:
