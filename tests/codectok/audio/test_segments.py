@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.audio.segments import Segmenter, segments_of
+from codectok.audio.segments import segments_of
+from codectok.choices import Segmenter
 from tests.helpers.audio import tone
 
 RATE = 8000
