@@ -20,7 +20,7 @@ from rich.table import Table
 
 from codectok import Codec
 from codectok.audio.files import AUDIO_SUFFIXES, read_audio
-from codectok.device import Precision
+from codectok.choices import Precision
 from codectok.errors import CodectokError
 
 RESULTS = Path(__file__).parent / "results"

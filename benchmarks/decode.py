@@ -17,7 +17,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from codectok import Codec
-from codectok.device import Precision, inference
+from codectok.choices import Precision
+from codectok.device import inference
 
 PADDED_BATCH = 8
 

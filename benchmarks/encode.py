@@ -22,8 +22,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from codectok import Codec
+from codectok.choices import Precision
 from codectok.config import FiniteScalarQuantizerConfig
-from codectok.device import Precision, inference
+from codectok.device import inference
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import cut_into_chunks, fill_packs
 from codectok.model.quantization.residual import folding_pays

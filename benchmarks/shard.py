@@ -26,7 +26,8 @@ import soundfile
 import soxr
 import torch
 
-from codectok.pipelines.engine.options import EngineName, RunOptions
+from codectok.choices import EngineName
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.shard.options import ShardOptions

@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from codectok import Codec
 from codectok.audio.files import read_audio, write_audio
 from codectok.audio.resample import resample
-from codectok.pipelines.engine.options import EngineName, RunOptions
+from codectok.choices import EngineName
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.shard.options import ShardOptions

@@ -24,9 +24,10 @@ from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import DEFAULT_PACK_FRAMES, PackGeometry
 from codectok.model.windowed_decoder import WindowedDecoder
 
+from .choices import Precision
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
-from .device import Precision, check_precision, device_class, resolve_device
+from .device import check_precision, device_class, resolve_device
 from .errors import AudioError, InputError
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
+from .choices import Precision
 from .errors import InputError
 
 _REDUCTION = "allow_bf16_reduced_precision_reduction"
-
-Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 def resolve_device(device: str) -> torch.device:

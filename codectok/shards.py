@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.ipc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from codectok.audio.files import AudioFormat, encode_audio
+from codectok.audio.files import encode_audio
+from codectok.choices import AudioFormat
 
 from .config import StrictModel
 from .errors import InputError, PassingError

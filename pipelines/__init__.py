@@ -10,13 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codectok.pipelines.engine.job import FirstPass, Job, JobReporter, WorkerContext
+    from codectok.pipelines.engine.job import Example, FirstPass, Job, JobReporter, Server, WorkerContext
     from codectok.pipelines.engine.lock import JobShare
     from codectok.pipelines.engine.options import RunOptions
+    from codectok.pipelines.engine.output.records import Counts, UnitRecord
     from codectok.pipelines.engine.output.unit_output import UnitOutput
+    from codectok.pipelines.engine.planning.cutting import CuttingPolicy
     from codectok.pipelines.engine.planning.plan import Unit
     from codectok.pipelines.engine.planning.preview import preview_job
-    from codectok.pipelines.engine.progress import NullProgress
+    from codectok.pipelines.engine.progress import NullProgress, ProgressCallback
     from codectok.pipelines.engine.run import JobReport, run_job
     from codectok.pipelines.engine.table_job import TableJob
     from codectok.pipelines.engine.unit_clips import clips_of_unit, decoded_clips
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from codectok.pipelines.verify.output import verify_output
 
 __all__ = [
+    "Counts",
+    "CuttingPolicy",
+    "Example",
     "FirstPass",
     "Job",
     "JobReport",
@@ -35,7 +40,9 @@ __all__ = [
     "JobShare",
     "NullProgress",
     "OutputVerifier",
+    "ProgressCallback",
     "RunOptions",
+    "Server",
     "ShardJob",
     "ShardOptions",
     "TableJob",
@@ -43,6 +50,7 @@ __all__ = [
     "TokenizeOptions",
     "Unit",
     "UnitOutput",
+    "UnitRecord",
     "WorkerContext",
     "clips_of_unit",
     "decoded_clips",
@@ -52,6 +60,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Counts": "engine.output.records",
+    "CuttingPolicy": "engine.planning.cutting",
+    "Example": "engine.job",
     "FirstPass": "engine.job",
     "Job": "engine.job",
     "JobReport": "engine.run",
@@ -59,7 +70,9 @@ _MODULES = {
     "JobShare": "engine.lock",
     "NullProgress": "engine.progress",
     "OutputVerifier": "engine.verifier",
+    "ProgressCallback": "engine.progress",
     "RunOptions": "engine.options",
+    "Server": "engine.job",
     "ShardJob": "shard.job",
     "ShardOptions": "shard.options",
     "TableJob": "engine.table_job",
@@ -67,6 +80,7 @@ _MODULES = {
     "TokenizeOptions": "tokenize.options",
     "Unit": "engine.planning.plan",
     "UnitOutput": "engine.output.unit_output",
+    "UnitRecord": "engine.output.records",
     "WorkerContext": "engine.job",
     "clips_of_unit": "engine.unit_clips",
     "decoded_clips": "engine.unit_clips",

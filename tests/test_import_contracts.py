@@ -18,7 +18,7 @@ PLANTED = [
     ("Imports point one way", "pipelines/engine/planning/plan.py", "from codectok.cli.console import fail"),
     ("Jobs do not train", "pipelines/shard/job.py", "from codectok.train.config import TrainConfig"),
     ("Jobs do not train", "train/run/run.py", "from codectok.pipelines.engine.run import run_job"),
-    ("Parts of training point one way", "train/data/loader.py", "from codectok.train.run.run import open_dataset"),
+    ("Parts of training point one way", "train/data/loader.py", "from codectok.train.run.run import TrainingRun"),
     ("The engine knows no job", "pipelines/engine/run.py", "from codectok.pipelines.shard.job import ShardJob"),
     ("The model knows no files", "codectok/model/network.py", "import soundfile"),
     ("The model knows no files", "codectok/model/packing.py", "from codectok.storage import open_storage"),

@@ -9,13 +9,13 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import soundfile
 from torch import Tensor
 
 from codectok.atomic import replacing
+from codectok.choices import AudioFormat
 from codectok.errors import AudioError, CodectokError, InputError, is_lasting
 from codectok.names import printable
 
@@ -58,8 +58,6 @@ CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTIL
 STREAMED_SIZE = 0x7FFF_0000
 
 SAMPLE_RATES = range(1000, 768_001)
-
-AudioFormat = Literal["flac", "wav"]
 
 
 @dataclass(frozen=True)

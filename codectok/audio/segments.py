@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from codectok.choices import Segmenter
 from codectok.errors import InputError
 
-Segmenter = Literal["quiet", "fixed", "vad"]
 Cutter = Literal["quiet", "fixed"]
 
 ENERGY_HOP_SECONDS = 0.01

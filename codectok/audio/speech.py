@@ -40,7 +40,7 @@ def speech_in(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], 
         n_samples += len(block)
         held = np.concatenate([rest, block])
         whole = len(held) // WINDOW * WINDOW
-        for window in torch.split(torch.from_numpy(held[:whole]), WINDOW):
+        for window in torch.from_numpy(held[:whole]).reshape(-1, WINDOW):  # none of a short block
             event = detector(window)
             if event and "start" in event:
                 started = max(0, event["start"]) / SPEECH_RATE

@@ -12,7 +12,7 @@ from codectok.errors import AudioError, CodectokError
 from codectok.formatting import format_duration, megabytes
 
 from .console import facts_table, progress, warn
-from .options import CodecOption, DeviceOption, Dtype, DtypeOption
+from .options import CodecOption, DeviceOption, DtypeOption
 
 if TYPE_CHECKING:
     from codectok.tokens.table import TokenRow
@@ -26,7 +26,7 @@ def run(
     output: Annotated[Path, typer.Argument(help="A file ending in .npz or .parquet.")],
     codec: CodecOption,
     device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.FLOAT32,
+    dtype: DtypeOption = "float32",
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.codec import Codec
@@ -41,7 +41,7 @@ def run(
     check_codes_path(output)
     listing = list_sources(*parse_arguments(inputs), kinds=("audio",))
     sources = list(ordered_sources(listing))
-    loaded = Codec.from_pretrained(codec, device, dtype.value)
+    loaded = Codec.from_pretrained(codec, device, dtype)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0
     with progress(len(sources), "encode: files") as report:

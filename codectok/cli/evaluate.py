@@ -12,7 +12,7 @@ from codectok.formatting import counted, format_duration
 
 from .console import facts_table, progress, rows_table, say, warn
 from .jobs import SHOWN_REJECTS
-from .options import CodecOption, DeviceOption, Dtype, DtypeOption
+from .options import CodecOption, DeviceOption, DtypeOption
 
 if TYPE_CHECKING:
     from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
@@ -45,7 +45,7 @@ def run(
         float | None, typer.Option(help="Measure only the first N seconds of longer clips.", show_default=False)
     ] = None,
     device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.FLOAT32,
+    dtype: DtypeOption = "float32",
 ) -> None:
     """Encode and decode a test set, and measure its reconstruction and the use of the codebooks.
 
@@ -56,7 +56,7 @@ def run(
     from codectok.evaluation.report_files import ReportFiles
 
     files = None if out is None else ReportFiles(out)
-    loaded = Codec.from_pretrained(codec, device, dtype.value)
+    loaded = Codec.from_pretrained(codec, device, dtype)
     with ExitStack() as stack:
         writer = None if files is None else stack.enter_context(files.writing())
         shown = stack.enter_context(progress(None, "evaluate: files"))

@@ -5,23 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from codectok.choices import EngineName
+
 from .options import AddressOption
 
 if TYPE_CHECKING:
     from codectok.pipelines.engine.options import RunOptions
-
-
-class Engine(StrEnum):
-    """Where units of a job run."""
-
-    RAY = "ray"
-    LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -32,7 +26,7 @@ class JobChoices:
         int | None,
         typer.Option("--workers", "--cpu-workers", min=1, help="Ray actors; all cores by default.", show_default=False),
     ] = None
-    engine: Annotated[Engine, typer.Option("--engine", help="Ray actors, or this process alone.")] = Engine.RAY
+    engine: Annotated[EngineName, typer.Option("--engine", help="Ray actors, or this process alone.")] = "ray"
     address: AddressOption = None
     part: Annotated[
         str | None, typer.Option(help="Run share i of n of the units, for example 2/8.", show_default=False)
@@ -54,7 +48,7 @@ class JobChoices:
         from codectok.pipelines.engine.options import RunOptions
 
         return RunOptions(
-            engine=self.engine.value,
+            engine=self.engine,
             workers=self.workers,
             address=self.address,
             gpus=gpus,

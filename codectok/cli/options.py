@@ -7,13 +7,7 @@ from typing import Annotated
 
 import typer
 
-
-class Dtype(StrEnum):
-    """Arithmetic of the codec."""
-
-    FLOAT32 = "float32"
-    TF32 = "tf32"
-    BFLOAT16 = "bfloat16"
+from codectok.choices import Precision
 
 
 class TrainingEngine(StrEnum):
@@ -27,7 +21,7 @@ class TrainingEngine(StrEnum):
 
 CodecOption = Annotated[str, typer.Option("--codec", help="Folder of a codec, or its name on the Hugging Face Hub.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="tf32 and bfloat16 are faster and change some codes.")]
+DtypeOption = Annotated[Precision, typer.Option("--dtype", help="tf32 and bfloat16 are faster and change some codes.")]
 PackFramesOption = Annotated[
     int | None,
     typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),

@@ -10,7 +10,7 @@ import typer
 from codectok.formatting import format_duration
 
 from .console import facts_table
-from .options import CodecOption, DeviceOption, Dtype, DtypeOption
+from .options import CodecOption, DeviceOption, DtypeOption
 
 NAME = "reconstruct"
 EXAMPLE = "codectok reconstruct speech.wav again.wav --codec codec/"
@@ -21,7 +21,7 @@ def run(
     output: Annotated[Path, typer.Argument(help="A .wav or .flac file.")],
     codec: CodecOption,
     device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.FLOAT32,
+    dtype: DtypeOption = "float32",
 ) -> None:
     """Encode and decode an audio file, and show the distance between the two."""
     import torch
@@ -31,7 +31,7 @@ def run(
     from codectok.evaluation.metrics import log_mel_error
 
     check_output(output)
-    loaded = Codec.from_pretrained(codec, device, dtype.value)
+    loaded = Codec.from_pretrained(codec, device, dtype)
     samples = torch.from_numpy(read_audio(source, loaded.sample_rate))
     codes = loaded.encode(samples, loaded.sample_rate)
     waveform = loaded.decode_aligned(codes, len(samples))

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from codectok.choices import AudioFormat, Segmenter
 
 from .job_choices import JobChoices, with_job_choices
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
-
-
-class SegmenterName(StrEnum):
-    """Method to cut recordings."""
-
-    QUIET = "quiet"
-    FIXED = "fixed"
-    VAD = "vad"
-
-
-class FormatName(StrEnum):
-    """File format of segments."""
-
-    FLAC = "flac"
-    WAV = "wav"
 
 
 @with_job_choices
@@ -39,9 +25,9 @@ def run(
     max_seconds: Annotated[float, typer.Option(help="Longest segment.")] = 10.0,
     sample_rate: Annotated[int, typer.Option(help="Sample rate of segments in Hz.")] = 24_000,
     segmenter: Annotated[
-        SegmenterName, typer.Option(help="Cut at the quietest points, cut to a fixed length, or keep only speech.")
-    ] = SegmenterName.QUIET,
-    audio_format: Annotated[FormatName, typer.Option("--format", help="File format of segments.")] = FormatName.FLAC,
+        Segmenter, typer.Option(help="Cut at the quietest points, cut to a fixed length, or keep only speech.")
+    ] = "quiet",
+    audio_format: Annotated[AudioFormat, typer.Option("--format", help="File format of segments.")] = "flac",
     shard_seconds: Annotated[float, typer.Option(help="Audio in one tar, estimated from file sizes.")] = 3600.0,
     validation: Annotated[float, typer.Option(help="Share of the files to hold out for validation.")] = 0.0,
     deduplicate: Annotated[
@@ -70,8 +56,8 @@ def run(
         min_seconds=min_seconds,
         max_seconds=max_seconds,
         sample_rate=sample_rate,
-        segmenter=segmenter.value,
-        format=audio_format.value,
+        segmenter=segmenter,
+        format=audio_format,
         shard_seconds=shard_seconds,
         validation=validation,
         deduplicate=deduplicate,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .job_choices import Engine, JobChoices, with_job_choices
-from .options import CodecOption, DeviceOption, Dtype, DtypeOption, PackFramesOption
+from .job_choices import JobChoices, with_job_choices
+from .options import CodecOption, DeviceOption, DtypeOption, PackFramesOption
 
 NAME = "tokenize"
 EXAMPLE = "codectok tokenize shards/ tokens/ --codec codec/"
@@ -24,7 +24,7 @@ def run(
     output: Annotated[str, typer.Argument(help="Folder or URL for the table: new, or of the same job to resume.")],
     codec: CodecOption,
     device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.FLOAT32,
+    dtype: DtypeOption = "float32",
     pack_frames: PackFramesOption = None,
     max_seconds: Annotated[
         float | None, typer.Option(help="Slice the codes of longer recordings into several rows.")
@@ -50,13 +50,13 @@ def run(
     options = TokenizeOptions(
         codec=codec,
         device=device,
-        dtype=dtype.value,
+        dtype=dtype,
         pack_frames=pack_frames,
         max_seconds=max_seconds,
         encoder_threads=encoder_threads,
         part_seconds=part_seconds,
     )
     # A driver without a GPU can still use the GPUs of a cluster.
-    elsewhere = choices.engine is Engine.RAY and device in ("auto", "cuda") and not torch.cuda.is_available()
+    elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()
     job = TokenizeJob(options, gpu_model_of(choices.address) if elsewhere else None)
     run_and_report(job, sources, output, choices, gpus)

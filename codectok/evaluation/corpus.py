@@ -102,7 +102,7 @@ def evaluate(
             break
         on_source()
     if not totals.clips:
-        raise CodectokError(_nothing(unused))
+        raise CodectokError(_no_clips_message(unused))
     options = EvaluationOptions(sources=tuple(sources), limit=limit, max_seconds=max_seconds)
     return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored)
 
@@ -135,7 +135,7 @@ def _samples(clip: Clip, sample_rate: int, max_seconds: float | None) -> np.ndar
     return np.concatenate(blocks)[:wanted]
 
 
-def _nothing(unused: _Unused) -> str:
+def _no_clips_message(unused: _Unused) -> str:
     if not unused.clips:
         return "Nothing was measured: the sources hold no audio."
     first = unused.clips[0]

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from codectok.choices import Precision
 from codectok.codec import Codec
 from codectok.config import VectorQuantizerConfig
-from codectok.device import Precision, inference
+from codectok.device import inference
 
 # Twice the relative difference of features between devices.
 NEAR_TIE: Mapping[Precision, float] = {"float32": 2e-4, "tf32": 5e-3, "bfloat16": 2e-2}

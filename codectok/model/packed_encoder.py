@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codectok.device import Precision, inference
+from codectok.choices import Precision
+from codectok.device import inference
 from codectok.errors import CodectokError
 from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
 

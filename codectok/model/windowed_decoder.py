@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from codectok.choices import Precision
 from codectok.config import CodecConfig
-from codectok.device import Precision, inference
+from codectok.device import inference
 from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE
 
 from .network import CodecNetwork

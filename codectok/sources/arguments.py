@@ -59,7 +59,7 @@ def parse_arguments(
     return tuple(parsed[key] for key in sorted(parsed)), dict(sorted(roots.items()))
 
 
-def still_there(argument: Argument, root: str) -> bool:
+def exists_below(argument: Argument, root: str) -> bool:
     """True if `root` holds anything that `argument` may name; False if `root` cannot be read."""
     name = argument.pattern if argument.kind in ("file", "manifest") else ""
     if is_url(root):

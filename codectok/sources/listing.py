@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from codectok.errors import InputError
-from codectok.names import JOB_FOLDER as JOB_FOLDER
 from codectok.storage import is_url
 
 from .arguments import Argument

@@ -104,8 +104,3 @@ def parse_rejects(data: bytes) -> Iterator[Reject]:
         raise pa.ArrowInvalid("its columns are not the columns of rejects")
     for batch in file.iter_batches(BATCH_REJECTS):
         yield from (Reject(**row) for row in batch.to_pylist())
-
-
-def rejects_name(unit: int) -> str:
-    """File name of the rejects of a unit."""
-    return f"{REJECTS_FOLDER}/{unit:06d}.parquet"

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from codectok.choices import Precision
 from codectok.description import CodecDescription
-from codectok.device import Precision
 from codectok.errors import InputError, first_line
 from codectok.storage import is_url, open_file_system
 
@@ -186,6 +186,11 @@ class TableFile:
 
     def __str__(self) -> str:
         return self.place
+
+    @property
+    def name(self) -> str:
+        """File name without folder."""
+        return PurePosixPath(self.place).name
 
     @property
     def stem(self) -> str:

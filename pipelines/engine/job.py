@@ -27,8 +27,6 @@ from codectok.storage import Storage
 
 from .verifier import OutputVerifier
 
-DEFAULT_UNIT_SECONDS = 3600.0
-
 RunUnit = Callable[[Unit, UnitOutput], None]
 """Writes the files of a unit; their bytes depend on unit and options only. A unit without rows writes no file."""
 
@@ -158,12 +156,12 @@ class Job(ABC):
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write the files of a unit (see `RunUnit`); jobs whose units share loaded state define `start` instead."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither `run` nor `start`.")
+        raise CodectokError(f"The job {type(self).__name__} defines neither `run` nor `start`; define one of them.")
 
     @property
     def cutting(self) -> CuttingPolicy:
         """An hour of audio for each unit."""
-        return CuttingPolicy(DEFAULT_UNIT_SECONDS)
+        return CuttingPolicy()
 
     @property
     def threads(self) -> int:

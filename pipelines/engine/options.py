@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from codectok.choices import EngineName
 from codectok.errors import InputError
 
 from .lock import JobShare
-
-EngineName = Literal["ray", "local"]
 
 
 @dataclass(frozen=True)

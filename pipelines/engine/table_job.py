@@ -12,11 +12,11 @@ from pydantic import JsonValue
 
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.cutting import DEFAULT_UNIT_SECONDS, CuttingPolicy
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.kinds import Kind
 
-from .job import DEFAULT_UNIT_SECONDS, Job
+from .job import Job
 
 BATCH_ROWS = 1024
 

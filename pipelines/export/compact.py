@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.exports.compact import MEGABYTE, write_compact
-from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job
+from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
@@ -81,8 +81,8 @@ class CompactJob(Job):
     @property
     def cutting(self) -> CuttingPolicy:
         """Units of whole files of the table."""
-        part_bytes = self.settings.file_megabytes * MEGABYTE
-        return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=part_bytes, whole_files=True)
+        unit_bytes = self.settings.file_megabytes * MEGABYTE
+        return CuttingPolicy(unit_bytes=unit_bytes, whole_files=True)
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
         """Read the same files as other readers of a table."""

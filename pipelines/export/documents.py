@@ -23,7 +23,7 @@ from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
 from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesItem, Template, load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
-from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job, JobReporter, RunUnit, WorkerContext
+from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import part_name
@@ -124,9 +124,9 @@ class DocumentJob(Job):
     @property
     def cutting(self) -> CuttingPolicy:
         """Units of `part_megabytes`, each with rows of all datasets that have a weight."""
-        part_bytes = self.settings.part_megabytes * 1e6
+        unit_bytes = self.settings.part_megabytes * 1e6
         weighted = tuple(self.settings.weights or ())
-        return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=part_bytes, in_every_unit=weighted)
+        return CuttingPolicy(unit_bytes=unit_bytes, in_every_unit=weighted)
 
     @property
     def reporter(self) -> JobReporter:

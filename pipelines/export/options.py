@@ -1,4 +1,4 @@
-"""Options of `export sequences` and `export megatron`."""
+"""Options of `export sequences` and `export megatron`, and those that the plan of `export compact` stores."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pydantic import BaseModel, ConfigDict
+
+from codectok.config import parse
 from codectok.errors import InputError
 from codectok.exports.choices import Until
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.exports.sequences.templates import VOICE_TEMPLATE
+from codectok.pipelines.engine.planning.plan import Plan
 from codectok.tokens.vocabulary import DEFAULT_OFFSET
 
 DEFAULT_PART_MEGABYTES = 256.0
@@ -44,7 +48,7 @@ class DocumentOptions:
     part_megabytes: float = DEFAULT_PART_MEGABYTES
 
     def __post_init__(self) -> None:
-        check_part_megabytes(self.part_megabytes)
+        check_unit_megabytes(self.part_megabytes)
         for name, weight in (self.weights or {}).items():
             if not 0 < weight < math.inf:
                 raise InputError(f"The weight of {name} must be a number above 0, not {weight:g}.")
@@ -65,7 +69,30 @@ class DocumentOptions:
             raise InputError(f"The source {missing[0]} has no weight; give one to each of {known}.")
 
 
-def check_part_megabytes(part_megabytes: float) -> None:
+class PlannedCompactOptions(BaseModel):
+    """Options that the plan of an `export compact` job stores: the settings that all codes of the table share.
+
+    Attributes:
+        codec: fingerprint of the codec.
+        dtype: arithmetic of the codec.
+        device: "cpu", or the model of the GPU.
+        columns: types by name of the columns behind those of a token table.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    codec: str
+    dtype: str
+    device: str
+    columns: dict[str, str] = {}
+
+    @classmethod
+    def from_plan(cls, plan: Plan) -> PlannedCompactOptions:
+        """Read the options of a stored plan; `ConfigError` if one is missing or has another type."""
+        return parse(cls, plan.header.options, "The plan of the table")
+
+
+def check_unit_megabytes(part_megabytes: float) -> None:
     """Raise `InputError` for an impossible size of part files."""
     if not 0 < part_megabytes < math.inf:
         raise InputError(f"Parts must have a size above 0 MB, not {part_megabytes:g}.")

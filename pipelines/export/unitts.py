@@ -17,7 +17,7 @@ from codectok.exports.unitts import (
     dialog_row,
 )
 from codectok.names import file_name_of
-from codectok.pipelines.engine.job import DEFAULT_UNIT_SECONDS, Job
+from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
@@ -30,7 +30,7 @@ from codectok.tokens.source_rows import token_rows
 from codectok.tokens.table import TokenRow, hash_of_id
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
-from .options import check_part_megabytes
+from .options import check_unit_megabytes
 from .sources import TABLE_KINDS, ExportSources
 from .verify import UnittsVerifier
 
@@ -56,7 +56,7 @@ class UnittsOptions:
 
     def __post_init__(self) -> None:
         check_unitts(self.task, self.style)
-        check_part_megabytes(self.part_megabytes)
+        check_unit_megabytes(self.part_megabytes)
 
 
 class UnittsJob(Job):
@@ -86,7 +86,7 @@ class UnittsJob(Job):
     @property
     def cutting(self) -> CuttingPolicy:
         """Units of `part_megabytes` of the table."""
-        return CuttingPolicy(DEFAULT_UNIT_SECONDS, part_bytes=self.settings.part_megabytes * 1e6)
+        return CuttingPolicy(unit_bytes=self.settings.part_megabytes * 1e6)
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`, or the folder `part-NNNNNN` with a file per clip."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 from codectok.errors import VerificationError
 from codectok.pipelines.engine.output.folder import unit_hash
@@ -13,6 +12,8 @@ from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.pipelines.tokenize.table_parts import PartTotals, RowIds, compare_totals, open_part
 from codectok.storage import Storage
+
+from .options import PlannedCompactOptions
 
 
 class CompactVerifier(OutputVerifier):
@@ -36,13 +37,12 @@ class CompactVerifier(OutputVerifier):
     def check(self, record: UnitRecord, name: str) -> None:
         """Check a part."""
         where = f"{self.storage.url}/{name}"
-        options = self.plan.header.options
+        options = PlannedCompactOptions.from_plan(self.plan)
         with self._lock:  # a plan keeps the sources of one generation in memory
             planned_hash = unit_hash(self.plan.header, self.plan.unit(record.unit))
-        columns = cast(Mapping[str, str], options.get("columns", {}))
-        with open_part(self.storage, name, columns) as (file, metadata):
+        with open_part(self.storage, name, options.columns) as (file, metadata):
             found = (metadata.codec_fingerprint, metadata.dtype, metadata.device)
-            if found != (options["codec"], options["dtype"], options["device"]):
+            if found != (options.codec, options.dtype, options.device):
                 raise VerificationError(f"{where} holds codes of another codec or setting than the plan.")
             if metadata.unit_hash != planned_hash:
                 raise VerificationError(f"{where} was made from other sources or options than the plan.")

@@ -19,6 +19,7 @@ from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.shards import Sample, ShardWriter
+from codectok.sources.clip import NOT_AUDIO
 from codectok.sources.rejects import Reject
 
 from .options import ShardOptions
@@ -43,31 +44,31 @@ class RecordingCutter:
         """Write all segments, and reject spans from where decoding fails."""
         pending = deque(self._source.spans)
         try:
-            pending = deque(self._pieces())
+            pending = deque(self._fitted_spans())
             with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:
-                recording = Recording(blocks, [piece.sample_range(self._rate) for piece in pending])
+                recording = Recording(blocks, [span.sample_range(self._rate) for span in pending])
                 while pending:
                     self._cut(pending[0], recording)
                     pending.popleft()
         except AudioError as error:
-            if self._source.may_be_anything and self._done == 0 and error.reason in ("unreadable", "empty"):
+            if self._source.may_be_anything and self._done == 0 and error.reason in NOT_AUDIO:
                 self._output.ignore(self._source.dataset)
                 return
-            for piece in pending:
-                first, _ = piece.sample_range(self._rate)
+            for span in pending:
+                first, _ = span.sample_range(self._rate)
                 # The duration is unknown: the file may have been shorter than the manifest says.
-                self._fail(piece, error, max(first, self._done) / self._rate, None)
-                self._done = 0  # nothing of the next piece is done
+                self._fail(span, error, max(first, self._done) / self._rate, None)
+                self._done = 0  # nothing of the next span is done
         self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.spans))
 
-    def _pieces(self) -> list[Span]:
+    def _fitted_spans(self) -> list[Span]:
         """Return spans cut and joined to fit, in order; with "vad" only the speech in spans without text."""
         spans = self._source.spans
         if self._settings.segmenter != "vad":
             return self._fitted(spans)
         speech = self._speech([span for span in spans if span.text is None])
         with_text = self._fitted(span for span in spans if span.text is not None)
-        return sorted([*speech, *with_text], key=lambda piece: piece.start)
+        return sorted([*speech, *with_text], key=lambda span: span.start)
 
     def _fitted(self, spans: Iterable[Span]) -> list[Span]:
         settings = self._settings
@@ -77,14 +78,14 @@ class RecordingCutter:
 
     def _speech(self, spans: list[Span]) -> list[Span]:
         """Return the speech in `spans`, and reject the rest."""
-        pieces: list[Span] = []
+        speech: list[Span] = []
         with closing(stream_audio(self._source.audio(), SPEECH_RATE, self._source.where)) as blocks:
             recording = Recording(blocks, [span.sample_range(SPEECH_RATE) for span in spans])
             detected = [speech_in(recording.take()) for _ in spans]
         for span, (found, seconds) in zip(spans, detected, strict=True):
             # Joining adds short pauses to the segments, so that only the remaining gaps are rejected.
             own = self._fitted(replace(span, start=span.start + a, end=span.start + b) for a, b in found)
-            pieces += own
+            speech += own
             begins = [span.start, *(piece.end for piece in own if piece.end is not None)]
             ends = [*(piece.start for piece in own), span.start + seconds]
             for start, end in zip(begins, ends, strict=True):
@@ -93,34 +94,34 @@ class RecordingCutter:
             missing = span.missing_end(recording.n_samples, SPEECH_RATE, self._source.where)
             if missing is not None:
                 self._fail(span, missing, span.start + seconds, 0.0)
-        return pieces
+        return speech
 
-    def _cut(self, piece: Span, recording: Recording) -> None:
-        """Write the segments of a piece; a piece with text is written whole or not at all."""
+    def _cut(self, span: Span, recording: Recording) -> None:
+        """Write the segments of a span; a span with text is written whole or not at all."""
         settings, rate = self._settings, self._rate
-        first, _ = piece.sample_range(rate)
+        first, _ = span.sample_range(rate)
         self._done = end = first
-        if piece.text is None:
+        if span.text is None:
             cutter = self._cutter
             for segment in segments_of(recording.take(), rate, settings.min_seconds, settings.max_seconds, cutter):
                 end = first + segment.end
-                self._write(Segment(first + segment.start, segment.samples), piece)
+                self._write(Segment(first + segment.start, segment.samples), span)
                 self._done = end
-            missing = piece.missing_end(recording.n_samples, rate, self._source.where)
+            missing = span.missing_end(recording.n_samples, rate, self._source.where)
         else:
             whole = _uncut(first, recording.take(), self._longest)
             end = whole.end
-            missing = piece.missing_end(recording.n_samples, rate, self._source.where)
-            available = piece if missing is None else joined_within(piece, recording.n_samples, rate)
+            missing = span.missing_end(recording.n_samples, rate, self._source.where)
+            available = span if missing is None else joined_within(span, recording.n_samples, rate)
             if available is not None:
                 _, last = available.sample_range(rate)
                 segment = Segment(first, whole.samples[: None if last is None else last - first])
                 self._write(segment, available)
                 self._done = segment.end
         if missing is not None:
-            self._fail(piece, missing, self._done / rate, (end - self._done) / rate)
+            self._fail(span, missing, self._done / rate, (end - self._done) / rate)
 
-    def _write(self, segment: Segment, piece: Span) -> None:
+    def _write(self, segment: Segment, span: Span) -> None:
         """Write a segment, or reject it if it breaks a limit."""
         settings, source, rate = self._settings, self._source, self._rate
         seconds = len(segment.samples) / rate
@@ -135,7 +136,7 @@ class RecordingCutter:
         except AudioError as error:
             self._reject(error, start, seconds, "segment")
             return
-        labels = piece.labels
+        labels = span.labels
         description = Sample(
             dataset=source.dataset,
             source=source.name,
@@ -146,13 +147,13 @@ class RecordingCutter:
             loudness=quality.loudness,
             bandwidth=quality.bandwidth,
             dnsmos=quality.dnsmos,
-            id=piece.id,
-            text=piece.text,
+            id=span.id,
+            text=span.text,
             language=labels.language,
             speaker=labels.speaker,
             category=labels.category,
         )
-        self._writer.write(make_key(source.dataset, piece.key, segment.start), segment.samples, description)
+        self._writer.write(make_key(source.dataset, span.key, segment.start), segment.samples, description)
         self._seconds += seconds
         self._output.keep(source.dataset, seconds, category=labels.category)
         self._output.observe("duration", math.floor(seconds))
@@ -160,11 +161,11 @@ class RecordingCutter:
         if quality.loudness is not None:
             self._output.observe("loudness", math.floor(quality.loudness))
 
-    def _fail(self, piece: Span, error: AudioError, start: float, seconds: float | None) -> None:
-        """Reject the missing end of a piece; several pieces of one span are rejected once."""
-        if piece.key not in self._failed or seconds:
+    def _fail(self, span: Span, error: AudioError, start: float, seconds: float | None) -> None:
+        """Reject the missing end of a span; several cuts of one span are rejected once."""
+        if span.key not in self._failed or seconds:
             self._reject(error, start, seconds, "decode")
-        self._failed.add(piece.key)
+        self._failed.add(span.key)
 
     def _reject(self, error: AudioError, start: float, seconds: float | None, stage: str) -> None:
         source = self._source

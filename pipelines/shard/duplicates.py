@@ -108,9 +108,9 @@ class _Hash:
 
     def update(self, block: np.ndarray, start: int) -> None:
         """Add a block [n] that starts at sample `start` of the recording."""
-        part = block[max(0, self.first - start) : None if self.end is None else self.end - start]
-        self.digest.update(part.tobytes())
-        self.n_samples += len(part)
+        samples = block[max(0, self.first - start) : None if self.end is None else self.end - start]
+        self.digest.update(samples.tobytes())
+        self.n_samples += len(samples)
 
 
 def write_duplicates(hashes: Storage, sample_rate: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from codectok.audio import speech
-from codectok.audio.files import AudioFormat
+from codectok.choices import AudioFormat
 from codectok.errors import AudioError
 from codectok.pipelines.engine.job import Example, FirstPass, Job, JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.records import UnitRecord

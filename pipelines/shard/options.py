@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from codectok.audio import dnsmos, speech
-from codectok.audio.files import AudioFormat
 from codectok.audio.quality import QualityLimits
-from codectok.audio.segments import Segmenter, check_limits
+from codectok.audio.segments import check_limits
+from codectok.choices import AudioFormat, Segmenter
 from codectok.config import parse
 from codectok.errors import InputError
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds

@@ -40,8 +40,8 @@ from .statistics import STATISTICS_FILE, CodeCounts, read_statistics, statistics
 from .verify import TableVerifier
 
 # A killed worker loses minutes of work. On a GPU, parts are small enough that several workers share a small corpus.
-CPU_PART_SECONDS = 3600.0
-GPU_PART_SECONDS = 6 * 3600.0
+CPU_UNIT_SECONDS = 3600.0
+GPU_UNIT_SECONDS = 6 * 3600.0
 
 
 class TokenizeJob(Job):
@@ -108,7 +108,7 @@ class TokenizeJob(Job):
     @property
     def cutting(self) -> CuttingPolicy:
         """Units of `part_seconds`."""
-        default = CPU_PART_SECONDS if self.device_class == "cpu" else GPU_PART_SECONDS
+        default = CPU_UNIT_SECONDS if self.device_class == "cpu" else GPU_UNIT_SECONDS
         return CuttingPolicy(self.settings.part_seconds or default)
 
     @property
@@ -144,16 +144,16 @@ class TokenizeJob(Job):
             for clip, row in encode_clips(encoder, clips_of_unit(unit, output)):
                 if not isinstance(row, AudioError):
                     output.read(clip.dataset, row.duration)
-                    for part in self._slices(row, clip.span):
-                        if isinstance(part, AudioError):
+                    for cut in self._slices(row, clip.span):
+                        if isinstance(cut, AudioError):
                             output.reject(
-                                Reject.of(part, clip.dataset, clip.source, "slice", row.start, duration=row.duration)
+                                Reject.of(cut, clip.dataset, clip.source, "slice", row.start, duration=row.duration)
                             )
                             continue
-                        output.keep(clip.dataset, part.duration, part.codes.size)
-                        output.observe("duration", int(part.duration))
-                        counts.add(part.codes)
-                        writer.write(part)
+                        output.keep(clip.dataset, cut.duration, cut.codes.size)
+                        output.observe("duration", int(cut.duration))
+                        counts.add(cut.codes)
+                        writer.write(cut)
                 else:
                     # The start is not written, so that output bytes stay the same in this bytes version.
                     count_undecodable(clip, row, output, start=0.0)

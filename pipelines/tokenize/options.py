@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from codectok.choices import Precision
 from codectok.config import parse
-from codectok.device import Precision
 from codectok.errors import InputError
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds
 from codectok.pipelines.engine.planning.plan import Plan

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from codectok.audio.files import write_audio
+from codectok.choices import Precision
 from codectok.codec import Codec
-from codectok.device import Precision
 from codectok.errors import AudioError, InputError, VerificationError
 from codectok.evaluation.near_ties import are_near_ties
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import FeatureEncoder
 from codectok.names import file_name_of
+from codectok.pipelines.engine.output.unit_files import unit_of_file
 from codectok.pipelines.engine.planning.plan import Plan, load_plan
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
@@ -64,7 +65,10 @@ def reencode(folder: str | Path, codec: Codec, count: int, seed: int = 0) -> Ree
     numbers = _random_rows(table, count, seed)
     wanted: dict[int, dict[str, TokenRow]] = {}
     for number in numbers:
-        row, unit = table.row(number), int(table.group_of(number).file.stem.rpartition("-")[2])
+        row, file = table.row(number), table.group_of(number).file
+        unit = unit_of_file(file.name)
+        if unit is None:
+            raise VerificationError(f"{file} belongs to no unit of the job; move it elsewhere.")
         wanted.setdefault(unit, {})[row.id] = row
     threads = torch.get_num_threads()
     torch.set_num_threads(PlannedOptions.from_plan(plan).encoder_threads or threads)

@@ -109,9 +109,9 @@ class PartTotals:
         n_frames, n_samples = table["n_frames"].to_numpy(), table["n_samples"].to_numpy()
         durations = table["duration"].to_numpy()
 
-        def refuse(wrong: np.ndarray, what: str) -> None:
+        def refuse(wrong: np.ndarray, problem: str) -> None:
             if wrong.any():
-                raise VerificationError(f"The row {ids[int(np.argmax(wrong))]} of {where} {what}.")
+                raise VerificationError(f"The row {ids[int(np.argmax(wrong))]} of {where} {problem}.")
 
         refuse(
             lengths != n_frames.astype(np.int64) * metadata.n_codebooks, "does not have n_frames codes of each codebook"

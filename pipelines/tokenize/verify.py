@@ -18,8 +18,7 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import code_counts_name
 from codectok.pipelines.engine.output.verify_rejects import verified_rejects
 from codectok.pipelines.engine.planning.plan import Plan, Unit
-from codectok.pipelines.engine.verified import Verified
-from codectok.pipelines.engine.verifier import OutputVerifier
+from codectok.pipelines.engine.verifier import OutputVerifier, Verified
 from codectok.sources.kinds import CONTAINERS
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of

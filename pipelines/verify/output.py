@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from codectok.errors import InputError, VerificationError
 from codectok.exports.dataset_card import CARD_FILE
@@ -16,23 +17,24 @@ from codectok.pipelines.engine.output.summary import described_files
 from codectok.pipelines.engine.output.unit_files import SIDE_FOLDERS
 from codectok.pipelines.engine.output.verify_rejects import verified_rejects
 from codectok.pipelines.engine.planning.plan import Plan, load_plan
-from codectok.pipelines.engine.verified import Verified
-from codectok.pipelines.engine.verifier import OutputVerifier
+from codectok.pipelines.engine.verifier import OutputVerifier, Verified
 from codectok.pipelines.tokenize.verify import bare_parts, verify_bare_table
-from codectok.storage import Storage
+from codectok.storage import Storage, open_storage
 
 from .verifiers import verifier_of
 
 
 def verify_output(
-    storage: Storage, on_file: Callable[[], None] = lambda: None, verifier: type[OutputVerifier] | None = None
+    output: str | Path | Storage,
+    on_file: Callable[[], None] = lambda: None,
+    verifier: type[OutputVerifier] | None = None,
 ) -> Verified:
     """Check an output folder against its plan and records, and the contents of its files.
 
     A token table without a plan, such as a copy of its Parquet files alone, is checked by itself.
 
     Args:
-        storage: storage of the output.
+        output: folder or URL of the output, or its storage.
         on_file: called for each file that was checked.
         verifier: checks contents; None for the verifier of the job, if it is one of codectok's.
 
@@ -40,6 +42,7 @@ def verify_output(
         InputError: the folder holds neither a job's output nor a token table.
         VerificationError: a file is missing, unexpected or wrong; names the first one in the order of the files.
     """
+    storage = output if isinstance(output, Storage) else open_storage(output)
     plan = load_plan(storage, {})
     if plan is None:
         parts = bare_parts(storage)

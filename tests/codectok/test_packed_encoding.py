@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from codectok import AudioError, Codec, CodectokError, InputError
+from codectok.choices import Precision
 from codectok.config import CodecConfig
-from codectok.device import Precision
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_chunks

@@ -11,7 +11,7 @@ import soundfile
 import webdataset
 
 from codectok import InputError
-from codectok.audio.files import AudioFormat
+from codectok.choices import AudioFormat
 from codectok.keys import VALID_KEY, make_key
 from codectok.shards import Sample, ShardWriter, index_path, read_index, read_manifest, write_index
 from codectok.storage import LocalStorage

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from codectok import Codec
+from codectok.choices import Precision
 from codectok.config import (
     CodecConfig,
     EncoderConfig,
@@ -17,7 +18,6 @@ from codectok.config import (
     VectorQuantizerConfig,
     preset,
 )
-from codectok.device import Precision
 from codectok.model.quantization import k_means
 
 NANO = preset("nano")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from codectok.errors import InputError, PassingError
+from codectok.errors import InputError, PassingError, first_line
 from codectok.train.signals import ignore_stop_signals
 
 Item = TypeVar("Item")
@@ -79,7 +79,7 @@ def shared_memory_error() -> InputError:
 
 
 def _worker_death(error: Exception) -> PassingError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+    reason = first_line(error).rstrip(". ")
     return PassingError(
         f"A process that reads training data died ({reason}); run the same command to resume from the last checkpoint,"
         " and lower data.num_workers if memory is short."

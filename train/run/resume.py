@@ -41,20 +41,20 @@ def resume_from_checkpoint(trainer: Trainer, checkpoint: Path) -> dict[str, Any]
         raise InputError(
             f"{checkpoint} (resume_from) is at step {state['step']}, and steps={wanted}; set steps above that."
         )
-    for part, module in (("network", trainer.network), ("adversary", trainer.adversary)):
-        own, other = _shapes(module.state_dict()), _shapes(state[part])
-        different = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
+    for name, module in (("network", trainer.network), ("adversary", trainer.adversary)):
+        own, other = _shapes(module.state_dict()), _shapes(state[name])
+        different = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
         if different:
-            name = different[0]
+            key = different[0]
             raise InputError(
-                f"{checkpoint} (resume_from) has another {part} than the configuration: {name} is"
-                f" {other.get(name, 'missing')} in the checkpoint, and {own.get(name, 'missing')} here; change only"
+                f"{checkpoint} (resume_from) has another {name} than the configuration: {key} is"
+                f" {other.get(key, 'missing')} in the checkpoint, and {own.get(key, 'missing')} here; change only"
                 " settings that keep all shapes."
             )
     state["average"] = state["average"] or {"steps": 0, "averages": state["network"]}
     optimizers = (("optimizer", trainer.optimizer), ("adversary_optimizer", trainer.adversary.optimizer))
-    for part, optimizer in optimizers:
-        state[part]["param_groups"] = optimizer.state_dict()["param_groups"]
+    for name, optimizer in optimizers:
+        state[name]["param_groups"] = optimizer.state_dict()["param_groups"]
     trainer.load_state_dict(state)
     return state
 

@@ -108,10 +108,10 @@ class TrainingRun:
                 return TrainingReport("already finished", trainer.step, codec, best if is_checkpoint(best) else None)
         else:
             self._initialize()
-        window = MetricsWindow(self._ranks, trainer.device)
-        if state is not None:
-            window.load_state_dict(state["log"]["window"])
         with closing(MetricsLog(config, trainer.step, self._ranks.is_first, self._on_metrics)) as log:
+            window = MetricsWindow(self._ranks, trainer.device)
+            if state is not None:
+                window.load_state_dict(state["log"]["window"])
             ending = self._train(log, window, stop)
             self._log_window(log, window)
         if ending == "interrupted":

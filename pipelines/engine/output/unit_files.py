@@ -45,6 +45,11 @@ def failure_name(unit: int) -> str:
     return f"{FAILURES}/{unit:06d}.txt"
 
 
+def rejects_name(unit: int) -> str:
+    """Name of the file with a unit's rejects."""
+    return f"{REJECTS_FOLDER}/{unit:06d}.parquet"
+
+
 def code_counts_name(unit: int) -> str:
     """Name of the file that counts the codes of a unit's part."""
     return f"{CODE_COUNTS}/{unit:06d}.parquet"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codectok.pipelines.engine.planning.plan import Unit
-from codectok.sources.rejects import Reject, RejectsWriter, rejects_name
+from codectok.sources.rejects import Reject, RejectsWriter
 
 from .records import Counts, OutputFile, UnitRecord
+from .unit_files import rejects_name
 
 
 class UnitOutput:
@@ -31,7 +32,7 @@ class UnitOutput:
 
     def read(self, dataset: str, seconds: float | None = None, inputs: int = 1) -> None:
         """Count inputs, and their duration if it is known."""
-        counts = self._of(dataset)
+        counts = self._counts_of(dataset)
         counts.inputs += inputs
         counts.input_seconds += seconds or 0.0
 
@@ -39,14 +40,14 @@ class UnitOutput:
         """Count a row of output."""
         if category is not None:
             self._categories[category] += 1
-        counts = self._of(dataset)
+        counts = self._counts_of(dataset)
         counts.rows += 1
         counts.seconds += seconds
         counts.codes += codes
 
     def reject(self, reject: Reject) -> None:
         """Count and store a span of an input that becomes no output."""
-        counts = self._of(reject.dataset)
+        counts = self._counts_of(reject.dataset)
         counts.rejects[reject.reason] = counts.rejects.get(reject.reason, 0) + 1
         seconds = counts.reject_seconds.get(reject.reason, 0.0) + (reject.duration or 0.0)
         counts.reject_seconds[reject.reason] = seconds
@@ -55,7 +56,7 @@ class UnitOutput:
 
     def ignore(self, dataset: str) -> None:
         """Count a file of unknown kind that is not audio."""
-        self._of(dataset).ignored += 1
+        self._counts_of(dataset).ignored += 1
 
     def observe(self, quantity: str, step: int) -> None:
         """Count a value in the histogram of a quantity."""
@@ -81,5 +82,5 @@ class UnitOutput:
         """Write the rejects, if there are any, to a file in the folder."""
         self._rejects.close()
 
-    def _of(self, dataset: str) -> Counts:
+    def _counts_of(self, dataset: str) -> Counts:
         return self._counts.setdefault(dataset, Counts())

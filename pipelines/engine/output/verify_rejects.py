@@ -7,10 +7,11 @@ from collections import Counter
 import pyarrow as pa
 
 from codectok.errors import VerificationError, first_line
-from codectok.sources.rejects import Reject, parse_rejects, rejects_name
+from codectok.sources.rejects import Reject, parse_rejects
 from codectok.storage import Storage
 
 from .records import UnitRecord
+from .unit_files import rejects_name
 
 
 def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:

@@ -19,6 +19,7 @@ from codectok.storage import is_url
 
 from .plan import SPLITS, Split
 
+DEFAULT_UNIT_SECONDS = 3600.0
 # Of a token table: 93.75 codes of 2 bytes, hardly compressible. Only progress and estimates depend on it.
 TABLE_BYTES_PER_SECOND = 200.0
 # About a minute of audio, or some pages of text; a smaller share of a source may hold no row.
@@ -32,15 +33,15 @@ class CuttingPolicy:
     Attributes:
         unit_seconds: estimated audio of a unit.
         validation: share of the files whose units are marked as validation.
-        part_bytes: bytes of the sources of a unit, if they are read row by row; then `unit_seconds` is not used. Each
+        unit_bytes: bytes of the sources of a unit, if they are read row by row; then `unit_seconds` is not used. Each
             unit holds an equal share of every dataset.
-        whole_files: with `part_bytes`, units hold neighbouring files of one dataset instead.
-        in_every_unit: with `part_bytes`, datasets that every unit must have a share of.
+        whole_files: with `unit_bytes`, units hold neighbouring files of one dataset instead.
+        in_every_unit: with `unit_bytes`, datasets that every unit must have a share of.
     """
 
-    unit_seconds: float
+    unit_seconds: float = DEFAULT_UNIT_SECONDS
     validation: float = 0.0
-    part_bytes: float | None = None
+    unit_bytes: float | None = None
     whole_files: bool = False
     in_every_unit: Sequence[str] = ()
 
@@ -82,14 +83,14 @@ def cut_listing(listing: Listing, positions: Sequence[int], policy: CuttingPolic
     Raises:
         InputError: a size that is needed is unknown, or a dataset of `in_every_unit` is too small.
     """
-    if policy.part_bytes is None:
+    if policy.unit_bytes is None:
         return _cut_by_seconds(listing, positions, policy)
     for i in positions:
         if listing.sizes[i] is None:
             raise InputError(f"The size of {listing.paths[i]} is unknown, so it cannot be cut into parts.")
     if policy.whole_files:
-        return _cut_between_files(listing, positions, policy.part_bytes)
-    return _cut_into_shares(listing, positions, policy.part_bytes, policy.in_every_unit)
+        return _cut_between_files(listing, positions, policy.unit_bytes)
+    return _cut_into_shares(listing, positions, policy.unit_bytes, policy.in_every_unit)
 
 
 def check_unit_seconds(unit_seconds: float) -> None:
@@ -140,8 +141,12 @@ def _cut_by_seconds(listing: Listing, positions: Sequence[int], policy: CuttingP
             current = (listing.datasets[i], listing.paths[i], listing.kinds[i])
             ranges: Sequence[ByteRange | None] = _container_ranges(listing, i, policy.unit_seconds) or (None,)
             for byte_range in ranges:
-                size = listing.sizes[i] if byte_range is None else byte_range.last - byte_range.first
-                seconds = estimated_seconds(listing.paths[i], size, start, end)
+                if byte_range is None:
+                    seconds = estimated_seconds(listing.paths[i], listing.sizes[i], start, end)
+                else:
+                    # The span that a manifest gives to a container counts once, with its first range.
+                    span = (start, end) if byte_range.first == 0 else (None, None)
+                    seconds = estimated_seconds(listing.paths[i], byte_range.last - byte_range.first, *span)
                 if previous is not None and (
                     not CONTAINERS.isdisjoint((current[2], previous[2]))
                     or (filled + seconds > policy.unit_seconds and current[:2] != previous[:2])
@@ -192,13 +197,13 @@ def _can_be_split(listing: Listing, i: int) -> bool:
     return path.lower().endswith(".tar") and not is_url(path) and not is_url(listing.roots[listing.datasets[i]])
 
 
-def _cut_between_files(listing: Listing, positions: Sequence[int], part_bytes: float) -> Cut:
-    """Group neighbours of one dataset up to `part_bytes`; a larger file is one unit."""
+def _cut_between_files(listing: Listing, positions: Sequence[int], unit_bytes: float) -> Cut:
+    """Group neighbours of one dataset up to `unit_bytes`; a larger file is one unit."""
     cut = _CutBuilder()
     filled, dataset = 0, ""
     for i in positions:
         size = listing.sizes[i] or 0
-        if filled + size > part_bytes or listing.datasets[i] != dataset:
+        if filled + size > unit_bytes or listing.datasets[i] != dataset:
             cut.end_unit(SPLITS[0], filled / TABLE_BYTES_PER_SECOND)
             filled, dataset = 0, listing.datasets[i]
         filled += size
@@ -208,9 +213,9 @@ def _cut_between_files(listing: Listing, positions: Sequence[int], part_bytes: f
 
 
 def _cut_into_shares(
-    listing: Listing, positions: Sequence[int], part_bytes: float, in_every_unit: Sequence[str]
+    listing: Listing, positions: Sequence[int], unit_bytes: float, in_every_unit: Sequence[str]
 ) -> Cut:
-    """Cut files into units of about `part_bytes`: unit k of n holds the k-th n-th of each dataset.
+    """Cut files into units of about `unit_bytes`: unit k of n holds the k-th n-th of each dataset.
 
     Files become ranges of bytes; a row belongs to the range in which it begins (see `codectok.sources.row_ranges`).
     """
@@ -218,7 +223,7 @@ def _cut_into_shares(
         _Files(listing, list(group)) for _, group in itertools.groupby(positions, key=lambda i: listing.datasets[i])
     ]
     total = sum(files.total for files in datasets)
-    n_units = max(1, math.ceil(total / part_bytes))
+    n_units = max(1, math.ceil(total / unit_bytes))
     if datasets:
         sizes = dict.fromkeys(in_every_unit, 0) | {files.name: files.total for files in datasets}
         _refuse_small_shares({name: sizes[name] for name in in_every_unit}, n_units, total)

@@ -201,7 +201,7 @@ class Plan:
             self._tables = {outline.generation: _SourceTable(self._storage, outline.generation)}
         rows = self._tables[outline.generation].rows(outline.first_source, outline.n_sources)
         sources = [_source(row, self.roots) for row in rows]
-        return Unit(number, tuple(self._as_it_lies(source, outline.generation) for source in sources), outline.split)
+        return Unit(number, tuple(self._relocated(source, outline.generation) for source in sources), outline.split)
 
     def files(self, generation: int) -> list[Source]:
         """Read the files of a generation, each once and whole, by dataset and path."""
@@ -210,9 +210,9 @@ class Plan:
             (source.dataset, encode_path(source.path)): replace(source, first_byte=None, last_byte=None)
             for source in _sources_in(table, self.roots)
         }
-        return [self._as_it_lies(whole[name], generation) for name in sorted(whole)]
+        return [self._relocated(whole[name], generation) for name in sorted(whole)]
 
-    def _as_it_lies(self, source: Source, generation: int) -> Source:
+    def _relocated(self, source: Source, generation: int) -> Source:
         # A moved corpus has new times, so only sizes are compared.
         listed = self.header.generations[generation].roots
         return replace(source, modified=None) if listed[source.dataset] != source.root else source

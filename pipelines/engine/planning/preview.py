@@ -67,7 +67,7 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
         finished_units=len(done),
         units_to_do=len(to_do),
         estimated_seconds=seconds,
-        estimated_bytes_to_read=None if job.cutting.part_bytes is None else seconds * TABLE_BYTES_PER_SECOND,
+        estimated_bytes_to_read=None if job.cutting.unit_bytes is None else seconds * TABLE_BYTES_PER_SECOND,
         estimated_bytes=seconds * job.output_bytes_per_second,
         free_bytes=storage.free_bytes(),
         example=tuple(source.where for source in plan.unit(0).sources[:5]),

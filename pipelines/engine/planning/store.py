@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from codectok.errors import InputError
 from codectok.pipelines.engine.job import Job
-from codectok.sources.arguments import Argument, still_there
+from codectok.sources.arguments import Argument, exists_below
 from codectok.sources.listing import Listing
 from codectok.sources.ordering import encode_path, ordered_positions
 from codectok.storage import Storage
@@ -72,7 +72,7 @@ def refuse_other_job(plan: Plan, job: Job, arguments: tuple[Argument, ...], stor
         listed = [*found.others, *([found.sources] if found.sources else [])]
         raise InputError(f"{storage.url} holds the output of another job: {', '.join(listed)}; {advice}.")
     for move in plan.moves:
-        if any(still_there(argument, move.before) for argument in plan.arguments if argument.dataset == move.dataset):
+        if any(exists_below(argument, move.before) for argument in plan.arguments if argument.dataset == move.dataset):
             raise InputError(
                 f"The dataset {move.dataset!r} of {storage.url} lies in {move.before}, which is still there, and this"
                 f" command takes it from {move.now}; name another dataset, as in NAME=SOURCE with --extend, remove the"

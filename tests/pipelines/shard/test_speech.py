@@ -101,6 +101,17 @@ def test_speech_is_kept_and_rest_is_rejected(
     assert rejects(tmp_path / "long")[-1]["reason"] == "too_short"
 
 
+def test_blocks_shorter_than_window_are_joined(recording: np.ndarray) -> None:
+    borders = [0, 100, 500, 700, 5000]
+    assert speech_in(np.split(recording, borders)) == speech_in([recording])
+
+
+def test_recording_shorter_than_window_is_rejected(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(0.02, 44_100), 44_100)
+    with pytest.raises(CodectokError, match="1 filtered"):
+        run(shard_job(segmenter="vad"), tmp_path / "a.wav", tmp_path / "out")
+
+
 def test_pause_inside_segment_is_not_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "talk.wav", tone(20, SPEECH_RATE), SPEECH_RATE)
     rows = [

@@ -80,7 +80,7 @@ def test_verify_reports_missing_verifier(output: Path) -> None:
 
 
 def test_verify_takes_the_verifier_of_another_job(output: Path) -> None:
-    assert verify_output(open_storage(output), verifier=PeaksVerifier).contents
+    assert verify_output(output, verifier=PeaksVerifier).contents
     part = output / "part-000000.parquet"
     pq.write_table(pa.table({"source": ["a.wav"], "peak": [2.0]}, SCHEMA), part)
     update_record(output, part)

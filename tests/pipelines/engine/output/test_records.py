@@ -15,11 +15,11 @@ from codectok.pipelines.engine.output.unit_files import (
     failure_name,
     part_name,
     record_name,
+    rejects_name,
     shard_name,
     unit_of_file,
 )
 from codectok.shards import index_name
-from codectok.sources.rejects import rejects_name
 
 
 def test_record_keeps_its_json_keys() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy, cut_listing
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.listing import ListingBuilder, list_sources
+from codectok.sources.manifests import ManifestRow
 
 
 def test_units_hold_equal_share_of_every_dataset(tmp_path: Path) -> None:
@@ -19,7 +20,7 @@ def test_units_hold_equal_share_of_every_dataset(tmp_path: Path) -> None:
             (tmp_path / dataset / f"{n}.parquet").write_bytes(bytes(size))
     listing = list_sources(*parse_arguments([str(tmp_path / name) for name in "abc"]), ("parquet",))
     before = [(listing.datasets[i], listing.paths[i]) for i in range(5)]
-    found = cut_listing(listing, range(5), CuttingPolicy(3600.0, part_bytes=100))
+    found = cut_listing(listing, range(5), CuttingPolicy(3600.0, unit_bytes=100))
     assert len(found.units) == 5
     covered: dict[tuple[str, str], list[tuple[int, int]]] = {name: [] for name in before}
     for unit in found.units:
@@ -55,8 +56,15 @@ def test_cutting_time_is_linear_in_files() -> None:
         builder.add("a", f"{n:04d}.parquet", "parquet", 100, 0)
     listing = builder.build()
     listing = replace(listing, sizes=Counted(listing.sizes))
-    found = cut_listing(listing, range(2000), CuttingPolicy(3600.0, part_bytes=150))
+    found = cut_listing(listing, range(2000), CuttingPolicy(3600.0, unit_bytes=150))
     assert len(found.units) == 1334
     ranges = (found.ranges.get(place, (0, 100)) for place in range(len(found.positions)))
     assert sum(last - first for first, last in ranges) == 200_000
     assert looked < 20_000
+
+
+def test_span_of_split_container_counts_once() -> None:
+    builder = ListingBuilder(roots={"a": "/a"})
+    builder.add("a", "large.tar", "tar", 3 * 30_000 * 60, 0, ManifestRow("large.tar", end=90.0))
+    found = cut_listing(builder.build(), range(1), CuttingPolicy(60.0))
+    assert [unit.estimated_seconds for unit in found.units] == [90.0, 60.0, 60.0]

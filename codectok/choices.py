@@ -1,0 +1,17 @@
+"""Values of options that the command line offers and the library checks; imports nothing that takes time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""Arithmetic of the codec."""
+
+Segmenter = Literal["quiet", "fixed", "vad"]
+"""Method to cut recordings."""
+
+AudioFormat = Literal["flac", "wav"]
+"""File format of segments."""
+
+EngineName = Literal["ray", "local"]
+"""Where units of a job run: in Ray actors, or in this process."""

@@ -1,0 +1,152 @@
+"""What is hashed of each file, and the list of all files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+INPUTS, LOGS = "inputs", "logs"
+PLACEHOLDER = b"OUT"
+
+
+def read_plan(path: Path, out: Path) -> Iterator[bytes]:
+    """The bytes, with the place of OUT left open."""
+    yield path.read_bytes().replace(os.fsencode(out), PLACEHOLDER)
+
+
+def read_rejects(path: Path, out: Path) -> Iterator[bytes]:
+    """Columns and rows of a table of rejects, without their messages."""
+    table = pq.read_table(path)
+    kept = table.drop_columns(["message"])
+    yield f"{table.schema.names} {kept.schema}\n".encode()
+    yield from (f"{row}\n".encode() for row in kept.to_pylist())
+
+
+def read_record(path: Path, out: Path) -> Iterator[bytes]:
+    """A unit's record, without size and hash of its rejects."""
+    record = json.loads(path.read_bytes())
+    for file in record["files"]:
+        if "/rejects/" in file["name"]:
+            del file["bytes"], file["sha256"]
+    yield json.dumps(record, indent=2).encode()
+
+
+def read_summary(path: Path, out: Path) -> Iterator[bytes]:
+    """A job's summary; without the hash of its records, where these have the hashes of rejects."""
+    summary = json.loads(path.read_bytes())
+    if (path.parent / "rejects").is_dir():
+        del summary["records"]
+    yield json.dumps(summary, indent=2).encode()
+
+
+def read_evaluation(path: Path, out: Path) -> Iterator[bytes]:
+    """The report of an evaluation, without the messages of what could not be measured."""
+    report = json.loads(path.read_bytes())
+    for clip in report["unused"]:
+        del clip["message"]
+    yield json.dumps(report, indent=2).encode()
+
+
+def read_training(path: Path, out: Path) -> Iterator[bytes]:
+    """Names and values in a checkpoint of training, in the order of names."""
+    import torch
+
+    return _flattened(torch.load(path, map_location="cpu", weights_only=True), "")
+
+
+def _flattened(value: Any, name: str) -> Iterator[bytes]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield f"{name} {value.dtype} {list(value.shape)}\n".encode()
+        yield value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            yield from _flattened(value[key], f"{name}/{key}")
+    elif isinstance(value, list | tuple):
+        yield f"{name} {len(value)}\n".encode()
+        for number, item in enumerate(value):
+            yield from _flattened(item, f"{name}/{number}")
+    else:
+        yield f"{name} {value!r}\n".encode()
+
+
+def read_bytes(path: Path, out: Path) -> Iterator[bytes]:
+    """All of a file."""
+    yield path.read_bytes()
+
+
+Read = Callable[[Path, Path], Iterator[bytes]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is hashed of the files that match `pattern`: what `read` gives; None to say only that there are some."""
+
+    pattern: str
+    read: Read | None
+    reason: str
+
+
+RULES = (
+    Rule("*/_codectok/plan.json", read_plan, "the folders of datasets are absolute"),
+    Rule("*/_codectok/rejects/*.parquet", read_rejects, "messages are sentences, which may change"),
+    Rule("*/_codectok/records/*.json", read_record, "size and hash of rejects are those of sentences"),
+    Rule("*/_codectok/summary.json", read_summary, "so is the hash of records with rejects"),
+    Rule("*/_codectok/report.html", None, "sentences"),
+    Rule("*/_codectok/failures/*", None, "tracebacks"),
+    Rule("clips/evaluation*.json", read_evaluation, "messages are sentences"),
+    Rule("train/*/training.pt", read_training, "an archive; what counts are its values by their names"),
+    Rule("train/*/tensorboard/*", None, "times, host and process, also in the names of files"),
+    Rule("train/*/ray/*", None, "what Ray notes for itself, with times"),
+)
+EVERYTHING = Rule("*", read_bytes, "")
+# Listed apart: text for people, which may change.
+FOR_PEOPLE = ("*/README.md",)
+
+
+def rule_of(name: str) -> Rule:
+    """The first rule for the file of this name."""
+    return next((rule for rule in RULES if fnmatch(name, rule.pattern)), EVERYTHING)
+
+
+def listed(out: Path) -> tuple[list[str], list[str]]:
+    """The lines for all files that commands have written, and those for texts that may change."""
+    lines: list[str] = []
+    for_people: list[str] = []
+    unread = set()
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        name = path.relative_to(out).as_posix()
+        rule = rule_of(name)
+        if name.split("/")[0] in (INPUTS, LOGS):
+            continue
+        if rule.read is None:
+            unread.add(_place_of(name, rule))
+            continue
+        texts = any(fnmatch(name, pattern) for pattern in FOR_PEOPLE)
+        (for_people if texts else lines).append(f"{_sha256(rule.read(path, out))}  {name}")
+    lines += [f"{'present':64}  {place}" for place in unread]
+    return sorted(lines, key=lambda line: line[66:]), for_people
+
+
+def _place_of(name: str, rule: Rule) -> str:
+    """Where a file lies that is not read: itself, or the folder of files whose names vary."""
+    if not rule.pattern.endswith("/*"):
+        return name
+    folder = rule.pattern.removesuffix("/*").rpartition("*")[2] + "/"
+    return name[: name.index(folder) + len(folder)]
+
+
+def _sha256(blocks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
