@@ -26,7 +26,7 @@ def test_vocabulary_files_list_every_token(tmp_path: Path) -> None:
     assert (described.offset, described.n_groups, described.n_residuals) == (1000, 2, 3)
     assert described.end == 1000 + 6 * 64 + 8
     assert described.special_tokens == {name: vocabulary.id_of(name) for name in SPECIAL_TOKENS}
-    with pytest.raises(InputError, match="already exists"):
+    with pytest.raises(InputError, match="not empty"):
         write_vocabulary(CODEC, tmp_path / "out", 1000)
 
 
