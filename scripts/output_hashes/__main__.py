@@ -1,4 +1,4 @@
-"""Runs every verb on one small corpus and prints the SHA-256 of everything that is written.
+"""Runs every verb on one small corpus and prints the SHA-256 of every file written.
 
     python scripts/output_hashes OUT --recordings "$(bash scripts/recordings.sh)" > before.txt
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def parsed_arguments() -> argparse.Namespace:
-    """The command line of this script."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path, help="a folder that is new or empty")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
@@ -49,7 +49,7 @@ def parsed_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the stages and print the list; 1 if an exit code is not the one that was expected."""
+    """Run the stages and print the list; return 1 if a command ended with an unexpected exit code."""
     arguments = parsed_arguments()
     out = arguments.out.resolve()
     make_inputs(out / INPUTS, arguments.recordings, arguments.golden)

@@ -1,4 +1,4 @@
-"""The inputs of the commands."""
+"""Makes the inputs of the commands."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ END_OF_TEXT, MERGES, ROWS = "<|endoftext|>", ("h e", "l l", "he ll", "hell o", "
 
 
 def make_inputs(folder: Path, recordings: Path, golden: Path) -> None:
-    """All that commands read; files of Ogg have serial numbers of their own each time, and the same sound."""
+    """Make all inputs. Ogg files have new serial numbers each time, but the same samples."""
     shutil.copytree(golden, folder / "golden")
     voices = copy_recordings(recordings / "fillets-ng-data-nl", folder / "voices", 8)
     copy_recordings(recordings / "klettres-data", folder / "letters", 4)
@@ -88,7 +88,7 @@ def make_inputs(folder: Path, recordings: Path, golden: Path) -> None:
 
 
 def copy_recordings(package: Path, folder: Path, count: int, pattern: str = "*.ogg") -> list[Path]:
-    """The first so many recordings of a package, by name."""
+    """Return the first N recordings of a package, by name."""
     found = sorted(package.rglob(pattern))[:count]
     if len(found) < count:
         raise SystemExit(f"{package} holds too few recordings; scripts/recordings.sh prints the folder to give.")
@@ -100,7 +100,7 @@ def copy_recordings(package: Path, folder: Path, count: int, pattern: str = "*.o
 
 
 def tone(seconds: float, rate: int, frequency: float = 220.0, seed: int = 0) -> np.ndarray:
-    """Harmonics that swell about twice a second, with some noise: float32 [n]."""
+    """Return harmonics that swell about twice a second, with some noise: float32 [n]."""
     t = np.arange(round(seconds * rate)) / rate
     sound = sum(np.sin(2 * np.pi * frequency * k * t) / k for k in range(1, 6))
     swell = np.clip(np.sin(2 * np.pi * 0.9 * t + seed), 0, 1)
@@ -109,7 +109,7 @@ def tone(seconds: float, rate: int, frequency: float = 220.0, seed: int = 0) -> 
 
 
 def make_containers(folder: Path) -> None:
-    """Sounds in many forms, and files beside them that are none."""
+    """Write audio in many formats, and files that are not audio."""
     folder.mkdir(parents=True)
     stereo = np.stack([tone(4.0, 48_000), tone(4.0, 48_000, 330.0)], axis=1)
     sounds: list[tuple[str, np.ndarray, int, str | None, str | None]] = [
@@ -132,7 +132,7 @@ def make_containers(folder: Path) -> None:
 
 
 def make_unusable(folder: Path) -> None:
-    """One file of each sort that cannot be used, or is not wanted."""
+    """Write one file for each reason to reject a file."""
     folder.mkdir(parents=True)
     (folder / "text.wav").write_text("this is text")
     (folder / "nothing.wav").write_bytes(b"")
@@ -154,7 +154,7 @@ def make_unusable(folder: Path) -> None:
 
 
 def make_transcoded(folder: Path, voices: Sequence[Path]) -> None:
-    """Real recordings in other containers: for patterns, as a file alone, and twice."""
+    """Write real recordings in other containers: for patterns, as single files, and as duplicates."""
     for place, voice in (("pattern/one/wav/a.flac", 0), ("pattern/two/wav/deep/b.flac", 1), ("pattern/two/c.flac", 2),
                          ("single/talk.mp3", 4), ("twice/same.wav", 0), ("twice/below/same.flac", 0)):  # fmt: skip
         samples, rate = soundfile.read(voices[voice], dtype="float32")
@@ -163,7 +163,7 @@ def make_transcoded(folder: Path, voices: Sequence[Path]) -> None:
 
 
 def make_speech(folder: Path, voices: Sequence[Path]) -> None:
-    """Recordings at the rate at which speech is looked for, and one of all of them with pauses between."""
+    """Write recordings at the rate of the speech detector, and one that joins them with pauses."""
     folder.mkdir()
     pause = np.zeros(SPEECH_RATE * 2, np.float32)
     together = [pause]
@@ -177,7 +177,7 @@ def make_speech(folder: Path, voices: Sequence[Path]) -> None:
 
 
 def make_lists(folder: Path, voices: Sequence[Path]) -> None:
-    """Manifests as tables and as lines of JSON, and cuts of lhotse."""
+    """Write manifests as CSV, TSV and JSON lines, and cuts of lhotse."""
     lists = folder / "lists"
     lists.mkdir()
     rows: list[dict[str, Any]] = [
@@ -203,7 +203,7 @@ def make_lists(folder: Path, voices: Sequence[Path]) -> None:
 
 
 def _chapters() -> list[dict[str, Any]]:
-    """Stretches of one recording that follow each other."""
+    """Return consecutive spans of one recording."""
     return [
         {
             "path": "../made/long.flac",
@@ -219,7 +219,7 @@ def _chapters() -> list[dict[str, Any]]:
 
 
 def _cut(name: str, start: float, parts: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """A cut as lhotse writes it, with words in each of `parts`, which count from its start on."""
+    """Return a cut as lhotse writes it, with a supervision for each of `parts`, relative to its start."""
     supervisions = [
         {
             "id": f"{name}-{number}",
@@ -252,7 +252,7 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def make_tars(folder: Path, voices: Sequence[Path]) -> None:
-    """A plain tar, a packed one and one that is cut off, with text beside the audio, and samples of no use."""
+    """Write a plain, a compressed and a truncated tar, with text beside the audio, and unusable samples."""
     folder.mkdir(parents=True)
     members: list[tuple[str, bytes]] = []
     for number, path in enumerate(voices[:4]):
@@ -282,7 +282,7 @@ def _packed(data: bytes) -> bytes:
 
 
 def make_parquet(path: Path, voices: Sequence[Path]) -> None:
-    """A table as Hugging Face datasets write them; one row has no audio."""
+    """Write a Parquet file as Hugging Face datasets do; one row has no audio."""
     path.parent.mkdir(parents=True)
     audio: list[dict[str, Any]] = [{"bytes": voice.read_bytes(), "path": voice.name} for voice in voices[2:6]]
     audio += [{"bytes": None, "path": None}, {"bytes": b"this is text", "path": "text.wav"}]
@@ -295,7 +295,7 @@ def make_parquet(path: Path, voices: Sequence[Path]) -> None:
 
 
 def make_texts(folder: Path) -> None:
-    """Texts beside the tables, and a template for documents."""
+    """Write texts, and a template for documents."""
     folder.mkdir(parents=True)
     pages = [{"text": f"page {number}: {TEXTS[number % len(TEXTS)]} " * (1 + number % 7)} for number in range(60)]
     (folder / "books.jsonl").write_bytes(_lines([*pages, {"text": None}, {"title": "no text"}]))
@@ -304,7 +304,7 @@ def make_texts(folder: Path) -> None:
 
 
 def make_models(folder: Path) -> None:
-    """A tokenizer, and tiny language models: one in several files, and one with a tied output in bfloat16."""
+    """Write a tokenizer and tiny language models: one in several files, one with a tied output in bfloat16."""
     import torch
     from transformers import AutoModelForCausalLM, Qwen2Config
 
@@ -323,7 +323,7 @@ def make_models(folder: Path) -> None:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Bytes, some merges, and a token that ends a text."""
+    """Return a byte-level tokenizer with some merges and an end-of-text token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""What is hashed of each file, and the list of all files."""
+"""Rules for hashing each kind of file, and the list of all files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PLACEHOLDER = b"OUT"
 
 
 def read_plan(path: Path, out: Path) -> Iterator[bytes]:
-    """The bytes, with the place of OUT left open."""
+    """Read a file, with a placeholder for the path of OUT."""
     yield path.read_bytes().replace(os.fsencode(out), PLACEHOLDER)
 
 
 def read_rejects(path: Path, out: Path) -> Iterator[bytes]:
-    """Columns and rows of a table of rejects, without their messages."""
+    """Read a table of rejects without its messages."""
     table = pq.read_table(path)
     kept = table.drop_columns(["message"])
     yield f"{table.schema.names} {kept.schema}\n".encode()
@@ -31,7 +31,7 @@ def read_rejects(path: Path, out: Path) -> Iterator[bytes]:
 
 
 def read_record(path: Path, out: Path) -> Iterator[bytes]:
-    """A unit's record, without size and hash of its rejects."""
+    """Read a unit's record, without size and hash of its rejects."""
     record = json.loads(path.read_bytes())
     for file in record["files"]:
         if "/rejects/" in file["name"]:
@@ -40,7 +40,7 @@ def read_record(path: Path, out: Path) -> Iterator[bytes]:
 
 
 def read_summary(path: Path, out: Path) -> Iterator[bytes]:
-    """A job's summary; without the hash of its records, where these have the hashes of rejects."""
+    """Read a job's summary, without the hash of its records if these contain hashes of rejects."""
     summary = json.loads(path.read_bytes())
     if (path.parent / "rejects").is_dir():
         del summary["records"]
@@ -48,7 +48,7 @@ def read_summary(path: Path, out: Path) -> Iterator[bytes]:
 
 
 def read_evaluation(path: Path, out: Path) -> Iterator[bytes]:
-    """The report of an evaluation, without the messages of what could not be measured."""
+    """Read the report of an evaluation, without the messages of unusable clips."""
     report = json.loads(path.read_bytes())
     for clip in report["unused"]:
         del clip["message"]
@@ -56,7 +56,7 @@ def read_evaluation(path: Path, out: Path) -> Iterator[bytes]:
 
 
 def read_training(path: Path, out: Path) -> Iterator[bytes]:
-    """Names and values in a checkpoint of training, in the order of names."""
+    """Read names and values of a training checkpoint, in the order of names."""
     import torch
 
     return _flattened(torch.load(path, map_location="cpu", weights_only=True), "")
@@ -80,7 +80,7 @@ def _flattened(value: Any, name: str) -> Iterator[bytes]:
 
 
 def read_bytes(path: Path, out: Path) -> Iterator[bytes]:
-    """All of a file."""
+    """Read a whole file."""
     yield path.read_bytes()
 
 
@@ -89,7 +89,7 @@ Read = Callable[[Path, Path], Iterator[bytes]]
 
 @dataclass(frozen=True)
 class Rule:
-    """What is hashed of the files that match `pattern`: what `read` gives; None to say only that there are some."""
+    """Reads the hashed content of files that match `pattern`; None only records that they exist."""
 
     pattern: str
     read: Read | None
@@ -114,12 +114,12 @@ FOR_PEOPLE = ("*/README.md",)
 
 
 def rule_of(name: str) -> Rule:
-    """The first rule for the file of this name."""
+    """Return the first rule that matches a file."""
     return next((rule for rule in RULES if fnmatch(name, rule.pattern)), EVERYTHING)
 
 
 def listed(out: Path) -> tuple[list[str], list[str]]:
-    """The lines for all files that commands have written, and those for texts that may change."""
+    """Return the lines for all files that commands wrote, and the lines for texts that may change."""
     lines: list[str] = []
     for_people: list[str] = []
     unread = set()
@@ -138,7 +138,7 @@ def listed(out: Path) -> tuple[list[str], list[str]]:
 
 
 def _place_of(name: str, rule: Rule) -> str:
-    """Where a file lies that is not read: itself, or the folder of files whose names vary."""
+    """Return the name that stands for a file that is not read: itself, or its folder if names vary."""
     if not rule.pattern.endswith("/*"):
         return name
     folder = rule.pattern.removesuffix("/*").rpartition("*")[2] + "/"

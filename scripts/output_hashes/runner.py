@@ -23,7 +23,7 @@ NOT_INHERITED = ("PYTHONDONTWRITEBYTECODE", "RAY_ADDRESS", "RANK", "WORLD_SIZE",
 
 
 class Runner:
-    """Runs stages in the folder `out`, as many chains at once as `jobs` says, and remembers exit codes."""
+    """Runs stages in the folder `out`, up to `jobs` chains at once, and records exit codes."""
 
     def __init__(self, out: Path, jobs: int, bytecode: str) -> None:
         self._out, self._jobs = out, jobs
@@ -33,7 +33,7 @@ class Runner:
         (out / LOGS).mkdir()
 
     def run(self, name: str, stage: Stage) -> None:
-        """Run all chains of a stage, then give its files their time."""
+        """Run all chains of a stage, then set the time of its files."""
         names = [f"{name}-{number}" for number in range(len(stage.chains))]
         with ThreadPoolExecutor(self._jobs) as pool:
             codes = list(pool.map(self._chain, names, stage.chains))
@@ -57,12 +57,12 @@ class Runner:
 
 
 def set_times(folder: Path) -> None:
-    """Give all files of a folder the same time."""
+    """Set the same time for all files of a folder."""
     for path in folder.rglob("*"):
         if path.is_file():
             os.utime(path, (FILE_TIME, FILE_TIME))
 
 
 def note(text: str) -> None:
-    """A line on standard error, which is no part of the list."""
+    """Print to standard error, outside the list."""
     sys.stderr.write(f"{text}\n")

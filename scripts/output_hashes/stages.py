@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Command:
-    """A command line without `codectok`, and the exit code that it is to have."""
+    """A command line without `codectok`, and its expected exit code."""
 
     line: str
     expected: int = 0
@@ -16,7 +16,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Stage:
-    """Chains of commands; those of a chain follow each other, and chains run beside each other.
+    """Chains of commands. Commands of a chain run in order, chains in parallel.
 
     Attributes:
         needs: stages that must have run.
@@ -27,12 +27,12 @@ class Stage:
 
 
 def chain(lines: str, expected: int = 0) -> list[Command]:
-    """A command for each line."""
+    """Return a chain with one command per line."""
     return [Command(line.strip(), expected) for line in lines.strip().splitlines() if line.strip()]
 
 
 def each(lines: str, expected: int = 0) -> list[list[Command]]:
-    """A chain of its own for each line."""
+    """Return one chain per line."""
     return [[command] for command in chain(lines, expected)]
 
 
@@ -273,7 +273,7 @@ loss.waveform=1.0 loss.diversity=0.1
 
 
 def with_needed(names: Iterable[str]) -> list[str]:
-    """Stages and all that they need, in their order."""
+    """Return the named stages and the stages that they need, in order."""
     wanted: set[str] = set()
 
     def want(name: str) -> None:
