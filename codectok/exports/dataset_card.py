@@ -89,7 +89,7 @@ def _totals(table: Path) -> TableTotals:
     for part in table_files(table):
         with part.open() as file:
             content.update(f"{part.stem} {file.metadata.to_dict()} {file.schema_arrow.metadata}".encode())
-            for batch in file.iter_batches(columns=["duration", "n_frames", "dataset", "language"]):
+            for batch in file.iter_batches(columns=["duration", "n_frames", "dataset", "language"], use_threads=False):
                 totals.rows += len(batch)
                 totals.seconds += math.fsum(batch["duration"].to_pylist())
                 totals.frames += sum(batch["n_frames"].to_pylist())

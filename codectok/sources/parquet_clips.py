@@ -34,7 +34,8 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | None]:
                 if not (source.first_byte or 0) <= begins < (source.last_byte or float("inf")):
                     continue
                 first = sum(file.metadata.row_group(i).num_rows for i in range(group))
-                rows = (row for batch in file.iter_batches(BATCH_ROWS, row_groups=[group]) for row in batch.to_pylist())
+                batches = file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
+                rows = (row for batch in batches for row in batch.to_pylist())
                 for number, row in enumerate(rows, start=first):
                     yield _clip(source, number, row, column)
     except AudioError as error:

@@ -31,7 +31,7 @@ def batches_between(
         end = first + file.metadata.row_group(group).num_rows
         if first < stop and end > start:
             number = first
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
                 skipped = max(0, start - number)
                 rows = batch.slice(skipped, max(0, min(stop, number + len(batch)) - number - skipped))
                 if len(rows):

@@ -113,7 +113,7 @@ class TokenTable:
         position = 0
         for file in table_files(self.path):
             with file.open() as parquet:
-                for batch in parquet.iter_batches(columns=["id"]):
+                for batch in parquet.iter_batches(columns=["id"], use_threads=False):
                     for row_id in batch["id"].to_pylist():
                         hashes[position] = hash_of_id(row_id)
                         position += 1

@@ -260,7 +260,7 @@ def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None =
     for file in table_files(path):
         with file.open() as parquet:
             # By name, since users may have added columns.
-            for batch in parquet.iter_batches(batch_size=1024, columns=schema.names):
+            for batch in parquet.iter_batches(batch_size=1024, columns=schema.names, use_threads=False):
                 yield from _chosen(batch, condition, metadata, where)
 
 
@@ -281,7 +281,7 @@ def _chosen(
 def rows_of_group(file: TableFile, group: int, metadata: TableMetadata) -> list[TokenRow]:
     """Read the rows of one row group of a file."""
     with file.open() as parquet:
-        table = parquet.read_row_group(group, columns=table_schema(metadata).names)
+        table = parquet.read_row_group(group, columns=table_schema(metadata).names, use_threads=False)
     return [row for batch in table.to_batches() for row in rows_of_batch(batch, metadata)]
 
 

@@ -108,7 +108,7 @@ class CompactJob(Job):
                 )
             self._check_columns(columns_of_users(file.schema_arrow, metadata), source)
             for number in range(file.num_row_groups):
-                table = file.read_row_group(number)
+                table = file.read_row_group(number, use_threads=False)
                 for dataset, seconds, frames in zip(
                     *(table[name].to_pylist() for name in ("dataset", "duration", "n_frames")), strict=True
                 ):

@@ -36,7 +36,7 @@ def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             described = _described(file, f"{storage.url}/{name}")
             # One row group at a time: rows can be as long as recordings, and several parts are read at once.
-            groups = (file.read_row_group(number) for number in range(file.num_row_groups))
+            groups = (file.read_row_group(number, use_threads=False) for number in range(file.num_row_groups))
             for batch in (batch for group in groups for batch in group.to_batches()):
                 _refuse_foreign_ids(batch["input_ids"].flatten().to_numpy(), described, f"{storage.url}/{name}")
                 filled = pc.list_value_length(batch["input_ids"]).to_numpy()

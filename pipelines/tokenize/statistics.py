@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,6 +64,6 @@ def sum_of_code_counts(storage: Storage, shape: tuple[int, int]) -> np.ndarray:
     """Counts of all units together, [n_codebooks, codebook_size]."""
     total = np.zeros(shape, np.int64)
     for name in storage.sizes(CODE_COUNTS):
-        counts = pq.read_table(io.BytesIO(storage.read(name)))["count"].to_numpy()
+        counts = pq.read_table(pa.BufferReader(storage.read(name)), use_threads=False)["count"].to_numpy()
         total += counts.reshape(shape)
     return total

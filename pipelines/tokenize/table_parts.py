@@ -41,8 +41,8 @@ class RowIds:
         for name in sorted(self._hashes) if repeated else ():
             if repeated.isdisjoint(self._hashes[name].tolist()):
                 continue
-            with self._storage.open(name) as opened:
-                for row_id in pq.read_table(opened, columns=["id"])["id"].to_pylist():
+            with self._storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+                for row_id in file.read(["id"], use_threads=False)["id"].to_pylist():
                     if row_id in seen:
                         raise VerificationError(
                             f"The id {row_id} of {self._storage.url}/{name} is also the id of a row in {seen[row_id]}."
@@ -99,7 +99,7 @@ class PartTotals:
         self.sources: Counter[SourceName] = Counter()
         self.counts = np.zeros((metadata.n_codebooks, metadata.codebook_size), np.int64)
         for group in range(file.num_row_groups):
-            self._add(file.read_row_group(group), where)
+            self._add(file.read_row_group(group, use_threads=False), where)
 
     def _add(self, table: pa.Table, where: str) -> None:
         metadata = self._metadata

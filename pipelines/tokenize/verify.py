@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -140,7 +139,7 @@ class TableVerifier(OutputVerifier):
     def _compare_counts(self, unit: int, counts: np.ndarray) -> None:
         name = code_counts_name(unit)
         try:
-            stored = pq.read_table(io.BytesIO(self.storage.read(name)))["count"].to_numpy()
+            stored = pq.read_table(pa.BufferReader(self.storage.read(name)), use_threads=False)["count"].to_numpy()
         except (FileNotFoundError, pa.ArrowException, KeyError):
             raise VerificationError(f"{self.storage.url}/{name} is missing or damaged.") from None
         if not np.array_equal(stored, counts.reshape(-1)):

@@ -348,8 +348,8 @@ def _write_table(storage: Storage, name: str, table: pa.Table) -> None:
 
 
 def _read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
-    with storage.open(name) as file:
-        return pq.read_table(file, columns=columns)
+    # From memory and in this thread: a thread of Arrow that still holds a Python file when the process ends aborts it.
+    return pq.read_table(pa.BufferReader(storage.read(name)), columns=columns, use_threads=False)
 
 
 class _SourceTable:
@@ -369,7 +369,7 @@ class _SourceTable:
             group = next(i for i, end in enumerate(self._group_ends) if first + done < end)
             start = self._group_ends[group - 1] if group else 0
             if self._held[0] != group:
-                self._held = (group, self._file.read_row_group(group))
+                self._held = (group, self._file.read_row_group(group, use_threads=False))
             rows = self._held[1].slice(first + done - start, count - done)
             yield from rows.to_pylist()
             done += len(rows)
