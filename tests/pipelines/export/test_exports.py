@@ -337,7 +337,7 @@ def test_verify_finds_changed_parts(table: Path, tmp_path: Path) -> None:
             if file["name"] == name:
                 file |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         record_path.write_text(json.dumps(record))
-        with pytest.raises(VerificationError, match=r"do not add up|does not describe|record says|other datasets"):
+        with pytest.raises(VerificationError, match=r"do not add up|does not match|record says|other datasets"):
             verify_output(open_storage(out))
 
 
