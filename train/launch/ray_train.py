@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codectok.errors import CodectokError, InputError, PassingError
-from codectok.pipelines.engine.executors.ray_cluster import current_umask, start_ray
+from codectok.pipelines.engine.executors.ray_cluster import cluster_resource, current_umask, start_ray
 from codectok.train.config import TrainConfig
 from codectok.train.run.metrics_log import MetricsCallback
 from codectok.train.run.output import claim_output
@@ -99,7 +99,7 @@ def train_on_ray(config: TrainConfig, options: RayOptions, on_metrics: MetricsCa
     if started_here:
         start_ray(options.address, None)
     try:
-        on_gpus = config.device != "cpu" and _cluster_has("GPU") > 0
+        on_gpus = config.device != "cpu" and cluster_resource("GPU") >= 1
         if config.device.startswith("cuda") and not on_gpus:
             raise InputError("The Ray cluster has no GPU; run on machines that have one, or with device=cpu.")
         with _open_queues() as queues:
@@ -239,17 +239,9 @@ def _train_rank(settings: dict[str, Any]) -> None:
         raise  # so that Ray ends the other ranks, which may be waiting for this one
 
 
-def _cluster_has(kind: str) -> int:
-    """Number of CPUs or GPUs in the cluster."""
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(resources.get(kind, 0))
-
-
 def _n_workers(options: RayOptions, on_gpus: bool) -> int:
     kind = "GPU" if on_gpus else "CPU"
-    capacity = _cluster_has(kind)
+    capacity = int(cluster_resource(kind))
     wanted = options.workers or (capacity if on_gpus else 1)
     if wanted > capacity:
         raise InputError(
