@@ -61,15 +61,16 @@ class AudioError(InputError):
 
     Attributes:
         reason: of the reject that it becomes in a job.
+        seconds: duration of the audio that is lost by it; None if unknown.
     """
 
-    def __init__(self, message: str, reason: Reason) -> None:
+    def __init__(self, message: str, reason: Reason, seconds: float | None = None) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.seconds = reason, seconds
 
-    def __reduce__(self) -> tuple[type[AudioError], tuple[str, Reason]]:
-        # The default reduction drops `reason`, and workers pickle these errors.
-        return type(self), (str(self), self.reason)
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str, Reason, float | None]]:
+        # The default reduction drops the attributes, and workers pickle these errors.
+        return type(self), (str(self), self.reason, self.seconds)
 
 
 def first_line(error: BaseException) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import re
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +16,11 @@ from codectok.choices import AudioFormat
 from codectok.errors import AudioError, CodectokError, InputError, is_lasting
 from codectok.names import printable
 
-from . import ffmpeg
-from .mp3 import as_pipe, is_mp3_without_length
+from .decoding import FFMPEG_SUFFIXES, decoded_streams
+from .notes import DecodingNotes
 from .resample import resample_blocks
 from .waveform import check_finite, mono_blocks
 
-# Formats that only ffmpeg reads. Without ffmpeg such files are rejected, not ignored.
-FFMPEG_SUFFIXES = frozenset(
-    [".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka", ".mp4", ".mkv", ".mov", ".ac3", ".3gp"]
-)
 # Files are listed by their suffix; their contents are checked when they are opened.
 AUDIO_SUFFIXES = FFMPEG_SUFFIXES | frozenset(
     [
@@ -49,14 +42,7 @@ AUDIO_SUFFIXES = FFMPEG_SUFFIXES | frozenset(
         ".voc",
     ]
 )
-BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resampling faster
 READ_BYTES = 1 << 20
-UNKNOWN_LENGTH = 1 << 62
-# libsndfile shortens a cut-off WAV or AIFF without an error and notes it only in its log.
-CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
-# Programs that write to a pipe leave at least this size in the header, since they cannot know it.
-STREAMED_SIZE = 0x7FFF_0000
-
 SAMPLE_RATES = range(1000, 768_001)
 
 
@@ -90,18 +76,16 @@ def is_audio_path(path: str | Path) -> bool:
 
 
 def audio_info(path: Path) -> AudioInfo:
-    """Read the header of an audio file.
+    """Read the format of an audio file, and count its samples.
 
     Raises:
         AudioError: the file cannot be read as audio.
     """
-    where = printable(path)
-    if _needs_ffmpeg(path, where):
-        with ffmpeg.decoding(path, where) as stream:
-            n_samples = sum(len(block) for block in stream.blocks(BLOCK_FRAMES))
-        return AudioInfo(stream.sample_rate, stream.channels, n_samples, path.suffix[1:].upper(), "read by ffmpeg")
-    with _opened(path, where) as file:
-        return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+    stream, n_samples = None, 0
+    for stream in decoded_streams(path, printable(path), DecodingNotes()):
+        n_samples += sum(len(block) for block in stream.blocks)
+    assert stream is not None, "a file without a stream is an error"
+    return AudioInfo(stream.sample_rate, stream.channels, n_samples, stream.container, stream.encoding)
 
 
 def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> np.ndarray:
@@ -109,11 +93,14 @@ def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) 
     return np.concatenate(list(stream_audio(source, sample_rate, name)))
 
 
-def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> Generator[np.ndarray, None, None]:
+def stream_audio(
+    source: Path | bytes, sample_rate: int, name: str | None = None, notes: DecodingNotes | None = None
+) -> Generator[np.ndarray, None, None]:
     """Decode `source`, a path or the bytes of a file, to blocks of mono float32 [n] at `sample_rate` Hz.
 
     Channels are averaged and the rate is converted with soxr HQ block by block, so memory does not grow with the file.
-    `name` stands for the source in messages. Damage raises an error when decoding reaches it.
+    Streams that follow one another in a file are decoded in turn, each from its own rate. `name` stands for the source
+    in messages, and `notes` receives what the samples do not show. Damage raises an error after all samples before it.
 
     Raises:
         AudioError: with the reason "unreadable" (not audio), "unsupported", "empty", "decode_error" (damaged or cut
@@ -123,20 +110,46 @@ def stream_audio(source: Path | bytes, sample_rate: int, name: str | None = None
     where = name or (printable(source) if isinstance(source, Path) else "The audio")
     n_samples = 0
     try:
-        with _decoding(source, where) as (source_rate, channel_blocks):
-            if source_rate not in SAMPLE_RATES:
-                raise AudioError(f"{where} has an impossible sample rate of {source_rate} Hz.", "unsupported")
-            for block in resample_blocks(_mono_blocks(channel_blocks, where), source_rate, sample_rate):
+        for stream in decoded_streams(source, where, notes or DecodingNotes()):
+            if stream.sample_rate not in SAMPLE_RATES:
+                raise AudioError(f"{where} has an impossible sample rate of {stream.sample_rate} Hz.", "unsupported")
+            mono = _UntilError(_mono_blocks(stream.blocks, where))
+            for block in resample_blocks(mono, stream.sample_rate, sample_rate):
                 # Averaging and resampling overflow for samples near the largest float32.
                 check_finite(block, where, n_samples)
                 n_samples += len(block)
                 yield block
+            if mono.error is not None:
+                raise mono.error
     except AudioError as error:
         if isinstance(source, Path) and error.reason in ("unreadable", "decode_error"):
             _raise_read_errors(source)
         raise
     if n_samples == 0:
         raise AudioError(f"{where} has no samples.", "empty")
+
+
+class _UntilError:
+    """Iterates over blocks up to an `AudioError`, which is kept, so that a resampler returns its last samples."""
+
+    def __init__(self, blocks: Iterator[np.ndarray]) -> None:
+        self.error: AudioError | None = None
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        try:
+            yield from self._blocks
+        except AudioError as error:
+            self.error = error
+
+
+def _mono_blocks(blocks: Iterator[np.ndarray], where: str) -> Iterator[np.ndarray]:
+    """Average the channels of `blocks` [n, channels]."""
+    found = 0
+    for block in blocks:
+        check_finite(block, where, found)
+        found += len(block)
+        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
 
 
 def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioFormat) -> bytes:
@@ -200,95 +213,3 @@ def _raise_read_errors(path: Path) -> None:
     except OSError as error:
         if not is_lasting(error):
             raise
-
-
-Blocks = Iterator[np.ndarray]
-
-
-@contextmanager
-def _decoding(source: Path | bytes, where: str) -> Iterator[tuple[int, Blocks]]:
-    """Yield the sample rate in Hz and an iterator of blocks float32 [n, channels]."""
-    if _needs_ffmpeg(source, where):
-        with ffmpeg.decoding(source, where) as stream:
-            yield stream.sample_rate, stream.blocks(BLOCK_FRAMES)
-    else:
-        with _opened(source, where) as file:
-            yield file.samplerate, _blocks(file, where)
-
-
-def _needs_ffmpeg(source: Path | bytes, where: str) -> bool:
-    """Return True if the suffix is one that only ffmpeg reads; raise `AudioError` if ffmpeg is missing."""
-    # Bytes from a tar are named by their member, with their key in parentheses.
-    names = [source] if isinstance(source, Path) else [Path(where), Path(where.rpartition(" (")[0])]
-    if not any(name.suffix.lower() in FFMPEG_SUFFIXES for name in names):
-        return False
-    if isinstance(source, Path) and not source.is_file():
-        return False  # opening the file raises the error
-    if not ffmpeg.is_installed():
-        message = f"{where} is in a format that only ffmpeg reads; install ffmpeg, or convert it to FLAC or WAV first."
-        raise AudioError(message, "unsupported")
-    return True
-
-
-@contextmanager
-def _opened(source: Path | bytes, where: str) -> Iterator[soundfile.SoundFile]:
-    with ExitStack() as stack:
-        try:
-            file = _open(source, where, stack)
-        except OSError as error:
-            if not is_lasting(error):
-                raise
-            raise AudioError(f"{where} cannot be read: {error.strerror or error}.", "unreadable") from None
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{where} is not a readable audio file: {_reason(error)}", "unreadable") from None
-        yield file
-
-
-def _open(source: Path | bytes, where: str, stack: ExitStack) -> soundfile.SoundFile:
-    if isinstance(source, Path) and source.stat().st_size == 0:
-        raise AudioError(f"{where} is an empty file.", "empty")
-    if isinstance(source, Path) and source.suffix.lower() == ".raw":
-        raise AudioError(f"{where} has no header; convert it to FLAC or WAV first.", "unsupported")
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        without_length = is_mp3_without_length(file)
-    if without_length:
-        # libsndfile would guess the length from the first frames and stop there. Through a pipe it reads to the end.
-        pipe = stack.enter_context(as_pipe(source))
-        return stack.enter_context(soundfile.SoundFile(pipe, closefd=False))
-    # As bytes, since soundfile rejects names that are not UTF-8.
-    return stack.enter_context(
-        soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
-    )
-
-
-def _mono_blocks(blocks: Blocks, where: str) -> Blocks:
-    """Average the channels of `blocks` [n, channels]."""
-    found = 0
-    for block in blocks:
-        check_finite(block, where, found)
-        found += len(block)
-        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-
-
-def _blocks(file: soundfile.SoundFile, where: str) -> Blocks:
-    """Yield blocks [n, channels] of a file; raise `AudioError` if it has fewer samples than its header says."""
-    expected, found = file.frames, 0
-    shortened = CUT_OFF.search(file.extra_info)
-    if shortened and int(shortened[2]) < int(shortened[1]) < STREAMED_SIZE:
-        raise AudioError(f"{where} is cut off: it has {shortened[2]} of {shortened[1]} bytes.", "decode_error")
-    while True:
-        try:
-            block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{where} cannot be decoded: {_reason(error)}", "decode_error") from None
-        if len(block) == 0:
-            break
-        found += len(block)
-        yield block
-    if found < expected < UNKNOWN_LENGTH:
-        raise AudioError(f"{where} is cut off: it has {found} of {expected} samples.", "decode_error")
-
-
-def _reason(error: soundfile.LibsndfileError) -> str:
-    message: str = error.error_string
-    return message.strip().rstrip(".") + "."

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from codectok import AudioError, InputError
-from codectok.audio import ffmpeg, files
+from codectok.audio import ffmpeg
 from codectok.audio.files import audio_info, read_audio, stream_audio, write_audio
 from codectok.audio.resample import resample
 from tests.helpers.audio import tone
@@ -18,7 +18,7 @@ from tests.helpers.audio import tone
 def test_read_audio_in_blocks_equals_whole(rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stereo = np.stack([tone(2, rate), tone(2, rate, 700)], axis=1)
     soundfile.write(tmp_path / "a.wav", stereo, rate, subtype="FLOAT")
-    monkeypatch.setattr(files, "BLOCK_FRAMES", 1000)
+    monkeypatch.setattr(decoding, "BLOCK_FRAMES", 1000)
     expected = resample(stereo.mean(axis=1, dtype=np.float32), rate, 24_000)
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", 24_000), expected)
 

@@ -1,0 +1,87 @@
+"""Views of the streams in a file, for decoders that read from file objects or pipes."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from .layout import Stream
+
+CHUNK = 1 << 16
+
+
+class StreamView(io.RawIOBase):
+    """The bytes of a stream as a file object, with its patches applied.
+
+    Args:
+        file: the whole file, open for reading and seeking.
+        stream: part of it.
+    """
+
+    def __init__(self, file: BinaryIO, stream: Stream) -> None:
+        super().__init__()
+        self._file, self._stream = file, stream
+        self._position = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """Position relative to the start of the stream."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position relative to the start, the current position or the end of the stream."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._stream.end - self._stream.start}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read into `buffer` and return the number of bytes."""
+        first = self._stream.start + self._position
+        self._file.seek(first)
+        data = bytearray(self._file.read(max(0, min(len(buffer), self._stream.end - first))))
+        for offset, patch in self._stream.patches:
+            for place, byte in enumerate(patch, offset - first):
+                if 0 <= place < len(data):
+                    data[place] = byte
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+@contextmanager
+def as_pipe(file: BinaryIO) -> Iterator[int]:
+    """Send `file` through a pipe, and yield the file descriptor to read from, open while the context lasts."""
+    reading, writing = os.pipe()
+
+    failures: list[OSError] = []
+
+    def feed() -> None:
+        try:
+            with os.fdopen(writing, "wb") as pipe:
+                while chunk := file.read(CHUNK):
+                    pipe.write(chunk)
+        except BrokenPipeError:
+            return  # the reader has closed its end
+        except OSError as error:
+            failures.append(error)
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)  # a feeder that still writes gets a broken pipe
+        feeder.join()
+        if failures:  # the disk failed, so the result of the decoder is meaningless
+            raise failures[0]
