@@ -48,14 +48,16 @@ SAMPLE_RATES = range(1000, 768_001)
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Header of an audio file.
+    """Format of an audio file, and the number of its samples.
 
     Attributes:
-        sample_rate: in Hz.
-        channels: number of channels.
-        n_samples: samples per channel.
+        sample_rate, channels: of the last stream; the rate in Hz.
+        n_samples: samples per channel of all streams, counted by decoding, since headers may be wrong.
         container: name of the file format.
         encoding: name of the sample encoding.
+        seconds: duration of all streams.
+        streams: number of streams that follow one another in the file.
+        damage: why the samples end before the file does; None if it is whole.
     """
 
     sample_rate: int
@@ -63,11 +65,9 @@ class AudioInfo:
     n_samples: int
     container: str
     encoding: str
-
-    @property
-    def seconds(self) -> float:
-        """Duration in seconds."""
-        return self.n_samples / self.sample_rate
+    seconds: float
+    streams: int = 1
+    damage: str | None = None
 
 
 def is_audio_path(path: str | Path) -> bool:
@@ -81,11 +81,22 @@ def audio_info(path: Path) -> AudioInfo:
     Raises:
         AudioError: the file cannot be read as audio.
     """
-    stream, n_samples = None, 0
-    for stream in decoded_streams(path, printable(path), DecodingNotes()):
-        n_samples += sum(len(block) for block in stream.blocks)
+    lengths: list[int] = []
+    seconds, stream, damage = 0.0, None, None
+    try:
+        for stream in decoded_streams(path, printable(path), DecodingNotes()):
+            lengths.append(0)
+            for block in stream.blocks:
+                lengths[-1] += len(block)
+                seconds += len(block) / stream.sample_rate
+    except AudioError as error:
+        if stream is None:
+            raise
+        damage = str(error)
     assert stream is not None, "a file without a stream is an error"
-    return AudioInfo(stream.sample_rate, stream.channels, n_samples, stream.container, stream.encoding)
+    n_samples, streams = sum(lengths), len(lengths)
+    container, encoding = stream.container, stream.encoding
+    return AudioInfo(stream.sample_rate, stream.channels, n_samples, container, encoding, seconds, streams, damage)
 
 
 def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> np.ndarray:

@@ -211,4 +211,6 @@ def _audio_facts(path: Path) -> dict[str, object]:
         "channels": info.channels,
         "samples": f"{info.n_samples:,} ({format_duration(info.seconds)})",
         "size": megabytes(path.stat().st_size),
+        **({"streams": info.streams} if info.streams > 1 else {}),
+        **({"damage": info.damage} if info.damage else {}),
     }
