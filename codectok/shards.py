@@ -15,7 +15,7 @@ from typing import Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from codectok.audio.files import encode_audio
 from codectok.choices import AudioFormat
@@ -53,6 +53,7 @@ class Sample(BaseModel):
         bandwidth: highest audible frequency in Hz.
         dnsmos: score from 1 to 5; None if not measured.
         id, text, language, speaker, category: from a manifest; None if unknown.
+        extra: further labels; None without any.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -71,6 +72,7 @@ class Sample(BaseModel):
     language: str | None = None
     speaker: str | None = None
     category: str | None = None
+    extra: dict[str, JsonValue] | None = None
 
 
 class ShardEntry(StrictModel):

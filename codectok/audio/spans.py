@@ -38,6 +38,8 @@ class Span:
         supervisions: timed text inside the span, in order.
         key: name that is unique among the spans of a dataset.
         joined: the spans that were joined to this one.
+        channel: number of the channel that is meant, from 0 on; None for all of them, mixed.
+        extra: further labels, as a JSON object; None without any.
     """
 
     start: float = 0.0
@@ -48,6 +50,8 @@ class Span:
     supervisions: tuple[Span, ...] = ()
     key: str = ""
     joined: tuple[Span, ...] = ()
+    channel: int | None = None
+    extra: str | None = None
 
     def sample_range(self, sample_rate: int) -> tuple[int, int | None]:
         """Return the first sample and the one after the last; a span has at least one sample."""

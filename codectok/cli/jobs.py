@@ -158,7 +158,14 @@ def _to_read(preview: Preview) -> dict[str, str]:
 
 
 def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
-    from codectok.pipelines.engine.output.report import REPORT_FILE, describe_rejects, reject_rows, written_columns
+    from codectok.pipelines.engine.output.report import (
+        REPORT_FILE,
+        describe_labels,
+        describe_rejects,
+        reject_rows,
+        unused_rows,
+        written_columns,
+    )
     from codectok.sources.rejects import REJECTS_FOLDER
 
     summary = result.summary
@@ -172,6 +179,7 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
         "files": f"{summary.files:,} ({megabytes(summary.bytes)})",
         "rejected": describe_rejects(total) + (f" (see {output}/{REJECTS_FOLDER})" if total.rejects else ""),
         "ignored": f"{total.ignored:,} other files",
+        **({"labels": describe_labels(total, job.row_name)} if "audio" in job.kinds else {}),
     }
     if total.codes:
         facts[job.code_name] = f"{total.codes:,}"
@@ -181,6 +189,8 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
     facts_table(f"codectok {job.verb}", facts)
     if total.rejects:
         rows_table("rejected", ("reason", "times", "audio"), reject_rows(total))
+    if total.unused:
+        rows_table("not used", ("part", "name", "number", "example"), unused_rows(total))
     if len(summary.datasets) > 1:
         written = written_columns(job, total)
         rows_table(

@@ -13,10 +13,11 @@ from codectok.errors import AudioError, CodectokError, InputError
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clip import Clip
 from codectok.sources.clips import count_undecodable, readable_clips
-from codectok.sources.kinds import AUDIO_KINDS
+from codectok.sources.kinds import AUDIO_KINDS, suffix_of
 from codectok.sources.listing import list_sources
 from codectok.sources.ordering import ordered_sources
 from codectok.sources.rejects import Reject
+from codectok.sources.unused import Unused, UnusedCounts, add_unused
 from codectok.tokens.clips import decoded_blocks
 
 from .reconstruction import (
@@ -37,6 +38,7 @@ class _Unused:
 
     clips: list[UnusedClip] = field(default_factory=list)
     ignored: int = 0
+    parts: UnusedCounts = field(default_factory=dict)
 
     def read(self, dataset: str) -> None:
         """Not counted here."""
@@ -52,8 +54,12 @@ class _Unused:
             )
         )
 
-    def ignore(self, dataset: str) -> None:
+    def ignore(self, dataset: str, name: str) -> None:
         self.ignored += 1
+        self.leave_unused(dataset, Unused("ignored_files", suffix_of(name), example=name))
+
+    def leave_unused(self, dataset: str, unused: Unused) -> None:
+        add_unused(self.parts, unused)
 
 
 def evaluate(

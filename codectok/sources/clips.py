@@ -15,6 +15,7 @@ from .parquet_clips import clips_of_parquet
 from .rejects import Reject
 from .source import Source
 from .tars import clips_of_tar
+from .unused import Unused
 
 
 class ClipCounter(Protocol):
@@ -26,12 +27,18 @@ class ClipCounter(Protocol):
     def reject(self, reject: Reject) -> None:
         """Record why an input has no output."""
 
-    def ignore(self, dataset: str) -> None:
-        """Count a file without audio."""
+    def ignore(self, dataset: str, name: str) -> None:
+        """Count the file `name`, which holds no audio."""
+
+    def leave_unused(self, dataset: str, unused: Unused) -> None:
+        """Count a part of an input that is not used."""
 
 
-def clips_of(source: Source) -> Iterator[Clip | Reject | None]:
-    """Yield the clips of `source` in order, a reject for each that cannot be read, None for a file without audio."""
+def clips_of(source: Source) -> Iterator[Clip | Reject | Unused | None]:
+    """Yield the clips of `source` in order, a reject for each that cannot be read, and parts that are not used.
+
+    None stands for a file without audio.
+    """
     if source.kind in CONTAINERS:
         found = clips_of_tar(source) if source.kind == "tar" else clips_of_parquet(source)
         yield from itertools.islice(found, source.first_clip, source.last_clip)
@@ -50,7 +57,9 @@ def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterat
         elif counter is None:
             continue
         elif clip is None:
-            counter.ignore(source.dataset)
+            counter.ignore(source.dataset, source.name)
+        elif isinstance(clip, Unused):
+            counter.leave_unused(source.dataset, clip)
         else:
             counter.read(clip.dataset)
             counter.reject(clip)
@@ -59,7 +68,7 @@ def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterat
 def count_undecodable(clip: Clip, error: AudioError, counter: ClipCounter, start: float) -> None:
     """Count a clip that could not be decoded: ignored if it is not audio, else rejected at `start` seconds."""
     if clip.is_not_audio(error):
-        counter.ignore(clip.dataset)
+        counter.ignore(clip.dataset, clip.source)
     else:
         counter.read(clip.dataset)
         counter.reject(Reject.of(error, clip.dataset, clip.source, "decode", start))

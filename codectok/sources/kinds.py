@@ -50,6 +50,11 @@ def kind_of(name: str) -> Kind | None:
     return None if suffix in OTHER_SUFFIXES else "unknown"
 
 
+def suffix_of(name: str) -> str:
+    """Suffix of a file in lower case, for counts; "(none)" without one."""
+    return PurePosixPath(name).suffix.lower() or "(none)"
+
+
 def container_kind(name: str) -> Kind | None:
     """Kind of a container by its name; None for other files."""
     lowered = name.lower()

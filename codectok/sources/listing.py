@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from codectok.errors import InputError
+from codectok.names import printable
 from codectok.storage import is_url
 
 from .arguments import Argument
-from .kinds import Kind, container_kind, kind_of
+from .kinds import Kind, container_kind, kind_of, suffix_of
 from .manifests import ManifestRow, read_manifest
 from .source import Source
+from .unused import Unused, UnusedCounts, add_unused
 from .walk import find_files, local_size_and_time
 
 Reads = Callable[[Argument, str, Kind | None], bool]
@@ -60,6 +62,7 @@ class Listing:
         datasets, paths, kinds, sizes, modified: one entry per source; see `Source`.
         described: rows of manifests.
         passed_over: number of files that each argument names and that are not read.
+        unused: these files by suffix, and other parts of the input that are not used, for each argument.
     """
 
     arguments: tuple[Argument, ...]
@@ -71,6 +74,7 @@ class Listing:
     modified: Sequence[int | None]
     described: Descriptions
     passed_over: Mapping[Argument, int]
+    unused: Mapping[Argument, UnusedCounts]
 
     @property
     def ignored(self) -> int:
@@ -103,6 +107,7 @@ class ListingBuilder:
         self._modified: list[int | None] = []
         self._described = Descriptions()
         self._passed_over: dict[Argument, int] = {}
+        self._unused: dict[Argument, UnusedCounts] = {}
 
     def add(
         self,
@@ -122,9 +127,14 @@ class ListingBuilder:
         self._sizes.append(size)
         self._modified.append(modified)
 
-    def pass_over(self, argument: Argument, count: int) -> None:
-        """Note how many files of an argument are not read."""
-        self._passed_over[argument] = count
+    def pass_over(self, argument: Argument, path: str) -> None:
+        """Count a file of an argument that is not read."""
+        self._passed_over[argument] = self._passed_over.get(argument, 0) + 1
+        self.leave_unused(argument, Unused("ignored_files", suffix_of(path), example=printable(path)))
+
+    def leave_unused(self, argument: Argument, unused: Unused) -> None:
+        """Count a part of an argument that is not used."""
+        add_unused(self._unused.setdefault(argument, {}), unused)
 
     def build(self) -> Listing:
         """The finished listing; add nothing afterwards."""
@@ -138,6 +148,7 @@ class ListingBuilder:
             self._modified,
             self._described,
             self._passed_over,
+            self._unused,
         )
 
 
@@ -168,15 +179,13 @@ def list_sources(
         if argument.kind == "manifest":
             _list_manifest(argument, root, builder)
             continue
-        passed_over = 0
         for file in find_files(argument, root, None if output is None else str(output)):
             kind = kind_of(file.path)
             read = kind in kinds if reads is None else reads(argument, file.path, kind)
             if kind is None or not read:
-                passed_over += 1
+                builder.pass_over(argument, file.path)
             else:
                 builder.add(argument.dataset, file.path, kind, file.size, file.modified)
-        builder.pass_over(argument, passed_over)
     listing = builder.build()
     if not listing.paths:
         wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"

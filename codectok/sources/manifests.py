@@ -43,6 +43,9 @@ class ManifestRow(NamedTuple):
     speaker: str | None = None
     category: str | None = None
     supervisions: str | None = None
+    channel: int | None = None
+    extra: str | None = None
+    problem: str | None = None
 
 
 def _row(values: dict[str, Any]) -> ManifestRow:
@@ -62,12 +65,12 @@ def _row(values: dict[str, Any]) -> ManifestRow:
         end = (start or 0.0) + duration
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"its end ({end:g} s) is not after its start ({start or 0.0:g} s)")
-    known = {name: _text(values, name) for name in ("id", "text", *LABELS)}
+    known: dict[str, Any] = {name: _text(values, name) for name in ("id", "text", *LABELS)}
     if values.get("supervisions") in EMPTY:
         return ManifestRow(path, start, end, **known)
     found = _of_supervisions(values["supervisions"], start or 0.0)
     supervisions = found.pop("supervisions", None)
-    merged = {name: known[name] or found.get(name) for name in known}
+    merged: dict[str, Any] = {name: known[name] or found.get(name) for name in known}
     return ManifestRow(path, start, end, **merged, supervisions=supervisions)
 
 

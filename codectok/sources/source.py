@@ -22,6 +22,8 @@ from .kinds import Kind
 
 # Fields of a source that a row of a manifest can set.
 ROW_FIELDS = ("start", "end", "id", "text", "language", "speaker", "category", "supervisions")
+# Further fields; rows without them have the same digest as before these existed.
+LATER_ROW_FIELDS = ("channel", "extra", "problem")
 
 # Names that clients of stores give to a file's modification time.
 TIMES = ("LastModified", "last_modified", "mtime", "updated")
@@ -56,6 +58,9 @@ class Source:
         id: name in the manifest.
         text, language, speaker, category: from the manifest.
         supervisions: JSON of `Supervisions`.
+        channel: number of the channel, from 0 on; None for all.
+        extra: further labels, as a JSON object.
+        problem: why the row cannot be used, with its place; such a row becomes a reject. None for a usable row.
         first_byte, last_byte: byte range of a container; samples that begin in it are read. None for the whole file.
         first_clip, last_clip: range of the clips that are left then, the last one excluded.
     """
@@ -74,6 +79,9 @@ class Source:
     speaker: str | None = None
     category: str | None = None
     supervisions: str | None = None
+    channel: int | None = None
+    extra: str | None = None
+    problem: str | None = None
     first_byte: int | None = None
     last_byte: int | None = None
     first_clip: int = 0
@@ -130,7 +138,16 @@ class Source:
             Span(one.start, one.end, None, one.text, Labels(one.language, one.speaker, self.category))
             for one in supervisions
         )
-        return Span(self.start or 0.0, self.end, self.id, self.text, labels, tuple(inner))
+        return Span(
+            self.start or 0.0,
+            self.end,
+            self.id,
+            self.text,
+            labels,
+            tuple(inner),
+            channel=self.channel,
+            extra=self.extra,
+        )
 
     @property
     def key_path(self) -> str:
@@ -142,8 +159,11 @@ class Source:
         """The path of a file on this machine, or the bytes of a remote file.
 
         Raises:
-            AudioError: the file has changed since it was listed, or cannot be fetched ("unreadable").
+            AudioError: the file has changed since it was listed, or cannot be fetched ("unreadable"), or its row in a
+            manifest cannot be used ("unsupported").
         """
+        if self.problem is not None:
+            raise AudioError(self.problem, "unsupported")
         url = self.url
         if url is None:
             self.check_unchanged()
@@ -194,17 +214,19 @@ def size_and_time(info: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def row_of(described: object) -> list[Any]:
-    """The `ROW_FIELDS` of a source, or of a row of a manifest."""
-    return [getattr(described, name) for name in ROW_FIELDS]
+    """The fields that a row of a manifest sets, of a source or of such a row."""
+    return [getattr(described, name) for name in (*ROW_FIELDS, *LATER_ROW_FIELDS)]
 
 
 def row_digest(values: Sequence[object]) -> str:
-    """Digest of `ROW_FIELDS`, which distinguishes rows of a manifest for the same file; "" if all fields are empty.
+    """Digest of `row_of`, which distinguishes rows of a manifest for the same file; "" if all fields are empty.
 
     Rows may overlap, and several may have the same id or text, so that all fields are needed.
     """
     start, *others = values
     described = [start or None, *others]
+    while len(described) > len(ROW_FIELDS) and described[-1] is None:
+        described.pop()
     if not any(value is not None for value in described):
         return ""
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]

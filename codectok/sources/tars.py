@@ -103,7 +103,8 @@ def _clip(source: Source, key: str, members: dict[str, bytes]) -> Clip | Reject:
     sample = _sample(members.get("json"))
     if sample is not None:
         labels = Labels(sample.language, sample.speaker, sample.category)
-        span = Span(id=sample.id, text=sample.text, labels=labels)
+        extra = None if sample.extra is None else json.dumps(sample.extra, ensure_ascii=False, sort_keys=True)
+        span = Span(id=sample.id, text=sample.text, labels=labels, extra=extra)
         return Clip(key, audio, sample.dataset, sample.source, span, sample.start)
     known = _json(members.get("json"))
     for name in TEXT_SUFFIXES:

@@ -71,4 +71,5 @@ def _row(clip: Clip, n_samples: int, sample_rate: int, codes: np.ndarray) -> Tok
         language=span.labels.language,
         speaker=span.labels.speaker,
         category=span.labels.category,
+        extra=span.extra,
     )

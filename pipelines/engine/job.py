@@ -101,8 +101,8 @@ class Example:
 class JobReporter:
     """Describes a finished output; each method adds nothing by default."""
 
-    def write_files(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
-        """Write files that describe the whole output, and return their names."""
+    def write_files(self, storage: Storage, records: Sequence[UnitRecord], total: Counts) -> Sequence[str]:
+        """Write files that describe the whole output, with its `total` counts, and return their names."""
         return ()
 
     def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[Example]:

@@ -209,9 +209,9 @@ class _Run:
             clear_temporaries(storage)
             if not is_marked_finished(storage, plan, ordered):
                 reporter = self.job.reporter
-                described = reporter.write_files(storage, ordered)
-                storage.remove(TEMPORARY)
                 summary = JobSummary.of(plan, ordered)
+                described = reporter.write_files(storage, ordered, summary.total)
+                storage.remove(TEMPORARY)
                 write_report(storage, self.job, summary, reporter.examples(storage, ordered))
                 write_summary(storage, plan, summary, ordered, [*described, REPORT_FILE])
 

@@ -317,7 +317,7 @@ class MegatronJob(DocumentJob):
 class MegatronReporter(DocumentReporter):
     """Writes the list of parts that Megatron reads."""
 
-    def write_files(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+    def write_files(self, storage: Storage, records: Sequence[UnitRecord], total: Counts) -> Sequence[str]:
         """Write `data-paths.txt`: number of tokens and prefix of each part, as Megatron's weights and paths."""
         lines = [
             f"{record.total.codes} {file.name.removesuffix('.bin')}\n"

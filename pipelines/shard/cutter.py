@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -52,7 +53,7 @@ class RecordingCutter:
                     pending.popleft()
         except AudioError as error:
             if self._source.may_be_anything and self._done == 0 and error.reason in NOT_AUDIO:
-                self._output.ignore(self._source.dataset)
+                self._output.ignore(self._source.dataset, self._source.name)
                 return
             for span in pending:
                 first, _ = span.sample_range(self._rate)
@@ -152,10 +153,11 @@ class RecordingCutter:
             language=labels.language,
             speaker=labels.speaker,
             category=labels.category,
+            extra=None if span.extra is None else json.loads(span.extra),
         )
         self._writer.write(make_key(source.dataset, span.key, segment.start), segment.samples, description)
         self._seconds += seconds
-        self._output.keep(source.dataset, seconds, category=labels.category)
+        self._output.keep(source.dataset, seconds, span=span)
         self._output.observe("duration", math.floor(seconds))
         self._output.observe("bandwidth", quality.bandwidth // 1000)
         if quality.loudness is not None:

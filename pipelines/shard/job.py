@@ -16,7 +16,7 @@ from codectok.audio import speech
 from codectok.choices import AudioFormat
 from codectok.errors import AudioError
 from codectok.pipelines.engine.job import Example, FirstPass, Job, JobReporter, RunUnit, WorkerContext
-from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import shard_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
@@ -145,7 +145,7 @@ class ShardReporter(JobReporter):
             found.append(Example(f"{sample['key']} in {name}", f"audio/{self._format}", data))
         return found
 
-    def write_files(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+    def write_files(self, storage: Storage, records: Sequence[UnitRecord], total: Counts) -> Sequence[str]:
         """Write `shards.json`."""
         entries = [
             ShardEntry(

@@ -150,7 +150,7 @@ class TokenizeJob(Job):
                                 Reject.of(cut, clip.dataset, clip.source, "slice", row.start, duration=row.duration)
                             )
                             continue
-                        output.keep(clip.dataset, cut.duration, cut.codes.size)
+                        output.keep(clip.dataset, cut.duration, cut.codes.size, replace(clip.span, text=cut.text))
                         output.observe("duration", int(cut.duration))
                         counts.add(cut.codes)
                         writer.write(cut)
@@ -174,10 +174,10 @@ class TableReporter(JobReporter):
     def __init__(self, description: CodecDescription) -> None:
         self._description = description
 
-    def write_files(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+    def write_files(self, storage: Storage, records: Sequence[UnitRecord], total: Counts) -> Sequence[str]:
         """Write `stats.json`."""
         shape = (self._description.n_codebooks, self._description.codebook_size)
-        statistics = statistics_of(Counts.sum(record.total for record in records), sum_of_code_counts(storage, shape))
+        statistics = statistics_of(total, sum_of_code_counts(storage, shape))
         storage.write(STATISTICS_FILE, statistics.model_dump_json().encode() + b"\n")
         return [STATISTICS_FILE]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from codectok.config import StrictModel
 from codectok.evaluation.codebook import CodebookUse, count_codes
@@ -12,19 +13,21 @@ from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.output.records import Counts
 from codectok.pipelines.engine.output.unit_files import CODE_COUNTS, code_counts_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.sources.unused import UnusedCounts
 from codectok.storage import Storage
 
 STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
 
 
 class TokenStatistics(StrictModel):
-    """Contents of `stats.json`: `codebooks` in the order of the table's columns."""
+    """Contents of `stats.json`: `codebooks` in the order of the table's columns, `unused` parts of the inputs."""
 
     rows: int
     hours: float
     frames: int
     codes: int
     codebooks: tuple[CodebookUse, ...]
+    unused: UnusedCounts = Field(default_factory=dict)
 
 
 def statistics_of(total: Counts, code_counts: np.ndarray) -> TokenStatistics:
@@ -35,6 +38,7 @@ def statistics_of(total: Counts, code_counts: np.ndarray) -> TokenStatistics:
         frames=total.codes // len(code_counts),
         codes=total.codes,
         codebooks=tuple(CodebookUse.of(counts_of_codebook) for counts_of_codebook in code_counts),
+        unused=total.unused,
     )
 
 

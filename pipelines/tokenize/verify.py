@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from codectok.errors import VerificationError
 from codectok.pipelines.engine.output.folder import unit_hash
-from codectok.pipelines.engine.output.records import Counts, UnitRecord
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.output.summary import JobSummary
 from codectok.pipelines.engine.output.unit_files import code_counts_name
 from codectok.pipelines.engine.output.verify_rejects import verified_rejects
 from codectok.pipelines.engine.planning.plan import Plan, Unit
@@ -80,7 +81,7 @@ class TableVerifier(OutputVerifier):
         except (FileNotFoundError, ValidationError):
             raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} is missing or damaged.") from None
         counts = np.zeros((len(statistics.codebooks), 0)) if self._counts is None else self._counts
-        if statistics != statistics_of(Counts.sum(record.total for record in self.records), counts):
+        if statistics != statistics_of(JobSummary.of(self.plan, self.records).total, counts):
             raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} does not agree with the rows of the table.")
 
     def check(self, record: UnitRecord, name: str) -> None:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from codectok.config import StrictModel
 from codectok.sources.rejects import ERRORS
+from codectok.sources.unused import UnusedCounts, sum_unused
 
 
 class Counts(StrictModel):
@@ -23,6 +24,8 @@ class Counts(StrictModel):
         ignored: files that turned out not to be audio.
         rejects: number of rejected inputs by reason.
         reject_seconds: their known duration by reason.
+        with_text, with_speaker, with_language: rows of output that have a text, a speaker, a language.
+        unused: parts of the inputs that are not used.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=False)
@@ -35,6 +38,10 @@ class Counts(StrictModel):
     ignored: int = 0
     rejects: dict[str, int] = Field(default_factory=dict)
     reject_seconds: dict[str, float] = Field(default_factory=dict)
+    with_text: int = 0
+    with_speaker: int = 0
+    with_language: int = 0
+    unused: UnusedCounts = Field(default_factory=dict)
 
     @property
     def errors(self) -> int:
@@ -47,11 +54,17 @@ class Counts(StrictModel):
         numbers: Counter[str] = Counter()
         rejects: Counter[str] = Counter()
         seconds: Counter[str] = Counter()
+        several = list(several)
         for counts in several:
-            numbers.update(counts.model_dump(exclude={"rejects", "reject_seconds"}))
+            numbers.update(counts.model_dump(exclude={"rejects", "reject_seconds", "unused"}))
             rejects.update(counts.rejects)
             seconds.update(counts.reject_seconds)
-        return cls(**numbers, rejects=dict(sorted(rejects.items())), reject_seconds=dict(sorted(seconds.items())))
+        return cls(
+            **numbers,
+            rejects=dict(sorted(rejects.items())),
+            reject_seconds=dict(sorted(seconds.items())),
+            unused=sum_unused(counts.unused for counts in several),
+        )
 
 
 class OutputFile(StrictModel):

@@ -8,6 +8,7 @@ from codectok.evaluation.html_report import HtmlReport
 from codectok.formatting import format_duration
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.job import Example, Job
+from codectok.sources.unused import TITLES
 from codectok.storage import Storage
 
 from .records import Counts
@@ -36,10 +37,12 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
             *([(job.code_name, f"{total.codes:,}")] if total.codes else []),
             ("written", f"{summary.bytes / 1e6:,.1f} MB in {summary.files:,} files"),
             ("ignored", f"{total.ignored:,} other files"),
+            *([("labels", describe_labels(total, job.row_name))] if "audio" in job.kinds else []),
         ],
     )
     if total.rejects:
         report.table("Rejected", ("reason", "times", "audio"), reject_rows(total))
+    report.table("Not used", ("part", "name", "number", "example"), unused_rows(total))
     written = written_columns(job, total)
     report.table(
         "By dataset",
@@ -74,6 +77,22 @@ def reject_rows(total: Counts) -> Iterator[tuple[str, str, str]]:
     for reason, count in _most_frequent(total):
         seconds = total.reject_seconds.get(reason, 0.0)
         yield reason, f"{count:,}", format_duration(seconds) if seconds else "not known"
+
+
+def unused_rows(total: Counts) -> list[tuple[str, str, str, str]]:
+    """Part, name, number and example of all parts of the inputs that are not used."""
+    return [
+        (TITLES[kind], name, f"{entry.count:,}", entry.example)
+        for kind, names in total.unused.items()
+        for name, entry in names.items()
+    ]
+
+
+def describe_labels(total: Counts, row_name: str) -> str:
+    """How many rows have text, speaker and language."""
+    counts = (total.with_text, total.with_speaker, total.with_language)
+    described = (f"{count:,} {name}" for count, name in zip(counts, ("text", "speaker", "language"), strict=True))
+    return f"of {total.rows:,} {row_name}: {', '.join(described)}"
 
 
 def describe_rejects(total: Counts) -> str:

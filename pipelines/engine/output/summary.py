@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.planning.plan import Plan
+from codectok.sources.unused import sum_unused
 from codectok.storage import Storage
 
 from .records import Counts, UnitRecord
@@ -41,6 +42,7 @@ class JobSummary:
         datasets = {name: Counts.sum(r.counts[name] for r in ordered if name in r.counts) for name in names}
         total = Counts.sum(datasets.values())
         total.ignored += plan.ignored
+        total.unused = sum_unused([plan.unused, total.unused])
         outputs = [file for record in ordered for file in record.files if not file.name.startswith(JOB_FOLDER)]
         histograms: dict[str, dict[int, int]] = {}
         for record in ordered:

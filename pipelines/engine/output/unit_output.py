@@ -6,8 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from codectok.audio.spans import Span
 from codectok.pipelines.engine.planning.plan import Unit
+from codectok.sources.clip import WHOLE
+from codectok.sources.kinds import suffix_of
 from codectok.sources.rejects import Reject, RejectsWriter
+from codectok.sources.unused import Unused, add_unused
 
 from .records import Counts, OutputFile, UnitRecord
 from .unit_files import rejects_name
@@ -36,14 +40,18 @@ class UnitOutput:
         counts.inputs += inputs
         counts.input_seconds += seconds or 0.0
 
-    def keep(self, dataset: str, seconds: float, codes: int = 0, category: str | None = None) -> None:
-        """Count a row of output."""
-        if category is not None:
-            self._categories[category] += 1
+    def keep(self, dataset: str, seconds: float, codes: int = 0, span: Span = WHOLE) -> None:
+        """Count a row of output, with the text and labels of `span`."""
+        labels = span.labels
+        if labels.category is not None:
+            self._categories[labels.category] += 1
         counts = self._counts_of(dataset)
         counts.rows += 1
         counts.seconds += seconds
         counts.codes += codes
+        counts.with_text += span.text is not None
+        counts.with_speaker += labels.speaker is not None
+        counts.with_language += labels.language is not None
 
     def reject(self, reject: Reject) -> None:
         """Count and store a span of an input that becomes no output."""
@@ -54,9 +62,14 @@ class UnitOutput:
         self.first_reject = self.first_reject or reject
         self._rejects.add(reject)
 
-    def ignore(self, dataset: str) -> None:
-        """Count a file of unknown kind that is not audio."""
+    def ignore(self, dataset: str, name: str) -> None:
+        """Count the file `name`, of unknown kind, that is not audio."""
         self._counts_of(dataset).ignored += 1
+        self.leave_unused(dataset, Unused("ignored_files", suffix_of(name), example=name))
+
+    def leave_unused(self, dataset: str, unused: Unused) -> None:
+        """Count a part of an input that is not used."""
+        add_unused(self._counts_of(dataset).unused, unused)
 
     def observe(self, quantity: str, step: int) -> None:
         """Count a value in the histogram of a quantity."""

@@ -23,7 +23,8 @@ from codectok.sources.arguments import Argument
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.listing import Listing
 from codectok.sources.ordering import SourceName, decode_path, encode_path
-from codectok.sources.source import ROW_FIELDS, Source, row_digest
+from codectok.sources.source import LATER_ROW_FIELDS, ROW_FIELDS, Source, row_digest
+from codectok.sources.unused import UnusedCounts, sum_unused
 from codectok.storage import Storage
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
@@ -47,6 +48,9 @@ SOURCE_SCHEMA = pa.schema(
         ("speaker", pa.string()),
         ("category", pa.string()),
         ("parts", pa.string()),
+        ("channel", pa.int32()),
+        ("extra", pa.string()),
+        ("problem", pa.string()),
         ("first_byte", pa.int64()),
         ("last_byte", pa.int64()),
     ]
@@ -124,13 +128,14 @@ class Differences:
 
 
 class Generation(StrictModel):
-    """Totals of one listing; `ignored` counts the files that are not read, for each argument."""
+    """Totals of one listing; `ignored` counts the files that are not read, and `unused` all, for each argument."""
 
     arguments: tuple[Argument, ...]
     roots: dict[str, str]
     sources: int
     units: int
     ignored: tuple[int, ...]
+    unused: tuple[UnusedCounts, ...] = ()
     listing_sha256: str
 
 
@@ -147,7 +152,7 @@ class PlanHeader(StrictModel):
     @property
     def hash(self) -> str:
         """Hash of everything that decides the output; stays the same when a corpus is moved."""
-        described = self.model_dump(mode="json", exclude={"generations": {"__all__": {"roots"}}})
+        described = self.model_dump(mode="json", exclude={"generations": {"__all__": {"roots", "unused"}}})
         return hashlib.sha256(repr(_sorted(described)).encode()).hexdigest()
 
 
@@ -193,6 +198,14 @@ class Plan:
         for generation in self.header.generations:
             last |= zip(generation.arguments, generation.ignored, strict=True)
         return sum(last.values())
+
+    @property
+    def unused(self) -> UnusedCounts:
+        """Files, columns and other parts that were not used in the last listing of each argument."""
+        last: dict[Argument, UnusedCounts] = {}
+        for generation in self.header.generations:
+            last |= zip(generation.arguments, generation.unused, strict=False)
+        return sum_unused(last.values())
 
     def unit(self, number: int) -> Unit:
         """Read a unit with its sources."""
@@ -253,6 +266,7 @@ def add_generation(storage: Storage, header: PlanHeader, listing: Listing, sourc
         sources=len(sources),
         units=len(units),
         ignored=tuple(listing.passed_over.get(argument, 0) for argument in listing.arguments),
+        unused=tuple(sum_unused([listing.unused.get(argument, {})]) for argument in listing.arguments),
         listing_sha256=_digest(sources),
     )
     _write_header(storage, header.model_copy(update={"generations": (*header.generations, generation)}))
@@ -271,7 +285,7 @@ def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
     """Read the names of all sources; ranges of a container have one name."""
     names: set[SourceName] = set()
     for number in range(len(plan.header.generations)):
-        row_columns = [COLUMN_OF_FIELD.get(name, name) for name in ROW_FIELDS]
+        row_columns = [COLUMN_OF_FIELD.get(name, name) for name in (*ROW_FIELDS, *LATER_ROW_FIELDS)]
         table = _read_table(storage, _sources_file(number), ["dataset", "path", "kind", *row_columns])
         for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
             columns = [column.to_pylist() for column in batch.columns]

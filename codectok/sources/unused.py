@@ -1,0 +1,68 @@
+"""Parts of the input that are not used: counted by kind and name, with an example of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from codectok.config import StrictModel
+
+UnusedKind = Literal[
+    "ignored_files", "trailing_bytes", "columns", "sidecars", "members", "supervisions", "mixed_channels"
+]
+TITLES: dict[UnusedKind, str] = {
+    "ignored_files": "files without audio",
+    "trailing_bytes": "bytes behind the audio",
+    "columns": "columns and fields",
+    "sidecars": "files beside the audio",
+    "members": "members of tars",
+    "supervisions": "supervisions",
+    "mixed_channels": "channels mixed to one",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A part of the input that is not used.
+
+    Attributes:
+        kind: kind of the part.
+        name: suffix of a file, name of a column, or another name that equal parts share.
+        count: number of parts, or bytes.
+        example: where one of them is.
+    """
+
+    kind: UnusedKind
+    name: str
+    count: int = 1
+    example: str = ""
+
+
+class UnusedEntry(StrictModel):
+    """Number of unused parts of one name, and the place of the first."""
+
+    count: int
+    example: str = ""
+
+
+UnusedCounts = dict[UnusedKind, dict[str, UnusedEntry]]
+"""Unused parts by kind and name."""
+
+
+def add_unused(counts: UnusedCounts, unused: Unused) -> None:
+    """Add a part to `counts`; the first example stays."""
+    names = counts.setdefault(unused.kind, {})
+    known = names.get(unused.name)
+    example = unused.example if known is None or not known.example else known.example
+    names[unused.name] = UnusedEntry(count=unused.count + (known.count if known else 0), example=example)
+
+
+def sum_unused(several: Iterable[Mapping[UnusedKind, Mapping[str, UnusedEntry]]]) -> UnusedCounts:
+    """Add counts in their order; kinds and names are sorted in the result."""
+    total: UnusedCounts = {}
+    for counts in several:
+        for kind, names in counts.items():
+            for name, entry in names.items():
+                add_unused(total, Unused(kind, name, entry.count, entry.example))
+    return {kind: dict(sorted(total[kind].items())) for kind in TITLES if kind in total}
