@@ -11,7 +11,7 @@ from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
 from .kinds import Kind, kind_of
-from .manifests import MANIFEST_SUFFIXES
+from .manifests.read import MANIFEST_SUFFIXES
 
 MAGIC = "*?["
 ArgumentKind = Literal["folder", "glob", "file", "manifest"]

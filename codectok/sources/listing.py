@@ -15,7 +15,8 @@ from codectok.storage import is_url
 
 from .arguments import Argument
 from .kinds import Kind, container_kind, kind_of, suffix_of
-from .manifests import ManifestRow, read_manifest
+from .manifests.read import read_manifest
+from .manifests.row import ManifestRow
 from .source import Source
 from .unused import Unused, UnusedCounts, add_unused
 from .walk import find_files, local_size_and_time

@@ -24,7 +24,7 @@ from codectok.shards import read_manifest as read_shard_manifest
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clip_of
 from codectok.sources.listing import list_sources
-from codectok.sources.manifests import read_manifest
+from codectok.sources.manifests.read import read_manifest
 from codectok.sources.ordering import ordered_sources
 from codectok.storage import open_storage
 from tests.helpers.audio import tone

@@ -10,7 +10,7 @@ from typing import Any
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy, cut_listing
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.listing import ListingBuilder, list_sources
-from codectok.sources.manifests import ManifestRow
+from codectok.sources.manifests.row import ManifestRow
 
 
 def test_units_hold_equal_share_of_every_dataset(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Manifests: lists of files or spans of them, with text and labels."""

@@ -1,0 +1,14 @@
+"""Rows of a manifest in CSV or TSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+def table_rows(file: TextIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of `file` with the numbers of their last lines."""
+    reader = csv.DictReader(file, delimiter="\t" if ".tsv" in name.lower() else ",", strict=True)
+    for values in reader:
+        yield reader.line_num, {key: value for key, value in values.items() if key is not None}
