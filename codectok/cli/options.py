@@ -29,3 +29,11 @@ PackFramesOption = Annotated[
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a new local Ray.")
 ]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="Encoding of manifests and texts without a byte-order mark, such as latin-1.",
+        show_default="utf-8",
+    ),
+]

@@ -65,7 +65,11 @@ def _clip(source: Source, number: int, row: dict[str, Any], column: str) -> Clip
         return Reject.in_container(AudioError(message, "empty"), source, str(number))
     suffix = PurePosixPath(path).suffix if path else ""
     clip_id = make_key(source.dataset, f"{source.path}/{number}")
-    return Clip(clip_id, data, source.dataset, f"{name}{suffix}", span_of(row))
+    try:
+        span = span_of(row, f"Row {number} of {source.where}")
+    except AudioError as error:
+        return Reject.in_container(error, source, str(number))
+    return Clip(clip_id, data, source.dataset, f"{name}{suffix}", span)
 
 
 def _audio_column(schema: pa.Schema) -> str | None:

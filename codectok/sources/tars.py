@@ -7,7 +7,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -19,22 +19,30 @@ from codectok.names import printable
 from codectok.shards import Sample
 
 from .clip import Clip
-from .labels import span_of
 from .opening import open_source
 from .rejects import Reject
+from .sidecars import chosen_json, chosen_text, described_by_sidecars
 from .source import Source
+from .unused import Unused, UnusedCounts, add_unused
 
 # Larger buffers would read much of the data between two headers.
 BUFFER_BYTES = 2 * tarfile.BLOCKSIZE
 END_MARK = 2 * tarfile.BLOCKSIZE  # a tar ends with two blocks of zeros
-TEXT_SUFFIXES = ("txt", "text", "transcript")
 
 
-def clips_of_tar(source: Source) -> Iterator[Clip | Reject]:
-    """Yield the samples of a tar that begin in the source's range of bytes.
+def clips_of_tar(source: Source) -> Iterator[Clip | Reject | Unused]:
+    """Yield the samples of a tar that begin in the source's range of bytes, then what is not used of them.
 
     A damaged tar yields its readable samples, then a reject.
     """
+    unused: UnusedCounts = {}
+    yield from _clips(source, unused)
+    for kind, names in unused.items():
+        for name, entry in sorted(names.items()):
+            yield Unused(kind, name, entry.count, entry.example)
+
+
+def _clips(source: Source, unused: UnusedCounts) -> Iterator[Clip | Reject]:
     seen: set[str] = set()
     # The last range has no end: a compressed file may be called .tar, and offsets count uncompressed bytes.
     last_byte = sys.maxsize if source.last_byte in (None, source.size) else source.last_byte
@@ -52,7 +60,7 @@ def clips_of_tar(source: Source) -> Iterator[Clip | Reject]:
                     message = f"The sample {key} occurs twice in {source.where}; put its members next to each other."
                     yield Reject.in_container(AudioError(message, "unsupported"), source, key)
                 else:
-                    yield _clip(source, key, members)
+                    yield _clip(source, key, members, unused)
     except AudioError as error:
         yield Reject.in_container(error, source)
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
@@ -93,26 +101,36 @@ def _tar_samples(file: BinaryIO, wanted: range) -> Iterator[tuple[str, int, dict
             raise EOFError("it has no end mark and may be cut off")
 
 
-def _clip(source: Source, key: str, members: dict[str, bytes]) -> Clip | Reject:
+def _clip(source: Source, key: str, members: dict[str, bytes], unused: UnusedCounts) -> Clip | Reject:
     suffixes = [name for name in members if is_audio_path(f"x.{name.rpartition('.')[2]}")]
     shown = printable(key)
     if len(suffixes) != 1:
         message = f"The sample {shown} in {source.where} has {len(suffixes)} audio files, not one."
         return Reject.in_container(AudioError(message, "unsupported"), source, shown)
-    audio = members[suffixes[0]]
+    audio = members.pop(suffixes[0])
     sample = _sample(members.get("json"))
+    # Keys of other tools are unique within one tar at most.
+    clip_id = key if sample is not None else make_key(source.dataset, f"{source.path}/{key}")
     if sample is not None:
         labels = Labels(sample.language, sample.speaker, sample.category)
         extra = None if sample.extra is None else json.dumps(sample.extra, ensure_ascii=False, sort_keys=True)
         span = Span(id=sample.id, text=sample.text, labels=labels, extra=extra)
-        return Clip(key, audio, sample.dataset, sample.source, span, sample.start)
-    known = _json(members.get("json"))
-    for name in TEXT_SUFFIXES:
-        if name in members:
-            known["text"] = members[name].decode("utf-8", "replace").strip()
-    # Keys of other tools are unique within one tar at most.
-    clip_id = make_key(source.dataset, f"{source.path}/{key}")
-    return Clip(clip_id, audio, source.dataset, f"{source.name}/{shown}.{suffixes[0]}", span_of(known))
+        clip = Clip(clip_id, audio, sample.dataset, sample.source, span, sample.start)
+        used: set[str | None] = {"json"}
+    else:
+        text, description = chosen_text(members), chosen_json(members)
+        where = f"The sample {shown} in {source.where}"
+        try:
+            span, left_out = described_by_sidecars(members, text, description, where, source.encoding)
+        except AudioError as error:
+            return Reject.in_container(error, source, shown)
+        clip = Clip(clip_id, audio, source.dataset, f"{source.name}/{shown}.{suffixes[0]}", span)
+        used = {text, description}
+        for name in left_out:
+            add_unused(unused, Unused("columns", name, example=clip.source))
+    for name in members.keys() - used:
+        add_unused(unused, Unused("members", name, example=f"{source.name}/{shown}.{name}"))
+    return clip
 
 
 def _sample(data: bytes | None) -> Sample | None:
@@ -123,11 +141,3 @@ def _sample(data: bytes | None) -> Sample | None:
         return Sample.model_validate_json(data)
     except ValidationError:
         return None
-
-
-def _json(data: bytes | None) -> dict[str, Any]:
-    try:
-        found = json.loads(data) if data else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

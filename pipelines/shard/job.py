@@ -20,7 +20,7 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import shard_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.plan import ENCODING_OPTION, Unit
 from codectok.shards import (
     MANIFEST_FILE,
     ShardEntry,
@@ -59,8 +59,11 @@ class ShardJob(Job):
         self.output_bytes_per_second = per_sample * options.sample_rate
 
     def options(self) -> Mapping[str, JsonValue]:
-        """All fields of `ShardOptions`."""
+        """All fields of `ShardOptions`; without `encoding`, plans stay the same as before it existed."""
         values: dict[str, Any] = asdict(self.settings)
+        encoding = values.pop("encoding")
+        if encoding is not None:
+            values[ENCODING_OPTION] = encoding
         quality: dict[str, Any] = values.pop("quality")
         return values | quality
 
@@ -75,7 +78,7 @@ class ShardJob(Job):
         if not self.settings.deduplicate:
             return None
         rate = self.settings.sample_rate
-        return FirstPass(hash_job(rate), partial(write_duplicates, sample_rate=rate))
+        return FirstPass(hash_job(rate, self.settings.encoding), partial(write_duplicates, sample_rate=rate))
 
     @property
     def reporter(self) -> JobReporter:

@@ -23,7 +23,7 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit, load_plan, names_of_sources
+from codectok.pipelines.engine.planning.plan import ENCODING_OPTION, Unit, load_plan, names_of_sources
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.unit_clips import clips_of_unit
 from codectok.sources.clips import count_undecodable
@@ -82,6 +82,8 @@ class TokenizeJob(Job):
             "encoder_threads": self.settings.encoder_threads if on_cpu else None,
             "max_seconds": self.settings.max_seconds,
             "part_seconds": self.cutting.unit_seconds,
+            # Without the option, plans stay the same as before it existed.
+            **({} if self.settings.encoding is None else {ENCODING_OPTION: self.settings.encoding}),
         }
 
     def check_sources(self, listing: Listing) -> None:

@@ -12,6 +12,7 @@ from codectok.config import parse
 from codectok.errors import InputError
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds
 from codectok.pipelines.engine.planning.plan import Plan
+from codectok.sources.encodings import check_encoding
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class TokenizeOptions:
         max_seconds: the codes of longer recordings are sliced into several rows.
         encoder_threads: threads of one worker on a CPU; codes can depend on it.
         part_seconds: estimated audio of a part; None for an hour on a CPU and six on a GPU.
+        encoding: of manifests and texts without a byte-order mark; None for UTF-8.
 
     Raises:
         InputError: a value out of range.
@@ -38,8 +40,11 @@ class TokenizeOptions:
     max_seconds: float | None = None
     encoder_threads: int = 1
     part_seconds: float | None = None
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
+        if self.encoding is not None:
+            object.__setattr__(self, "encoding", check_encoding(self.encoding))
         if self.part_seconds is not None:
             check_unit_seconds(self.part_seconds)
         if self.encoder_threads < 1:

@@ -63,6 +63,8 @@ UNIT_SCHEMA = pa.schema(
 FIELD_OF_COLUMN = {"parts": "supervisions"}
 COLUMN_OF_FIELD = {field: column for column, field in FIELD_OF_COLUMN.items()}
 ROW_GROUP_SOURCES = 65_536
+# Option of jobs that read texts beside audio.
+ENCODING_OPTION = "text_encoding"
 # Characters of an option's old and new value that are shown at most: enough for fingerprints, not for templates.
 LONGEST_CHANGE = 160
 
@@ -207,13 +209,19 @@ class Plan:
             last |= zip(generation.arguments, generation.unused, strict=False)
         return sum_unused(last.values())
 
+    @property
+    def encoding(self) -> str | None:
+        """Encoding of texts beside audio, if the job has an option for it."""
+        found = self.header.options.get(ENCODING_OPTION)
+        return found if isinstance(found, str) else None
+
     def unit(self, number: int) -> Unit:
         """Read a unit with its sources."""
         outline = self.units[number]
         if outline.generation not in self._tables:
             self._tables = {outline.generation: _SourceTable(self._storage, outline.generation)}
         rows = self._tables[outline.generation].rows(outline.first_source, outline.n_sources)
-        sources = [_source(row, self.roots) for row in rows]
+        sources = [_source(row, self.roots, self.encoding) for row in rows]
         return Unit(number, tuple(self._relocated(source, outline.generation) for source in sources), outline.split)
 
     def files(self, generation: int) -> list[Source]:
@@ -221,7 +229,7 @@ class Plan:
         table = _read_table(self._storage, _sources_file(generation))
         whole = {
             (source.dataset, encode_path(source.path)): replace(source, first_byte=None, last_byte=None)
-            for source in _sources_in(table, self.roots)
+            for source in _sources_in(table, self.roots, self.encoding)
         }
         return [self._relocated(whole[name], generation) for name in sorted(whole)]
 
@@ -231,10 +239,10 @@ class Plan:
         return replace(source, modified=None) if listed[source.dataset] != source.root else source
 
 
-def _source(row: dict[str, Any], roots: Mapping[str, str]) -> Source:
+def _source(row: dict[str, Any], roots: Mapping[str, str], encoding: str | None) -> Source:
     fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()}
     fields["path"] = decode_path(row["path"])
-    return Source(root=roots[row["dataset"]], **fields)
+    return Source(root=roots[row["dataset"]], encoding=encoding, **fields)
 
 
 def load_plan(storage: Storage, roots: Mapping[str, str]) -> Plan | None:
@@ -296,10 +304,10 @@ def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
     return names
 
 
-def _sources_in(table: pa.Table, roots: Mapping[str, str]) -> Iterator[Source]:
+def _sources_in(table: pa.Table, roots: Mapping[str, str], encoding: str | None) -> Iterator[Source]:
     for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
         for row in batch.to_pylist():
-            yield _source(row, roots)
+            yield _source(row, roots, encoding)
 
 
 def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ...]) -> Differences:
