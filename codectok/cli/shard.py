@@ -9,6 +9,7 @@ import typer
 from codectok.choices import AudioFormat, Segmenter
 
 from .job_choices import JobChoices, with_job_choices
+from .options import AudioColumnOption
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
@@ -41,6 +42,7 @@ def run(
     ] = None,
     min_bandwidth: Annotated[float | None, typer.Option(help="Leave out segments with a lower bandwidth (Hz).")] = None,
     min_dnsmos: Annotated[float | None, typer.Option(help="Leave out speech with a lower DNSMOS (1 to 5).")] = None,
+    audio_column: AudioColumnOption = None,
     *,
     choices: JobChoices,
 ) -> None:
@@ -62,5 +64,6 @@ def run(
         validation=validation,
         deduplicate=deduplicate,
         quality=limits,
+        audio_column=audio_column,
     )
     run_and_report(ShardJob(options), sources, output, choices)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from codectok.audio.files import stream_audio
 from codectok.audio.spans import Span
@@ -22,7 +23,7 @@ from codectok.keys import make_key
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.output.unit_files import PART_PREFIX
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.plan import AUDIO_COLUMN, Unit
 from codectok.pipelines.engine.table_job import TableJob
 from codectok.storage import Storage
 
@@ -43,9 +44,12 @@ class Duplicate:
     same_as: str
 
 
-def hash_job(sample_rate: int) -> TableJob:
+def hash_job(sample_rate: int, audio_column: str | None = None) -> TableJob:
     """A job that writes a row for each span: the hash of its samples, decoded at `sample_rate` Hz."""
-    return TableJob("hash", partial(_hash_rows, sample_rate), HASH_SCHEMA, {"sample_rate": sample_rate}, "spans")
+    options: dict[str, JsonValue] = {"sample_rate": sample_rate}
+    if audio_column is not None:
+        options[AUDIO_COLUMN] = audio_column
+    return TableJob("hash", partial(_hash_rows, sample_rate), HASH_SCHEMA, options, "spans")
 
 
 def _hash_rows(sample_rate: int, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import shard_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.plan import AUDIO_COLUMN, Unit
 from codectok.shards import (
     MANIFEST_FILE,
     ShardEntry,
@@ -31,6 +31,8 @@ from codectok.shards import (
     parse_index,
     write_index,
 )
+from codectok.sources.listing import Listing
+from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage
 
@@ -62,7 +64,13 @@ class ShardJob(Job):
         """All fields of `ShardOptions`."""
         values: dict[str, Any] = asdict(self.settings)
         quality: dict[str, Any] = values.pop("quality")
+        if self.settings.audio_column is None:
+            del values[AUDIO_COLUMN]  # as in plans that were made before the option existed
         return values | quality
+
+    def check_sources(self, listing: Listing) -> None:
+        """Raise an `InputError` if the audio column of Parquet files is unknown."""
+        check_audio_columns(listing, self.settings.audio_column)
 
     @property
     def cutting(self) -> CuttingPolicy:
@@ -75,7 +83,7 @@ class ShardJob(Job):
         if not self.settings.deduplicate:
             return None
         rate = self.settings.sample_rate
-        return FirstPass(hash_job(rate), partial(write_duplicates, sample_rate=rate))
+        return FirstPass(hash_job(rate, self.settings.audio_column), partial(write_duplicates, sample_rate=rate))
 
     @property
     def reporter(self) -> JobReporter:

@@ -33,6 +33,7 @@ class ShardOptions:
         validation: share of the files whose segments are held out for validation.
         deduplicate: leave out recordings with the same samples as another one anywhere in the corpus.
         quality: limits on segments.
+        audio_column: column of Parquet files that holds the audio; None to find it.
 
     Raises:
         InputError: a value out of range, or a package that is not installed.
@@ -47,6 +48,7 @@ class ShardOptions:
     validation: float = 0.0
     deduplicate: bool = False
     quality: QualityLimits = NO_LIMITS
+    audio_column: str | None = None
 
     def __post_init__(self) -> None:
         check_limits(self.min_seconds, self.max_seconds, self.segmenter)

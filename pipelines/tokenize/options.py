@@ -26,6 +26,7 @@ class TokenizeOptions:
         max_seconds: the codes of longer recordings are sliced into several rows.
         encoder_threads: threads of one worker on a CPU; codes can depend on it.
         part_seconds: estimated audio of a part; None for an hour on a CPU and six on a GPU.
+        audio_column: column of Parquet files that holds the audio; None to find it.
 
     Raises:
         InputError: a value out of range.
@@ -38,6 +39,7 @@ class TokenizeOptions:
     max_seconds: float | None = None
     encoder_threads: int = 1
     part_seconds: float | None = None
+    audio_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.part_seconds is not None:

@@ -63,6 +63,8 @@ UNIT_SCHEMA = pa.schema(
 FIELD_OF_COLUMN = {"parts": "supervisions"}
 COLUMN_OF_FIELD = {field: column for column, field in FIELD_OF_COLUMN.items()}
 ROW_GROUP_SOURCES = 65_536
+# Option of a job that names the column of Parquet files that holds the audio; sources of its units have it.
+AUDIO_COLUMN = "audio_column"
 # Characters of an option's old and new value that are shown at most: enough for fingerprints, not for templates.
 LONGEST_CHANGE = 160
 
@@ -172,6 +174,8 @@ class Plan:
         self.roots = {**stored, **roots}
         self.moves = [Move(name, stored[name], root) for name, root in roots.items() if stored.get(name, root) != root]
         self._storage = storage
+        column = header.options.get(AUDIO_COLUMN)
+        self._audio_column = column if isinstance(column, str) else None
         self._tables: dict[int, _SourceTable] = {}
         self.units: list[UnitOutline] = []
         for number in range(len(header.generations)):
@@ -213,7 +217,7 @@ class Plan:
         if outline.generation not in self._tables:
             self._tables = {outline.generation: _SourceTable(self._storage, outline.generation)}
         rows = self._tables[outline.generation].rows(outline.first_source, outline.n_sources)
-        sources = [_source(row, self.roots) for row in rows]
+        sources = [_source(row, self.roots, self._audio_column) for row in rows]
         return Unit(number, tuple(self._relocated(source, outline.generation) for source in sources), outline.split)
 
     def files(self, generation: int) -> list[Source]:
@@ -231,10 +235,10 @@ class Plan:
         return replace(source, modified=None) if listed[source.dataset] != source.root else source
 
 
-def _source(row: dict[str, Any], roots: Mapping[str, str]) -> Source:
+def _source(row: dict[str, Any], roots: Mapping[str, str], audio_column: str | None = None) -> Source:
     fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()}
     fields["path"] = decode_path(row["path"])
-    return Source(root=roots[row["dataset"]], **fields)
+    return Source(root=roots[row["dataset"]], audio_column=audio_column, **fields)
 
 
 def load_plan(storage: Storage, roots: Mapping[str, str]) -> Plan | None:
