@@ -12,7 +12,7 @@ from codectok.formatting import counted, format_duration
 
 from .console import facts_table, progress, rows_table, say, warn
 from .jobs import SHOWN_REJECTS
-from .options import CodecOption, DeviceOption, DtypeOption
+from .options import AudioColumnOption, CodecOption, DeviceOption, DtypeOption
 
 if TYPE_CHECKING:
     from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
@@ -44,6 +44,7 @@ def run(
     max_seconds: Annotated[
         float | None, typer.Option(help="Measure only the first N seconds of longer clips.", show_default=False)
     ] = None,
+    audio_column: AudioColumnOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
 ) -> None:
@@ -72,7 +73,10 @@ def run(
             if writer is not None:
                 writer.add(clip)
 
-        report = evaluate(loaded, sources, limit, max_seconds, shown.set_total, lambda: shown.advance(so_far()), note)
+        report = evaluate(
+            *(loaded, sources, limit, max_seconds, shown.set_total, lambda: shown.advance(so_far()), note),
+            audio_column=audio_column,
+        )
         if writer is not None:
             writer.finish(report)
     for clip in report.unused[:SHOWN_REJECTS]:

@@ -26,6 +26,12 @@ PackFramesOption = Annotated[
     int | None,
     typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),
 ]
+AudioColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--audio-column", help="Column of Parquet files that holds the audio, if several may.", show_default=False
+    ),
+]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a new local Ray.")
 ]

@@ -9,7 +9,7 @@ import typer
 from codectok.choices import AudioFormat, Segmenter
 
 from .job_choices import JobChoices, with_job_choices
-from .options import EncodingOption
+from .options import AudioColumnOption, EncodingOption
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
@@ -43,6 +43,7 @@ def run(
     min_bandwidth: Annotated[float | None, typer.Option(help="Leave out segments with a lower bandwidth (Hz).")] = None,
     min_dnsmos: Annotated[float | None, typer.Option(help="Leave out speech with a lower DNSMOS (1 to 5).")] = None,
     encoding: EncodingOption = None,
+    audio_column: AudioColumnOption = None,
     *,
     choices: JobChoices,
 ) -> None:
@@ -65,5 +66,6 @@ def run(
         deduplicate=deduplicate,
         quality=limits,
         encoding=encoding,
+        audio_column=audio_column,
     )
     run_and_report(ShardJob(options), sources, output, choices)

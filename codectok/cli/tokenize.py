@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .job_choices import JobChoices, with_job_choices
-from .options import CodecOption, DeviceOption, DtypeOption, EncodingOption, PackFramesOption
+from .options import AudioColumnOption, CodecOption, DeviceOption, DtypeOption, EncodingOption, PackFramesOption
 
 NAME = "tokenize"
 EXAMPLE = "codectok tokenize shards/ tokens/ --codec codec/"
@@ -35,6 +35,7 @@ def run(
         typer.Option(help="Audio in one part, estimated from file sizes.", show_default="an hour; six on a GPU"),
     ] = None,
     encoding: EncodingOption = None,
+    audio_column: AudioColumnOption = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to use; all of the machine or cluster by default.")] = None,
     *,
     choices: JobChoices,
@@ -57,6 +58,7 @@ def run(
         encoder_threads=encoder_threads,
         part_seconds=part_seconds,
         encoding=encoding,
+        audio_column=audio_column,
     )
     # A driver without a GPU can still use the GPUs of a cluster.
     elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from codectok.sources.clips import count_undecodable, readable_clips
 from codectok.sources.kinds import AUDIO_KINDS, suffix_of
 from codectok.sources.listing import list_sources
 from codectok.sources.ordering import ordered_sources
+from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.sources.unused import Unused, UnusedCounts, add_unused
 from codectok.tokens.clips import decoded_blocks
@@ -55,10 +56,10 @@ class _Unused:
         )
 
     def ignore(self, dataset: str, name: str) -> None:
-        self.ignored += 1
         self.leave_unused(dataset, Unused("ignored_files", suffix_of(name), example=name))
 
     def leave_unused(self, dataset: str, unused: Unused) -> None:
+        self.ignored += unused.count if unused.kind == "ignored_files" else 0
         add_unused(self.parts, unused)
 
 
@@ -70,6 +71,7 @@ def evaluate(
     on_listed: Callable[[int], None] = lambda n_sources: None,
     on_source: Callable[[], None] = lambda: None,
     on_clip: Callable[[ClipMeasures], None] = lambda clip: None,
+    audio_column: str | None = None,
 ) -> EvaluationReport:
     """Encode and decode the clips of a test set, and measure the reconstruction.
 
@@ -81,6 +83,7 @@ def evaluate(
         on_listed: called with the number of files, tars and Parquet files.
         on_source: called after each of them.
         on_clip: called with the measures of each clip; the report has only means.
+        audio_column: column of Parquet files that holds the audio; None to find it.
 
     Raises:
         InputError: a source does not exist, or a limit is impossible.
@@ -91,10 +94,11 @@ def evaluate(
     if limit is not None and limit < 1:
         raise InputError(f"limit must be a number of clips above 0, not {limit}.")
     listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS)
+    check_audio_columns(listing, audio_column)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)
     for source in ordered_sources(listing):
-        for clip in readable_clips(source, unused):
+        for clip in readable_clips(replace(source, audio_column=audio_column), unused):
             if totals.clips == limit:
                 break
             try:

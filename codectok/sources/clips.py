@@ -11,7 +11,7 @@ from codectok.keys import make_key
 
 from .clip import Clip
 from .kinds import CONTAINERS
-from .parquet_clips import clips_of_parquet
+from .parquet.clips import clips_of_parquet
 from .rejects import Reject
 from .source import Source
 from .tars import clips_of_tar
@@ -31,14 +31,11 @@ class ClipCounter(Protocol):
         """Count the file `name`, which holds no audio."""
 
     def leave_unused(self, dataset: str, unused: Unused) -> None:
-        """Count a part of an input that is not used."""
+        """Count a part of an input that is not used; a part of the kind "ignored_files" is a file without audio."""
 
 
-def clips_of(source: Source) -> Iterator[Clip | Reject | Unused | None]:
-    """Yield the clips of `source` in order, a reject for each that cannot be read, and parts that are not used.
-
-    None stands for a file without audio.
-    """
+def clips_of(source: Source) -> Iterator[Clip | Reject | Unused]:
+    """Yield the clips of `source` in order, a reject for each that cannot be read, and parts that are not used."""
     if source.kind in CONTAINERS:
         found = clips_of_tar(source) if source.kind == "tar" else clips_of_parquet(source)
         yield from itertools.islice(found, source.first_clip, source.last_clip)
@@ -56,8 +53,6 @@ def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterat
             yield clip
         elif counter is None:
             continue
-        elif clip is None:
-            counter.ignore(source.dataset, source.name)
         elif isinstance(clip, Unused):
             counter.leave_unused(source.dataset, clip)
         else:

@@ -65,6 +65,7 @@ class Source:
         encoding: of texts without a byte-order mark; None for UTF-8.
         first_byte, last_byte: byte range of a container; samples that begin in it are read. None for the whole file.
         first_clip, last_clip: range of the clips that are left then, the last one excluded.
+        audio_column: column of a Parquet file that holds the audio; None to find it.
     """
 
     dataset: str
@@ -89,6 +90,7 @@ class Source:
     last_byte: int | None = None
     first_clip: int = 0
     last_clip: int | None = None
+    audio_column: str | None = None
 
     def same_file(self, other: Source) -> bool:
         """True if `other` is a span or a range of the same file."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from codectok.keys import make_key
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.output.unit_files import PART_PREFIX
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import ENCODING_OPTION, Unit
+from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.table_job import TableJob
 from codectok.storage import Storage
 
@@ -44,11 +45,12 @@ class Duplicate:
     same_as: str
 
 
-def hash_job(sample_rate: int, encoding: str | None = None) -> TableJob:
-    """A job that writes a row for each span: the hash of its samples, decoded at `sample_rate` Hz."""
-    options: dict[str, JsonValue] = {"sample_rate": sample_rate}
-    if encoding is not None:  # else samples whose texts need it would have no hash
-        options[ENCODING_OPTION] = encoding
+def hash_job(sample_rate: int, reading: Mapping[str, JsonValue] = MappingProxyType({})) -> TableJob:
+    """A job that writes a row for each span: the hash of its samples, decoded at `sample_rate` Hz.
+
+    `reading` are the options that say how sources are read, as in the other job.
+    """
+    options: dict[str, JsonValue] = {"sample_rate": sample_rate, **reading}
     return TableJob("hash", partial(_hash_rows, sample_rate), HASH_SCHEMA, options, "spans")
 
 

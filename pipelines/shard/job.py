@@ -20,7 +20,7 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import shard_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import ENCODING_OPTION, Unit
+from codectok.pipelines.engine.planning.plan import READING_OPTIONS, Unit, reading_options
 from codectok.shards import (
     MANIFEST_FILE,
     ShardEntry,
@@ -31,6 +31,8 @@ from codectok.shards import (
     parse_index,
     write_index,
 )
+from codectok.sources.listing import Listing
+from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage
 
@@ -59,13 +61,20 @@ class ShardJob(Job):
         self.output_bytes_per_second = per_sample * options.sample_rate
 
     def options(self) -> Mapping[str, JsonValue]:
-        """All fields of `ShardOptions`; without `encoding`, plans stay the same as before it existed."""
+        """All fields of `ShardOptions`."""
         values: dict[str, Any] = asdict(self.settings)
-        encoding = values.pop("encoding")
-        if encoding is not None:
-            values[ENCODING_OPTION] = encoding
+        for field in READING_OPTIONS:
+            del values[field]
         quality: dict[str, Any] = values.pop("quality")
-        return values | quality
+        return values | quality | self._reading
+
+    @property
+    def _reading(self) -> dict[str, JsonValue]:
+        return reading_options(encoding=self.settings.encoding, audio_column=self.settings.audio_column)
+
+    def check_sources(self, listing: Listing) -> None:
+        """Raise an `InputError` if the audio column of Parquet files is unknown."""
+        check_audio_columns(listing, self.settings.audio_column)
 
     @property
     def cutting(self) -> CuttingPolicy:
@@ -78,7 +87,7 @@ class ShardJob(Job):
         if not self.settings.deduplicate:
             return None
         rate = self.settings.sample_rate
-        return FirstPass(hash_job(rate, self.settings.encoding), partial(write_duplicates, sample_rate=rate))
+        return FirstPass(hash_job(rate, self._reading), partial(write_duplicates, sample_rate=rate))
 
     @property
     def reporter(self) -> JobReporter:

@@ -35,6 +35,7 @@ class ShardOptions:
         deduplicate: leave out recordings with the same samples as another one anywhere in the corpus.
         quality: limits on segments.
         encoding: of manifests and texts without a byte-order mark; None for UTF-8.
+        audio_column: column of Parquet files that holds the audio; None to find it.
 
     Raises:
         InputError: a value out of range, or a package that is not installed.
@@ -50,6 +51,7 @@ class ShardOptions:
     deduplicate: bool = False
     quality: QualityLimits = NO_LIMITS
     encoding: str | None = None
+    audio_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.encoding is not None:

@@ -28,6 +28,7 @@ class TokenizeOptions:
         encoder_threads: threads of one worker on a CPU; codes can depend on it.
         part_seconds: estimated audio of a part; None for an hour on a CPU and six on a GPU.
         encoding: of manifests and texts without a byte-order mark; None for UTF-8.
+        audio_column: column of Parquet files that holds the audio; None to find it.
 
     Raises:
         InputError: a value out of range.
@@ -41,6 +42,7 @@ class TokenizeOptions:
     encoder_threads: int = 1
     part_seconds: float | None = None
     encoding: str | None = None
+    audio_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.encoding is not None:

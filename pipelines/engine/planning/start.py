@@ -13,7 +13,7 @@ from codectok.sources.arguments import Argument, parse_arguments
 from codectok.sources.listing import list_sources
 from codectok.storage import Storage
 
-from .plan import ENCODING_OPTION, Plan, load_plan
+from .plan import Plan, load_plan, reading_fields
 from .store import header_of, refuse_other_job, store_generation
 
 
@@ -56,14 +56,14 @@ class PlanRequest:
 
     def list_and_store(self, target: Storage) -> Plan:
         """List the sources, and store a new or extended plan in `target`: the output, or a copy of its plan."""
-        encoding = self.job.options().get(ENCODING_OPTION)
+        reading = reading_fields(self.job.options())
         listing = list_sources(
             self.arguments,
             dict(self.roots),
             self.job.kinds,
             self.output.url,
             self.job.reads,
-            encoding if isinstance(encoding, str) else None,
+            reading.get("encoding"),
         )
         self.job.check_sources(listing)
         store_generation(target, self.stored, header_of(self.job), listing, self.job.cutting)
