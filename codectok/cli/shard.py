@@ -9,6 +9,7 @@ import typer
 from codectok.choices import AudioFormat, Segmenter
 
 from .job_choices import JobChoices, with_job_choices
+from .options import CancelledOption, ChannelOption, ScaleOption
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
@@ -34,6 +35,9 @@ def run(
         bool,
         typer.Option("--deduplicate", help="Leave out recordings with the same samples as another (reads all twice)."),
     ] = False,
+    channel: ChannelOption = "mix",
+    cancelled: CancelledOption = "first",
+    scale: ScaleOption = "refuse",
     min_loudness: Annotated[float | None, typer.Option(help="Leave out quieter segments (LUFS).")] = None,
     max_loudness: Annotated[float | None, typer.Option(help="Leave out louder segments (LUFS).")] = None,
     max_clipping: Annotated[
@@ -46,6 +50,7 @@ def run(
 ) -> None:
     """Cut audio files into segments and write them as WebDataset tars."""
     from codectok.audio.quality import QualityLimits
+    from codectok.audio.sound import SoundOptions
     from codectok.pipelines.shard.job import ShardJob
     from codectok.pipelines.shard.options import ShardOptions
 
@@ -62,5 +67,6 @@ def run(
         validation=validation,
         deduplicate=deduplicate,
         quality=limits,
+        sound=SoundOptions.parse(channel, cancelled, scale),
     )
     run_and_report(ShardJob(options), sources, output, choices)

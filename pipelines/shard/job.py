@@ -62,7 +62,8 @@ class ShardJob(Job):
         """All fields of `ShardOptions`."""
         values: dict[str, Any] = asdict(self.settings)
         quality: dict[str, Any] = values.pop("quality")
-        return values | quality
+        sound: dict[str, Any] = values.pop("sound")
+        return values | quality | sound
 
     @property
     def cutting(self) -> CuttingPolicy:
@@ -75,7 +76,7 @@ class ShardJob(Job):
         if not self.settings.deduplicate:
             return None
         rate = self.settings.sample_rate
-        return FirstPass(hash_job(rate), partial(write_duplicates, sample_rate=rate))
+        return FirstPass(hash_job(rate, self.settings.sound), partial(write_duplicates, sample_rate=rate))
 
     @property
     def reporter(self) -> JobReporter:
@@ -93,7 +94,7 @@ class ShardJob(Job):
         """Write `shard-NNNNNN.tar` and its index."""
         path = output.folder / shard_name(unit.number)
         with ShardWriter(path, self.settings.format) as writer:
-            for recording in recordings_of(unit, output):
+            for recording in recordings_of(unit, output, self.settings.sound):
                 new = _without_duplicates(recording, duplicates, output)
                 if new.spans:
                     RecordingCutter(self.settings, new, writer, output).run()

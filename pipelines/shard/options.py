@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from codectok.audio import dnsmos, speech
 from codectok.audio.quality import QualityLimits
 from codectok.audio.segments import check_limits
+from codectok.audio.sound import MIXED, SoundOptions
 from codectok.choices import AudioFormat, Segmenter
 from codectok.config import parse
 from codectok.errors import InputError
@@ -33,6 +34,7 @@ class ShardOptions:
         validation: share of the files whose segments are held out for validation.
         deduplicate: leave out recordings with the same samples as another one anywhere in the corpus.
         quality: limits on segments.
+        sound: how channels and scales of files become mono samples.
 
     Raises:
         InputError: a value out of range, or a package that is not installed.
@@ -47,6 +49,7 @@ class ShardOptions:
     validation: float = 0.0
     deduplicate: bool = False
     quality: QualityLimits = NO_LIMITS
+    sound: SoundOptions = MIXED
 
     def __post_init__(self) -> None:
         check_limits(self.min_seconds, self.max_seconds, self.segmenter)
