@@ -21,6 +21,7 @@ from .framing.detect import layout_of
 from .framing.layout import Layout, Stream
 from .framing.view import StreamView, as_pipe
 from .notes import DecodingNotes
+from .positions import positions_in_log, positions_of_mask
 
 # Formats that only ffmpeg reads. Without ffmpeg such files are rejected, not ignored.
 FFMPEG_SUFFIXES = frozenset(
@@ -30,6 +31,7 @@ BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resamplin
 # Blocks of this size are read again before damage, so that few of the samples before it are lost.
 RESCUE_FRAMES = 64
 UNKNOWN_LENGTH = 1 << 62
+BY_FFMPEG = "read by ffmpeg"
 # libsndfile shortens a cut-off WAV or AIFF without an error and notes it only in its log.
 CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 # Programs that write to a pipe leave at least this size in the header, since they cannot know it.
@@ -47,6 +49,7 @@ class DecodedStream:
         channels: number of channels.
         container: name of the file format.
         encoding: name of the sample encoding.
+        positions: loudspeaker of each channel (see `positions`); None if channels have none.
         blocks: float32 [n, channels] each; raises `AudioError` at damage, after all samples before it.
     """
 
@@ -54,6 +57,7 @@ class DecodedStream:
     channels: int
     container: str
     encoding: str
+    positions: tuple[str, ...] | None
     blocks: Blocks
 
 
@@ -70,15 +74,20 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
         with ffmpeg.decoding(source, where) as decoded:
             container = Path(where).suffix[1:].upper()
             yield DecodedStream(
-                decoded.sample_rate, decoded.channels, container, "read by ffmpeg", decoded.blocks(BLOCK_FRAMES)
+                decoded.sample_rate,
+                decoded.channels,
+                container,
+                BY_FFMPEG,
+                positions_of_mask(decoded.channels, decoded.channel_mask),
+                decoded.blocks(BLOCK_FRAMES),
             )
         return
     layout = _layout(source, where)
     for stream in layout.streams:
         with _opened(source, stream, where) as file:
-            yield DecodedStream(
-                file.samplerate, file.channels, file.format, file.subtype, _blocks(file, source, stream, where)
-            )
+            positions = positions_in_log(file.channels, file.subtype, file.extra_info)
+            blocks = _blocks(file, source, stream, where)
+            yield DecodedStream(file.samplerate, file.channels, file.format, file.subtype, positions, blocks)
     notes.unused_bytes += layout.unused_bytes
     if layout.damage is not None:
         raise AudioError(f"{where} {layout.damage.message}.", "decode_error", layout.damage.seconds)

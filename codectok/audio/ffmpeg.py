@@ -16,9 +16,11 @@ import numpy as np
 
 from codectok.errors import AudioError
 
-# Header of an AU file: magic number, offset and size of the samples, encoding, sample rate, channels.
-AU_HEADER = struct.Struct(">4sIIIII")
-SAMPLE = np.dtype(">f4")
+# Start of a WAV file, and of each of its chunks: name and size.
+RIFF_HEADER, CHUNK_HEADER = struct.Struct("<4sI4s"), struct.Struct("<4sI")
+# Format chunk: encoding, channels, sample rate, bytes a second, bytes and bits a sample; extensible: size, bits, mask.
+FORMAT, EXTENSION = struct.Struct("<HHIIHH"), struct.Struct("<HHI")
+SAMPLE = np.dtype("<f4")
 
 
 def is_installed() -> bool:
@@ -33,10 +35,12 @@ class DecodedStream:
     Attributes:
         sample_rate: in Hz.
         channels: number of channels.
+        channel_mask: a bit for the position of each channel, as in WAV files; 0 if unknown.
     """
 
     sample_rate: int
     channels: int
+    channel_mask: int
     _pipe: IO[bytes]
 
     def blocks(self, frames: int) -> Iterator[np.ndarray]:
@@ -63,18 +67,16 @@ def decoding(source: Path | bytes, where: str) -> Iterator[DecodedStream]:
             source = path
         # "file:": a name with a colon is not a protocol. -xerror: damage is not taken for the end of the file.
         command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{source.absolute()}", "-map", "0:a:0"]
-        command += ["-threads", "1", "-f", "au", "-c:a", "pcm_f32be", "-"]
+        command += ["-threads", "1", "-f", "wav", "-bitexact", "-c:a", "pcm_f32le", "-"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         assert process.stdout is not None, "it is a pipe"
         finished = False
         try:
-            header = process.stdout.read(AU_HEADER.size)
-            if len(header) < AU_HEADER.size:
+            header = _read_header(process.stdout)
+            if header is None:
                 process.wait()
                 raise AudioError(f"{where} is not audio that ffmpeg can read: {_reason(log)}.", "unreadable")
-            _, data_offset, _, _, sample_rate, channels = AU_HEADER.unpack(header)
-            process.stdout.read(data_offset - AU_HEADER.size)
-            yield DecodedStream(sample_rate, channels, process.stdout)
+            yield DecodedStream(*header, process.stdout)
             finished = not process.stdout.read(1)
         finally:
             if not finished:
@@ -83,6 +85,23 @@ def decoding(source: Path | bytes, where: str) -> Iterator[DecodedStream]:
             process.wait()
         if finished and process.returncode != 0:
             raise AudioError(f"{where} cannot be decoded: {_reason(log)}.", "decode_error")
+
+
+def _read_header(pipe: IO[bytes]) -> tuple[int, int, int] | None:
+    """Read the header of a WAV file to its samples: sample rate, channels and channel mask; None if there is none."""
+    if len(pipe.read(RIFF_HEADER.size)) < RIFF_HEADER.size:
+        return None
+    found = None
+    while len(start := pipe.read(CHUNK_HEADER.size)) == CHUNK_HEADER.size:
+        name, size = CHUNK_HEADER.unpack(start)
+        if name == b"data":
+            return found
+        chunk = pipe.read(size)
+        if name == b"fmt ":
+            _, channels, sample_rate, *_ = FORMAT.unpack_from(chunk)
+            extended = size >= FORMAT.size + EXTENSION.size
+            found = sample_rate, channels, EXTENSION.unpack_from(chunk, FORMAT.size)[2] if extended else 0
+    return None
 
 
 def _reason(log: IO[bytes]) -> str:

@@ -59,6 +59,10 @@ class Span:
         first = round(self.start * sample_rate)
         return first, None if self.end is None else max(first + 1, round(self.end * sample_rate))
 
+    def seconds_of(self, duration: float) -> float:
+        """Return the duration of the span in a recording of `duration` seconds."""
+        return max(0.0, (duration if self.end is None else min(self.end, duration)) - self.start)
+
     def is_within(self, n_samples: int, sample_rate: int) -> bool:
         """Return True if a recording of `n_samples` contains the span, within the tolerance for rounded ends."""
         first, end = self.sample_range(sample_rate)

@@ -9,7 +9,7 @@ import typer
 from codectok.choices import AudioFormat, Segmenter
 
 from .job_choices import JobChoices, with_job_choices
-from .options import AudioColumnOption, EncodingOption
+from .options import AudioColumnOption, CancelledOption, ChannelOption, EncodingOption, ScaleOption
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
@@ -35,6 +35,9 @@ def run(
         bool,
         typer.Option("--deduplicate", help="Leave out recordings with the same samples as another (reads all twice)."),
     ] = False,
+    channel: ChannelOption = "mix",
+    cancelled: CancelledOption = "first",
+    scale: ScaleOption = "refuse",
     min_loudness: Annotated[float | None, typer.Option(help="Leave out quieter segments (LUFS).")] = None,
     max_loudness: Annotated[float | None, typer.Option(help="Leave out louder segments (LUFS).")] = None,
     max_clipping: Annotated[
@@ -49,6 +52,7 @@ def run(
 ) -> None:
     """Cut audio files into segments and write them as WebDataset tars."""
     from codectok.audio.quality import QualityLimits
+    from codectok.audio.sound import SoundOptions
     from codectok.pipelines.shard.job import ShardJob
     from codectok.pipelines.shard.options import ShardOptions
 
@@ -67,5 +71,6 @@ def run(
         quality=limits,
         encoding=encoding,
         audio_column=audio_column,
+        sound=SoundOptions.parse(channel, cancelled, scale),
     )
     run_and_report(ShardJob(options), sources, output, choices)

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from .job_choices import JobChoices, with_job_choices
-from .options import AudioColumnOption, CodecOption, DeviceOption, DtypeOption, EncodingOption, PackFramesOption
+from .options import (
+    AudioColumnOption,
+    CancelledOption,
+    ChannelOption,
+    CodecOption,
+    DeviceOption,
+    DtypeOption,
+    EncodingOption,
+    PackFramesOption,
+    ScaleOption,
+)
 
 NAME = "tokenize"
 EXAMPLE = "codectok tokenize shards/ tokens/ --codec codec/"
@@ -36,6 +46,9 @@ def run(
     ] = None,
     encoding: EncodingOption = None,
     audio_column: AudioColumnOption = None,
+    channel: ChannelOption = "mix",
+    cancelled: CancelledOption = "first",
+    scale: ScaleOption = "refuse",
     gpus: Annotated[int | None, typer.Option(help="GPUs to use; all of the machine or cluster by default.")] = None,
     *,
     choices: JobChoices,
@@ -43,6 +56,7 @@ def run(
     """Encode audio files and tars into a table of tokens (Parquet)."""
     import torch
 
+    from codectok.audio.sound import SoundOptions
     from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
     from codectok.pipelines.tokenize.job import TokenizeJob
     from codectok.pipelines.tokenize.options import TokenizeOptions
@@ -59,6 +73,7 @@ def run(
         part_seconds=part_seconds,
         encoding=encoding,
         audio_column=audio_column,
+        sound=SoundOptions.parse(channel, cancelled, scale),
     )
     # A driver without a GPU can still use the GPUs of a cluster.
     elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()

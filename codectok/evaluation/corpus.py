@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from codectok.audio.notes import DecodingNotes
+from codectok.audio.sound import MIXED, SoundOptions
 from codectok.codec import Codec
 from codectok.errors import AudioError, CodectokError, InputError
 from codectok.sources.arguments import parse_arguments
+from codectok.sources.channels import clips_of_channels
 from codectok.sources.clip import Clip
-from codectok.sources.clips import count_undecodable, readable_clips
+from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
 from codectok.sources.kinds import AUDIO_KINDS, suffix_of
 from codectok.sources.listing import list_sources
 from codectok.sources.ordering import ordered_sources
@@ -41,7 +44,7 @@ class _Unused:
     ignored: int = 0
     parts: UnusedCounts = field(default_factory=dict)
 
-    def read(self, dataset: str) -> None:
+    def read(self, dataset: str, seconds: float | None = None) -> None:
         """Not counted here."""
 
     def reject(self, reject: Reject) -> None:
@@ -72,6 +75,7 @@ def evaluate(
     on_source: Callable[[], None] = lambda: None,
     on_clip: Callable[[ClipMeasures], None] = lambda clip: None,
     audio_column: str | None = None,
+    sound: SoundOptions = MIXED,
 ) -> EvaluationReport:
     """Encode and decode the clips of a test set, and measure the reconstruction.
 
@@ -84,6 +88,7 @@ def evaluate(
         on_source: called after each of them.
         on_clip: called with the measures of each clip; the report has only means.
         audio_column: column of Parquet files that holds the audio; None to find it.
+        sound: how channels are mixed or chosen.
 
     Raises:
         InputError: a source does not exist, or a limit is impossible.
@@ -97,15 +102,19 @@ def evaluate(
     check_audio_columns(listing, audio_column)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)
+    parts = UnusedSound(unused, sound)
     for source in ordered_sources(listing):
-        for clip in readable_clips(replace(source, audio_column=audio_column), unused):
+        clips = readable_clips(replace(source, audio_column=audio_column), unused)
+        for clip in clips_of_channels(clips, sound):
             if totals.clips == limit:
                 break
+            notes = DecodingNotes()
             try:
-                measured, codes = _measured(codec, clip, max_seconds)
+                measured, codes = _measured(codec, clip, max_seconds, sound, notes)
             except AudioError as error:
                 count_undecodable(clip, error, unused, clip.start)
                 continue
+            parts.add(clip, notes)
             totals.add(measured, codes)
             on_clip(measured)
         if totals.clips == limit:
@@ -113,13 +122,15 @@ def evaluate(
         on_source()
     if not totals.clips:
         raise CodectokError(_no_clips_message(unused))
-    options = EvaluationOptions(sources=tuple(sources), limit=limit, max_seconds=max_seconds)
+    options = EvaluationOptions(sources=tuple(sources), limit=limit, max_seconds=max_seconds, **sound.values())
     return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored)
 
 
-def _measured(codec: Codec, clip: Clip, max_seconds: float | None) -> tuple[ClipMeasures, np.ndarray]:
+def _measured(
+    codec: Codec, clip: Clip, max_seconds: float | None, sound: SoundOptions, notes: DecodingNotes
+) -> tuple[ClipMeasures, np.ndarray]:
     """The measures and the codes of a clip; raises `AudioError` if it cannot be decoded."""
-    samples = _samples(clip, codec.sample_rate, max_seconds)
+    samples = _samples(clip, codec.sample_rate, max_seconds, sound, notes)
     codes = codec.encode(samples, codec.sample_rate).numpy()
     reconstruction = codec.decode_aligned(codes, len(samples)).numpy()
     measured = ClipMeasures(
@@ -134,15 +145,19 @@ def _measured(codec: Codec, clip: Clip, max_seconds: float | None) -> tuple[Clip
     return measured, codes
 
 
-def _samples(clip: Clip, sample_rate: int, max_seconds: float | None) -> np.ndarray:
+def _samples(
+    clip: Clip, sample_rate: int, max_seconds: float | None, sound: SoundOptions, notes: DecodingNotes
+) -> np.ndarray:
     wanted = None if max_seconds is None else max(1, round(max_seconds * sample_rate))
     blocks, length = [np.zeros(0, np.float32)], 0
-    for block in decoded_blocks(clip, sample_rate):
+    for block in decoded_blocks(clip, sample_rate, sound, notes):
         blocks.append(block)
         length += len(block)
         if wanted is not None and length >= wanted:
             break
-    return np.concatenate(blocks)[:wanted]
+    samples = np.concatenate(blocks)[:wanted]
+    sound.refuse_cancelled(notes, clip.span.start, clip.span.start + len(samples) / sample_rate, clip.name)
+    return samples
 
 
 def _no_clips_message(unused: _Unused) -> str:

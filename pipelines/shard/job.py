@@ -66,7 +66,8 @@ class ShardJob(Job):
         for field in READING_OPTIONS:
             del values[field]
         quality: dict[str, Any] = values.pop("quality")
-        return values | quality | self._reading
+        sound: dict[str, Any] = values.pop("sound")
+        return values | quality | sound | self._reading
 
     @property
     def _reading(self) -> dict[str, JsonValue]:
@@ -87,7 +88,8 @@ class ShardJob(Job):
         if not self.settings.deduplicate:
             return None
         rate = self.settings.sample_rate
-        return FirstPass(hash_job(rate, self._reading), partial(write_duplicates, sample_rate=rate))
+        hashes = hash_job(rate, self.settings.sound, self._reading)
+        return FirstPass(hashes, partial(write_duplicates, sample_rate=rate))
 
     @property
     def reporter(self) -> JobReporter:
@@ -105,7 +107,7 @@ class ShardJob(Job):
         """Write `shard-NNNNNN.tar` and its index."""
         path = output.folder / shard_name(unit.number)
         with ShardWriter(path, self.settings.format) as writer:
-            for recording in recordings_of(unit, output):
+            for recording in recordings_of(unit, output, self.settings.sound):
                 new = _without_duplicates(recording, duplicates, output)
                 if new.spans:
                     RecordingCutter(self.settings, new, writer, output).run()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from codectok.audio import dnsmos, speech
 from codectok.audio.quality import QualityLimits
 from codectok.audio.segments import check_limits
+from codectok.audio.sound import MIXED, SoundOptions
 from codectok.choices import AudioFormat, Segmenter
 from codectok.config import parse
 from codectok.errors import InputError
@@ -36,6 +37,7 @@ class ShardOptions:
         quality: limits on segments.
         encoding: of manifests and texts without a byte-order mark; None for UTF-8.
         audio_column: column of Parquet files that holds the audio; None to find it.
+        sound: how channels and scales of files become mono samples.
 
     Raises:
         InputError: a value out of range, or a package that is not installed.
@@ -52,6 +54,7 @@ class ShardOptions:
     quality: QualityLimits = NO_LIMITS
     encoding: str | None = None
     audio_column: str | None = None
+    sound: SoundOptions = MIXED
 
     def __post_init__(self) -> None:
         if self.encoding is not None:

@@ -26,7 +26,7 @@ from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.plan import Unit, load_plan, names_of_sources, reading_options
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.unit_clips import clips_of_unit
-from codectok.sources.clips import count_undecodable
+from codectok.sources.clips import UnusedSound, count_undecodable
 from codectok.sources.listing import Listing
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
@@ -84,6 +84,7 @@ class TokenizeJob(Job):
             "max_seconds": self.settings.max_seconds,
             "part_seconds": self.cutting.unit_seconds,
             **reading_options(encoding=self.settings.encoding, audio_column=self.settings.audio_column),
+            **self.settings.sound.values(),
         }
 
     def check_sources(self, listing: Listing) -> None:
@@ -146,8 +147,10 @@ class TokenizeJob(Job):
         metadata = TableMetadata.of(self.description, unit_hash(header_of(self), unit))
         path = output.folder / part_name(unit.number)
         counts = CodeCounts(self.description.n_codebooks, self.description.codebook_size)
+        sound = self.settings.sound
+        unused = UnusedSound(output, sound)
         with TokenTableWriter(path, metadata) as writer:
-            for clip, row in encode_clips(encoder, clips_of_unit(unit, output)):
+            for clip, row in encode_clips(encoder, clips_of_unit(unit, output), sound, unused.add):
                 if not isinstance(row, AudioError):
                     output.read(clip.dataset, row.duration)
                     for cut in self._slices(row, clip.span):

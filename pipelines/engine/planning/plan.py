@@ -235,9 +235,9 @@ class Plan:
 
 
 def _source(row: dict[str, Any], roots: Mapping[str, str], reading: Mapping[str, str]) -> Source:
-    fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()}
+    fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()} | dict(reading)
     fields["path"] = decode_path(row["path"])
-    return Source(root=roots[row["dataset"]], **reading, **fields)
+    return Source(root=roots[row["dataset"]], **fields)
 
 
 def reading_options(**fields: str | None) -> dict[str, JsonValue]:
