@@ -74,6 +74,13 @@ class AudioError(InputError):
         return type(self), (str(self), self.reason, self.seconds)
 
 
+class NotAudioError(AudioError):
+    """A file without sound: of another kind, or a film without an audio track. Broken audio is an `AudioError`."""
+
+    def __init__(self, message: str, reason: Reason = "unreadable", seconds: float | None = None) -> None:
+        super().__init__(message, reason, seconds)
+
+
 def first_line(error: BaseException) -> str:
     """First line of an error's message; the name of its class if the message is empty."""
     text = str(error).strip()

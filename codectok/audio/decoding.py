@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from codectok.errors import AudioError, is_lasting
+from codectok.errors import AudioError, NotAudioError, is_lasting
 
 from . import ffmpeg
 from .framing.detect import layout_of
@@ -22,16 +22,17 @@ from .framing.layout import Layout, Stream
 from .framing.view import StreamView, as_pipe
 from .notes import DecodingNotes
 from .positions import positions_in_log, positions_of_mask
+from .signatures import HEAD_BYTES, is_known_other, signature_of
 
-# Formats that only ffmpeg reads. Without ffmpeg such files are rejected, not ignored.
-FFMPEG_SUFFIXES = frozenset(
-    [".m4a", ".m4b", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka", ".mp4", ".mkv", ".mov", ".ac3", ".3gp"]
+# Samples without a header: no program can tell their rate and encoding.
+HEADERLESS_SUFFIXES = frozenset(
+    [".raw", ".pcm", ".vox", ".gsm", ".g722", ".g726", ".g729", ".ul", ".ulaw", ".al", ".alaw", ".sln", ".s16", ".f32"]
 )
 BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resampling faster
 # Blocks of this size are read again before damage, so that few of the samples before it are lost.
 RESCUE_FRAMES = 64
 UNKNOWN_LENGTH = 1 << 62
-BY_FFMPEG = "read by ffmpeg"
+BY_FFMPEG = "decoded by ffmpeg"
 # libsndfile shortens a cut-off WAV or AIFF without an error and notes it only in its log.
 CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 # Programs that write to a pipe leave at least this size in the header, since they cannot know it.
@@ -70,21 +71,23 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
         AudioError: "unreadable", "unsupported", "empty", or "decode_error" for damage.
         OSError: the disk failed.
     """
-    if _needs_ffmpeg(source, where):
-        with ffmpeg.decoding(source, where) as decoded:
-            container = Path(where).suffix[1:].upper()
-            yield DecodedStream(
-                decoded.sample_rate,
-                decoded.channels,
-                container,
-                BY_FFMPEG,
-                positions_of_mask(decoded.channels, decoded.channel_mask),
-                decoded.blocks(BLOCK_FRAMES),
-            )
-        return
     layout = _layout(source, where)
     for stream in layout.streams:
-        with _opened(source, stream, where) as file:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(_opened(source, stream, where))
+            except NotAudioError:
+                decoded = stack.enter_context(_opened_by_ffmpeg(source, stream, where))
+                notes.other_tracks += decoded.other_tracks
+                yield DecodedStream(
+                    decoded.sample_rate,
+                    decoded.channels,
+                    decoded.container,
+                    f"{decoded.codec}, {BY_FFMPEG}",
+                    positions_of_mask(decoded.channels, decoded.channel_mask),
+                    decoded.blocks(BLOCK_FRAMES),
+                )
+                continue
             positions = positions_in_log(file.channels, file.subtype, file.extra_info)
             blocks = _blocks(file, source, stream, where)
             yield DecodedStream(file.samplerate, file.channels, file.format, file.subtype, positions, blocks)
@@ -93,23 +96,41 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
         raise AudioError(f"{where} {layout.damage.message}.", "decode_error", layout.damage.seconds)
 
 
-def _needs_ffmpeg(source: Path | bytes, where: str) -> bool:
-    """Return True if the suffix is one that only ffmpeg reads; raise `AudioError` if ffmpeg is missing."""
+@contextmanager
+def _opened_by_ffmpeg(source: Path | bytes, stream: Stream, where: str) -> Iterator[ffmpeg.DecodedStream]:
+    """Open a stream that libsndfile does not know; raise `AudioError` if it is not audio, or ffmpeg is missing."""
+    with _file(source, where) as file:
+        whole = stream.start == 0 and stream.end == file.seek(0, os.SEEK_END)
+        file.seek(stream.start)
+        head = file.read(HEAD_BYTES)
+    signature = signature_of(head)
+    if signature is None and is_known_other(head):
+        raise _not_audio(source, where, "is not an audio file")
+    if not ffmpeg.is_installed():
+        if signature is None:
+            raise _not_audio(source, where, "is not a file that libsndfile reads, and ffmpeg is not installed")
+        message = f"{where} ({signature}) is in an encoding that libsndfile does not read; {ffmpeg.INSTALL}."
+        raise AudioError(message, "unsupported")
+    start, end = (0, None) if whole else (stream.start, stream.end)
+    try:
+        with ffmpeg.decoding(ffmpeg.Input(source, where, start, end, signature is not None)) as decoded:
+            yield decoded
+    except NotAudioError:
+        if signature is not None:
+            raise
+        raise _not_audio(source, where, "is not an audio file: neither libsndfile nor ffmpeg reads it") from None
+
+
+def _not_audio(source: Path | bytes, where: str, fault: str) -> AudioError:
+    """Error of a file in which no format was found; one that is named as bare samples holds sound all the same."""
     # Bytes from a tar are named by their member, with their key in parentheses.
     names = [source] if isinstance(source, Path) else [Path(where), Path(where.rpartition(" (")[0])]
-    if not any(name.suffix.lower() in FFMPEG_SUFFIXES for name in names):
-        return False
-    if isinstance(source, Path) and not source.is_file():
-        return False  # opening the file raises the error
-    if not ffmpeg.is_installed():
-        message = f"{where} is in a format that only ffmpeg reads; install ffmpeg, or convert it to FLAC or WAV first."
-        raise AudioError(message, "unsupported")
-    return True
+    if any(name.suffix.lower() in HEADERLESS_SUFFIXES for name in names):
+        return AudioError(f"{where} has no header; convert it to FLAC or WAV first.", "unsupported")
+    return NotAudioError(f"{where} {fault}.")
 
 
 def _layout(source: Path | bytes, where: str) -> Layout:
-    if isinstance(source, Path) and source.suffix.lower() == ".raw" and source.is_file():
-        raise AudioError(f"{where} has no header; convert it to FLAC or WAV first.", "unsupported")
     with _file(source, where) as file:
         size = file.seek(0, os.SEEK_END)
         if isinstance(source, Path) and size == 0:
@@ -146,7 +167,9 @@ def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundf
             else:
                 sound = stack.enter_context(soundfile.SoundFile(view))
         except soundfile.LibsndfileError as error:
-            raise AudioError(f"{where} is not a readable audio file: {_reason(error)}", "unreadable") from None
+            raise NotAudioError(f"{where} is not a readable audio file: {_reason(error)}") from None
+        if sound.format == "RAW":  # libsndfile guesses it from the name of the file
+            raise NotAudioError(f"{where} is not a readable audio file: it has no header.")
         yield sound
 
 

@@ -17,34 +17,21 @@ from codectok.errors import AudioError, CodectokError, InputError, is_lasting
 from codectok.names import printable
 
 from .channels import channel_count, counted, one_channel, too_many_channels
-from .decoding import FFMPEG_SUFFIXES, decoded_streams
+from .decoding import decoded_streams
 from .notes import DecodingNotes
 from .resample import resample_blocks
 from .scaling import file_divisor, is_float, scaled
 from .sound import MIXED, SoundOptions
 from .waveform import MAX_CHANNELS, check_finite, mono_blocks
 
-# Files are listed by their suffix; their contents are checked when they are opened.
-AUDIO_SUFFIXES = FFMPEG_SUFFIXES | frozenset(
-    [
-        ".wav",
-        ".wave",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".snd",
-        ".caf",
-        ".w64",
-        ".rf64",
-        ".voc",
-    ]
-)
+# Names of audio files, and of films, which may have no sound. Other files are opened to see if they are audio.
+_AUDIO_NAMES = """
+    wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 bwf voc sph m4a m4b aac wma amr ape wv mka ac3 tta
+    mp2 spx
+"""
+_FILM_NAMES = "mp4 m4v mkv mov webm avi mpg mpeg ts mts m2ts vob flv f4v wmv asf 3gp 3g2 ogv ogm mxf"
+AUDIO_SUFFIXES = frozenset(f".{name}" for name in _AUDIO_NAMES.split())
+FILM_SUFFIXES = frozenset(f".{name}" for name in _FILM_NAMES.split())
 READ_BYTES = 1 << 20
 SAMPLE_RATES = range(1000, 768_001)
 
@@ -74,8 +61,14 @@ class AudioInfo:
 
 
 def is_audio_path(path: str | Path) -> bool:
-    """Return True if the suffix is one of an audio file."""
-    return Path(path).suffix.lower() in AUDIO_SUFFIXES
+    """Return True if the suffix is one of an audio file or a film."""
+    suffix = Path(path).suffix.lower()
+    return suffix in AUDIO_SUFFIXES or suffix in FILM_SUFFIXES
+
+
+def is_film_path(path: str | Path) -> bool:
+    """Return True if the suffix is one of a film, which may have no sound."""
+    return Path(path).suffix.lower() in FILM_SUFFIXES
 
 
 def audio_info(path: Path) -> AudioInfo:

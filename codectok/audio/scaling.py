@@ -22,7 +22,7 @@ INTEGER_SCALES = (1 << 15, 1 << 23, 1 << 31)
 def is_float(encoding: str, scale: ScaleChoice) -> bool:
     """Return True if samples of an encoding must be measured before use, since they may be far beyond full scale."""
     # Hardly any file that only ffmpeg reads holds floats, and decoding all of them twice takes time.
-    return encoding in FLOAT_ENCODINGS or (encoding == BY_FFMPEG and scale == "auto")
+    return encoding in FLOAT_ENCODINGS or (encoding.endswith(BY_FFMPEG) and scale == "auto")
 
 
 def scaled(blocks: Iterable[np.ndarray], divisor: float | None, where: str) -> Iterator[np.ndarray]:
