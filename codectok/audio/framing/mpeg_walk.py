@@ -15,6 +15,8 @@ from .mpeg_tags import is_id3v2, tag_end
 # Headers that must follow one another: next to known structures, where any byte may look like a header, and inside of
 # a tag, which may hold a short piece of sound itself.
 LIKELY, SURE, CERTAIN = 2, 4, 16
+# Of a header: what an encoder leaves the same from frame to frame.
+SAME_BITS = 0xFFFF_0DCF
 XING_MARKS = frozenset([b"Xing", b"Info"])
 ANYTHING = re.compile(SYNC.pattern + rb"|ID3|TAG|APETAGEX|LYRICSBEGIN")
 
@@ -88,6 +90,13 @@ def walk(data: BytesRange, leading: int) -> Iterator[Run | Gap]:
             frame_format = _format_of_run(data, position, SURE if run and run.end == position else LIKELY)
             if frame_format is not None:
                 run = _run(data, position, frame_format)
+                hidden = hidden_frames(data, run)
+                if hidden is not None:
+                    run, gap = hidden
+                    yield run
+                    yield gap
+                    position = gap.end
+                    continue
                 yield run
                 position = run.end
                 continue
@@ -169,6 +178,47 @@ def _run(data: BytesRange, start: int, frame_format: FrameFormat) -> Run:
             n_frames += 1
         position += place
     return Run(start, position, last, n_frames, frame_format, length_frame)
+
+
+def hidden_frames(data: BytesRange, run: Run) -> tuple[Run, Gap] | None:
+    """The run up to a frame that claims the bytes of the next ones too, and that frame; None without one.
+
+    A wrong bit rate may lead the walk past several frames to the header of a later one.
+    """
+    position, claimed = run.start, 0
+    if run.length_frame is not None:
+        claimed = run.length_frame.n_frames or 0
+        own_format = format_at(data, position)
+        position += 0 if own_format is None else frame_length(data, position, own_format)
+    if 0 < claimed <= run.n_frames or run.format.is_free:
+        return None
+    shortest, last = run.end, run.start
+    for number in range(run.n_frames):
+        length = frame_length(data, position, run.format)
+        shortest = min(shortest, length)
+        if length >= 2 * shortest - 2:
+            inside = _hidden_in(data, position, length, run.format)
+            if inside is not None:
+                shortened = Run(run.start, position, last, number, run.format, run.length_frame)
+                return shortened, Gap(position, inside, "unknown")
+        last = position
+        position += length
+    return None
+
+
+def _hidden_in(data: BytesRange, start: int, length: int, frame_format: FrameFormat) -> int | None:
+    """Offset of the first of the frames inside the one at `start` which end where it does."""
+    frame = data.read(start, length)
+    for match in SYNC.finditer(frame, HEADER):
+        place = match.start()
+        word = int.from_bytes(frame[place : place + HEADER], "big")
+        if (word ^ int.from_bytes(frame[:HEADER], "big")) & SAME_BITS:
+            continue
+        while place < length and (size := frame_format.length(int.from_bytes(frame[place : place + HEADER], "big"))):
+            place += size
+        if place == length:
+            return start + match.start()
+    return None
 
 
 def _tags(data: BytesRange, start: int, is_first: bool) -> Gap | None:
