@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,10 +29,6 @@ BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resamplin
 # Blocks of this size are read again before damage, so that few of the samples before it are lost.
 RESCUE_FRAMES = 64
 UNKNOWN_LENGTH = 1 << 62
-# libsndfile shortens a cut-off WAV or AIFF without an error and notes it only in its log.
-CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
-# Programs that write to a pipe leave at least this size in the header, since they cannot know it.
-STREAMED_SIZE = 0x7FFF_0000
 
 Blocks = Iterator[np.ndarray]
 
@@ -81,7 +76,7 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
             )
     notes.unused_bytes += layout.unused_bytes
     if layout.damage is not None:
-        raise AudioError(f"{where} {layout.damage.message}.", "decode_error", layout.damage.seconds)
+        raise AudioError(f"{where} {layout.damage.message}.", layout.damage.reason, layout.damage.seconds)
 
 
 def _needs_ffmpeg(source: Path | bytes, where: str) -> bool:
@@ -124,7 +119,11 @@ def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
 def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundfile.SoundFile]:
     with ExitStack() as stack:
         file = stack.enter_context(_file(source, where))
-        whole = stream.start == 0 and stream.end == file.seek(0, os.SEEK_END) and not stream.patches
+        whole = (
+            stream.start == 0
+            and stream.end == file.seek(0, os.SEEK_END)
+            and not (stream.patches or stream.holes or stream.head)
+        )
         file.seek(0)
         view = file if whole else io.BufferedReader(StreamView(file, stream))
         try:
@@ -138,15 +137,14 @@ def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundf
                 sound = stack.enter_context(soundfile.SoundFile(view))
         except soundfile.LibsndfileError as error:
             raise AudioError(f"{where} is not a readable audio file: {_reason(error)}", "unreadable") from None
+        if sound.format == "RAW":  # libsndfile guesses it from the name of the file
+            raise AudioError(f"{where} is not a readable audio file: it has no header.", "unreadable")
         yield sound
 
 
 def _blocks(file: soundfile.SoundFile, source: Path | bytes, stream: Stream, where: str) -> Blocks:
     """Yield blocks [n, channels] of a stream; raise `AudioError` if it has fewer samples than its header says."""
     expected, found = file.frames if stream.n_samples is None else stream.n_samples, 0
-    shortened = CUT_OFF.search(file.extra_info)
-    if shortened and int(shortened[2]) < int(shortened[1]) < STREAMED_SIZE:
-        raise AudioError(f"{where} is cut off: it has {shortened[2]} of {shortened[1]} bytes.", "decode_error")
     while True:
         try:
             block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)

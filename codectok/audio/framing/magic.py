@@ -1,0 +1,72 @@
+"""Marks at the start of audio files, which show where another file begins inside one."""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO
+
+HEADER = 64
+W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+VOC_MAGIC = b"Creative Voice File\x1a"
+AU_ENCODINGS = {1: 8, 2: 8, 3: 16, 4: 24, 5: 32, 6: 32, 7: 64, 23: 4, 25: 3, 26: 5, 27: 8}
+"""Bits per sample of the encodings of AU files that libsndfile decodes."""
+MAX_CHANNELS = 256
+
+SEARCH_BYTES = 1 << 20
+# Bytes to search for, and their offset in the header; rare in other data, unlike the first bytes of most formats.
+ANCHORS = (
+    (b"WAVE", 8),
+    (b"AIFF", 8),
+    (b"AIFC", 8),
+    (b".snd", 0),
+    (b"caff\x00\x01", 0),
+    (W64_RIFF, 0),
+    (b"NIST_1A\n", 0),
+    (VOC_MAGIC, 0),
+    (b"fLaC\x00\x00\x00\x22", 0),
+    (b"OggS\x00\x02", 0),
+)
+
+
+def begins_file(header: bytes) -> bool:
+    """Return True if `header`, of `HEADER` bytes where the file has them, is the start of an audio file."""
+    if header[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
+        return header[8:12] == b"WAVE"
+    if header[:4] == b"FORM":
+        return header[8:12] in (b"AIFF", b"AIFC")
+    if header[:4] == b".snd" and len(header) >= 24:
+        offset, _, encoding, sample_rate, channels = struct.unpack_from(">IIIII", header, 4)
+        return (
+            24 <= offset < 1 << 16
+            and encoding in AU_ENCODINGS
+            and 1000 <= sample_rate <= 768_000
+            and 1 <= channels <= MAX_CHANNELS
+        )
+    if header[:6] == b"caff\x00\x01":
+        return header[8:12] == b"desc"
+    return header.startswith((W64_RIFF, b"NIST_1A\n", VOC_MAGIC, b"fLaC\x00\x00\x00\x22", b"OggS\x00\x02"))
+
+
+def find_file(file: BinaryIO, start: int, end: int) -> int | None:
+    """Offset of the first audio file that begins in a byte range; None if there is none."""
+    position = start
+    while position < end:
+        file.seek(position)
+        data = file.read(min(SEARCH_BYTES, end - position) + HEADER)
+        found = [place for anchor, offset in ANCHORS for place in _places(data, anchor, offset)]
+        if found:
+            place = position + min(found)
+            return place if place < end else None
+        position += SEARCH_BYTES
+    return None
+
+
+def _places(data: bytes, anchor: bytes, offset: int) -> list[int]:
+    """Place of the first file in `data` that `anchor` shows, in a list that is empty if there is none."""
+    place = data.find(anchor)
+    while place >= 0:
+        first = place - offset
+        if first >= 0 and begins_file(data[first : first + HEADER]):
+            return [first]
+        place = data.find(anchor, place + 1)
+    return []
