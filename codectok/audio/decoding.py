@@ -125,7 +125,7 @@ def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundf
             and not (stream.patches or stream.holes or stream.head)
         )
         file.seek(0)
-        view = file if whole else io.BufferedReader(StreamView(file, stream))
+        view = io.BufferedReader(StreamView(file, stream))
         try:
             if stream.piped:
                 pipe = stack.enter_context(as_pipe(view))

@@ -47,5 +47,6 @@ def layout_of_au(file: BinaryIO) -> Layout | None:
         bytes_per_second=bits * channels * sample_rate / 8,
         stream=stream,
         codec_block=CODEC_BLOCKS.get(encoding, 0),
+        stops=encoding not in CODEC_BLOCKS,
     )
     return layout_of_samples(file, samples)

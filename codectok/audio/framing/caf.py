@@ -13,8 +13,9 @@ from .samples import SampleData, layout_of_samples
 FIRST_CHUNK = 8
 CHUNKS = ChunkFormat(struct.Struct(">4sq"), padding=1)
 DESCRIPTION = struct.Struct(">d4s5I")  # rate, encoding, flags, packet's bytes, packet's samples, channels, bits
+READ_BYTES = 1 << 16
 EDIT_COUNT = 4  # bytes before the samples
-PACKETS = struct.Struct(">qq")  # number of packets and of samples
+PACKETS = struct.Struct(">qqii")  # number of packets and of samples, and of samples that are not played
 
 
 def layout_of_caf(file: BinaryIO) -> Layout | None:
@@ -36,14 +37,20 @@ def layout_of_caf(file: BinaryIO) -> Layout | None:
         return Layout("CAF", (), Damage(f"has an impossible number of {channels} channels", None, "unreadable"))
     start, stated = data.start + EDIT_COUNT, data.size - EDIT_COUNT
     per_second = packet_bytes * sample_rate / packet_samples if packet_samples else 0.0
-    packets = _contents(file, found.get(b"pakt"), PACKETS.size)
+    table = found.get(b"pakt")
+    packets = _contents(file, table, PACKETS.size)
     if not packet_bytes and len(packets) == PACKETS.size:
         n_samples = PACKETS.unpack(packets)[1]
         per_second = stated * sample_rate / n_samples if n_samples > 0 else 0.0
 
     def stream(n_bytes: int) -> Stream:
-        size = struct.pack(">q", n_bytes + EDIT_COUNT)
-        return Stream(0, start + n_bytes, ((data.start - len(size), size),))
+        patches = [(data.start - 8, struct.pack(">q", n_bytes + EDIT_COUNT))]
+        n_samples = None
+        if table is not None and not packet_bytes and packet_samples and n_bytes < stated:
+            count, end = _packets_within(file, table, n_bytes)
+            n_samples = count * packet_samples
+            patches.append((end, b"\x00"))  # a packet without bytes is the last one
+        return Stream(0, start + n_bytes, tuple(patches), n_samples)
 
     samples = SampleData(
         container="CAF",
@@ -64,3 +71,23 @@ def _contents(file: BinaryIO, chunk: Chunk | None, size: int) -> bytes:
         return b""
     file.seek(chunk.start)
     return file.read(max(0, min(chunk.size, size)))
+
+
+def _packets_within(file: BinaryIO, table: Chunk, n_bytes: int) -> tuple[int, int]:
+    """Number of packets in the first `n_bytes` bytes of the samples, and the end of their sizes in the table."""
+    position = table.start + PACKETS.size
+    file.seek(position)
+    count = size = length = 0
+    rest = max(0, table.size - PACKETS.size)
+    while data := file.read(min(READ_BYTES, rest)):
+        rest -= len(data)
+        for byte in data:
+            size, length = size << 7 | byte & 0x7F, length + 1
+            if byte & 0x80:
+                continue
+            n_bytes -= size
+            if n_bytes < 0:
+                return count, position
+            position += length
+            count, size, length = count + 1, 0, 0
+    return count, position

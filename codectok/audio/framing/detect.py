@@ -12,7 +12,7 @@ from .au import layout_of_au
 from .caf import layout_of_caf
 from .layout import Damage, Layout, Stream
 from .mp3 import layout_of_mp3
-from .others import layout_of_avr, layout_of_svx, layout_of_wve
+from .others import layout_of_avr, layout_of_mat4, layout_of_mat5, layout_of_mpc, layout_of_svx, layout_of_wve
 from .riff import layout_of_riff
 from .sphere import layout_of_sphere
 from .view import StreamView
@@ -31,6 +31,9 @@ FORMATS = (
     layout_of_svx,
     layout_of_avr,
     layout_of_wve,
+    layout_of_mpc,
+    layout_of_mat4,
+    layout_of_mat5,
 )
 """One function per family of formats; each returns None for other files, and may leave the file at any position."""
 
@@ -46,19 +49,39 @@ def layout_of(file: BinaryIO) -> Layout | None:
     if layout is None or layout.next_file is None:
         return layout
     size = file.seek(0, os.SEEK_END)
-    streams, unused_bytes, start = [*layout.streams], layout.unused_bytes, layout.next_file
+    layouts, start = [layout], 0
     for _ in range(MAX_FILES):
+        layout = layouts[-1]
+        if layout.damage is not None or layout.next_file is None:
+            return _joined(layouts)
+        start += layout.next_file
         rest = io.BufferedReader(StreamView(file, Stream(start, size)))
         following = _layout_of_first(rest) or Layout("", (Stream(0, size - start),))
-        streams += [stream.shifted(start) for stream in following.streams]
-        unused_bytes += following.unused_bytes
-        if following.next_file is None:
-            return replace(
-                layout, streams=tuple(streams), damage=following.damage, unused_bytes=unused_bytes, next_file=None
-            )
-        start += following.next_file
+        n_bytes = size - start if following.next_file is None else following.next_file
+        shifted = replace(following, streams=tuple(stream.shifted(start) for stream in following.streams))
+        layouts.append(replace(shifted, damage=None) if _is_repeated_header(shifted, n_bytes, layouts) else shifted)
     damage = Damage(f"is joined from more than {MAX_FILES:,} files; split it", None, "unsupported")
-    return replace(layout, streams=tuple(streams), damage=damage, unused_bytes=unused_bytes, next_file=None)
+    return replace(_joined(layouts), damage=damage)
+
+
+def _is_repeated_header(layout: Layout, n_bytes: int, before: list[Layout]) -> bool:
+    """Return True if a file of `n_bytes` bytes is the final header of the one before it.
+
+    Programs that write to a pipe put it there, since they cannot go back.
+    """
+    if layout.damage is None or any(stream.n_samples != 0 for stream in layout.streams):
+        return False
+    previous = next((stream for one in reversed(before) for stream in one.streams if stream.n_samples != 0), None)
+    return previous is not None and layout.damage.missing_bytes == previous.end - previous.start - n_bytes
+
+
+def _joined(layouts: list[Layout]) -> Layout:
+    """Join the layouts of files that follow one another."""
+    streams = [stream for layout in layouts for stream in layout.streams]
+    # A header that was written twice has no samples at first.
+    with_samples = tuple(stream for stream in streams if stream.n_samples != 0)
+    unused_bytes = sum(layout.unused_bytes for layout in layouts)
+    return Layout(layouts[0].container, with_samples or tuple(streams[:1]), layouts[-1].damage, unused_bytes)
 
 
 def _layout_of_first(file: BinaryIO) -> Layout | None:

@@ -43,11 +43,13 @@ class Damage:
         message: the rest of a sentence that begins with the name of the file, without a full stop.
         seconds: duration of the audio behind it that is not decoded; None if unknown.
         reason: of the reject.
+        missing_bytes: of samples that the header states; None if unknown.
     """
 
     message: str
     seconds: float | None = None
     reason: Reason = "decode_error"
+    missing_bytes: int | None = None
 
 
 @dataclass(frozen=True)

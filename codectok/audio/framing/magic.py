@@ -8,6 +8,8 @@ from typing import BinaryIO
 HEADER = 64
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 VOC_MAGIC = b"Creative Voice File\x1a"
+WVE_MAGIC = b"ALawSoundFile**\x00"
+MAT4_NAME = b"samplerate\x00"  # behind a header of 20 bytes
 AU_ENCODINGS = {1: 8, 2: 8, 3: 16, 4: 24, 5: 32, 6: 32, 7: 64, 23: 4, 25: 3, 26: 5, 27: 8}
 """Bits per sample of the encodings of AU files that libsndfile decodes."""
 MAX_CHANNELS = 256
@@ -25,6 +27,12 @@ ANCHORS = (
     (VOC_MAGIC, 0),
     (b"fLaC\x00\x00\x00\x22", 0),
     (b"OggS\x00\x02", 0),
+    (b"8SVX", 8),
+    (b"16SV", 8),
+    (WVE_MAGIC, 0),
+    (b"2BIT", 0),
+    (b"MATLAB 5.0 MAT-file", 0),
+    (MAT4_NAME, 20),
 )
 
 
@@ -33,7 +41,7 @@ def begins_file(header: bytes) -> bool:
     if header[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         return header[8:12] == b"WAVE"
     if header[:4] == b"FORM":
-        return header[8:12] in (b"AIFF", b"AIFC")
+        return header[8:12] in (b"AIFF", b"AIFC", b"8SVX", b"16SV")
     if header[:4] == b".snd" and len(header) >= 24:
         offset, _, encoding, sample_rate, channels = struct.unpack_from(">IIIII", header, 4)
         return (
@@ -42,9 +50,14 @@ def begins_file(header: bytes) -> bool:
             and 1000 <= sample_rate <= 768_000
             and 1 <= channels <= MAX_CHANNELS
         )
+    if header[20:31] == MAT4_NAME:
+        return True
+    if header[:4] == b"2BIT" and len(header) >= 30:
+        mono, bits = struct.unpack_from(">HH", header, 12)
+        return mono in (0, 0xFFFF) and bits in (8, 16)
     if header[:6] == b"caff\x00\x01":
         return header[8:12] == b"desc"
-    return header.startswith((W64_RIFF, b"NIST_1A\n", VOC_MAGIC, b"fLaC\x00\x00\x00\x22", b"OggS\x00\x02"))
+    return header.startswith(tuple(anchor for anchor, offset in ANCHORS if offset == 0 and len(anchor) > 4))
 
 
 def find_file(file: BinaryIO, start: int, end: int) -> int | None:

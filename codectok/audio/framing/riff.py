@@ -10,15 +10,16 @@ from typing import BinaryIO
 
 from .chunks import Chunk, ChunkFormat
 from .layout import Layout, Stream
-from .samples import SampleData, layout_of_samples
+from .magic import find_file
+from .samples import TOLERATED_BYTES, SampleData, layout_of_samples
 from .wave_format import FORMAT_BYTES, MP3, WaveFormat
+from .wave_mp3 import MAX_FRAME, bytes_per_second, end_of_frames
 
 MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 FIRST_CHUNK = 12
 IN_DS64 = 0xFFFF_FFFF  # size of a chunk that the chunk "ds64" states
 DS64_BYTES = 28
 MAX_SIZE = 0xFFFF_0000  # of samples in a RIFF file
-MP3_FRAME = 1441  # the longest frame in bytes
 
 
 def layout_of_riff(file: BinaryIO) -> Layout | None:
@@ -73,6 +74,9 @@ def _samples(
 
     def stream(n_bytes: int) -> Stream:
         end = data.start + n_bytes
+        if is_mp3:
+            end = end_of_frames(file, data.start, end)
+            n_bytes = end - data.start
         if large and ds64 is not None:
             sizes = struct.pack("<QQQ", end - 8, n_bytes, n_bytes // wave.frame)
             return Stream(0, end, (*other_magic, (ds64.start, sizes), (data.start - 4, b"\xff\xff\xff\xff")))
@@ -88,11 +92,11 @@ def _samples(
         start=data.start,
         stated=stated,
         block=wave.frame,
-        bytes_per_second=wave.rate_of_bytes,
+        bytes_per_second=bytes_per_second(file, data.start) if is_mp3 else wave.rate_of_bytes,
         stream=stream,
         end_of_chunks=chunks.end_of_chunks,
         first_of_chunks=chunks.first_of_chunks,
-        codec_block=max(wave.block, MP3_FRAME if is_mp3 else 0),
+        codec_block=max(wave.block, MAX_FRAME if is_mp3 else 0),
         whole=not is_mp3 and magic != b"BW64",
     )
 
@@ -118,7 +122,8 @@ def _layout_of_several(file: BinaryIO, chunks: ChunkFormat, data: Chunk, samples
             return None
         if chunk.name == b"data":
             parts.append((chunk.start, chunk.start + chunk.size))
-    if len(parts) == 1:
+    first_end = parts[0][1]
+    if len(parts) == 1 or find_file(file, max(data.start, first_end - TOLERATED_BYTES), first_end) is not None:
         return None
     last = replace(samples, start=parts[-1][0], stated=parts[-1][1] - parts[-1][0])
     stream = samples.stream(sum(end - start for start, end in parts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from .layout import Damage, Layout, Stream
@@ -86,52 +86,53 @@ def _to_the_end(file: BinaryIO, samples: SampleData, size: int) -> Layout:
     end = size if next_file is None else next_file
     if samples.first_of_chunks is not None:
         end = samples.first_of_chunks(file, samples.start, end)
-    streams: tuple[Stream, ...] = (samples.stream(_whole_blocks(samples, end - samples.start)),)
-    if next_file is not None and end - samples.start < samples.block:
-        streams = ()  # a header that its program wrote twice
-    return Layout(samples.container, streams, next_file=next_file)
+    return Layout(samples.container, (_stream(samples, end - samples.start),), next_file=next_file)
 
 
 def _beyond_the_end(file: BinaryIO, samples: SampleData, size: int, stated: int) -> Layout:
     """Layout of a file that ends before its samples should."""
     next_file = find_file(file, samples.start, size)
-    if next_file is not None:
+    if next_file is not None or stated - (size - samples.start) > _tolerated_bytes(samples):
         return _cut_off(samples, size, stated, next_file)
-    if stated - (size - samples.start) > max(TOLERATED_BYTES, samples.codec_block):
-        return _cut_off(samples, size, stated, size)
     # The header may have counted the chunks behind the samples, too.
     end = size if samples.first_of_chunks is None else samples.first_of_chunks(file, samples.start, size)
-    return Layout(samples.container, (samples.stream(_whole_blocks(samples, end - samples.start)),))
+    return Layout(samples.container, (_stream(samples, end - samples.start),))
 
 
-def _cut_off(samples: SampleData, size: int, stated: int, end: int) -> Layout:
+def _cut_off(samples: SampleData, size: int, stated: int, next_file: int | None) -> Layout:
     """Layout of a file whose samples end too early, at the end of the file or where another one begins."""
+    end = size if next_file is None else next_file
     found = end - samples.start
+    streams = (_stream(samples, found),)
+    if next_file is not None and stated - found <= _tolerated_bytes(samples):
+        return Layout(samples.container, streams, next_file=next_file)
     message = f"is cut off: it has {found} of {stated} bytes"
-    if end < size:
+    if next_file is not None:
         message += ", and another file follows"
     # The time of a file that follows is unknown, so that it is not decoded.
-    damage = Damage(message, _seconds(samples, stated - found + size - end))
-    return Layout(samples.container, (samples.stream(_whole_blocks(samples, found)),), damage)
+    seconds = _seconds(samples, stated - found + size - end)
+    damage = Damage(message, seconds, missing_bytes=stated - found)
+    return Layout(samples.container, streams, damage, next_file=next_file)
 
 
 def _with_bytes_behind(file: BinaryIO, samples: SampleData, size: int, stated: int) -> Layout:
     """Layout of a file that continues behind the samples that its header states."""
     end = samples.start + stated
+    next_file = find_file(file, max(samples.start, end - _tolerated_bytes(samples)), end)
+    if next_file is not None:
+        return _cut_off(samples, size, stated, next_file)
     next_file = next((place for place in (end, end + end % 2) if _begins_file(file, place)), None)
     rest_start = end
     if next_file is None and samples.end_of_chunks is not None:
         rest_start = samples.end_of_chunks(file, end, size)
         next_file = rest_start if _begins_file(file, rest_start) else None
     if next_file is not None:
-        streams = (samples.stream(_whole_blocks(samples, stated)),) if stated >= samples.block else ()
-        return Layout(samples.container, streams, next_file=next_file)
+        return Layout(samples.container, (_stream(samples, stated),), next_file=next_file)
     rest_start = _end_of_tags(file, rest_start, size)
     if rest_start == size and samples.whole and samples.stops:
         return Layout(samples.container, (Stream(0, size),))
-    stream = samples.stream(_whole_blocks(samples, stated))
     if rest_start == size:
-        return Layout(samples.container, (stream,))
+        return Layout(samples.container, (_stream(samples, stated),))
     return _with_unknown_bytes_behind(file, samples, size, stated, rest_start)
 
 
@@ -143,7 +144,7 @@ def _with_unknown_bytes_behind(file: BinaryIO, samples: SampleData, size: int, s
     next_file = find_file(file, samples.start, size)
     if next_file is not None and next_file < end:
         return _cut_off(samples, size, stated, next_file)
-    streams = (samples.stream(_whole_blocks(samples, stated)),)
+    streams = (_stream(samples, stated),)
     if next_file is not None:
         return Layout(samples.container, streams, None, next_file - rest_start, next_file)
     seconds = _seconds(samples, rest)
@@ -153,8 +154,15 @@ def _with_unknown_bytes_behind(file: BinaryIO, samples: SampleData, size: int, s
     return Layout(samples.container, streams, None, rest)
 
 
-def _whole_blocks(samples: SampleData, n_bytes: int) -> int:
-    return n_bytes - n_bytes % samples.block
+def _stream(samples: SampleData, n_bytes: int) -> Stream:
+    """Return the stream of the whole blocks in the first `n_bytes` bytes of samples."""
+    stream = samples.stream(n_bytes - n_bytes % samples.block)
+    return stream if n_bytes >= samples.block else replace(stream, n_samples=0)
+
+
+def _tolerated_bytes(samples: SampleData) -> int:
+    """Number of bytes by which a header may be wrong."""
+    return max(TOLERATED_BYTES, samples.codec_block)
 
 
 def _seconds(samples: SampleData, n_bytes: int) -> float | None:

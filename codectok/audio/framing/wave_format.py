@@ -10,7 +10,8 @@ from .magic import MAX_CHANNELS
 
 FORMAT = struct.Struct("HHIIHH")
 PCM, MS_ADPCM, FLOAT, A_LAW, MU_LAW, IMA_ADPCM = 0x01, 0x02, 0x03, 0x06, 0x07, 0x11
-GSM, NMS_ADPCM, MP3, EXTENSIBLE = 0x31, 0x38, 0x55, 0xFFFE
+GSM, NMS_ADPCM, G721, MP3, EXTENSIBLE = 0x31, 0x38, 0x40, 0x55, 0xFFFE
+G721_BLOCK = 60  # bytes that libsndfile decodes together
 SAMPLES_OF_EQUAL_SIZE = (PCM, FLOAT, A_LAW, MU_LAW)
 SAMPLES_OF_BLOCK = {GSM: 320, NMS_ADPCM: 160}
 FORMAT_BYTES = 64  # of a format chunk that matter
@@ -54,6 +55,8 @@ class WaveFormat:
         """Bytes that can only be decoded together."""
         if self.tag in SAMPLES_OF_EQUAL_SIZE:
             return self._sample_bytes * self.channels or 1
+        if self.tag == G721:
+            return G721_BLOCK
         return self.block or 1 if self.samples_per_block else 1
 
     @property
