@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 from .magic import begins_file
 
 MAX_CHUNKS = 10_000  # in one file, so that a damaged one is not searched for hours
-MAX_TRIES = 1000
+MAX_TRIES, MAX_TRAILERS = 200, 64
 TRAILER_BYTES = 1 << 20
 # Chunks that programs write behind the samples.
 TRAILERS = (
@@ -101,7 +102,7 @@ class ChunkFormat:
         places = sorted(first + place for name in TRAILERS for place in _places(data, name))
         for place in places[-MAX_TRIES:]:
             end = place
-            for chunk in self.walk(file, place):
+            for chunk in islice(self.walk(file, place), MAX_TRAILERS):
                 end = chunk.start + chunk.size
                 if end >= size - self.padding:
                     break

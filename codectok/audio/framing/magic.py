@@ -15,24 +15,31 @@ AU_ENCODINGS = {1: 8, 2: 8, 3: 16, 4: 24, 5: 32, 6: 32, 7: 64, 23: 4, 25: 3, 26:
 MAX_CHANNELS = 256
 
 SEARCH_BYTES = 1 << 20
-# Bytes to search for, and their offset in the header; rare in other data, unlike the first bytes of most formats.
+MAX_TRIES = 1000  # in each block, so that a file full of marks is not searched for hours
+# Bytes to search for, and their offset in the header; without zeros, which make searching slow.
 ANCHORS = (
     (b"WAVE", 8),
-    (b"AIFF", 8),
-    (b"AIFC", 8),
+    (b"FORM", 0),
     (b".snd", 0),
-    (b"caff\x00\x01", 0),
-    (W64_RIFF, 0),
+    (b"caff", 0),
+    (W64_RIFF[:14], 0),
     (b"NIST_1A\n", 0),
     (VOC_MAGIC, 0),
-    (b"fLaC\x00\x00\x00\x22", 0),
-    (b"OggS\x00\x02", 0),
-    (b"8SVX", 8),
-    (b"16SV", 8),
-    (WVE_MAGIC, 0),
+    (b"fLaC", 0),
+    (b"OggS", 0),
+    (WVE_MAGIC[:-1], 0),
     (b"2BIT", 0),
     (b"MATLAB 5.0 MAT-file", 0),
-    (MAT4_NAME, 20),
+    (MAT4_NAME[:-1], 20),
+)
+STARTS = (
+    W64_RIFF,
+    b"NIST_1A\n",
+    VOC_MAGIC,
+    WVE_MAGIC,
+    b"MATLAB 5.0 MAT-file",
+    b"fLaC\x00\x00\x00\x22",
+    b"OggS\x00\x02",
 )
 
 
@@ -57,16 +64,27 @@ def begins_file(header: bytes) -> bool:
         return mono in (0, 0xFFFF) and bits in (8, 16)
     if header[:6] == b"caff\x00\x01":
         return header[8:12] == b"desc"
-    return header.startswith(tuple(anchor for anchor, offset in ANCHORS if offset == 0 and len(anchor) > 4))
+    return header.startswith(STARTS)
 
 
-def find_file(file: BinaryIO, start: int, end: int) -> int | None:
+def find_same_format(file: BinaryIO, start: int, end: int) -> int | None:
+    """Offset of the first audio file of the format of `file` that begins in a byte range; None if there is none.
+
+    Long ranges are searched for their own format only, which costs little beside decoding.
+    """
+    file.seek(0)
+    header = file.read(HEADER)
+    own = tuple((anchor, offset) for anchor, offset in ANCHORS if header[offset:].startswith(anchor))
+    return find_file(file, start, end, own)
+
+
+def find_file(file: BinaryIO, start: int, end: int, anchors: tuple[tuple[bytes, int], ...] = ANCHORS) -> int | None:
     """Offset of the first audio file that begins in a byte range; None if there is none."""
     position = start
     while position < end:
         file.seek(position)
         data = file.read(min(SEARCH_BYTES, end - position) + HEADER)
-        found = [place for anchor, offset in ANCHORS for place in _places(data, anchor, offset)]
+        found = [place for anchor, offset in anchors for place in _places(data, anchor, offset)]
         if found:
             place = position + min(found)
             return place if place < end else None
@@ -77,7 +95,9 @@ def find_file(file: BinaryIO, start: int, end: int) -> int | None:
 def _places(data: bytes, anchor: bytes, offset: int) -> list[int]:
     """Place of the first file in `data` that `anchor` shows, in a list that is empty if there is none."""
     place = data.find(anchor)
-    while place >= 0:
+    for _ in range(MAX_TRIES):
+        if place < 0:
+            break
         first = place - offset
         if first >= 0 and begins_file(data[first : first + HEADER]):
             return [first]

@@ -12,7 +12,7 @@ from .chunks import Chunk, ChunkFormat
 from .layout import Layout, Stream
 from .magic import find_file
 from .samples import TOLERATED_BYTES, SampleData, layout_of_samples
-from .wave_format import FORMAT_BYTES, MP3, WaveFormat
+from .wave_format import FORMAT_BYTES, GSM, MP3, WaveFormat
 from .wave_mp3 import MAX_FRAME, bytes_per_second, end_of_frames
 
 MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
@@ -82,7 +82,9 @@ def _samples(
             return Stream(0, end, (*other_magic, (ds64.start, sizes), (data.start - 4, b"\xff\xff\xff\xff")))
         if n_bytes > MAX_SIZE and order == "<":
             return Stream(data.start, end, head=_head(format_data, n_bytes, wave.frame))
-        sizes = struct.pack(order + "I", min(n_bytes, MAX_SIZE))
+        # libsndfile would round an odd size up, and decode a block that does not exist.
+        even = n_bytes - n_bytes % 2 if wave.tag == GSM else n_bytes
+        sizes = struct.pack(order + "I", min(even, MAX_SIZE))
         riff_size = struct.pack(order + "I", min(end - 8, MAX_SIZE))
         # Without a Xing header libsndfile would guess the length of an MP3 from its first frames.
         return Stream(0, end, (*other_magic, (4, riff_size), (data.start - 4, sizes)), piped=is_mp3)

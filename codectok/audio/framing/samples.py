@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from .layout import Damage, Layout, Stream
-from .magic import HEADER, begins_file, find_file
+from .magic import HEADER, begins_file, find_file, find_same_format
 
 # Sizes that programs write when they cannot know the length; some subtract their headers from them.
 UNKNOWN_SIZES = (
@@ -82,7 +82,7 @@ def layout_of_samples(file: BinaryIO, samples: SampleData) -> Layout:
 
 def _to_the_end(file: BinaryIO, samples: SampleData, size: int) -> Layout:
     """Layout of a file whose header does not know how many samples follow."""
-    next_file = find_file(file, samples.start, size)
+    next_file = find_same_format(file, samples.start, size)
     end = size if next_file is None else next_file
     if samples.first_of_chunks is not None:
         end = samples.first_of_chunks(file, samples.start, end)
@@ -91,7 +91,7 @@ def _to_the_end(file: BinaryIO, samples: SampleData, size: int) -> Layout:
 
 def _beyond_the_end(file: BinaryIO, samples: SampleData, size: int, stated: int) -> Layout:
     """Layout of a file that ends before its samples should."""
-    next_file = find_file(file, samples.start, size)
+    next_file = find_same_format(file, samples.start, size)
     if next_file is not None or stated - (size - samples.start) > _tolerated_bytes(samples):
         return _cut_off(samples, size, stated, next_file)
     # The header may have counted the chunks behind the samples, too.
@@ -141,10 +141,11 @@ def _with_unknown_bytes_behind(file: BinaryIO, samples: SampleData, size: int, s
     end, rest = samples.start + stated, size - rest_start
     if rest_start == end and (stated == 0 or rest > stated or rest >= samples.size_limit):
         return _to_the_end(file, samples, size)  # the header was written before the samples
-    next_file = find_file(file, samples.start, size)
-    if next_file is not None and next_file < end:
+    next_file = find_same_format(file, samples.start, end)
+    if next_file is not None:
         return _cut_off(samples, size, stated, next_file)
     streams = (_stream(samples, stated),)
+    next_file = find_file(file, rest_start, size)
     if next_file is not None:
         return Layout(samples.container, streams, None, next_file - rest_start, next_file)
     seconds = _seconds(samples, rest)
