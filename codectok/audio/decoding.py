@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,10 +32,6 @@ BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resamplin
 RESCUE_FRAMES = 64
 UNKNOWN_LENGTH = 1 << 62
 BY_FFMPEG = "decoded by ffmpeg"
-# libsndfile shortens a cut-off WAV or AIFF without an error and notes it only in its log.
-CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
-# Programs that write to a pipe leave at least this size in the header, since they cannot know it.
-STREAMED_SIZE = 0x7FFF_0000
 
 Blocks = Iterator[np.ndarray]
 
@@ -93,7 +88,7 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
             yield DecodedStream(file.samplerate, file.channels, file.format, file.subtype, positions, blocks)
     notes.unused_bytes += layout.unused_bytes
     if layout.damage is not None:
-        raise AudioError(f"{where} {layout.damage.message}.", "decode_error", layout.damage.seconds)
+        raise AudioError(f"{where} {layout.damage.message}.", layout.damage.reason, layout.damage.seconds)
 
 
 @contextmanager
@@ -154,9 +149,13 @@ def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
 def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundfile.SoundFile]:
     with ExitStack() as stack:
         file = stack.enter_context(_file(source, where))
-        whole = stream.start == 0 and stream.end == file.seek(0, os.SEEK_END) and not stream.patches
+        whole = (
+            stream.start == 0
+            and stream.end == file.seek(0, os.SEEK_END)
+            and not (stream.patches or stream.holes or stream.head)
+        )
         file.seek(0)
-        view = file if whole else io.BufferedReader(StreamView(file, stream))
+        view = io.BufferedReader(StreamView(file, stream))
         try:
             if stream.piped:
                 pipe = stack.enter_context(as_pipe(view))
@@ -176,9 +175,6 @@ def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundf
 def _blocks(file: soundfile.SoundFile, source: Path | bytes, stream: Stream, where: str) -> Blocks:
     """Yield blocks [n, channels] of a stream; raise `AudioError` if it has fewer samples than its header says."""
     expected, found = file.frames if stream.n_samples is None else stream.n_samples, 0
-    shortened = CUT_OFF.search(file.extra_info)
-    if shortened and int(shortened[2]) < int(shortened[1]) < STREAMED_SIZE:
-        raise AudioError(f"{where} is cut off: it has {shortened[2]} of {shortened[1]} bytes.", "decode_error")
     while True:
         try:
             block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
