@@ -74,14 +74,25 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
             )
         return
     layout = _layout(source, where)
-    for stream in layout.streams:
+    for index, stream in enumerate(layout.streams):
         with _opened(source, stream, where) as file:
-            yield DecodedStream(
-                file.samplerate, file.channels, file.format, file.subtype, _blocks(file, source, stream, where)
-            )
+            blocks = _with_rest(_blocks(file, source, stream, where), layout, index)
+            yield DecodedStream(file.samplerate, file.channels, file.format, file.subtype, blocks)
     notes.unused_bytes += layout.unused_bytes
     if layout.damage is not None:
         raise AudioError(f"{where} {layout.damage.message}.", "decode_error", layout.damage.seconds)
+
+
+def _with_rest(blocks: Blocks, layout: Layout, index: int) -> Blocks:
+    """Add the duration of all that follows the stream `index` to an error in its `blocks`."""
+    try:
+        yield from blocks
+    except AudioError as error:
+        later = [error.seconds, *(stream.seconds for stream in layout.streams[index + 1 :])]
+        if layout.damage is not None:
+            later.append(layout.damage.seconds)
+        known = [seconds for seconds in later if seconds is not None]
+        raise AudioError(str(error), error.reason, sum(known) if len(known) == len(later) else None) from None
 
 
 def _needs_ffmpeg(source: Path | bytes, where: str) -> bool:

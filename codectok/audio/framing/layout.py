@@ -14,6 +14,7 @@ class Stream:
         patches: bytes that replace others, by their offset in the file, such as a corrected length in a header.
         n_samples: samples per channel that these bytes hold; None if only decoding can tell.
         piped: True if the decoder must read from a pipe, since it would believe a wrong length in a file.
+        seconds: duration, which is rejected if an earlier stream turns out to be damaged; None if unknown.
     """
 
     start: int
@@ -21,6 +22,7 @@ class Stream:
     patches: tuple[tuple[int, bytes], ...] = ()
     n_samples: int | None = None
     piped: bool = False
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
