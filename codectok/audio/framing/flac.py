@@ -40,7 +40,8 @@ def layout_of_flac(file: BinaryIO) -> Layout | None:
     parts = [_part(scanner, first)]
     while parts[-1].limit < scanner.size:
         parts.append(_part(scanner, parts[-1].limit))
-    if len(parts) == 1 and parts[0].stream and not parts[0].stream.patches and not parts[0].damage:
+    sound = len(parts) == 1 and parts[0].stream and not parts[0].stream.patches and not parts[0].damage
+    if sound and first in (0, end_of_id3v2(scanner, 0)) and parts[0].stream:
         parts = [replace(parts[0], stream=replace(parts[0].stream, start=0, end=scanner.size))]
     damaged = next((index for index, part in enumerate(parts) if part.damage), len(parts))
     streams = tuple(part.stream for part in parts[: damaged + 1] if part.stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 LONGEST_HEADER = 16
 INFO_SIZE = 34
@@ -26,8 +27,7 @@ CRC8 = _crc_table(0x07, 8)
 CRC16 = _crc_table(0x8005, 16)
 
 
-@dataclass(frozen=True)
-class FrameHeader:
+class FrameHeader(NamedTuple):
     """Header of a frame.
 
     Attributes:

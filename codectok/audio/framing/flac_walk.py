@@ -51,18 +51,20 @@ def walk_frames(scanner: Scanner, position: int, first: FrameHeader, block_size:
     last_at, last = position, first
     candidate: tuple[int, FrameHeader] | None = None  # does not follow; confirmed by a frame that follows it
     n_samples, n_frames = first.block_size, 1
-    search = position + SHORTEST_FRAME
     needle = bytes([0xFF, 0xF8 | first.variable])
+    at = searched = position  # no stream begins before `searched`
     while True:
-        at = scanner.find(needle, search, scanner.size)
-        limit = _next_marker(scanner, search, at if at >= 0 else scanner.size)
-        if limit >= 0 or at < 0:
-            break
-        search = at + 1
-        header = frame_header(scanner.peek(at, LONGEST_HEADER))
-        if header is None or header.format != first.format:
+        at = scanner.find(needle, at + (SHORTEST_FRAME if at == last_at else 1), scanner.size)
+        header = frame_header(scanner.peek(at, LONGEST_HEADER)) if at >= 0 else None
+        if at >= 0 and header is None:
             continue
-        if header.number != last.next_number:
+        if header is None or header.format != first.format or header.number != last.next_number:
+            limit = _next_marker(scanner, max(searched, last_at), at if at >= 0 else scanner.size)
+            if limit >= 0 or header is None:
+                break
+            searched = at
+            if header.format != first.format:
+                continue
             if candidate is None or header.number != candidate[1].next_number:
                 candidate = at, header
                 continue
