@@ -7,8 +7,9 @@ from typing import BinaryIO
 from .flac import layout_of_flac
 from .layout import Layout
 from .mp3 import layout_of_mp3
+from .ogg import layout_of_ogg
 
-FORMATS = (layout_of_flac, layout_of_mp3)
+FORMATS = (layout_of_flac, layout_of_ogg, layout_of_mp3)
 """One function per family of formats; each returns None for other files, and may leave the file at any position."""
 
 
