@@ -14,7 +14,11 @@ PACKET_HEAD = 2  # bytes of a packet that tell its duration
 
 
 class ForeignStream(Exception):
-    """A stream that is neither Opus nor Vorbis, or is multiplexed with others."""
+    """A stream that is neither Opus nor Vorbis, or is multiplexed with others, at offset `start`."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__(start)
+        self.start = start
 
 
 @dataclass
@@ -27,7 +31,7 @@ class Link:
         timer: durations of its packets.
         end: offset behind its last page.
         limit: offset of the next link, or of the end of the file.
-        starts, granules, totals: of each page on which audio packets end: its offset, its granule position, and the
+        starts, granules, totals: of each page on which audio packets end, and of an empty last page: its offset, its granule position, and the
             samples of all packets up to its end.
         timed: False if the durations of packets are unknown.
         ended: True if the last page is marked as such.
@@ -76,7 +80,7 @@ class _LinkWalker:
     def __init__(self, first: Page) -> None:
         timer = packet_timer(first.body)
         if timer is None or not first.whole or not first.flags & FIRST:
-            raise ForeignStream
+            raise ForeignStream(first.start)
         self.link = Link(first.start, first.serial, timer, first.end)
         self._sequence = first.sequence
         self._last_start = first.start
@@ -91,12 +95,12 @@ class _LinkWalker:
         for page in pages:
             if page.whole and page.flags & FIRST:
                 if self._alone:
-                    raise ForeignStream
+                    raise ForeignStream(link.start)
                 link.limit = page.start
                 return page
             self._alone = self._alone and not page.whole
             follows = page.sequence == (self._sequence + 1) % SEQUENCES
-            if page.serial != link.serial and not follows:
+            if page.serial != link.serial and not (follows and page.whole):
                 continue  # of no stream that begins in the file
             if link.gap or not page.whole:
                 # A broken page still tells the time of its end, if it follows.
@@ -123,7 +127,8 @@ class _LinkWalker:
         link.end, link.ended = page.end, bool(page.flags & LAST)
         self._sequence, self._last_start = page.sequence, page.start
         link.final_granule = NO_GRANULE
-        if self._read_packets(page):
+        # A last page may be empty, and have a granule position.
+        if self._read_packets(page) or (link.ended and page.granule != NO_GRANULE and link.totals):
             link.starts.append(page.start)
             link.granules.append(page.granule)
             link.totals.append(self._total)

@@ -27,7 +27,7 @@ class Page(NamedTuple):
         serial, sequence: number of the logical stream, and of the page in it.
         lacing: sizes of the segments.
         body: the segments.
-        whole: True if the CRC is right.
+        whole: True if the page is complete and its CRC right.
     """
 
     start: int
@@ -42,7 +42,7 @@ class Page(NamedTuple):
 
 
 def page_at(scanner: Scanner, position: int) -> Page | None:
-    """Page at `position`; None if none begins there, or the file ends in it."""
+    """Page at `position`; None if none begins there."""
     header = scanner.peek(position, HEADER + 255)
     if header[:5] != CAPTURE + b"\0" or len(header) < HEADER:
         return None
@@ -50,11 +50,9 @@ def page_at(scanner: Scanner, position: int) -> Page | None:
     body_start = HEADER + header[26]
     size = body_start + sum(lacing)
     data = scanner.peek(position, size)
-    if len(data) < size or len(lacing) < header[26]:
-        return None
     granule = int.from_bytes(header[6:14], "little", signed=True)
     serial, sequence = int.from_bytes(header[14:18], "little"), int.from_bytes(header[18:22], "little")
-    whole = page_crc(data) == header[CRC_AT : CRC_AT + 4]
+    whole = len(data) == size and len(lacing) == header[26] and page_crc(data) == header[CRC_AT : CRC_AT + 4]
     return Page(position, position + size, header[5], granule, serial, sequence, lacing, data[body_start:], whole)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -26,6 +27,9 @@ class StreamView(io.RawIOBase):
         super().__init__()
         self._file, self._stream = file, stream
         self._position = 0
+        self._patches = sorted(stream.patches)
+        self._places = [offset for offset, _ in self._patches]
+        self._longest = max((len(patch) for _, patch in self._patches), default=0)
 
     def readable(self) -> bool:
         """True."""
@@ -50,7 +54,8 @@ class StreamView(io.RawIOBase):
         first = self._stream.start + self._position
         self._file.seek(first)
         data = bytearray(self._file.read(max(0, min(len(buffer), self._stream.end - first))))
-        for offset, patch in self._stream.patches:
+        near = bisect_left(self._places, first - self._longest), bisect_left(self._places, first + len(data))
+        for offset, patch in self._patches[slice(*near)]:
             for place, byte in enumerate(patch, offset - first):
                 if 0 <= place < len(data):
                     data[place] = byte

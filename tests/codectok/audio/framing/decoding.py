@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import soundfile
@@ -52,6 +53,7 @@ def decode(data: bytes) -> Decoded:
     return Decoded([np.concatenate(blocks) for blocks in streams], rates, error, notes.unused_bytes)
 
 
+@lru_cache
 def plain(data: bytes) -> np.ndarray:
     """Samples [n, channels] by libsndfile alone."""
     samples: np.ndarray = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)[0]
