@@ -67,7 +67,7 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
         OSError: the disk failed.
     """
     layout = _layout(source, where)
-    for stream in layout.streams:
+    for index, stream in enumerate(layout.streams):
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(_opened(source, stream, where))
@@ -80,15 +80,27 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
                     decoded.container,
                     f"{decoded.codec}, {BY_FFMPEG}",
                     positions_of_mask(decoded.channels, decoded.channel_mask),
-                    decoded.blocks(BLOCK_FRAMES),
+                    _with_rest(decoded.blocks(BLOCK_FRAMES), layout, index),
                 )
                 continue
             positions = positions_in_log(file.channels, file.subtype, file.extra_info)
-            blocks = _blocks(file, source, stream, where)
+            blocks = _with_rest(_blocks(file, source, stream, where), layout, index)
             yield DecodedStream(file.samplerate, file.channels, file.format, file.subtype, positions, blocks)
     notes.unused_bytes += layout.unused_bytes
     if layout.damage is not None:
         raise AudioError(f"{where} {layout.damage.message}.", layout.damage.reason, layout.damage.seconds)
+
+
+def _with_rest(blocks: Blocks, layout: Layout, index: int) -> Blocks:
+    """Add the duration of all that follows the stream `index` to an error in its `blocks`."""
+    try:
+        yield from blocks
+    except AudioError as error:
+        later = [error.seconds, *(stream.seconds for stream in layout.streams[index + 1 :])]
+        if layout.damage is not None:
+            later.append(layout.damage.seconds)
+        known = [seconds for seconds in later if seconds is not None]
+        raise AudioError(str(error), error.reason, sum(known) if len(known) == len(later) else None) from None
 
 
 @contextmanager

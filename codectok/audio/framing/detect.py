@@ -10,8 +10,10 @@ from typing import BinaryIO
 from .aiff import layout_of_aiff
 from .au import layout_of_au
 from .caf import layout_of_caf
+from .flac import layout_of_flac
 from .layout import Damage, Layout, Stream
 from .mp3 import layout_of_mp3
+from .ogg import layout_of_ogg
 from .others import layout_of_avr, layout_of_mat4, layout_of_mat5, layout_of_mpc, layout_of_svx, layout_of_wve
 from .riff import layout_of_riff
 from .sphere import layout_of_sphere
@@ -21,6 +23,8 @@ from .w64 import layout_of_w64
 
 FORMATS = (
     layout_of_riff,
+    layout_of_flac,
+    layout_of_ogg,
     layout_of_mp3,
     layout_of_aiff,
     layout_of_au,

@@ -18,6 +18,7 @@ class Stream:
         piped: True if the decoder must read from a pipe, since it would believe a wrong length in a file.
         head: bytes that come before the range, such as a header that replaces the one of the file.
         holes: byte ranges inside the range that the decoder does not see, in order.
+        seconds: duration, which is rejected if an earlier stream turns out to be damaged; None if unknown.
     """
 
     start: int
@@ -27,6 +28,7 @@ class Stream:
     piped: bool = False
     head: bytes = b""
     holes: tuple[tuple[int, int], ...] = ()
+    seconds: float | None = None
 
     def shifted(self, offset: int) -> Stream:
         """Return the stream with `offset` bytes more before it."""

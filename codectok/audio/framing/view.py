@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -36,6 +36,9 @@ class StreamView(io.RawIOBase):
             self._ranges.append((start, hole_start))
             self._size += hole_start - start
             start = hole_end
+        self._patches = sorted(stream.patches)
+        self._patched = [offset for offset, _ in self._patches]
+        self._longest = max((len(patch) for _, patch in self._patches), default=0)
 
     def readable(self) -> bool:
         """True."""
@@ -73,7 +76,8 @@ class StreamView(io.RawIOBase):
         first = start + self._position - self._places[index]
         self._file.seek(first)
         data = bytearray(self._file.read(min(wanted, end - first)))
-        for offset, patch in self._stream.patches:
+        near = bisect_left(self._patched, first - self._longest), bisect_left(self._patched, first + len(data))
+        for offset, patch in self._patches[slice(*near)]:
             for place, byte in enumerate(patch, offset - first):
                 if 0 <= place < len(data):
                     data[place] = byte
