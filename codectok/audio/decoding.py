@@ -31,7 +31,6 @@ BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resamplin
 # Blocks of this size are read again before damage, so that few of the samples before it are lost.
 RESCUE_FRAMES = 64
 UNKNOWN_LENGTH = 1 << 62
-BY_FFMPEG = "read by ffmpeg"
 # libsndfile shortens a cut-off WAV or AIFF without an error and notes it only in its log.
 CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 # Programs that write to a pipe leave at least this size in the header, since they cannot know it.
@@ -77,7 +76,7 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
                 decoded.sample_rate,
                 decoded.channels,
                 container,
-                BY_FFMPEG,
+                "read by ffmpeg",
                 positions_of_mask(decoded.channels, decoded.channel_mask),
                 decoded.blocks(BLOCK_FRAMES),
             )

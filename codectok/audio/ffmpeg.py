@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +15,8 @@ import numpy as np
 
 from codectok.errors import AudioError
 
-# Start of a WAV file, and of each of its chunks: name and size.
-RIFF_HEADER, CHUNK_HEADER = struct.Struct("<4sI4s"), struct.Struct("<4sI")
-# Format chunk: encoding, channels, sample rate, bytes a second, bytes and bits a sample; extensible: size, bits, mask.
-FORMAT, EXTENSION = struct.Struct("<HHIIHH"), struct.Struct("<HHI")
+from .wave_header import read_wave_header
+
 SAMPLE = np.dtype("<f4")
 
 
@@ -67,16 +64,16 @@ def decoding(source: Path | bytes, where: str) -> Iterator[DecodedStream]:
             source = path
         # "file:": a name with a colon is not a protocol. -xerror: damage is not taken for the end of the file.
         command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{source.absolute()}", "-map", "0:a:0"]
-        command += ["-threads", "1", "-f", "wav", "-bitexact", "-c:a", "pcm_f32le", "-"]
+        command += ["-threads", "1", "-f", "wav", "-c:a", "pcm_f32le", "-"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         assert process.stdout is not None, "it is a pipe"
         finished = False
         try:
-            header = _read_header(process.stdout)
+            header = read_wave_header(process.stdout)
             if header is None:
                 process.wait()
                 raise AudioError(f"{where} is not audio that ffmpeg can read: {_reason(log)}.", "unreadable")
-            yield DecodedStream(*header, process.stdout)
+            yield DecodedStream(header.sample_rate, header.channels, header.channel_mask, process.stdout)
             finished = not process.stdout.read(1)
         finally:
             if not finished:
@@ -85,23 +82,6 @@ def decoding(source: Path | bytes, where: str) -> Iterator[DecodedStream]:
             process.wait()
         if finished and process.returncode != 0:
             raise AudioError(f"{where} cannot be decoded: {_reason(log)}.", "decode_error")
-
-
-def _read_header(pipe: IO[bytes]) -> tuple[int, int, int] | None:
-    """Read the header of a WAV file to its samples: sample rate, channels and channel mask; None if there is none."""
-    if len(pipe.read(RIFF_HEADER.size)) < RIFF_HEADER.size:
-        return None
-    found = None
-    while len(start := pipe.read(CHUNK_HEADER.size)) == CHUNK_HEADER.size:
-        name, size = CHUNK_HEADER.unpack(start)
-        if name == b"data":
-            return found
-        chunk = pipe.read(size)
-        if name == b"fmt ":
-            _, channels, sample_rate, *_ = FORMAT.unpack_from(chunk)
-            extended = size >= FORMAT.size + EXTENSION.size
-            found = sample_rate, channels, EXTENSION.unpack_from(chunk, FORMAT.size)[2] if extended else 0
-    return None
 
 
 def _reason(log: IO[bytes]) -> str:
