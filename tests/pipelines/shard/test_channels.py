@@ -180,3 +180,4 @@ def test_evaluation_follows_the_options(calls: Path, codec_folder: Path) -> None
     report = evaluate(codec, [str(calls)], max_seconds=1.0, sound=REJECT)
     assert [clip.reason for clip in report.unused] == ["cancelled"]
     assert report.options.cancelled == "reject"
+    assert report.parts["mixed_channels"]["2 channels"].count == 2
