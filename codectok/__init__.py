@@ -9,6 +9,7 @@ from .errors import AudioError, CheckpointError, CodectokError, ConfigError, Inp
 
 if TYPE_CHECKING:
     from codectok.audio.files import read_audio, write_audio
+    from codectok.audio.sound import SoundOptions
     from codectok.evaluation.corpus import evaluate
     from codectok.sources.clip import Clip
     from codectok.sources.rejects import Reject
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "InputError",
     "Reject",
+    "SoundOptions",
     "TokenTable",
     "VerificationError",
     "Vocabulary",
@@ -42,6 +44,7 @@ _LAZY = {
     "Clip": "codectok.sources.clip",
     "Codec": "codectok.codec",
     "Reject": "codectok.sources.rejects",
+    "SoundOptions": "codectok.audio.sound",
     "TokenTable": "codectok.tokens.reader",
     "Vocabulary": "codectok.tokens.vocabulary",
     "evaluate": "codectok.evaluation.corpus",

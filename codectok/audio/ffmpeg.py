@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,12 +20,9 @@ from codectok.errors import AudioError, NotAudioError
 from .claims import Claims, claims_of
 from .ffmpeg_formats import FORMATS
 from .ffmpeg_log import TIMES, FfmpegLog
+from .wave_header import WaveHeader, read_wave_header
 
 INSTALL = "install ffmpeg (pip install 'codectok[ffmpeg]', or the package of your system)"
-# Start of a WAV file, and of each of its chunks: name and size.
-RIFF_HEADER, CHUNK_HEADER = struct.Struct("<4sI4s"), struct.Struct("<4sI")
-# Format chunk: encoding, channels, sample rate, bytes a second, bytes and bits a sample; extensible: size, bits, mask.
-FORMAT, EXTENSION = struct.Struct("<HHIIHH"), struct.Struct("<HHI")
 SAMPLE = np.dtype("<f4")
 GAP_SECONDS = 0.1  # shorter gaps are delays of encoders and roundings
 # A larger jump is a clock that was set anew, not a pause.
@@ -88,16 +84,8 @@ class DecodedStream:
         other_tracks: number of audio tracks that are not decoded.
     """
 
-    def __init__(
-        self,
-        sample_rate: int,
-        channels: int,
-        channel_mask: int,
-        process: subprocess.Popen[bytes],
-        log: FfmpegLog,
-        file: Input,
-    ) -> None:
-        self.sample_rate, self.channels, self.channel_mask = sample_rate, channels, channel_mask
+    def __init__(self, header: WaveHeader, process: subprocess.Popen[bytes], log: FfmpegLog, file: Input) -> None:
+        self.sample_rate, self.channels, self.channel_mask = header.sample_rate, header.channels, header.channel_mask
         self.container, self.codec = log.container.partition(",")[0], log.codec
         self.other_tracks = max(0, log.audio_tracks - 1)
         self._process, self._log, self._file = process, log, file
@@ -246,34 +234,17 @@ def _command(url: str) -> list[str]:
 
 
 def _started(process: subprocess.Popen[bytes], pipe: IO[bytes], log: FfmpegLog, file: Input) -> DecodedStream:
-    header = _read_header(pipe)
+    header = read_wave_header(pipe)
     if header is None:
         process.wait()
     log.update()
     if header is not None and not (log.is_guess and not file.is_known):
-        return DecodedStream(*header, process, log, file)
+        return DecodedStream(header, process, log, file)
     if log.container and log.audio_tracks == 0 and not log.is_guess:
         raise NotAudioError(f"{file.where} has no audio track.")
     if not file.is_known:
         raise NotAudioError(f"{file.where} is not an audio file that ffmpeg reads.")
     raise AudioError(f"{file.where} is damaged, and ffmpeg cannot read it: {_sentence(log.error)}", "unreadable")
-
-
-def _read_header(pipe: IO[bytes]) -> tuple[int, int, int] | None:
-    """Read the header of a WAV file to its samples: sample rate, channels and channel mask; None if there is none."""
-    if len(pipe.read(RIFF_HEADER.size)) < RIFF_HEADER.size:
-        return None
-    found = None
-    while len(start := pipe.read(CHUNK_HEADER.size)) == CHUNK_HEADER.size:
-        name, size = CHUNK_HEADER.unpack(start)
-        if name == b"data":
-            return found
-        chunk = pipe.read(size)
-        if name == b"fmt ":
-            _, channels, sample_rate, *_ = FORMAT.unpack_from(chunk)
-            extended = size >= FORMAT.size + EXTENSION.size
-            found = sample_rate, channels, EXTENSION.unpack_from(chunk, FORMAT.size)[2] if extended else 0
-    return None
 
 
 def _claims(file: Input) -> Claims:

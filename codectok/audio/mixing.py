@@ -101,12 +101,11 @@ class Mixer:
             if len(columns) == 2:
                 half: np.ndarray = (columns[0] + columns[1]) * np.float32(0.5)
                 return half
-            mean: np.ndarray = np.mean(np.stack(columns, axis=1), axis=1, dtype=np.float32)
-            return mean
+            return np.asarray(np.stack(columns, axis=1).mean(axis=1, dtype=np.float32))
         # One after the other, since the bits of a matrix product depend on the processor.
         mono = np.zeros(len(columns[0]), np.float32)
         for weight, column in zip(self._weights, columns, strict=True):
-            mono += np.float32(weight) * column
+            mono += column * np.float32(weight)
         return mono
 
     def _window_of(self, mono: np.ndarray, columns: Sequence[np.ndarray], part: slice, replaced: bool) -> np.ndarray:
@@ -157,4 +156,5 @@ def _turned_down(windows: Iterable[tuple[np.ndarray, float]]) -> Iterator[np.nda
 def _faded(samples: np.ndarray, first: float, last: float) -> np.ndarray:
     if first == last == 1.0:
         return samples
-    return samples * np.linspace(first, last, len(samples), dtype=np.float32)
+    faded: np.ndarray = samples * np.linspace(first, last, len(samples), dtype=np.float32)
+    return faded

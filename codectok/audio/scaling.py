@@ -10,7 +10,7 @@ import numpy as np
 from codectok.choices import ScaleChoice
 from codectok.errors import AudioError
 
-from .decoding import BY_FFMPEG, decoded_streams
+from .decoding import decoded_streams
 from .notes import DecodingNotes
 from .waveform import FAR_BEYOND, check_finite, peak_of
 
@@ -21,8 +21,10 @@ INTEGER_SCALES = (1 << 15, 1 << 23, 1 << 31)
 
 def is_float(encoding: str, scale: ScaleChoice) -> bool:
     """Return True if samples of an encoding must be measured before use, since they may be far beyond full scale."""
-    # Hardly any file that only ffmpeg reads holds floats, and decoding all of them twice takes time.
-    return encoding in FLOAT_ENCODINGS or (encoding.endswith(BY_FFMPEG) and scale == "auto")
+    if encoding in FLOAT_ENCODINGS or encoding.startswith("pcm_f"):
+        return True
+    # Hardly any other file that only ffmpeg reads is far beyond, and decoding all of them twice takes time.
+    return scale == "auto" and "ffmpeg" in encoding
 
 
 def scaled(blocks: Iterable[np.ndarray], divisor: float | None, where: str) -> Iterator[np.ndarray]:

@@ -108,6 +108,8 @@ def run(
 
 
 def _show(report: EvaluationReport, files: ReportFiles | None) -> None:
+    from codectok.sources.unused import unused_rows
+
     codec = report.codec
     facts: dict[str, object] = {
         "codec": f"{codec.codec_name} ({codec.codec_fingerprint[:16]}), {codec.dtype} on {codec.device}",
@@ -119,6 +121,8 @@ def _show(report: EvaluationReport, files: ReportFiles | None) -> None:
     if files is not None:
         facts["report"] = f"{files.report}, one line a clip in {files.clips}"
     facts_table("codectok evaluate", facts)
+    if report.parts:
+        rows_table("not used", ("part", "name", "number", "example"), unused_rows(report.parts))
     rows_table(
         "reconstruction",
         ("measure", "mean", "clips", "description"),

@@ -163,10 +163,10 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
         describe_labels,
         describe_rejects,
         reject_rows,
-        unused_rows,
         written_columns,
     )
     from codectok.sources.rejects import REJECTS_FOLDER
+    from codectok.sources.unused import unused_rows
 
     summary = result.summary
     total = summary.total
@@ -190,7 +190,7 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
     if total.rejects:
         rows_table("rejected", ("reason", "times", "audio"), reject_rows(total))
     if total.unused:
-        rows_table("not used", ("part", "name", "number", "example"), unused_rows(total))
+        rows_table("not used", ("part", "name", "number", "example"), unused_rows(total.unused))
     if len(summary.datasets) > 1:
         written = written_columns(job, total)
         rows_table(

@@ -123,7 +123,7 @@ def evaluate(
     if not totals.clips:
         raise CodectokError(_no_clips_message(unused))
     options = EvaluationOptions(sources=tuple(sources), limit=limit, max_seconds=max_seconds, **sound.values())
-    return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored)
+    return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored, unused.parts)
 
 
 def _measured(

@@ -9,12 +9,14 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from codectok.audio.mel import LogMel
 from codectok.choices import CancelledChoice, ScaleChoice
 from codectok.codec import Codec
 from codectok.config import StrictModel
 from codectok.description import CodecDescription
+from codectok.sources.unused import UnusedCounts, sum_unused
 
 from .codebook import CodebookUse, count_codes
 from .metrics import log_mel_error, si_sdr, stft_distance
@@ -76,6 +78,7 @@ class EvaluationReport(StrictModel):
         codebooks: usage by the measured frames, in the order of a table's columns.
         unused: clips and files that could not be measured.
         ignored: number of files that are not audio.
+        parts: parts of the inputs that are not used, by kind and name.
     """
 
     format: Literal["codectok.evaluation"] = "codectok.evaluation"
@@ -93,6 +96,7 @@ class EvaluationReport(StrictModel):
     codebooks: tuple[CodebookUse, ...]
     unused: tuple[UnusedClip, ...]
     ignored: int
+    parts: UnusedCounts = Field(default_factory=dict)
 
 
 def measure(
@@ -152,6 +156,7 @@ def report_of(
     not_installed: Mapping[str, str],
     unused: tuple[UnusedClip, ...],
     ignored: int,
+    parts: UnusedCounts,
 ) -> EvaluationReport:
     """Build the report of an evaluation."""
     codebooks = totals.codebooks
@@ -169,4 +174,5 @@ def report_of(
         codebooks=codebooks,
         unused=unused,
         ignored=ignored,
+        parts=sum_unused([parts]),
     )

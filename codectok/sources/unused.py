@@ -85,6 +85,15 @@ def add_unused(counts: UnusedCounts, unused: Unused) -> None:
     names[unused.name] = UnusedEntry(count=unused.count + (known.count if known else 0), example=example)
 
 
+def unused_rows(counts: Mapping[UnusedKind, Mapping[str, UnusedEntry]]) -> list[tuple[str, str, str, str]]:
+    """Part, name, number and example of all unused parts, for a table."""
+    return [
+        (TITLES[kind], name, f"{entry.count:,}", entry.example)
+        for kind, names in counts.items()
+        for name, entry in names.items()
+    ]
+
+
 def sum_unused(several: Iterable[Mapping[UnusedKind, Mapping[str, UnusedEntry]]]) -> UnusedCounts:
     """Add counts in their order; kinds and names are sorted in the result."""
     total: UnusedCounts = {}

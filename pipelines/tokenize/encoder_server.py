@@ -18,6 +18,7 @@ from codectok.model.packing import DEFAULT_PACK_FRAMES
 from codectok.pipelines.engine.job import Server, ServerCall
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.unit_clips import clips_of_unit
+from codectok.sources.channels import clips_of_channels
 from codectok.tokens.clips import decoded_blocks
 
 from .options import TokenizeOptions
@@ -45,9 +46,10 @@ class EncoderServer(Server):
 
     def probe(self, unit: Unit) -> None:
         """Decode all clips of a unit."""
-        for clip in clips_of_unit(unit, None):
+        sound = self._settings.sound
+        for clip in clips_of_channels(clips_of_unit(unit, None), sound):
             with suppress(AudioError):
-                for _ in decoded_blocks(clip, self._description.sample_rate):
+                for _ in decoded_blocks(clip, self._description.sample_rate, sound):
                     pass
 
 

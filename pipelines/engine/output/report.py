@@ -8,7 +8,7 @@ from codectok.evaluation.html_report import HtmlReport
 from codectok.formatting import format_duration
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.job import Example, Job
-from codectok.sources.unused import TITLES
+from codectok.sources.unused import unused_rows
 from codectok.storage import Storage
 
 from .records import Counts
@@ -42,7 +42,7 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
     )
     if total.rejects:
         report.table("Rejected", ("reason", "times", "audio"), reject_rows(total))
-    report.table("Not used", ("part", "name", "number", "example"), unused_rows(total))
+    report.table("Not used", ("part", "name", "number", "example"), unused_rows(total.unused))
     written = written_columns(job, total)
     report.table(
         "By dataset",
@@ -77,15 +77,6 @@ def reject_rows(total: Counts) -> Iterator[tuple[str, str, str]]:
     for reason, count in _most_frequent(total):
         seconds = total.reject_seconds.get(reason, 0.0)
         yield reason, f"{count:,}", format_duration(seconds) if seconds else "not known"
-
-
-def unused_rows(total: Counts) -> list[tuple[str, str, str, str]]:
-    """Part, name, number and example of all parts of the inputs that are not used."""
-    return [
-        (TITLES[kind], name, f"{entry.count:,}", entry.example)
-        for kind, names in total.unused.items()
-        for name, entry in names.items()
-    ]
 
 
 def describe_labels(total: Counts, row_name: str) -> str:
