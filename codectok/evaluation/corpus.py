@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from codectok.sources.kinds import AUDIO_KINDS
 from codectok.sources.listing import list_sources
 from codectok.sources.ordering import ordered_sources
 from codectok.sources.rejects import Reject
-from codectok.tokens.clips import decoded_blocks
+from codectok.tokens.clips import ClipReader, DamagedRest
 
 from .reconstruction import (
     ClipMeasures,
@@ -38,7 +38,7 @@ class _Unused:
     clips: list[UnusedClip] = field(default_factory=list)
     ignored: int = 0
 
-    def read(self, dataset: str) -> None:
+    def read(self, dataset: str, seconds: float | None = None) -> None:
         """Not counted here."""
 
     def reject(self, reject: Reject) -> None:
@@ -92,10 +92,12 @@ def evaluate(
             if totals.clips == limit:
                 break
             try:
-                measured, codes = _measured(codec, clip, max_seconds)
+                measured, codes, rest = _measured(codec, clip, max_seconds)
             except AudioError as error:
-                count_undecodable(clip, error, unused, clip.start)
+                count_undecodable(clip, error, unused)
                 continue
+            if rest is not None:
+                unused.reject(Reject.of(rest.error, clip.dataset, clip.source, "decode", rest.start))
             totals.add(measured, codes)
             on_clip(measured)
         if totals.clips == limit:
@@ -107,9 +109,16 @@ def evaluate(
     return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored)
 
 
-def _measured(codec: Codec, clip: Clip, max_seconds: float | None) -> tuple[ClipMeasures, np.ndarray]:
-    """The measures and the codes of a clip; raises `AudioError` if it cannot be decoded."""
-    samples = _samples(clip, codec.sample_rate, max_seconds)
+def _measured(
+    codec: Codec, clip: Clip, max_seconds: float | None
+) -> tuple[ClipMeasures, np.ndarray, DamagedRest | None]:
+    """The measures and the codes of a clip, and the end of it that damage cut off.
+
+    Raises:
+        AudioError: it cannot be decoded.
+    """
+    reader = ClipReader(clip, codec.sample_rate)
+    samples = _samples(reader.blocks(), codec.sample_rate, max_seconds)
     codes = codec.encode(samples, codec.sample_rate).numpy()
     reconstruction = codec.decode_aligned(codes, len(samples)).numpy()
     measured = ClipMeasures(
@@ -121,13 +130,13 @@ def _measured(codec: Codec, clip: Clip, max_seconds: float | None) -> tuple[Clip
         frames=len(codes),
         measures=measure(codec.log_mel, samples, reconstruction, codec.sample_rate),
     )
-    return measured, codes
+    return measured, codes, reader.rest
 
 
-def _samples(clip: Clip, sample_rate: int, max_seconds: float | None) -> np.ndarray:
+def _samples(decoded: Iterable[np.ndarray], sample_rate: int, max_seconds: float | None) -> np.ndarray:
     wanted = None if max_seconds is None else max(1, round(max_seconds * sample_rate))
     blocks, length = [np.zeros(0, np.float32)], 0
-    for block in decoded_blocks(clip, sample_rate):
+    for block in decoded:
         blocks.append(block)
         length += len(block)
         if wanted is not None and length >= wanted:

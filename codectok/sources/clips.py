@@ -20,8 +20,8 @@ from .tars import clips_of_tar
 class ClipCounter(Protocol):
     """Counts inputs without output; the `UnitOutput` of a job is one."""
 
-    def read(self, dataset: str) -> None:
-        """Count an input."""
+    def read(self, dataset: str, seconds: float | None = None) -> None:
+        """Count an input, and its duration if it is known."""
 
     def reject(self, reject: Reject) -> None:
         """Record why an input has no output."""
@@ -56,13 +56,13 @@ def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterat
             counter.reject(clip)
 
 
-def count_undecodable(clip: Clip, error: AudioError, counter: ClipCounter, start: float) -> None:
-    """Count a clip that could not be decoded: ignored if it is not audio, else rejected at `start` seconds."""
+def count_undecodable(clip: Clip, error: AudioError, counter: ClipCounter) -> None:
+    """Count a clip that could not be decoded: ignored if it is not audio, else rejected with its duration if known."""
     if clip.is_not_audio(error):
         counter.ignore(clip.dataset)
     else:
-        counter.read(clip.dataset)
-        counter.reject(Reject.of(error, clip.dataset, clip.source, "decode", start))
+        counter.read(clip.dataset, error.seconds)
+        counter.reject(Reject.of(error, clip.dataset, clip.source, "decode", clip.start, error.seconds))
 
 
 def clip_of(source: Source) -> Clip:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,46 +16,80 @@ from codectok.sources.clip import Clip
 from .table import TokenRow
 
 
-def encode_clips(encoder: ClipEncoder, clips: Iterable[Clip]) -> Iterator[tuple[Clip, TokenRow | AudioError]]:
-    """Yield each clip, in order, with its row, or with the error if it cannot be used; neighbours share packs.
+@dataclass(frozen=True)
+class DamagedRest:
+    """The end of a clip without text, from the damage on; the audio before it is used.
 
-    Files are decoded as their samples are needed, so that memory does not grow with their length.
+    Attributes:
+        error: the damage; its `seconds` are the duration of this end.
+        start: in the recording, in seconds.
     """
-    readers = ((reader, reader.blocks(encoder.sample_rate)) for reader in map(_Reader, clips))
-    for reader, codes in encoder.encode_clips(readers):
-        if isinstance(codes, AudioError):
-            yield reader.clip, codes
-        else:
-            yield reader.clip, _row(reader.clip, reader.n_samples, encoder.sample_rate, codes.numpy())
+
+    error: AudioError
+    start: float
 
 
-def decoded_blocks(clip: Clip, sample_rate: int) -> Iterator[np.ndarray]:
-    """Decode a clip: yield blocks of samples, float32 [n] at `sample_rate` Hz.
+class ClipReader:
+    """Decodes a clip, up to damage if it has no text.
 
-    Raises:
-        AudioError: the audio cannot be decoded, or ends before a span with text does.
+    Attributes:
+        clip: to decode.
+        n_samples: number of samples so far.
+        rest: what damage cut off; None so far.
+
+    Args:
+        clip: to decode.
+        sample_rate: of the samples, in Hz.
     """
-    span, found = clip.span, False
-    recording = Recording(stream_audio(clip.audio, sample_rate, clip.name), [span.sample_range(sample_rate)])
-    for block in recording.take():
-        found = found or len(block) > 0
-        yield block
-    missing = span.missing_end(recording.n_samples, sample_rate, clip.name)
-    if missing is not None and (span.text is not None or not found):
-        raise missing  # the text describes the whole span
 
-
-class _Reader:
-    """Decodes a clip and counts its samples."""
-
-    def __init__(self, clip: Clip) -> None:
-        self.clip = clip
+    def __init__(self, clip: Clip, sample_rate: int) -> None:
+        self.clip, self._sample_rate = clip, sample_rate
         self.n_samples = 0
+        self.rest: DamagedRest | None = None
 
-    def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
-        for block in decoded_blocks(self.clip, sample_rate):
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield blocks of samples, float32 [n].
+
+        Raises:
+            AudioError: no sample can be decoded, or a span with text is not whole; with the duration of the clip.
+        """
+        clip, rate, span = self.clip, self._sample_rate, self.clip.span
+        recording = Recording(stream_audio(clip.audio, rate, clip.name), [span.sample_range(rate)])
+        for block in recording.take():
             self.n_samples += len(block)
             yield block
+        missing = recording.missing_end(span, rate, clip.name)
+        if missing is None:
+            return
+        decoded, message, reason = self.n_samples / rate, str(missing.error), missing.error.reason
+        if span.text is not None or self.n_samples == 0:  # the text describes the whole span
+            raise AudioError(message, reason, None if missing.seconds is None else decoded + missing.seconds)
+        if recording.error is not None:
+            self.rest = DamagedRest(AudioError(message, reason, missing.seconds), clip.start + decoded)
+
+
+def encode_clips(
+    encoder: ClipEncoder, clips: Iterable[Clip], keep_damaged: bool = False
+) -> Iterator[tuple[Clip, TokenRow | AudioError | DamagedRest]]:
+    """Yield each clip, in order, with its row, or with the error if it cannot be used; neighbours share packs.
+
+    With `keep_damaged`, a clip without text becomes a row up to the damage, followed by the rest; else only an error.
+    Files are decoded as their samples are needed, so that memory does not grow with their length.
+    """
+
+    def blocks(reader: ClipReader) -> Iterator[np.ndarray]:
+        yield from reader.blocks()
+        if reader.rest is not None and not keep_damaged:
+            raise reader.rest.error
+
+    readers = (ClipReader(clip, encoder.sample_rate) for clip in clips)
+    for reader, codes in encoder.encode_clips((reader, blocks(reader)) for reader in readers):
+        if isinstance(codes, AudioError):
+            yield reader.clip, codes
+            continue
+        yield reader.clip, _row(reader.clip, reader.n_samples, encoder.sample_rate, codes.numpy())
+        if reader.rest is not None:
+            yield reader.clip, reader.rest
 
 
 def _row(clip: Clip, n_samples: int, sample_rate: int, codes: np.ndarray) -> TokenRow:

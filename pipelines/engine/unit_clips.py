@@ -11,7 +11,8 @@ from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.clip import Clip
 from codectok.sources.clips import count_undecodable, readable_clips
-from codectok.tokens.clips import decoded_blocks
+from codectok.sources.rejects import Reject
+from codectok.tokens.clips import ClipReader, DamagedRest
 
 
 def clips_of_unit(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:
@@ -27,14 +28,23 @@ def clips_of_unit(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:
 def decoded_clips(unit: Unit, output: UnitOutput, sample_rate: int) -> Iterator[tuple[Clip, np.ndarray]]:
     """Yield each clip of `unit` with its samples, float32 [n], mono, at `sample_rate` Hz.
 
-    Counts every clip as read in `output`; clips that cannot be decoded are rejected there. A clip is held in memory
-    as a whole.
+    Counts every clip as read in `output`; clips that cannot be decoded are rejected there, and so is the end of a
+    clip without text from damage on. A clip is held in memory as a whole.
     """
     for clip in clips_of_unit(unit, output):
+        reader = ClipReader(clip, sample_rate)
         try:
-            samples = np.concatenate(list(decoded_blocks(clip, sample_rate)))
+            samples = np.concatenate(list(reader.blocks()))
         except AudioError as error:
-            count_undecodable(clip, error, output, clip.start)
+            count_undecodable(clip, error, output)
         else:
             output.read(clip.dataset, len(samples) / sample_rate)
+            reject_rest(clip, reader.rest, output)
             yield clip, samples
+
+
+def reject_rest(clip: Clip, rest: DamagedRest | None, output: UnitOutput) -> None:
+    """Reject the end of a clip that damage cut off, if there is one; the clip itself has been counted as read."""
+    if rest is not None:
+        output.read(clip.dataset, rest.error.seconds, inputs=0)
+        output.reject(Reject.of(rest.error, clip.dataset, clip.source, "decode", rest.start, rest.error.seconds))

@@ -18,7 +18,7 @@ from codectok.model.packing import DEFAULT_PACK_FRAMES
 from codectok.pipelines.engine.job import Server, ServerCall
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.unit_clips import clips_of_unit
-from codectok.tokens.clips import decoded_blocks
+from codectok.tokens.clips import ClipReader
 
 from .options import TokenizeOptions
 
@@ -47,7 +47,7 @@ class EncoderServer(Server):
         """Decode all clips of a unit."""
         for clip in clips_of_unit(unit, None):
             with suppress(AudioError):
-                for _ in decoded_blocks(clip, self._description.sample_rate):
+                for _ in ClipReader(clip, self._description.sample_rate).blocks():
                     pass
 
 
