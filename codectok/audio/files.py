@@ -89,7 +89,8 @@ def audio_info(path: Path) -> AudioInfo:
         if stream is None:
             raise
         damage = str(error)
-    assert stream is not None, "a file without a stream is an error"
+    if stream is None:
+        raise AudioError(f"{printable(path)} has no samples.", "empty")
     n_samples, streams = sum(lengths), len(lengths)
     container, encoding = stream.container, stream.encoding
     return AudioInfo(stream.sample_rate, stream.channels, n_samples, container, encoding, seconds, streams, damage)
@@ -203,7 +204,8 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioForma
     Samples read from a PCM-16 file are written unchanged; libsndfile's own conversion would scale them.
     """
     buffer = io.BytesIO()
-    scaled = np.clip(np.rint(samples * 32_768), -32_768, 32_767).astype(np.int16)
+    with np.errstate(over="ignore"):  # of samples that are clipped anyway
+        scaled = np.clip(np.rint(samples * 32_768), -32_768, 32_767).astype(np.int16)
     soundfile.write(buffer, scaled, sample_rate, format=audio_format.upper(), subtype="PCM_16")
     return buffer.getvalue()
 

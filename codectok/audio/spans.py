@@ -15,6 +15,8 @@ from codectok.extras import merged_extra, with_extra, without_extra
 MAX_PAUSE_SECONDS = 1.0
 # Manifests may round the end of a file up by this much.
 END_TOLERANCE_SECONDS = 0.1
+# The same place in two sample rates.
+ROUNDING_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ class Span:
         first = round(self.start * sample_rate)
         return first, None if self.end is None else max(first + 1, round(self.end * sample_rate))
 
-    def seconds_of(self, duration: float) -> float:
-        """Return the duration of the span in a recording of `duration` seconds."""
+    def seconds_of(self, duration: float | None) -> float | None:
+        """Return the duration of the span in a recording of `duration` seconds; None if both ends are unknown."""
+        if duration is None:
+            return None if self.end is None else self.end - self.start
         return max(0.0, (duration if self.end is None else min(self.end, duration)) - self.start)
 
     def is_within(self, n_samples: int, sample_rate: int) -> bool:
@@ -198,14 +202,28 @@ def joined_within(span: Span, n_samples: int, sample_rate: int) -> Span | None:
     return _joined(group) if group else None
 
 
+@dataclass(frozen=True)
+class MissingEnd:
+    """The end of a span that was not decoded.
+
+    Attributes:
+        error: why.
+        seconds: its duration behind the last sample; 0 if the recording ends there, None if unknown.
+    """
+
+    error: AudioError
+    seconds: float | None
+
+
 class Recording:
     """Reads spans of a recording in the order of their starts while decoding it once.
 
     Only blocks that a later span needs are held, so that a long span beside short ones does not keep the file in
-    memory.
+    memory. Damage ends the recording: `error` then says why, and all samples before it can be read.
 
     Attributes:
         n_samples: number of samples decoded so far.
+        error: raised by the decoder behind the last sample; None so far.
 
     Args:
         blocks: the decoded recording, float32 [n] each.
@@ -215,6 +233,7 @@ class Recording:
 
     def __init__(self, blocks: Iterable[np.ndarray], ranges: Iterable[tuple[int, int | None]]) -> None:
         self.n_samples = 0
+        self.error: AudioError | None = None
         self._blocks = iter(blocks)
         self._ranges = list(ranges)
         self._taken = 0
@@ -241,8 +260,28 @@ class Recording:
                 yield wanted
         self._held.extend(before)
 
+    def missing_end(self, span: Span, sample_rate: int, where: str) -> MissingEnd | None:
+        """Return the end of `span`, which has been taken, that damage or the end of the file cut off; None if whole."""
+        if self.error is None:
+            early = span.missing_end(self.n_samples, sample_rate, where)
+            return None if early is None else MissingEnd(early, 0.0)
+        first, end = span.sample_range(sample_rate)
+        if end is not None and self.n_samples >= end - round(ROUNDING_SECONDS * sample_rate):
+            return None
+        decoded = max(first, self.n_samples)
+        if end is not None:
+            return MissingEnd(self.error, (end - decoded) / sample_rate)
+        seconds = self.error.seconds
+        return MissingEnd(
+            self.error, None if seconds is None else max(0.0, seconds - (decoded - self.n_samples) / sample_rate)
+        )
+
     def _decode(self) -> np.ndarray | None:
-        block = next(self._blocks, None)
+        try:
+            block = next(self._blocks, None)
+        except AudioError as error:
+            self.error = error
+            return None
         if block is not None:
             self.n_samples += len(block)
         return block

@@ -11,6 +11,8 @@ from torch import Tensor
 
 HOP_SECONDS = 0.1
 BLOCK_HOPS = 4  # blocks of 0.4 s start every 0.1 s
+# Squares of the sums of larger samples overflow float32.
+LARGE = 1e12
 ABSOLUTE_GATE = -70.0  # LUFS
 RELATIVE_GATE = -10.0  # relative to the mean of the blocks above the absolute gate
 OFFSET = -0.691  # makes a 997 Hz sine at full scale -3.01 LUFS
@@ -32,9 +34,11 @@ class Spectrum:
     def __init__(self, samples: np.ndarray, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         hop = round(HOP_SECONDS * sample_rate)
+        if not -LARGE < samples.min() <= samples.max() < LARGE:
+            samples = samples.astype(np.float64)
         self._n_hops = len(samples) // hop
         if self._n_hops == 0:
-            samples = np.concatenate([samples, np.zeros(hop - len(samples), np.float32)])
+            samples = np.concatenate([samples, np.zeros(hop - len(samples), samples.dtype)])
         n_hops = max(1, self._n_hops)
         self._hops = torch.from_numpy(samples[: n_hops * hop]).view(n_hops, hop)
 
@@ -47,7 +51,7 @@ class Spectrum:
         if self._n_hops < BLOCK_HOPS:
             return None
         spectrum = torch.view_as_real(torch.fft.rfft(self._hops)).flatten(1)
-        powers = (spectrum.square() @ _k_weights(self.sample_rate)).double().numpy()
+        powers = (spectrum.square() @ _k_weights(self.sample_rate).to(spectrum.dtype)).double().numpy()
         blocks = np.convolve(powers, np.full(BLOCK_HOPS, 1 / BLOCK_HOPS), mode="valid")
         audible = blocks[blocks > _power(ABSOLUTE_GATE)]
         if len(audible) == 0:

@@ -38,7 +38,7 @@ def run(
     from codectok.sources.clips import clip_of
     from codectok.sources.listing import list_sources
     from codectok.sources.ordering import ordered_sources
-    from codectok.tokens.clips import encode_clips
+    from codectok.tokens.clips import DamagedRest, encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata
 
@@ -58,6 +58,7 @@ def run(
                     skipped.append(row)
                     report.advance()
                     continue
+                assert not isinstance(row, DamagedRest), "only keep_damaged yields it"
                 seconds += row.duration
                 frames += len(row.codes)
                 report.advance(f"({format_duration(seconds)} of audio)")

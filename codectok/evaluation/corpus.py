@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.codec import Codec
 from codectok.errors import AudioError, CodectokError, InputError
 from codectok.sources.arguments import parse_arguments
 from codectok.sources.channels import clips_of_channels
-from codectok.sources.clip import Clip
 from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
 from codectok.sources.kinds import AUDIO_KINDS, suffix_of
 from codectok.sources.listing import list_sources
@@ -22,7 +20,7 @@ from codectok.sources.ordering import ordered_sources
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.sources.unused import Unused, UnusedCounts, add_unused
-from codectok.tokens.clips import decoded_blocks
+from codectok.tokens.clips import ClipReader
 
 from .reconstruction import (
     ClipMeasures,
@@ -108,13 +106,15 @@ def evaluate(
         for clip in clips_of_channels(clips, sound):
             if totals.clips == limit:
                 break
-            notes = DecodingNotes()
+            reader = ClipReader(clip, codec.sample_rate, sound)
             try:
-                measured, codes = _measured(codec, clip, max_seconds, sound, notes)
+                measured, codes = _measured(codec, reader, max_seconds, sound)
             except AudioError as error:
-                count_undecodable(clip, error, unused, clip.start)
+                count_undecodable(clip, error, unused)
                 continue
-            parts.add(clip, notes)
+            parts.add(clip, reader.notes)
+            if reader.rest is not None:
+                unused.reject(Reject.of(reader.rest.error, clip.dataset, clip.source, "decode", reader.rest.start))
             totals.add(measured, codes)
             on_clip(measured)
         if totals.clips == limit:
@@ -127,10 +127,11 @@ def evaluate(
 
 
 def _measured(
-    codec: Codec, clip: Clip, max_seconds: float | None, sound: SoundOptions, notes: DecodingNotes
+    codec: Codec, reader: ClipReader, max_seconds: float | None, sound: SoundOptions
 ) -> tuple[ClipMeasures, np.ndarray]:
     """The measures and the codes of a clip; raises `AudioError` if it cannot be decoded."""
-    samples = _samples(clip, codec.sample_rate, max_seconds, sound, notes)
+    clip = reader.clip
+    samples = _samples(reader, codec.sample_rate, max_seconds, sound)
     codes = codec.encode(samples, codec.sample_rate).numpy()
     reconstruction = codec.decode_aligned(codes, len(samples)).numpy()
     measured = ClipMeasures(
@@ -145,18 +146,17 @@ def _measured(
     return measured, codes
 
 
-def _samples(
-    clip: Clip, sample_rate: int, max_seconds: float | None, sound: SoundOptions, notes: DecodingNotes
-) -> np.ndarray:
+def _samples(reader: ClipReader, sample_rate: int, max_seconds: float | None, sound: SoundOptions) -> np.ndarray:
     wanted = None if max_seconds is None else max(1, round(max_seconds * sample_rate))
     blocks, length = [np.zeros(0, np.float32)], 0
-    for block in decoded_blocks(clip, sample_rate, sound, notes):
+    for block in reader.blocks():
         blocks.append(block)
         length += len(block)
         if wanted is not None and length >= wanted:
             break
     samples = np.concatenate(blocks)[:wanted]
-    sound.refuse_cancelled(notes, clip.span.start, clip.span.start + len(samples) / sample_rate, clip.name)
+    start = reader.clip.span.start
+    sound.refuse_cancelled(reader.notes, start, start + len(samples) / sample_rate, reader.clip.name)
     return samples
 
 

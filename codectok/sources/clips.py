@@ -62,14 +62,13 @@ def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterat
             counter.reject(clip)
 
 
-def count_undecodable(clip: Clip, error: AudioError, counter: ClipCounter, start: float) -> None:
-    """Count a clip that could not be decoded: ignored if it is not audio, else rejected at `start` seconds."""
+def count_undecodable(clip: Clip, error: AudioError, counter: ClipCounter) -> None:
+    """Count a clip that could not be decoded: ignored if it is not audio, else rejected with its duration if known."""
     if clip.is_not_audio(error):
         counter.ignore(clip.dataset, clip.source)
     else:
-        seconds = clip.rejected_seconds(error)
-        counter.read(clip.dataset, seconds)
-        counter.reject(Reject.of(error, clip.dataset, clip.source, "decode", start, seconds))
+        counter.read(clip.dataset, error.seconds)
+        counter.reject(Reject.of(error, clip.dataset, clip.source, "decode", clip.start, error.seconds))
 
 
 class UnusedSound:

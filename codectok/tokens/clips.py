@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,64 +22,101 @@ OnDecoded = Callable[[Clip, DecodingNotes], None]
 """Receives the notes of each clip that was decoded."""
 
 
+@dataclass(frozen=True)
+class DamagedRest:
+    """The end of a clip without text, from the damage on; the audio before it is used.
+
+    Attributes:
+        error: the damage; its `seconds` are the duration of this end.
+        start: in the recording, in seconds.
+    """
+
+    error: AudioError
+    start: float
+
+
+class ClipReader:
+    """Decodes a clip, up to damage if it has no text.
+
+    Attributes:
+        clip: to decode.
+        notes: on the file, complete when all blocks are read.
+        n_samples: number of samples so far.
+        rest: what damage cut off; None so far.
+
+    Args:
+        clip: to decode; the channel of its span, if it has one, goes before that of `sound`.
+        sample_rate: of the samples, in Hz.
+        sound: how channels and scales of files become mono samples.
+    """
+
+    def __init__(self, clip: Clip, sample_rate: int, sound: SoundOptions = MIXED) -> None:
+        self.clip, self.notes = clip, DecodingNotes()
+        self.n_samples = 0
+        self.rest: DamagedRest | None = None
+        self._sample_rate, self._sound = sample_rate, sound
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield blocks of samples, float32 [n].
+
+        Raises:
+            AudioError: no sample can be decoded, a span with text is not whole, or its channels cancel; with the
+                duration of the clip.
+        """
+        clip, rate, span = self.clip, self._sample_rate, self.clip.span
+        decoded_file = stream_audio(clip.audio, rate, clip.name, self.notes, self._sound.for_channel(span.channel))
+        recording = Recording(decoded_file, [span.sample_range(rate)])
+        for block in recording.take():
+            self.n_samples += len(block)
+            yield block
+        self._sound.refuse_cancelled(self.notes, span.start, span.start + self.n_samples / rate, clip.name)
+        missing = recording.missing_end(span, rate, clip.name)
+        if missing is None:
+            return
+        decoded, message, reason = self.n_samples / rate, str(missing.error), missing.error.reason
+        if span.text is not None or self.n_samples == 0:  # the text describes the whole span
+            raise AudioError(message, reason, None if missing.seconds is None else decoded + missing.seconds)
+        if recording.error is not None:
+            self.rest = DamagedRest(AudioError(message, reason, missing.seconds), clip.start + decoded)
+
+
 def encode_clips(
-    encoder: ClipEncoder, clips: Iterable[Clip], sound: SoundOptions = MIXED, on_decoded: OnDecoded | None = None
-) -> Iterator[tuple[Clip, TokenRow | AudioError]]:
+    encoder: ClipEncoder,
+    clips: Iterable[Clip],
+    sound: SoundOptions = MIXED,
+    on_decoded: OnDecoded | None = None,
+    keep_damaged: bool = False,
+) -> Iterator[tuple[Clip, TokenRow | AudioError | DamagedRest]]:
     """Yield each clip, in order, with its row, or with the error if it cannot be used; neighbours share packs.
 
-    Files are decoded as their samples are needed, so that memory does not grow with their length. With
-    `sound.channel` "each", the channels of a file are clips by themselves.
+    Files are decoded as their samples are needed, so that memory does not grow with their length.
+
+    Args:
+        encoder: encodes the samples.
+        clips: to encode.
+        sound: how channels and scales become mono samples; with the channel "each", those of a file are clips.
+        on_decoded: receives the notes of each clip.
+        keep_damaged: a clip without text becomes a row up to damage, followed by the rest; else only an error.
     """
-    several = clips_of_channels(clips, sound)
-    readers = ((reader, reader.blocks(encoder.sample_rate)) for reader in (_Reader(clip, sound) for clip in several))
-    for reader, codes in encoder.encode_clips(readers):
+
+    def blocks(reader: ClipReader) -> Iterator[np.ndarray]:
+        yield from reader.blocks()
+        if reader.rest is not None and not keep_damaged:
+            raise reader.rest.error
+
+    readers = (ClipReader(clip, encoder.sample_rate, sound) for clip in clips_of_channels(clips, sound))
+    for reader, codes in encoder.encode_clips((reader, blocks(reader)) for reader in readers):
         if on_decoded is not None:
             on_decoded(reader.clip, reader.notes)
         if isinstance(codes, AudioError):
             yield reader.clip, codes
-        else:
-            yield reader.clip, _row(reader, encoder.sample_rate, codes.numpy())
+            continue
+        yield reader.clip, _row(reader, encoder.sample_rate, codes.numpy())
+        if reader.rest is not None:
+            yield reader.clip, reader.rest
 
 
-def decoded_blocks(
-    clip: Clip, sample_rate: int, sound: SoundOptions = MIXED, notes: DecodingNotes | None = None
-) -> Iterator[np.ndarray]:
-    """Decode a clip: yield blocks of samples, float32 [n] at `sample_rate` Hz.
-
-    The channel of the clip's span, if it has one, goes before that of `sound`.
-
-    Raises:
-        AudioError: the audio cannot be decoded, ends before a span with text does, or has channels that cancel.
-    """
-    span, length = clip.span, 0
-    notes = notes or DecodingNotes()
-    blocks = stream_audio(clip.audio, sample_rate, clip.name, notes, sound.for_channel(span.channel))
-    recording = Recording(blocks, [span.sample_range(sample_rate)])
-    for block in recording.take():
-        length += len(block)
-        yield block
-    found = length > 0
-    sound.refuse_cancelled(notes, span.start, span.start + length / sample_rate, clip.name)
-    missing = span.missing_end(recording.n_samples, sample_rate, clip.name)
-    if missing is not None and (span.text is not None or not found):
-        raise missing  # the text describes the whole span
-
-
-class _Reader:
-    """Decodes a clip and counts its samples."""
-
-    def __init__(self, clip: Clip, sound: SoundOptions) -> None:
-        self.clip, self.notes = clip, DecodingNotes()
-        self.n_samples = 0
-        self._sound = sound
-
-    def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
-        for block in decoded_blocks(self.clip, sample_rate, self._sound, self.notes):
-            self.n_samples += len(block)
-            yield block
-
-
-def _row(reader: _Reader, sample_rate: int, codes: np.ndarray) -> TokenRow:
+def _row(reader: ClipReader, sample_rate: int, codes: np.ndarray) -> TokenRow:
     clip, n_samples = reader.clip, reader.n_samples
     span = clip.span
     return TokenRow(

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.errors import AudioError
 from codectok.pipelines.engine.output.unit_output import UnitOutput
@@ -14,7 +13,8 @@ from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.channels import clips_of_channels
 from codectok.sources.clip import Clip
 from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
-from codectok.tokens.clips import decoded_blocks
+from codectok.sources.rejects import Reject
+from codectok.tokens.clips import ClipReader, DamagedRest
 
 
 def clips_of_unit(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:
@@ -33,17 +33,26 @@ def decoded_clips(
     """Yield each clip of `unit` with its samples, float32 [n], mono, at `sample_rate` Hz.
 
     `sound` says how channels are mixed or chosen. Counts every clip as read in `output`, with the parts of its file
-    that are not used; clips that cannot be decoded are rejected there. A clip is held in memory as a whole.
+    that are not used; clips that cannot be decoded are rejected there, and so is the end of a clip without text from
+    damage on. A clip is held in memory as a whole.
     """
     unused = UnusedSound(output, sound)
     for clip in clips_of_channels(clips_of_unit(unit, output), sound):
-        notes = DecodingNotes()
+        reader = ClipReader(clip, sample_rate, sound)
         try:
-            samples = np.concatenate(list(decoded_blocks(clip, sample_rate, sound, notes)))
+            samples = np.concatenate(list(reader.blocks()))
         except AudioError as error:
-            count_undecodable(clip, error, output, clip.start)
-            unused.add(clip, notes)
+            count_undecodable(clip, error, output)
+            unused.add(clip, reader.notes)
         else:
             output.read(clip.dataset, len(samples) / sample_rate)
-            unused.add(clip, notes)
+            unused.add(clip, reader.notes)
+            reject_rest(clip, reader.rest, output)
             yield clip, samples
+
+
+def reject_rest(clip: Clip, rest: DamagedRest | None, output: UnitOutput) -> None:
+    """Reject the end of a clip that damage cut off, if there is one; the clip itself has been counted as read."""
+    if rest is not None:
+        output.read(clip.dataset, rest.error.seconds, inputs=0)
+        output.reject(Reject.of(rest.error, clip.dataset, clip.source, "decode", rest.start, rest.error.seconds))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -40,31 +39,26 @@ class RecordingCutter:
         self._rate = settings.sample_rate
         self._shortest, self._longest = limits_in_samples(settings.min_seconds, settings.max_seconds, self._rate)
         self._sound, self._notes = settings.sound.for_channel(source.channel), DecodingNotes()
-        self._done = 0  # samples up to here are written or rejected
         self._seconds = 0.0  # written or rejected
         self._failed: set[str] = set()  # keys of spans rejected because the file ends early or is damaged
+        self._held: Reject | None = None  # the last one of them, which the next piece of its span may continue
         self._cutter: Cutter = "fixed" if settings.segmenter == "fixed" else "quiet"
 
     def run(self) -> None:
         """Write all segments, and reject spans from where decoding fails."""
-        pending = deque(self._source.spans)
         try:
-            pending = deque(self._fitted_spans())
+            spans = self._fitted_spans()
             with closing(self._decoded(self._rate, self._notes)) as blocks:
-                recording = Recording(blocks, [span.sample_range(self._rate) for span in pending])
-                while pending:
-                    self._cut(pending[0], recording)
-                    pending.popleft()
-        except AudioError as error:
-            if self._source.may_be_anything and self._done == 0 and error.reason in NOT_AUDIO:
+                recording = Recording(blocks, [span.sample_range(self._rate) for span in spans])
+                for span in spans:
+                    self._cut(span, recording)
+        except AudioError as error:  # nothing of the file can be decoded
+            if self._source.may_be_anything and error.reason in NOT_AUDIO:
                 self._output.ignore(self._source.dataset, self._source.name)
                 return
-            for span in pending:
-                first, _ = span.sample_range(self._rate)
-                # The duration is unknown: the file may have been shorter than the manifest says.
-                seconds = span.seconds_of(error.seconds) if error.reason == "clipped" and error.seconds else None
-                self._fail(span, error, max(first, self._done) / self._rate, seconds)
-                self._done = 0  # nothing of the next span is done
+            for span in self._source.spans:
+                self._fail(span, error, span.start, span.seconds_of(error.seconds))
+        self._reject_held()
         self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.spans))
         for unused in unused_sound(self._notes, self._sound, self._source.name):
             self._output.leave_unused(self._source.dataset, unused)
@@ -94,6 +88,8 @@ class RecordingCutter:
         with closing(self._decoded(SPEECH_RATE, DecodingNotes())) as blocks:
             recording = Recording(blocks, [span.sample_range(SPEECH_RATE) for span in spans])
             detected = [speech_in(recording.take()) for _ in spans]
+        if recording.error is not None and recording.n_samples == 0:
+            raise recording.error
         for span, (found, seconds) in zip(spans, detected, strict=True):
             # Joining adds short pauses to the segments, so that only the remaining gaps are rejected.
             own = self._fitted(replace(span, start=span.start + a, end=span.start + b) for a, b in found)
@@ -103,35 +99,42 @@ class RecordingCutter:
             for start, end in zip(begins, ends, strict=True):
                 if start < end:
                     self._reject(AudioError("No speech was detected.", "filtered"), start, end - start, "segment")
-            missing = span.missing_end(recording.n_samples, SPEECH_RATE, self._source.where)
+            missing = recording.missing_end(span, SPEECH_RATE, self._source.where)
             if missing is not None:
-                self._fail(span, missing, span.start + seconds, 0.0)
+                self._fail(span, missing.error, span.start + seconds, missing.seconds)
         return speech
 
     def _cut(self, span: Span, recording: Recording) -> None:
-        """Write the segments of a span; a span with text is written whole or not at all."""
+        """Write the segments of a span; a span with text is written whole or not at all.
+
+        Raises:
+            AudioError: the decoder failed before the first sample.
+        """
         settings, rate = self._settings, self._rate
         first, _ = span.sample_range(rate)
-        self._done = end = first
+        done = end = first  # samples up to `done` are written or rejected, up to `end` decoded
         if span.text is None:
             cutter = self._cutter
             for segment in segments_of(recording.take(), rate, settings.min_seconds, settings.max_seconds, cutter):
                 end = first + segment.end
                 self._write(Segment(first + segment.start, segment.samples), span)
-                self._done = end
-            missing = span.missing_end(recording.n_samples, rate, self._source.where)
+                done = end
         else:
             whole = _uncut(first, recording.take(), self._longest)
             end = whole.end
-            missing = span.missing_end(recording.n_samples, rate, self._source.where)
-            available = span if missing is None else joined_within(span, recording.n_samples, rate)
+            whole_span = recording.missing_end(span, rate, self._source.where) is None
+            available = span if whole_span else joined_within(span, recording.n_samples, rate)
             if available is not None:
                 _, last = available.sample_range(rate)
                 segment = Segment(first, whole.samples[: None if last is None else last - first])
                 self._write(segment, available)
-                self._done = segment.end
+                done = segment.end
+        if recording.error is not None and recording.n_samples == 0:
+            raise recording.error
+        missing = recording.missing_end(span, rate, self._source.where)
         if missing is not None:
-            self._fail(span, missing, self._done / rate, (end - self._done) / rate)
+            seconds = None if missing.seconds is None else (end - done) / rate + missing.seconds
+            self._fail(span, missing.error, done / rate, seconds)
 
     def _write(self, segment: Segment, span: Span) -> None:
         """Write a segment, or reject it if it breaks a limit."""
@@ -139,7 +142,7 @@ class RecordingCutter:
         seconds = len(segment.samples) / rate
         start = segment.start / rate
         try:
-            if len(segment.samples) < self._shortest:
+            if len(segment.samples) < max(1, self._shortest):
                 raise AudioError(f"{seconds:.2f} s is shorter than {settings.min_seconds:g} s.", "too_short")
             if len(segment.samples) > self._longest:
                 message = f"{seconds:.2f} s with one text is longer than {settings.max_seconds:g} s and cannot be cut."
@@ -177,15 +180,33 @@ class RecordingCutter:
             self._output.observe("loudness", math.floor(quality.loudness))
 
     def _fail(self, span: Span, error: AudioError, start: float, seconds: float | None) -> None:
-        """Reject the missing end of a span; several cuts of one span are rejected once."""
-        if span.key not in self._failed or seconds:
-            self._reject(error, start, seconds, "decode")
+        """Reject the missing end of a span; that of several pieces of one span is one reject."""
+        again = span.key in self._failed
+        if again and seconds == 0.0:
+            return
         self._failed.add(span.key)
+        reject, held = self._made(error, start, seconds, "decode"), self._held
+        if again and held is not None and held.duration is not None and held.message == reject.message:
+            held_end = held.start + held.duration
+            if abs(held_end - reject.start) < 1 / self._rate:
+                self._held = replace(held, duration=None if seconds is None else held.duration + seconds)
+                return
+        self._reject_held()
+        self._held = reject
 
-    def _reject(self, error: AudioError, start: float, seconds: float | None, stage: str) -> None:
+    def _reject_held(self) -> None:
+        if self._held is not None:
+            self._seconds += self._held.duration or 0.0
+            self._output.reject(self._held)
+        self._held = None
+
+    def _reject(self, error: AudioError, start: float, seconds: float, stage: str) -> None:
+        self._seconds += seconds
+        self._output.reject(self._made(error, start, seconds, stage))
+
+    def _made(self, error: AudioError, start: float, seconds: float | None, stage: str) -> Reject:
         source = self._source
-        self._seconds += seconds or 0.0
-        self._output.reject(Reject.of(error, source.dataset, source.name, stage, source.offset + start, seconds))
+        return Reject.of(error, source.dataset, source.name, stage, source.offset + start, seconds)
 
 
 def _uncut(first: int, blocks: Iterator[np.ndarray], longest: int) -> Segment:

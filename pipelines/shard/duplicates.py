@@ -86,7 +86,8 @@ def _hashes(recording: RecordingSource, sample_rate: int, sound: SoundOptions) -
     hashes = [_Hash(*span.sample_range(sample_rate)) for span in recording.spans]
     waiting = deque(hashes)
     running: list[_Hash] = []
-    decoded, whole = 0, False
+    decoded = 0
+    damage: AudioError | None = None
     try:
         own = sound.for_channel(recording.channel)
         with closing(stream_audio(recording.audio(), sample_rate, recording.where, sound=own)) as blocks:
@@ -98,11 +99,11 @@ def _hashes(recording: RecordingSource, sample_rate: int, sound: SoundOptions) -
                     one.update(block, decoded)
                 running = [one for one in running if one.end is None or one.end > end]
                 decoded = end
-        whole = True
-    except AudioError:
-        pass  # spans that were complete before count
+    except AudioError as error:
+        damage = error  # spans that were complete before count
     for span, one in zip(recording.spans, hashes, strict=True):
-        complete = whole or (one.end is not None and one.end <= decoded)
+        # Damaged spans have no equal, since the end of them is unknown.
+        complete = damage is None or (one.end is not None and one.end <= decoded)
         # Spans with text that are longer than the recording are rejected by the next pass.
         usable = span.text is None or span.is_within(decoded, sample_rate)
         if complete and one.n_samples and usable:

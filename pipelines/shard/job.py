@@ -52,7 +52,7 @@ class ShardJob(Job):
 
     verb = "shard"
     row_name = "segments"
-    bytes_version = 2
+    bytes_version = 3  # 3: all audio before damage is kept
     verifier = ShardVerifier
 
     def __init__(self, options: ShardOptions) -> None:

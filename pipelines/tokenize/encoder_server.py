@@ -19,7 +19,7 @@ from codectok.pipelines.engine.job import Server, ServerCall
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.unit_clips import clips_of_unit
 from codectok.sources.channels import clips_of_channels
-from codectok.tokens.clips import decoded_blocks
+from codectok.tokens.clips import ClipReader
 
 from .options import TokenizeOptions
 
@@ -49,7 +49,7 @@ class EncoderServer(Server):
         sound = self._settings.sound
         for clip in clips_of_channels(clips_of_unit(unit, None), sound):
             with suppress(AudioError):
-                for _ in decoded_blocks(clip, self._description.sample_rate, sound):
+                for _ in ClipReader(clip, self._description.sample_rate, sound).blocks():
                     pass
 
 

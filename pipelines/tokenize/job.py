@@ -25,13 +25,13 @@ from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.plan import Unit, load_plan, names_of_sources, reading_options
 from codectok.pipelines.engine.planning.store import header_of
-from codectok.pipelines.engine.unit_clips import clips_of_unit
+from codectok.pipelines.engine.unit_clips import clips_of_unit, reject_rest
 from codectok.sources.clips import UnusedSound, count_undecodable
 from codectok.sources.listing import Listing
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage, open_storage
-from codectok.tokens.clips import encode_clips
+from codectok.tokens.clips import DamagedRest, encode_clips
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
@@ -55,7 +55,7 @@ class TokenizeJob(Job):
 
     verb = "tokenize"
     row_name = "rows"
-    bytes_version = 2  # 2: parts record how codebooks are grouped
+    bytes_version = 3  # 3: audio before damage becomes a row; rejects have their start
     verifier = TableVerifier
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
@@ -150,8 +150,9 @@ class TokenizeJob(Job):
         sound = self.settings.sound
         unused = UnusedSound(output, sound)
         with TokenTableWriter(path, metadata) as writer:
-            for clip, row in encode_clips(encoder, clips_of_unit(unit, output), sound, unused.add):
-                if not isinstance(row, AudioError):
+            clips = clips_of_unit(unit, output)
+            for clip, row in encode_clips(encoder, clips, sound, unused.add, keep_damaged=True):
+                if isinstance(row, TokenRow):
                     output.read(clip.dataset, row.duration)
                     for cut in self._slices(row, clip.span):
                         if isinstance(cut, AudioError):
@@ -163,9 +164,10 @@ class TokenizeJob(Job):
                         output.observe("duration", int(cut.duration))
                         counts.add(cut.codes)
                         writer.write(cut)
+                elif isinstance(row, DamagedRest):
+                    reject_rest(clip, row, output)
                 else:
-                    # The start is not written, so that output bytes stay the same in this bytes version.
-                    count_undecodable(clip, row, output, start=0.0)
+                    count_undecodable(clip, row, output)
         if writer.n_rows:
             counts.write(output, unit.number)
         else:

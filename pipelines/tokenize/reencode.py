@@ -25,7 +25,7 @@ from codectok.sources.channels import CHANNEL_MARK, clips_of_channels
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.storage import open_storage
-from codectok.tokens.clips import decoded_blocks, encode_clips
+from codectok.tokens.clips import ClipReader, encode_clips
 from codectok.tokens.reader import TokenTable, open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow
@@ -152,8 +152,8 @@ def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenR
                 if isinstance(clip, Clip) and clip.id in files:
                     yield from (one for one in clips_of_channels([clip], sound) if one.id in ids)
 
-    for clip, row in encode_clips(codec.clip_encoder, clips(), sound.for_channel(None)):
-        if isinstance(row, AudioError):
+    for clip, row in encode_clips(codec.clip_encoder, clips(), sound.for_channel(None), keep_damaged=True):
+        if not isinstance(row, TokenRow):
             continue  # its rows are reported as missing
         slices: Iterable[TokenRow | AudioError] = [row]
         if max_seconds is not None:
@@ -167,5 +167,5 @@ def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenR
 
 def _features(codec: Codec, clip: Clip, sound: SoundOptions, first: int, end: int) -> np.ndarray:
     encoder = ClipEncoder(codec.geometry, FeatureEncoder(codec.packed_encoder))
-    blocks = encoder.encode_stream(decoded_blocks(clip, codec.sample_rate, sound))
+    blocks = encoder.encode_stream(ClipReader(clip, codec.sample_rate, sound).blocks())
     return torch.cat(list(blocks))[first:end].numpy()

@@ -117,7 +117,8 @@ def test_unusable_clips_are_listed(corpus: Path, tmp_path: Path) -> None:
     for name in ("short.wav", "text.wav", "empty.wav", "nan.wav", "no-samples.wav", "truncated.flac", "notes.txt"):
         shutil.copy(corpus / name, broken)
     report, clips = measured(codec, broken)
-    assert [clip.source for clip in clips] == ["short.wav"]
+    assert [clip.source for clip in clips] == ["short.wav", "truncated.flac"]
+    assert clips[1].seconds == next(clip.start for clip in report.unused if clip.source == "truncated.flac")
     assert {clip.source: clip.reason for clip in report.unused} == {
         "text.wav": "unreadable",
         "empty.wav": "empty",
@@ -127,7 +128,8 @@ def test_unusable_clips_are_listed(corpus: Path, tmp_path: Path) -> None:
     }
     assert report.ignored == 1
     (broken / "short.wav").unlink()
-    with pytest.raises(CodectokError, match=r"5 clips .*empty\.wav"):
+    (broken / "truncated.flac").unlink()
+    with pytest.raises(CodectokError, match=r"4 clips .*empty\.wav"):
         evaluate(codec, [str(broken)])
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ import pytest
 import soundfile
 import webdataset
 
-from codectok import Codec, CodectokError, InputError
-from codectok.audio.files import audio_info, read_audio
+from codectok import AudioError, Codec, CodectokError, InputError
+from codectok.audio.files import audio_info, read_audio, stream_audio
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.shards import read_manifest
@@ -25,7 +26,8 @@ from codectok.storage import LocalStorage
 from codectok.tokens.table import read_rows
 from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job, tokenize_job
 
-REJECTED = {"decode_error": 1, "empty": 2, "not_finite": 1, "too_short": 1, "unreadable": 1}
+# The audio before the damage of truncated.flac is too short for a segment.
+REJECTED = {"decode_error": 1, "empty": 2, "not_finite": 1, "too_short": 2, "unreadable": 1}
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +95,13 @@ def test_rows_equal_encoding_each_file_alone(corpus: Path, codec_folder: Path, t
     report = run(tokenize_job(codec_folder), corpus, tmp_path / "out")
     codec = Codec.from_pretrained(codec_folder, device="cpu")
     rows = list(read_rows(tmp_path / "out"))
-    assert len(rows) == report.summary.total.rows == 7
+    assert len(rows) == report.summary.total.rows == 8
     for row in rows:
-        samples = read_audio(corpus / row.source, 24_000)
+        blocks = stream_audio(corpus / row.source, 24_000)
+        with pytest.raises(AudioError) if row.source == "truncated.flac" else nullcontext():
+            samples = np.zeros(0, np.float32)
+            for block in blocks:
+                samples = np.concatenate([samples, block])
         np.testing.assert_array_equal(row.codes, codec.encode(samples, 24_000).numpy())
         assert row.n_samples == len(samples)
         assert len(row.codes) == max(1, row.n_samples // codec.frame_size)

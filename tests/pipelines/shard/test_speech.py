@@ -138,5 +138,5 @@ def test_pause_inside_segment_is_not_rejected(tmp_path: Path, monkeypatch: pytes
 
 
 def test_damaged_recordings_are_rejected(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(CodectokError, match="7 filtered, 2 empty, 1 decode_error, 1 not_finite, 1 unreadable"):
+    with pytest.raises(CodectokError, match="8 filtered, 2 empty, 1 decode_error, 1 not_finite, 1 unreadable"):
         run(shard_job(segmenter="vad"), corpus, tmp_path / "out")

@@ -238,7 +238,7 @@ def test_cut_off_file_says_how_much_is_missing(share: float) -> None:
 @pytest.mark.parametrize("constant", [False, True])
 def test_each_flipped_bit_of_a_header_is_damage_or_harmless(constant: bool) -> None:
     sound = (mp3(constant=constant), bare(mp3(constant=constant)))
-    for data, bit, number in itertools.product(sound, range(32), (30, 69, 70, 71)):
+    for data, bit, number in itertools.product(sound, range(11, 32), (30, 70)):
         expected = whole(data)
         place = frames(data)[number]
         flipped = bytearray(data)
