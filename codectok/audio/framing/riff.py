@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from .chunks import Chunk, ChunkFormat
-from .layout import Layout, Stream
+from .layout import Damage, Layout, Stream
 from .magic import find_file
 from .samples import TOLERATED_BYTES, SampleData, layout_of_samples
 from .wave_format import FORMAT_BYTES, GSM, MP3, WaveFormat
@@ -31,7 +31,9 @@ def layout_of_riff(file: BinaryIO) -> Layout | None:
     order = ">" if magic == b"RIFX" else "<"
     chunks = ChunkFormat(struct.Struct(order + "4sI"))
     format_data, ds64, data = b"", None, None
+    end = FIRST_CHUNK
     for chunk in chunks.walk(file, FIRST_CHUNK):
+        end = chunk.start + chunk.size
         if chunk.name == b"fmt ":
             file.seek(chunk.start)
             format_data = file.read(min(chunk.size, FORMAT_BYTES))
@@ -40,6 +42,8 @@ def layout_of_riff(file: BinaryIO) -> Layout | None:
         elif chunk.name == b"data":
             data = chunk
             break
+    if data is None and end + chunks.header.size > file.seek(0, os.SEEK_END):
+        return Layout("WAV", (), Damage("ends in its header", None, "unreadable"))
     wave = WaveFormat.parse(format_data, order)
     if data is None or wave is None:
         return None  # the decoder knows the reason

@@ -111,7 +111,7 @@ def test_samples_beyond_the_limit_of_riff_are_read(monkeypatch: pytest.MonkeyPat
 def mp3_in_riff(seconds: float = 3.0) -> bytes:
     """Return frames of MP3 in a WAV file that counts the padding of the encoder, as ffmpeg writes it."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, tone(seconds, 24_000), 24_000, format="MP3")
+    soundfile.write(buffer, tone(seconds, 24_000), 24_000, format="MP3", bitrate_mode="CONSTANT")
     data = buffer.getvalue()
     frames = data[data.index(data[:2], 4) :]  # without the frame that holds the length
     header = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 24_000, 0, 576, 0, 12, 1, 2, 576, 1, 1393)
