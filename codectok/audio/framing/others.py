@@ -8,7 +8,7 @@ from typing import BinaryIO
 from .chunks import ChunkFormat
 from .layout import Damage, Layout, Stream
 from .magic import MAT4_NAME, WVE_MAGIC
-from .samples import SampleData, layout_of_samples
+from .samples import DAMAGED_HEADER, SampleData, layout_of_samples
 
 SVX_CHUNKS = ChunkFormat(struct.Struct(">4sI"))
 SVX_KINDS = {b"8SVX": 1, b"16SV": 2}  # bytes per sample
@@ -62,7 +62,7 @@ def layout_of_avr(file: BinaryIO) -> Layout | None:
     if header[:4] != b"2BIT":
         return None
     if len(header) < AVR_HEADER:
-        return Layout("AVR", (), Damage("ends in its header", None, "unreadable"))
+        return Layout("AVR", (), Damage(DAMAGED_HEADER, None, "unreadable"))
     stereo, bits = struct.unpack_from(">HH", header, 12)
     sample_rate, n_frames = struct.unpack_from(">II", header, 22)
     block = (2 if stereo else 1) * max(1, bits // 8)

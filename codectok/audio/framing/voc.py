@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from .layout import Damage, Layout, Stream
 from .magic import HEADER, MAX_CHANNELS, VOC_MAGIC, begins_file
-from .samples import SampleData, layout_of_samples
+from .samples import DAMAGED_HEADER, SampleData, layout_of_samples
 
 FILE_HEADER, FIRST_BLOCK = 26, 20  # length of the header, and its field for the first block
 BLOCK_HEADER = 4
@@ -88,7 +88,7 @@ def layout_of_voc(file: BinaryIO) -> Layout | None:
     runs, position, damage = _runs(file, int.from_bytes(header[FIRST_BLOCK : FIRST_BLOCK + 2], "little"), size)
     if not runs:
         if damage is None and size - position < BLOCK_HEADER + PARAMETER_BYTES[NEW_SOUND]:
-            damage = Damage("ends in its header", None, "unreadable")
+            damage = Damage(DAMAGED_HEADER, None, "unreadable")
         return Layout("VOC", (), damage) if damage is not None else None
     run = runs[-1]
     if not 0 < run.channels <= MAX_CHANNELS:

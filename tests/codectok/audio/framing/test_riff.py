@@ -78,6 +78,9 @@ def test_several_data_chunks_follow_one_another() -> None:
     reading = read(riff_of(header, *(chunk(b"data", piece) + INFO for piece in pieces)))
     assert (reading.error, reading.streams) == (None, 1)
     np.testing.assert_array_equal(reading.samples, decoded(data))
+    cut = read(riff_of(header, *(chunk(b"data", piece) for piece in pieces))[:-8000])
+    assert cut.error is not None and cut.error.seconds == pytest.approx(0.5)
+    np.testing.assert_array_equal(cut.samples, decoded(data)[:-4000])
 
 
 def test_big_endian_file_is_kept_to_the_cut() -> None:
@@ -131,6 +134,13 @@ def test_padding_of_mp3_in_wav_is_not_damage() -> None:
     assert len(half.samples) == pytest.approx(1.5 * 24_000, abs=3000)
     # The first samples of the last frame depend on the frame behind it.
     np.testing.assert_array_equal(half.samples[:-1200], reading.samples[: len(half.samples) - 1200])
+
+
+def test_silence_behind_an_unknown_size_is_kept() -> None:
+    header, samples = parts_of(encoded("WAV"))
+    data = riff_of(header, chunk(b"data", bytes(len(samples))))
+    place = data.index(b"data") + 4
+    assert len(read(data[:place] + bytes(4) + data[place + 4 :]).samples) == len(samples) // 2
 
 
 @pytest.mark.parametrize("channels", [0, 255, 1023, 1024, 65_535])
