@@ -14,7 +14,7 @@ from .samples import DAMAGED_HEADER, SampleData, layout_of_samples
 
 FILE_HEADER, FIRST_BLOCK = 26, 20  # length of the header, and its field for the first block
 BLOCK_HEADER = 4
-END, SOUND, CONTINUATION, SILENCE, LAST_IGNORED, EXTENDED, NEW_SOUND = 0, 1, 2, 3, 7, 8, 9
+SOUND, CONTINUATION, SILENCE, LAST_IGNORED, EXTENDED, NEW_SOUND = 1, 2, 3, 7, 8, 9
 PARAMETER_BYTES = {SOUND: 2, NEW_SOUND: 12}
 SIZE_LIMIT = 1 << 24
 SOX_ERROR = 8  # bytes that sox forgets in the size of a block
@@ -27,7 +27,7 @@ class _Run:
 
     Attributes:
         kind: number of the first block.
-        parameters: of the first block, with those of an extended block before it.
+        parameters: of an extended block, if one comes before the first block, and of the first block.
         parts: start and end of the samples in each block.
     """
 

@@ -17,7 +17,7 @@ MIN_FRAMES = 2
 
 
 def end_of_frames(file: BinaryIO, start: int, end: int) -> int:
-    """Return the end of the last whole frame in a byte range; `end` if there is no frame near it.
+    """Return the end of the last whole frame in a byte range; `end` if none is near it.
 
     Decoders that read from a pipe take a frame that is cut off for an error.
     """
