@@ -11,6 +11,7 @@ from typing import BinaryIO
 from .magic import begins_file
 
 MAX_CHUNKS = 10_000  # in one file, so that a damaged one is not searched for hours
+MAX_POSITION = 1 << 62
 MAX_TRIES, MAX_TRAILERS = 200, 64
 TRAILER_BYTES = 1 << 20
 # Chunks that programs write behind the samples.
@@ -55,6 +56,8 @@ class ChunkFormat:
 
     def read(self, file: BinaryIO, position: int) -> Chunk | None:
         """Return the chunk that begins at `position`; None if none does."""
+        if position >= MAX_POSITION:
+            return None
         file.seek(position)
         data = file.read(self.header.size)
         if len(data) < self.header.size:

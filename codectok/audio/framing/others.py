@@ -6,9 +6,9 @@ import struct
 from typing import BinaryIO
 
 from .chunks import ChunkFormat
-from .layout import Layout, Stream
+from .layout import Damage, Layout, Stream
 from .magic import MAT4_NAME, WVE_MAGIC
-from .samples import SampleData, layout_of_samples
+from .samples import DAMAGED_HEADER, SampleData, layout_of_samples
 
 SVX_CHUNKS = ChunkFormat(struct.Struct(">4sI"))
 SVX_KINDS = {b"8SVX": 1, b"16SV": 2}  # bytes per sample
@@ -59,8 +59,10 @@ def layout_of_svx(file: BinaryIO) -> Layout | None:
 def layout_of_avr(file: BinaryIO) -> Layout | None:
     """Layout of an AVR file, open at its start; None for other files."""
     header = file.read(AVR_HEADER)
-    if header[:4] != b"2BIT" or len(header) < AVR_HEADER:
+    if header[:4] != b"2BIT":
         return None
+    if len(header) < AVR_HEADER:
+        return Layout("AVR", (), Damage(DAMAGED_HEADER, None, "unreadable"))
     stereo, bits = struct.unpack_from(">HH", header, 12)
     sample_rate, n_frames = struct.unpack_from(">II", header, 22)
     block = (2 if stereo else 1) * max(1, bits // 8)

@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from .chunks import Chunk, ChunkFormat
-from .layout import Layout, Stream
+from .layout import Damage, Layout, Stream
 from .magic import find_file
-from .samples import TOLERATED_BYTES, SampleData, layout_of_samples
+from .samples import DAMAGED_HEADER, TOLERATED_BYTES, SampleData, layout_of_samples
 from .wave_format import FORMAT_BYTES, GSM, MP3, WaveFormat
 from .wave_mp3 import MAX_FRAME, bytes_per_second, end_of_frames
 
@@ -31,7 +31,9 @@ def layout_of_riff(file: BinaryIO) -> Layout | None:
     order = ">" if magic == b"RIFX" else "<"
     chunks = ChunkFormat(struct.Struct(order + "4sI"))
     format_data, ds64, data = b"", None, None
+    end = FIRST_CHUNK
     for chunk in chunks.walk(file, FIRST_CHUNK):
+        end = chunk.start + chunk.size
         if chunk.name == b"fmt ":
             file.seek(chunk.start)
             format_data = file.read(min(chunk.size, FORMAT_BYTES))
@@ -40,6 +42,8 @@ def layout_of_riff(file: BinaryIO) -> Layout | None:
         elif chunk.name == b"data":
             data = chunk
             break
+    if data is None and end + chunks.header.size > file.seek(0, os.SEEK_END):
+        return Layout("WAV", (), Damage(DAMAGED_HEADER, None, "unreadable"))
     wave = WaveFormat.parse(format_data, order)
     if data is None or wave is None:
         return None  # the decoder knows the reason
@@ -116,20 +120,19 @@ def _head(format_data: bytes, n_bytes: int, frame: int) -> bytes:
 def _layout_of_several(file: BinaryIO, chunks: ChunkFormat, data: Chunk, samples: SampleData) -> Layout | None:
     """Layout of a file with several chunks of samples, which follow one another; None for other files."""
     size = file.seek(0, os.SEEK_END)
-    parts = [(data.start, data.start + (samples.stated or 0))]
-    if not samples.stated or parts[0][1] > size:
+    first_end = data.start + (samples.stated or 0)
+    if not samples.stated or first_end > size:
         return None
-    for chunk in chunks.walk(file, parts[0][1]):
-        if chunk.start + chunk.size > size:
-            return None
+    parts = [(data.start, first_end)]
+    for chunk in chunks.walk(file, first_end):
         if chunk.name == b"data":
             parts.append((chunk.start, chunk.start + chunk.size))
-    first_end = parts[0][1]
+    # A header that is a little too large may end in that of another file.
     if len(parts) == 1 or find_file(file, max(data.start, first_end - TOLERATED_BYTES), first_end) is not None:
         return None
-    last = replace(samples, start=parts[-1][0], stated=parts[-1][1] - parts[-1][0])
-    stream = samples.stream(sum(end - start for start, end in parts))
+    start, end = parts.pop()
+    layout = layout_of_samples(file, replace(samples, start=start, stated=end - start))
+    parts.append((start, min(end, size)))
+    stream = samples.stream(sum(part_end - part_start for part_start, part_end in parts))
     holes = tuple((before[1], after[0]) for before, after in pairwise(parts))
-    whole = replace(stream, end=parts[-1][1], holes=holes)
-    layout = layout_of_samples(file, last)
-    return replace(layout, streams=(whole,))
+    return replace(layout, streams=(replace(stream, end=parts[-1][1], holes=holes),))

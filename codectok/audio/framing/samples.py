@@ -17,6 +17,7 @@ UNKNOWN_SIZES = (
     range(0xFFFF_E000, 0x1_0000_0000),
     range(1 << 62, 1 << 64),
 )
+DAMAGED_HEADER = "is cut off or damaged in its header"
 # Headers that are wrong by less are not worth a reject.
 TOLERATED_BYTES = 128
 # Bytes behind the end that the header states are taken for lost audio if they would last so long.
@@ -24,6 +25,7 @@ AUDIBLE_SECONDS = 1.0
 READ_BYTES = 1 << 20
 ID3V1_BYTES = 128
 APE_FOOTER = 32
+MAX_TAGS = 100
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def layout_of_samples(file: BinaryIO, samples: SampleData) -> Layout:
     size = file.seek(0, os.SEEK_END)
     available = size - samples.start
     stated = samples.stated
+    if available < 0:
+        return Layout(samples.container, (), Damage(DAMAGED_HEADER, None, "unreadable"))
     if stated is None or (stated > available and is_unknown(stated)):
         return _to_the_end(file, samples, size)
     if stated > available:
@@ -129,10 +133,10 @@ def _with_bytes_behind(file: BinaryIO, samples: SampleData, size: int, stated: i
     if next_file is not None:
         return Layout(samples.container, (_stream(samples, stated),), next_file=next_file)
     rest_start = _end_of_tags(file, rest_start, size)
-    if rest_start == size and samples.whole and samples.stops:
-        return Layout(samples.container, (Stream(0, size),))
-    if rest_start == size:
-        return Layout(samples.container, (_stream(samples, stated),))
+    # Zeros behind samples are padding; behind a header without a size they are silence.
+    if rest_start == size or (stated and _is_zero(file, rest_start)):
+        is_plain = samples.whole and samples.stops
+        return Layout(samples.container, (Stream(0, size) if is_plain else _stream(samples, stated),))
     return _with_unknown_bytes_behind(file, samples, size, stated, rest_start)
 
 
@@ -176,21 +180,20 @@ def _begins_file(file: BinaryIO, position: int) -> bool:
 
 
 def _end_of_tags(file: BinaryIO, position: int, size: int) -> int:
-    """Position behind the tags of other formats that some programs append, or behind padding to the end."""
-    file.seek(position)
-    header = file.read(ID3V1_BYTES)
-    if header[:3] == b"ID3" and len(header) > 10 and max(header[6:10]) < 0x80:
-        length = sum(byte << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0), strict=True))
-        if position + 10 + length <= size:
-            return _end_of_tags(file, position + 10 + length, size)
-    if header[:8] == b"APETAGEX" and len(header) >= APE_FOOTER:
-        length = APE_FOOTER + int.from_bytes(header[12:16], "little")
-        if position + length <= size:
-            return _end_of_tags(file, position + length, size)
-    if header[:3] == b"TAG" and size - position == ID3V1_BYTES:
-        return size
-    if _is_zero(file, position):
-        return size
+    """Position behind the tags of other formats that some programs append."""
+    for _ in range(MAX_TAGS):
+        file.seek(position)
+        header = file.read(ID3V1_BYTES)
+        length = 0
+        if header[:3] == b"ID3" and len(header) > 10 and max(header[6:10]) < 0x80:
+            length = 10 + sum(byte << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0), strict=True))
+        elif header[:8] == b"APETAGEX" and len(header) >= APE_FOOTER:
+            length = APE_FOOTER + int.from_bytes(header[12:16], "little")
+        elif header[:3] == b"TAG" and size - position == ID3V1_BYTES:
+            length = ID3V1_BYTES
+        if length == 0 or position + length > size:
+            break
+        position += length
     return position
 
 

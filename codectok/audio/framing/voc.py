@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 from .layout import Damage, Layout, Stream
 from .magic import HEADER, MAX_CHANNELS, VOC_MAGIC, begins_file
-from .samples import SampleData, layout_of_samples
+from .samples import DAMAGED_HEADER, SampleData, layout_of_samples
 
 FILE_HEADER, FIRST_BLOCK = 26, 20  # length of the header, and its field for the first block
 BLOCK_HEADER = 4
-END, SOUND, CONTINUATION, SILENCE, LAST_IGNORED, EXTENDED, NEW_SOUND = 0, 1, 2, 3, 7, 8, 9
+SOUND, CONTINUATION, SILENCE, LAST_IGNORED, EXTENDED, NEW_SOUND = 1, 2, 3, 7, 8, 9
 PARAMETER_BYTES = {SOUND: 2, NEW_SOUND: 12}
 SIZE_LIMIT = 1 << 24
 SOX_ERROR = 8  # bytes that sox forgets in the size of a block
@@ -27,7 +27,7 @@ class _Run:
 
     Attributes:
         kind: number of the first block.
-        parameters: of the first block, with those of an extended block before it.
+        parameters: of an extended block, if one comes before the first block, and of the first block.
         parts: start and end of the samples in each block.
     """
 
@@ -63,15 +63,17 @@ class _Run:
         """Bytes of one second."""
         return self.frame * int.from_bytes(self.new_parameters[:4], "little")
 
-    def stream(self, file_header: bytes, last: int) -> Stream:
-        """Return the stream of the samples, of which the last block has `last` bytes."""
+    def stream(self, file_header: bytes, last: int, end_mark: int = 0) -> Stream:
+        """Return the stream of the samples, of which the last block has `last` bytes, with `end_mark` bytes behind."""
         parts = [*self.parts[:-1], (self.parts[-1][0], self.parts[-1][0] + last)]
         n_bytes = sum(end - start for start, end in parts) + PARAMETER_BYTES[NEW_SOUND]
-        size = struct.pack("<I", min(n_bytes, SIZE_LIMIT - 1))[:3]
+        size = struct.pack("<I", n_bytes % SIZE_LIMIT)[:3]
         head = file_header[:FIRST_BLOCK] + struct.pack("<H", FILE_HEADER) + file_header[FIRST_BLOCK + 2 :]
         head += bytes([NEW_SOUND]) + size + self.new_parameters
         holes = tuple((before[1], after[0]) for before, after in pairwise(parts))
-        return Stream(parts[0][0], parts[-1][1], head=head, holes=holes)
+        # libsndfile loses a sample of large files without an end mark.
+        end = parts[-1][1] + (end_mark if n_bytes >= SIZE_LIMIT else 0)
+        return Stream(parts[0][0], end, head=head, holes=holes)
 
 
 def layout_of_voc(file: BinaryIO) -> Layout | None:
@@ -85,6 +87,8 @@ def layout_of_voc(file: BinaryIO) -> Layout | None:
     size = file.seek(0, os.SEEK_END)
     runs, position, damage = _runs(file, int.from_bytes(header[FIRST_BLOCK : FIRST_BLOCK + 2], "little"), size)
     if not runs:
+        if damage is None and size - position < BLOCK_HEADER + PARAMETER_BYTES[NEW_SOUND]:
+            damage = Damage(DAMAGED_HEADER, None, "unreadable")
         return Layout("VOC", (), damage) if damage is not None else None
     run = runs[-1]
     if not 0 < run.channels <= MAX_CHANNELS:
@@ -93,9 +97,12 @@ def layout_of_voc(file: BinaryIO) -> Layout | None:
     start, end = run.parts[-1]
     if damage is not None:
         return Layout("VOC", (*earlier, run.stream(header, end - start)), damage)
+    end_mark = int(position == end + 1)
     simple = len(runs) == len(run.parts) == 1
     # Sizes have 24 bits, and a longer file that was written in one block ends where they begin again at 0.
     is_longer = simple and (size - end) // SIZE_LIMIT > 0 and (size - end) % SIZE_LIMIT < 2
+    if is_longer and (size - end) % SIZE_LIMIT == 1:
+        return Layout("VOC", (Stream(0, size),))
     file.seek(position)
     if simple and size - position > end - start and not begins_file(file.read(HEADER)):
         position = end  # a header that was written before the samples
@@ -105,7 +112,7 @@ def layout_of_voc(file: BinaryIO) -> Layout | None:
         stated=None if end <= start or is_longer else end - start,
         block=run.frame,
         bytes_per_second=run.bytes_per_second,
-        stream=lambda n_bytes: run.stream(header, n_bytes),
+        stream=lambda n_bytes: run.stream(header, n_bytes, end_mark),
         end_of_chunks=lambda _file, _position, _size: position,
         size_limit=SIZE_LIMIT,
         whole=simple and (run.kind == NEW_SOUND or size == end + 1),  # others need an end mark, and nothing behind it

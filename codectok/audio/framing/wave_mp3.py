@@ -11,12 +11,13 @@ BIT_RATES = (
 )
 SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 MAX_FRAME = 1441  # bytes
+MEASURED_BYTES = 1 << 16
 # Frames that must follow one another before the end, so that chance does not make one.
 MIN_FRAMES = 2
 
 
 def end_of_frames(file: BinaryIO, start: int, end: int) -> int:
-    """Return the end of the last whole frame in a byte range; `end` if there is no frame near it.
+    """Return the end of the last whole frame in a byte range; `end` if none is near it.
 
     Decoders that read from a pipe take a frame that is cut off for an error.
     """
@@ -36,14 +37,16 @@ def end_of_frames(file: BinaryIO, start: int, end: int) -> int:
 
 
 def bytes_per_second(file: BinaryIO, start: int) -> float:
-    """Return the bytes per second of the frame that begins at `start`; 0 if none does."""
+    """Return the mean bytes per second of the first frames from `start` on; 0 if there are none."""
     file.seek(start)
-    header = file.read(4)
-    size = frame_bytes(header)
-    if size == 0:
-        return 0.0
-    version = header[1] >> 3 & 3
-    return size * SAMPLE_RATES[version][header[2] >> 2 & 3] / (1152 if version == 3 else 576)
+    data = file.read(MEASURED_BYTES)
+    position = 0
+    seconds = 0.0
+    while size := frame_bytes(data[position : position + 4]):
+        version, rate = data[position + 1] >> 3 & 3, data[position + 2] >> 2 & 3
+        seconds += (1152 if version == 3 else 576) / SAMPLE_RATES[version][rate]
+        position += size
+    return position / seconds if seconds else 0.0
 
 
 def frame_bytes(header: bytes) -> int:

@@ -53,6 +53,21 @@ def test_number_of_frames_of_aiff_does_not_matter(n_frames: int) -> None:
     np.testing.assert_array_equal(reading.samples, decoded(encoded("AIFF")))
 
 
+def test_little_endian_au_is_kept_to_the_cut() -> None:
+    data = encoded("AU", endian="LITTLE")
+    reading = read(data[: len(data) // 2])
+    assert reading.error is not None and reading.error.seconds == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_array_equal(reading.samples, decoded(data)[: len(reading.samples)])
+
+
+def test_samples_beyond_the_end_of_the_file_are_a_damaged_header() -> None:
+    data = bytearray(encoded("AIFF"))
+    place = data.index(b"SSND") + 4
+    data[place : place + 8] = struct.pack(">II", 3_000_000_000, 2_000_000_000)
+    reading = read(bytes(data))
+    assert reading.error is not None and reading.error.reason == "unreadable" and "header" in str(reading.error)
+
+
 def test_compressed_sphere_is_refused() -> None:
     data = encoded("NIST")
     coding = b"sample_coding -s26 pcm,embedded-shorten-v2.00"

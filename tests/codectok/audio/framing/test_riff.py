@@ -78,6 +78,9 @@ def test_several_data_chunks_follow_one_another() -> None:
     reading = read(riff_of(header, *(chunk(b"data", piece) + INFO for piece in pieces)))
     assert (reading.error, reading.streams) == (None, 1)
     np.testing.assert_array_equal(reading.samples, decoded(data))
+    cut = read(riff_of(header, *(chunk(b"data", piece) for piece in pieces))[:-8000])
+    assert cut.error is not None and cut.error.seconds == pytest.approx(0.5)
+    np.testing.assert_array_equal(cut.samples, decoded(data)[:-4000])
 
 
 def test_big_endian_file_is_kept_to_the_cut() -> None:
@@ -111,7 +114,7 @@ def test_samples_beyond_the_limit_of_riff_are_read(monkeypatch: pytest.MonkeyPat
 def mp3_in_riff(seconds: float = 3.0) -> bytes:
     """Return frames of MP3 in a WAV file that counts the padding of the encoder, as ffmpeg writes it."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, tone(seconds, 24_000), 24_000, format="MP3")
+    soundfile.write(buffer, tone(seconds, 24_000), 24_000, format="MP3", bitrate_mode="CONSTANT")
     data = buffer.getvalue()
     frames = data[data.index(data[:2], 4) :]  # without the frame that holds the length
     header = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 24_000, 0, 576, 0, 12, 1, 2, 576, 1, 1393)
@@ -131,6 +134,13 @@ def test_padding_of_mp3_in_wav_is_not_damage() -> None:
     assert len(half.samples) == pytest.approx(1.5 * 24_000, abs=3000)
     # The first samples of the last frame depend on the frame behind it.
     np.testing.assert_array_equal(half.samples[:-1200], reading.samples[: len(half.samples) - 1200])
+
+
+def test_silence_behind_an_unknown_size_is_kept() -> None:
+    header, samples = parts_of(encoded("WAV"))
+    data = riff_of(header, chunk(b"data", bytes(len(samples))))
+    place = data.index(b"data") + 4
+    assert len(read(data[:place] + bytes(4) + data[place + 4 :]).samples) == len(samples) // 2
 
 
 @pytest.mark.parametrize("channels", [0, 255, 1023, 1024, 65_535])

@@ -219,7 +219,7 @@ def test_shard_accounts_for_every_second(tmp_path: Path) -> None:
     (corpus / "text.au").write_bytes(b"Notes, not samples.\n" * 500)
     run(shard_job(segmenter="fixed", max_seconds=1.0, min_seconds=0.1), corpus, tmp_path / "out")
     kept = [sample.duration for path in (tmp_path / "out").glob("*.tar") for sample, _ in read_samples(path)]
-    assert sum(kept) == pytest.approx(12 + 6 + 3, abs=0.5)
+    assert sum(kept) == pytest.approx(12 + 6 + 3, abs=1.01)  # the segment before the cut may be rejected
     rows = {str(row["source"]).rpartition("/")[2]: row for row in rejects(tmp_path / "out")}
     assert set(rows) == {"half.aiff", "text.au"}
     assert (rows["half.aiff"]["reason"], rows["text.au"]["reason"]) == ("decode_error", "unreadable")
