@@ -162,9 +162,7 @@ def test_damage_before_another_stream_rejects_both(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("granule", [0, -1, 1000, 1 << 62])
-@pytest.mark.parametrize(
-    "chosen", [slice(2, 3), slice(4, -1), slice(-1, None), slice(2, None)], ids=str
-)
+@pytest.mark.parametrize("chosen", [slice(2, 3), slice(4, -1), slice(-1, None), slice(2, None)], ids=str)
 def test_wrong_granule_positions_change_nothing(chosen: slice, granule: int, codec: str) -> None:
     data = ogg(codec)
     decoded = decode(with_pages(data, chosen, lambda _: granule))
