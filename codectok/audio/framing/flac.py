@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from .flac_frames import INFO_SIZE, LONGEST_HEADER, FrameHeader, StreamInfo, frame_header
-from .flac_walk import Walk, marker_at, walk_frames
+from .flac_walk import MARKER, marker_at, next_marker, walk_frames
 from .layout import Damage, Layout, Stream
 from .scan import WINDOW, Scanner
 from .tags import end_of_id3v2, end_of_tags
 
-MARKER = b"fLaC"
 INFO_START = 8  # behind the marker and the header of the block
 BLOCKS_START = INFO_START + INFO_SIZE  # of the other blocks
 BLOCK_HEADER = 4
@@ -81,9 +80,11 @@ def _part(scanner: Scanner, start: int) -> _Part:
         claimed -= walk.first_sample  # the last piece of a recording in pieces claims the length of all
     total = claimed if claimed > walk.n_numbered and not walk.complete else walk.n_numbered
     n_samples = walk.n_samples
-    if first.number > 0 and position != blocks_end:  # damaged; a piece of a live stream just begins with a late frame
+    # A piece of a live stream just begins with a late frame, with nothing before it.
+    headless = first.number > 0 and position != blocks_end
+    if headless:
         n_samples, total = 0, total + walk.first_sample
-    damage = _damage(n_samples, total, rate, walk)
+    damage = _damage(n_samples, total, rate, walk.lost or headless)
     unused = walk.limit - end_of_tags(scanner, walk.end, walk.limit) if damage is None else 0
     if n_samples == 0:
         return _Part(None, damage, total / rate, walk.limit)
@@ -93,10 +94,10 @@ def _part(scanner: Scanner, start: int) -> _Part:
     return _Part(stream, damage, total / rate, walk.limit, unused)
 
 
-def _damage(n_samples: int, total: int, rate: int, walk: Walk) -> Damage | None:
+def _damage(n_samples: int, total: int, rate: int, lost: bool) -> Damage | None:
     if n_samples >= total:
         return None
-    if walk.lost or n_samples == 0:
+    if lost:
         message = f"is damaged at {n_samples / rate:.2f} s: FLAC frames are missing or unreadable there"
     else:
         message = f"is cut off: it has {n_samples} of {total} samples"
@@ -104,9 +105,7 @@ def _damage(n_samples: int, total: int, rate: int, walk: Walk) -> Damage | None:
 
 
 def _without_frames(scanner: Scanner, start: int, position: int, info: StreamInfo) -> _Part:
-    limit = scanner.find(MARKER, position, scanner.size)
-    while limit >= 0 and not marker_at(scanner, limit):
-        limit = scanner.find(MARKER, limit + 1, scanner.size)
+    limit = next_marker(scanner, position, scanner.size)
     limit = limit if limit >= 0 else scanner.size
     if not info.n_samples or not info.sample_rate:
         return _Part(Stream(start, limit), None, 0.0, limit)
@@ -135,11 +134,15 @@ def _first_frame(scanner: Scanner, start: int, blocks_end: int, info: StreamInfo
 
 
 def _search_frame(scanner: Scanner, position: int, info: StreamInfo, first: bool) -> tuple[int, FrameHeader] | None:
-    while (position := scanner.find(b"\xff", position, scanner.size)) >= 0:
-        header = frame_header(scanner.peek(position, LONGEST_HEADER))
-        if header and (header.number == 0 or not first) and _agree(header, info):
-            return position, header
-        position += 1
+    limit = next_marker(scanner, position, scanner.size)
+    limit = limit if limit >= 0 else scanner.size
+    for sync in (b"\xff\xf8", b"\xff\xf9"):  # fixed and variable block sizes
+        at = position
+        while (at := scanner.find(sync, at, limit)) >= 0:
+            header = frame_header(scanner.peek(at, LONGEST_HEADER))
+            if header and (header.number == 0 or not first) and _agree(header, info):
+                return at, header
+            at += 1
     return None
 
 

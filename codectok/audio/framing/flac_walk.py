@@ -59,7 +59,7 @@ def walk_frames(scanner: Scanner, position: int, first: FrameHeader, block_size:
         if at >= 0 and header is None:
             continue
         if header is None or header.format != first.format or header.number != last.next_number:
-            limit = _next_marker(scanner, max(searched, last_at), at if at >= 0 else scanner.size)
+            limit = next_marker(scanner, max(searched, last_at), at if at >= 0 else scanner.size)
             if limit >= 0 or header is None:
                 break
             searched = at
@@ -91,7 +91,7 @@ def walk_frames(scanner: Scanner, position: int, first: FrameHeader, block_size:
     return Walk(first_sample, n_samples, max(n_numbered, n_samples), complete, gap is not None, end, limit)
 
 
-def _next_marker(scanner: Scanner, position: int, end: int) -> int:
+def next_marker(scanner: Scanner, position: int, end: int) -> int:
     """Offset of the first stream that begins in [position, end); -1 if there is none."""
     while (position := scanner.find(MARKER, position, end)) >= 0 and not marker_at(scanner, position):
         position += 1

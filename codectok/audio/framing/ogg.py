@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from .layout import Damage, Layout, Stream
-from .ogg_links import ForeignStream, Link, links_of
+from .ogg_links import ForeignStreamError, Link, links_of
 from .ogg_pages import CAPTURE, LAST, page_at, page_crc, pages_from
 from .scan import Scanner
 from .tags import end_of_id3v2, end_of_tags
@@ -46,7 +46,7 @@ def layout_of_ogg(file: BinaryIO) -> Layout | None:
     try:
         for link in links_of(pages_from(scanner, start), scanner.size):
             if not link.has_headers:
-                raise ForeignStream(link.start)
+                raise ForeignStreamError(link.start)
             timing = _timing(link)
             seconds = timing.n_samples / (link.timer.sample_rate or 1)
             if damage is not None:
@@ -58,7 +58,7 @@ def layout_of_ogg(file: BinaryIO) -> Layout | None:
             duration += seconds
             if timing.n_samples > 0 or damage is None:
                 streams.append(Stream(link.start, link.end, _patches(scanner, link, timing), seconds=seconds))
-    except ForeignStream as foreign:
+    except ForeignStreamError as foreign:
         if foreign.start == start:
             return None
         damage = replace(damage, seconds=None) if damage else Damage(_foreign(duration))

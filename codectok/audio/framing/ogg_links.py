@@ -13,7 +13,7 @@ SEQUENCES = 1 << 32
 PACKET_HEAD = 2  # bytes of a packet that tell its duration
 
 
-class ForeignStream(Exception):
+class ForeignStreamError(Exception):
     """A stream that is neither Opus nor Vorbis, or is multiplexed with others, at offset `start`."""
 
     def __init__(self, start: int) -> None:
@@ -31,8 +31,8 @@ class Link:
         timer: durations of its packets.
         end: offset behind its last page.
         limit: offset of the next link, or of the end of the file.
-        starts, granules, totals: of each page on which audio packets end, and of an empty last page: its offset, its granule position, and the
-            samples of all packets up to its end.
+        starts, granules, totals: of each page on which audio packets end, and of an empty last page: its offset,
+            its granule position, and the samples of all packets up to its end.
         timed: False if the durations of packets are unknown.
         ended: True if the last page is marked as such.
         gap: True if pages are missing behind `end`.
@@ -67,7 +67,7 @@ def links_of(pages: Iterator[Page], size: int) -> Iterator[Link]:
     """Yield the links of a file with `size` bytes.
 
     Raises:
-        ForeignStream: libsndfile does not read the file, or would take one of several streams.
+        ForeignStreamError: libsndfile does not read the file, or would take one of several streams.
     """
     page = next(pages, None)
     while page is not None:
@@ -80,7 +80,7 @@ class _LinkWalker:
     def __init__(self, first: Page) -> None:
         timer = packet_timer(first.body)
         if timer is None or not first.whole or not first.flags & FIRST:
-            raise ForeignStream(first.start)
+            raise ForeignStreamError(first.start)
         self.link = Link(first.start, first.serial, timer, first.end)
         self._sequence = first.sequence
         self._last_start = first.start
@@ -95,7 +95,7 @@ class _LinkWalker:
         for page in pages:
             if page.whole and page.flags & FIRST:
                 if self._alone:
-                    raise ForeignStream(link.start)
+                    raise ForeignStreamError(link.start)
                 link.limit = page.start
                 return page
             self._alone = self._alone and not page.whole
