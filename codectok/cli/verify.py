@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codectok.formatting import format_duration, megabytes
 
-from .console import facts_table, progress
+from .console import facts_table, progress, rows_table
+
+if TYPE_CHECKING:
+    from codectok.storage import Storage
 
 NAME = "verify"
 EXAMPLE = "codectok verify tokens/ --codec codec/ --reencode 20 --decode 5 --to listen/"
@@ -21,7 +24,11 @@ def run(
     reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of N random rows again, and compare.")] = 0,
     decode: Annotated[int, typer.Option(min=0, help="Decode N random rows to wav files.")] = 0,
     to: Annotated[Path, typer.Option(help="Folder for the wav files.")] = Path("listen"),
-    seed: Annotated[int, typer.Option(help="Seed for the choice of rows.")] = 0,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Read the sources again with ffmpeg, and compare their durations.")
+    ] = False,
+    share: Annotated[float, typer.Option(help="Share of the sources to read again, chosen at random.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed for the choice of rows and sources.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Check that an output is complete and undamaged."""
@@ -42,9 +49,30 @@ def run(
     }
     if not verified.contents:
         facts["checked"] = f"hashes, records and rejects only; `{verified.verb}` has no verifier for its contents"
+    if sources:
+        facts |= _read_again(storage, share, seed)
     if codec is not None:
         facts |= _sampled(target, codec, reencode, decode, to, seed, device)
     facts_table(f"codectok verify {target}: no fault found", facts)
+
+
+def _read_again(storage: Storage, share: float, seed: int) -> dict[str, object]:
+    from codectok.pipelines.verify.sources import verify_sources
+
+    with progress(None, "verify: sources") as shown:
+        report = verify_sources(storage, share, seed, shown.advance)
+    columns = ("source", "by ffmpeg", "in the output")
+    for title, compared in (("durations that differ", report.different), ("compared in part", report.partly)):
+        if compared:
+            rows = [(c.name, f"{c.ffmpeg_seconds:.2f} s", f"{c.output_seconds:.2f} s", c.remark) for c in compared]
+            rows_table(title, (*columns, "not compared"), rows)
+    if report.unread:
+        rows_table("not read by ffmpeg", ("source", "reason"), [(one.name, one.message) for one in report.unread])
+    report.check()
+    unread = f"; {len(report.unread):,} cannot be read by it" if report.unread else ""
+    partly = f"; {len(report.partly):,} were compared in part" if report.partly else ""
+    count = f"{report.compared:,} of {report.planned:,}, {format_duration(report.seconds)}"
+    return {"sources": f"{count} by ffmpeg as in the output{partly}{unread}"}
 
 
 def _sampled(

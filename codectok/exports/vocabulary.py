@@ -26,6 +26,7 @@ class VocabularyFile(StrictModel):
         codebook_size, n_groups, n_residuals: shape of the codec's quantizer.
         end: first id behind codes and special tokens, that is, the embedding rows a language model needs.
         special_tokens: ids by token.
+        pad_vocabulary_to_multiple_of: number that divides the rows of a model with the vocabulary; None if any will do.
     """
 
     format: Literal["codectok.vocabulary"] = "codectok.vocabulary"
@@ -38,6 +39,7 @@ class VocabularyFile(StrictModel):
     n_residuals: int
     end: int
     special_tokens: dict[str, int]
+    pad_vocabulary_to_multiple_of: int | None = None
 
     @classmethod
     def of(cls, codec: CodecDescription, vocabulary: Vocabulary, special_tokens: dict[str, int]) -> Self:
@@ -67,5 +69,5 @@ def write_vocabulary(
     described = VocabularyFile.of(codec, vocabulary, special)
     codes = dict(zip(vocabulary.tokens(), range(offset, offset + vocabulary.n_codes), strict=False))
     write_text(output / TOKENS_FILE, json.dumps(codes | special, indent=0) + "\n")
-    write_text(output / VOCABULARY_FILE, described.model_dump_json(indent=2) + "\n")
+    write_text(output / VOCABULARY_FILE, described.model_dump_json(indent=2, exclude_none=True) + "\n")
     return described

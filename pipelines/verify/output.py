@@ -54,7 +54,7 @@ def verify_output(
         return verify_bare_table(storage, parts, on_file)
     verb = plan.header.verb
     verifier = verifier or verifier_of(verb)
-    records = _complete_records(storage, plan)
+    records = complete_records(storage, plan)
     for record in records:
         verified_rejects(storage, record)
     _refuse_orphans(storage, records, verifier)
@@ -80,7 +80,8 @@ def count_files(storage: Storage) -> int:
     return sum(not name.startswith(f"{JOB_FOLDER}/") for name in storage.sizes())
 
 
-def _complete_records(storage: Storage, plan: Plan) -> list[UnitRecord]:
+def complete_records(storage: Storage, plan: Plan) -> list[UnitRecord]:
+    """Return the records of all units in order; raises a `VerificationError` if one is missing."""
     records = finished_units(storage, plan)
     missing = [unit.number for unit in plan.units if unit.number not in records]
     if missing:

@@ -40,6 +40,14 @@ def run(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of projected and random rows.")] = 0,
+    pad_to: Annotated[
+        int,
+        typer.Option(
+            "--pad-vocabulary-to-multiple-of",
+            min=1,
+            help="Add rows without a token, so that N divides the number of rows; for tensor parallelism.",
+        ),
+    ] = 1,
 ) -> None:
     """Extend a causal language model of transformers, and its tokenizer, with the tokens of a codec."""
     from codectok.codec import Codec
@@ -51,12 +59,14 @@ def run(
     n_files = len(ModelFolder(model).files)
     loaded = Codec.from_pretrained(codec, device="cpu")
     with progress(n_files, "export language-model: files") as report:
-        done = extend_language_model(model, output, loaded, offset, options, report.advance)
+        done = extend_language_model(model, output, loaded, offset, options, report.advance, pad_to)
     used = done.options
     scaled = "" if used.start == RowStart.RANDOM else f", scale {used.scale}"
+    padding = done.rows - done.vocabulary.end
     facts = {
         "output": output,
         "rows": f"{done.text_rows:,} -> {done.rows:,}",
+        **({} if pad_to == 1 else {"padding": f"{padding:,} rows without a token, to a multiple of {pad_to:,}"}),
         "offset": done.vocabulary.offset,
         "codes": f"{done.vocabulary.n_codes:,} from {done.vocabulary.offset} on",
         "rows of codes": f"{used.start}{scaled}",

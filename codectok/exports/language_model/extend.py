@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class ExtendedModel:
     Attributes:
         vocabulary: of the audio tokens.
         text_rows: rows of the embedding before.
-        rows: rows of the embedding now.
+        rows: rows of the embedding now, with padding.
         extended: names of the tensors with new rows.
         options: how the rows of codes were initialized.
         unused_tokens: number of tokens added to the tokenizer before the audio tokens; None without a tokenizer.
@@ -55,12 +55,13 @@ def extend_language_model(
     offset: int | None = None,
     options: RowOptions | None = None,
     on_file: Callable[[], None] = lambda: None,
+    pad_to_multiple_of: int = 1,
 ) -> ExtendedModel:
     """Write the causal language model in `source` to the new folder `output`, with rows for a codec's tokens.
 
-    Rows of codes are initialized by `options`; rows of special tokens, and of ids between the embedding and `offset`,
-    are the mean of the text rows. Weight files are copied one by one and new rows are made in blocks, so that memory
-    does not grow with the model.
+    Rows of codes are initialized by `options`; rows of special tokens, of ids between the embedding and `offset`, and
+    of padding are the mean of the text rows. Weight files are copied one by one and new rows are made in blocks, so
+    that memory does not grow with the model.
 
     Args:
         source: folder with `config.json` and safetensors.
@@ -69,10 +70,13 @@ def extend_language_model(
         offset: id of the first code; by default the number of rows of the model's embedding.
         options: how rows of codes are initialized.
         on_file: called after each weight file.
+        pad_to_multiple_of: rows without a token follow the last one, up to a multiple of this number.
 
     Raises:
         InputError: `source` is not a model that can be extended, `output` is not empty, or `options` do not fit.
     """
+    if pad_to_multiple_of < 1:
+        raise InputError(f"The vocabulary can be padded to a multiple of 1 or more, not of {pad_to_multiple_of}.")
     folder = ModelFolder(source)
     if folder.vocabulary.audio is not None:
         raise InputError(
@@ -87,16 +91,21 @@ def extend_language_model(
             " a larger one."
         )
     vocabulary = Vocabulary.for_codec(codec.describe(), offset)
-    tensors = folder.vocabulary_tensors(vocabulary.end)
+    rows = -(-vocabulary.end // pad_to_multiple_of) * pad_to_multiple_of
+    tensors = folder.vocabulary_tensors(rows)
     options = options or RowOptions()
     with replacing_folder(output) as temporary:
         unused = extend_tokenizer(source, temporary, vocabulary) if has_tokenizer(source) else None
         for file in folder.files:
             own = [tensor for tensor in tensors if tensor.stored.file == file]
-            _write_weights(file, own, codec.codebooks.cpu(), vocabulary, options, temporary)
+            new = {
+                tensor.stored.name: _new_rows(tensor, rows, codec.codebooks.cpu(), vocabulary, options)
+                for tensor in own
+            }
+            _write_weights(file, new, temporary)
             on_file()
-        _write_index(folder, tensors, vocabulary, temporary)
-        _write_config(folder, codec.describe(), vocabulary, temporary)
+        _write_index(folder, tensors, rows, temporary)
+        _write_config(folder, codec.describe(), vocabulary, rows, pad_to_multiple_of, temporary)
         for pattern in KEPT_FILES:
             for path in filter(Path.is_file, source.glob(pattern)):
                 shutil.copyfile(path, temporary / path.name)
@@ -104,34 +113,28 @@ def extend_language_model(
     return ExtendedModel(
         vocabulary=vocabulary,
         text_rows=text_rows,
-        rows=vocabulary.end,
+        rows=rows,
         extended=[tensor.stored.name for tensor in tensors],
         options=options.resolved(codec.codebooks.shape[2], width),
         unused_tokens=unused,
     )
 
 
-def _write_weights(
-    file: Path,
-    tensors: list[VocabularyTensor],
-    codebooks: Tensor,
-    vocabulary: Vocabulary,
-    options: RowOptions,
-    output: Path,
-) -> None:
-    """Copy a weight file to the folder `output`, with new rows for `tensors`."""
-    if tensors:
-        rows = {tensor.stored.name: _new_rows(tensor, codebooks, vocabulary, options) for tensor in tensors}
+def _write_weights(file: Path, rows: Mapping[str, NewRows], output: Path) -> None:
+    """Copy a weight file to the folder `output`, with new rows for the tensors in `rows`."""
+    if rows:
         copy_with_rows(file, output / file.name, rows)
     else:
         shutil.copyfile(file, output / file.name)
 
 
-def _new_rows(tensor: VocabularyTensor, codebooks: Tensor, vocabulary: Vocabulary, options: RowOptions) -> NewRows:
-    """Return the rows to append to a stored embedding, output or bias."""
+def _new_rows(
+    tensor: VocabularyTensor, rows: int, codebooks: Tensor, vocabulary: Vocabulary, options: RowOptions
+) -> NewRows:
+    """Return the rows to append to a stored embedding, output or bias, so that it has `rows` rows."""
     stored = tensor.stored
     text = TextRows.of(stored)
-    count = vocabulary.end - stored.shape[0]
+    count = rows - stored.shape[0]
     if len(stored.shape) != 2:
         return NewRows(count, mean_rows(text, count))
 
@@ -144,13 +147,13 @@ def _new_rows(tensor: VocabularyTensor, codebooks: Tensor, vocabulary: Vocabular
     return NewRows(count, blocks())
 
 
-def _write_index(folder: ModelFolder, tensors: list[VocabularyTensor], vocabulary: Vocabulary, output: Path) -> None:
+def _write_index(folder: ModelFolder, tensors: list[VocabularyTensor], rows: int, output: Path) -> None:
     if folder.index is None:
         return
     index = dict(folder.index)
     totals = dict(index.get("metadata") or {})
     for tensor in (tensor.stored for tensor in tensors):
-        added = vocabulary.end - tensor.shape[0]
+        added = rows - tensor.shape[0]
         if "total_size" in totals:
             totals["total_size"] += added * tensor.row_bytes
         if "total_parameters" in totals:
@@ -159,8 +162,13 @@ def _write_index(folder: ModelFolder, tensors: list[VocabularyTensor], vocabular
     (output / INDEX_FILE).write_text(dump_json(index), encoding="utf-8")
 
 
-def _write_config(folder: ModelFolder, codec: CodecDescription, vocabulary: Vocabulary, output: Path) -> None:
-    config = folder.config_with(vocabulary.end)
+def _write_config(
+    folder: ModelFolder, codec: CodecDescription, vocabulary: Vocabulary, rows: int, multiple: int, output: Path
+) -> None:
+    config = folder.config_with(rows)
     special = {token: vocabulary.id_of(token) for token in SPECIAL_TOKENS}
-    config[AUDIO_KEY] = VocabularyFile.of(codec, vocabulary, special).model_dump()
+    described = VocabularyFile.of(codec, vocabulary, special)
+    if multiple > 1:
+        described = described.model_copy(update={"pad_vocabulary_to_multiple_of": multiple})
+    config[AUDIO_KEY] = described.model_dump(exclude_none=True)
     (output / CONFIG_FILE).write_text(dump_json(config), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -29,8 +29,8 @@ from .rows import (
     first_values,
     groups_in_range,
     other_columns,
-    plain_scalar,
-    value_at,
+    scalar_at,
+    values_at,
 )
 from .values import audio_of_row, parts_of
 
@@ -99,27 +99,33 @@ def _clips_of_group(
             return
         if batch is None:
             return
-        for row in range(len(batch)):
-            yield from _clip(source, number, batch, row, column, others)
+        for value, labels in _rows(batch, column, others):
+            yield from _clip(source, number, column, value, labels)
             number += 1
 
 
+def _rows(batch: pa.RecordBatch, column: Column, others: RowColumns) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield the value of the audio column, and the labels by name, for each row."""
+    names = [path[-1] for path in others.labels]
+    labels = [values_at(batch, path) for path in others.labels]
+    # Lists of samples stay in Arrow's memory, since a Python number for each would take several times as much.
+    decoded = column.form == "samples"
+    values = () if decoded else values_at(batch, column.path)
+    for row in range(len(batch)):
+        value = scalar_at(batch, row, column.path) if decoded else values[row]
+        yield value, {name: found[row] for name, found in zip(names, labels, strict=True)}
+
+
 def _clip(
-    source: Source, number: int, batch: pa.RecordBatch, row: int, column: Column, others: RowColumns
+    source: Source, number: int, column: Column, value: Any, labels: dict[str, Any]
 ) -> Iterator[Clip | Reject | Unused]:
-    labels = cache(partial(_labels, batch, row, others))
     where = f"Row {number} of {source.where}"
     try:
-        found = audio_of_row(value_at(batch, row, column.path), column, source, number, labels)
-        span, left_out = described_by(labels(), where)
+        found = audio_of_row(value, column, source, number, labels)
+        span, left_out = described_by(labels, where)
     except AudioError as error:
         yield Reject.in_container(error, source, str(number))
         return
     yield from (Unused("columns", name, example=where) for name in left_out)
     clip_id = make_key(source.dataset, f"{source.path}/{number}")
     yield Clip(clip_id, found.audio, source.dataset, f"{source.name}/{number}{found.suffix}", span)
-
-
-def _labels(batch: pa.RecordBatch, row: int, others: RowColumns) -> dict[str, Any]:
-    found = ((path[-1], value_at(batch, row, path)) for path in others.labels)
-    return {name: None if value is None else plain_scalar(value).as_py() for name, value in found}

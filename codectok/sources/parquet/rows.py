@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from .columns import AUDIO_FEATURE, Column, columns_of, holds_binary, plain_type
 
 # Rows are read in batches of about this size, at least one and at most `BATCH_ROWS`. Arrow holds a page beside them.
 BATCH_BYTES = 1 << 22
-BATCH_ROWS = 32
+BATCH_ROWS = 64
 # Column chunks are read in pieces of this size; without it, Arrow reads each as a whole.
 BUFFER_BYTES = 1 << 20
 # Columns with longer values, such as embeddings of many frames, are not labels.
@@ -95,17 +96,25 @@ def batches_of(file: pq.ParquetFile, group: RowGroup, columns: list[str]) -> Ite
     yield from file.iter_batches(rows, row_groups=[group.number], columns=columns, use_threads=False)
 
 
-def first_values(file: pq.ParquetFile, column: Column) -> Iterator[pa.Scalar]:
+def first_values(file: pq.ParquetFile, column: Column) -> Iterator[Any]:
     """Yield the values of a column that are not null, among the first rows."""
     batches = file.iter_batches(1, columns=[column.name], use_threads=False)
     for batch in itertools.islice(batches, SEARCHED_ROWS):
-        value = value_at(batch, 0, column.path)
+        value = values_at(batch, column.path)[0]
         if value is not None:
             yield value
 
 
-def value_at(batch: pa.RecordBatch, row: int, path: Sequence[str]) -> pa.Scalar | None:
-    """Return the value of a column, or of a field of a struct, in a row; None if it is null."""
+def values_at(batch: pa.RecordBatch, path: Sequence[str]) -> list[Any]:
+    """Return the values of a column, or of a field of a struct, as Python objects; None for null."""
+    values: list[Any] = batch.column(batch.schema.names.index(path[0])).to_pylist()
+    for name in path[1:]:
+        values = [None if value is None else value[name] for value in values]
+    return values
+
+
+def scalar_at(batch: pa.RecordBatch, row: int, path: Sequence[str]) -> pa.Scalar | None:
+    """Return the value in a row like `values_at`, but still in Arrow's memory."""
     value = batch.column(batch.schema.names.index(path[0]))[row]
     for name in [*path[1:], None]:
         value = plain_scalar(value)

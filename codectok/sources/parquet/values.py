@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,46 +28,40 @@ class RowAudio:
     suffix: str = ""
 
 
-def parts_of(value: pa.Scalar | None) -> tuple[bytes | None, str | None]:
+def parts_of(value: Any) -> tuple[bytes | None, str | None]:
     """Return the bytes and the path in a value; None for a part that is missing."""
-    if value is None:
-        return None, None
-    if isinstance(value, pa.StructScalar):
-        data, path = _field(value, BYTES_FIELD), _field(value, PATH_FIELD)
-        return (None if data is None else data.as_py()), (None if path is None else path.as_py())
-    found = value.as_py()
-    return (None, found) if isinstance(found, str) else (found, None)
+    if isinstance(value, dict):
+        return value.get(BYTES_FIELD), value.get(PATH_FIELD)
+    return (None, value) if isinstance(value, str) else (value, None)
 
 
-def audio_of_row(
-    value: pa.Scalar | None, column: Column, source: Source, number: int, labels: Callable[[], Mapping[str, Any]]
-) -> RowAudio:
+def audio_of_row(value: Any, column: Column, source: Source, number: int, labels: Mapping[str, Any]) -> RowAudio:
     """Return the audio in a row of `source`.
 
     Args:
-        value: of the audio column; None if it is null.
+        value: of the audio column; a scalar of Arrow for decoded samples; None if it is null.
         column: the audio column.
         source: the Parquet file.
         number: of the row.
-        labels: returns the other columns of the row, which may hold the sampling rate.
+        labels: other columns of the row, which may hold the sampling rate.
 
     Raises:
         AudioError: the row has no audio, or names a file that cannot be found, or decoded samples that cannot be used.
     """
+    data, path = (None, None) if column.form == "samples" else parts_of(value)
+    if data:
+        return RowAudio(data, PurePosixPath(path).suffix if path else "")
     row = f"row {number} of {source.where}"
     if value is None:
         raise AudioError(f"There is no audio in {row}: its {column.name!r} is null.", "unreadable")
     if column.form == "samples":
         return RowAudio(_decoded(value, column, row, labels))
-    data, path = parts_of(value)
-    if data:
-        return RowAudio(data, PurePosixPath(path).suffix if path else "")
     if path:
         return RowAudio(_named_file(path, source, row), PurePosixPath(path).suffix)
     raise AudioError(f"There is no audio in {row}: its {column.name!r} has neither bytes nor a path.", "unreadable")
 
 
-def _decoded(value: pa.Scalar, column: Column, row: str, labels: Callable[[], Mapping[str, Any]]) -> bytes:
+def _decoded(value: pa.Scalar, column: Column, row: str, labels: Mapping[str, Any]) -> bytes:
     """Return decoded samples as a WAV file; the rate is beside them, in another column, or in the feature."""
     rates: list[object] = []
     samples: pa.Scalar | None = value
@@ -78,8 +72,7 @@ def _decoded(value: pa.Scalar, column: Column, row: str, labels: Callable[[], Ma
         raise AudioError(f"There is no audio in {row}: its {column.name!r} has no samples.", "unreadable")
     rate = next((one for one in rates if one is not None), None)
     if rate is None:
-        others = labels()
-        rate = next((others[name] for name in RATE_NAMES if others.get(name) is not None), column.sampling_rate)
+        rate = next((labels[name] for name in RATE_NAMES if labels.get(name) is not None), column.sampling_rate)
     return wav_of(samples.values, sample_rate_of(rate, row), row)
 
 

@@ -183,7 +183,7 @@ DECODED: dict[str, tuple[dict[str, Any], np.ndarray]] = {
     ),
     "int16": (
         {"audio": pa.array([{"array": np.int16(CHANNEL * 32_768), "sampling_rate": RATE}])},
-        np.int16(CHANNEL * 32_768) / 32_768,
+        np.asarray(np.int16(CHANNEL * 32_768) / 32_768),
     ),
     "rate in a column": ({"speech": pa.array([CHANNEL.tolist()]), "sample_rate": [RATE]}, CHANNEL),
     "large list, float rate": (

@@ -63,6 +63,23 @@ def test_export_tokenizer(table: Path, model: Path, codec: Path, tmp_path: Path)
     assert not (tmp_path / "no").exists()
 
 
+def test_export_language_model_pads_the_vocabulary(model: Path, codec: Path, tmp_path: Path) -> None:
+    arguments = (
+        "export",
+        "language-model",
+        model,
+        tmp_path / "out",
+        "--codec",
+        codec,
+        "--pad-vocabulary-to-multiple-of",
+    )
+    done = codectok(*arguments, 64)
+    assert done.exit_code == 0, done.output
+    assert "to a multiple of 64" in one_line(done.stdout)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] % 64 == 0
+    assert codectok(*arguments, 0).exit_code == 2
+
+
 def test_export_language_model(model: Path, codec: Path, tmp_path: Path) -> None:
     arguments = ("export", "language-model", model, "--codec", codec)
     result = codectok(*arguments, tmp_path / "out")

@@ -31,6 +31,7 @@ from codectok.exports.choices import RowStart
 from codectok.exports.language_model import embedding_rows as audio_rows
 from codectok.exports.language_model.embedding_rows import RowOptions
 from codectok.exports.language_model.extend import extend_language_model
+from codectok.exports.language_model.vocabulary import read_model_vocabulary
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
 from tests.helpers.codebook_learning import codebooks_of, first_group
@@ -115,6 +116,48 @@ def test_causal_models_get_audio_rows_and_keep_text_rows(
     with torch.inference_mode():
         # Logits of text are unchanged, except for rounding in a wider product.
         torch.testing.assert_close(after(ids).logits[..., :ROWS], before(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("multiple", [64, 1, 208, 1000])
+@pytest.mark.parametrize("config", [*CONFIGS.values(), gemma3()], ids=[*CONFIGS, "gemma3, tied"])
+def test_rows_are_padded_to_a_multiple(config: PretrainedConfig, multiple: int, codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", config)
+    plain = extend_language_model(tmp_path / "lm", tmp_path / "plain", codec)
+    done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec, pad_to_multiple_of=multiple)
+    assert done.vocabulary == plain.vocabulary
+    assert done.rows % multiple == 0 and 0 <= done.rows - plain.rows < multiple
+    before, after = load(tmp_path / "plain"), load(tmp_path / "out")
+    assert after.config.get_text_config().vocab_size == done.rows
+    assert after.config.tie_word_embeddings == before.config.tie_word_embeddings
+    for old, new in zip(matrices(before), matrices(after), strict=True):
+        assert len(new) == done.rows
+        assert torch.equal(new[: plain.rows], old)
+        mean = old[:ROWS].mean(0).expand(done.rows - plain.rows, -1)
+        torch.testing.assert_close(new[plain.rows :], mean, rtol=1e-5, atol=1e-7)
+    if after.config.tie_word_embeddings:
+        assert embedding_of(after).weight is output_of(after).weight
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == plain.rows
+    found = read_model_vocabulary(tmp_path / "out")
+    assert found.rows == done.rows
+    assert found.audio is not None
+    assert (found.audio.end, found.offset) == (plain.rows, ROWS)
+    assert found.audio.pad_vocabulary_to_multiple_of == (None if multiple == 1 else multiple)
+    if multiple == 1:
+        for path in (tmp_path / "plain").iterdir():
+            assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+
+
+def test_padding_of_shards_is_in_their_index(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2(layers=4), torch.bfloat16, shard_size="100KB")
+    extend_language_model(tmp_path / "lm", tmp_path / "out", codec, pad_to_multiple_of=512)
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_parameters"] == load(tmp_path / "out").num_parameters()
+
+
+@pytest.mark.parametrize("multiple", [0, -64])
+def test_impossible_padding_is_refused(multiple: int, codec: Codec, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="multiple"):
+        extend_language_model(tmp_path / "lm", tmp_path / "out", codec, pad_to_multiple_of=multiple)
 
 
 def test_nested_vocab_size_of_text_model_counts(codec: Codec, tmp_path: Path) -> None:
