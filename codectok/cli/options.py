@@ -29,3 +29,6 @@ PackFramesOption = Annotated[
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a new local Ray.")
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse manifests with lines that cannot be used, instead of rejecting them.")
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .lhotse import values_of_cut
 from .supervisions import parse_supervisions
 from .values import EMPTY, LABELS, TIMES, seconds_of, text_of
 
@@ -31,12 +30,11 @@ class ManifestRow(NamedTuple):
     channel: int | None = None
     extra: str | None = None
     problem: str | None = None
+    companion: str | None = None
 
 
 def parse_row(values: dict[str, Any]) -> ManifestRow:
     """Parse a line; raises `ValueError` with the problem, as the end of a sentence."""
-    if isinstance(values.get("recording"), dict):
-        values = values_of_cut(values)
     for name, others in SYNONYMS.items():
         if values.get(name) in EMPTY:
             values[name] = next((values[other] for other in others if values.get(other) not in EMPTY), None)

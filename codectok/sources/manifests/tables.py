@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
+
+from .lines import Lines
 
 
-def table_rows(file: TextIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def table_rows(file: TextIO, name: str) -> Lines:
     """Yield the rows of `file` with the numbers of their last lines."""
     reader = csv.DictReader(file, delimiter="\t" if ".tsv" in name.lower() else ",", strict=True)
     for values in reader:
