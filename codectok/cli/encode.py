@@ -12,9 +12,10 @@ from codectok.errors import AudioError, CodectokError
 from codectok.formatting import format_duration, megabytes
 
 from .console import facts_table, progress, warn
-from .options import CodecOption, DeviceOption, DtypeOption
+from .options import CodecOption, DeviceOption, DtypeOption, StrictOption
 
 if TYPE_CHECKING:
+    from codectok.sources.clip import Clip
     from codectok.tokens.table import TokenRow
 
 NAME = "encode"
@@ -27,6 +28,7 @@ def run(
     codec: CodecOption,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    strict: StrictOption = False,
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.codec import Codec
@@ -39,16 +41,24 @@ def run(
     from codectok.tokens.table import TableMetadata
 
     check_codes_path(output)
-    listing = list_sources(*parse_arguments(inputs), kinds=("audio",))
+    listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict)
     sources = list(ordered_sources(listing))
     loaded = Codec.from_pretrained(codec, device, dtype)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0
     with progress(len(sources), "encode: files") as report:
 
+        def clips() -> Iterator[Clip]:
+            for source in sources:
+                try:
+                    yield clip_of(source)
+                except AudioError as error:
+                    skipped.append(error)
+                    report.advance()
+
         def rows() -> Iterator[TokenRow]:
             nonlocal seconds, frames
-            for _, row in encode_clips(loaded.clip_encoder, map(clip_of, sources)):
+            for _, row in encode_clips(loaded.clip_encoder, clips()):
                 if isinstance(row, AudioError):
                     skipped.append(row)
                     report.advance()

@@ -12,7 +12,7 @@ from codectok.formatting import counted, format_duration
 
 from .console import facts_table, progress, rows_table, say, warn
 from .jobs import SHOWN_REJECTS
-from .options import CodecOption, DeviceOption, DtypeOption
+from .options import CodecOption, DeviceOption, DtypeOption, StrictOption
 
 if TYPE_CHECKING:
     from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
@@ -46,6 +46,7 @@ def run(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    strict: StrictOption = False,
 ) -> None:
     """Encode and decode a test set, and measure its reconstruction and the use of the codebooks.
 
@@ -72,7 +73,9 @@ def run(
             if writer is not None:
                 writer.add(clip)
 
-        report = evaluate(loaded, sources, limit, max_seconds, shown.set_total, lambda: shown.advance(so_far()), note)
+        report = evaluate(
+            loaded, sources, limit, max_seconds, shown.set_total, lambda: shown.advance(so_far()), note, strict
+        )
         if writer is not None:
             writer.finish(report)
     for clip in report.unused[:SHOWN_REJECTS]:

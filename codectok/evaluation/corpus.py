@@ -70,6 +70,7 @@ def evaluate(
     on_listed: Callable[[int], None] = lambda n_sources: None,
     on_source: Callable[[], None] = lambda: None,
     on_clip: Callable[[ClipMeasures], None] = lambda clip: None,
+    strict: bool = False,
 ) -> EvaluationReport:
     """Encode and decode the clips of a test set, and measure the reconstruction.
 
@@ -81,6 +82,7 @@ def evaluate(
         on_listed: called with the number of files, tars and Parquet files.
         on_source: called after each of them.
         on_clip: called with the measures of each clip; the report has only means.
+        strict: refuse manifests with lines that cannot be used.
 
     Raises:
         InputError: a source does not exist, or a limit is impossible.
@@ -90,7 +92,7 @@ def evaluate(
         raise InputError(f"max_seconds must be a number above 0, not {max_seconds:g}.")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be a number of clips above 0, not {limit}.")
-    listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS)
+    listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS, strict=strict)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)
     for source in ordered_sources(listing):

@@ -26,7 +26,6 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "start_ms": ("start_ms", "offset_ms", "begin_ms"),
     "end_ms": ("end_ms", "stop_ms"),
     "duration_ms": ("duration_ms",),
-    "channel": ("channel", "channel_selector", "channel_id"),
     "id": (
         "id", "utt_id", "segment_id", "utterance_id", "utt", "uttid", "key", "utterance_name", "clip_id", "sample_id",
     ),
@@ -40,6 +39,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "language": ("language", "lang", "locale", "language_code", "lang_code", "language_id", "lang_id"),
     "category": ("category",),
 }  # fmt: skip
+LANGUAGES, SPEAKERS, CATEGORIES = NAMES["language"], NAMES["speaker"], NAMES["category"]
 TEXT_FIELDS = ("id", "text", "speaker", "language", "category")
 
 

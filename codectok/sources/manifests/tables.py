@@ -11,19 +11,19 @@ from typing import Any
 from codectok.audio.files import is_audio_path
 from codectok.sources.labels import NAMES, columns_of
 
+from .lines import BadLine, Lines
 from .quoting import MalformedError, UnclosedError, split_record, unquoted
-from .values import ManifestLine
 
 SEPARATORS = (",", "\t", ";", "|")
 # Lines that one row may span: a quotation mark that is never closed must not hold the rest of the file.
 MAX_ROW_LINES = 100
 
 
-def table_rows(texts: Iterable[str], name: str) -> Iterator[ManifestLine]:
+def table_rows(texts: Iterable[str], name: str) -> Lines:
     """Yield the rows of a table with a header from its lines, each with the number of its first line.
 
     Cells are separated by tabs or commas, by the file's name; by semicolons or bars if the header shows that. A
-    `ValueError` stands for a row whose cells do not fit the header.
+    `BadLine` stands for a row whose cells do not fit the header.
 
     Raises:
         ValueError: the header cannot be used.
@@ -135,13 +135,13 @@ def _separator_of(header: str, usual: str) -> str:
     return others[0] if len(others) == 1 else usual
 
 
-def _rows(lines: _Lines, layout: _Layout) -> Iterator[ManifestLine]:
+def _rows(lines: _Lines, layout: _Layout) -> Lines:
     split = _cells_of_tsv if layout.separator == "\t" else _cells_of_csv
     for number, line in lines:
         try:
             cells = split(line, lines, layout)
         except ValueError as error:
-            yield number, error
+            yield BadLine(number, str(error))
             continue
         if not any(cell and not cell.isspace() for cell in cells):
             continue
@@ -150,7 +150,7 @@ def _rows(lines: _Lines, layout: _Layout) -> Iterator[ManifestLine]:
             yield number, values
         else:
             count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
-            yield number, ValueError(f"it has {count}, and the header {len(layout.names)}")
+            yield BadLine(number, f"it has {count}, and the header {len(layout.names)}")
 
 
 def _cells_of_csv(line: str, lines: _Lines, layout: _Layout) -> list[str]:
