@@ -99,7 +99,7 @@ class StrictText:
                 self._lines += 1
                 yield line
         except UnicodeError as error:
-            raise self._undecodable(error) from None
+            raise self._undecodable(error, self._lines) from None
 
     def read(self, size: int) -> str:
         """Read up to `size` characters."""
@@ -112,13 +112,14 @@ class StrictText:
         """Close the file."""
         self._counted.close()
 
-    def _undecodable(self, error: UnicodeError) -> UndecodableError:
+    def _undecodable(self, error: UnicodeError, lines: int | None = None) -> UndecodableError:
+        """The error for a reader, with the number of the line behind `lines` that were read."""
         if not isinstance(error, UnicodeDecodeError):  # UTF-16 that ends within its mark
             return UndecodableError(f"it is not {self._encoding.upper()}; {CURE}")
         # `error.object` holds the bytes that were not decoded yet, the last of those read.
         place = self._counted.count - len(error.object) + error.start
         before, byte = error.object[: error.start], error.object[error.start : error.start + 1]
-        line = self._lines + before.count(b"\n") + 1 if self._lines else None
+        line = None if lines is None else lines + before.count(b"\n") + 1
         return UndecodableError(_problem(self._encoding, place, byte, line))
 
 

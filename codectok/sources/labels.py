@@ -27,7 +27,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "end_ms": ("end_ms", "stop_ms"),
     "duration_ms": ("duration_ms",),
     "id": (
-        "id", "utt_id", "segment_id", "utterance_id", "utt", "uttid", "key", "utterance_name", "clip_id", "sample_id",
+        "id", "utt_id", "segment_id", "utterance_id", "utt", "key", "utterance_name", "clip_id", "sample_id",
     ),
     "text": (
         "text", "transcription", "transcript", "sentence", "normalized_text", "text_normalized", "normalized",
