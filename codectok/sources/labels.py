@@ -15,7 +15,7 @@ from .fields import Fields
 NAMES: Mapping[str, tuple[str, ...]] = {
     "path": (
         "path", "audio_filepath", "audio_path", "file", "wav", "filename", "file_path", "audio_file", "audio_filename",
-        "audio_file_path", "wav_filename", "wav_path", "wav_file", "wav_filepath", "clip", "clip_path", "audio",
+        "wav_filename", "wav_path", "wav_file", "wav_filepath", "clip", "clip_path", "audio",
     ),
     "start": (
         "start", "offset", "start_time", "begin", "begin_time", "segment_start", "start_seconds", "start_sec",
