@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,17 @@ def test_names_of_tools_are_the_same_in_all_sources(
     for span in (span_in_tar(tmp_path, others), span_in_parquet(tmp_path, others)):
         found = {"id": span.id, "text": span.text, **vars(span.labels)}
         assert {name: found[name] for name in expected} == expected
+
+
+def test_docs_list_all_names() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sharding.md").read_text(encoding="utf-8")
+    table = {
+        cells[1].strip(): re.findall(r"`(\S+?)`", cells[2])
+        for line in page.splitlines()
+        if len(cells := line.split("|")) == 4
+    }
+    for field in ("path", *TEXT_FIELDS, "start", "end", "duration"):
+        assert table[field] == [*NAMES[field], *NAMES.get(f"{field}_ms", ())]
 
 
 def test_no_name_belongs_to_two_fields() -> None:
