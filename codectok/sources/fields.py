@@ -99,7 +99,7 @@ def checked(value: str, field: str, name: str) -> str:
             value.encode("utf-8", "surrogateescape" if field == "path" else "strict")
         except UnicodeEncodeError:
             raise ValueError(f"its {name} is not valid text") from None
-    return sys.intern(value) if field in REPEATED else value
+    return sys.intern(value.strip()) if field in REPEATED else value
 
 
 def time_of(value: Any, name: str, lowest: float = -math.inf, unit: float = 1.0) -> float:

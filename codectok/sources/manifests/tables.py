@@ -42,7 +42,7 @@ class _Layout:
     Attributes:
         names: cells of the header.
         separator: between two cells.
-        spaced: True if a space follows each separator.
+        spaced: True if spaces around cells are not part of them, as a space behind a separator of the header shows.
     """
 
     names: tuple[str, ...]
@@ -111,7 +111,7 @@ def _layout_of(line: str, tabs: bool, number: int) -> _Layout:
         known = ", ".join(NAMES["path"][:3])
         raise ValueError(f"its header, in line {number}, has no column for the path of the audio ({known} or the like)")
     behind = header.split(separator)[1:]
-    spaced = separator != "\t" and bool(behind) and all(cell[:1] in (" ", "\t") for cell in behind)
+    spaced = separator != "\t" and any(cell[:1] in (" ", "\t") for cell in behind)
     return _Layout(names, separator, spaced)
 
 
@@ -157,7 +157,7 @@ def _cells_of_csv(line: str, lines: _Lines, layout: _Layout) -> list[str]:
     record = _without_end(line)
     if '"' not in record:
         cells = record.split(layout.separator)
-        return [cell.lstrip(" \t") for cell in cells] if layout.spaced else cells
+        return [cell.strip(" \t") for cell in cells] if layout.spaced else cells
     found = _whole_or_across_lines(record, line, lines, layout)
     if found is None:
         raise MalformedError("a quotation mark opens a cell in it and closes none")

@@ -120,6 +120,13 @@ def test_separators_are_seen_in_the_header(separator: str) -> None:
     assert texts(f'path{separator}text\na.wav{separator}"some; words, | here"\n') == ["some; words, | here"]
 
 
+def test_spaces_around_cells_are_dropped_if_the_header_has_them() -> None:
+    ((_, row),) = rows('path, text ,speaker\na.wav , some words, "ann "\n')  # type: ignore[misc]
+    assert row == {"path": "a.wav", "text": "some words", "speaker": "ann "}
+    ((_, row),) = rows("path,text\n a.wav, words \n")  # type: ignore[misc]
+    assert row == {"path": " a.wav", "text": " words "}
+
+
 @pytest.mark.parametrize(
     ("header", "word"),
     [
