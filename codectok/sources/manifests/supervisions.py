@@ -14,7 +14,8 @@ def parse_supervisions(supervisions: Any, offset: float) -> dict[str, str]:
     if not isinstance(supervisions, list) or not all(isinstance(one, dict) for one in supervisions):
         raise ValueError("its supervisions are not a list of objects")
     found: list[Supervision] = []
-    for one in supervisions:
+    # By their starts, also where these lie before the file.
+    for one in sorted(supervisions, key=lambda one: seconds_of(one, "start") or 0.0):
         start, end, duration = (seconds_of(one, name) for name in TIMES)
         start = start or 0.0
         if end is None and duration is None:
@@ -22,7 +23,6 @@ def parse_supervisions(supervisions: Any, offset: float) -> dict[str, str]:
         end = start + (duration or 0.0) if end is None else end
         words = {name: text_of(one, name) for name in ("text", "language", "speaker")}
         found.append(Supervision(start=max(0.0, offset + start), end=offset + end, **words))
-    found.sort(key=lambda one: one.start)
     texts = [one.text for one in found if one.text]
     known = {"text": " ".join(texts)} if texts else {}
     for name in ("language", "speaker"):
