@@ -14,7 +14,7 @@ from codectok.names import printable
 from codectok.storage import is_url
 
 from .arguments import Argument
-from .corpora.folder_labels import described_by_folders
+from .corpora.folder_labels import described_by_folders, labelled_end
 from .corpora.reading import Found, ReadAs, read_folders, read_named
 from .kinds import CONTAINERS, Kind, container_kind, kind_of, suffix_of
 from .manifests.row import ManifestRow
@@ -202,6 +202,7 @@ def list_sources(
             for _ in rows.add(read_named(root, argument.pattern, encoding)):
                 pass  # all are rows
             continue
+        above = labelled_end(root)
         files = find_files(argument, root, None if output is None else str(output))
         with_words = argument.kind == "folder" and "audio" in kinds
         for file in rows.add(read_folders(root, files, encoding)) if with_words else files:
@@ -210,7 +211,7 @@ def list_sources(
             if kind is None or not read:
                 builder.pass_over(argument, file.path)
             else:
-                row = described_by_folders(None, file.path) if "audio" in kinds else None
+                row = described_by_folders(None, file.path, above) if "audio" in kinds else None
                 builder.add(argument.dataset, file.path, kind, file.size, file.modified, row)
     listing = builder.build()
     if not listing.paths:
@@ -229,6 +230,7 @@ class _RowAdder:
     ) -> None:
         self._argument, self._root, self._builder = argument, root, builder
         self._kinds, self._strict = kinds, strict
+        self._above = "" if argument.kind == "manifest" else labelled_end(root)
         self._previous: str | None = None
         self._size: int | None = None
         self._modified: int | None = None
@@ -267,5 +269,5 @@ class _RowAdder:
                 # Text, since making a `Path` for each of a million rows takes longer than everything else.
                 place = row.path if row.path.startswith("/") else f"{self._root}/{row.path}"
                 self._size, self._modified = local_size_and_time(functools.partial(os.stat, place))
-        described = described_by_folders(row, row.path) or row
+        described = described_by_folders(row, row.path, self._above) or row
         self._builder.add(self._argument.dataset, row.path, kind, self._size, self._modified, described)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -20,10 +21,20 @@ MISSING = "__HIVE_DEFAULT_PARTITION__"
 FIELDS = {"language": LANGUAGES, "speaker": SPEAKERS, "category": CATEGORIES}
 
 
-def described_by_folders(row: ManifestRow | None, path: str) -> ManifestRow | None:
-    """The row of the file at `path`, with the labels of its folders where it has none; None without any label."""
-    folder, separator, _ = path.rpartition("/")
-    if not separator or "=" not in folder:
+def labelled_end(root: str) -> str:
+    """The last folders of a root whose names are labels, such as `language=de/`; "" if there are none."""
+    parts = root.rstrip("/").split("/")
+    labelled = list(itertools.takewhile(lambda part: "=" in part, reversed(parts)))
+    return "".join(f"{part}/" for part in reversed(labelled))
+
+
+def described_by_folders(row: ManifestRow | None, path: str, above: str = "") -> ManifestRow | None:
+    """The row of the file at `path`, with the labels of its folders where it has none; None without any label.
+
+    `above` is the `labelled_end` of the root.
+    """
+    folder = above + path[: path.rfind("/") + 1]
+    if "=" not in folder:
         return row
     labels, extra = _labels(folder)
     if not labels and not extra:

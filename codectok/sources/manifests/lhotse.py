@@ -65,7 +65,7 @@ def values_of_cut(values: dict[str, Any], sources: Collection[str] | None = ("fi
     if kind == "MixedCut" or "tracks" in values:
         raise ValueError("it mixes or pads cuts; only cuts of one recording in a file can be read")
     if _is_recording(values):
-        values = {"id": values.get("id"), "recording": values, "supervisions": values.get("supervisions")}
+        values = _whole(values)
     elif "recording_id" in values and "recording" not in values:
         raise ValueError("it is a supervision without its recording; name lhotse's recordings or cuts")
     elif kind not in SINGLE:
@@ -75,9 +75,8 @@ def values_of_cut(values: dict[str, Any], sources: Collection[str] | None = ("fi
         raise ValueError("its cut has no recording")
     unused = _check_transforms(recording)
     path, channel = _file_and_channel(recording, values.get("channel"), sources)
-    named = {key: values.get(key) for key in ("id", "start", "duration")}
+    found: dict[str, Any] = {"id": values.get("id"), "path": path, **_times(values, recording)}
     supervisions = values.get("supervisions")
-    found: dict[str, Any] = named | {"path": path}
     if supervisions not in (*EMPTY, []):
         found["supervisions"] = supervisions
     extra, left = _labels(values.get("custom"), "custom")
@@ -102,6 +101,28 @@ def check_times(values: dict[str, Any]) -> None:
         start, whole = seconds_of(values, "start"), seconds_of(recording, "duration")
         if start is not None and whole is not None and start >= whole > 0:
             raise ValueError(f"its start ({start:g} s) is not before the end of its recording ({whole:g} s)")
+
+
+def _whole(recording: dict[str, Any]) -> dict[str, Any]:
+    """The cut of a whole recording; its end matters only for the times of supervisions."""
+    cut = {"id": recording.get("id"), "recording": recording, "supervisions": recording.get("supervisions")}
+    return cut | ({"start": 0.0, "duration": recording.get("duration")} if cut["supervisions"] else {})
+
+
+def _times(values: dict[str, Any], recording: dict[str, Any]) -> dict[str, Any]:
+    """Times of a cut, on the grid of samples where start and duration would not be rounded as lhotse rounds them."""
+    start, duration, rate = (
+        seconds_of(values, "start"), seconds_of(values, "duration"), seconds_of(recording, "sampling_rate")
+    )  # fmt: skip
+    if start is not None and start >= 0 and duration is not None and duration > 0 and rate is not None and rate > 0:
+        first, count = _samples(start * rate), _samples(duration * rate)
+        if (round(start * rate), round((start + duration) * rate)) != (first, first + count):
+            return {"start": first / rate, "end": (first + max(1, count)) / rate}
+    return {"start": values.get("start"), "duration": values.get("duration")}
+
+
+def _samples(number: float) -> int:
+    return math.floor(round(number, 8) + 0.5)
 
 
 def _is_recording(values: Mapping[str, Any]) -> bool:
