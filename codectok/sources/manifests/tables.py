@@ -108,8 +108,8 @@ def _layout_of(line: str, tabs: bool, number: int) -> _Layout:
     if repeated is not None:
         raise ValueError(f"its header, in line {number}, has {repeated!r} twice; name the columns differently")
     if not columns_of(names).get("path"):
-        known = ", ".join(NAMES["path"][:3])
-        raise ValueError(f"its header, in line {number}, has no column for the path of the audio ({known} or the like)")
+        known = ", ".join(f"`{name}`" for name in NAMES["path"][:8])
+        raise ValueError(f"its header, in line {number}, has no column for the path of the audio, such as {known}")
     behind = header.split(separator)[1:]
     spaced = separator != "\t" and any(cell[:1] in (" ", "\t") for cell in behind)
     return _Layout(names, separator, spaced)

@@ -60,7 +60,6 @@ def test_channel_is_read(fields: dict[str, Any], channel: int | None, tmp_path: 
         {"transforms": [{"name": "Speed"}]},
         {"effects": [["gain", "-n"]]},
         {"frame_offset": 1000},
-        {"start_ms": 1500},
         {"start": -0.5, "end": 2},
         {"offset": -1},
     ],
