@@ -7,6 +7,7 @@ from typing import Literal
 
 Reason = Literal[
     "unreadable",
+    "invalid_row",
     "decode_error",
     "decoder_crash",
     "empty",

@@ -37,6 +37,9 @@ def extra_of(values: Mapping[str, Any], known: Collection[str] = ()) -> tuple[st
         value = rest[name]
         if is_missing(value):
             continue
+        if is_stored(value):
+            left_out.append(name)
+            continue
         try:
             item = f"{_dumped(name)}: {_dumped(value)}"
             size = len(item.encode()) + 2
@@ -49,6 +52,13 @@ def extra_of(values: Mapping[str, Any], known: Collection[str] = ()) -> tuple[st
         room -= size
         items.append(item)
     return f"{{{', '.join(items)}}}" if items else None, tuple(left_out)
+
+
+def is_stored(value: object) -> bool:
+    """True for what lhotse stores elsewhere, such as an array of features, and for infinite numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return True
+    return isinstance(value, dict) and bool({"storage_type", "sources", "array", "storage_path"} & value.keys())
 
 
 def merged_extra(extras: Sequence[str | None]) -> str | None:

@@ -12,9 +12,18 @@ from codectok.errors import AudioError, CodectokError
 from codectok.formatting import format_duration, megabytes
 
 from .console import facts_table, progress, warn
-from .options import CancelledOption, ChannelOption, CodecOption, DeviceOption, DtypeOption, ScaleOption
+from .options import (
+    CancelledOption,
+    ChannelOption,
+    CodecOption,
+    DeviceOption,
+    DtypeOption,
+    ScaleOption,
+    StrictOption,
+)
 
 if TYPE_CHECKING:
+    from codectok.sources.clip import Clip
     from codectok.tokens.table import TokenRow
 
 NAME = "encode"
@@ -30,6 +39,7 @@ def run(
     channel: ChannelOption = "mix",
     cancelled: CancelledOption = "first",
     scale: ScaleOption = "refuse",
+    strict: StrictOption = False,
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.audio.sound import SoundOptions
@@ -44,16 +54,24 @@ def run(
 
     check_codes_path(output)
     sound = SoundOptions.parse(channel, cancelled, scale)
-    listing = list_sources(*parse_arguments(inputs), kinds=("audio",))
+    listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict)
     sources = list(ordered_sources(listing))
     loaded = Codec.from_pretrained(codec, device, dtype)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0
     with progress(len(sources), "encode: files") as report:
 
+        def clips() -> Iterator[Clip]:
+            for source in sources:
+                try:
+                    yield clip_of(source)
+                except AudioError as error:
+                    skipped.append(error)
+                    report.advance()
+
         def rows() -> Iterator[TokenRow]:
             nonlocal seconds, frames
-            for _, row in encode_clips(loaded.clip_encoder, map(clip_of, sources), sound):
+            for _, row in encode_clips(loaded.clip_encoder, clips(), sound):
                 if isinstance(row, AudioError):
                     skipped.append(row)
                     report.advance()

@@ -20,6 +20,7 @@ from .options import (
     DeviceOption,
     DtypeOption,
     ScaleOption,
+    StrictOption,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def run(
     channel: ChannelOption = "mix",
     cancelled: CancelledOption = "first",
     scale: ScaleOption = "refuse",
+    strict: StrictOption = False,
 ) -> None:
     """Encode and decode a test set, and measure its reconstruction and the use of the codebooks.
 
@@ -96,6 +98,7 @@ def run(
             on_clip=note,
             audio_column=audio_column,
             sound=sound,
+            strict=strict,
         )
         if writer is not None:
             writer.finish(report)

@@ -12,7 +12,7 @@ import typer
 
 from codectok.choices import EngineName
 
-from .options import AddressOption
+from .options import AddressOption, StrictOption
 
 if TYPE_CHECKING:
     from codectok.pipelines.engine.options import RunOptions
@@ -36,6 +36,7 @@ class JobChoices:
     ] = None
     extend: Annotated[bool, typer.Option("--extend", help="List the sources again and add new ones.")] = False
     max_rejects: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the inputs that may be broken.")] = 0.1
+    strict: StrictOption = False
     deadline_hours: Annotated[
         float, typer.Option(help="Retry a unit on another worker after this many hours (Ray only).")
     ] = 6.0
@@ -58,6 +59,7 @@ class JobChoices:
             max_rejects=self.max_rejects,
             deadline_seconds=3600 * self.deadline_hours,
             check_space=self.space_check,
+            strict=self.strict,
         )
 
 

@@ -161,6 +161,7 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
     from codectok.pipelines.engine.output.report import (
         REPORT_FILE,
         describe_labels,
+        describe_layouts,
         describe_rejects,
         reject_rows,
         written_columns,
@@ -179,6 +180,7 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
         "files": f"{summary.files:,} ({megabytes(summary.bytes)})",
         "rejected": describe_rejects(total) + (f" (see {output}/{REJECTS_FOLDER})" if total.rejects else ""),
         "ignored": f"{total.ignored:,} other files",
+        **({"read as": describe_layouts(summary)} if summary.layouts else {}),
         **({"labels": describe_labels(total, job.row_name)} if "audio" in job.kinds else {}),
     }
     if total.codes:

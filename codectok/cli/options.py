@@ -53,3 +53,6 @@ EncodingOption = Annotated[
         show_default="utf-8",
     ),
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse manifests with lines that cannot be used, instead of rejecting them.")
+]

@@ -74,6 +74,7 @@ def evaluate(
     on_clip: Callable[[ClipMeasures], None] = lambda clip: None,
     audio_column: str | None = None,
     sound: SoundOptions = MIXED,
+    strict: bool = False,
 ) -> EvaluationReport:
     """Encode and decode the clips of a test set, and measure the reconstruction.
 
@@ -87,6 +88,7 @@ def evaluate(
         on_clip: called with the measures of each clip; the report has only means.
         audio_column: column of Parquet files that holds the audio; None to find it.
         sound: how channels are mixed or chosen.
+        strict: refuse manifests with lines that cannot be used.
 
     Raises:
         InputError: a source does not exist, or a limit is impossible.
@@ -96,7 +98,7 @@ def evaluate(
         raise InputError(f"max_seconds must be a number above 0, not {max_seconds:g}.")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be a number of clips above 0, not {limit}.")
-    listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS)
+    listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS, strict=strict)
     check_audio_columns(listing, audio_column)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)

@@ -11,7 +11,7 @@ from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
 
 from .kinds import Kind, kind_of
-from .manifests.read import MANIFEST_SUFFIXES
+from .manifests.read import MANIFEST_NAMES, MANIFEST_SUFFIXES
 
 MAGIC = "*?["
 ArgumentKind = Literal["folder", "glob", "file", "manifest"]
@@ -82,10 +82,13 @@ def _parse(text: str, manifests: bool) -> tuple[Argument, str]:
         argument, root = _parse(rest, manifests)
         return argument.model_copy(update={"dataset": name}), root
     remote = is_url(text)
-    if manifests and text.lower().endswith(MANIFEST_SUFFIXES) and (remote or Path(text).is_file()):
+    if manifests and (remote or Path(text).is_file()):
         parent, name = _split(text) if remote else _parent_and_name(Path(text))
-        stem = name[: -max(len(suffix) for suffix in MANIFEST_SUFFIXES if name.lower().endswith(suffix))]
-        return Argument(dataset=stem, kind="manifest", pattern=name), parent
+        if name in MANIFEST_NAMES:
+            return Argument(dataset=_last(parent), kind="manifest", pattern=name), parent
+        suffixes = [suffix for suffix in MANIFEST_SUFFIXES if name.lower().endswith(suffix)]
+        if suffixes:
+            return Argument(dataset=name[: -max(map(len, suffixes))], kind="manifest", pattern=name), parent
     if not remote and Path(text).is_dir():
         folder = Path(text).resolve()
         return Argument(dataset=folder.name or "root", kind="folder"), str(folder)

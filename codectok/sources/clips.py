@@ -12,6 +12,8 @@ from codectok.errors import AudioError
 from codectok.keys import make_key
 
 from .clip import Clip
+from .corpora.described import described_clips
+from .corpora.folder_labels import with_labels_of
 from .kinds import CONTAINERS
 from .parquet.clips import clips_of_parquet
 from .rejects import Reject
@@ -39,13 +41,19 @@ class ClipCounter(Protocol):
 def clips_of(source: Source) -> Iterator[Clip | Reject | Unused]:
     """Yield the clips of `source` in order, a reject for each that cannot be read, and parts that are not used."""
     if source.kind in CONTAINERS:
-        found = clips_of_tar(source) if source.kind == "tar" else clips_of_parquet(source)
-        yield from itertools.islice(found, source.first_clip, source.last_clip)
+        for found in itertools.islice(_clips_in(source), source.first_clip, source.last_clip):
+            yield with_labels_of(source, found) if isinstance(found, Clip) else found
         return
     try:
         yield clip_of(source)
     except AudioError as error:
         yield Reject.of(error, source.dataset, source.name, "read")
+
+
+def _clips_in(container: Source) -> Iterator[Clip | Reject | Unused | None]:
+    if container.companion is not None:
+        return described_clips(container)
+    return clips_of_tar(container) if container.kind == "tar" else clips_of_parquet(container)
 
 
 def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterator[Clip]:

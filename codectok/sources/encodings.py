@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from codectok.errors import InputError
 
@@ -18,7 +18,6 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-LONGEST_MARK = 4
 # Bytes at the beginning in which NULs show UTF-16 without a mark.
 LOOK_BYTES = 64
 CURE = "name its encoding with --encoding, or convert it to UTF-8"
@@ -53,7 +52,7 @@ def decode_text(data: bytes, encoding: str | None = None) -> str:
     Raises:
         UndecodableError: the bytes are not in this encoding, or the text has NUL characters.
     """
-    name = _encoding_of(data[:LONGEST_MARK], encoding)
+    name = encoding_of(data, encoding)
     try:
         text = data.decode(name)
     except UnicodeError as error:
@@ -65,34 +64,67 @@ def decode_text(data: bytes, encoding: str | None = None) -> str:
     return text
 
 
-def text_lines(file: BinaryIO, encoding: str | None = None) -> Iterator[str]:
-    """Yield the lines of a file with their ends, without its byte-order mark; lines end in LF, CR or both.
+class StrictText:
+    """A file as text without its byte-order mark; lines end in LF, CR or both, and keep their ends.
+
+    Reading raises `UndecodableError` with the place of bytes that are not text.
 
     Args:
         file: at its beginning.
         encoding: for files without a byte-order mark; None for UTF-8.
 
     Raises:
-        UndecodableError: bytes are not text; the message has their place.
+        UndecodableError: the file seems to be in UTF-16 without a mark.
     """
-    counted = _Counted(file)
-    name = _encoding_of(counted.start[:LONGEST_MARK], encoding)
-    if name == DEFAULT and b"\0" in counted.start:
-        raise UndecodableError(f"it has NUL bytes at its beginning and may be UTF-16; {CURE}")
-    count = 0
-    try:
-        for count, line in enumerate(io.TextIOWrapper(counted, encoding=name, newline=""), start=1):  # noqa: B007
-            yield line
-    except UnicodeDecodeError as error:
+
+    def __init__(self, file: BinaryIO, encoding: str | None = None) -> None:
+        self._counted = _Counted(file)
+        start = self._counted.start
+        self._encoding = encoding_of(start, encoding)
+        if self._encoding == DEFAULT and b"\0" in start:
+            self.close()
+            raise UndecodableError(f"it has NUL bytes at its beginning and may be UTF-16; {CURE}")
+        self._text = io.TextIOWrapper(self._counted, encoding=self._encoding, newline="")
+        self._lines = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for line in self._text:
+                self._lines += 1
+                yield line
+        except UnicodeError as error:
+            raise self._undecodable(error, self._lines) from None
+
+    def read(self, size: int) -> str:
+        """Read up to `size` characters."""
+        try:
+            return self._text.read(size)
+        except UnicodeError as error:
+            raise self._undecodable(error) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._counted.close()
+
+    def _undecodable(self, error: UnicodeError, lines: int | None = None) -> UndecodableError:
+        """The error for a reader, with the number of the line behind `lines` that were read."""
+        if not isinstance(error, UnicodeDecodeError):  # UTF-16 that ends within its mark
+            return UndecodableError(f"it is not {self._encoding.upper()}; {CURE}")
         # `error.object` holds the bytes that were not decoded yet, the last of those read.
-        place = counted.count - len(error.object) + error.start
+        place = self._counted.count - len(error.object) + error.start
         before, byte = error.object[: error.start], error.object[error.start : error.start + 1]
-        raise UndecodableError(_problem(name, place, byte, count + before.count(b"\n") + 1)) from None
-    except UnicodeError:  # UTF-16 that ends within its mark
-        raise UndecodableError(f"it is not {name.upper()}; {CURE}") from None
+        line = None if lines is None else lines + before.count(b"\n") + 1
+        return UndecodableError(_problem(self._encoding, place, byte, line))
 
 
-def _encoding_of(start: bytes, named: str | None) -> str:
+def encoding_of(start: bytes, named: str | None) -> str:
+    """The encoding of a text that begins with `start`: of its byte-order mark, `named`, or UTF-8."""
     return next((name for mark, name in MARKS if start.startswith(mark)), named or DEFAULT)
 
 
@@ -120,3 +152,8 @@ class _Counted(io.RawIOBase):
         data, self.start = self.start or self._file.read(size), b""
         self.count += len(data)
         return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()

@@ -82,19 +82,6 @@ class Fields:
                     return time_of(value, name, lowest, unit)
         return None
 
-    def channel(self) -> int | None:
-        """The number of the channel, from 0 on; None if no single one is named by number."""
-        for name in self._columns.get("channel", ()):
-            value = self._values[name]
-            if isinstance(value, list) and len(value) == 1:
-                value = value[0]
-            if isinstance(value, str) and value.strip().isdecimal():
-                value = int(value)
-            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 16:
-                self._used.add(name)
-                return value
-        return None
-
     def extra(self) -> tuple[str | None, tuple[str, ...]]:
         """Fields that were not used, as JSON, and the names of fields that cannot be kept."""
         extra, left_out = extra_of(self._values, self._used)
@@ -112,7 +99,7 @@ def checked(value: str, field: str, name: str) -> str:
             value.encode("utf-8", "surrogateescape" if field == "path" else "strict")
         except UnicodeEncodeError:
             raise ValueError(f"its {name} is not valid text") from None
-    return sys.intern(value) if field in REPEATED else value
+    return sys.intern(value.strip()) if field in REPEATED else value
 
 
 def time_of(value: Any, name: str, lowest: float = -math.inf, unit: float = 1.0) -> float:

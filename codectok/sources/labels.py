@@ -15,7 +15,7 @@ from .fields import Fields
 NAMES: Mapping[str, tuple[str, ...]] = {
     "path": (
         "path", "audio_filepath", "audio_path", "file", "wav", "filename", "file_path", "audio_file", "audio_filename",
-        "audio_file_path", "wav_filename", "wav_path", "wav_file", "wav_filepath", "clip", "clip_path", "audio",
+        "wav_filename", "wav_path", "wav_file", "wav_filepath", "clip", "clip_path", "audio",
     ),
     "start": (
         "start", "offset", "start_time", "begin", "begin_time", "segment_start", "start_seconds", "start_sec",
@@ -26,9 +26,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "start_ms": ("start_ms", "offset_ms", "begin_ms"),
     "end_ms": ("end_ms", "stop_ms"),
     "duration_ms": ("duration_ms",),
-    "channel": ("channel", "channel_selector", "channel_id"),
     "id": (
-        "id", "utt_id", "segment_id", "utterance_id", "utt", "uttid", "key", "utterance_name", "clip_id", "sample_id",
+        "id", "utt_id", "segment_id", "utterance_id", "utt", "key", "utterance_name", "clip_id", "sample_id",
     ),
     "text": (
         "text", "transcription", "transcript", "sentence", "normalized_text", "text_normalized", "normalized",
@@ -40,6 +39,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "language": ("language", "lang", "locale", "language_code", "lang_code", "language_id", "lang_id"),
     "category": ("category",),
 }  # fmt: skip
+LANGUAGES, SPEAKERS, CATEGORIES = NAMES["language"], NAMES["speaker"], NAMES["category"]
 TEXT_FIELDS = ("id", "text", "speaker", "language", "category")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,22 @@ from codectok.names import printable
 from codectok.storage import is_url
 
 from .arguments import Argument
-from .kinds import Kind, container_kind, kind_of, suffix_of
-from .manifests.read import read_manifest
+from .corpora.folder_labels import described_by_folders, labelled_end
+from .corpora.reading import Found, ReadAs, read_folders, read_named
+from .kinds import CONTAINERS, Kind, container_kind, kind_of, suffix_of
 from .manifests.row import ManifestRow
 from .source import Source
-from .unused import Unused, UnusedCounts, add_unused
-from .walk import find_files, local_size_and_time
+from .unused import Unused, UnusedCounts, UnusedEntry, add_unused, sum_entries
+from .walk import FoundFile, find_files, local_size_and_time
 
 Reads = Callable[[Argument, str, Kind | None], bool]
 """True for files to read, by the argument that names them, their path below the root, and their kind."""
+
+LayoutCounts = dict[str, UnusedEntry]
+"""Files that describe a corpus, by the name of its layout."""
+
+# Fields of a row that describe a clip, not all samples of a tar.
+FIELDS_OF_CLIPS = ("start", "end", "id", "text", "supervisions", "channel")
 
 
 class Descriptions:
@@ -64,6 +71,7 @@ class Listing:
         described: rows of manifests.
         passed_over: number of files that each argument names and that are not read.
         unused: these files by suffix, and other parts of the input that are not used, for each argument.
+        layouts: of corpora that were recognised, for each argument.
     """
 
     arguments: tuple[Argument, ...]
@@ -76,6 +84,7 @@ class Listing:
     described: Descriptions
     passed_over: Mapping[Argument, int]
     unused: Mapping[Argument, UnusedCounts]
+    layouts: Mapping[Argument, LayoutCounts]
 
     @property
     def ignored(self) -> int:
@@ -109,6 +118,7 @@ class ListingBuilder:
         self._described = Descriptions()
         self._passed_over: dict[Argument, int] = {}
         self._unused: dict[Argument, UnusedCounts] = {}
+        self._layouts: dict[Argument, LayoutCounts] = {}
 
     def add(
         self,
@@ -137,6 +147,11 @@ class ListingBuilder:
         """Count a part of an argument that is not used."""
         add_unused(self._unused.setdefault(argument, {}), unused)
 
+    def recognise(self, argument: Argument, read_as: ReadAs) -> None:
+        """Count files of an argument that are read as a layout."""
+        entry = UnusedEntry(count=read_as.count, example=read_as.example)
+        self._layouts[argument] = sum_entries([self._layouts.get(argument, {}), {read_as.layout: entry}])
+
     def build(self) -> Listing:
         """The finished listing; add nothing afterwards."""
         return Listing(
@@ -150,6 +165,7 @@ class ListingBuilder:
             self._described,
             self._passed_over,
             self._unused,
+            self._layouts,
         )
 
 
@@ -159,6 +175,7 @@ def list_sources(
     kinds: tuple[Kind, ...],
     output: str | Path | None = None,
     reads: Reads | None = None,
+    strict: bool = False,
     encoding: str | None = None,
 ) -> Listing:
     """List the files that `arguments` name.
@@ -171,7 +188,8 @@ def list_sources(
         kinds: to list.
         output: folder that the job writes.
         reads: chooses the files to list, instead of `kinds`.
-        encoding: of manifests without a byte-order mark; None for UTF-8.
+        strict: refuse lines of manifests that cannot be used; otherwise they are listed with their `problem`.
+        encoding: of manifests and texts without a byte-order mark; None for UTF-8.
 
     Raises:
         InputError: a folder or manifest cannot be read, or there is nothing to read.
@@ -179,16 +197,22 @@ def list_sources(
     builder = ListingBuilder(arguments, roots)
     for argument in arguments:
         root = roots[argument.dataset]
+        rows = _RowAdder(argument, root, builder, kinds, strict)
         if argument.kind == "manifest":
-            _list_manifest(argument, root, builder, encoding)
+            for _ in rows.add(read_named(root, argument.pattern, encoding)):
+                pass  # all are rows
             continue
-        for file in find_files(argument, root, None if output is None else str(output)):
+        above = labelled_end(root)
+        files = find_files(argument, root, None if output is None else str(output))
+        with_words = argument.kind == "folder" and "audio" in kinds
+        for file in rows.add(read_folders(root, files, encoding)) if with_words else files:
             kind = kind_of(file.path)
             read = kind in kinds if reads is None else reads(argument, file.path, kind)
             if kind is None or not read:
                 builder.pass_over(argument, file.path)
             else:
-                builder.add(argument.dataset, file.path, kind, file.size, file.modified)
+                row = described_by_folders(None, file.path, above) if "audio" in kinds else None
+                builder.add(argument.dataset, file.path, kind, file.size, file.modified, row)
     listing = builder.build()
     if not listing.paths:
         wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"
@@ -198,21 +222,52 @@ def list_sources(
     return listing
 
 
-def _list_manifest(argument: Argument, root: str, builder: ListingBuilder, encoding: str | None) -> None:
-    size = modified = previous = None
+class _RowAdder:
+    """Adds rows of manifests to a listing."""
 
-    def leave_out(name: str) -> None:
-        builder.leave_unused(argument, Unused("columns", name, example=argument.pattern))
+    def __init__(
+        self, argument: Argument, root: str, builder: ListingBuilder, kinds: tuple[Kind, ...], strict: bool
+    ) -> None:
+        self._argument, self._root, self._builder = argument, root, builder
+        self._kinds, self._strict = kinds, strict
+        self._above = "" if argument.kind == "manifest" else labelled_end(root)
+        self._previous: str | None = None
+        self._size: int | None = None
+        self._modified: int | None = None
 
-    for row in read_manifest(root, argument.pattern, encoding, leave_out):
-        if row.path == previous:
-            row = row._replace(path=previous)  # in memory once
-        else:
-            previous = row.path
-            size = modified = None
-            if not is_url(root) and not is_url(previous):
-                # Text, since making a `Path` for each of a million rows takes longer than everything else.
-                place = previous if previous.startswith("/") else f"{root}/{previous}"
-                size, modified = local_size_and_time(functools.partial(os.stat, place))
+    def add(self, found: Iterable[Found]) -> Iterator[FoundFile]:
+        """Add the rows and notes in `found`, and yield the files."""
+        for one in found:
+            if isinstance(one, FoundFile):
+                yield one
+            elif isinstance(one, ManifestRow):
+                self._add(one)
+            elif isinstance(one, Unused):
+                self._builder.leave_unused(self._argument, one)
+            else:
+                self._builder.recognise(self._argument, one)
+
+    def _add(self, row: ManifestRow) -> None:
+        if row.problem is not None and self._strict:
+            raise InputError(row.problem)
         # Files in a manifest are audio, whatever their names.
-        builder.add(argument.dataset, row.path, container_kind(row.path) or "audio", size, modified, row)
+        kind: Kind = (None if row.problem is not None else container_kind(row.path)) or "audio"
+        if kind in CONTAINERS:
+            if kind not in self._kinds:
+                self._builder.pass_over(self._argument, row.path)
+                return
+            for name in FIELDS_OF_CLIPS if row.companion is None else ():
+                if getattr(row, name) is not None:
+                    unused = Unused("columns", f"{name} of a tar or Parquet file", example=printable(row.path))
+                    self._builder.leave_unused(self._argument, unused)
+        if row.path == self._previous:
+            row = row._replace(path=self._previous)  # in memory once
+        else:
+            self._previous = row.path
+            self._size = self._modified = None
+            if not is_url(self._root) and not is_url(row.path):
+                # Text, since making a `Path` for each of a million rows takes longer than everything else.
+                place = row.path if row.path.startswith("/") else f"{self._root}/{row.path}"
+                self._size, self._modified = local_size_and_time(functools.partial(os.stat, place))
+        described = described_by_folders(row, row.path, self._above) or row
+        self._builder.add(self._argument.dataset, row.path, kind, self._size, self._modified, described)

@@ -17,7 +17,7 @@ from codectok.storage import Storage
 from .source import Source
 
 # The input is broken. Inputs with the other reasons were not wanted.
-ERRORS: frozenset[Reason] = frozenset(["unreadable", "decode_error", "decoder_crash", "not_finite"])
+ERRORS: frozenset[Reason] = frozenset(["unreadable", "invalid_row", "decode_error", "decoder_crash", "not_finite"])
 REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 MESSAGE_LENGTH = 200
 # In memory at most: a text source may have many million rows without text.

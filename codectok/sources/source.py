@@ -23,7 +23,7 @@ from .kinds import Kind
 # Fields of a source that a row of a manifest can set.
 ROW_FIELDS = ("start", "end", "id", "text", "language", "speaker", "category", "supervisions")
 # Further fields; rows without them have the same digest as before these existed.
-LATER_ROW_FIELDS = ("channel", "extra", "problem")
+LATER_ROW_FIELDS = ("channel", "extra", "problem", "companion")
 
 # Names that clients of stores give to a file's modification time.
 TIMES = ("LastModified", "last_modified", "mtime", "updated")
@@ -62,6 +62,7 @@ class Source:
         channel: number of the channel, from 0 on; None for all.
         extra: further labels, as a JSON object.
         problem: why the row cannot be used, with its place; such a row becomes a reject. None for a usable row.
+        companion: JSON of a `Companion`, the file that describes the samples of a tar; None without one.
         encoding: of texts without a byte-order mark; None for UTF-8.
         first_byte, last_byte: byte range of a container; samples that begin in it are read. None for the whole file.
         first_clip, last_clip: range of the clips that are left then, the last one excluded.
@@ -85,6 +86,7 @@ class Source:
     channel: int | None = None
     extra: str | None = None
     problem: str | None = None
+    companion: str | None = None
     encoding: str | None = None
     first_byte: int | None = None
     last_byte: int | None = None
@@ -171,10 +173,10 @@ class Source:
 
         Raises:
             AudioError: the file has changed since it was listed, or cannot be fetched ("unreadable"), or its row in a
-            manifest cannot be used ("unsupported").
+            manifest cannot be used ("invalid_row").
         """
         if self.problem is not None:
-            raise AudioError(self.problem, "unsupported")
+            raise AudioError(self.problem, "invalid_row")
         url = self.url
         if url is None:
             self.check_unchanged()

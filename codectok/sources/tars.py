@@ -21,7 +21,7 @@ from codectok.shards import Sample
 from .clip import Clip
 from .opening import open_source
 from .rejects import Reject
-from .sidecars import chosen_json, chosen_text, described_by_sidecars
+from .sample_texts import chosen_json, chosen_text, described_by_members
 from .source import Source
 from .unused import Unused, UnusedCounts, add_unused
 
@@ -121,7 +121,7 @@ def _clip(source: Source, key: str, members: dict[str, bytes], unused: UnusedCou
         text, description = chosen_text(members), chosen_json(members)
         where = f"The sample {shown} in {source.where}"
         try:
-            span, left_out = described_by_sidecars(members, text, description, where, source.encoding)
+            span, left_out = described_by_members(members, text, description, where, source.encoding)
         except AudioError as error:
             return Reject.in_container(error, source, shown)
         clip = Clip(clip_id, audio, source.dataset, f"{source.name}/{shown}.{suffixes[0]}", span)

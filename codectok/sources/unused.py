@@ -102,3 +102,13 @@ def sum_unused(several: Iterable[Mapping[UnusedKind, Mapping[str, UnusedEntry]]]
             for name, entry in names.items():
                 add_unused(total, Unused(kind, name, entry.count, entry.example))
     return {kind: dict(sorted(total[kind].items())) for kind in TITLES if kind in total}
+
+
+def sum_entries(several: Iterable[Mapping[str, UnusedEntry]]) -> dict[str, UnusedEntry]:
+    """Add entries of the same name, in their order; the first example stays, and names are sorted in the result."""
+    total: dict[str, UnusedEntry] = {}
+    for entries in several:
+        for name, entry in entries.items():
+            known = total.get(name, UnusedEntry(count=0))
+            total[name] = UnusedEntry(count=known.count + entry.count, example=known.example or entry.example)
+    return dict(sorted(total.items()))

@@ -24,6 +24,7 @@ class RunOptions:
         extend: list the sources again and add new ones to the plan.
         max_rejects: largest share of broken inputs, 0 to 1.
         deadline_seconds: time limit of a unit; after it the worker counts as hanging, and another one tries (Ray only).
+        strict: refuse manifests with lines that cannot be used, when the sources are listed; else they become rejects.
         check_space: refuse to start if the estimated output does not fit the free space.
     """
 
@@ -37,6 +38,7 @@ class RunOptions:
     max_rejects: float = 0.1
     deadline_seconds: float = 6 * 3600.0
     check_space: bool = True
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_rejects <= 1:

@@ -92,7 +92,7 @@ def run_job(
 
 
 def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions) -> Plan:
-    request = PlanRequest.of(job, sources, storage, options.extend)
+    request = PlanRequest.of(job, sources, storage, options.extend, options.strict)
     plan = request.planned()
     if plan is not None:
         return plan

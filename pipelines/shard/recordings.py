@@ -58,7 +58,14 @@ def recordings_of(unit: Unit, output: UnitOutput | None, sound: SoundOptions = M
 def _recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSource]:
     # Spans of a file are neighbours in the plan, so that the file is decoded once.
     for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
-        sources = list(group)
+        sources = []
+        for source in group:
+            if source.problem is None:
+                sources.append(source)
+            else:
+                list(readable_clips(source, output))  # rejects the row
+        if not sources:
+            continue
         first = sources[0]
         if first.kind in CONTAINERS:
             for source in sources:

@@ -18,7 +18,7 @@ def split_record(record: str, separator: str, spaced: bool) -> list[str]:
     """Split a row into its cells.
 
     A cell that begins with a quotation mark ends at the next one; two stand for one in its text. Within other cells
-    quotation marks are text. With `spaced`, blanks before a cell are dropped.
+    quotation marks are text. With `spaced`, blanks around cells are dropped.
 
     Raises:
         UnclosedError: the last cell begins with a quotation mark and has no end.
@@ -39,6 +39,7 @@ def split_record(record: str, separator: str, spaced: bool) -> list[str]:
             end = record.find(separator, place)
             end = len(record) if end < 0 else end
             text, place = record[place:end], end
+            text = text.rstrip(" \t") if spaced else text
         cells.append(text)
         if place >= len(record):
             return cells

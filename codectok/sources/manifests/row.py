@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from codectok.extras import with_extra
 from codectok.sources.labels import NAMES, TEXT_FIELDS, fields_of
 
-from .lhotse import values_of_cut
 from .supervisions import parse_supervisions
 from .values import EMPTY, TIMES
 
@@ -28,6 +27,7 @@ class ManifestRow(NamedTuple):
     channel: int | None = None
     extra: str | None = None
     problem: str | None = None
+    companion: str | None = None
 
 
 def parse_row(values: dict[str, Any], leave_out: Callable[[str], None] | None = None) -> ManifestRow:
@@ -37,8 +37,6 @@ def parse_row(values: dict[str, Any], leave_out: Callable[[str], None] | None = 
         values: by name, under any of the names in `NAMES`.
         leave_out: receives the names of fields that cannot be kept.
     """
-    if isinstance(values.get("recording"), dict):
-        values = values_of_cut(values)
     fields = fields_of(values)
     path = fields.text("path")
     if not path:
@@ -49,7 +47,6 @@ def parse_row(values: dict[str, Any], leave_out: Callable[[str], None] | None = 
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"its end ({end:g} s) is not after its start ({start or 0.0:g} s)")
     known: dict[str, Any] = {name: fields.text(name) for name in TEXT_FIELDS}
-    known["channel"] = fields.channel()
     fields.use("supervisions")
     extra, left_out = fields.extra()
     if values.get("supervisions") not in EMPTY:

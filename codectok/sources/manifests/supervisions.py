@@ -38,7 +38,8 @@ def parse_supervisions(supervisions: Any, offset: float) -> ParsedSupervisions:
         raise ValueError("its supervisions are not a list of objects")
     found: list[Supervision] = []
     left_out: list[str] = []
-    for one in supervisions:
+    # By their starts, also where these lie before the file.
+    for one in sorted(supervisions, key=lambda one: seconds_of(one, "start") or 0.0):
         start, end, duration = (seconds_of(one, name) for name in TIMES)
         start = start or 0.0
         if end is None and duration is None:
@@ -48,7 +49,6 @@ def parse_supervisions(supervisions: Any, offset: float) -> ParsedSupervisions:
         extra, others = extra_of(one, KNOWN_FIELDS)
         left_out += [*others, *(["alignment"] if one.get("alignment") else [])]
         found.append(Supervision(start=max(0.0, offset + start), end=offset + end, extra=extra, **words))
-    found.sort(key=lambda one: one.start)
     texts = [one.text for one in found if one.text]
     known = {"text": " ".join(texts)} if texts else {}
     for name in ("language", "speaker"):

@@ -11,19 +11,19 @@ from typing import Any
 from codectok.audio.files import is_audio_path
 from codectok.sources.labels import NAMES, columns_of
 
+from .lines import BadLine, Lines
 from .quoting import MalformedError, UnclosedError, split_record, unquoted
-from .values import ManifestLine
 
 SEPARATORS = (",", "\t", ";", "|")
 # Lines that one row may span: a quotation mark that is never closed must not hold the rest of the file.
 MAX_ROW_LINES = 100
 
 
-def table_rows(texts: Iterable[str], name: str) -> Iterator[ManifestLine]:
+def table_rows(texts: Iterable[str], name: str) -> Lines:
     """Yield the rows of a table with a header from its lines, each with the number of its first line.
 
     Cells are separated by tabs or commas, by the file's name; by semicolons or bars if the header shows that. A
-    `ValueError` stands for a row whose cells do not fit the header.
+    `BadLine` stands for a row whose cells do not fit the header.
 
     Raises:
         ValueError: the header cannot be used.
@@ -42,7 +42,7 @@ class _Layout:
     Attributes:
         names: cells of the header.
         separator: between two cells.
-        spaced: True if a space follows each separator.
+        spaced: True if spaces around cells are not part of them, as a space behind a separator of the header shows.
     """
 
     names: tuple[str, ...]
@@ -108,10 +108,10 @@ def _layout_of(line: str, tabs: bool, number: int) -> _Layout:
     if repeated is not None:
         raise ValueError(f"its header, in line {number}, has {repeated!r} twice; name the columns differently")
     if not columns_of(names).get("path"):
-        known = ", ".join(NAMES["path"][:3])
-        raise ValueError(f"its header, in line {number}, has no column for the path of the audio ({known} or the like)")
+        known = ", ".join(f"`{name}`" for name in NAMES["path"][:8])
+        raise ValueError(f"its header, in line {number}, has no column for the path of the audio, such as {known}")
     behind = header.split(separator)[1:]
-    spaced = separator != "\t" and bool(behind) and all(cell[:1] in (" ", "\t") for cell in behind)
+    spaced = separator != "\t" and any(cell[:1] in (" ", "\t") for cell in behind)
     return _Layout(names, separator, spaced)
 
 
@@ -135,13 +135,13 @@ def _separator_of(header: str, usual: str) -> str:
     return others[0] if len(others) == 1 else usual
 
 
-def _rows(lines: _Lines, layout: _Layout) -> Iterator[ManifestLine]:
+def _rows(lines: _Lines, layout: _Layout) -> Lines:
     split = _cells_of_tsv if layout.separator == "\t" else _cells_of_csv
     for number, line in lines:
         try:
             cells = split(line, lines, layout)
         except ValueError as error:
-            yield number, error
+            yield BadLine(number, str(error))
             continue
         if not any(cell and not cell.isspace() for cell in cells):
             continue
@@ -150,14 +150,14 @@ def _rows(lines: _Lines, layout: _Layout) -> Iterator[ManifestLine]:
             yield number, values
         else:
             count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
-            yield number, ValueError(f"it has {count}, and the header {len(layout.names)}")
+            yield BadLine(number, f"it has {count}, and the header {len(layout.names)}")
 
 
 def _cells_of_csv(line: str, lines: _Lines, layout: _Layout) -> list[str]:
     record = _without_end(line)
     if '"' not in record:
         cells = record.split(layout.separator)
-        return [cell.lstrip(" \t") for cell in cells] if layout.spaced else cells
+        return [cell.strip(" \t") for cell in cells] if layout.spaced else cells
     found = _whole_or_across_lines(record, line, lines, layout)
     if found is None:
         raise MalformedError("a quotation mark opens a cell in it and closes none")

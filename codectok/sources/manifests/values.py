@@ -11,9 +11,6 @@ TIMES = ("start", "end", "duration")
 LABELS = ("language", "speaker", "category")
 EMPTY = (None, "")  # an empty cell of a table counts as missing
 
-ManifestLine = tuple[int, dict[str, Any] | ValueError]
-"""Number of a line, from 1 on, and its values, or why it has none, as the end of a sentence."""
-
 
 def text_of(values: dict[str, Any], name: str) -> str | None:
     """A cell as text; None if it is empty."""

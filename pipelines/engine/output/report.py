@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from codectok.evaluation.html_report import HtmlReport
-from codectok.formatting import format_duration
+from codectok.formatting import counted, format_duration
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.job import Example, Job
 from codectok.sources.unused import unused_rows
@@ -37,6 +37,7 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
             *([(job.code_name, f"{total.codes:,}")] if total.codes else []),
             ("written", f"{summary.bytes / 1e6:,.1f} MB in {summary.files:,} files"),
             ("ignored", f"{total.ignored:,} other files"),
+            *([("read as", describe_layouts(summary))] if summary.layouts else []),
             *([("labels", describe_labels(total, job.row_name))] if "audio" in job.kinds else []),
         ],
     )
@@ -84,6 +85,13 @@ def describe_labels(total: Counts, row_name: str) -> str:
     counts = (total.with_text, total.with_speaker, total.with_language)
     described = (f"{count:,} {name}" for count, name in zip(counts, ("text", "speaker", "language"), strict=True))
     return f"of {total.rows:,} {row_name}: {', '.join(described)}"
+
+
+def describe_layouts(summary: JobSummary) -> str:
+    """Layouts of corpora that were recognised, with the files by which they were."""
+    return "; ".join(
+        f"{name} ({counted(entry.count, 'file')}, such as {entry.example})" for name, entry in summary.layouts.items()
+    )
 
 
 def describe_rejects(total: Counts) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.planning.plan import Plan
-from codectok.sources.unused import sum_unused
+from codectok.sources.unused import UnusedEntry, sum_unused
 from codectok.storage import Storage
 
 from .records import Counts, UnitRecord
@@ -19,7 +19,10 @@ SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 
 @dataclass(frozen=True)
 class JobSummary:
-    """Totals of a job's output so far: `units` of `planned_units` are complete."""
+    """Totals of a job's output so far: `units` of `planned_units` are complete.
+
+    `layouts` are the layouts of corpora that were recognised.
+    """
 
     units: int
     planned_units: int
@@ -28,6 +31,7 @@ class JobSummary:
     total: Counts
     datasets: dict[str, Counts]
     histograms: dict[str, dict[int, int]]
+    layouts: dict[str, UnusedEntry] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -58,6 +62,7 @@ class JobSummary:
             total=total,
             datasets=datasets,
             histograms={name: dict(sorted(counts.items())) for name, counts in sorted(histograms.items())},
+            layouts=plan.layouts,
         )
 
 
@@ -74,6 +79,7 @@ def write_summary(
         "bytes": summary.bytes,
         "total": summary.total.model_dump(),
         "datasets": {name: counts.model_dump() for name, counts in summary.datasets.items()},
+        "layouts": {name: entry.model_dump() for name, entry in summary.layouts.items()},
     }
     storage.write(SUMMARY_FILE, json.dumps(value, indent=2).encode() + b"\n")
 

@@ -24,7 +24,7 @@ from codectok.sources.kinds import CONTAINERS
 from codectok.sources.listing import Listing
 from codectok.sources.ordering import SourceName, decode_path, encode_path
 from codectok.sources.source import LATER_ROW_FIELDS, ROW_FIELDS, Source, row_digest
-from codectok.sources.unused import UnusedCounts, sum_unused
+from codectok.sources.unused import UnusedCounts, UnusedEntry, sum_entries, sum_unused
 from codectok.storage import Storage
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
@@ -51,6 +51,7 @@ SOURCE_SCHEMA = pa.schema(
         ("channel", pa.int32()),
         ("extra", pa.string()),
         ("problem", pa.string()),
+        ("companion", pa.string()),
         ("first_byte", pa.int64()),
         ("last_byte", pa.int64()),
     ]
@@ -130,7 +131,11 @@ class Differences:
 
 
 class Generation(StrictModel):
-    """Totals of one listing; `ignored` counts the files that are not read, and `unused` all, for each argument."""
+    """Totals of one listing.
+
+    For each argument, `ignored` counts the files that are not read, `unused` all parts that are not used, and `layouts`
+    the files by which a corpus was recognised.
+    """
 
     arguments: tuple[Argument, ...]
     roots: dict[str, str]
@@ -138,6 +143,7 @@ class Generation(StrictModel):
     units: int
     ignored: tuple[int, ...]
     unused: tuple[UnusedCounts, ...] = ()
+    layouts: tuple[dict[str, UnusedEntry], ...] = ()
     listing_sha256: str
 
 
@@ -154,7 +160,7 @@ class PlanHeader(StrictModel):
     @property
     def hash(self) -> str:
         """Hash of everything that decides the output; stays the same when a corpus is moved."""
-        described = self.model_dump(mode="json", exclude={"generations": {"__all__": {"roots", "unused"}}})
+        described = self.model_dump(mode="json", exclude={"generations": {"__all__": {"roots", "unused", "layouts"}}})
         return hashlib.sha256(repr(_sorted(described)).encode()).hexdigest()
 
 
@@ -209,6 +215,14 @@ class Plan:
         for generation in self.header.generations:
             last |= zip(generation.arguments, generation.unused, strict=False)
         return sum_unused(last.values())
+
+    @property
+    def layouts(self) -> dict[str, UnusedEntry]:
+        """Number and example of the files by which corpora were recognised in the last listing of each argument."""
+        last: dict[Argument, dict[str, UnusedEntry]] = {}
+        for generation in self.header.generations:
+            last |= zip(generation.arguments, generation.layouts, strict=False)
+        return sum_entries(last.values())
 
     def unit(self, number: int) -> Unit:
         """Read a unit with its sources."""
@@ -281,6 +295,7 @@ def add_generation(storage: Storage, header: PlanHeader, listing: Listing, sourc
         units=len(units),
         ignored=tuple(listing.passed_over.get(argument, 0) for argument in listing.arguments),
         unused=tuple(sum_unused([listing.unused.get(argument, {})]) for argument in listing.arguments),
+        layouts=tuple(sum_entries([listing.layouts.get(argument, {})]) for argument in listing.arguments),
         listing_sha256=_digest(sources),
     )
     _write_header(storage, header.model_copy(update={"generations": (*header.generations, generation)}))

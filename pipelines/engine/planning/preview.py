@@ -55,7 +55,7 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
     options = options or RunOptions()
     storage = open_storage(output)
     check_free(storage)
-    request = PlanRequest.of(job, sources, storage, options.extend)
+    request = PlanRequest.of(job, sources, storage, options.extend, options.strict)
     plan = request.planned() or _plan_in_memory(request)
     done = {} if request.stored is None else finished_units(storage, request.stored)
     to_do = [plan.units[number] for number in units_to_do(plan, done, options)]

@@ -28,6 +28,7 @@ class PlanRequest:
         output: storage of the output; its files are never sources.
         stored: plan in `output`; None if it has none.
         extend: list the sources again.
+        strict: refuse manifests with lines that cannot be used.
     """
 
     job: Job
@@ -36,9 +37,10 @@ class PlanRequest:
     output: Storage
     stored: Plan | None
     extend: bool
+    strict: bool = False
 
     @classmethod
-    def of(cls, job: Job, sources: Sequence[str], output: Storage, extend: bool) -> PlanRequest:
+    def of(cls, job: Job, sources: Sequence[str], output: Storage, extend: bool, strict: bool = False) -> PlanRequest:
         """Parse `sources`, and load the plan in `output`.
 
         Raises:
@@ -48,7 +50,7 @@ class PlanRequest:
         stored = load_plan(output, roots)
         if stored is not None:
             refuse_other_job(stored, job, arguments, output, extend)
-        return cls(job, arguments, roots, output, stored, extend)
+        return cls(job, arguments, roots, output, stored, extend, strict)
 
     def planned(self) -> Plan | None:
         """The stored plan if it can be used as it is; None if sources must be listed."""
@@ -56,17 +58,18 @@ class PlanRequest:
 
     def list_and_store(self, target: Storage) -> Plan:
         """List the sources, and store a new or extended plan in `target`: the output, or a copy of its plan."""
-        reading = reading_fields(self.job.options())
+        job = self.job
         listing = list_sources(
             self.arguments,
             dict(self.roots),
-            self.job.kinds,
+            job.kinds,
             self.output.url,
-            self.job.reads,
-            reading.get("encoding"),
+            job.reads,
+            encoding=reading_fields(job.options()).get("encoding"),
+            strict=self.strict,
         )
-        self.job.check_sources(listing)
-        store_generation(target, self.stored, header_of(self.job), listing, self.job.cutting)
+        job.check_sources(listing)
+        store_generation(target, self.stored, header_of(job), listing, job.cutting)
         return reload_plan(target, self.roots)
 
 

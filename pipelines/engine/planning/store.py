@@ -26,6 +26,9 @@ from .plan import (
     names_of_sources,
 )
 
+# Columns that hold for all samples of a container, in each of its ranges.
+LABELS_OF_SAMPLES = ("language", "speaker", "category", "extra", "companion")
+
 
 def store_generation(
     storage: Storage,
@@ -97,6 +100,8 @@ def _source_table(listing: Listing, cut: Cut) -> pa.Table:
         if name in listed:
             return [listed[name][i] for i in cut.positions]
         values = listing.described.column(FIELD_OF_COLUMN.get(name, name), cut.positions)
+        if name in LABELS_OF_SAMPLES:
+            return values
         # Plans of version 1 store the row of a container with its first range only; hashes of units depend on it.
         for place, byte_range in cut.ranges.items():
             if byte_range.first > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -188,10 +189,14 @@ def test_manifest_column_names_of_other_tools(tmp_path: Path) -> None:
 )
 def test_bad_manifest_line_is_named(line: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"path": "a.wav"}\n' + line + "\n")
-    with pytest.raises(InputError, match=words) as caught:
-        list(read_manifest(str(tmp_path), "x.jsonl"))
-    assert "x.jsonl" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    good, bad = read_manifest(str(tmp_path), "x.jsonl")
+    assert good.problem is None
+    assert bad.problem is not None
+    assert re.search(words, bad.problem)
+    assert "x.jsonl" in bad.problem
+    assert "\n" not in bad.problem
+    with pytest.raises(InputError, match=words):
+        list_sources(*parse_arguments([str(tmp_path / "x.jsonl")]), ("audio",), strict=True)
 
 
 def test_duration_without_start_counts_from_zero(book: Path, tmp_path: Path) -> None:
@@ -267,7 +272,7 @@ def test_lhotse_cuts_are_read_without_lhotse(book: Path, tmp_path: Path) -> None
     ((sample, _),) = samples_of(tmp_path, [cut])
     assert (sample.start, sample.duration, sample.text, sample.speaker, sample.id) == (2.0, 3.0, "t", "x", "a")
     write_manifest(tmp_path / "x.jsonl", [cut | {"type": "MixedCut"}])
-    with pytest.raises(InputError, match="only cuts of recordings in files"):
+    with pytest.raises(InputError, match="mixes or pads"):
         list(read_manifest(str(tmp_path), "x.jsonl"))
 
 

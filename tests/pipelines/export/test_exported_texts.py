@@ -52,19 +52,21 @@ def test_audio_token_strings_in_text_stay_text(tokenizer: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_text_without_field_is_rejected(suffix: str, table: Path, tokenizer: Path, tmp_path: Path) -> None:
-    pages = [{"id": f"p{n}", "text": "words", "language": "en" if n % 3 else None, "more": n} for n in range(12)]
+    pages = [{"id": f"p{n}", "text": "words", "language": "en" if n % 3 else None, "more": 5} for n in range(12)]
     if suffix == "jsonl":
         (tmp_path / "books.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
     else:
         (tmp_path / "books").mkdir()
         pq.write_table(pa.Table.from_pylist(pages), tmp_path / "books" / "books.parquet")
     books = tmp_path / ("books.jsonl" if suffix == "jsonl" else "books")
-    (tmp_path / "mine.yaml").write_text("row: [{text: 'In {language} of {dataset}: {text}'}, {token: eos}]\n")
+    (tmp_path / "mine.yaml").write_text(
+        "row: [{text: 'In {language} of {dataset}: {text}{extra.more}'}, {token: eos}]\n"
+    )
     settings = options(tokenizer=str(tokenizer), templates={"books": str(tmp_path / "mine.yaml")})
     export(SequencesJob(settings, [str(table)], [str(books)]), tmp_path / "out")
     made = {r["ids"][0]: r["input_ids"] for r in sequences(tmp_path / "out") if r["ids"][0].startswith("p")}
     assert made.keys() == {f"p{n}" for n in range(12) if n % 3}
-    assert {text_of(tokenizer, ids[:-1]) for ids in made.values()} == {"In en of books: words"}
+    assert {text_of(tokenizer, ids[:-1]) for ids in made.values()} == {"In en of books: words5"}
     left = [(r["source"], r["reason"], r["message"]) for r in rejects(tmp_path / "out")]
     assert left == [(f"p{n}", "filtered", f"The row p{n} has no language.") for n in range(0, 12, 3)]
 

@@ -91,6 +91,20 @@ def test_field_values_are_not_parsed(tmp_path: Path, tokenizer: TextTokenizer, f
     assert document.ids.tolist().count(tokenizer.end_of_sequence) == 1  # text never ends a sequence
 
 
+def test_further_labels_are_fields(tmp_path: Path, tokenizer: TextTokenizer, folder: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('row: [{text: "{extra.mood} {extra.first name} {extra.age}: {text}{extra}{ext.a}"}, {token: eos}]')
+    with pytest.raises(InputError, match="extra"):
+        built(path, tokenizer)
+    path.write_text('row: [{text: "{extra.mood} {extra.first name} {extra.age}: {text}{ext.a}"}, {token: eos}]')
+    row = replace(ROW, extra='{"age": [30, null], "first name": "{text}", "mood": "sad"}')
+    (document,) = built(path, tokenizer).of_rows([row], "speech")
+    assert text_of(folder, document.ids[:-1].tolist()) == f"sad {{text}} [30, null]: {ROW.text}{{ext.a}}"
+    for extra in (None, '{"mood": "sad", "first name": "", "age": 1}'):
+        with pytest.raises(MissingFieldError, match=r"The row a has no extra\."):
+            list(built(path, tokenizer).of_rows([replace(ROW, extra=extra)], "speech"))
+
+
 @pytest.mark.parametrize("text", [None, ""])
 def test_row_without_text_is_named_in_error(text: str | None, tokenizer: TextTokenizer) -> None:
     with pytest.raises(MissingFieldError, match="The row a has no text"):

@@ -38,7 +38,7 @@ def chosen_json(members: Mapping[str, bytes]) -> str | None:
     return names[0][1] if names else None
 
 
-def described_by_sidecars(
+def described_by_members(
     members: Mapping[str, bytes], text: str | None, description: str | None, where: str, encoding: str | None
 ) -> tuple[Span, tuple[str, ...]]:
     """A whole clip, described by the members with the suffixes `text` and `description`.

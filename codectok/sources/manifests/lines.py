@@ -1,0 +1,19 @@
+"""Lines of a manifest, and the ones that cannot be parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that cannot be parsed; `problem` is the end of a sentence."""
+
+    number: int
+    problem: str
+
+
+Lines = Iterator[tuple[int, dict[str, Any]] | BadLine]
+"""Values of each line with its number."""

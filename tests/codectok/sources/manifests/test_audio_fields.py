@@ -1,0 +1,102 @@
+"""Fields of plain manifests that change the audio: obeyed or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codectok.sources.manifests.read import read_manifest
+from codectok.sources.manifests.row import ManifestRow
+
+
+def row_of(tmp_path: Path, **fields: Any) -> ManifestRow:
+    lines = [{"path": "a.wav", **fields}, {"path": "good.wav"}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return next(read_manifest(str(tmp_path), "x.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "channel"),
+    [
+        ({"channel": 0}, 0),
+        ({"channel": "1"}, 1),
+        ({"channel": 1.0}, 1),
+        ({"Channel": 2}, 2),
+        ({"channel": [1]}, 1),
+        ({"channel_selector": 1}, 1),
+        ({"channel": "left"}, 0),
+        ({"channel_selector": "average"}, None),
+        ({"channel": None}, None),
+        ({"channel": ""}, None),
+        ({"channels": 2}, None),
+        ({"num_channels": 2}, None),
+        ({"channel": "a broadcaster"}, None),
+    ],
+)
+def test_channel_is_read(fields: dict[str, Any], channel: int | None, tmp_path: Path) -> None:
+    row = row_of(tmp_path, **fields)
+    assert (row.problem, row.channel) == (None, channel)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"channel": -1},
+        {"channel": 0.5},
+        {"channel": True},
+        {"channel": [0, 1]},
+        {"channels": [0, 1]},
+        {"channel": 0, "channel_selector": 1},
+        {"gain": 0.5},
+        {"gain_db": -6},
+        {"volume": 2},
+        {"volume": "0.5"},
+        {"speed": 1.1},
+        {"tempo": 0.9},
+        {"pitch": 2},
+        {"transforms": [{"name": "Speed"}]},
+        {"effects": [["gain", "-n"]]},
+        {"frame_offset": 1000},
+        {"start": -0.5, "end": 2},
+        {"offset": -1},
+    ],
+)
+def test_fields_that_change_the_audio_are_refused(fields: dict[str, Any], tmp_path: Path) -> None:
+    row = row_of(tmp_path, **fields)
+    assert row.problem is not None
+    assert row.path == "a.wav"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"gain": None},
+        {"volume": 1.0},
+        {"speed": "1.0"},
+        {"transforms": []},
+        {"sampling_rate": 8000},
+        {"frame_offset": 0},
+    ],
+)
+def test_fields_that_leave_the_audio_as_it_is_are_accepted(fields: dict[str, Any], tmp_path: Path) -> None:
+    assert row_of(tmp_path, **fields).problem is None
+
+
+def test_supervisions_beyond_the_span_keep_their_text(tmp_path: Path) -> None:
+    times = [(-1.0, 2.0, "one"), (1.5, 1.0, "two"), (2.5, 9.0, "three")]
+    supervisions = [{"start": a, "duration": b, "text": text} for a, b, text in times]
+    row = row_of(tmp_path, start=5.0, end=9.0, supervisions=supervisions)
+    assert row.text == "one two three"
+    assert row.supervisions is not None
+    assert [(one["start"], one["end"]) for one in json.loads(row.supervisions)] == [(5.0, 6.0), (6.5, 7.5), (7.5, 9.0)]
+
+
+@pytest.mark.parametrize("start", [-3.0, 4.0, 7.0])
+def test_supervisions_outside_of_the_span_are_refused(start: float, tmp_path: Path) -> None:
+    supervisions = [{"start": 0.0, "duration": 1.0, "text": "in"}, {"start": start, "duration": 1.0, "text": "out"}]
+    row = row_of(tmp_path, start=5.0, end=9.0, supervisions=supervisions)
+    assert row.problem is not None
+    assert "outside" in row.problem
