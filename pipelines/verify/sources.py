@@ -251,7 +251,7 @@ def _answer(question: _Question | UnreadSource) -> ComparedSource | UnreadSource
         return question
     seconds, problem = 0.0, None
     try:
-        with ffmpeg.decoding(question.audio(), question.where) as decoded:
+        with ffmpeg.decoding(ffmpeg.Input(question.audio(), question.where)) as decoded:
             for block in decoded.blocks(BLOCK_FRAMES):
                 seconds += len(block) / decoded.sample_rate
     except AudioError as error:
