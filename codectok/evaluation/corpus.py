@@ -108,6 +108,7 @@ def evaluate(
                 measured, codes = _measured(codec, clip, max_seconds, sound, notes)
             except AudioError as error:
                 count_undecodable(clip, error, unused, clip.start)
+                parts.add(clip, notes)
                 continue
             parts.add(clip, notes)
             totals.add(measured, codes)

@@ -63,8 +63,8 @@ def test_centre_of_surround_read_by_ffmpeg_keeps_its_level(suffix: str, channels
     soundfile.write(tmp_path / "a.wav", in_channel(speech, 2, channels), RATE)
     layout = {4: "4.0", 6: "5.1", 8: "7.1"}[channels]  # 4.0 has a centre, but the default layout of 4 has none
     form = f"pan={layout}|" + "|".join(f"c{i}=c{i}" for i in range(channels))
-    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-af", form]
-    command += ["-c:a", "aac" if suffix == "m4a" else "pcm_s16le", tmp_path / f"b.{suffix}"]
+    command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "a.wav"), "-af", form]
+    command += ["-c:a", "aac" if suffix == "m4a" else "pcm_s16le", str(tmp_path / f"b.{suffix}")]
     subprocess.run(command, check=True)
     assert abs(level(read_audio(tmp_path / f"b.{suffix}", RATE)) - level(speech)) < 0.5
 
