@@ -100,6 +100,7 @@ class Mixer:
         if self._weights is None:
             if len(columns) == 2:
                 half: np.ndarray = (columns[0] + columns[1]) * np.float32(0.5)
+                half += 0.0  # as a mean, which has no negative zeros
                 return half
             return np.asarray(np.stack(columns, axis=1).mean(axis=1, dtype=np.float32))
         # One after the other, since the bits of a matrix product depend on the processor.

@@ -113,6 +113,7 @@ def evaluate(
                 measured, codes = _measured(codec, reader, max_seconds, sound)
             except AudioError as error:
                 count_undecodable(clip, error, unused)
+                parts.add(clip, reader.notes)
                 continue
             parts.add(clip, reader.notes)
             if reader.rest is not None:

@@ -50,12 +50,13 @@ def test_slightly_loud_samples_are_kept_and_counted(tmp_path: Path) -> None:
 def test_integer_files_are_decoded_once(subtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1, RATE), RATE, subtype)
     opened = []
-    original = soundfile.SoundFile.__init__
-    monkeypatch.setattr(
-        soundfile.SoundFile,
-        "__init__",
-        lambda self, *given, **named: (opened.append(1), original(self, *given, **named))[1],
-    )
+    open_file = soundfile.SoundFile.__init__
+
+    def counting(self: soundfile.SoundFile, *given: object, **named: object) -> None:
+        opened.append(given)
+        open_file(self, *given, **named)
+
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", counting)
     read_audio(tmp_path / "a.wav", RATE, sound=AUTO)
     assert len(opened) == 1
 

@@ -118,8 +118,8 @@ def test_channel_of_a_manifest_goes_before_the_option(calls: Path, tmp_path: Pat
         assert sample.extra == {"channel": channel}
         np.testing.assert_array_equal(audio, both[round(start * RATE) : round(end * RATE), channel])
     clips = {clip.span.text: samples for clip, samples in decoded_clips(unit, UnitOutput(unit, tmp_path), RATE, EACH)}
-    for text, (_, audio) in found.items():
-        np.testing.assert_array_equal(clips[text], audio)
+    for label, (_, audio) in found.items():
+        np.testing.assert_array_equal(clips[label], audio)
 
 
 def test_lacking_channel_is_rejected_with_the_number_of_channels(calls: Path, tmp_path: Path) -> None:
