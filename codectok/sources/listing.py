@@ -1,4 +1,7 @@
-"""Lists the sources of a job: folders, patterns, files and manifests, without opening any audio file."""
+"""Lists the sources of a job: folders, patterns, files and manifests.
+
+No audio file is opened; of text, images and the like the first bytes are read, in case that they are audio.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codectok.audio.files import is_film_path
 from codectok.errors import InputError
 from codectok.names import printable
 from codectok.storage import is_url
@@ -17,9 +21,13 @@ from .arguments import Argument
 from .kinds import Kind, container_kind, kind_of, suffix_of
 from .manifests.read import read_manifest
 from .manifests.row import ManifestRow
+from .probing import with_audio
 from .source import Source
 from .unused import Unused, UnusedCounts, add_unused
-from .walk import find_files, local_size_and_time
+from .walk import FoundFile, find_files, local_size_and_time
+
+# Files that are probed together.
+HELD_FILES = 1 << 14
 
 Reads = Callable[[Argument, str, Kind | None], bool]
 """True for files to read, by the argument that names them, their path below the root, and their kind."""
@@ -180,13 +188,20 @@ def list_sources(
         if argument.kind == "manifest":
             _list_manifest(argument, root, builder)
             continue
+        others: list[FoundFile] = []
         for file in find_files(argument, root, None if output is None else str(output)):
             kind = kind_of(file.path)
-            read = kind in kinds if reads is None else reads(argument, file.path, kind)
-            if kind is None or not read:
-                builder.pass_over(argument, file.path)
-            else:
+            read = _is_wanted(kind, file.path, kinds) if reads is None else reads(argument, file.path, kind)
+            if kind is not None and read:
                 builder.add(argument.dataset, file.path, kind, file.size, file.modified)
+            elif kind is None and reads is None and "unknown" in kinds:
+                others.append(file)
+            else:
+                builder.pass_over(argument, file.path)
+            if len(others) == HELD_FILES:
+                _probe(others, argument, root, builder)
+                others.clear()
+        _probe(others, argument, root, builder)
     listing = builder.build()
     if not listing.paths:
         wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"
@@ -194,6 +209,19 @@ def list_sources(
             wanted = "Parquet files or JSON lines" if "lines" in kinds else "Parquet files"
         raise InputError(f"There are no {wanted} in {', '.join(sorted(set(roots.values())))}.")
     return listing
+
+
+def _is_wanted(kind: Kind | None, path: str, kinds: tuple[Kind, ...]) -> bool:
+    return kind in kinds or ("audio" in kinds and is_film_path(path))
+
+
+def _probe(files: Sequence[FoundFile], argument: Argument, root: str, builder: ListingBuilder) -> None:
+    """Add the files that are audio in spite of their names, and pass over the others."""
+    for file, is_audio in with_audio(root, files):
+        if is_audio:
+            builder.add(argument.dataset, file.path, "unknown", file.size, file.modified)
+        else:
+            builder.pass_over(argument, file.path)
 
 
 def _list_manifest(argument: Argument, root: str, builder: ListingBuilder) -> None:

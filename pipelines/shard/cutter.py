@@ -20,7 +20,7 @@ from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.shards import Sample, ShardWriter
-from codectok.sources.clip import NOT_AUDIO
+from codectok.sources.clip import is_not_audio
 from codectok.sources.rejects import Reject
 
 from .options import ShardOptions
@@ -52,7 +52,7 @@ class RecordingCutter:
                     self._cut(pending[0], recording)
                     pending.popleft()
         except AudioError as error:
-            if self._source.may_be_anything and self._done == 0 and error.reason in NOT_AUDIO:
+            if self._source.may_be_anything and self._done == 0 and is_not_audio(error):
                 self._output.ignore(self._source.dataset, self._source.name)
                 return
             for span in pending:
