@@ -61,7 +61,7 @@ _CHUNKS = {
     b"FORM": {b"AIFF": "AIFF", b"AIFC": "AIFF-C", b"8SVX": "8SVX", b"16SV": "16SV"},
 }
 _NAMES_OF_OTHERS = (
-    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"%PDF", b"PK\x03\x04", b"\x1f\x8b", b"BZh",
+    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"%PDF", b"PK\x03\x04", b"\x1f\x8b", b"BZh",
     b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd", b"\x7fELF", b"SQLite format", b"\x89HDF", b"PAR1",
     b"\x93NUMPY", b"ARROW1", b"\xca\xfe\xba\xbe", b"\xd0\xcf\x11\xe0",
 )  # fmt: skip
