@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 BLOCK = tarfile.BLOCKSIZE
 CHECKSUM = slice(148, 156)
@@ -57,9 +57,8 @@ class JoinedTars:
     def __init__(self, file: BinaryIO) -> None:
         # tarfile recognizes the compression; its reader serves for the contents of members.
         self._tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115  # closed with the file
-        assert self._tar.fileobj is not None, "it is open"
-        self._stream: IO[bytes] = self._tar.fileobj
-        self._is_compressed = self._stream is not file
+        self._stream = cast(IO[bytes], self._tar.fileobj)
+        self._is_compressed = self._tar.fileobj is not file
         self._targets: dict[str, list[tarfile.TarInfo]] | None = None
 
     def entries(self) -> Iterator[Member | Unreadable]:
@@ -96,8 +95,7 @@ class JoinedTars:
         """Headers of all members that links name; only these are held in memory."""
         if self._is_compressed:
             self._tar.fileobj = _decompressed(self._stream)
-        stream = self._tar.fileobj
-        assert stream is not None, "it is open"
+        stream = cast(IO[bytes], self._tar.fileobj)
         position = stream.tell()
         wanted = {target_name(member.info) for member in _readable(stream) if not member.info.isfile()}
         found: dict[str, list[tarfile.TarInfo]] = {}
@@ -118,7 +116,7 @@ def _entries(stream: IO[bytes]) -> Iterator[Member | Unreadable]:
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member
             if info.isfile() or info.islnk() or info.issym():
                 yield Member(archive, info)
-        offset: int = tar.offset  # type: ignore[attr-defined]
+        offset: int = tar.offset
         stream.seek(offset)
         has_ended = stream.read(BLOCK) == bytes(BLOCK)
         following, unknown, end = _next_header(stream, offset)
