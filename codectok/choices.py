@@ -15,3 +15,9 @@ AudioFormat = Literal["flac", "wav"]
 
 EngineName = Literal["ray", "local"]
 """Where units of a job run: in Ray actors, or in this process."""
+
+CancelledChoice = Literal["first", "reject"]
+"""Treatment of channels that cancel each other: the first one is used, or the clip is rejected."""
+
+ScaleChoice = Literal["refuse", "auto"]
+"""Treatment of floating-point samples far beyond full scale: an error, or division by the scale of integers."""

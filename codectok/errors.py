@@ -15,6 +15,7 @@ Reason = Literal[
     "not_finite",
     "silent",
     "clipped",
+    "cancelled",
     "duplicate",
     "unsupported",
     "filtered",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from .framing.detect import layout_of
 from .framing.layout import Layout, Stream
 from .framing.view import StreamView, as_pipe
 from .notes import DecodingNotes
+from .positions import positions_in_log, positions_of_mask
 from .signatures import HEAD_BYTES, is_known_other, signature_of
 
 # Samples without a header: no program can tell their rate and encoding.
@@ -31,10 +31,7 @@ BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resamplin
 # Blocks of this size are read again before damage, so that few of the samples before it are lost.
 RESCUE_FRAMES = 64
 UNKNOWN_LENGTH = 1 << 62
-# libsndfile shortens a cut-off WAV or AIFF without an error and notes it only in its log.
-CUT_OFF = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
-# Programs that write to a pipe leave at least this size in the header, since they cannot know it.
-STREAMED_SIZE = 0x7FFF_0000
+BY_FFMPEG = "decoded by ffmpeg"
 
 Blocks = Iterator[np.ndarray]
 
@@ -48,6 +45,7 @@ class DecodedStream:
         channels: number of channels.
         container: name of the file format.
         encoding: name of the sample encoding.
+        positions: loudspeaker of each channel (see `positions`); None if channels have none.
         blocks: float32 [n, channels] each; raises `AudioError` at damage, after all samples before it.
     """
 
@@ -55,6 +53,7 @@ class DecodedStream:
     channels: int
     container: str
     encoding: str
+    positions: tuple[str, ...] | None
     blocks: Blocks
 
 
@@ -68,23 +67,40 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
         OSError: the disk failed.
     """
     layout = _layout(source, where)
-    for stream in layout.streams:
+    for index, stream in enumerate(layout.streams):
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(_opened(source, stream, where))
             except NotAudioError:
                 decoded = stack.enter_context(_opened_by_ffmpeg(source, stream, where))
                 notes.other_tracks += decoded.other_tracks
-                encoding = f"{decoded.codec}, decoded by ffmpeg"
-                blocks = decoded.blocks(BLOCK_FRAMES)
-                yield DecodedStream(decoded.sample_rate, decoded.channels, decoded.container, encoding, blocks)
+                yield DecodedStream(
+                    decoded.sample_rate,
+                    decoded.channels,
+                    decoded.container,
+                    f"{decoded.codec}, {BY_FFMPEG}",
+                    positions_of_mask(decoded.channels, decoded.channel_mask),
+                    _with_rest(decoded.blocks(BLOCK_FRAMES), layout, index),
+                )
                 continue
-            yield DecodedStream(
-                file.samplerate, file.channels, file.format, file.subtype, _blocks(file, source, stream, where)
-            )
+            positions = positions_in_log(file.channels, file.subtype, file.extra_info)
+            blocks = _with_rest(_blocks(file, source, stream, where), layout, index)
+            yield DecodedStream(file.samplerate, file.channels, file.format, file.subtype, positions, blocks)
     notes.unused_bytes += layout.unused_bytes
     if layout.damage is not None:
-        raise AudioError(f"{where} {layout.damage.message}.", "decode_error", layout.damage.seconds)
+        raise AudioError(f"{where} {layout.damage.message}.", layout.damage.reason, layout.damage.seconds)
+
+
+def _with_rest(blocks: Blocks, layout: Layout, index: int) -> Blocks:
+    """Add the duration of all that follows the stream `index` to an error in its `blocks`."""
+    try:
+        yield from blocks
+    except AudioError as error:
+        later = [error.seconds, *(stream.seconds for stream in layout.streams[index + 1 :])]
+        if layout.damage is not None:
+            later.append(layout.damage.seconds)
+        known = [seconds for seconds in later if seconds is not None]
+        raise AudioError(str(error), error.reason, sum(known) if len(known) == len(later) else None) from None
 
 
 @contextmanager
@@ -147,11 +163,15 @@ def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
 def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundfile.SoundFile]:
     with ExitStack() as stack:
         file = stack.enter_context(_file(source, where))
-        whole = stream.start == 0 and stream.end == file.seek(0, os.SEEK_END) and not stream.patches
-        # soundfile believes the suffix .raw, so that such a file is opened without its name.
-        whole = whole and not (isinstance(source, Path) and source.suffix.lower() == ".raw")
+        whole = (
+            stream.start == 0
+            and stream.end == file.seek(0, os.SEEK_END)
+            and not (stream.patches or stream.holes or stream.head)
+            # soundfile believes the suffix .raw, so that such a file is opened without its name.
+            and not (isinstance(source, Path) and source.suffix.lower() == ".raw")
+        )
         file.seek(0)
-        view = file if whole else io.BufferedReader(StreamView(file, stream))
+        view = io.BufferedReader(StreamView(file, stream))
         try:
             if stream.piped:
                 pipe = stack.enter_context(as_pipe(view))
@@ -171,9 +191,6 @@ def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundf
 def _blocks(file: soundfile.SoundFile, source: Path | bytes, stream: Stream, where: str) -> Blocks:
     """Yield blocks [n, channels] of a stream; raise `AudioError` if it has fewer samples than its header says."""
     expected, found = file.frames if stream.n_samples is None else stream.n_samples, 0
-    shortened = CUT_OFF.search(file.extra_info)
-    if shortened and int(shortened[2]) < int(shortened[1]) < STREAMED_SIZE:
-        raise AudioError(f"{where} is cut off: it has {shortened[2]} of {shortened[1]} bytes.", "decode_error")
     while True:
         try:
             block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)

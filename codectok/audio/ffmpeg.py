@@ -23,9 +23,11 @@ from .ffmpeg_formats import FORMATS
 from .ffmpeg_log import TIMES, FfmpegLog
 
 INSTALL = "install ffmpeg (pip install 'codectok[ffmpeg]', or the package of your system)"
-# Header of an AU file: magic number, offset and size of the samples, encoding, sample rate, channels.
-AU_HEADER = struct.Struct(">4sIIIII")
-SAMPLE = np.dtype(">f4")
+# Start of a WAV file, and of each of its chunks: name and size.
+RIFF_HEADER, CHUNK_HEADER = struct.Struct("<4sI4s"), struct.Struct("<4sI")
+# Format chunk: encoding, channels, sample rate, bytes a second, bytes and bits a sample; extensible: size, bits, mask.
+FORMAT, EXTENSION = struct.Struct("<HHIIHH"), struct.Struct("<HHI")
+SAMPLE = np.dtype("<f4")
 GAP_SECONDS = 0.1  # shorter gaps are delays of encoders and roundings
 # A larger jump is a clock that was set anew, not a pause.
 LONGEST_GAP_SECONDS = 3600.0
@@ -81,14 +83,21 @@ class DecodedStream:
     Attributes:
         sample_rate: in Hz.
         channels: number of channels.
+        channel_mask: a bit for the position of each channel, as in WAV files; 0 if unknown.
         container, codec: names by ffmpeg.
         other_tracks: number of audio tracks that are not decoded.
     """
 
     def __init__(
-        self, sample_rate: int, channels: int, process: subprocess.Popen[bytes], log: FfmpegLog, file: Input
+        self,
+        sample_rate: int,
+        channels: int,
+        channel_mask: int,
+        process: subprocess.Popen[bytes],
+        log: FfmpegLog,
+        file: Input,
     ) -> None:
-        self.sample_rate, self.channels = sample_rate, channels
+        self.sample_rate, self.channels, self.channel_mask = sample_rate, channels, channel_mask
         self.container, self.codec = log.container.partition(",")[0], log.codec
         self.other_tracks = max(0, log.audio_tracks - 1)
         self._process, self._log, self._file = process, log, file
@@ -227,29 +236,44 @@ def _command(url: str) -> list[str]:
         "-af",
         TIMES,
         "-f",
-        "au",
+        "wav",
+        "-bitexact",
         "-c:a",
-        "pcm_f32be",
-        "-flush_packets",
-        "1",
+        "pcm_f32le",
     ]
+    command += ["-flush_packets", "1"]
     return [*command, "-"]
 
 
 def _started(process: subprocess.Popen[bytes], pipe: IO[bytes], log: FfmpegLog, file: Input) -> DecodedStream:
-    header = pipe.read(AU_HEADER.size)
-    if len(header) < AU_HEADER.size:
+    header = _read_header(pipe)
+    if header is None:
         process.wait()
     log.update()
-    if len(header) == AU_HEADER.size and not (log.is_guess and not file.is_known):
-        _, data_offset, _, _, sample_rate, channels = AU_HEADER.unpack(header)
-        pipe.read(data_offset - AU_HEADER.size)
-        return DecodedStream(sample_rate, channels, process, log, file)
+    if header is not None and not (log.is_guess and not file.is_known):
+        return DecodedStream(*header, process, log, file)
     if log.container and log.audio_tracks == 0 and not log.is_guess:
         raise NotAudioError(f"{file.where} has no audio track.")
     if not file.is_known:
         raise NotAudioError(f"{file.where} is not an audio file that ffmpeg reads.")
     raise AudioError(f"{file.where} is damaged, and ffmpeg cannot read it: {_sentence(log.error)}", "unreadable")
+
+
+def _read_header(pipe: IO[bytes]) -> tuple[int, int, int] | None:
+    """Read the header of a WAV file to its samples: sample rate, channels and channel mask; None if there is none."""
+    if len(pipe.read(RIFF_HEADER.size)) < RIFF_HEADER.size:
+        return None
+    found = None
+    while len(start := pipe.read(CHUNK_HEADER.size)) == CHUNK_HEADER.size:
+        name, size = CHUNK_HEADER.unpack(start)
+        if name == b"data":
+            return found
+        chunk = pipe.read(size)
+        if name == b"fmt ":
+            _, channels, sample_rate, *_ = FORMAT.unpack_from(chunk)
+            extended = size >= FORMAT.size + EXTENSION.size
+            found = sample_rate, channels, EXTENSION.unpack_from(chunk, FORMAT.size)[2] if extended else 0
+    return None
 
 
 def _claims(file: Input) -> Claims:

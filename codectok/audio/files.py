@@ -16,10 +16,13 @@ from codectok.choices import AudioFormat
 from codectok.errors import AudioError, CodectokError, InputError, is_lasting
 from codectok.names import printable
 
+from .channels import channel_count, counted, one_channel, too_many_channels
 from .decoding import decoded_streams
 from .notes import DecodingNotes
 from .resample import resample_blocks
-from .waveform import check_finite, mono_blocks
+from .scaling import file_divisor, is_float, scaled
+from .sound import MIXED, SoundOptions
+from .waveform import MAX_CHANNELS, check_finite, mono_blocks
 
 # Names of audio files, and of films, which may have no sound. Other files are opened to see if they are audio.
 _AUDIO_NAMES = """
@@ -92,39 +95,66 @@ def audio_info(path: Path) -> AudioInfo:
     return AudioInfo(stream.sample_rate, stream.channels, n_samples, container, encoding, seconds, streams, damage)
 
 
-def read_audio(source: Path | bytes, sample_rate: int, name: str | None = None) -> np.ndarray:
-    """Decode all of `source` to mono float32 [n] at `sample_rate` Hz; see `stream_audio`."""
-    return np.concatenate(list(stream_audio(source, sample_rate, name)))
+def read_audio(
+    source: Path | bytes, sample_rate: int, name: str | None = None, sound: SoundOptions = MIXED
+) -> np.ndarray:
+    """Decode all of `source` to mono float32 [n] at `sample_rate` Hz, or to [channels, n] for each channel.
+
+    See `stream_audio`.
+
+    Raises:
+        AudioError: "cancelled" as well, if channels cancel each other and `sound` rejects this.
+    """
+    notes = DecodingNotes()
+    samples = np.concatenate(list(stream_audio(source, sample_rate, name, notes, sound)), axis=-1)
+    sound.refuse_cancelled(notes, 0.0, samples.shape[-1] / sample_rate, _where(source, name))
+    return samples
 
 
 def stream_audio(
-    source: Path | bytes, sample_rate: int, name: str | None = None, notes: DecodingNotes | None = None
+    source: Path | bytes,
+    sample_rate: int,
+    name: str | None = None,
+    notes: DecodingNotes | None = None,
+    sound: SoundOptions = MIXED,
 ) -> Generator[np.ndarray, None, None]:
     """Decode `source`, a path or the bytes of a file, to blocks of mono float32 [n] at `sample_rate` Hz.
 
-    Channels are averaged and the rate is converted with soxr HQ block by block, so memory does not grow with the file.
-    Streams that follow one another in a file are decoded in turn, each from its own rate. `name` stands for the source
-    in messages, and `notes` receives what the samples do not show. Damage raises an error after all samples before it.
+    Channels are mixed, or chosen, as `sound` says; blocks of each channel are [channels, n]. The rate is converted with
+    soxr HQ block by block, so memory does not grow with the file. Streams that follow one another in a file are
+    decoded in turn, each from its own rate. `name` stands for the source in messages, and `notes` receives what the
+    samples do not show: also where channels cancel each other, which the caller may reject. Damage raises an error
+    after all samples before it.
 
     Raises:
-        AudioError: with the reason "unreadable" (not audio), "unsupported", "empty", "decode_error" (damaged or cut
-            off) or "not_finite".
+        AudioError: with the reason "unreadable" (not audio), "unsupported" (also a channel that the file lacks),
+            "empty", "decode_error" (damaged or cut off), "not_finite", or "clipped" (floats far beyond full scale).
         OSError: the disk or the network failed; another try may succeed.
     """
-    where = name or (printable(source) if isinstance(source, Path) else "The audio")
-    n_samples = 0
+    where = _where(source, name)
+    if sound.channel == "each":
+        yield from _each_channel(source, sample_rate, where, notes or DecodingNotes(), sound)
+        return
+    n_samples, seconds = 0, 0.0
+    notes = notes or DecodingNotes()
+    divisor: float | None = None
     try:
-        for stream in decoded_streams(source, where, notes or DecodingNotes()):
+        for stream in decoded_streams(source, where, notes):
             if stream.sample_rate not in SAMPLE_RATES:
                 raise AudioError(f"{where} has an impossible sample rate of {stream.sample_rate} Hz.", "unsupported")
-            mono = _UntilError(_mono_blocks(stream.blocks, where))
+            may_be_scaled = is_float(stream.encoding, sound.scale)
+            if may_be_scaled and divisor is None:
+                divisor = file_divisor(source, where, sound.scale)
+            raw = _UntilError(scaled(stream.blocks, divisor if may_be_scaled else None, where))
+            mono = counted(one_channel(raw, stream, sound, notes, seconds, where), notes, where)
             for block in resample_blocks(mono, stream.sample_rate, sample_rate):
                 # Averaging and resampling overflow for samples near the largest float32.
                 check_finite(block, where, n_samples)
                 n_samples += len(block)
                 yield block
-            if mono.error is not None:
-                raise mono.error
+            if raw.error is not None:
+                raise raw.error
+            seconds += raw.n_samples / stream.sample_rate
     except AudioError as error:
         if isinstance(source, Path) and error.reason in ("unreadable", "decode_error"):
             _raise_read_errors(source)
@@ -133,27 +163,38 @@ def stream_audio(
         raise AudioError(f"{where} has no samples.", "empty")
 
 
+def _where(source: Path | bytes, name: str | None) -> str:
+    return name or (printable(source) if isinstance(source, Path) else "The audio")
+
+
+def _each_channel(
+    source: Path | bytes, sample_rate: int, where: str, notes: DecodingNotes, sound: SoundOptions
+) -> Iterator[np.ndarray]:
+    """Decode a file once for each of its channels, at the same time; blocks are [channels, n]."""
+    count = max(1, channel_count(source, where))
+    if count > MAX_CHANNELS:
+        raise too_many_channels(count, where)
+    several = [notes, *(DecodingNotes() for _ in range(count - 1))]
+    decoders = [stream_audio(source, sample_rate, where, several[i], sound.for_channel(i)) for i in range(count)]
+    for blocks in zip(*decoders, strict=True):
+        yield np.stack(blocks)
+
+
 class _UntilError:
     """Iterates over blocks up to an `AudioError`, which is kept, so that a resampler returns its last samples."""
 
     def __init__(self, blocks: Iterator[np.ndarray]) -> None:
         self.error: AudioError | None = None
+        self.n_samples = 0
         self._blocks = blocks
 
     def __iter__(self) -> Iterator[np.ndarray]:
         try:
-            yield from self._blocks
+            for block in self._blocks:
+                self.n_samples += len(block)
+                yield block
         except AudioError as error:
             self.error = error
-
-
-def _mono_blocks(blocks: Iterator[np.ndarray], where: str) -> Iterator[np.ndarray]:
-    """Average the channels of `blocks` [n, channels]."""
-    found = 0
-    for block in blocks:
-        check_finite(block, where, found)
-        found += len(block)
-        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
 
 
 def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioFormat) -> bytes:

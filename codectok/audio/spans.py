@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from codectok.errors import AudioError
+from codectok.extras import merged_extra, with_extra, without_extra
 
 # Longest pause over which short neighbours are joined; the pause becomes part of the segment.
 MAX_PAUSE_SECONDS = 1.0
@@ -58,6 +59,10 @@ class Span:
         first = round(self.start * sample_rate)
         return first, None if self.end is None else max(first + 1, round(self.end * sample_rate))
 
+    def seconds_of(self, duration: float) -> float:
+        """Return the duration of the span in a recording of `duration` seconds."""
+        return max(0.0, (duration if self.end is None else min(self.end, duration)) - self.start)
+
     def is_within(self, n_samples: int, sample_rate: int) -> bool:
         """Return True if a recording of `n_samples` contains the span, within the tolerance for rounded ends."""
         first, end = self.sample_range(sample_rate)
@@ -94,6 +99,8 @@ def _cut_in_pauses(span: Span, max_seconds: float) -> list[Span]:
     start = span.start
     held: list[Span] = []
     supervisions = span.supervisions
+    # A piece has the further labels of its own supervisions, not those of all.
+    span = replace(span, extra=without_extra(span.extra, [supervision.extra for supervision in supervisions]))
     for supervision, following in zip(supervisions, [*supervisions[1:], None], strict=True):
         held.append(supervision)
         spoken_until = max(_end(one) for one in held)
@@ -119,6 +126,8 @@ def _piece_of(supervisions: Sequence[Span], start: float, end: float | None, who
         labels=labels.pop() if len(labels) == 1 else whole.labels,
         supervisions=tuple(supervisions),
         key=whole.key,
+        channel=whole.channel,
+        extra=with_extra(whole.extra, merged_extra([supervision.extra for supervision in supervisions])),
     )
 
 
@@ -128,6 +137,8 @@ def _end(span: Span) -> float:
 
 def join_short(spans: Sequence[Span], min_seconds: float, max_seconds: float) -> list[Span]:
     """Join spans shorter than `min_seconds` with their neighbours, and their texts and ids with a space between.
+
+    Their further labels are merged by `merged_extra`.
 
     `spans` are in the order of their starts. A short span is joined with the next ones; if they do not fit, with the
     previous one. Spans are joined only if their labels are equal, both or neither have text, the pause between them
@@ -154,7 +165,12 @@ def _length(group: Sequence[Span]) -> float:
 
 def _fit(group: Sequence[Span], following: Span, max_seconds: float) -> bool:
     last = group[-1]
-    if last.end is None or following.end is None or last.labels != following.labels:
+    if (
+        last.end is None
+        or following.end is None
+        or last.labels != following.labels
+        or last.channel != following.channel
+    ):
         return False
     # Text that covers only half of a segment would be wrong for the whole.
     same_kind = (last.text is None) == (following.text is None)
@@ -167,7 +183,12 @@ def _joined(group: Sequence[Span]) -> Span:
     ids = dict.fromkeys(span.id for span in group if span.id)
     texts = [span.text for span in group if span.text]
     return replace(
-        group[0], end=group[-1].end, id=" ".join(ids) or None, text=" ".join(texts) or None, joined=tuple(group)
+        group[0],
+        end=group[-1].end,
+        id=" ".join(ids) or None,
+        text=" ".join(texts) or None,
+        joined=tuple(group),
+        extra=merged_extra([span.extra for span in group]),
     )
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from codectok.errors import AudioError, InputError
 
 MAX_CHANNELS = 64
+# Floats beyond this are taken for integers that were not scaled.
+FAR_BEYOND = 8.0
 
 
 def mono_blocks(blocks: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
@@ -38,7 +40,8 @@ def to_mono(waveform: Tensor | np.ndarray, offset: int = 0) -> np.ndarray:
 
     Raises:
         InputError: another shape, or integers.
-        AudioError: no samples ("empty"), or samples that are NaN or infinite ("not_finite").
+        AudioError: no samples ("empty"), samples that are NaN or infinite ("not_finite"), or samples far beyond
+            [-1, 1] ("clipped").
     """
     if isinstance(waveform, Tensor):
         waveform = waveform.detach().cpu()
@@ -54,7 +57,19 @@ def to_mono(waveform: Tensor | np.ndarray, offset: int = 0) -> np.ndarray:
     if len(mono) == 0:
         raise AudioError("The waveform has no samples.", "empty")
     check_finite(mono, "The waveform", offset)
+    peak = peak_of(samples)
+    if peak > FAR_BEYOND:
+        raise AudioError(
+            f"The waveform has samples up to {peak:,.5g}, far beyond [-1, 1]; divide scaled integers by their full"
+            " scale, such as 32,768.",
+            "clipped",
+        )
     return np.ascontiguousarray(mono)
+
+
+def peak_of(samples: np.ndarray) -> float:
+    """Largest absolute value of `samples`; 0 if there are none."""
+    return max(float(samples.max()), -float(samples.min())) if samples.size else 0.0
 
 
 def check_finite(block: np.ndarray, where: str, offset: int = 0) -> None:

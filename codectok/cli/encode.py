@@ -12,7 +12,7 @@ from codectok.errors import AudioError, CodectokError
 from codectok.formatting import format_duration, megabytes
 
 from .console import facts_table, progress, warn
-from .options import CodecOption, DeviceOption, DtypeOption
+from .options import CancelledOption, ChannelOption, CodecOption, DeviceOption, DtypeOption, ScaleOption
 
 if TYPE_CHECKING:
     from codectok.tokens.table import TokenRow
@@ -27,8 +27,12 @@ def run(
     codec: CodecOption,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    channel: ChannelOption = "mix",
+    cancelled: CancelledOption = "first",
+    scale: ScaleOption = "refuse",
 ) -> None:
     """Encode audio files into one file of codes."""
+    from codectok.audio.sound import SoundOptions
     from codectok.codec import Codec
     from codectok.sources.arguments import parse_arguments
     from codectok.sources.clips import clip_of
@@ -39,6 +43,7 @@ def run(
     from codectok.tokens.table import TableMetadata
 
     check_codes_path(output)
+    sound = SoundOptions.parse(channel, cancelled, scale)
     listing = list_sources(*parse_arguments(inputs), kinds=("audio",))
     sources = list(ordered_sources(listing))
     loaded = Codec.from_pretrained(codec, device, dtype)
@@ -48,7 +53,7 @@ def run(
 
         def rows() -> Iterator[TokenRow]:
             nonlocal seconds, frames
-            for _, row in encode_clips(loaded.clip_encoder, map(clip_of, sources)):
+            for _, row in encode_clips(loaded.clip_encoder, map(clip_of, sources), sound):
                 if isinstance(row, AudioError):
                     skipped.append(row)
                     report.advance()

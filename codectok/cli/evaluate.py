@@ -12,7 +12,15 @@ from codectok.formatting import counted, format_duration
 
 from .console import facts_table, progress, rows_table, say, warn
 from .jobs import SHOWN_REJECTS
-from .options import CodecOption, DeviceOption, DtypeOption
+from .options import (
+    AudioColumnOption,
+    CancelledOption,
+    ChannelOption,
+    CodecOption,
+    DeviceOption,
+    DtypeOption,
+    ScaleOption,
+)
 
 if TYPE_CHECKING:
     from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
@@ -44,17 +52,23 @@ def run(
     max_seconds: Annotated[
         float | None, typer.Option(help="Measure only the first N seconds of longer clips.", show_default=False)
     ] = None,
+    audio_column: AudioColumnOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    channel: ChannelOption = "mix",
+    cancelled: CancelledOption = "first",
+    scale: ScaleOption = "refuse",
 ) -> None:
     """Encode and decode a test set, and measure its reconstruction and the use of the codebooks.
 
     Runs in this process, one clip at a time. For whole corpora use `tokenize`, which counts codes, too.
     """
+    from codectok.audio.sound import SoundOptions
     from codectok.codec import Codec
     from codectok.evaluation.corpus import evaluate
     from codectok.evaluation.report_files import ReportFiles
 
+    sound = SoundOptions.parse(channel, cancelled, scale)
     files = None if out is None else ReportFiles(out)
     loaded = Codec.from_pretrained(codec, device, dtype)
     with ExitStack() as stack:
@@ -72,7 +86,17 @@ def run(
             if writer is not None:
                 writer.add(clip)
 
-        report = evaluate(loaded, sources, limit, max_seconds, shown.set_total, lambda: shown.advance(so_far()), note)
+        report = evaluate(
+            loaded,
+            sources,
+            limit,
+            max_seconds,
+            on_listed=shown.set_total,
+            on_source=lambda: shown.advance(so_far()),
+            on_clip=note,
+            audio_column=audio_column,
+            sound=sound,
+        )
         if writer is not None:
             writer.finish(report)
     for clip in report.unused[:SHOWN_REJECTS]:

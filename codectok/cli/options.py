@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from codectok.choices import Precision
+from codectok.choices import CancelledChoice, Precision, ScaleChoice
 
 
 class TrainingEngine(StrEnum):
@@ -26,6 +26,30 @@ PackFramesOption = Annotated[
     int | None,
     typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),
 ]
+AudioColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--audio-column", help="Column of Parquet files that holds the audio, if several may.", show_default=False
+    ),
+]
+ChannelOption = Annotated[
+    str, typer.Option("--channel", help="mix (all to one), each (every channel by itself), or a number from 0 on.")
+]
+CancelledOption = Annotated[
+    CancelledChoice, typer.Option("--cancelled", help="Where channels cancel, use the first, or reject the clip.")
+]
+ScaleOption = Annotated[
+    ScaleChoice,
+    typer.Option("--scale", help="Refuse floats far beyond 1, or divide them by the scale of integers."),
+]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a new local Ray.")
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="Encoding of manifests and texts without a byte-order mark, such as latin-1.",
+        show_default="utf-8",
+    ),
 ]

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from codectok.errors import InputError
 from codectok.formatting import format_duration
 
 from .console import facts_table
-from .options import CodecOption, DeviceOption, DtypeOption
+from .options import CancelledOption, ChannelOption, CodecOption, DeviceOption, DtypeOption, ScaleOption
 
 NAME = "reconstruct"
 EXAMPLE = "codectok reconstruct speech.wav again.wav --codec codec/"
@@ -22,17 +23,24 @@ def run(
     codec: CodecOption,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    channel: ChannelOption = "mix",
+    cancelled: CancelledOption = "first",
+    scale: ScaleOption = "refuse",
 ) -> None:
     """Encode and decode an audio file, and show the distance between the two."""
     import torch
 
     from codectok.audio.files import check_output, read_audio, write_audio
+    from codectok.audio.sound import SoundOptions
     from codectok.codec import Codec
     from codectok.evaluation.metrics import log_mel_error
 
     check_output(output)
+    sound = SoundOptions.parse(channel, cancelled, scale)
+    if sound.channel == "each":
+        raise InputError("A reconstruction has one channel; give --channel mix or a number.")
     loaded = Codec.from_pretrained(codec, device, dtype)
-    samples = torch.from_numpy(read_audio(source, loaded.sample_rate))
+    samples = torch.from_numpy(read_audio(source, loaded.sample_rate, sound=sound))
     codes = loaded.encode(samples, loaded.sample_rate)
     waveform = loaded.decode_aligned(codes, len(samples))
     write_audio(output, [waveform], loaded.sample_rate)

@@ -9,6 +9,7 @@ import typer
 from codectok.choices import AudioFormat, Segmenter
 
 from .job_choices import JobChoices, with_job_choices
+from .options import AudioColumnOption, CancelledOption, ChannelOption, EncodingOption, ScaleOption
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
@@ -34,6 +35,9 @@ def run(
         bool,
         typer.Option("--deduplicate", help="Leave out recordings with the same samples as another (reads all twice)."),
     ] = False,
+    channel: ChannelOption = "mix",
+    cancelled: CancelledOption = "first",
+    scale: ScaleOption = "refuse",
     min_loudness: Annotated[float | None, typer.Option(help="Leave out quieter segments (LUFS).")] = None,
     max_loudness: Annotated[float | None, typer.Option(help="Leave out louder segments (LUFS).")] = None,
     max_clipping: Annotated[
@@ -41,11 +45,14 @@ def run(
     ] = None,
     min_bandwidth: Annotated[float | None, typer.Option(help="Leave out segments with a lower bandwidth (Hz).")] = None,
     min_dnsmos: Annotated[float | None, typer.Option(help="Leave out speech with a lower DNSMOS (1 to 5).")] = None,
+    encoding: EncodingOption = None,
+    audio_column: AudioColumnOption = None,
     *,
     choices: JobChoices,
 ) -> None:
     """Cut audio files into segments and write them as WebDataset tars."""
     from codectok.audio.quality import QualityLimits
+    from codectok.audio.sound import SoundOptions
     from codectok.pipelines.shard.job import ShardJob
     from codectok.pipelines.shard.options import ShardOptions
 
@@ -62,5 +69,8 @@ def run(
         validation=validation,
         deduplicate=deduplicate,
         quality=limits,
+        encoding=encoding,
+        audio_column=audio_column,
+        sound=SoundOptions.parse(channel, cancelled, scale),
     )
     run_and_report(ShardJob(options), sources, output, choices)

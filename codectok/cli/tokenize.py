@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from .job_choices import JobChoices, with_job_choices
-from .options import CodecOption, DeviceOption, DtypeOption, PackFramesOption
+from .options import (
+    AudioColumnOption,
+    CancelledOption,
+    ChannelOption,
+    CodecOption,
+    DeviceOption,
+    DtypeOption,
+    EncodingOption,
+    PackFramesOption,
+    ScaleOption,
+)
 
 NAME = "tokenize"
 EXAMPLE = "codectok tokenize shards/ tokens/ --codec codec/"
@@ -34,6 +44,11 @@ def run(
         float | None,
         typer.Option(help="Audio in one part, estimated from file sizes.", show_default="an hour; six on a GPU"),
     ] = None,
+    encoding: EncodingOption = None,
+    audio_column: AudioColumnOption = None,
+    channel: ChannelOption = "mix",
+    cancelled: CancelledOption = "first",
+    scale: ScaleOption = "refuse",
     gpus: Annotated[int | None, typer.Option(help="GPUs to use; all of the machine or cluster by default.")] = None,
     *,
     choices: JobChoices,
@@ -41,6 +56,7 @@ def run(
     """Encode audio files and tars into a table of tokens (Parquet)."""
     import torch
 
+    from codectok.audio.sound import SoundOptions
     from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
     from codectok.pipelines.tokenize.job import TokenizeJob
     from codectok.pipelines.tokenize.options import TokenizeOptions
@@ -55,6 +71,9 @@ def run(
         max_seconds=max_seconds,
         encoder_threads=encoder_threads,
         part_seconds=part_seconds,
+        encoding=encoding,
+        audio_column=audio_column,
+        sound=SoundOptions.parse(channel, cancelled, scale),
     )
     # A driver without a GPU can still use the GPUs of a cluster.
     elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()

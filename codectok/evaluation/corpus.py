@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from codectok.audio.notes import DecodingNotes
+from codectok.audio.sound import MIXED, SoundOptions
 from codectok.codec import Codec
 from codectok.errors import AudioError, CodectokError, InputError
 from codectok.sources.arguments import parse_arguments
+from codectok.sources.channels import clips_of_channels
 from codectok.sources.clip import Clip
-from codectok.sources.clips import count_undecodable, readable_clips
+from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
 from codectok.sources.kinds import AUDIO_KINDS, suffix_of
 from codectok.sources.listing import list_sources
 from codectok.sources.ordering import ordered_sources
+from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.sources.unused import Unused, UnusedCounts, add_unused
 from codectok.tokens.clips import decoded_blocks
@@ -40,7 +44,7 @@ class _Unused:
     ignored: int = 0
     parts: UnusedCounts = field(default_factory=dict)
 
-    def read(self, dataset: str) -> None:
+    def read(self, dataset: str, seconds: float | None = None) -> None:
         """Not counted here."""
 
     def reject(self, reject: Reject) -> None:
@@ -55,10 +59,10 @@ class _Unused:
         )
 
     def ignore(self, dataset: str, name: str) -> None:
-        self.ignored += 1
         self.leave_unused(dataset, Unused("ignored_files", suffix_of(name), example=name))
 
     def leave_unused(self, dataset: str, unused: Unused) -> None:
+        self.ignored += unused.count if unused.kind == "ignored_files" else 0
         add_unused(self.parts, unused)
 
 
@@ -70,6 +74,8 @@ def evaluate(
     on_listed: Callable[[int], None] = lambda n_sources: None,
     on_source: Callable[[], None] = lambda: None,
     on_clip: Callable[[ClipMeasures], None] = lambda clip: None,
+    audio_column: str | None = None,
+    sound: SoundOptions = MIXED,
 ) -> EvaluationReport:
     """Encode and decode the clips of a test set, and measure the reconstruction.
 
@@ -81,6 +87,8 @@ def evaluate(
         on_listed: called with the number of files, tars and Parquet files.
         on_source: called after each of them.
         on_clip: called with the measures of each clip; the report has only means.
+        audio_column: column of Parquet files that holds the audio; None to find it.
+        sound: how channels are mixed or chosen.
 
     Raises:
         InputError: a source does not exist, or a limit is impossible.
@@ -91,17 +99,22 @@ def evaluate(
     if limit is not None and limit < 1:
         raise InputError(f"limit must be a number of clips above 0, not {limit}.")
     listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS)
+    check_audio_columns(listing, audio_column)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)
+    parts = UnusedSound(unused, sound)
     for source in ordered_sources(listing):
-        for clip in readable_clips(source, unused):
+        clips = readable_clips(replace(source, audio_column=audio_column), unused)
+        for clip in clips_of_channels(clips, sound):
             if totals.clips == limit:
                 break
+            notes = DecodingNotes()
             try:
-                measured, codes = _measured(codec, clip, max_seconds)
+                measured, codes = _measured(codec, clip, max_seconds, sound, notes)
             except AudioError as error:
                 count_undecodable(clip, error, unused, clip.start)
                 continue
+            parts.add(clip, notes)
             totals.add(measured, codes)
             on_clip(measured)
         if totals.clips == limit:
@@ -109,13 +122,15 @@ def evaluate(
         on_source()
     if not totals.clips:
         raise CodectokError(_no_clips_message(unused))
-    options = EvaluationOptions(sources=tuple(sources), limit=limit, max_seconds=max_seconds)
+    options = EvaluationOptions(sources=tuple(sources), limit=limit, max_seconds=max_seconds, **sound.values())
     return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored)
 
 
-def _measured(codec: Codec, clip: Clip, max_seconds: float | None) -> tuple[ClipMeasures, np.ndarray]:
+def _measured(
+    codec: Codec, clip: Clip, max_seconds: float | None, sound: SoundOptions, notes: DecodingNotes
+) -> tuple[ClipMeasures, np.ndarray]:
     """The measures and the codes of a clip; raises `AudioError` if it cannot be decoded."""
-    samples = _samples(clip, codec.sample_rate, max_seconds)
+    samples = _samples(clip, codec.sample_rate, max_seconds, sound, notes)
     codes = codec.encode(samples, codec.sample_rate).numpy()
     reconstruction = codec.decode_aligned(codes, len(samples)).numpy()
     measured = ClipMeasures(
@@ -130,15 +145,19 @@ def _measured(codec: Codec, clip: Clip, max_seconds: float | None) -> tuple[Clip
     return measured, codes
 
 
-def _samples(clip: Clip, sample_rate: int, max_seconds: float | None) -> np.ndarray:
+def _samples(
+    clip: Clip, sample_rate: int, max_seconds: float | None, sound: SoundOptions, notes: DecodingNotes
+) -> np.ndarray:
     wanted = None if max_seconds is None else max(1, round(max_seconds * sample_rate))
     blocks, length = [np.zeros(0, np.float32)], 0
-    for block in decoded_blocks(clip, sample_rate):
+    for block in decoded_blocks(clip, sample_rate, sound, notes):
         blocks.append(block)
         length += len(block)
         if wanted is not None and length >= wanted:
             break
-    return np.concatenate(blocks)[:wanted]
+    samples = np.concatenate(blocks)[:wanted]
+    sound.refuse_cancelled(notes, clip.span.start, clip.span.start + len(samples) / sample_rate, clip.name)
+    return samples
 
 
 def _no_clips_message(unused: _Unused) -> str:

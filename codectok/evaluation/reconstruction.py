@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from codectok.audio.mel import LogMel
+from codectok.choices import CancelledChoice, ScaleChoice
 from codectok.codec import Codec
 from codectok.config import StrictModel
 from codectok.description import CodecDescription
@@ -50,11 +51,14 @@ class Mean(StrictModel):
 
 
 class EvaluationOptions(StrictModel):
-    """Options of an evaluation: `sources`, at most `limit` clips, and at most `max_seconds` of each."""
+    """Options of an evaluation: `sources`, at most `limit` clips, at most `max_seconds` of each, and `SoundOptions`."""
 
     sources: tuple[str, ...]
     limit: int | None = None
     max_seconds: float | None = None
+    channel: int | str = "mix"
+    cancelled: CancelledChoice = "first"
+    scale: ScaleChoice = "refuse"
 
 
 class EvaluationReport(StrictModel):

@@ -48,6 +48,12 @@ class Clip:
         """Name for messages."""
         return printable(self.audio) if isinstance(self.audio, Path) else f"{self.source} ({self.id})"
 
+    def rejected_seconds(self, error: AudioError) -> float | None:
+        """Duration of the clip if `error` rejects sound audio, such as channels that cancel; else None."""
+        if error.seconds is None or error.reason not in ("clipped", "cancelled"):
+            return None
+        return error.seconds if error.reason == "cancelled" else self.span.seconds_of(error.seconds)
+
     def is_not_audio(self, error: AudioError) -> bool:
         """True if `error` shows that the file is not audio, and neither name nor manifest promised it."""
         return self.maybe_audio and is_not_audio(error)

@@ -6,23 +6,25 @@ import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
+from codectok.audio.notes import DecodingNotes
+from codectok.audio.sound import SoundOptions
 from codectok.errors import AudioError
 from codectok.keys import make_key
 
 from .clip import Clip
 from .kinds import CONTAINERS
-from .parquet_clips import clips_of_parquet
+from .parquet.clips import clips_of_parquet
 from .rejects import Reject
 from .source import Source
 from .tars import clips_of_tar
-from .unused import Unused
+from .unused import Unused, unused_sound
 
 
 class ClipCounter(Protocol):
     """Counts inputs without output; the `UnitOutput` of a job is one."""
 
-    def read(self, dataset: str) -> None:
-        """Count an input."""
+    def read(self, dataset: str, seconds: float | None = None) -> None:
+        """Count an input, and its duration if it is known."""
 
     def reject(self, reject: Reject) -> None:
         """Record why an input has no output."""
@@ -31,14 +33,11 @@ class ClipCounter(Protocol):
         """Count the file `name`, which holds no audio."""
 
     def leave_unused(self, dataset: str, unused: Unused) -> None:
-        """Count a part of an input that is not used."""
+        """Count a part of an input that is not used; a part of the kind "ignored_files" is a file without audio."""
 
 
-def clips_of(source: Source) -> Iterator[Clip | Reject | Unused | None]:
-    """Yield the clips of `source` in order, a reject for each that cannot be read, and parts that are not used.
-
-    None stands for a file without audio.
-    """
+def clips_of(source: Source) -> Iterator[Clip | Reject | Unused]:
+    """Yield the clips of `source` in order, a reject for each that cannot be read, and parts that are not used."""
     if source.kind in CONTAINERS:
         found = clips_of_tar(source) if source.kind == "tar" else clips_of_parquet(source)
         yield from itertools.islice(found, source.first_clip, source.last_clip)
@@ -56,8 +55,6 @@ def readable_clips(source: Source, counter: ClipCounter | None = None) -> Iterat
             yield clip
         elif counter is None:
             continue
-        elif clip is None:
-            counter.ignore(source.dataset, source.name)
         elif isinstance(clip, Unused):
             counter.leave_unused(source.dataset, clip)
         else:
@@ -70,8 +67,27 @@ def count_undecodable(clip: Clip, error: AudioError, counter: ClipCounter, start
     if clip.is_not_audio(error):
         counter.ignore(clip.dataset, clip.source)
     else:
-        counter.read(clip.dataset)
-        counter.reject(Reject.of(error, clip.dataset, clip.source, "decode", start))
+        seconds = clip.rejected_seconds(error)
+        counter.read(clip.dataset, seconds)
+        counter.reject(Reject.of(error, clip.dataset, clip.source, "decode", start, seconds))
+
+
+class UnusedSound:
+    """Counts the parts of audio files that are not used, once for each file whose clips follow one another."""
+
+    def __init__(self, counter: ClipCounter, sound: SoundOptions) -> None:
+        self._counter, self._sound = counter, sound
+        self._file: tuple[str, str] | None = None
+        self._counted: set[tuple[str, str]] = set()
+
+    def add(self, clip: Clip, notes: DecodingNotes) -> None:
+        """Count the parts that decoding `clip` has noted."""
+        if (clip.dataset, clip.source) != self._file:
+            self._file, self._counted = (clip.dataset, clip.source), set()
+        for unused in unused_sound(notes, self._sound, clip.source):
+            if (unused.kind, unused.name) not in self._counted:
+                self._counted.add((unused.kind, unused.name))
+                self._counter.leave_unused(clip.dataset, unused)
 
 
 def clip_of(source: Source) -> Clip:

@@ -167,6 +167,7 @@ def list_sources(
     kinds: tuple[Kind, ...],
     output: str | Path | None = None,
     reads: Reads | None = None,
+    encoding: str | None = None,
 ) -> Listing:
     """List the files that `arguments` name.
 
@@ -178,6 +179,7 @@ def list_sources(
         kinds: to list.
         output: folder that the job writes.
         reads: chooses the files to list, instead of `kinds`.
+        encoding: of manifests without a byte-order mark; None for UTF-8.
 
     Raises:
         InputError: a folder or manifest cannot be read, or there is nothing to read.
@@ -186,7 +188,7 @@ def list_sources(
     for argument in arguments:
         root = roots[argument.dataset]
         if argument.kind == "manifest":
-            _list_manifest(argument, root, builder)
+            _list_manifest(argument, root, builder, encoding)
             continue
         others: list[FoundFile] = []
         for file in find_files(argument, root, None if output is None else str(output)):
@@ -224,9 +226,13 @@ def _probe(files: Sequence[FoundFile], argument: Argument, root: str, builder: L
             builder.pass_over(argument, file.path)
 
 
-def _list_manifest(argument: Argument, root: str, builder: ListingBuilder) -> None:
+def _list_manifest(argument: Argument, root: str, builder: ListingBuilder, encoding: str | None) -> None:
     size = modified = previous = None
-    for row in read_manifest(root, argument.pattern):
+
+    def leave_out(name: str) -> None:
+        builder.leave_unused(argument, Unused("columns", name, example=argument.pattern))
+
+    for row in read_manifest(root, argument.pattern, encoding, leave_out):
         if row.path == previous:
             row = row._replace(path=previous)  # in memory once
         else:

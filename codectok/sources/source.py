@@ -37,6 +37,7 @@ class Supervision(StrictModel):
     text: str | None = None
     language: str | None = None
     speaker: str | None = None
+    extra: str | None = None
 
 
 class Supervisions(RootModel[tuple[Supervision, ...]]):
@@ -61,8 +62,10 @@ class Source:
         channel: number of the channel, from 0 on; None for all.
         extra: further labels, as a JSON object.
         problem: why the row cannot be used, with its place; such a row becomes a reject. None for a usable row.
+        encoding: of texts without a byte-order mark; None for UTF-8.
         first_byte, last_byte: byte range of a container; samples that begin in it are read. None for the whole file.
         first_clip, last_clip: range of the clips that are left then, the last one excluded.
+        audio_column: column of a Parquet file that holds the audio; None to find it.
     """
 
     dataset: str
@@ -82,10 +85,12 @@ class Source:
     channel: int | None = None
     extra: str | None = None
     problem: str | None = None
+    encoding: str | None = None
     first_byte: int | None = None
     last_byte: int | None = None
     first_clip: int = 0
     last_clip: int | None = None
+    audio_column: str | None = None
 
     def same_file(self, other: Source) -> bool:
         """True if `other` is a span or a range of the same file."""
@@ -135,7 +140,13 @@ class Source:
         labels = Labels(self.language, self.speaker, self.category)
         supervisions = Supervisions.model_validate_json(self.supervisions).root if self.supervisions else ()
         inner = (
-            Span(one.start, one.end, None, one.text, Labels(one.language, one.speaker, self.category))
+            Span(
+                one.start,
+                one.end,
+                text=one.text,
+                labels=Labels(one.language, one.speaker, self.category),
+                extra=one.extra,
+            )
             for one in supervisions
         )
         return Span(

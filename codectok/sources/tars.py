@@ -7,7 +7,7 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -22,23 +22,30 @@ from codectok.shards import Sample
 from .archives import JoinedTars, Unreadable
 from .clip import Clip
 from .kinds import kind_of
-from .labels import span_of
 from .opening import open_source
 from .rejects import Reject
+from .sidecars import chosen_json, chosen_text, described_by_sidecars
 from .source import Source
-from .unused import Unused
+from .unused import Unused, UnusedCounts, add_unused
 
 # Larger buffers would read much of the data between two headers.
 BUFFER_BYTES = 2 * tarfile.BLOCKSIZE
-TEXT_SUFFIXES = ("txt", "text", "transcript")
 
 
 def clips_of_tar(source: Source) -> Iterator[Clip | Reject | Unused]:
-    """Yield the samples of a tar that begin in the source's range of bytes, and parts that are not used.
+    """Yield the samples of a tar that begin in the source's range of bytes, then what is not used of them.
 
     Of several tars that are joined all are read. A damaged tar yields its readable samples, and a reject for each
     part that is not.
     """
+    unused: UnusedCounts = {}
+    yield from _clips(source, unused)
+    for kind, names in unused.items():
+        for name, entry in sorted(names.items()):
+            yield Unused(kind, name, entry.count, entry.example)
+
+
+def _clips(source: Source, unused: UnusedCounts) -> Iterator[Clip | Reject]:
     seen: dict[str, int] = {}  # number of the last archive with each key
     # The last range has no end: a compressed file may be called .tar, and offsets count uncompressed bytes.
     last_byte = sys.maxsize if source.last_byte in (None, source.size) else source.last_byte
@@ -49,13 +56,16 @@ def clips_of_tar(source: Source) -> Iterator[Clip | Reject | Unused]:
                 if found.offset >= wanted.stop:
                     return  # the rest belongs to other units
                 if isinstance(found, Unreadable):
-                    if found.offset in wanted:
-                        yield _unreadable(source, found)
+                    if found.offset in wanted and found.is_damage:
+                        yield _damaged(source, found)
+                    elif found.offset in wanted:
+                        name, count = "behind the end mark of a tar", found.end - found.offset
+                        add_unused(unused, Unused("trailing_bytes", name, count, source.name))
                     continue
                 earlier = seen.get(found.key, -1)
                 seen[found.key] = found.archive
                 if found.offset in wanted:
-                    yield _clip(source, found, earlier)
+                    yield _clip(source, found, earlier, unused)
     except AudioError as error:
         yield Reject.in_container(error, source)
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
@@ -115,15 +125,13 @@ def _tar_samples(file: BinaryIO, wanted: range) -> Iterator[_TarSample | Unreada
         yield sample
 
 
-def _unreadable(source: Source, found: Unreadable) -> Reject | Unused:
+def _damaged(source: Source, found: Unreadable) -> Reject:
     count = found.end - found.offset
-    if not found.is_damage:
-        return Unused("trailing_bytes", "behind the end mark of a tar", count, source.name)
     message = f"The tar {source.where} is damaged: {count:,} bytes from byte {found.offset:,} on are not a member."
     return Reject.in_container(AudioError(message, "unreadable"), source)
 
 
-def _clip(source: Source, found: _TarSample, earlier: int) -> Clip | Reject:
+def _clip(source: Source, found: _TarSample, earlier: int, unused: UnusedCounts) -> Clip | Reject:
     """Clip of a sample; `earlier` is the last archive that had its key before, -1 if there is none."""
     key, members = found.key, found.members
     shown = printable(key)
@@ -138,20 +146,30 @@ def _clip(source: Source, found: _TarSample, earlier: int) -> Clip | Reject:
     if len(suffixes) != 1:
         message = f"The sample {shown} in {source.where} has {len(suffixes)} audio files, not one."
         return Reject.in_container(AudioError(message, "unsupported"), source, shown)
-    audio = members[suffixes[0]]
+    audio = members.pop(suffixes[0])
+    # Keys of other tools are unique within one tar at most.
+    place = f"{source.path}/{key}" if earlier < 0 else f"{source.path}/{found.archive}/{key}"
+    clip_id = key if sample is not None else make_key(source.dataset, place)
     if sample is not None:
         labels = Labels(sample.language, sample.speaker, sample.category)
         extra = None if sample.extra is None else json.dumps(sample.extra, ensure_ascii=False, sort_keys=True)
         span = Span(id=sample.id, text=sample.text, labels=labels, extra=extra)
-        return Clip(key, audio, sample.dataset, sample.source, span, sample.start)
-    known = _json(members.get("json"))
-    for name in TEXT_SUFFIXES:
-        if name in members and name != suffixes[0]:
-            known["text"] = members[name].decode("utf-8", "replace").strip()
-    # Keys of other tools are unique within one tar at most.
-    place = f"{source.path}/{key}" if earlier < 0 else f"{source.path}/{found.archive}/{key}"
-    clip_id = make_key(source.dataset, place)
-    return Clip(clip_id, audio, source.dataset, f"{source.name}/{shown}.{suffixes[0]}", span_of(known))
+        clip = Clip(clip_id, audio, sample.dataset, sample.source, span, sample.start)
+        used: set[str | None] = {"json"}
+    else:
+        text, description = chosen_text(members), chosen_json(members)
+        where = f"The sample {shown} in {source.where}"
+        try:
+            span, left_out = described_by_sidecars(members, text, description, where, source.encoding)
+        except AudioError as error:
+            return Reject.in_container(error, source, shown)
+        clip = Clip(clip_id, audio, source.dataset, f"{source.name}/{shown}.{suffixes[0]}", span)
+        used = {text, description}
+        for name in left_out:
+            add_unused(unused, Unused("columns", name, example=clip.source))
+    for name in members.keys() - used:
+        add_unused(unused, Unused("members", name, example=f"{source.name}/{shown}.{name}"))
+    return clip
 
 
 def _audio_suffixes(members: Mapping[str, bytes]) -> list[str]:
@@ -175,11 +193,3 @@ def _sample(data: bytes | None) -> Sample | None:
         return Sample.model_validate_json(data)
     except ValidationError:
         return None
-
-
-def _json(data: bytes | None) -> dict[str, Any]:
-    try:
-        found = json.loads(data) if data else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -7,17 +7,18 @@ see `row_ranges`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from codectok.errors import InputError, Reason
+from codectok.extras import is_missing, text_of_label
 
+from .labels import columns_of
 from .opening import open_parquet, open_source
 from .row_ranges import batches_between, rows_in_range
 from .source import Source
 
-TEXT_COLUMN, ID_COLUMN = "text", "id"
-OTHER_COLUMNS = ("language", "speaker", "category", "source")
+OTHER_FIELDS = ("language", "speaker", "category")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TextRow:
         id: of the row, or its place in the file.
         text: None if the row has no usable text.
         problem: why it has no text; `reason` is the reason of its reject.
-        fields: language, speaker, category and source, if known, for templates.
+        fields: language, speaker, category and source, if known, for templates; others as "extra.NAME".
     """
 
     id: str
@@ -38,28 +39,34 @@ class TextRow:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-def text_rows(source: Source) -> Iterator[TextRow]:
-    """Yield the rows that begin in a range of a Parquet file with a column `text`, or of JSON lines with that key.
+def text_rows(source: Source, extra: Collection[str] = ()) -> Iterator[TextRow]:
+    """Yield the rows that begin in a range of a Parquet file with a column of text, or of JSON lines with that key.
+
+    Args:
+        source: the range.
+        extra: names of further columns or keys that templates need.
 
     Raises:
-        InputError: the file cannot be read, or has no column `text`.
+        InputError: the file cannot be read, or has no column of text.
     """
-    return _texts_of_lines(source) if source.kind == "lines" else _texts_of_parquet(source)
+    return _texts_of_lines(source, extra) if source.kind == "lines" else _texts_of_parquet(source, extra)
 
 
-def _texts_of_parquet(source: Source) -> Iterator[TextRow]:
+def _texts_of_parquet(source: Source, extra: Collection[str]) -> Iterator[TextRow]:
     with open_parquet(source) as file:
         names = file.schema_arrow.names
-        if TEXT_COLUMN not in names:
-            raise InputError(f"{source.where} has no column {TEXT_COLUMN!r}.")
-        columns = [name for name in (ID_COLUMN, TEXT_COLUMN, *OTHER_COLUMNS) if name in names]
+        known = columns_of(tuple(names))
+        if not known.get("text"):
+            raise InputError(f"{source.where} has no column 'text'.")
+        wanted_names = {name for field in ("id", "text", *OTHER_FIELDS) for name in known.get(field, ())}
+        columns = [name for name in names if name in wanted_names or name == "source" or name in extra]
         wanted = rows_in_range(source, file.metadata.num_rows)
         for first, batch in batches_between(file, wanted.start, wanted.stop, columns):
             for number, row in enumerate(batch.to_pylist(), start=first):
-                yield _text_row(row, f"{source.name}:{number}")
+                yield _text_row(row, f"{source.name}:{number}", extra)
 
 
-def _texts_of_lines(source: Source) -> Iterator[TextRow]:
+def _texts_of_lines(source: Source, extra: Collection[str]) -> Iterator[TextRow]:
     with open_source(source) as file:
         position, end = source.first_byte or 0, source.last_byte
         if position:
@@ -69,23 +76,33 @@ def _texts_of_lines(source: Source) -> Iterator[TextRow]:
             name = f"{source.name}:{position}"
             position += len(line)
             if line.strip():
-                yield _text_row(_json(line), name)
+                yield _text_row(_json(line), name, extra)
 
 
-def _text_row(row: object, name: str) -> TextRow:
+def _text_row(row: object, name: str, extra: Collection[str]) -> TextRow:
     if not isinstance(row, dict):
         return TextRow(name, None, "It is not a JSON object.")
-    row_id, text = row.get(ID_COLUMN), row.get(TEXT_COLUMN)
-    if isinstance(row_id, int) or (isinstance(row_id, str) and _is_unicode(row_id)):
-        name = str(row_id)
-    if text is None:
-        return TextRow(name, None, f"It has no {TEXT_COLUMN!r}.", "filtered")
+    known = columns_of(tuple(row))
+    for key in known.get("id", ()):
+        if isinstance(row[key], int) or (isinstance(row[key], str) and _is_unicode(row[key])):
+            name = str(row[key])
+            break
+    keys = [key for key in known.get("text", ()) if row[key] is not None]
+    if not keys:
+        return TextRow(name, None, "It has no 'text'.", "filtered")
+    key = next((key for key in keys if not is_missing(row[key])), keys[0])
+    text = row[key]
     if not isinstance(text, str):
-        return TextRow(name, None, f"Its {TEXT_COLUMN!r} is not a string.")
+        return TextRow(name, None, f"Its {key!r} is not a string.")
     if not _is_unicode(text):
-        return TextRow(name, None, f"Its {TEXT_COLUMN!r} has half a character (a lone surrogate).")
-    others = {column: row[column] for column in OTHER_COLUMNS if isinstance(row.get(column), str)}
-    return TextRow(name, text, fields={column: value for column, value in others.items() if _is_unicode(value)})
+        return TextRow(name, None, f"Its {key!r} has half a character (a lone surrogate).")
+    fields = {
+        field: next((row[key] for key in known.get(field, ()) if isinstance(row[key], str) and row[key]), None)
+        for field in OTHER_FIELDS
+    }
+    fields["source"] = row["source"] if isinstance(row.get("source"), str) else None
+    fields |= {f"extra.{name}": text_of_label(row.get(name)) for name in extra}
+    return TextRow(name, text, fields={field: value for field, value in fields.items() if value and _is_unicode(value)})
 
 
 def _is_unicode(text: str) -> bool:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from codectok.audio.notes import DecodingNotes
+from codectok.audio.sound import SoundOptions
 from codectok.config import StrictModel
 
+from .kinds import suffix_of
+
 UnusedKind = Literal[
-    "ignored_files", "trailing_bytes", "columns", "sidecars", "members", "supervisions", "mixed_channels"
+    "ignored_files",
+    "trailing_bytes",
+    "columns",
+    "sidecars",
+    "members",
+    "supervisions",
+    "audio_tracks",
+    "mixed_channels",
+    "cancelled",
+    "loud_samples",
 ]
 TITLES: dict[UnusedKind, str] = {
     "ignored_files": "files without audio",
@@ -18,7 +31,10 @@ TITLES: dict[UnusedKind, str] = {
     "sidecars": "files beside the audio",
     "members": "members of tars",
     "supervisions": "supervisions",
-    "mixed_channels": "channels mixed to one",
+    "audio_tracks": "audio tracks",
+    "mixed_channels": "recordings whose channels were mixed",
+    "cancelled": "recordings whose channels cancel, where the first was used",
+    "loud_samples": "samples beyond full scale",
 }
 
 
@@ -44,6 +60,21 @@ class UnusedEntry(StrictModel):
 
     count: int
     example: str = ""
+
+
+def unused_sound(notes: DecodingNotes, sound: SoundOptions, name: str) -> Iterator[Unused]:
+    """Yield the parts of the audio file `name` that decoding did not use, or changed."""
+    suffix = suffix_of(name)
+    if notes.unused_bytes:
+        yield Unused("trailing_bytes", suffix, notes.unused_bytes, name)
+    if notes.other_tracks:
+        yield Unused("audio_tracks", suffix, notes.other_tracks, name)
+    if notes.mixed_channels:
+        yield Unused("mixed_channels", f"{notes.mixed_channels} channels", 1, name)
+    if notes.cancelled and sound.cancelled == "first":
+        yield Unused("cancelled", f"{notes.mixed_channels} channels", 1, name)
+    if notes.loud_samples:
+        yield Unused("loud_samples", suffix, notes.loud_samples, name)
 
 
 UnusedCounts = dict[UnusedKind, dict[str, UnusedEntry]]

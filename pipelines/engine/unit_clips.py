@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from codectok.audio.notes import DecodingNotes
+from codectok.audio.sound import MIXED, SoundOptions
 from codectok.errors import AudioError
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.plan import Unit
+from codectok.sources.channels import clips_of_channels
 from codectok.sources.clip import Clip
-from codectok.sources.clips import count_undecodable, readable_clips
+from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
 from codectok.tokens.clips import decoded_blocks
 
 
@@ -24,17 +27,23 @@ def clips_of_unit(unit: Unit, output: UnitOutput | None) -> Iterator[Clip]:
         yield from readable_clips(source, output)
 
 
-def decoded_clips(unit: Unit, output: UnitOutput, sample_rate: int) -> Iterator[tuple[Clip, np.ndarray]]:
+def decoded_clips(
+    unit: Unit, output: UnitOutput, sample_rate: int, sound: SoundOptions = MIXED
+) -> Iterator[tuple[Clip, np.ndarray]]:
     """Yield each clip of `unit` with its samples, float32 [n], mono, at `sample_rate` Hz.
 
-    Counts every clip as read in `output`; clips that cannot be decoded are rejected there. A clip is held in memory
-    as a whole.
+    `sound` says how channels are mixed or chosen. Counts every clip as read in `output`, with the parts of its file
+    that are not used; clips that cannot be decoded are rejected there. A clip is held in memory as a whole.
     """
-    for clip in clips_of_unit(unit, output):
+    unused = UnusedSound(output, sound)
+    for clip in clips_of_channels(clips_of_unit(unit, output), sound):
+        notes = DecodingNotes()
         try:
-            samples = np.concatenate(list(decoded_blocks(clip, sample_rate)))
+            samples = np.concatenate(list(decoded_blocks(clip, sample_rate, sound, notes)))
         except AudioError as error:
             count_undecodable(clip, error, output, clip.start)
+            unused.add(clip, notes)
         else:
             output.read(clip.dataset, len(samples) / sample_rate)
+            unused.add(clip, notes)
             yield clip, samples

@@ -344,7 +344,7 @@ def _sources_of(name: str, unit: Unit) -> list[Source]:
 
 
 def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None) -> Iterator[Document]:
-    for row in text_rows(source):
+    for row in text_rows(source, builder.template.extra_names):
         if output is not None:
             output.read(name)
         document: Document | None = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 
 from codectok.audio.files import stream_audio
+from codectok.audio.notes import DecodingNotes
 from codectok.audio.quality import Quality
 from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
 from codectok.audio.spans import Recording, Span, cut_between_supervisions, join_short, joined_within
@@ -20,8 +21,10 @@ from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.shards import Sample, ShardWriter
+from codectok.sources.channels import extra_with_channel
 from codectok.sources.clip import is_not_audio
 from codectok.sources.rejects import Reject
+from codectok.sources.unused import unused_sound
 
 from .options import ShardOptions
 from .recordings import RecordingSource
@@ -36,6 +39,7 @@ class RecordingCutter:
         self._settings, self._source, self._writer, self._output = settings, source, writer, output
         self._rate = settings.sample_rate
         self._shortest, self._longest = limits_in_samples(settings.min_seconds, settings.max_seconds, self._rate)
+        self._sound, self._notes = settings.sound.for_channel(source.channel), DecodingNotes()
         self._done = 0  # samples up to here are written or rejected
         self._seconds = 0.0  # written or rejected
         self._failed: set[str] = set()  # keys of spans rejected because the file ends early or is damaged
@@ -46,7 +50,7 @@ class RecordingCutter:
         pending = deque(self._source.spans)
         try:
             pending = deque(self._fitted_spans())
-            with closing(stream_audio(self._source.audio(), self._rate, self._source.where)) as blocks:
+            with closing(self._decoded(self._rate, self._notes)) as blocks:
                 recording = Recording(blocks, [span.sample_range(self._rate) for span in pending])
                 while pending:
                     self._cut(pending[0], recording)
@@ -58,9 +62,16 @@ class RecordingCutter:
             for span in pending:
                 first, _ = span.sample_range(self._rate)
                 # The duration is unknown: the file may have been shorter than the manifest says.
-                self._fail(span, error, max(first, self._done) / self._rate, None)
+                seconds = span.seconds_of(error.seconds) if error.reason == "clipped" and error.seconds else None
+                self._fail(span, error, max(first, self._done) / self._rate, seconds)
                 self._done = 0  # nothing of the next span is done
         self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.spans))
+        for unused in unused_sound(self._notes, self._sound, self._source.name):
+            self._output.leave_unused(self._source.dataset, unused)
+
+    def _decoded(self, sample_rate: int, notes: DecodingNotes) -> Generator[np.ndarray, None, None]:
+        source = self._source
+        return stream_audio(source.audio(), sample_rate, source.where, notes, self._sound)
 
     def _fitted_spans(self) -> list[Span]:
         """Return spans cut and joined to fit, in order; with "vad" only the speech in spans without text."""
@@ -80,7 +91,7 @@ class RecordingCutter:
     def _speech(self, spans: list[Span]) -> list[Span]:
         """Return the speech in `spans`, and reject the rest."""
         speech: list[Span] = []
-        with closing(stream_audio(self._source.audio(), SPEECH_RATE, self._source.where)) as blocks:
+        with closing(self._decoded(SPEECH_RATE, DecodingNotes())) as blocks:
             recording = Recording(blocks, [span.sample_range(SPEECH_RATE) for span in spans])
             detected = [speech_in(recording.take()) for _ in spans]
         for span, (found, seconds) in zip(spans, detected, strict=True):
@@ -133,11 +144,13 @@ class RecordingCutter:
             if len(segment.samples) > self._longest:
                 message = f"{seconds:.2f} s with one text is longer than {settings.max_seconds:g} s and cannot be cut."
                 raise AudioError(message, "too_long")
+            self._sound.refuse_cancelled(self._notes, start, start + seconds, source.where)
             quality = Quality.within(settings.quality, segment.samples, rate)
         except AudioError as error:
             self._reject(error, start, seconds, "segment")
             return
         labels = span.labels
+        extra = extra_with_channel(span.extra, source.channel, self._notes)
         description = Sample(
             dataset=source.dataset,
             source=source.name,
@@ -153,7 +166,7 @@ class RecordingCutter:
             language=labels.language,
             speaker=labels.speaker,
             category=labels.category,
-            extra=None if span.extra is None else json.loads(span.extra),
+            extra=None if extra is None else json.loads(extra),
         )
         self._writer.write(make_key(source.dataset, span.key, segment.start), segment.samples, description)
         self._seconds += seconds

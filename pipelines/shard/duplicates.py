@@ -9,13 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from codectok.audio.files import stream_audio
+from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Span
 from codectok.errors import AudioError
 from codectok.keys import make_key
@@ -43,20 +46,27 @@ class Duplicate:
     same_as: str
 
 
-def hash_job(sample_rate: int) -> TableJob:
-    """A job that writes a row for each span: the hash of its samples, decoded at `sample_rate` Hz."""
-    return TableJob("hash", partial(_hash_rows, sample_rate), HASH_SCHEMA, {"sample_rate": sample_rate}, "spans")
+def hash_job(
+    sample_rate: int, sound: SoundOptions = MIXED, reading: Mapping[str, JsonValue] = MappingProxyType({})
+) -> TableJob:
+    """A job that writes a row for each span: the hash of its samples, decoded at `sample_rate` Hz by `sound`.
+
+    `reading` are the options that say how sources are read, as in the other job.
+    """
+    options: dict[str, JsonValue] = {"sample_rate": sample_rate, **sound.values(), **reading}
+    return TableJob("hash", partial(_hash_rows, sample_rate, sound), HASH_SCHEMA, options, "spans")
 
 
-def _hash_rows(sample_rate: int, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
+def _hash_rows(sample_rate: int, sound: SoundOptions, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
     """Hashes of all spans; the next pass rejects unreadable ones."""
-    for recording in recordings_of(unit, None):
-        for span, n_samples, digest in _hashes(recording, sample_rate):
+    for recording in recordings_of(unit, None, sound):
+        for span, n_samples, digest in _hashes(recording, sample_rate, sound):
             output.read(recording.dataset, n_samples / sample_rate)
             output.keep(recording.dataset, n_samples / sample_rate)
             start = recording.offset + span.start
+            channel = "" if recording.channel is None else f" (channel {recording.channel})"
             yield {
-                "name": f"{recording.dataset}/{recording.name}" + (f" from {start:g} s on" if start else ""),
+                "name": f"{recording.dataset}/{recording.name}{channel}" + (f" from {start:g} s on" if start else ""),
                 "key": duplicate_key(recording, span),
                 "n_samples": n_samples,
                 "sha256": digest,
@@ -68,7 +78,7 @@ def duplicate_key(recording: RecordingSource, span: Span) -> str:
     return make_key(recording.dataset, span.key)
 
 
-def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Span, int, str]]:
+def _hashes(recording: RecordingSource, sample_rate: int, sound: SoundOptions) -> Iterator[tuple[Span, int, str]]:
     """Yield each readable span of a recording, in order, with its number of samples and hash.
 
     All spans are hashed as the blocks come, so that only one block is held in memory, however much they overlap.
@@ -78,7 +88,8 @@ def _hashes(recording: RecordingSource, sample_rate: int) -> Iterator[tuple[Span
     running: list[_Hash] = []
     decoded, whole = 0, False
     try:
-        with closing(stream_audio(recording.audio(), sample_rate, recording.where)) as blocks:
+        own = sound.for_channel(recording.channel)
+        with closing(stream_audio(recording.audio(), sample_rate, recording.where, sound=own)) as blocks:
             for block in blocks:
                 end = decoded + len(block)
                 while waiting and waiting[0].first < end:

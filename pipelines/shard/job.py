@@ -20,7 +20,7 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import shard_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.plan import READING_OPTIONS, Unit, reading_options
 from codectok.shards import (
     MANIFEST_FILE,
     ShardEntry,
@@ -31,6 +31,8 @@ from codectok.shards import (
     parse_index,
     write_index,
 )
+from codectok.sources.listing import Listing
+from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage
 
@@ -61,8 +63,19 @@ class ShardJob(Job):
     def options(self) -> Mapping[str, JsonValue]:
         """All fields of `ShardOptions`."""
         values: dict[str, Any] = asdict(self.settings)
+        for field in READING_OPTIONS:
+            del values[field]
         quality: dict[str, Any] = values.pop("quality")
-        return values | quality
+        sound: dict[str, Any] = values.pop("sound")
+        return values | quality | sound | self._reading
+
+    @property
+    def _reading(self) -> dict[str, JsonValue]:
+        return reading_options(encoding=self.settings.encoding, audio_column=self.settings.audio_column)
+
+    def check_sources(self, listing: Listing) -> None:
+        """Raise an `InputError` if the audio column of Parquet files is unknown."""
+        check_audio_columns(listing, self.settings.audio_column)
 
     @property
     def cutting(self) -> CuttingPolicy:
@@ -75,7 +88,8 @@ class ShardJob(Job):
         if not self.settings.deduplicate:
             return None
         rate = self.settings.sample_rate
-        return FirstPass(hash_job(rate), partial(write_duplicates, sample_rate=rate))
+        hashes = hash_job(rate, self.settings.sound, self._reading)
+        return FirstPass(hashes, partial(write_duplicates, sample_rate=rate))
 
     @property
     def reporter(self) -> JobReporter:
@@ -93,7 +107,7 @@ class ShardJob(Job):
         """Write `shard-NNNNNN.tar` and its index."""
         path = output.folder / shard_name(unit.number)
         with ShardWriter(path, self.settings.format) as writer:
-            for recording in recordings_of(unit, output):
+            for recording in recordings_of(unit, output, self.settings.sound):
                 new = _without_duplicates(recording, duplicates, output)
                 if new.spans:
                     RecordingCutter(self.settings, new, writer, output).run()

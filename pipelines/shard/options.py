@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from codectok.audio import dnsmos, speech
 from codectok.audio.quality import QualityLimits
 from codectok.audio.segments import check_limits
+from codectok.audio.sound import MIXED, SoundOptions
 from codectok.choices import AudioFormat, Segmenter
 from codectok.config import parse
 from codectok.errors import InputError
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds
 from codectok.pipelines.engine.planning.plan import Plan
+from codectok.sources.encodings import check_encoding
 
 SAMPLE_RATES = range(8000, 192_001)
 NO_LIMITS = QualityLimits()
@@ -33,6 +35,9 @@ class ShardOptions:
         validation: share of the files whose segments are held out for validation.
         deduplicate: leave out recordings with the same samples as another one anywhere in the corpus.
         quality: limits on segments.
+        encoding: of manifests and texts without a byte-order mark; None for UTF-8.
+        audio_column: column of Parquet files that holds the audio; None to find it.
+        sound: how channels and scales of files become mono samples.
 
     Raises:
         InputError: a value out of range, or a package that is not installed.
@@ -47,8 +52,13 @@ class ShardOptions:
     validation: float = 0.0
     deduplicate: bool = False
     quality: QualityLimits = NO_LIMITS
+    encoding: str | None = None
+    audio_column: str | None = None
+    sound: SoundOptions = MIXED
 
     def __post_init__(self) -> None:
+        if self.encoding is not None:
+            object.__setattr__(self, "encoding", check_encoding(self.encoding))
         check_limits(self.min_seconds, self.max_seconds, self.segmenter)
         if self.sample_rate not in SAMPLE_RATES:
             raise InputError(

@@ -8,9 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from codectok.audio.channels import channel_count
+from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Span
+from codectok.audio.waveform import MAX_CHANNELS
+from codectok.errors import AudioError
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.plan import Unit
+from codectok.sources.channels import wants_each
 from codectok.sources.clips import readable_clips
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.source import Source
@@ -28,6 +33,7 @@ class RecordingSource:
         spans: in the order of their starts.
         offset: start of this recording in the original one, in seconds.
         may_be_anything: True if neither suffix nor manifest says that the file is audio.
+        channel: number of the channel to read; None for the job's option.
     """
 
     audio: Callable[[], Path | bytes]
@@ -37,10 +43,19 @@ class RecordingSource:
     spans: tuple[Span, ...]
     offset: float = 0.0
     may_be_anything: bool = False
+    channel: int | None = None
 
 
-def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSource]:
-    """Yield the recordings of a unit in order, and reject unreadable sources in `output` unless it is None."""
+def recordings_of(unit: Unit, output: UnitOutput | None, sound: SoundOptions = MIXED) -> Iterator[RecordingSource]:
+    """Yield the recordings of a unit in order, and reject unreadable sources in `output` unless it is None.
+
+    Spans of different channels belong to different recordings; with the option "each", each channel is one.
+    """
+    for recording in _recordings_of(unit, output):
+        yield from _channels_of(recording, sound)
+
+
+def _recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSource]:
     # Spans of a file are neighbours in the plan, so that the file is decoded once.
     for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
         sources = list(group)
@@ -49,14 +64,17 @@ def recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSo
             for source in sources:
                 yield from _recordings_in(source, output)
             continue
-        yield RecordingSource(
-            audio=first.audio,
-            dataset=first.dataset,
-            name=first.name,
-            where=first.where,
-            spans=tuple(replace(source.span, key=source.key_path) for source in sources),
-            may_be_anything=first.kind == "unknown",
-        )
+        for channel in dict.fromkeys(source.channel for source in sources):
+            own = [source for source in sources if source.channel == channel]
+            yield RecordingSource(
+                audio=own[0].audio,
+                dataset=first.dataset,
+                name=first.name,
+                where=first.where,
+                spans=tuple(replace(source.span, key=source.key_path) for source in own),
+                may_be_anything=first.kind == "unknown",
+                channel=channel,
+            )
 
 
 def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[RecordingSource]:
@@ -69,6 +87,31 @@ def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[Rec
             # Keys of samples in a tar are unique within their folder only.
             spans=(replace(clip.span, key=f"{container.dataset}/{container.path}/{clip.id}"),),
             offset=clip.offset,
+            channel=clip.span.channel,
+        )
+
+
+def _channels_of(recording: RecordingSource, sound: SoundOptions) -> Iterator[RecordingSource]:
+    """Yield `recording`, or one for each channel if they are to be split."""
+    if not wants_each(sound, recording.channel):
+        yield recording
+        return
+    try:
+        audio = recording.audio()
+    except AudioError:
+        yield recording  # the error is raised again when the recording is cut
+        return
+    count = channel_count(audio, recording.where)
+    if not 1 < count <= MAX_CHANNELS:
+        yield recording
+        return
+    for channel in range(count):
+        yield replace(
+            recording,
+            audio=functools.partial(_same, audio),
+            where=f"{recording.where} (channel {channel})",
+            spans=tuple(replace(span, key=f"{span.key}#channel={channel}") for span in recording.spans),
+            channel=channel,
         )
 
 

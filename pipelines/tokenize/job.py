@@ -23,11 +23,12 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit, load_plan, names_of_sources
+from codectok.pipelines.engine.planning.plan import Unit, load_plan, names_of_sources, reading_options
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.unit_clips import clips_of_unit
-from codectok.sources.clips import count_undecodable
+from codectok.sources.clips import UnusedSound, count_undecodable
 from codectok.sources.listing import Listing
+from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage, open_storage
 from codectok.tokens.clips import encode_clips
@@ -82,10 +83,16 @@ class TokenizeJob(Job):
             "encoder_threads": self.settings.encoder_threads if on_cpu else None,
             "max_seconds": self.settings.max_seconds,
             "part_seconds": self.cutting.unit_seconds,
+            **reading_options(encoding=self.settings.encoding, audio_column=self.settings.audio_column),
+            **self.settings.sound.values(),
         }
 
     def check_sources(self, listing: Listing) -> None:
-        """Raise an `InputError` if shards of two jobs share the name of a recording: keys of segments could repeat."""
+        """Raise an `InputError` if the audio column of Parquet files is unknown, or keys of segments could repeat.
+
+        Keys can repeat where shards of two jobs share the name of a recording.
+        """
+        check_audio_columns(listing, self.settings.audio_column)
         folders = {
             f"{listing.roots[dataset]}/{path.rpartition('/')[0]}".rstrip("/")
             for dataset, path, kind in zip(listing.datasets, listing.paths, listing.kinds, strict=True)
@@ -140,8 +147,10 @@ class TokenizeJob(Job):
         metadata = TableMetadata.of(self.description, unit_hash(header_of(self), unit))
         path = output.folder / part_name(unit.number)
         counts = CodeCounts(self.description.n_codebooks, self.description.codebook_size)
+        sound = self.settings.sound
+        unused = UnusedSound(output, sound)
         with TokenTableWriter(path, metadata) as writer:
-            for clip, row in encode_clips(encoder, clips_of_unit(unit, output)):
+            for clip, row in encode_clips(encoder, clips_of_unit(unit, output), sound, unused.add):
                 if not isinstance(row, AudioError):
                     output.read(clip.dataset, row.duration)
                     for cut in self._slices(row, clip.span):

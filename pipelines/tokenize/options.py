@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from codectok.choices import Precision
+from codectok.audio.sound import MIXED, SoundOptions
+from codectok.choices import CancelledChoice, Precision, ScaleChoice
 from codectok.config import parse
 from codectok.errors import InputError
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds
 from codectok.pipelines.engine.planning.plan import Plan
+from codectok.sources.encodings import check_encoding
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class TokenizeOptions:
         max_seconds: the codes of longer recordings are sliced into several rows.
         encoder_threads: threads of one worker on a CPU; codes can depend on it.
         part_seconds: estimated audio of a part; None for an hour on a CPU and six on a GPU.
+        encoding: of manifests and texts without a byte-order mark; None for UTF-8.
+        audio_column: column of Parquet files that holds the audio; None to find it.
+        sound: how channels and scales of files become mono samples.
 
     Raises:
         InputError: a value out of range.
@@ -38,8 +44,13 @@ class TokenizeOptions:
     max_seconds: float | None = None
     encoder_threads: int = 1
     part_seconds: float | None = None
+    encoding: str | None = None
+    audio_column: str | None = None
+    sound: SoundOptions = MIXED
 
     def __post_init__(self) -> None:
+        if self.encoding is not None:
+            object.__setattr__(self, "encoding", check_encoding(self.encoding))
         if self.part_seconds is not None:
             check_unit_seconds(self.part_seconds)
         if self.encoder_threads < 1:
@@ -58,6 +69,7 @@ class PlannedOptions(BaseModel):
         pack_frames: frames encoded at once.
         encoder_threads: threads of one worker; None on a GPU.
         max_seconds: length of the longest row; None if recordings are not sliced.
+        channel, cancelled, scale: as in `SoundOptions`; plans of earlier versions lack them.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -68,6 +80,14 @@ class PlannedOptions(BaseModel):
     pack_frames: int | None
     encoder_threads: int | None
     max_seconds: float | None
+    channel: int | Literal["mix", "each"] = "mix"
+    cancelled: CancelledChoice = "first"
+    scale: ScaleChoice = "refuse"
+
+    @property
+    def sound(self) -> SoundOptions:
+        """Options by which the files were read."""
+        return SoundOptions(self.channel, self.cancelled, self.scale)
 
     @classmethod
     def from_plan(cls, plan: Plan) -> PlannedOptions:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from codectok.audio.files import write_audio
+from codectok.audio.sound import SoundOptions
 from codectok.choices import Precision
 from codectok.codec import Codec
 from codectok.errors import AudioError, InputError, VerificationError
@@ -20,6 +21,7 @@ from codectok.model.packed_encoder import FeatureEncoder
 from codectok.names import file_name_of
 from codectok.pipelines.engine.output.unit_files import unit_of_file
 from codectok.pipelines.engine.planning.plan import Plan, load_plan
+from codectok.sources.channels import CHANNEL_MARK, clips_of_channels
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.storage import open_storage
@@ -137,17 +139,20 @@ def _compare(codec: Codec, precision: Precision, before: np.ndarray, again: _Aga
 
 
 def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenRow]) -> Iterator[_Again]:
-    max_seconds = PlannedOptions.from_plan(plan).max_seconds
+    options = PlannedOptions.from_plan(plan)
+    max_seconds, sound = options.max_seconds, options.sound
     # The id of a slice is the id of its recording and the slice's position.
     ids = set(wanted) | {name.rpartition("_")[0] for name in wanted}
+    # The id of a channel is the id of its clip and the channel's number.
+    files = ids | {name.rpartition(CHANNEL_MARK)[0] for name in ids if sound.channel == "each"}
 
     def clips() -> Iterator[Clip]:
         for source in plan.unit(unit).sources:
             for clip in clips_of(source):
-                if isinstance(clip, Clip) and clip.id in ids:
-                    yield clip
+                if isinstance(clip, Clip) and clip.id in files:
+                    yield from (one for one in clips_of_channels([clip], sound) if one.id in ids)
 
-    for clip, row in encode_clips(codec.clip_encoder, clips()):
+    for clip, row in encode_clips(codec.clip_encoder, clips(), sound.for_channel(None)):
         if isinstance(row, AudioError):
             continue  # its rows are reported as missing
         slices: Iterable[TokenRow | AudioError] = [row]
@@ -157,10 +162,10 @@ def _encoded_again(codec: Codec, plan: Plan, unit: int, wanted: dict[str, TokenR
             if isinstance(cut, TokenRow) and cut.id in wanted:
                 # First frame within the recording; the id of a slice ends in its position in samples.
                 first = 0 if cut.id == row.id else int(cut.id.rpartition("_")[2]) // codec.frame_size
-                yield _Again(cut, partial(_features, codec, clip, first, first + len(cut.codes)))
+                yield _Again(cut, partial(_features, codec, clip, sound, first, first + len(cut.codes)))
 
 
-def _features(codec: Codec, clip: Clip, first: int, end: int) -> np.ndarray:
+def _features(codec: Codec, clip: Clip, sound: SoundOptions, first: int, end: int) -> np.ndarray:
     encoder = ClipEncoder(codec.geometry, FeatureEncoder(codec.packed_encoder))
-    blocks = encoder.encode_stream(decoded_blocks(clip, codec.sample_rate))
+    blocks = encoder.encode_stream(decoded_blocks(clip, codec.sample_rate, sound))
     return torch.cat(list(blocks))[first:end].numpy()

@@ -2,17 +2,93 @@
 
 from __future__ import annotations
 
+import io
+import os
+from dataclasses import replace
 from typing import BinaryIO
 
-from .layout import Layout
+from .aiff import layout_of_aiff
+from .au import layout_of_au
+from .caf import layout_of_caf
+from .flac import layout_of_flac
+from .layout import Damage, Layout, Stream
 from .mp3 import layout_of_mp3
+from .ogg import layout_of_ogg
+from .others import layout_of_avr, layout_of_mat4, layout_of_mat5, layout_of_mpc, layout_of_svx, layout_of_wve
+from .riff import layout_of_riff
+from .sphere import layout_of_sphere
+from .view import StreamView
+from .voc import layout_of_voc
+from .w64 import layout_of_w64
 
-FORMATS = (layout_of_mp3,)
+FORMATS = (
+    layout_of_riff,
+    layout_of_flac,
+    layout_of_ogg,
+    layout_of_mp3,
+    layout_of_aiff,
+    layout_of_au,
+    layout_of_caf,
+    layout_of_w64,
+    layout_of_voc,
+    layout_of_sphere,
+    layout_of_svx,
+    layout_of_avr,
+    layout_of_wve,
+    layout_of_mpc,
+    layout_of_mat4,
+    layout_of_mat5,
+)
 """One function per family of formats; each returns None for other files, and may leave the file at any position."""
+
+MAX_FILES = 100_000  # that are joined to one, so that a layout stays small
 
 
 def layout_of(file: BinaryIO) -> Layout | None:
-    """Layout of an audio file; None if its format is not known here, so that only its decoder can tell."""
+    """Layout of an audio file; None if its format is not known here, so that only its decoder can tell.
+
+    Files that are joined to one become a layout with the streams of all.
+    """
+    layout = _layout_of_first(file)
+    if layout is None or layout.next_file is None:
+        return layout
+    size = file.seek(0, os.SEEK_END)
+    layouts, start = [layout], 0
+    for _ in range(MAX_FILES):
+        layout = layouts[-1]
+        if layout.damage is not None or layout.next_file is None:
+            return _joined(layouts)
+        start += layout.next_file
+        rest = io.BufferedReader(StreamView(file, Stream(start, size)))
+        following = _layout_of_first(rest) or Layout("", (Stream(0, size - start),))
+        n_bytes = size - start if following.next_file is None else following.next_file
+        shifted = replace(following, streams=tuple(stream.shifted(start) for stream in following.streams))
+        layouts.append(replace(shifted, damage=None) if _is_repeated_header(shifted, n_bytes, layouts) else shifted)
+    damage = Damage(f"is joined from more than {MAX_FILES:,} files; split it", None, "unsupported")
+    return replace(_joined(layouts), damage=damage)
+
+
+def _is_repeated_header(layout: Layout, n_bytes: int, before: list[Layout]) -> bool:
+    """Return True if a file of `n_bytes` bytes is the final header of the one before it.
+
+    Programs that write to a pipe put it there, since they cannot go back.
+    """
+    if layout.damage is None or any(stream.n_samples != 0 for stream in layout.streams):
+        return False
+    previous = next((stream for one in reversed(before) for stream in one.streams if stream.n_samples != 0), None)
+    return previous is not None and layout.damage.missing_bytes == previous.end - previous.start - n_bytes
+
+
+def _joined(layouts: list[Layout]) -> Layout:
+    """Join the layouts of files that follow one another."""
+    streams = [stream for layout in layouts for stream in layout.streams]
+    # A header that was written twice has no samples at first.
+    with_samples = tuple(stream for stream in streams if stream.n_samples != 0)
+    unused_bytes = sum(layout.unused_bytes for layout in layouts)
+    return Layout(layouts[0].container, with_samples or tuple(streams[:1]), layouts[-1].damage, unused_bytes)
+
+
+def _layout_of_first(file: BinaryIO) -> Layout | None:
     for layout_of_format in FORMATS:
         file.seek(0)
         layout = layout_of_format(file)

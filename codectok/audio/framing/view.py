@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -26,6 +27,18 @@ class StreamView(io.RawIOBase):
         super().__init__()
         self._file, self._stream = file, stream
         self._position = 0
+        # Ranges of the file that follow one another here, with the position of each; the head comes before them.
+        self._places: list[int] = []
+        self._ranges: list[tuple[int, int]] = []
+        self._size, start = len(stream.head), stream.start
+        for hole_start, hole_end in (*stream.holes, (stream.end, stream.end)):
+            self._places.append(self._size)
+            self._ranges.append((start, hole_start))
+            self._size += hole_start - start
+            start = hole_end
+        self._patches = sorted(stream.patches)
+        self._patched = [offset for offset, _ in self._patches]
+        self._longest = max((len(patch) for _, patch in self._patches), default=0)
 
     def readable(self) -> bool:
         """True."""
@@ -41,22 +54,34 @@ class StreamView(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a position relative to the start, the current position or the end of the stream."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._stream.end - self._stream.start}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Read into `buffer` and return the number of bytes."""
-        first = self._stream.start + self._position
-        self._file.seek(first)
-        data = bytearray(self._file.read(max(0, min(len(buffer), self._stream.end - first))))
-        for offset, patch in self._stream.patches:
-            for place, byte in enumerate(patch, offset - first):
-                if 0 <= place < len(data):
-                    data[place] = byte
+        data = self._read(len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def _read(self, wanted: int) -> bytes | bytearray:
+        """Return up to `wanted` bytes from the position; none only at the end."""
+        if self._position < len(self._stream.head):
+            return self._stream.head[self._position : self._position + wanted]
+        if self._position >= self._size:
+            return b""
+        index = bisect_right(self._places, self._position) - 1
+        start, end = self._ranges[index]
+        first = start + self._position - self._places[index]
+        self._file.seek(first)
+        data = bytearray(self._file.read(min(wanted, end - first)))
+        near = bisect_left(self._patched, first - self._longest), bisect_left(self._patched, first + len(data))
+        for offset, patch in self._patches[slice(*near)]:
+            for place, byte in enumerate(patch, offset - first):
+                if 0 <= place < len(data):
+                    data[place] = byte
+        return data
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from codectok.errors import InputError
+from codectok.extras import labels_in
 from codectok.tokens.table import TokenRow
 
-from .templates import FIELDS, CodesItem, Template, TemplateItem, TextItem, TokenItem
+from .templates import EXTRA, FIELDS, CodesItem, Template, TemplateItem, TextItem, TokenItem
 from .text_tokenizer import TextTokenizer, TokenIds, TokenInTextError
 
 Voice = Callable[[TokenRow], np.ndarray]
@@ -88,6 +89,7 @@ class DocumentBuilder:
             raise InputError('The template has a voice: pass --voice with "speaker" or the id of a row.')
         self.template = template
         self._tokens, self._tokenizer, self._voice = tokens, tokenizer, voice
+        self._extra_names = template.extra_names
         items = [item for item in template.items if isinstance(item, TokenItem)]
         self._special = {item.token: np.array([tokens.of_token(item.token)], np.int32) for item in items}
 
@@ -150,6 +152,8 @@ class DocumentBuilder:
                 found.append(ids)
             else:
                 values = {field: getattr(row, field) for field in FIELDS}
+                labels = labels_in(row.extra, self._extra_names)
+                values |= {f"{EXTRA}{name}": label for name, label in labels.items()}
                 found += self._text_or_token(item, values, row.id)
         return _EncodedItems(_joined(found), tuple(spans))
 

@@ -17,7 +17,8 @@ TASKS = ("audio", "tts", "asr", "interleaved")
 TEXT_TEMPLATE, VOICE_TEMPLATE = "text", "tts-voice"
 END_OF_SEQUENCE = "eos"
 FIELDS = ("text", "language", "speaker", "category", "id", "source", "dataset")
-_FIELD = re.compile(r"\{(\w*)\}")
+EXTRA = "extra."  # before the name of a further label
+_FIELD = re.compile(r"\{(extra\.[^{}]+|\w*)\}")
 
 
 class TextItem(StrictModel):
@@ -86,6 +87,12 @@ class Template(StrictModel):
         return any(isinstance(item, TextItem) for item in self.items)
 
     @property
+    def extra_names(self) -> tuple[str, ...]:
+        """Names of the further labels in the template's text."""
+        fields = [field for item in self.items if isinstance(item, TextItem) for field in item.fields]
+        return tuple(dict.fromkeys(field.removeprefix(EXTRA) for field in fields if field.startswith(EXTRA)))
+
+    @property
     def n_tokens(self) -> int:
         """Number of single tokens in a document of one row."""
         return sum(isinstance(item, TokenItem) for item in self.items)
@@ -133,9 +140,11 @@ def _parse(text: str, name: str) -> Template:
             " `codes: row` or `codes: voice` under begin, row and end."
         ) from None
     for item in template.items:
-        unknown = [field for field in item.fields if field not in FIELDS] if isinstance(item, TextItem) else []
+        fields = item.fields if isinstance(item, TextItem) else []
+        unknown = [field for field in fields if field not in FIELDS and not field.startswith(EXTRA)]
         if unknown:
-            raise InputError(f"The template {name} has a field {{{unknown[0]}}}; choose from {', '.join(FIELDS)}.")
+            known = f"{', '.join(FIELDS)} and {EXTRA}NAME"
+            raise InputError(f"The template {name} has a field {{{unknown[0]}}}; choose from {known}.")
     if CodesItem(codes="row") in (*template.begin, *template.end):
         raise InputError(f"The template {name} has `codes: row` outside `row`; move it there.")
     if any(isinstance(item, CodesItem) for item in template.end):

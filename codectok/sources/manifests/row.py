@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from codectok.extras import with_extra
+from codectok.sources.labels import NAMES, TEXT_FIELDS, fields_of
 
 from .lhotse import values_of_cut
 from .supervisions import parse_supervisions
-from .values import EMPTY, LABELS, TIMES, seconds_of, text_of
-
-# Column names of other tools.
-SYNONYMS = {
-    "path": ("audio_filepath", "audio_path", "file", "wav", "filename"),
-    "start": ("offset",),
-    "language": ("lang",),
-}
+from .values import EMPTY, TIMES
 
 
 class ManifestRow(NamedTuple):
@@ -33,27 +30,35 @@ class ManifestRow(NamedTuple):
     problem: str | None = None
 
 
-def parse_row(values: dict[str, Any]) -> ManifestRow:
-    """Parse a line; raises `ValueError` with the problem, as the end of a sentence."""
+def parse_row(values: dict[str, Any], leave_out: Callable[[str], None] | None = None) -> ManifestRow:
+    """Parse a line; raises `ValueError` with the problem, as the end of a sentence.
+
+    Args:
+        values: by name, under any of the names in `NAMES`.
+        leave_out: receives the names of fields that cannot be kept.
+    """
     if isinstance(values.get("recording"), dict):
         values = values_of_cut(values)
-    for name, others in SYNONYMS.items():
-        if values.get(name) in EMPTY:
-            values[name] = next((values[other] for other in others if values.get(other) not in EMPTY), None)
-    path = text_of(values, "path")
+    fields = fields_of(values)
+    path = fields.text("path")
     if not path:
-        raise ValueError("it has no path")
-    if "\0" in path:
-        raise ValueError("its path cannot be a path of a file")
-    start, end, duration = (seconds_of(values, name, lowest=0.0) for name in TIMES)
+        raise ValueError(f"it has no path ({', '.join(NAMES['path'][:4])} or the like)")
+    start, end, duration = (fields.seconds(name, lowest=0.0) for name in TIMES)
     if end is None and duration is not None:
         end = (start or 0.0) + duration
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"its end ({end:g} s) is not after its start ({start or 0.0:g} s)")
-    known: dict[str, Any] = {name: text_of(values, name) for name in ("id", "text", *LABELS)}
-    if values.get("supervisions") in EMPTY:
-        return ManifestRow(path, start, end, **known)
-    found = parse_supervisions(values["supervisions"], start or 0.0)
-    supervisions = found.pop("supervisions", None)
-    merged: dict[str, Any] = {name: known[name] or found.get(name) for name in known}
-    return ManifestRow(path, start, end, **merged, supervisions=supervisions)
+    known: dict[str, Any] = {name: fields.text(name) for name in TEXT_FIELDS}
+    known["channel"] = fields.channel()
+    fields.use("supervisions")
+    extra, left_out = fields.extra()
+    if values.get("supervisions") not in EMPTY:
+        found = parse_supervisions(values["supervisions"], start or 0.0)
+        known["supervisions"] = found.supervisions
+        extra, left_out = with_extra(extra, found.extra), (*left_out, *found.left_out)
+        for name, value in found.words.items():
+            known[name] = known[name] or value
+    if leave_out is not None:
+        for name in left_out:
+            leave_out(name)
+    return ManifestRow(path, start, end, **known, extra=extra)

@@ -64,12 +64,13 @@ class UnitOutput:
 
     def ignore(self, dataset: str, name: str) -> None:
         """Count the file `name`, of unknown kind, that is not audio."""
-        self._counts_of(dataset).ignored += 1
         self.leave_unused(dataset, Unused("ignored_files", suffix_of(name), example=name))
 
     def leave_unused(self, dataset: str, unused: Unused) -> None:
-        """Count a part of an input that is not used."""
-        add_unused(self._counts_of(dataset).unused, unused)
+        """Count a part of an input that is not used; a part of the kind "ignored_files" is a file without audio."""
+        counts = self._counts_of(dataset)
+        counts.ignored += unused.count if unused.kind == "ignored_files" else 0
+        add_unused(counts.unused, unused)
 
     def observe(self, quantity: str, step: int) -> None:
         """Count a value in the histogram of a quantity."""

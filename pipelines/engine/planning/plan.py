@@ -63,6 +63,8 @@ UNIT_SCHEMA = pa.schema(
 FIELD_OF_COLUMN = {"parts": "supervisions"}
 COLUMN_OF_FIELD = {field: column for column, field in FIELD_OF_COLUMN.items()}
 ROW_GROUP_SOURCES = 65_536
+# Options of jobs that say how sources are read, by the field of `Source` that holds them.
+READING_OPTIONS = {"encoding": "text_encoding", "audio_column": "audio_column"}
 # Characters of an option's old and new value that are shown at most: enough for fingerprints, not for templates.
 LONGEST_CHANGE = 160
 
@@ -172,6 +174,7 @@ class Plan:
         self.roots = {**stored, **roots}
         self.moves = [Move(name, stored[name], root) for name, root in roots.items() if stored.get(name, root) != root]
         self._storage = storage
+        self._reading = reading_fields(header.options)
         self._tables: dict[int, _SourceTable] = {}
         self.units: list[UnitOutline] = []
         for number in range(len(header.generations)):
@@ -213,7 +216,7 @@ class Plan:
         if outline.generation not in self._tables:
             self._tables = {outline.generation: _SourceTable(self._storage, outline.generation)}
         rows = self._tables[outline.generation].rows(outline.first_source, outline.n_sources)
-        sources = [_source(row, self.roots) for row in rows]
+        sources = [_source(row, self.roots, self._reading) for row in rows]
         return Unit(number, tuple(self._relocated(source, outline.generation) for source in sources), outline.split)
 
     def files(self, generation: int) -> list[Source]:
@@ -221,7 +224,7 @@ class Plan:
         table = _read_table(self._storage, _sources_file(generation))
         whole = {
             (source.dataset, encode_path(source.path)): replace(source, first_byte=None, last_byte=None)
-            for source in _sources_in(table, self.roots)
+            for source in _sources_in(table, self.roots, self._reading)
         }
         return [self._relocated(whole[name], generation) for name in sorted(whole)]
 
@@ -231,10 +234,21 @@ class Plan:
         return replace(source, modified=None) if listed[source.dataset] != source.root else source
 
 
-def _source(row: dict[str, Any], roots: Mapping[str, str]) -> Source:
-    fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()}
+def _source(row: dict[str, Any], roots: Mapping[str, str], reading: Mapping[str, str]) -> Source:
+    fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()} | dict(reading)
     fields["path"] = decode_path(row["path"])
     return Source(root=roots[row["dataset"]], **fields)
+
+
+def reading_options(**fields: str | None) -> dict[str, JsonValue]:
+    """Options of a job for the `READING_OPTIONS` that are set; without any, plans stay as before these existed."""
+    return {READING_OPTIONS[field]: value for field, value in fields.items() if value is not None}
+
+
+def reading_fields(options: Mapping[str, JsonValue]) -> dict[str, str]:
+    """Fields of `Source` that the options of a job set."""
+    found = {field: options.get(option) for field, option in READING_OPTIONS.items()}
+    return {field: value for field, value in found.items() if isinstance(value, str)}
 
 
 def load_plan(storage: Storage, roots: Mapping[str, str]) -> Plan | None:
@@ -296,10 +310,10 @@ def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
     return names
 
 
-def _sources_in(table: pa.Table, roots: Mapping[str, str]) -> Iterator[Source]:
+def _sources_in(table: pa.Table, roots: Mapping[str, str], reading: Mapping[str, str]) -> Iterator[Source]:
     for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
         for row in batch.to_pylist():
-            yield _source(row, roots)
+            yield _source(row, roots, reading)
 
 
 def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ...]) -> Differences:

@@ -13,7 +13,7 @@ from codectok.sources.arguments import Argument, parse_arguments
 from codectok.sources.listing import list_sources
 from codectok.storage import Storage
 
-from .plan import Plan, load_plan
+from .plan import Plan, load_plan, reading_fields
 from .store import header_of, refuse_other_job, store_generation
 
 
@@ -56,7 +56,15 @@ class PlanRequest:
 
     def list_and_store(self, target: Storage) -> Plan:
         """List the sources, and store a new or extended plan in `target`: the output, or a copy of its plan."""
-        listing = list_sources(self.arguments, dict(self.roots), self.job.kinds, self.output.url, self.job.reads)
+        reading = reading_fields(self.job.options())
+        listing = list_sources(
+            self.arguments,
+            dict(self.roots),
+            self.job.kinds,
+            self.output.url,
+            self.job.reads,
+            reading.get("encoding"),
+        )
         self.job.check_sources(listing)
         store_generation(target, self.stored, header_of(self.job), listing, self.job.cutting)
         return reload_plan(target, self.roots)

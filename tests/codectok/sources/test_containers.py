@@ -171,7 +171,7 @@ def test_parquet_without_audio_is_ignored_and_broken_parquet_rejected(tmp_path: 
     assert report.summary.total.ignored == 1
     assert {row["source"]: row["reason"] for row in rejects(tmp_path / "out")} == {
         "c.parquet": "unreadable",
-        "d.parquet/0": "empty",
+        "d.parquet/0": "unreadable",
         "d.parquet/1.wav": "unreadable",
     }
     assert digests(tmp_path / "out")

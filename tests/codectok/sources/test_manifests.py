@@ -158,8 +158,8 @@ def test_manifest_column_names_of_other_tools(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "line 2 .* JSON"),
-        ("[1]", "line 2 .* JSON object"),
+        ("{", "Line 2 .* JSON"),
+        ("[1]", "Line 2 .* JSON object"),
         ('{"text": "no path"}', "Line 2 of .* it has no path"),
         ('{"path": "a.wav", "start": 3, "end": 2}', r"Line 2 .* its end \(2 s\) is not after its start"),
         ('{"path": "a.wav", "start": -1}', "Line 2 .* start"),
@@ -183,7 +183,7 @@ def test_manifest_column_names_of_other_tools(tmp_path: Path) -> None:
         ('{"recording": {"sources": {"type": "file"}}}', "Line 2 .* recording"),
         ('{"recording": {"sources": [{"type": "file"}]}}', "Line 2 .* it has no path"),
         ('{"recording": {"sources": [{"type": "file", "source": 7}]}, "duration": {}}', "Line 2 .* duration"),
-        (100_000 * "[", "line 2 .* JSON"),
+        (100_000 * "[", "Line 2 .* JSON"),
     ],
 )
 def test_bad_manifest_line_is_named(line: str, words: str, tmp_path: Path) -> None:
