@@ -43,7 +43,9 @@ def claims_of(file: BinaryIO) -> Claims:
         end, has_fragments = _end_of_boxes(file, size)
         return Claims(_is_beyond(end, size), None, has_fragments)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return Claims(_is_beyond(_end_of_riffs(file), size), _avi_seconds(head), True)
+        # Late audio is counted from the start of the film, so that a whole file may have less.
+        is_cut_off = _is_beyond(_end_of_riffs(file), size)
+        return Claims(is_cut_off, _avi_seconds(head) if is_cut_off else None, is_cut_off)
     if head[:4] == EBML:
         return Claims(_is_beyond(_end_of_segment(file), size))
     if head[:8] == ASF_MAGIC:

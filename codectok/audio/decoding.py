@@ -111,8 +111,6 @@ def _opened_by_ffmpeg(source: Path | bytes, stream: Stream, where: str) -> Itera
         file.seek(stream.start)
         head = file.read(HEAD_BYTES)
     signature = signature_of(head)
-    if signature is None and is_known_other(head):
-        raise _not_audio(source, where, "is not an audio file")
     if not ffmpeg.is_installed():
         if signature is None:
             raise _not_audio(source, where, "is not a file that libsndfile reads, and ffmpeg is not installed")
@@ -142,6 +140,10 @@ def _layout(source: Path | bytes, where: str) -> Layout:
         size = file.seek(0, os.SEEK_END)
         if isinstance(source, Path) and size == 0:
             raise AudioError(f"{where} is an empty file.", "empty")
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        if signature_of(head) is None and is_known_other(head):
+            raise _not_audio(source, where, "is not an audio file")
         return layout_of(file) or Layout("", (Stream(0, size),))
 
 
@@ -165,6 +167,8 @@ def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundf
             stream.start == 0
             and stream.end == file.seek(0, os.SEEK_END)
             and not (stream.patches or stream.holes or stream.head)
+            # soundfile believes the suffix .raw, so that such a file is opened without its name.
+            and not (isinstance(source, Path) and source.suffix.lower() == ".raw")
         )
         file.seek(0)
         view = io.BufferedReader(StreamView(file, stream))

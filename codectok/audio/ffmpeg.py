@@ -211,8 +211,8 @@ def _command(url: str) -> list[str]:
     found = program()
     assert found is not None, "callers check it"
     command = [found, "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"]
-    # -xerror: damage is not taken for the end of the file.
-    command += ["-xerror", "-protocol_whitelist", "file,subfile", "-format_whitelist", FORMATS]
+    # -xerror: damage is not taken for the end of the file. -copyts: times are the container's, also without its video.
+    command += ["-xerror", "-copyts", "-protocol_whitelist", "file,subfile", "-format_whitelist", FORMATS]
     # One thread: others would lose the frames that they hold when decoding ends at damage.
     command += [
         "-threads",

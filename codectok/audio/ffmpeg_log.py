@@ -22,6 +22,8 @@ _DURATION = re.compile(r"  Duration: (?:(\d+):(\d\d):(\d\d\.\d+)|N/A)(?:, start:
 _STREAM = re.compile(r"  Stream #0:\d+\S*: (Audio|Video): (.*)")
 _LEVEL = re.compile(r"^(?:\[[^]]* @ [^]]*\] )*\[(\w+)\] ?(.*)")
 _NUMBER = re.compile(r"-?\d+\.\d+|-?nan")
+# Errors that only repeat that there was one.
+_GENERAL = ("file:", "subfile,", "Error ", "Conversion failed", "Nothing was written", "Terminating thread", "Task ")
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 
 
@@ -30,7 +32,7 @@ class Jump(NamedTuple):
 
     Attributes:
         position: number of samples before it.
-        seconds: the container's time there.
+        seconds: the container's time there, from its first time on.
     """
 
     position: int
@@ -43,7 +45,8 @@ class FfmpegLog:
     Attributes:
         container: ffmpeg's name of the input format; "" if it has found none.
         codec: name of the audio codec.
-        duration: of the container in seconds, from its start; None if it does not state one.
+        start: first time in the container, in seconds.
+        duration: of the container in seconds, from `start` on; None if it does not state one.
         audio_tracks: number of streams with audio.
         has_video: True if a stream is video, apart from cover art.
         is_guess: True if ffmpeg has recognized the format with low confidence.
@@ -54,6 +57,7 @@ class FfmpegLog:
 
     def __init__(self, path: Path) -> None:
         self.container = self.codec = self.error = ""
+        self.start = 0.0
         self.duration: float | None = None
         self.audio_tracks = 0
         self.has_video = self.is_guess = self.is_other = False
@@ -95,7 +99,7 @@ class FfmpegLog:
     def _take_error(self, text: str) -> None:
         """Keep an error, unless it only repeats that there was one."""
         text = _ADDRESS.sub("", text).strip()
-        is_general = text.startswith(("file:", "subfile,", "Error ", "Conversion failed", "Nothing was written"))
+        is_general = text.startswith(_GENERAL)
         if text and not (is_general and self.error):
             self.error = text.rpartition("/audio: ")[2]
 
@@ -104,17 +108,17 @@ class FfmpegLog:
             self._number = number
             return
         if math.isfinite(number):
-            self.jumps.append(Jump(int(self._number), number))
+            self.jumps.append(Jump(int(self._number), number - self.start))
         self._number = None
 
     def _take_description(self, text: str) -> None:
         if found := _INPUT.match(text):
             self.container = found[1]
         elif found := _DURATION.match(text):
+            self.start = float(found[4] or 0.0)
             if found[1] is not None and not self._is_estimate and self.container not in WITHOUT_DURATION:
                 total = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
-                # Decoding begins at the first time in the container.
-                self.duration = total - max(0.0, float(found[4] or 0.0))
+                self.duration = total - max(0.0, self.start)
         elif found := _STREAM.match(text):
             if found[1] == "Audio":
                 self.audio_tracks += 1

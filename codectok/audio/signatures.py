@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 HEAD_BYTES = 4096
 """First bytes of a file that `signature_of` looks at."""
 
@@ -48,6 +50,8 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"mdat", "QuickTime"),
     (4, b"wide", "QuickTime"),
 )
+_BEGINNINGS = tuple(magic for offset, magic, _ in _MAGIC if offset == 0)
+_BOXES = frozenset(magic for offset, magic, _ in _MAGIC if offset == 4)
 # A chunk of a known type with the type of its content behind the size.
 _CHUNKS = {
     b"RIFF": {b"WAVE": "WAV", b"AVI ": "AVI", b"RMP3": "WAV", b"XWMA": "xWMA", b"QLCM": "QCP"},
@@ -57,7 +61,7 @@ _CHUNKS = {
     b"FORM": {b"AIFF": "AIFF", b"AIFC": "AIFF-C", b"8SVX": "8SVX", b"16SV": "16SV"},
 }
 _NAMES_OF_OTHERS = (
-    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"%PDF", b"PK\x03\x04", b"\x1f\x8b", b"BZh",
+    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"%PDF", b"PK\x03\x04", b"\x1f\x8b", b"BZh",
     b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd", b"\x7fELF", b"SQLite format", b"\x89HDF", b"PAR1",
     b"\x93NUMPY", b"ARROW1", b"\xca\xfe\xba\xbe", b"\xd0\xcf\x11\xe0",
 )  # fmt: skip
@@ -72,20 +76,26 @@ def signature_of(head: bytes) -> str | None:
     contents = _CHUNKS.get(head[:4])
     if contents is not None and head[8:12] in contents:
         return contents[head[8:12]]
-    for offset, magic, name in _MAGIC:
-        if head.startswith(magic, offset):
-            return name
-    if _repeats(head, _adts_length):
-        return "AAC (ADTS)"
-    if _repeats(head, _mpeg_audio_length):
-        return "MP3"
+    if head.startswith(_BEGINNINGS) or head[4:8] in _BOXES:  # few files come so far
+        for offset, magic, name in _MAGIC:
+            if head.startswith(magic, offset):
+                return name
+    if head[:1] == b"\xff":
+        if _repeats(head, _adts_length):
+            return "AAC (ADTS)"
+        if _repeats(head, _mpeg_audio_length):
+            return "MP3"
     if head[:2] == b"\x0b\x77" and len(head) > 5 and head[4] >> 6 < _AC3_RATES:
         return "AC-3"
     if head[:4] in (b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\x1f\xff\xe8\x00", b"\xff\x1f\x00\xe8"):
         return "DTS"
     for size in _TS_PACKETS:
         first = 4 if size == _TS_PACKETS[1] else 0
-        if len(head) >= 4 * size + first and all(head[first + i * size] == 0x47 for i in range(4)):
+        if (
+            head[first : first + 1] == b"\x47"
+            and len(head) >= 4 * size + first
+            and all(head[first + i * size] == 0x47 for i in range(4))
+        ):
             return "MPEG transport stream"
     return None
 
@@ -96,9 +106,9 @@ def is_known_other(head: bytes) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") and len(head) % 2 == 0:
-        wide = head.decode("utf-16", "replace")
-        return ("\ufffd" not in wide[:-1] and wide.isprintable()) or _mostly_printable(wide)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        wide = head[: len(head) // 2 * 2].decode("utf-16", "replace")
+        return "\ufffd" not in wide[:-1] and _mostly_printable(wide)
     if b"\0" in head:
         return False
     try:
@@ -117,9 +127,8 @@ def _mostly_printable(text: str) -> bool:
     return strange * 50 <= len(text)
 
 
-def _repeats(head: bytes, length_of: object) -> bool:
-    """True if frames follow one another at the start of `head`, up to its end or `_FRAMES` of them."""
-    assert callable(length_of)
+def _repeats(head: bytes, length_of: Callable[[bytes, int], int | None]) -> bool:
+    """True if frames follow one another at the start of `head`: `_FRAMES` of them, or two up to its end."""
     position = frames = 0
     while frames < _FRAMES and position < len(head):
         length = length_of(head, position)
@@ -127,7 +136,7 @@ def _repeats(head: bytes, length_of: object) -> bool:
             return False
         position += length
         frames += 1
-    return frames > 0
+    return frames > 1
 
 
 def _adts_length(head: bytes, position: int) -> int | None:

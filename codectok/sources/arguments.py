@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from codectok.audio.files import is_film_path
 from codectok.config import StrictModel
 from codectok.errors import InputError
 from codectok.storage import is_url, open_file_system
@@ -105,7 +106,7 @@ def _parse(text: str, manifests: bool) -> tuple[Argument, str]:
         return Argument(dataset=_last(root), kind="glob", pattern=pattern), root
     if remote:
         root = text.rstrip("/")
-        if kind_of(root) in ("audio", "tar", "parquet", "lines"):
+        if is_film_path(root) or kind_of(root) in ("audio", "tar", "parquet", "lines"):
             parent, name = _split(root)
             return Argument(dataset=_last(parent), kind="file", pattern=name), parent
         return Argument(dataset=_last(root), kind="folder"), root

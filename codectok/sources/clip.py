@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codectok.audio.spans import Span
-from codectok.errors import AudioError, Reason
+from codectok.errors import AudioError, NotAudioError
 from codectok.names import printable
 
 WHOLE = Span()  # all of the audio, without text or labels
-# Reasons of files that are not audio, as opposed to broken audio.
-NOT_AUDIO: frozenset[Reason] = frozenset(["unreadable", "empty"])
+
+
+def is_not_audio(error: AudioError) -> bool:
+    """True if `error` shows a file without sound, as opposed to broken audio."""
+    return isinstance(error, NotAudioError) or error.reason == "empty"
 
 
 @dataclass(frozen=True)
@@ -47,4 +50,4 @@ class Clip:
 
     def is_not_audio(self, error: AudioError) -> bool:
         """True if `error` shows that the file is not audio, and neither name nor manifest promised it."""
-        return self.maybe_audio and error.reason in NOT_AUDIO
+        return self.maybe_audio and is_not_audio(error)

@@ -1,4 +1,7 @@
-"""Lists the sources of a job: folders, patterns, files and manifests, without opening any audio file."""
+"""Lists the sources of a job: folders, patterns, files and manifests.
+
+No audio file is opened; of text, images and the like the first bytes are read, in case that they are audio.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codectok.audio.files import is_film_path
 from codectok.errors import InputError
 from codectok.names import printable
 from codectok.storage import is_url
@@ -18,9 +22,13 @@ from .corpora.folder_labels import described_by_folders, labelled_end
 from .corpora.reading import Found, ReadAs, read_folders, read_named
 from .kinds import CONTAINERS, Kind, container_kind, kind_of, suffix_of
 from .manifests.row import ManifestRow
+from .probing import with_audio
 from .source import Source
 from .unused import Unused, UnusedCounts, UnusedEntry, add_unused, sum_entries
 from .walk import FoundFile, find_files, local_size_and_time
+
+# Files that are probed together.
+HELD_FILES = 1 << 14
 
 Reads = Callable[[Argument, str, Kind | None], bool]
 """True for files to read, by the argument that names them, their path below the root, and their kind."""
@@ -205,14 +213,21 @@ def list_sources(
         above = labelled_end(root)
         files = find_files(argument, root, None if output is None else str(output))
         with_words = argument.kind == "folder" and "audio" in kinds
+        others: list[FoundFile] = []
         for file in rows.add(read_folders(root, files, encoding)) if with_words else files:
             kind = kind_of(file.path)
-            read = kind in kinds if reads is None else reads(argument, file.path, kind)
-            if kind is None or not read:
-                builder.pass_over(argument, file.path)
-            else:
+            read = _is_wanted(kind, file.path, kinds) if reads is None else reads(argument, file.path, kind)
+            if kind is not None and read:
                 row = described_by_folders(None, file.path, above) if "audio" in kinds else None
                 builder.add(argument.dataset, file.path, kind, file.size, file.modified, row)
+            elif kind is None and "unknown" in kinds:
+                others.append(file)
+            else:
+                builder.pass_over(argument, file.path)
+            if len(others) == HELD_FILES:
+                _probe(others, argument, root, builder)
+                others.clear()
+        _probe(others, argument, root, builder)
     listing = builder.build()
     if not listing.paths:
         wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"
@@ -220,6 +235,21 @@ def list_sources(
             wanted = "Parquet files or JSON lines" if "lines" in kinds else "Parquet files"
         raise InputError(f"There are no {wanted} in {', '.join(sorted(set(roots.values())))}.")
     return listing
+
+
+def _is_wanted(kind: Kind | None, path: str, kinds: tuple[Kind, ...]) -> bool:
+    return kind in kinds or ("audio" in kinds and is_film_path(path))
+
+
+def _probe(files: Sequence[FoundFile], argument: Argument, root: str, builder: ListingBuilder) -> None:
+    """Add the files that are audio in spite of their names, and pass over the others."""
+    above = labelled_end(root)
+    for file, is_audio in with_audio(root, files):
+        if is_audio:
+            row = described_by_folders(None, file.path, above)
+            builder.add(argument.dataset, file.path, "unknown", file.size, file.modified, row)
+        else:
+            builder.pass_over(argument, file.path)
 
 
 class _RowAdder:

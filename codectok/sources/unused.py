@@ -19,6 +19,7 @@ UnusedKind = Literal[
     "sidecars",
     "members",
     "supervisions",
+    "audio_tracks",
     "mixed_channels",
     "cancelled",
     "loud_samples",
@@ -30,6 +31,7 @@ TITLES: dict[UnusedKind, str] = {
     "sidecars": "files beside the audio",
     "members": "members of tars",
     "supervisions": "supervisions",
+    "audio_tracks": "audio tracks",
     "mixed_channels": "recordings whose channels were mixed",
     "cancelled": "recordings whose channels cancel, where the first was used",
     "loud_samples": "samples beyond full scale",
@@ -65,6 +67,8 @@ def unused_sound(notes: DecodingNotes, sound: SoundOptions, name: str) -> Iterat
     suffix = suffix_of(name)
     if notes.unused_bytes:
         yield Unused("trailing_bytes", suffix, notes.unused_bytes, name)
+    if notes.other_tracks:
+        yield Unused("audio_tracks", suffix, notes.other_tracks, name)
     if notes.mixed_channels:
         yield Unused("mixed_channels", f"{notes.mixed_channels} channels", 1, name)
     if notes.cancelled and sound.cancelled == "first":

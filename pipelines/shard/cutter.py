@@ -21,7 +21,7 @@ from codectok.keys import make_key
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.shards import Sample, ShardWriter
 from codectok.sources.channels import extra_with_channel
-from codectok.sources.clip import NOT_AUDIO
+from codectok.sources.clip import is_not_audio
 from codectok.sources.rejects import Reject
 from codectok.sources.unused import unused_sound
 
@@ -53,7 +53,7 @@ class RecordingCutter:
                 for span in spans:
                     self._cut(span, recording)
         except AudioError as error:  # nothing of the file can be decoded
-            if self._source.may_be_anything and error.reason in NOT_AUDIO:
+            if self._source.may_be_anything and is_not_audio(error):
                 self._output.ignore(self._source.dataset, self._source.name)
                 return
             for span in self._source.spans:
