@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ def good(path: Path) -> np.ndarray:
 def intervals(output: Path) -> list[tuple[float, float, str]]:
     """Start, end and fate of everything that was kept or rejected, in order."""
     kept = [(sample.start, sample.start + sample.duration, "kept") for sample, _ in all_samples(output)]
-    lost = [(row["start"], row["start"] + row["duration"], row["reason"]) for row in rejects(output)]
+    rows: list[dict[str, Any]] = rejects(output)
+    lost = [(row["start"], row["start"] + row["duration"], row["reason"]) for row in rows]
     return sorted(kept + lost)
 
 
@@ -133,8 +134,8 @@ def test_pieces_of_a_span_behind_damage_are_one_reject(damaged: Path, tmp_path: 
 
 
 def test_speech_before_damage_is_kept(damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def detect(blocks: object) -> tuple[list[tuple[float, float]], float]:
-        seconds = sum(len(block) for block in blocks) / 16_000  # type: ignore[attr-defined]
+    def detect(blocks: Iterable[np.ndarray]) -> tuple[list[tuple[float, float]], float]:
+        seconds = sum(len(block) for block in blocks) / 16_000
         return [(1.0, 4.0), (6.0, seconds)], seconds
 
     monkeypatch.setattr(cutter, "speech_in", detect)

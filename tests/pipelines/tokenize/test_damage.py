@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from codectok.audio.files import stream_audio
 from codectok.codec import Codec
 from codectok.errors import AudioError
 from codectok.evaluation.corpus import evaluate
+from codectok.evaluation.reconstruction import ClipMeasures
 from codectok.pipelines.tokenize.reencode import reencode
-from codectok.tokens.reader import read_rows
+from codectok.tokens.table import read_rows
 from tests.helpers.audio import tone
 from tests.helpers.command_line import assert_refused, codectok
 from tests.helpers.jobs import rejects, run, tokenize_job
@@ -62,7 +64,10 @@ def test_damaged_clip_with_text_is_rejected_whole(
     end: float | None, damaged: Path, codec_folder: Path, tmp_path: Path
 ) -> None:
     soundfile.write(damaged.with_name("b.wav"), tone(2, RATE), RATE)
-    lines = [{"path": "in/a.mp3", "text": "words", "start": 0.5 if end else 0.0, "end": end}, {"path": "in/b.wav"}]
+    lines: list[dict[str, Any]] = [
+        {"path": "in/a.mp3", "text": "words", "start": 0.5 if end else 0.0, "end": end},
+        {"path": "in/b.wav"},
+    ]
     lines = [{key: value for key, value in line.items() if value is not None} for line in lines]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run(tokenize_job(codec_folder), tmp_path / "m.jsonl", tmp_path / "out")
@@ -73,11 +78,13 @@ def test_damaged_clip_with_text_is_rejected_whole(
 
 
 def test_evaluate_measures_audio_before_damage(damaged: Path, codec_folder: Path) -> None:
-    clips = []
+    clips: list[ClipMeasures] = []
     report = evaluate(Codec.from_pretrained(codec_folder, device="cpu"), [str(damaged)], on_clip=clips.append)
     n_samples = len(good(damaged))
-    assert [clip.seconds for clip in clips] == [pytest.approx(n_samples / RATE)]
-    assert [(clip.reason, clip.start) for clip in report.unused] == [("decode_error", pytest.approx(n_samples / RATE))]
+    (clip,) = clips
+    assert clip.seconds == pytest.approx(n_samples / RATE)
+    (unused,) = report.unused
+    assert unused.reason == "decode_error" and unused.start == pytest.approx(n_samples / RATE)
 
 
 def test_encode_refuses_a_damaged_file(damaged: Path, codec_folder: Path, tmp_path: Path) -> None:
