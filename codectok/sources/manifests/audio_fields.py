@@ -23,6 +23,8 @@ MILLISECONDS = ("start_ms", "end_ms", "offset_ms", "duration_ms")
 SIDES = {"left": 0, "right": 1, "l": 0, "r": 1}
 MIXED = ("average", "mean", "mix", "mono", "all")
 TIMES = ("start", "offset", "end")
+CHANNELS = ("channel", "channel_selector", "channels")
+FIELDS = frozenset((*NEUTRAL, *LISTS, *SAMPLES, *MILLISECONDS, *CHANNELS))
 
 
 def take_channel(values: dict[str, Any]) -> int | None:
@@ -33,7 +35,9 @@ def take_channel(values: dict[str, Any]) -> int | None:
     Raises:
         ValueError: a field asks for a change that is not made; the message is the end of a sentence.
     """
-    names = {name.strip().lower(): name for name in values if isinstance(name, str)}
+    if FIELDS.isdisjoint([name.strip().lower() for name in values]):
+        return None
+    names = {name.strip().lower(): name for name in values}
     for field, neutral in NEUTRAL.items():
         if field in names and _is_set(values.pop(names[field]), neutral):
             raise ValueError(f"its {field} would change the audio, which is not done here")

@@ -34,6 +34,8 @@ OWN_FIELDS = (
     "custom",
 )
 
+SUPERVISION_FIELDS = frozenset(("id", "recording_id", "start", "duration"))
+
 
 class CutValues(NamedTuple):
     """A cut as a line of a plain manifest.
@@ -57,7 +59,7 @@ def is_of_lhotse(values: Mapping[str, Any]) -> bool:
         return True
     if values.get("type") in ("MixedCut", "PaddingCut") or _is_recording(values):
         return True
-    return "recording_id" in values and "duration" in values and "path" not in values
+    return SUPERVISION_FIELDS <= values.keys() <= {*OWN_FIELDS, "gender"}
 
 
 def values_of_cut(values: dict[str, Any], sources: Collection[str] | None = ("file", "url")) -> CutValues:
