@@ -38,7 +38,7 @@ class ClipCounter(Protocol):
         """Count a part of an input that is not used; a part of the kind "ignored_files" is a file without audio."""
 
 
-def clips_of(source: Source) -> Iterator[Clip | Reject | Unused | None]:
+def clips_of(source: Source) -> Iterator[Clip | Reject | Unused]:
     """Yield the clips of `source` in order, a reject for each that cannot be read, and parts that are not used."""
     if source.kind in CONTAINERS:
         for found in itertools.islice(_clips_in(source), source.first_clip, source.last_clip):
@@ -50,7 +50,7 @@ def clips_of(source: Source) -> Iterator[Clip | Reject | Unused | None]:
         yield Reject.of(error, source.dataset, source.name, "read")
 
 
-def _clips_in(container: Source) -> Iterator[Clip | Reject | Unused | None]:
+def _clips_in(container: Source) -> Iterator[Clip | Reject | Unused]:
     if container.companion is not None:
         return described_clips(container)
     return clips_of_tar(container) if container.kind == "tar" else clips_of_parquet(container)

@@ -20,6 +20,7 @@ from codectok.storage import is_url
 from .arguments import Argument
 from .corpora.folder_labels import described_by_folders, labelled_end
 from .corpora.reading import Found, ReadAs, read_folders, read_named
+from .corpora.registry import row_of_tar
 from .kinds import CONTAINERS, Kind, container_kind, kind_of, suffix_of
 from .manifests.row import ManifestRow
 from .probing import with_audio
@@ -218,7 +219,8 @@ def list_sources(
             kind = kind_of(file.path)
             read = _is_wanted(kind, file.path, kinds) if reads is None else reads(argument, file.path, kind)
             if kind is not None and read:
-                row = described_by_folders(None, file.path, above) if "audio" in kinds else None
+                row = row_of_tar(root, file.path) if kind == "tar" and not with_words else None
+                row = described_by_folders(row, file.path, above) if "audio" in kinds else None
                 builder.add(argument.dataset, file.path, kind, file.size, file.modified, row)
             elif kind is None and "unknown" in kinds:
                 others.append(file)

@@ -25,8 +25,11 @@ class CommonVoice:
 
     def find(self, folder: CorpusFolder, names: Sequence[str]) -> Recognised | None:
         """The one table of clips; several are not read."""
-        tables = [name for name in names if name.endswith(".tsv") and _columns(folder, name) >= COLUMNS]
+        tables = [name for name in names if name.endswith(".tsv")]
         if not tables or not folder.exists(CLIPS):
+            return None
+        tables = [name for name in tables if _columns(folder, name) >= COLUMNS]
+        if not tables:
             return None
         return Recognised(self, tables) if len(tables) == 1 else Recognised(self, (), tables)
 

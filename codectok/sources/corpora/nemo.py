@@ -18,6 +18,7 @@ from .companion import Companion
 from .layout import CorpusFolder, Recognised
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+MANIFEST = "tarred_audio_manifest.json"
 TAR = re.compile(r"audio_\d+\.tar")
 
 
@@ -29,10 +30,12 @@ class NemoTarred:
 
     def find(self, folder: CorpusFolder, names: Sequence[str]) -> Recognised | None:
         """The one manifest whose first shard lies beside it; several are not read."""
+        tars = [name for name in folder.files if TAR.fullmatch(name)]
+        if folder.files and not tars:
+            return None  # opens no JSON files in vain
         found = [name for name in names if name.endswith(SUFFIXES) and _first_tar_exists(folder, name)]
         if not found:
             return None
-        tars = [name for name in folder.files if TAR.fullmatch(name)]
         return Recognised(self, [*found, *tars]) if len(found) == 1 else Recognised(self, (), found)
 
     def rows(self, folder: CorpusFolder, names: Sequence[str]) -> Iterator[ManifestRow | UnusedField]:
@@ -66,6 +69,14 @@ class NemoTarred:
         for tar in sorted(set(tars) - {_tar(shard) for shard in ranges}):
             problem = f"{printable(folder.path(tar))} cannot be used: no line of {manifest} names it."
             yield ManifestRow(folder.path(tar), problem=problem)
+
+
+def row_of_nemo_tar(folder: CorpusFolder, tar: str) -> ManifestRow | None:
+    """The row of a tar that is named without its manifest; None if no manifest lies beside it."""
+    if not TAR.fullmatch(tar) or not folder.exists(MANIFEST):
+        return None
+    companion = Companion(layout="nemo", path=folder.path(MANIFEST), size=folder.size(MANIFEST))
+    return ManifestRow(folder.path(tar), companion=companion.model_dump_json())
 
 
 def shard_of(values: dict[str, Any]) -> int | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from codectok.sources.manifests.row import ManifestRow
+
 from .audio_folder import AudioFolder
 from .common_voice import CommonVoice
 from .kaldi import Kaldi
 from .layout import CorpusFolder, Layout, Recognised
 from .librispeech import LibriSpeech
 from .ljspeech import LJSpeech
-from .nemo import NemoTarred
+from .nemo import NemoTarred, row_of_nemo_tar
 from .recordings import Recordings
-from .shar import Shar
+from .shar import Shar, row_of_shar_tar
 from .sidecars import Sidecars
 
 LAYOUTS: tuple[Layout, ...] = (Shar(), NemoTarred(), Kaldi(), LJSpeech(), AudioFolder(), CommonVoice(), LibriSpeech())
@@ -39,3 +41,10 @@ def layout_of_file(folder: CorpusFolder, name: str) -> Recognised | None:
     """The layout of a file that a command names; None for other manifests."""
     found = (layout.find(folder, [name]) for layout in NAMED)
     return next((one for one in found if one is not None and one.names), None)
+
+
+def row_of_tar(root: str, path: str) -> ManifestRow | None:
+    """The row of a tar that is named without the file beside it that describes its samples; None without one."""
+    place = path.rfind("/") + 1
+    folder = CorpusFolder(root, path[:place])
+    return row_of_shar_tar(folder, path[place:]) or row_of_nemo_tar(folder, path[place:])

@@ -43,8 +43,7 @@ class Shar:
                 problem = f"The cuts {printable(path)} cannot be used: there is no {tar} beside them."
                 yield ManifestRow(path, problem=problem)
                 continue
-            companion = Companion(layout="shar", path=path, size=folder.size(name))
-            yield ManifestRow(folder.path(tar), companion=companion.model_dump_json())
+            yield _row(folder, tar, name)
         for name in names:
             if name in tars or name in cuts:
                 continue
@@ -54,6 +53,21 @@ class Shar:
                 yield ManifestRow(folder.path(name), problem=problem)
             elif field is not None:
                 yield UnusedField(f"Shar field: {field[1]}", folder.path(name))
+
+
+def row_of_shar_tar(folder: CorpusFolder, tar: str) -> ManifestRow | None:
+    """The row of a tar that is named without its cuts; None if no cuts lie beside it."""
+    found = FIELD.fullmatch(tar)
+    if found is None or found[1] != RECORDING or found[3] != "tar":
+        return None
+    cuts = (f"cuts{found[2] or ''}{suffix}" for suffix in (".jsonl.gz", ".jsonl"))
+    name = next((name for name in cuts if folder.exists(name)), None)
+    return None if name is None else _row(folder, tar, name)
+
+
+def _row(folder: CorpusFolder, tar: str, cuts: str) -> ManifestRow:
+    companion = Companion(layout="shar", path=folder.path(cuts), size=folder.size(cuts))
+    return ManifestRow(folder.path(tar), companion=companion.model_dump_json())
 
 
 def _part_of(name: str) -> str | None:

@@ -22,6 +22,8 @@ SAMPLES = ("frame_offset", "start_sample", "start_frame", "offset_samples", "end
 SIDES = {"left": 0, "right": 1, "l": 0, "r": 1}
 MIXED = ("average", "mean", "mix", "mono", "all")
 TIMES = ("start", "offset", "end")
+CHANNELS = ("channel", "channel_selector", "channels")
+FIELDS = frozenset((*NEUTRAL, *LISTS, *SAMPLES, *CHANNELS))
 
 
 def take_channel(values: dict[str, Any]) -> int | None:
@@ -32,7 +34,9 @@ def take_channel(values: dict[str, Any]) -> int | None:
     Raises:
         ValueError: a field asks for a change that is not made; the message is the end of a sentence.
     """
-    names = {name.strip().lower(): name for name in values if isinstance(name, str)}
+    if FIELDS.isdisjoint([name.strip().lower() for name in values]):
+        return None
+    names = {name.strip().lower(): name for name in values}
     for field, neutral in NEUTRAL.items():
         if field in names and _is_set(values.pop(names[field]), neutral):
             raise ValueError(f"its {field} would change the audio, which is not done here")

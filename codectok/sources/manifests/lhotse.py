@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from codectok.extras import is_stored
 
+from .supervisions import KNOWN_FIELDS
 from .values import EMPTY, seconds_of
 
 SINGLE = (None, "Cut", "MonoCut", "MultiCut")  # kinds of cuts of one recording
@@ -23,6 +24,8 @@ REFUSED_SOURCES = {
 }
 # Fields of a cut that are read, or that say nothing about it.
 CUT_FIELDS = ("id", "type", "start", "duration", "channel", "supervisions", "recording", "features", "custom")
+
+SUPERVISION_FIELDS = frozenset(("id", "recording_id", "start", "duration"))
 
 
 class CutValues(NamedTuple):
@@ -47,7 +50,7 @@ def is_of_lhotse(values: Mapping[str, Any]) -> bool:
         return True
     if values.get("type") in ("MixedCut", "PaddingCut") or _is_recording(values):
         return True
-    return "recording_id" in values and "duration" in values and "path" not in values
+    return SUPERVISION_FIELDS <= values.keys() <= {*KNOWN_FIELDS, "custom", "gender"}
 
 
 def values_of_cut(values: dict[str, Any], sources: Collection[str] | None = ("file", "url")) -> CutValues:

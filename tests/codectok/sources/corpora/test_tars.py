@@ -91,6 +91,23 @@ def test_shar_is_read_with_its_words(suffix: str, part: str, named: bool, tmp_pa
     verify_output(open_storage(tmp_path / "out"))
 
 
+@pytest.mark.parametrize("named", ["recording.000000.tar", "recording.*.tar", "*"])
+def test_tars_of_shar_keep_their_words_if_they_are_named(named: str, tmp_path: Path) -> None:
+    write_shar(tmp_path / "shar", ".000000", [cut_of("a", "one")], ["a"])
+    assert texts_in(tmp_path / "shar" / named) == {"recording.000000.tar/a.flac": "one"}
+
+
+@pytest.mark.parametrize("named", ["audio_1.tar", "audio_*.tar"])
+def test_tars_of_nemo_keep_their_words_if_they_are_named(named: str, tmp_path: Path) -> None:
+    rows: list[dict[str, Any] | str] = [
+        {"audio_filepath": "a.flac", "duration": 3.9, "text": f"words {shard}", "shard_id": shard} for shard in (0, 1)
+    ]
+    folder = write_nemo(tmp_path / "nemo", rows, {0: ["a.flac"], 1: ["a.flac"]})
+    found = texts_in(folder / named)
+    assert found["audio_1.tar/a.flac"] == "words 1"
+    assert found.get("audio_0.tar/a.flac", "words 0") == "words 0"
+
+
 def test_other_fields_of_shar_are_named_as_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "shar"
     write_shar(folder, ".000000", [cut_of("a", "one")], ["a"])
@@ -177,11 +194,11 @@ def test_nemo_tars_are_read_with_their_words(named: str, tmp_path: Path) -> None
         {"audio_filepath": f"{name}.flac", "duration": 3.9, "text": f"words {name}", "shard_id": shard}
         for shard, name in [(0, "a"), (0, "b.c"), (1, "a"), (12, "x"), (1, "gone")]
     ]
-    spans = [
+    spans: list[dict[str, Any] | str] = [
         {"audio_filepath": "two.flac", "offset": start, "duration": 1.5, "text": f"at {start}", "shard_id": 12}
         for start in (0.5, 2.0)
     ]
-    broken = ["{", {"audio_filepath": "a.flac", "duration": 3.9, "text": "no shard"}]
+    broken: list[dict[str, Any] | str] = ["{", {"audio_filepath": "a.flac", "duration": 3.9, "text": "no shard"}]
     shards = {0: ["a.flac", "b.c.flac", "filtered.flac"], 1: ["a.flac"], 12: ["x.flac", "two.flac"], 13: ["lost.flac"]}
     folder = write_nemo(tmp_path / "nemo", [*rows, *broken, *spans], shards)
     kept, rejected = clips_in(folder / named)
@@ -202,7 +219,7 @@ def test_nemo_tars_are_read_with_their_words(named: str, tmp_path: Path) -> None
 
 
 def test_several_manifests_of_nemo_tars_are_not_read(tmp_path: Path) -> None:
-    row = {"audio_filepath": "a.flac", "duration": 3.9, "text": "words", "shard_id": 0}
+    row: dict[str, Any] = {"audio_filepath": "a.flac", "duration": 3.9, "text": "words", "shard_id": 0}
     folder = write_nemo(tmp_path / "nemo", [row], {0: ["a.flac"]})
     (folder / "filtered.json").write_text(json.dumps(row) + "\n")
     assert texts_in(folder) == {"audio_0.tar/a.flac": None}
