@@ -26,7 +26,7 @@ class Claims:
     Attributes:
         is_cut_off: True if the file is smaller than its headers say, or lacks the end mark of its format.
         seconds: duration that the headers state; None if they do not, or if this is left to the decoder.
-        usable_size: bytes before the header of a fragment that is cut off, at which decoders fail; None if there is none.
+        usable_size: bytes before a cut-off header of a fragment, at which decoders fail; None if there is none.
         is_measured: True if a decoder can only measure the duration on the bytes that there are.
     """
 

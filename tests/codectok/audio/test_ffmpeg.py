@@ -82,7 +82,7 @@ def test_late_audio_keeps_the_time_of_the_film(suffix: str, steady: Path, tmp_pa
     run(*FILM, "-itsoffset", "1.5", "-i", steady, "-map", "0:v", "-map", "1:a", *FILMS[suffix], path)
     samples, error = decoded(path)
     assert error is None
-    assert loud_spans(samples) == [(pytest.approx(1.5, abs=FRAME), pytest.approx(5.5, abs=FRAME))]
+    assert np.ravel(loud_spans(samples)) == pytest.approx([1.5, 5.5], abs=FRAME)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv", "ts"])
