@@ -196,7 +196,7 @@ def list_sources(
             read = _is_wanted(kind, file.path, kinds) if reads is None else reads(argument, file.path, kind)
             if kind is not None and read:
                 builder.add(argument.dataset, file.path, kind, file.size, file.modified)
-            elif kind is None and reads is None and "unknown" in kinds:
+            elif kind is None and "unknown" in kinds:
                 others.append(file)
             else:
                 builder.pass_over(argument, file.path)
