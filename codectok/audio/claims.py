@@ -26,12 +26,14 @@ class Claims:
     Attributes:
         is_cut_off: True if the file is smaller than its headers say, or lacks the end mark of its format.
         seconds: duration that the headers state; None if they do not, or if this is left to the decoder.
+        usable_size: bytes before a cut-off header of a fragment, at which decoders fail; None if there is none.
         is_measured: True if a decoder can only measure the duration on the bytes that there are.
     """
 
     is_cut_off: bool = False
     seconds: float | None = None
     is_measured: bool = False
+    usable_size: int | None = None
 
 
 def claims_of(file: BinaryIO) -> Claims:
@@ -40,8 +42,9 @@ def claims_of(file: BinaryIO) -> Claims:
     head = file.read(HEAD_BYTES)
     size = file.seek(0, os.SEEK_END)
     if head[4:8] in BOXES:
-        end, has_fragments = _end_of_boxes(file, size)
-        return Claims(_is_beyond(end, size), None, has_fragments)
+        end, has_fragments, fragment = _end_of_boxes(file, size)
+        is_cut_off = _is_beyond(end, size)
+        return Claims(is_cut_off, None, has_fragments, fragment if is_cut_off else None)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         # Late audio is counted from the start of the film, so that a whole file may have less.
         is_cut_off = _is_beyond(_end_of_riffs(file), size)
@@ -59,22 +62,23 @@ def _is_beyond(end: int | None, size: int) -> bool:
     return end is not None and end > size
 
 
-def _end_of_boxes(file: BinaryIO, size: int) -> tuple[int | None, bool]:
-    """End of the last box at the top level of an MPEG-4 file, and True if there are fragments."""
-    end, has_fragments = 0, False
+def _end_of_boxes(file: BinaryIO, size: int) -> tuple[int | None, bool, int | None]:
+    """End of the last box at the top level of an MPEG-4 file; True if there are fragments; start of a last `moof`."""
+    end, has_fragments, fragment = 0, False, None
     while end + 8 <= size:
         file.seek(end)
         header = file.read(BOX_HEADER)
         length = int.from_bytes(header[:4])
         if header[4:8] not in BOXES or length == 0:  # other bytes, or a box up to the end of the file
-            return None, has_fragments
-        has_fragments = has_fragments or header[4:8] == b"moof"
+            return None, has_fragments, None
+        fragment = end if header[4:8] == b"moof" else None
+        has_fragments = has_fragments or fragment is not None
         if length == 1:
             length = int.from_bytes(header[8:16])
         if length < 8:
-            return None, has_fragments
+            return None, has_fragments, None
         end += length
-    return end, has_fragments
+    return end, has_fragments, fragment
 
 
 def _end_of_riffs(file: BinaryIO) -> int | None:

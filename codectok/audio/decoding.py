@@ -74,13 +74,15 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
             except NotAudioError:
                 decoded = stack.enter_context(_opened_by_ffmpeg(source, stream, where))
                 notes.other_tracks += decoded.other_tracks
+                blocks = decoded.blocks(BLOCK_FRAMES)
                 yield DecodedStream(
                     decoded.sample_rate,
                     decoded.channels,
                     decoded.container,
                     f"{decoded.codec}, {BY_FFMPEG}",
                     positions_of_mask(decoded.channels, decoded.channel_mask),
-                    _with_rest(decoded.blocks(BLOCK_FRAMES), layout, index),
+                    # The last stream's error counts all that is missing to the end that the container states.
+                    blocks if index + 1 == len(layout.streams) else _with_rest(blocks, layout, index),
                 )
                 continue
             positions = positions_in_log(file.channels, file.subtype, file.extra_info)

@@ -167,6 +167,9 @@ class DecodedStream:
                 message = f"{where} is cut off: it has {self._seconds:.2f} of {self._seconds + rest:.2f} s."
                 raise AudioError(message, "decode_error", rest)
             return
+        if "crc" in self._log.error.lower():  # a decoder that goes on after a wrong checksum has made noise
+            message = f"{where} is damaged somewhere before {self._seconds:.2f} s: {_sentence(self._log.error)}"
+            raise AudioError(message, "decode_error", rest or None)
         if rest is not None and rest <= (TOLERANCE_SECONDS if self._log.has_video else CUT_OFF_TOLERANCE_SECONDS):
             return  # all samples are there, and something behind them is damaged or missing
         if failed or self._log.error:
@@ -194,8 +197,9 @@ def decoding(file: Input) -> Iterator[DecodedStream]:
         else:
             path.symlink_to(file.source.absolute())
         url = f"file:{path}"
-        if file.start or file.end is not None:
-            url = f"subfile,,start,{file.start},end,{file.end or 0},,:{path}"
+        usable = _claims(file).usable_size
+        if file.start or file.end is not None or usable is not None:
+            url = f"subfile,,start,{file.start},end,{file.end or usable or 0},,:{path}"
         with log_path.open("ab") as errors, closing(FfmpegLog(log_path)) as log:
             process = subprocess.Popen(_command(url), stdout=subprocess.PIPE, stderr=errors)
             assert process.stdout is not None, "it is a pipe"
@@ -212,7 +216,16 @@ def _command(url: str) -> list[str]:
     assert found is not None, "callers check it"
     command = [found, "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"]
     # -xerror: damage is not taken for the end of the file. -copyts: times are the container's, also without its video.
-    command += ["-xerror", "-copyts", "-protocol_whitelist", "file,subfile", "-format_whitelist", FORMATS]
+    command += [
+        "-xerror",
+        "-copyts",
+        "-err_detect",
+        "crccheck",
+        "-protocol_whitelist",
+        "file,subfile",
+        "-format_whitelist",
+        FORMATS,
+    ]
     # One thread: others would lose the frames that they hold when decoding ends at damage.
     command += [
         "-threads",
