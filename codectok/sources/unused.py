@@ -32,8 +32,8 @@ TITLES: dict[UnusedKind, str] = {
     "members": "members of tars",
     "supervisions": "supervisions",
     "audio_tracks": "audio tracks",
-    "mixed_channels": "recordings whose channels were mixed",
-    "cancelled": "recordings whose channels cancel, where the first was used",
+    "mixed_channels": "recordings mixed to one channel",
+    "cancelled": "recordings with cancelled channels",
     "loud_samples": "samples beyond full scale",
 }
 
