@@ -166,9 +166,10 @@ def test_spans_of_a_manifest_are_compared_without_the_gaps(tmp_path: Path) -> No
 def test_rejects_of_unknown_duration_limit_the_comparison(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", a=3.0)
     buffer = io.BytesIO()
-    soundfile.write(buffer, tone(20.0, 16_000), 16_000, format="FLAC")
+    soundfile.write(buffer, tone(40.0, 16_000), 16_000, format="FLAC")
     data = bytearray(buffer.getvalue())
-    data[len(data) // 2 : len(data) // 2 + 50] = bytes(50)
+    place = len(data) * 3 // 4
+    data[place : place + 50] = bytes(50)
     (folder / "b.flac").write_bytes(data)
     run(shard_job(shard_seconds=3600.0), folder, tmp_path / "out")
     report = again(tmp_path / "out")
