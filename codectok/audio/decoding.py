@@ -74,7 +74,7 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
             except NotAudioError:
                 decoded = stack.enter_context(_opened_by_ffmpeg(source, stream, where))
                 notes.other_tracks += decoded.other_tracks
-                blocks = decoded.blocks(BLOCK_FRAMES)
+                blocks = _not_empty(decoded.blocks(BLOCK_FRAMES), where)
                 yield DecodedStream(
                     decoded.sample_rate,
                     decoded.channels,
@@ -91,6 +91,16 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
     notes.unused_bytes += layout.unused_bytes
     if layout.damage is not None:
         raise AudioError(f"{where} {layout.damage.message}.", layout.damage.reason, layout.damage.seconds)
+
+
+def _not_empty(blocks: Blocks, where: str) -> Blocks:
+    """Yield `blocks`; raise `AudioError` if there is none, since the file begins as audio."""
+    empty = True
+    for block in blocks:
+        empty = False
+        yield block
+    if empty:
+        raise AudioError(f"{where} ends in its header.", "unreadable")
 
 
 def _with_rest(blocks: Blocks, layout: Layout, index: int) -> Blocks:

@@ -57,7 +57,9 @@ class RecordingCutter:
                 self._output.ignore(self._source.dataset, self._source.name)
                 return
             for span in self._source.spans:
-                self._fail(span, error, span.start, span.seconds_of(error.seconds))
+                # A file that cannot be opened may be shorter than a manifest says.
+                seconds = None if error.reason == "unreadable" else span.seconds_of(error.seconds)
+                self._fail(span, error, span.start, seconds)
         self._reject_held()
         self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.spans))
         for unused in unused_sound(self._notes, self._sound, self._source.name):

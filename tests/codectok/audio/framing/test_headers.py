@@ -18,7 +18,7 @@ def test_file_without_header_is_unreadable(suffix: str, contents: bytes, tmp_pat
     path.write_bytes(contents)
     reading = read(path)
     assert len(reading.samples) == 0
-    assert reading.error is not None and reading.error.reason == "unreadable"
+    assert reading.error is not None and reading.error.reason in ("unreadable", "unsupported")
 
 
 @pytest.mark.parametrize("contents", [b".snd is the magic number of AU files\n" * 50, b".snd" + bytes(1000)])
