@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codectok.audio.decoding import decoded_streams
+from codectok.audio.ffmpeg import INSTALL, program
 from codectok.audio.notes import DecodingNotes
 from codectok.errors import AudioError
 
@@ -156,14 +157,21 @@ def encoded(name: str, samples: np.ndarray, folder: Path) -> bytes:
     soundfile.write(folder / "source.wav", samples, RATE)
     target = folder / f"target{suffix}"
     piped = "pipe:1" in options
-    command = ["ffmpeg", "-v", "error", "-y", "-i", str(folder / "source.wav"), *options.split()]
+    command = [_ffmpeg(), "-v", "error", "-y", "-i", str(folder / "source.wav"), *options.split()]
     done = subprocess.run([*command, *([] if piped else [str(target)])], check=True, capture_output=True)
     return done.stdout if piped else target.read_bytes()
 
 
+def _ffmpeg() -> str:
+    found = program()
+    if found is None:
+        sys.exit(f"This needs ffmpeg: {INSTALL}.")
+    return found
+
+
 def duration_by_ffmpeg(path: Path) -> float | None:
     """Seconds of audio that ffmpeg decodes; None if it refuses the file."""
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(path), "-map", "0:a:0", "-f", "s16le", "-ac", "1"]
+    command = [_ffmpeg(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:a:0", "-f", "s16le", "-ac", "1"]
     done = subprocess.run([*command, "-ar", "8000", "-"], capture_output=True, timeout=60)
     return len(done.stdout) / 2 / 8000 or None
 

@@ -28,12 +28,15 @@ def is_float(encoding: str, scale: ScaleChoice) -> bool:
 
 
 def scaled(blocks: Iterable[np.ndarray], divisor: float | None, where: str) -> Iterator[np.ndarray]:
-    """Divide `blocks` [n, channels] of a stream; raises `AudioError` for samples that are not finite."""
+    """Divide `blocks` [n, channels] of a stream; raise `AudioError` at a sample that is not finite."""
     found = 0
     for block in blocks:
+        finite = np.isfinite(block).all(axis=1)
+        good = block if finite.all() else block[: int(finite.argmin())]
+        if len(good):
+            yield good if divisor in (None, 1.0) else good / np.float32(divisor)
         check_finite(block, where, found)
         found += len(block)
-        yield block if divisor in (None, 1.0) else block / np.float32(divisor)
 
 
 def file_divisor(source: Path | bytes, where: str, scale: ScaleChoice) -> float:

@@ -67,3 +67,17 @@ def test_codec_refuses_scaled_integers() -> None:
         codec.encode(tone(1, RATE) * np.float32(32_767), RATE)
     assert caught.value.reason == "clipped"
     assert len(codec.encode(tone(1, RATE) * np.float32(4), RATE))
+
+
+@pytest.mark.parametrize("place", [0, 1, 40_000, 65_535, 65_536, 100_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_before_one_that_is_not_finite_are_kept(place: int, channels: int, tmp_path: Path) -> None:
+    samples = np.full((120_000, channels), 0.25, np.float32)
+    samples[place, -1] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, 24_000, subtype="FLOAT")
+    kept = 0
+    with pytest.raises(AudioError, match="not finite") as caught:
+        for block in stream_audio(tmp_path / "a.wav", 24_000):
+            kept += len(block)
+    assert kept == place
+    assert caught.value.reason == "not_finite"
