@@ -30,6 +30,7 @@ from .unused import Unused, UnusedCounts, add_unused
 
 # Larger buffers would read much of the data between two headers.
 BUFFER_BYTES = 2 * tarfile.BLOCKSIZE
+UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError)
 
 
 def clips_of_tar(source: Source) -> Iterator[Clip | Reject | Unused]:
@@ -68,7 +69,7 @@ def _clips(source: Source, unused: UnusedCounts) -> Iterator[Clip | Reject]:
                     yield _clip(source, found, earlier, unused)
     except AudioError as error:
         yield Reject.in_container(error, source)
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+    except UNREADABLE as error:
         message = f"The tar {source.where} cannot be read to its end: {error}."
         yield Reject.in_container(AudioError(message, "unreadable"), source)
 
@@ -94,10 +95,21 @@ class _TarSample:
 
 
 def _tar_samples(file: BinaryIO, wanted: range) -> Iterator[_TarSample | Unreadable]:
-    """Samples in order; only headers are read of samples outside `wanted`."""
+    """Samples in order; only headers are read of samples outside `wanted`.
+
+    An error where a header should be comes after the sample before it, one within a member costs its sample.
+    """
     tar = JoinedTars(file)
     sample: _TarSample | None = None
-    for entry in tar.entries():
+    entries = tar.entries()
+    failure: Exception | None = None
+    while True:
+        try:
+            entry = next(entries, None)
+        except UNREADABLE as error:
+            entry, failure = None, error
+        if entry is None:
+            break
         if isinstance(entry, Unreadable):
             if sample is not None:
                 yield sample
@@ -123,6 +135,8 @@ def _tar_samples(file: BinaryIO, wanted: range) -> Iterator[_TarSample | Unreada
                 sample.members[suffix] = data
     if sample is not None:
         yield sample
+    if failure is not None:
+        raise failure
 
 
 def _damaged(source: Source, found: Unreadable) -> Reject:
