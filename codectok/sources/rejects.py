@@ -20,6 +20,7 @@ from .source import Source
 ERRORS: frozenset[Reason] = frozenset(["unreadable", "invalid_row", "decode_error", "decoder_crash", "not_finite"])
 REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 MESSAGE_LENGTH = 200
+REST_STAGE = "rest"  # of the end of a clip whose beginning is a row
 # In memory at most: a text source may have many million rows without text.
 HELD_REJECTS = 1 << 16
 BATCH_REJECTS = 1024

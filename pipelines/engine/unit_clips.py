@@ -13,7 +13,7 @@ from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.channels import clips_of_channels
 from codectok.sources.clip import Clip
 from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
-from codectok.sources.rejects import Reject
+from codectok.sources.rejects import REST_STAGE, Reject
 from codectok.tokens.clips import ClipReader, DamagedRest
 
 
@@ -55,4 +55,4 @@ def reject_rest(clip: Clip, rest: DamagedRest | None, output: UnitOutput) -> Non
     """Reject the end of a clip that damage cut off, if there is one; the clip itself has been counted as read."""
     if rest is not None:
         output.read(clip.dataset, rest.error.seconds, inputs=0)
-        output.reject(Reject.of(rest.error, clip.dataset, clip.source, "decode", rest.start, rest.error.seconds))
+        output.reject(Reject.of(rest.error, clip.dataset, clip.source, REST_STAGE, rest.start, rest.error.seconds))

@@ -20,6 +20,7 @@ from codectok.pipelines.engine.output.verify_rejects import verified_rejects
 from codectok.pipelines.engine.planning.plan import Plan, Unit
 from codectok.pipelines.engine.verifier import OutputVerifier, Verified
 from codectok.sources.kinds import CONTAINERS
+from codectok.sources.rejects import REST_STAGE
 from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
@@ -118,7 +119,8 @@ class TableVerifier(OutputVerifier):
     def _check_coverage(self, unit: Unit, record: UnitRecord, rows: Counter[SourceName]) -> None:
         """Raise an error if a planned source is neither row nor reject, or if a row comes from another source."""
         sliced = PlannedOptions.from_plan(self.plan).max_seconds is not None
-        found = rows + Counter((reject.dataset, reject.source) for reject in verified_rejects(self.storage, record))
+        rejects = [reject for reject in verified_rejects(self.storage, record) if reject.stage != REST_STAGE]
+        found = rows + Counter((reject.dataset, reject.source) for reject in rejects)
         of_unit = f"the unit {unit.number} of {self.storage.url}"
         total = record.total
         if not sliced and total.inputs != found.total():

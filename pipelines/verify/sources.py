@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codectok.audio import ffmpeg
-from codectok.errors import AudioError, InputError, VerificationError
+from codectok.errors import AudioError, InputError, VerificationError, first_line
 from codectok.pipelines.engine.planning.plan import Plan, Unit, load_plan
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
@@ -254,6 +254,8 @@ def _answer(question: _Question | UnreadSource) -> ComparedSource | UnreadSource
         with ffmpeg.decoding(ffmpeg.Input(question.audio(), question.where)) as decoded:
             for block in decoded.blocks(BLOCK_FRAMES):
                 seconds += len(block) / decoded.sample_rate
+    except (FileNotFoundError, PermissionError) as error:
+        return UnreadSource(question.name, f"{question.where} cannot be opened: {first_line(error)}.")
     except AudioError as error:
         if not seconds:
             return UnreadSource(question.name, str(error))

@@ -8,19 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from codectok.audio.files import stream_audio
+from codectok.audio.sound import SoundOptions
 from codectok.codec import Codec
-from codectok.errors import AudioError
+from codectok.errors import AudioError, VerificationError
 from codectok.evaluation.corpus import evaluate
 from codectok.evaluation.reconstruction import ClipMeasures
+from codectok.pipelines.tokenize.job import TokenizeJob
+from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.reencode import reencode
+from codectok.pipelines.verify.output import verify_output
+from codectok.storage import open_storage
 from codectok.tokens.table import read_rows
 from tests.helpers.audio import tone
 from tests.helpers.command_line import assert_refused, codectok
 from tests.helpers.jobs import rejects, run, tokenize_job
+from tests.helpers.records import update_record
+from tests.helpers.tars import write_tar
 
 RATE, SECONDS = 24_000, 6.0
 
@@ -75,6 +83,38 @@ def test_damaged_clip_with_text_is_rejected_whole(
     (row,) = rejects(tmp_path / "out")
     assert row["start"] == (0.5 if end else 0.0)
     assert row["duration"] == pytest.approx(4.5 if end else SECONDS)
+
+
+def test_verify_passes_rows_of_damaged_clips(damaged: Path, codec_folder: Path, tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "t.tar", [("s.mp3", damaged.read_bytes()), ("s.jpg", b"picture")])
+    stereo = np.stack([tone(SECONDS, RATE), tone(SECONDS, RATE) / 2], axis=1)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, stereo, RATE, format="WAV")
+    (tmp_path / "in" / "stereo.wav").write_bytes(buffer.getvalue()[:400_000])
+    for number, options in enumerate(({}, {"max_seconds": 2.0}, {"sound": SoundOptions("each")})):
+        output = tmp_path / f"out{number}"
+        run(TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu", **options)), tmp_path / "in", output)
+        found = rejects(output)
+        assert len(found) == (4 if "sound" in options else 3)
+        assert {row["stage"] for row in found} == {"rest"}
+        verify_output(open_storage(output))
+
+
+def test_verify_finds_rejected_rest_without_its_row(damaged: Path, codec_folder: Path, tmp_path: Path) -> None:
+    soundfile.write(damaged.with_name("b.wav"), tone(2, RATE), RATE)
+    table = tmp_path / "out"
+    run(tokenize_job(codec_folder), damaged.parent, table)
+    (part,) = table.glob("*.parquet")
+    rows = pq.read_table(part)
+    pq.write_table(rows.filter([name != "a.mp3" for name in rows["source"].to_pylist()]), part)
+    update_record(table, part)
+    n_codes = sum(row.codes.size for row in read_rows(table))
+    record = json.loads((table / "_codectok" / "records" / "000000.json").read_text())
+    (counts,) = record["tallies"].values()
+    counts.update(rows=1, seconds=2.0, codes=n_codes)
+    (table / "_codectok" / "records" / "000000.json").write_text(json.dumps(record))
+    with pytest.raises(VerificationError, match=r"2 clips were read, but 1|a\.mp3 of the unit 0"):
+        verify_output(open_storage(table))
 
 
 def test_evaluate_measures_audio_before_damage(damaged: Path, codec_folder: Path) -> None:

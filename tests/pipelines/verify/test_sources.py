@@ -58,6 +58,20 @@ def rewrite(output: Path, change: Callable[[list[tuple[str, bytes]]], list[tuple
     update_record(output, write_tar(output / TAR, change(members)))
 
 
+@needs_ffmpeg
+def test_missing_source_is_unread(tmp_path: Path) -> None:
+    write(tmp_path / "in", a=3, b=3)
+    (tmp_path / "in.jsonl").write_text('{"path": "in/a.wav"}\n{"path": "in/b.wav"}\n{"path": "in/none.wav"}\n')
+    run(shard_job(), tmp_path / "in.jsonl", tmp_path / "out")
+    (tmp_path / "in" / "b.wav").unlink()
+    report = again(tmp_path / "out")
+    assert (report.planned, report.compared) == (3, 1)
+    assert [(one.name, "No such file" in one.message) for one in report.unread] == [
+        ("in/in/b.wav", True),
+        ("in/in/none.wav", True),
+    ]
+
+
 def test_intervals_are_compared_like_sets_of_milliseconds() -> None:
     chance = random.Random(0)
 
