@@ -305,3 +305,23 @@ def test_labels_of_folders_reach_samples_of_tars(tmp_path: Path) -> None:
     found = {sample.source[-5:]: sample for sample, _ in all_samples(tmp_path / "out")}
     assert (found["a.wav"].language, found["a.wav"].text) == ("gsw", "words")
     assert (found["b.wav"].language, found["b.wav"].extra) == ("de", {"gender": "f"})
+
+
+@pytest.mark.parametrize("place", ["audio/{}", "{root}/audio/{}", "../audio/{}"])
+@pytest.mark.parametrize("folder", ["a", "audio/z", "data"])
+def test_audio_is_read_once_whatever_folder_is_listed_first(folder: str, place: str, tmp_path: Path) -> None:
+    touch(tmp_path, "audio/1.wav", "audio/2.wav", "audio/3.wav", "audio/lang=de/4.wav", "audio/lang=de/5.wav")
+    names = ["1.wav", "2.wav", "lang=de/4.wav"]
+    if place.startswith(".."):
+        place = "../" * folder.count("/") + place
+    write(tmp_path, f"{folder}/wav.scp", *(f"u{i} {place.format(n, root=tmp_path)}" for i, n in enumerate(names)))
+    write(tmp_path, f"{folder}/text", "u0 one", "u1 two", "u2 four")
+    found = sources_in(tmp_path)
+    words = sorted((str(source.location.relative_to(tmp_path)), source.text, source.language) for source in found)
+    assert words == [
+        ("audio/1.wav", "one", None),
+        ("audio/2.wav", "two", None),
+        ("audio/3.wav", None, None),
+        ("audio/lang=de/4.wav", "four", "de"),
+        ("audio/lang=de/5.wav", None, "de"),
+    ]
