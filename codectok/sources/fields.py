@@ -15,7 +15,10 @@ REPEATED = ("language", "speaker", "category")
 # Fields that tools also write as a number under names other than the first one.
 NUMBERED = ("id", "speaker")
 LONGEST_SHARED = 256
-_CLOCK = re.compile(r"(?:(\d+):)?([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
+_CLOCK = re.compile(r"(?:(\d+):)?([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")  # subtitles have a comma
+# Of a dict that stands for audio, as Hugging Face datasets write a column of it; one with other fields is a label, too.
+AUDIO_KEYS = frozenset(["path", "bytes", "array", "sampling_rate"])
+SPAN_KEYS = ("start", "offset", "begin", "start_time", "end", "stop", "end_time", "channel")
 
 
 class Fields:
@@ -48,13 +51,15 @@ class Fields:
             value = self._values[name]
             if is_missing(value):
                 continue
+            kept = isinstance(value, dict) and not value.keys() <= AUDIO_KEYS
             if isinstance(value, dict) and field == "path":
-                value = value.get("path")  # as Hugging Face datasets write an audio column
+                value = _path_of_audio(value, name)
             if isinstance(value, list) and len(value) == 1 and field == "text":
                 value = value[0]
             first = name.casefold().strip() == field
             if isinstance(value, str):
-                self._used.add(name)
+                if not kept:
+                    self._used.add(name)
                 return checked(value, field, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if is_number and (first or field in NUMBERED):
@@ -88,6 +93,15 @@ class Fields:
         return extra if extra is None or len(extra) > LONGEST_SHARED else sys.intern(extra), left_out
 
 
+def _path_of_audio(value: dict[str, Any], name: str) -> Any:
+    """The path in a dict that stands for audio; raises `ValueError` if the dict names a part of the file."""
+    path = value.get("path")
+    parts = [key for key in SPAN_KEYS if not is_missing(value.get(key))] if isinstance(path, str) else []
+    if parts:
+        raise ValueError(f"its {name} has {', '.join(parts)} beside the path; write them as fields of the line")
+    return path
+
+
 def checked(value: str, field: str, name: str) -> str:
     """Text that can be written; raises `ValueError` for half a character and for NUL."""
     if "\0" in value:
@@ -112,9 +126,11 @@ def time_of(value: Any, name: str, lowest: float = -math.inf, unit: float = 1.0)
     try:
         if clock is not None:
             hours, minutes, seconds = clock.groups()
-            time = 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds)
+            time = 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds.replace(",", "."))
         else:
-            time = math.nan if isinstance(value, bool) else float(value) / unit
+            # Python reads 1_0 as 10.
+            wrong = isinstance(value, bool) or (isinstance(value, str) and "_" in value)
+            time = math.nan if wrong else float(value) / unit
     except (TypeError, ValueError, OverflowError):
         time = math.nan
     if not math.isfinite(time):

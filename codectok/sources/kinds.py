@@ -57,6 +57,9 @@ def kind_of(name: str) -> Kind | None:
 def suffix_of(name: str) -> str:
     """Suffix of a file in lower case, for counts, with advice for archives; "(none)" without one."""
     suffix = PurePosixPath(name).suffix.lower()
+    inner = PurePosixPath(PurePosixPath(name).stem).suffix.lower()
+    if suffix in ARCHIVE_SUFFIXES and (inner in OTHER_SUFFIXES or inner == LINES_SUFFIX):
+        return inner + suffix  # one text that is compressed
     return f"{suffix} (archives: unpack them first)" if suffix in ARCHIVE_SUFFIXES else suffix or "(none)"
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from codectok.audio.files import is_film_path
 from codectok.errors import InputError
@@ -27,6 +28,8 @@ from .probing import with_audio
 from .source import Source
 from .unused import Unused, UnusedCounts, UnusedEntry, add_unused, sum_entries
 from .walk import FoundFile, find_files, local_size_and_time
+
+T = TypeVar("T")
 
 # Files that are probed together.
 HELD_FILES = 1 << 14
@@ -55,6 +58,11 @@ class Descriptions:
         for column, value in zip(self._columns.values(), row, strict=True):
             column.extend([None] * (position - len(column)))
             column.append(value)
+
+    def drop(self, positions: Collection[int]) -> None:
+        """Remove sources; the ones behind them move up."""
+        for name, column in self._columns.items():
+            self._columns[name] = _without(column, positions)
 
     def get(self, position: int) -> ManifestRow | None:
         """The row of a source, or None."""
@@ -147,6 +155,21 @@ class ListingBuilder:
         self._sizes.append(size)
         self._modified.append(modified)
 
+    @property
+    def count(self) -> int:
+        """Number of sources so far."""
+        return len(self._paths)
+
+    def drop_covered(self, alone: Iterable[int], covered: Collection[str]) -> None:
+        """Remove the sources at the positions `alone` whose paths are `covered` by rows of other sources."""
+        positions = {position for position in alone if self._paths[position] in covered}
+        if not positions:
+            return
+        self._datasets, self._paths = _without(self._datasets, positions), _without(self._paths, positions)
+        self._kinds, self._sizes = _without(self._kinds, positions), _without(self._sizes, positions)
+        self._modified = _without(self._modified, positions)
+        self._described.drop(positions)
+
     def pass_over(self, argument: Argument, path: str) -> None:
         """Count a file of an argument that is not read."""
         self._passed_over[argument] = self._passed_over.get(argument, 0) + 1
@@ -176,6 +199,10 @@ class ListingBuilder:
             self._unused,
             self._layouts,
         )
+
+
+def _without(column: list[T], positions: Collection[int]) -> list[T]:
+    return [value for position, value in enumerate(column) if position not in positions]
 
 
 def list_sources(
@@ -215,12 +242,16 @@ def list_sources(
         files = find_files(argument, root, None if output is None else str(output))
         with_words = argument.kind == "folder" and "audio" in kinds
         others: list[FoundFile] = []
-        for file in rows.add(read_folders(root, files, encoding)) if with_words else files:
+        covered: set[str] = set()
+        alone = array("q")  # positions of files that no row describes so far
+        for file in rows.add(read_folders(root, files, covered, encoding)) if with_words else files:
             kind = kind_of(file.path)
             read = _is_wanted(kind, file.path, kinds) if reads is None else reads(argument, file.path, kind)
             if kind is not None and read:
                 row = row_of_tar(root, file.path) if kind == "tar" and not with_words else None
                 row = described_by_folders(row, file.path, above) if "audio" in kinds else None
+                if with_words:
+                    alone.append(builder.count)
                 builder.add(argument.dataset, file.path, kind, file.size, file.modified, row)
             elif kind is None and "unknown" in kinds:
                 others.append(file)
@@ -230,6 +261,7 @@ def list_sources(
                 _probe(others, argument, root, builder)
                 others.clear()
         _probe(others, argument, root, builder)
+        builder.drop_covered(alone, covered)
     listing = builder.build()
     if not listing.paths:
         wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"

@@ -49,6 +49,7 @@ class Kaldi:
     def rows(self, folder: CorpusFolder, names: Sequence[str]) -> Iterator[ManifestRow | UnusedField]:
         """Yield a row for each segment, or for each recording without `segments`."""
         tables = _Tables.read(folder)
+        yield from (UnusedField(f"repeated lines of {table}", key) for table, key in tables.repeated)
         recordings = _recordings(folder)
         if folder.exists("segments"):
             yield from _segments(folder, recordings, tables)
@@ -75,18 +76,23 @@ class _Tables:
     utt2lang: Mapping[str, str] = field(default_factory=dict)
     spk2gender: Mapping[str, str] = field(default_factory=dict)
     reco2file_and_channel: Mapping[str, str] = field(default_factory=dict)
+    repeated: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: CorpusFolder) -> _Tables:
-        return cls(**{name: _table(folder, name) for name in TABLES if folder.exists(name)})
+        repeated: list[tuple[str, str]] = []
+        found = {name: _table(folder, name, repeated) for name in TABLES if folder.exists(name)}
+        return cls(**found, repeated=repeated)
 
 
-def _table(folder: CorpusFolder, name: str) -> dict[str, str]:
-    found = {}
+def _table(folder: CorpusFolder, name: str, repeated: list[tuple[str, str]]) -> dict[str, str]:
+    """The first value of each key; keys with another one are added to `repeated`."""
+    found: dict[str, str] = {}
     for _, line in text_lines(folder.root, folder.path(name), folder.encoding):
         key, _, value = line.strip().replace("\t", " ", 1).partition(" ")
-        if value.strip():
-            found[key] = value.strip()
+        value = value.strip()
+        if value and found.setdefault(key, value) != value:
+            repeated.append((name, key))
     return found
 
 
@@ -139,6 +145,7 @@ def _segments(
     folder: CorpusFolder, recordings: dict[str, _Recording], tables: _Tables
 ) -> Iterator[ManifestRow | UnusedField]:
     name, cut = folder.path("segments"), set()
+    seen: set[str] = set()
     for number, line in text_lines(folder.root, name, folder.encoding):
         fields = line.split()
         try:
@@ -146,10 +153,13 @@ def _segments(
             recording = recordings.get(key)
             if recording is None:
                 raise ValueError(f"{WAVES} has no recording {key}")
+            if utterance in seen:
+                raise ValueError(f"the utterance {utterance} is named before")
         except ValueError as error:
             yield bad_row(number, name, str(error))
             continue
         cut.add(key)
+        seen.add(utterance)
         row = recording.row
         if row.problem is not None:
             problem = row.problem.removesuffix(".")

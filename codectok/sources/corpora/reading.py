@@ -28,25 +28,27 @@ class ReadAs:
 Found = FoundFile | ManifestRow | Unused | ReadAs
 
 
-def read_folders(root: str, files: Iterable[FoundFile], encoding: str | None = None) -> Iterator[Found]:
+def read_folders(
+    root: str, files: Iterable[FoundFile], covered: set[str], encoding: str | None = None
+) -> Iterator[Found]:
     """Yield the files below a root that no layout reads, and the rows of the ones that are read.
 
     Args:
         root: folder or URL.
         files: folder by folder, each after the folder that holds it.
+        covered: receives the paths that rows name; a file among them that came before its row must be left out.
         encoding: of texts without a byte-order mark; None for UTF-8.
 
     Raises:
         InputError: a file of a layout cannot be read.
     """
-    covered: set[str] = set()
     for prefix, group in itertools.groupby(files, key=lambda file: file.path[: file.path.rfind("/") + 1]):
         folder = CorpusFolder(root, prefix, {file.path[len(prefix) :]: file for file in group}, encoding)
         found = find_layout(folder)
         if found is not None:
             for one in _read(folder, found):
                 if isinstance(one, ManifestRow):
-                    covered.add(one.path)
+                    covered.add(one.path.removeprefix(f"{root}/"))
                 yield one
         used = frozenset(found.names) if found is not None else frozenset()
         for name, file in folder.files.items():

@@ -38,12 +38,13 @@ class Recordings:
         return Recognised(self, [*found, *map(_supervisions_of, found)]) if found else None
 
     def rows(self, folder: CorpusFolder, names: Sequence[str]) -> Iterator[ManifestRow | UnusedField]:
-        """Yield a row for each recording."""
+        """Yield a row for each recording, or for each channel if the supervisions are of different ones."""
         name = names[0]
         spoken = _by_recording(folder, _supervisions_of(name))
 
-        def joined(values: dict[str, Any]) -> dict[str, Any]:
-            return values | {SUPERVISIONS: spoken.pop(str(values.get("id")), [])}
+        def joined(values: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
+            found = spoken.pop(str(values.get("id")), [])
+            return _by_channel(values, found) or values | {SUPERVISIONS: found}
 
         yield from read_rows_and_unused(folder.root, folder.path(name), joined, folder.encoding)
         yield from (UnusedField("supervisions without a recording", recording) for recording in spoken)
@@ -51,6 +52,33 @@ class Recordings:
 
 def _supervisions_of(name: str) -> str:
     return SUPERVISIONS.join(name.rsplit(RECORDINGS, 1))
+
+
+def _by_channel(recording: dict[str, Any], supervisions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A cut of each channel, as of a call with one party in each; none if all words are of the same channels."""
+    spoken = [_channel_of(one) for one in supervisions]
+    sources = recording.get("sources")
+    if None in spoken or len(set(spoken)) < 2 or not isinstance(sources, list):
+        return []
+    numbers = [source.get("channels") if isinstance(source, dict) else None for source in sources]
+    known = {one for several in numbers if isinstance(several, list) for one in several if isinstance(one, int)}
+    whole = {"type": "MonoCut", "start": 0.0, "duration": recording.get("duration"), "recording": recording}
+    return [
+        whole
+        | {
+            "id": f"{recording.get('id')}-{channel}",
+            "channel": channel,
+            SUPERVISIONS: [one for one, of in zip(supervisions, spoken, strict=True) if of == channel],
+        }
+        for channel in sorted(known | set(spoken))
+    ]
+
+
+def _channel_of(supervision: dict[str, Any]) -> Any:
+    channel = supervision.get("channel")
+    if isinstance(channel, list) and len(channel) == 1:
+        channel = channel[0]
+    return channel if isinstance(channel, int) and not isinstance(channel, bool) else None
 
 
 def _by_recording(folder: CorpusFolder, name: str) -> dict[str, list[dict[str, Any]]]:

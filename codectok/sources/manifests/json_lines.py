@@ -28,20 +28,24 @@ def json_array_rows(file: StrictText) -> Lines:
     """Yield the objects of the JSON array in `file` with the numbers of their first lines; only one is in memory.
 
     Raises:
-        ValueError: the file is damaged, so that its rest cannot be read.
+        ValueError: the file is damaged, or goes on behind its array, so that its rest cannot be read.
     """
     reader = _ArrayReader(file)
     reader.expect("[")
-    if reader.peek() == "]":
-        return
-    while True:
+    more = reader.peek() != "]"
+    while more:
         reader.skip_spaces()
         number = reader.line
         values = reader.take_valid()
         yield (number, values) if values is not None else _object(number, reader.take_text())
-        if reader.peek() == "]":
-            return
-        reader.expect(",")
+        more = reader.peek() != "]"
+        if more:
+            reader.expect(",")
+    reader.expect("]")
+    if reader.peek():
+        raise ValueError(
+            f"it goes on in line {reader.line} behind its JSON array; write one array, or a line for each row"
+        )
 
 
 def is_json_array(start: str) -> bool:

@@ -82,6 +82,7 @@ def values_of_cut(values: dict[str, Any], sources: Collection[str] | None = ("fi
     found: dict[str, Any] = {"id": values.get("id"), "path": path, **_times(values, recording)}
     supervisions = values.get("supervisions")
     if supervisions not in (*EMPTY, []):
+        _check_channels(values.get("channel"), supervisions)
         found["supervisions"] = supervisions
     extra, left = _labels(values.get("custom"), "custom")
     others, left_of_cut = _labels({key: values[key] for key in values if key not in CUT_FIELDS}, "cut")
@@ -171,6 +172,21 @@ def _file_and_channel(recording: dict[str, Any], wanted: Any, kinds: Collection[
     if len(chosen) > 1:
         raise ValueError(f"it takes {len(chosen)} of {len(own)} channels; only one of them, or all, can be read")
     return source.get("source"), own.index(next(iter(chosen)))
+
+
+def _check_channels(wanted: Any, supervisions: Any) -> None:
+    """Raise `ValueError` if words are of a channel that the cut does not take."""
+    if wanted is None or not isinstance(supervisions, list):
+        return
+    own = _listed(wanted)
+    for one in supervisions:
+        given = one.get("channel") if isinstance(one, dict) else None
+        if given is not None and one.get("text") and not any(channel in own for channel in _listed(given)):
+            raise ValueError(f"one of its supervisions is of channel {given}, which the cut does not take")
+
+
+def _listed(channels: Any) -> list[Any]:
+    return channels if isinstance(channels, list) else [channels]
 
 
 def _channels(source: dict[str, Any]) -> list[int]:

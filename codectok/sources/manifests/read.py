@@ -29,6 +29,9 @@ PATH_NAMES = NAMES["path"][:8]  # that a message lists
 LINES_BEFORE_REFUSAL = 1000
 
 
+Change = Callable[[dict[str, Any]], dict[str, Any] | list[dict[str, Any]]]
+
+
 @dataclass(frozen=True, slots=True)
 class UnusedField:
     """A field of a line that is known and not used."""
@@ -52,13 +55,13 @@ def read_manifest(root: str, name: str, encoding: str | None = None) -> Iterator
 def read_rows_and_unused(
     root: str,
     name: str,
-    change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    change: Change = dict,
     encoding: str | None = None,
 ) -> Iterator[ManifestRow | UnusedField]:
     """Yield the rows of a manifest as `read_manifest` does, and the fields that are not used before their row.
 
-    `change` is called with the values of each line and returns the ones to use. `encoding` is that of a manifest
-    without a byte-order mark; None for UTF-8.
+    `change` is called with the values of each line and returns the ones to use, or a list of them for several rows.
+    `encoding` is that of a manifest without a byte-order mark; None for UTF-8.
     """
     return _usable(_rows(root, name, change, encoding), place_of(root, name))
 
@@ -132,9 +135,7 @@ def bad_row(number: int, name: str, problem: str, values: dict[str, Any] | None 
     return ManifestRow(path or f"{name}#{number}", problem=f"Line {number} of {name} cannot be used: {problem}.")
 
 
-def _rows(
-    root: str, name: str, change: Callable[[dict[str, Any]], dict[str, Any]], encoding: str | None
-) -> Iterator[ManifestRow | UnusedField]:
+def _rows(root: str, name: str, change: Change, encoding: str | None) -> Iterator[ManifestRow | UnusedField]:
     where = place_of(root, name)
     try:
         with open_text(root, name, encoding) as file:
@@ -143,13 +144,15 @@ def _rows(
                     yield bad_row(line.number, name, line.problem)
                     continue
                 number, values = line
-                try:
-                    row, unused = row_of_values(change(values))
-                except ValueError as error:
-                    yield bad_row(number, name, str(error), values)
-                    continue
-                yield from (UnusedField(field, row.path) for field in unused)
-                yield row
+                changed = change(values)
+                for one in changed if isinstance(changed, list) else [changed]:
+                    try:
+                        row, unused = row_of_values(one)
+                    except ValueError as error:
+                        yield bad_row(number, name, str(error), values)
+                        continue
+                    yield from (UnusedField(field, row.path) for field in unused)
+                    yield row
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"The manifest {where} cannot be read: {error}.") from None
     except OSError as error:

@@ -305,3 +305,63 @@ def test_labels_of_folders_reach_samples_of_tars(tmp_path: Path) -> None:
     found = {sample.source[-5:]: sample for sample, _ in all_samples(tmp_path / "out")}
     assert (found["a.wav"].language, found["a.wav"].text) == ("gsw", "words")
     assert (found["b.wav"].language, found["b.wav"].extra) == ("de", {"gender": "f"})
+
+
+@pytest.mark.parametrize("place", ["audio/{}", "{root}/audio/{}", "../audio/{}"])
+@pytest.mark.parametrize("folder", ["a", "audio/z", "data"])
+def test_audio_is_read_once_whatever_folder_is_listed_first(folder: str, place: str, tmp_path: Path) -> None:
+    touch(tmp_path, "audio/1.wav", "audio/2.wav", "audio/3.wav", "audio/lang=de/4.wav", "audio/lang=de/5.wav")
+    names = ["1.wav", "2.wav", "lang=de/4.wav"]
+    if place.startswith(".."):
+        place = "../" * folder.count("/") + place
+    write(tmp_path, f"{folder}/wav.scp", *(f"u{i} {place.format(n, root=tmp_path)}" for i, n in enumerate(names)))
+    write(tmp_path, f"{folder}/text", "u0 one", "u1 two", "u2 four")
+    found = sources_in(tmp_path)
+    words = sorted((str(source.location.relative_to(tmp_path)), source.text, source.language) for source in found)
+    assert words == [
+        ("audio/1.wav", "one", None),
+        ("audio/2.wav", "two", None),
+        ("audio/3.wav", None, None),
+        ("audio/lang=de/4.wav", "four", "de"),
+        ("audio/lang=de/5.wav", None, "de"),
+    ]
+
+
+def test_lines_of_kaldi_that_repeat_a_name_are_not_lost(tmp_path: Path) -> None:
+    touch(tmp_path, "data/a.wav")
+    segments = ["u1 a 0 1", "u1 a 1 2", "u2 a 2 3"]
+    folder = kaldi(tmp_path, ["a a.wav"], segments=segments, text=["u1 one", "u2 two", "u1 other", "u2 two"])
+    listing = listed(folder)
+    found = {source.start: (source.text, source.problem) for source in ordered_sources(listing)}
+    problem = "Line 2 of segments cannot be used: the utterance u1 is named before."
+    assert found == {0.0: ("one", None), 2.0: ("two", None), None: (None, problem)}
+    (unused,) = listing.unused.values()
+    assert (unused["columns"]["repeated lines of text"].count, unused["columns"]["repeated lines of text"].example) == (
+        1, "u1"
+    )  # fmt: skip
+
+
+def test_parties_of_a_call_keep_their_words(tmp_path: Path) -> None:
+    touch(tmp_path, "call.wav")
+    source = {"type": "file", "channels": [0, 1, 2], "source": "call.wav"}
+    recording = {"id": "r", "sources": [source], "sampling_rate": 8000, "num_samples": 80_000, "duration": 10.0}
+    write(tmp_path, "recordings.jsonl", json.dumps(recording))
+    spoken = [(0, 1.0, "hello"), ([1], 2.5, "who is it"), (0, 4.0, "me")]
+    lines = [
+        {"id": f"s{start}", "recording_id": "r", "start": start, "duration": 1.0, "channel": channel, "text": text}
+        for channel, start, text in spoken
+    ]
+    write(tmp_path, "supervisions.jsonl", *map(json.dumps, lines))
+    found = sources_in(tmp_path / "recordings.jsonl")
+    assert sorted((source.channel, source.text, source.id) for source in found) == [
+        (0, "hello me", "r-0"), (1, "who is it", "r-1"), (2, None, "r-2")
+    ]  # fmt: skip
+    write(tmp_path, "supervisions.jsonl", *(json.dumps(line | {"channel": [0, 1, 2]}) for line in lines))
+    (one,) = sources_in(tmp_path / "recordings.jsonl")
+    assert (one.channel, one.text) == (None, "hello who is it me")
+
+
+def test_compressed_tables_are_no_archives(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.jsonl.gz", "c.tsv.gz", "d.zip")
+    (unused,) = listed(tmp_path).unused.values()
+    assert set(unused["ignored_files"]) == {".jsonl.gz", ".tsv.gz", ".zip (archives: unpack them first)"}

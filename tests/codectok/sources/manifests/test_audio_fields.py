@@ -100,3 +100,26 @@ def test_supervisions_outside_of_the_span_are_refused(start: float, tmp_path: Pa
     row = row_of(tmp_path, start=5.0, end=9.0, supervisions=supervisions)
     assert row.problem is not None
     assert "outside" in row.problem
+
+
+def test_times_within_an_audio_object_are_refused_and_other_fields_of_it_kept(tmp_path: Path) -> None:
+    for fields in ({"start": 1.5}, {"offset": 0.5, "duration": 1.0}, {"end": 2.0}, {"channel": 1}):
+        problem = row_of(tmp_path, path=None, audio={"path": "a.wav", **fields}).problem
+        assert problem is not None
+        assert f"its audio has {next(iter(fields))} beside the path" in problem
+    row = row_of(tmp_path, path=None, audio={"path": "a.wav", "bytes": None, "sampling_rate": 8000})
+    assert (row.path, row.extra, row.problem) == ("a.wav", None, None)
+    row = row_of(tmp_path, path=None, audio={"path": "a.wav", "station": "x", "start": None})
+    assert (row.path, row.extra) == ("a.wav", '{"audio": {"path": "a.wav", "start": null, "station": "x"}}')
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("0:01,5", 1.5), ("00:01:02,500", 62.5), ("1:02.5", 62.5), (" 3 ", 3.0), ("1e1", 10.0)]
+)
+def test_times_are_read_as_they_are_written(given: str, seconds: float, tmp_path: Path) -> None:
+    assert row_of(tmp_path, start=given).start == seconds
+
+
+@pytest.mark.parametrize("given", ["1,5", "1_0", "1 2", "0:90", "1.5s", "nan", True])
+def test_other_times_are_refused(given: object, tmp_path: Path) -> None:
+    assert "its start is not a number of seconds" in (row_of(tmp_path, start=given).problem or "")

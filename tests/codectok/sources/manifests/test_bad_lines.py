@@ -164,3 +164,13 @@ def test_damaged_json_arrays_are_refused(text: str, tmp_path: Path) -> None:
 
 def test_options_accept_many_bad_lines(manifest: Path, tmp_path: Path) -> None:
     assert run(shard_job(), manifest, tmp_path / "out", LOCAL).summary.total.rows == 1
+
+
+@pytest.mark.parametrize("more", ['[{"path": "b.wav"}]', '{"path": "b.wav"}', "]", "x"])
+def test_a_json_array_that_is_not_the_end_is_refused(more: str, tmp_path: Path) -> None:
+    for array in ("[]", '[{"path": "a.wav"}]'):
+        (tmp_path / "a.json").write_text(f"{array} \n\n{more}\n")
+        with pytest.raises(InputError, match="goes on in line 3 behind its JSON array"):
+            list(read_manifest(str(tmp_path), "a.json"))
+    (tmp_path / "a.json").write_text('\n [ {"path": "a.wav"} ] \n\n')
+    assert [row.path for row in read_manifest(str(tmp_path), "a.json")] == ["a.wav"]

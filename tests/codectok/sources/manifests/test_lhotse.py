@@ -223,3 +223,16 @@ def test_recordings_alone_are_read(tmp_path: Path) -> None:
     (tmp_path / "recordings.jsonl.gz").write_bytes(gzip.compress(json.dumps(recording.to_dict()).encode()))
     (row,) = read_manifest(str(tmp_path), "recordings.jsonl.gz")
     assert (row.path, row.id, row.start, row.end, row.problem) == (str(tmp_path / "a.wav"), "a", None, None, None)
+
+
+def test_words_of_another_channel_are_refused(tmp_path: Path) -> None:
+    cut = lhotse.MonoCut("c", 0, 2, 0, recording=recording_of(tmp_path, "a.wav", 2))
+    lines = []
+    for channel, text in ((1, "other"), (0, "own"), ([0, 1], "both"), (1, None)):
+        spoken = {"id": "s", "recording_id": "a", "start": 0, "duration": 1, "channel": channel, "text": text}
+        lines.append(cut.to_dict() | {"supervisions": [spoken]})
+    (tmp_path / "cuts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = list(read_manifest(str(tmp_path), "cuts.jsonl"))
+    assert [row.text for row in rows] == [None, "own", "both", None]
+    assert "one of its supervisions is of channel 1, which the cut does not take" in (rows[0].problem or "")
+    assert [row.problem for row in rows[1:]] == [None, None, None]
