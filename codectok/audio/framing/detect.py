@@ -10,6 +10,7 @@ from typing import BinaryIO
 from .aiff import layout_of_aiff
 from .au import layout_of_au
 from .caf import layout_of_caf
+from .containers import layout_of_container
 from .flac import layout_of_flac
 from .layout import Damage, Layout, Stream
 from .mp3 import layout_of_mp3
@@ -38,6 +39,7 @@ FORMATS = (
     layout_of_mpc,
     layout_of_mat4,
     layout_of_mat5,
+    layout_of_container,
 )
 """One function per family of formats; each returns None for other files, and may leave the file at any position."""
 

@@ -213,3 +213,46 @@ def test_container_without_its_index_is_rejected(speech: Path, tmp_path: Path) -
     assert not isinstance(error, NotAudioError)
     assert "moov" in str(error)
     assert "codectok-" not in str(error)
+
+
+JOINED = {
+    "m4a": ("-c:a", "aac"),
+    "mp4": ("-c:a", "aac", "-movflags", "frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "1000000"),
+    "webm": ("-c:a", "libopus"),
+    "mka": ("-c:a", "aac", "-live", "1"),
+    "wma": ("-c:a", "wmav2"),
+    "flv": ("-c:a", "aac", "-ar", "44100"),
+    "wv": ("-c:a", "wavpack"),
+    "tta": ("-c:a", "tta"),
+    "ts": ("-c:a", "aac"),
+    "oga": ("-c:a", "flac"),
+}
+
+
+@pytest.mark.parametrize("suffix", JOINED)
+def test_joined_files_are_decoded_in_turn(suffix: str, steady: Path, tmp_path: Path) -> None:
+    one, joined = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    run("-i", steady, *JOINED[suffix], one)
+    joined.write_bytes(one.read_bytes() * 3)
+    samples, error = decoded(joined)
+    assert error is None
+    assert len(samples) / RATE == pytest.approx(12, abs=4 * FRAME)
+    cut = tmp_path / f"c.{suffix}"
+    cut.write_bytes(one.read_bytes() + one.read_bytes()[: one.stat().st_size * 2 // 3])
+    samples, error = decoded(cut)
+    assert len(samples) / RATE > 4 - FRAME
+    assert error is not None
+
+
+def test_times_of_coded_wav_files_make_no_gaps(steady: Path, tmp_path: Path) -> None:
+    run("-i", steady, "-c:a", "wmav2", tmp_path / "a.wav")
+    samples, error = decoded(tmp_path / "a.wav")
+    assert error is None
+    assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
+
+
+def test_aac_is_read_under_the_name_of_mp3(steady: Path, tmp_path: Path) -> None:
+    run("-i", steady, "-c:a", "aac", "-f", "adts", tmp_path / "a.mp3")
+    samples, error = decoded(tmp_path / "a.mp3")
+    assert error is None
+    assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
