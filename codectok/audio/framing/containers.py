@@ -8,8 +8,11 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
+from codectok.audio.signatures import HEAD_BYTES, signature_of
+
 from .layout import Layout, Stream
 
+INNER_BOXES = (b"moov", b"mdat", b"wide", b"moof", b"sidx", b"styp")
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 DOC_TYPES = (b"webm", b"matroska")
 ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
@@ -24,7 +27,7 @@ SEARCH_BYTES = 1 << 20
 
 
 def layout_of_container(file: BinaryIO) -> Layout | None:
-    """Layout of a file that another one of the same format follows; None for others."""
+    """Layout of a file that another one follows; None for others."""
     head = file.read(HEAD)
     size = file.seek(0, os.SEEK_END)
     find = _finder(head)
@@ -49,12 +52,12 @@ def _finder(head: bytes) -> Callable[[BinaryIO, int], int | None] | None:
 
 
 def _after_boxes(file: BinaryIO, size: int) -> int | None:
-    """Start of the second box with a type of file, which MPEG-4 files begin with."""
+    """Start of the second box with a type of file, which MPEG-4 files begin with, or of a file of another format."""
     position = 0
     while position + 8 <= size:
         file.seek(position)
-        header = file.read(16)
-        if position and header[4:8] == b"ftyp":
+        header = file.read(HEAD_BYTES)
+        if position and header[4:8] not in INNER_BOXES and signature_of(header) is not None:
             return position
         length = int.from_bytes(header[8:16]) if header[:4] == b"\0\0\0\1" else int.from_bytes(header[:4])
         if length < 8:
@@ -73,7 +76,7 @@ def _after_segment(file: BinaryIO, size: int) -> int | None:
     if end is None:
         return _search(file, position, size, EBML, _is_ebml)
     file.seek(end)
-    return end if _is_ebml(file.read(HEAD)) else None
+    return end if signature_of(file.read(HEAD_BYTES)) is not None else None
 
 
 def _element_end(file: BinaryIO, position: int) -> int | None:
