@@ -174,6 +174,8 @@ def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundfile.SoundFile]:
+    if stream.coded:
+        raise NotAudioError(f"{where} is not a file of samples.")
     with ExitStack() as stack:
         file = stack.enter_context(_file(source, where))
         whole = (

@@ -22,9 +22,9 @@ class Mixer:
 
     The mixture is the mean of all channels, or their sum by `weights`. Windows of half a second in which the channels
     cancel each other, or in which only channels without weight have sound, are taken from the first channel that is as
-    loud as the others, with a crossfade to the mixture; windows of near silence go on as the one before. Windows begin at multiples of their length, so that the result
-    does not depend on the sizes of blocks. A sum that would go beyond full scale where no channel does is turned down
-    in its window, evenly from and to the level of its neighbours.
+    loud as the others, with a crossfade to the mixture; windows of near silence go on as the one before. Windows begin
+    at multiples of their length, so that the result does not depend on the sizes of blocks. A sum that would go beyond
+    full scale where no channel does is turned down in its window, evenly from and to the level of its neighbours.
 
     Args:
         channels: number of channels, at least 2.

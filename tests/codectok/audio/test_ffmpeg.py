@@ -256,3 +256,16 @@ def test_aac_is_read_under_the_name_of_mp3(steady: Path, tmp_path: Path) -> None
     samples, error = decoded(tmp_path / "a.mp3")
     assert error is None
     assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
+
+
+@pytest.mark.parametrize(("codec", "container"), [("ac3", "spdif"), ("dca", "spdif"), ("dca", "dts")])
+def test_coded_audio_in_wav_files_is_not_taken_for_samples(
+    codec: str, container: str, steady: Path, tmp_path: Path
+) -> None:
+    run("-i", steady, "-ac", "2", "-strict", "-2", "-c:a", codec, "-f", container, tmp_path / "coded")
+    packets = np.fromfile(tmp_path / "coded", np.int16)
+    soundfile.write(tmp_path / "a.wav", packets[: len(packets) // 2 * 2].reshape(-1, 2), 48_000)
+    samples, error = decoded(tmp_path / "a.wav")
+    assert error is None
+    assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
+    assert np.sqrt(np.mean(samples**2)) == pytest.approx(0.15, rel=0.1)  # ffmpeg makes stereo 3 dB lower
