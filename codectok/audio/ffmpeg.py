@@ -92,6 +92,7 @@ class DecodedStream:
         self.other_tracks = max(0, log.audio_tracks - 1)
         self._process, self._log, self._file = process, log, file
         self._decoded = self._silent = 0
+        self._is_changed = False
         self._origin = 0.0  # the container's time of the first sample, if the container holds nothing else
 
     def blocks(self, frames: int) -> Iterator[np.ndarray]:
@@ -105,7 +106,7 @@ class DecodedStream:
         while len(samples := self._read(frames)):
             self._log.update()
             while self._log.jumps and self._log.jumps[0].position < self._decoded + len(samples):
-                before = samples[: self._log.jumps[0].position - self._decoded]
+                before = samples[: max(0, self._log.jumps[0].position - self._decoded)]
                 if len(before):
                     yield before
                 self._decoded += len(before)
@@ -136,7 +137,9 @@ class DecodedStream:
     def _gap(self) -> int:
         """Number of samples that are missing at the next jump of the container's time."""
         jump = self._log.jumps.popleft()
-        if self._log.container in WITHOUT_TIMES:
+        # Where the format of the samples changes, ffmpeg counts from 0 again, so that places are unknown.
+        self._is_changed = self._is_changed or (jump.position == 0 and self._decoded > 0)
+        if self._is_changed or self._log.container in WITHOUT_TIMES:
             return 0
         if jump.position == 0 and not self._log.has_video and self._log.audio_tracks == 1:
             self._origin = jump.seconds

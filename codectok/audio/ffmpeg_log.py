@@ -13,7 +13,7 @@ from typing import NamedTuple
 # the time of their number, since ffmpeg ends where time goes back, as it does in files that are joined.
 TIMES = (
     "asetpts='if(eq(NB_CONSUMED_SAMPLES,0)+gt(abs(T-NB_CONSUMED_SAMPLES/SR-ld(0)),0.1),"
-    "print(NB_CONSUMED_SAMPLES)+print(T)+st(0,T-NB_CONSUMED_SAMPLES/SR));NB_CONSUMED_SAMPLES/SR/TB'"
+    "print(NB_CONSUMED_SAMPLES)+print(T)+st(0,T-NB_CONSUMED_SAMPLES/SR));STARTPTS+NB_CONSUMED_SAMPLES/SR/TB'"
 )
 # Their durations are measured on the file instead of read from a header.
 WITHOUT_DURATION = frozenset(["mpegts", "mpeg", "ogg", "rm"])
@@ -34,7 +34,7 @@ class Jump(NamedTuple):
     """Place where the container's time departs from the number of samples.
 
     Attributes:
-        position: number of samples before it.
+        position: number of samples before it, from 0 again where the format of the samples changes.
         seconds: the container's time there, from its first time on.
     """
 

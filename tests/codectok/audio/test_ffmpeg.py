@@ -269,3 +269,19 @@ def test_coded_audio_in_wav_files_is_not_taken_for_samples(
     assert error is None
     assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
     assert np.sqrt(np.mean(samples**2)) == pytest.approx(0.15, rel=0.1)  # ffmpeg makes stereo 3 dB lower
+
+
+@pytest.mark.parametrize("order", [(2, 6), (6, 2)])
+def test_change_of_the_number_of_channels_in_a_film_moves_nothing(
+    order: tuple[int, int], steady: Path, tmp_path: Path
+) -> None:
+    data = b""
+    for number, channels in enumerate(order):
+        sound = ("-map", "0:v", "-map", "1:a", "-t", "4", "-c:v", "mpeg2video", "-r", "25", "-c:a", "ac3")
+        place = ("-ac", str(channels), "-output_ts_offset", str(4 * number))
+        run(*FILM, "-i", steady, *sound, *place, tmp_path / "a.ts")
+        data += (tmp_path / "a.ts").read_bytes()
+    (tmp_path / "b.ts").write_bytes(data)
+    samples, error = decoded(tmp_path / "b.ts")
+    assert len(samples) / RATE == pytest.approx(8 if error is None else 4, abs=2 * FRAME)
+    assert len(loud_spans(samples)) == 1
