@@ -27,6 +27,7 @@ from .signatures import HEAD_BYTES, is_known_other, signature_of
 HEADERLESS_SUFFIXES = frozenset(
     [".raw", ".pcm", ".vox", ".gsm", ".g722", ".g726", ".g729", ".ul", ".ulaw", ".al", ".alaw", ".sln", ".s16", ".f32"]
 )
+BELIEVED_SUFFIXES = (".raw", ".mp3")
 BLOCK_FRAMES = 1 << 16  # fits into the processor's cache, which makes resampling faster
 # Blocks of this size are read again before damage, so that few of the samples before it are lost.
 RESCUE_FRAMES = 64
@@ -173,14 +174,16 @@ def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundfile.SoundFile]:
+    if stream.coded:
+        raise NotAudioError(f"{where} is not a file of samples.")
     with ExitStack() as stack:
         file = stack.enter_context(_file(source, where))
         whole = (
             stream.start == 0
             and stream.end == file.seek(0, os.SEEK_END)
             and not (stream.patches or stream.holes or stream.head)
-            # soundfile believes the suffix .raw, so that such a file is opened without its name.
-            and not (isinstance(source, Path) and source.suffix.lower() == ".raw")
+            # Believed by libsndfile or soundfile, so that such a file is opened without its name.
+            and not (isinstance(source, Path) and source.suffix.lower() in BELIEVED_SUFFIXES)
         )
         file.seek(0)
         view = io.BufferedReader(StreamView(file, stream))

@@ -19,7 +19,9 @@ from codectok.errors import AudioError, NotAudioError
 
 from .claims import Claims, claims_of
 from .ffmpeg_formats import FORMATS
-from .ffmpeg_log import TIMES, FfmpegLog
+from .ffmpeg_log import TIMES, WITHOUT_TIMES, FfmpegLog
+from .framing.layout import Stream
+from .framing.view import StreamView
 from .wave_header import WaveHeader, read_wave_header
 
 INSTALL = "install ffmpeg (pip install 'codectok[ffmpeg]', or the package of your system)"
@@ -90,6 +92,7 @@ class DecodedStream:
         self.other_tracks = max(0, log.audio_tracks - 1)
         self._process, self._log, self._file = process, log, file
         self._decoded = self._silent = 0
+        self._is_changed = False
         self._origin = 0.0  # the container's time of the first sample, if the container holds nothing else
 
     def blocks(self, frames: int) -> Iterator[np.ndarray]:
@@ -103,7 +106,7 @@ class DecodedStream:
         while len(samples := self._read(frames)):
             self._log.update()
             while self._log.jumps and self._log.jumps[0].position < self._decoded + len(samples):
-                before = samples[: self._log.jumps[0].position - self._decoded]
+                before = samples[: max(0, self._log.jumps[0].position - self._decoded)]
                 if len(before):
                     yield before
                 self._decoded += len(before)
@@ -134,6 +137,10 @@ class DecodedStream:
     def _gap(self) -> int:
         """Number of samples that are missing at the next jump of the container's time."""
         jump = self._log.jumps.popleft()
+        # Where the format of the samples changes, ffmpeg counts from 0 again, so that places are unknown.
+        self._is_changed = self._is_changed or (jump.position == 0 and self._decoded > 0)
+        if self._is_changed or self._log.container in WITHOUT_TIMES:
+            return 0
         if jump.position == 0 and not self._log.has_video and self._log.audio_tracks == 1:
             self._origin = jump.seconds
         gap = round((jump.seconds - self._origin) * self.sample_rate) - jump.position - self._silent
@@ -199,7 +206,8 @@ def decoding(file: Input) -> Iterator[DecodedStream]:
         url = f"file:{path}"
         usable = _claims(file).usable_size
         if file.start or file.end is not None or usable is not None:
-            url = f"subfile,,start,{file.start},end,{file.end or usable or 0},,:{path}"
+            end = file.start + usable if usable is not None else file.end or 0
+            url = f"subfile,,start,{file.start},end,{end},,:{path}"
         with log_path.open("ab") as errors, closing(FfmpegLog(log_path)) as log:
             process = subprocess.Popen(_command(url), stdout=subprocess.PIPE, stderr=errors)
             assert process.stdout is not None, "it is a pipe"
@@ -261,10 +269,11 @@ def _started(process: subprocess.Popen[bytes], pipe: IO[bytes], log: FfmpegLog, 
 
 
 def _claims(file: Input) -> Claims:
-    if file.start or file.end is not None:
-        return Claims()
     with io.BytesIO(file.source) if isinstance(file.source, bytes) else file.source.open("rb") as opened:
-        return claims_of(opened)
+        if file.start == 0 and file.end is None:
+            return claims_of(opened)
+        end = opened.seek(0, io.SEEK_END) if file.end is None else file.end
+        return claims_of(io.BufferedReader(StreamView(opened, Stream(file.start, end))))
 
 
 def _sentence(error: str) -> str:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Logs two numbers at the first sample and wherever the time in the container departs by more than 0.1 s from the
-# number of samples: samples so far, and the container's time in seconds. The samples stay as they are.
+# number of samples: samples so far, and the container's time in seconds. The samples stay as they are. They leave with
+# the time of their number, since ffmpeg ends where time goes back, as it does in files that are joined.
 TIMES = (
     "asetpts='if(eq(NB_CONSUMED_SAMPLES,0)+gt(abs(T-NB_CONSUMED_SAMPLES/SR-ld(0)),0.1),"
-    "print(NB_CONSUMED_SAMPLES)+print(T)+st(0,T-NB_CONSUMED_SAMPLES/SR));PTS'"
+    "print(NB_CONSUMED_SAMPLES)+print(T)+st(0,T-NB_CONSUMED_SAMPLES/SR));STARTPTS+NB_CONSUMED_SAMPLES/SR/TB'"
 )
 # Their durations are measured on the file instead of read from a header.
 WITHOUT_DURATION = frozenset(["mpegts", "mpeg", "ogg", "rm"])
+# ffmpeg computes their times from an average number of bytes, so that jumps of them are no gaps.
+WITHOUT_TIMES = frozenset(["wav", "w64", "aiff", "au", "xwma"])
 
 _INPUT = re.compile(r"Input #0, (\S+?), from ")
 _DURATION = re.compile(r"  Duration: (?:(\d+):(\d\d):(\d\d\.\d+)|N/A)(?:, start: (-?\d+\.\d+))?")
@@ -31,7 +34,7 @@ class Jump(NamedTuple):
     """Place where the container's time departs from the number of samples.
 
     Attributes:
-        position: number of samples before it.
+        position: number of samples before it, from 0 again where the format of the samples changes.
         seconds: the container's time there, from its first time on.
     """
 

@@ -146,7 +146,7 @@ def stream_audio(
             may_be_scaled = is_float(stream.encoding, sound.scale)
             if may_be_scaled and divisor is None:
                 divisor = file_divisor(source, where, sound.scale)
-            raw = _UntilError(scaled(stream.blocks, divisor if may_be_scaled else None, where))
+            raw = _UntilError(scaled(stream.blocks, divisor if may_be_scaled else None, stream.sample_rate, where))
             mono = counted(one_channel(raw, stream, sound, notes, seconds, where), notes, where)
             for block in resample_blocks(mono, stream.sample_rate, sample_rate):
                 # Averaging and resampling overflow for samples near the largest float32.

@@ -21,10 +21,10 @@ class Mixer:
     """Mixes the blocks of one stream to mono.
 
     The mixture is the mean of all channels, or their sum by `weights`. Windows of half a second in which the channels
-    cancel each other are taken from the first channel that is as loud as the others, with a crossfade to the mixture;
-    windows of near silence go on as the one before. Windows begin at multiples of their length, so that the result
-    does not depend on the sizes of blocks. A sum that would go beyond full scale where no channel does is turned down
-    in its window, evenly from and to the level of its neighbours.
+    cancel each other, or in which only channels without weight have sound, are taken from the first channel that is as
+    loud as the others, with a crossfade to the mixture; windows of near silence go on as the one before. Windows begin
+    at multiples of their length, so that the result does not depend on the sizes of blocks. A sum that would go beyond
+    full scale where no channel does is turned down in its window, evenly from and to the level of its neighbours.
 
     Args:
         channels: number of channels, at least 2.
@@ -76,9 +76,12 @@ class Mixer:
         power = np.stack([_power(column, size) for column in columns], axis=1)
         expected = power @ self._squares
         audible = expected > AUDIBLE_POWER * self._squares.sum()
-        if self._position and size < LEAST_REST * self._window:
-            audible[:] = False
         cancelled = audible & (_power(mono, size) < CANCELLED_SHARE * expected)
+        if not self._squares.all():  # a channel that is left out may hold all the sound there is
+            left_out = ~audible & (power[:, self._squares == 0].max(axis=1) > AUDIBLE_POWER)
+            audible, cancelled = audible | left_out, cancelled | left_out
+        if self._position and size < LEAST_REST * self._window:
+            audible[:] = cancelled[:] = False
         if self._weights is None and not self._replaced and not cancelled.any():
             self._position += len(block)
             yield mono, 1.0
@@ -122,8 +125,10 @@ class Mixer:
         return np.concatenate([other[:n] + ramp * (chosen[:n] - other[:n]), chosen[n:]])
 
     def _note_cancelled(self, size: int, power: np.ndarray) -> None:
-        if self._loudest is None:
-            heard = np.where(self._squares > 0, power, 0.0)
+        mixed = np.where(self._squares > 0, power, 0.0)
+        left_out = mixed @ self._squares <= AUDIBLE_POWER * self._squares.sum()
+        if self._loudest is None or left_out or not self._squares[self._loudest]:
+            heard = power if left_out else mixed
             self._loudest = int(np.argmax(heard >= 0.5 * heard.max()))
         first, end = self._position / self._rate, (self._position + size) / self._rate
         self._notes.add_cancelled(self._start + first, self._start + end)

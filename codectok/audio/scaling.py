@@ -27,15 +27,20 @@ def is_float(encoding: str, scale: ScaleChoice) -> bool:
     return scale == "auto" and "ffmpeg" in encoding
 
 
-def scaled(blocks: Iterable[np.ndarray], divisor: float | None, where: str) -> Iterator[np.ndarray]:
+def scaled(blocks: Iterable[np.ndarray], divisor: float | None, sample_rate: int, where: str) -> Iterator[np.ndarray]:
     """Divide `blocks` [n, channels] of a stream; raise `AudioError` at a sample that is not finite."""
     found = 0
+    blocks = iter(blocks)
     for block in blocks:
         finite = np.isfinite(block).all(axis=1)
         good = block if finite.all() else block[: int(finite.argmin())]
         if len(good):
             yield good if divisor in (None, 1.0) else good / np.float32(divisor)
-        check_finite(block, where, found)
+        try:
+            check_finite(block, where, found)
+        except AudioError as error:
+            rest = len(block) - len(good) + sum(map(len, blocks))
+            raise AudioError(str(error), error.reason, rest / sample_rate) from None
         found += len(block)
 
 

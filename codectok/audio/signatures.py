@@ -49,6 +49,9 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"moov", "QuickTime"),
     (4, b"mdat", "QuickTime"),
     (4, b"wide", "QuickTime"),
+    (4, b"moof", "MPEG-4 (fragment)"),
+    (4, b"styp", "MPEG-4 (fragment)"),
+    (4, b"sidx", "MPEG-4 (fragment)"),
 )
 _BEGINNINGS = tuple(magic for offset, magic, _ in _MAGIC if offset == 0)
 _BOXES = frozenset(magic for offset, magic, _ in _MAGIC if offset == 4)

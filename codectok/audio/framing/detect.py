@@ -7,11 +7,15 @@ import os
 from dataclasses import replace
 from typing import BinaryIO
 
+from codectok.audio.signatures import HEAD_BYTES, signature_of
+
 from .aiff import layout_of_aiff
 from .au import layout_of_au
 from .caf import layout_of_caf
+from .containers import layout_of_container
 from .flac import layout_of_flac
 from .layout import Damage, Layout, Stream
+from .magic import find_file
 from .mp3 import layout_of_mp3
 from .ogg import layout_of_ogg
 from .others import layout_of_avr, layout_of_mat4, layout_of_mat5, layout_of_mpc, layout_of_svx, layout_of_wve
@@ -38,6 +42,7 @@ FORMATS = (
     layout_of_mpc,
     layout_of_mat4,
     layout_of_mat5,
+    layout_of_container,
 )
 """One function per family of formats; each returns None for other files, and may leave the file at any position."""
 
@@ -50,9 +55,11 @@ def layout_of(file: BinaryIO) -> Layout | None:
     Files that are joined to one become a layout with the streams of all.
     """
     layout = _layout_of_first(file)
+    size = file.seek(0, os.SEEK_END)
+    if layout is not None:
+        layout = _with_next_file(file, layout, size)
     if layout is None or layout.next_file is None:
         return layout
-    size = file.seek(0, os.SEEK_END)
     layouts, start = [layout], 0
     for _ in range(MAX_FILES):
         layout = layouts[-1]
@@ -61,11 +68,35 @@ def layout_of(file: BinaryIO) -> Layout | None:
         start += layout.next_file
         rest = io.BufferedReader(StreamView(file, Stream(start, size)))
         following = _layout_of_first(rest) or Layout("", (Stream(0, size - start),))
+        following = _with_next_file(rest, following, size - start)
         n_bytes = size - start if following.next_file is None else following.next_file
         shifted = replace(following, streams=tuple(stream.shifted(start) for stream in following.streams))
         layouts.append(replace(shifted, damage=None) if _is_repeated_header(shifted, n_bytes, layouts) else shifted)
     damage = Damage(f"is joined from more than {MAX_FILES:,} files; split it", None, "unsupported")
     return replace(_joined(layouts), damage=damage)
+
+
+def _with_next_file(file: BinaryIO, layout: Layout, size: int) -> Layout:
+    """Let the layout of a file of another format follow, if one begins behind the last stream."""
+    if layout.damage is not None or layout.next_file is not None or not (layout.unused_bytes and layout.streams):
+        return layout
+    last = layout.streams[-1]
+    end = last.end if last.end < size else max(last.start + 1, size - layout.unused_bytes)
+    # The first bytes of MPEG-4 are zeros, which may have been taken for padding.
+    starts = (start for start in (end, end - 3) if _begins_other_file(file, start, size))
+    place = next(starts, None) or find_file(file, end, size)
+    if place is None:
+        return layout
+    streams = (*layout.streams[:-1], replace(last, end=min(last.end, place)))
+    return replace(layout, streams=streams, unused_bytes=max(0, layout.unused_bytes - (size - place)), next_file=place)
+
+
+def _begins_other_file(file: BinaryIO, position: int, size: int) -> bool:
+    file.seek(position)
+    head = file.read(HEAD_BYTES)
+    if head[:3] == b"ID3":  # or a tag of the file before
+        return layout_of_mp3(io.BufferedReader(StreamView(file, Stream(position, size)))) is not None
+    return signature_of(head) is not None
 
 
 def _is_repeated_header(layout: Layout, n_bytes: int, before: list[Layout]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .flac_frames import INFO_SIZE, LONGEST_HEADER, FrameHeader, frame_ends, frame_header
+from .magic import HEADER, begins_file
 from .scan import Scanner
 from .tags import end_of_tags
 
@@ -87,7 +88,8 @@ def walk_frames(scanner: Scanner, position: int, first: FrameHeader, block_size:
         n_samples -= before.block_size
     elif gap is None:
         explained = [at for at in ends if end_of_tags(scanner, at, limit) == limit]
-        end = (explained or ends)[-1]
+        before_file = [at for at in ends if begins_file(scanner.peek(at, HEADER))]
+        end = (explained or before_file or ends)[-1]
     return Walk(first_sample, n_samples, max(n_numbered, n_samples), complete, gap is not None, end, limit)
 
 

@@ -19,6 +19,7 @@ class Stream:
         head: bytes that come before the range, such as a header that replaces the one of the file.
         holes: byte ranges inside the range that the decoder does not see, in order.
         seconds: duration, which is rejected if an earlier stream turns out to be damaged; None if unknown.
+        coded: True if libsndfile would take compressed audio for samples.
     """
 
     start: int
@@ -29,6 +30,7 @@ class Stream:
     head: bytes = b""
     holes: tuple[tuple[int, int], ...] = ()
     seconds: float | None = None
+    coded: bool = False
 
     def shifted(self, offset: int) -> Stream:
         """Return the stream with `offset` bytes more before it."""

@@ -12,13 +12,17 @@ from .chunks import Chunk, ChunkFormat
 from .layout import Damage, Layout, Stream
 from .magic import find_file
 from .samples import DAMAGED_HEADER, TOLERATED_BYTES, SampleData, layout_of_samples
-from .wave_format import FORMAT_BYTES, GSM, MP3, WaveFormat
+from .wave_format import FORMAT_BYTES, GSM, MP3, PCM, WaveFormat
 from .wave_mp3 import MAX_FRAME, bytes_per_second, end_of_frames
 
 MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 FIRST_CHUNK = 12
 IN_DS64 = 0xFFFF_FFFF  # size of a chunk that the chunk "ds64" states
 DS64_BYTES = 28
+# Marks at the start of coded packets, and how many are to be in the first bytes.
+IEC_61937 = b"\x72\xf8\x1f\x4e"
+DTS_MARKS = (b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\x1f\xff\xe8\x00", b"\xff\x1f\x00\xe8")
+CODED_BYTES, CODED_PACKETS = 1 << 16, 3
 MAX_SIZE = 0xFFFF_0000  # of samples in a RIFF file
 
 
@@ -52,7 +56,22 @@ def layout_of_riff(file: BinaryIO) -> Layout | None:
         return Layout("WAV", (), fault)
     samples = _samples(file, magic, order, chunks, wave, format_data, ds64, data)
     joined = _layout_of_several(file, chunks, data, samples)
-    return joined or layout_of_samples(file, samples)
+    layout = joined or layout_of_samples(file, samples)
+    if wave.tag == PCM and wave.bits == 16 and _is_coded(file, data.start):
+        layout = replace(layout, streams=tuple(replace(stream, coded=True) for stream in layout.streams))
+    return layout
+
+
+def _is_coded(file: BinaryIO, start: int) -> bool:
+    """Return True if samples of 16 bits are in truth packets of AC-3 or DTS, recorded from a digital output or a disc.
+
+    As samples they are noise.
+    """
+    file.seek(start)
+    head = file.read(CODED_BYTES)
+    if any(head.startswith(mark) and head.count(mark) >= CODED_PACKETS for mark in DTS_MARKS):
+        return True
+    return head.count(IEC_61937) >= CODED_PACKETS and head.find(IEC_61937) % 2 == 0
 
 
 def _samples(

@@ -213,3 +213,75 @@ def test_container_without_its_index_is_rejected(speech: Path, tmp_path: Path) -
     assert not isinstance(error, NotAudioError)
     assert "moov" in str(error)
     assert "codectok-" not in str(error)
+
+
+JOINED = {
+    "m4a": ("-c:a", "aac"),
+    "mp4": ("-c:a", "aac", "-movflags", "frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "1000000"),
+    "webm": ("-c:a", "libopus"),
+    "mka": ("-c:a", "aac", "-live", "1"),
+    "wma": ("-c:a", "wmav2"),
+    "flv": ("-c:a", "aac", "-ar", "44100"),
+    "wv": ("-c:a", "wavpack"),
+    "tta": ("-c:a", "tta"),
+    "ts": ("-c:a", "aac"),
+    "oga": ("-c:a", "flac"),
+}
+
+
+@pytest.mark.parametrize("suffix", JOINED)
+def test_joined_files_are_decoded_in_turn(suffix: str, steady: Path, tmp_path: Path) -> None:
+    one, joined = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    run("-i", steady, *JOINED[suffix], one)
+    joined.write_bytes(one.read_bytes() * 3)
+    samples, error = decoded(joined)
+    assert error is None
+    assert len(samples) / RATE == pytest.approx(12, abs=4 * FRAME)
+    cut = tmp_path / f"c.{suffix}"
+    cut.write_bytes(one.read_bytes() + one.read_bytes()[: one.stat().st_size * 2 // 3])
+    samples, error = decoded(cut)
+    assert len(samples) / RATE > 4 - FRAME
+    assert error is not None
+
+
+def test_times_of_coded_wav_files_make_no_gaps(steady: Path, tmp_path: Path) -> None:
+    run("-i", steady, "-c:a", "wmav2", tmp_path / "a.wav")
+    samples, error = decoded(tmp_path / "a.wav")
+    assert error is None
+    assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
+
+
+def test_aac_is_read_under_the_name_of_mp3(steady: Path, tmp_path: Path) -> None:
+    run("-i", steady, "-c:a", "aac", "-f", "adts", tmp_path / "a.mp3")
+    samples, error = decoded(tmp_path / "a.mp3")
+    assert error is None
+    assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
+
+
+@pytest.mark.parametrize(("codec", "container"), [("ac3", "spdif"), ("dca", "spdif"), ("dca", "dts")])
+def test_coded_audio_in_wav_files_is_not_taken_for_samples(
+    codec: str, container: str, steady: Path, tmp_path: Path
+) -> None:
+    run("-i", steady, "-ac", "2", "-strict", "-2", "-c:a", codec, "-f", container, tmp_path / "coded")
+    packets = np.fromfile(tmp_path / "coded", np.int16)
+    soundfile.write(tmp_path / "a.wav", packets[: len(packets) // 2 * 2].reshape(-1, 2), 48_000)
+    samples, error = decoded(tmp_path / "a.wav")
+    assert error is None
+    assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
+    assert np.sqrt(np.mean(samples**2)) == pytest.approx(0.15, rel=0.1)  # ffmpeg makes stereo 3 dB lower
+
+
+@pytest.mark.parametrize("order", [(2, 6), (6, 2)])
+def test_change_of_the_number_of_channels_in_a_film_moves_nothing(
+    order: tuple[int, int], steady: Path, tmp_path: Path
+) -> None:
+    data = b""
+    for number, channels in enumerate(order):
+        sound = ("-map", "0:v", "-map", "1:a", "-t", "4", "-c:v", "mpeg2video", "-r", "25", "-c:a", "ac3")
+        place = ("-ac", str(channels), "-output_ts_offset", str(4 * number))
+        run(*FILM, "-i", steady, *sound, *place, tmp_path / "a.ts")
+        data += (tmp_path / "a.ts").read_bytes()
+    (tmp_path / "b.ts").write_bytes(data)
+    samples, error = decoded(tmp_path / "b.ts")
+    assert len(samples) / RATE == pytest.approx(8 if error is None else 4, abs=2 * FRAME)
+    assert len(loud_spans(samples)) == 1

@@ -197,3 +197,16 @@ def test_more_channels_than_can_be_mixed_are_refused_with_advice(tmp_path: Path)
 def test_impossible_channel_is_refused(channel: str) -> None:
     with pytest.raises(InputError, match="channel"):
         SoundOptions.parse(channel, "first", "refuse")
+
+
+def test_sound_in_the_low_frequency_channel_alone_is_not_lost(tmp_path: Path) -> None:
+    speech = tone(4, RATE)
+    place = DEFAULT_ORDERS[6].index("LFE")
+    block = in_channel(speech, place, 6)
+    block[: RATE * 2] = in_channel(speech[: RATE * 2], DEFAULT_ORDERS[6].index("FC"), 6)
+    soundfile.write(tmp_path / "a.wav", block, RATE)
+    notes = DecodingNotes()
+    mono = np.concatenate(list(stream_audio(tmp_path / "a.wav", RATE, notes=notes)))
+    assert level(mono[: RATE * 2]) == pytest.approx(level(speech[: RATE * 2]), abs=0.5)
+    assert level(mono[RATE * 2 :]) == pytest.approx(level(speech[RATE * 2 :]), abs=0.5)
+    assert notes.cancelled == [(2.0, 4.0)]
