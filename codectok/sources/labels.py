@@ -33,9 +33,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "text", "transcription", "transcript", "sentence", "normalized_text", "text_normalized", "normalized",
         "normalized_transcription", "normalized_transcript", "normalized_sentence", "trans", "txt",
         "raw_text", "text_raw", "raw_transcription", "raw_transcript", "raw_sentence", "original_text",
-        "text_original", "original_transcription",
+        "text_original", "original_transcription", "wrd", "tgt_text",
     ),
-    "speaker": ("speaker", "speaker_id", "speaker_name", "spk", "spk_id", "client_id", "reader_id"),
+    "speaker": ("speaker", "speaker_id", "speaker_name", "spk", "spk_id", "client_id", "reader_id", "spk_name"),
     "language": ("language", "lang", "locale", "language_code", "lang_code", "language_id", "lang_id"),
     "category": ("category",),
 }  # fmt: skip

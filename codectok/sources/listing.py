@@ -23,7 +23,9 @@ from .corpora.folder_labels import described_by_folders, labelled_end
 from .corpora.reading import Found, ReadAs, read_folders, read_named
 from .corpora.registry import row_of_tar
 from .kinds import CONTAINERS, Kind, container_kind, kind_of, suffix_of
+from .manifests.read import MANIFEST_NAMES, MANIFEST_SUFFIXES
 from .manifests.row import ManifestRow
+from .manifests.text_files import place_of
 from .probing import with_audio
 from .source import Source
 from .unused import Unused, UnusedCounts, UnusedEntry, add_unused, sum_entries
@@ -264,11 +266,23 @@ def list_sources(
         builder.drop_covered(alone, covered)
     listing = builder.build()
     if not listing.paths:
-        wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"
-        if "audio" not in kinds:
-            wanted = "Parquet files or JSON lines" if "lines" in kinds else "Parquet files"
-        raise InputError(f"There are no {wanted} in {', '.join(sorted(set(roots.values())))}.")
+        raise InputError(_nothing_to_read(listing, kinds))
     return listing
+
+
+def _nothing_to_read(listing: Listing, kinds: tuple[Kind, ...]) -> str:
+    roots = listing.roots
+    named = next((one for one in listing.arguments if one.kind in ("manifest", "file")), None)
+    where = "" if named is None else place_of(roots[named.dataset], named.pattern)
+    if named is not None and named.kind == "manifest" and not listing.ignored:
+        return f"The manifest {where} has no rows."
+    if named is not None and named.kind == "file" and "audio" in kinds:
+        known = ", ".join((*(suffix for suffix in MANIFEST_SUFFIXES if not suffix.endswith(".gz")), *MANIFEST_NAMES))
+        return f"{where} has no audio, nor the name of a manifest; these end in {known}, the first four also with .gz."
+    wanted = "audio files, tars or Parquet files" if "tar" in kinds else "audio files"
+    if "audio" not in kinds:
+        wanted = "Parquet files or JSON lines" if "lines" in kinds else "Parquet files"
+    return f"There are no {wanted} in {', '.join(sorted(set(roots.values())))}."
 
 
 def _is_wanted(kind: Kind | None, path: str, kinds: tuple[Kind, ...]) -> bool:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from codectok.sources.labels import columns_of
 from codectok.sources.manifests.read import UnusedField, bad_row, with_extra
 from codectok.sources.manifests.row import ManifestRow
 from codectok.sources.manifests.text_files import first_line
@@ -30,7 +31,10 @@ class LJSpeech:
 
     def find(self, folder: CorpusFolder, names: Sequence[str]) -> Recognised | None:
         """A `metadata.csv` whose names are those of audio files."""
-        if METADATA not in names or "|" not in first_line(folder.root, folder.path(METADATA), folder.encoding):
+        if METADATA not in names:
+            return None
+        first = first_line(folder.root, folder.path(METADATA), folder.encoding)
+        if "|" not in first or _is_header(first):
             return None
         return Recognised(self, [METADATA]) if _template(folder) else None
 
@@ -46,6 +50,12 @@ class LJSpeech:
             text = texts[-1] or texts[0]
             row = ManifestRow(folder.path(template.format(name)), id=name, text=text or None)
             yield with_extra(row, {"original_text": texts[0]} if texts[0] != text else {})
+
+
+def _is_header(line: str) -> bool:
+    """True for a table with a header, whose columns may stand in any order."""
+    known = columns_of(tuple(cell.strip().strip("\ufeff") for cell in line.split("|")))
+    return "text" in known and ("path" in known or "id" in known or "speaker" in known)
 
 
 def _template(folder: CorpusFolder) -> str | None:

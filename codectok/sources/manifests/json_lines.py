@@ -48,6 +48,28 @@ def json_array_rows(file: StrictText) -> Lines:
         )
 
 
+def json_object_rows(file: StrictText) -> Lines:
+    """Yield JSON objects that are written over several lines each, with the numbers of their first lines.
+
+    Raises:
+        ValueError: the file is damaged, so that its rest cannot be read.
+    """
+    reader = _ArrayReader(file)
+    while following := reader.peek():
+        if following != "{":
+            raise ValueError(f"line {reader.line} has {following!r} where an object of JSON should begin")
+        number = reader.line
+        values = reader.take_valid()
+        yield (number, values) if values is not None else _object(number, reader.take_text())
+        if reader.peek() == ",":
+            reader.expect(",")
+
+
+def is_open_object(start: str) -> bool:
+    """True if a file that begins with the line `start` holds objects over several lines, as `jq` writes them."""
+    return start.strip(SPACES + "\ufeff") == "{"
+
+
 def is_json_array(start: str) -> bool:
     """True if a file that begins with `start` holds a JSON array."""
     return start.lstrip(SPACES + "\ufeff").startswith("[")

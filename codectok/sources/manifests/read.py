@@ -14,7 +14,7 @@ from codectok.sources.encodings import StrictText
 from codectok.sources.labels import NAMES
 
 from .audio_fields import take_channel
-from .json_lines import is_json_array, json_array_rows, json_rows
+from .json_lines import is_json_array, is_open_object, json_array_rows, json_object_rows, json_rows
 from .lhotse import check_times, is_of_lhotse, values_of_cut, values_of_cut_in_tar
 from .lines import BadLine, Lines
 from .row import ManifestRow, parse_row
@@ -161,6 +161,8 @@ def _rows(root: str, name: str, change: Change, encoding: str | None) -> Iterato
 
 def _lines(file: StrictText, name: str, first: str) -> Lines:
     lowered = name.lower().removesuffix(".gz")
+    if lowered.endswith((".json", ".jsonl")) and is_open_object(first):
+        return json_object_rows(file)
     if lowered.endswith(".jsonl"):
         return json_rows(file)
     if lowered.endswith(".json"):

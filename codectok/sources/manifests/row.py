@@ -40,7 +40,7 @@ def parse_row(values: dict[str, Any], leave_out: Callable[[str], None] | None = 
     fields = fields_of(values)
     path = fields.text("path")
     if not path:
-        raise ValueError(f"it has no path ({', '.join(NAMES['path'][:4])} or the like)")
+        raise ValueError(f"it has no path ({', '.join(NAMES['path'][:4])} or the like){_advice(values)}")
     start, end, duration = (fields.seconds(name, lowest=0.0) for name in TIMES)
     if end is None and duration is not None:
         end = (start or 0.0) + duration
@@ -59,3 +59,13 @@ def parse_row(values: dict[str, Any], leave_out: Callable[[str], None] | None = 
         for name in left_out:
             leave_out(name)
     return ManifestRow(path, start, end, **known, extra=extra)
+
+
+def _advice(values: dict[str, Any]) -> str:
+    """Where the rows of a line without a path may be; "" if it holds no other objects."""
+    inner = [name for name, value in values.items() if value and _holds_objects(value)]
+    return f", but other objects in its {inner[0]!r}; write each of them as a line" if inner else ""
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and isinstance(value[0], dict))

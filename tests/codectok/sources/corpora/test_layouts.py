@@ -365,3 +365,19 @@ def test_compressed_tables_are_no_archives(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "b.jsonl.gz", "c.tsv.gz", "d.zip")
     (unused,) = listed(tmp_path).unused.values()
     assert set(unused["ignored_files"]) == {".jsonl.gz", ".tsv.gz", ".zip (archives: unpack them first)"}
+
+
+@pytest.mark.parametrize(
+    "header", ["audio_file|text|speaker_name", "id|text|speaker", "\ufeffFile | Transcript | spk_id"]
+)
+def test_table_with_a_header_is_not_read_as_ljspeech(header: str, tmp_path: Path) -> None:
+    touch(tmp_path, "wavs/a.wav")
+    for place in ("wavs/a.wav", "a"):
+        write(tmp_path, "metadata.csv", header, f"{place}|the words|ann")
+        listing = listed(tmp_path)
+        assert texts_in(tmp_path) == {"wavs/a.wav": None}
+        assert (layouts_of(listing), listing.ignored) == (set(), 1)
+    if not header.startswith("id"):
+        write(tmp_path, "metadata.csv", header, "wavs/a.wav|the words|ann")
+        (source,) = sources_in(tmp_path / "metadata.csv")
+        assert (source.path, source.text, source.speaker) == ("wavs/a.wav", "the words", "ann")

@@ -174,3 +174,46 @@ def test_a_json_array_that_is_not_the_end_is_refused(more: str, tmp_path: Path) 
             list(read_manifest(str(tmp_path), "a.json"))
     (tmp_path / "a.json").write_text('\n [ {"path": "a.wav"} ] \n\n')
     assert [row.path for row in read_manifest(str(tmp_path), "a.json")] == ["a.wav"]
+
+
+def test_objects_over_several_lines_are_read(tmp_path: Path) -> None:
+    rows = [{"path": f"{number}.wav", "text": '{ "a" }', "start": number} for number in range(3)]
+    for separator in ("\n", ",\n", ""):
+        for name in ("a.json", "a.jsonl"):
+            (tmp_path / name).write_text(separator.join(json.dumps(row, indent=2) for row in rows) + "\n")
+            found = [(row.path, row.text, row.start) for row in read_manifest(str(tmp_path), name)]
+            assert found == [(row["path"], row["text"], row["start"]) for row in rows]
+    (tmp_path / "a.json").write_text(json.dumps(rows[0], indent=1) + "\n" + json.dumps({"text": "x"}, indent=1))
+    assert [row.problem for row in read_manifest(str(tmp_path), "a.json")] == [
+        None, "Line 6 of a.json cannot be used: it has no path (path, audio_filepath, audio_path, file or the like)."
+    ]  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(rows[0], indent=1) + "\n{\n 1")
+    with pytest.raises(InputError, match="within the object that begins in line 6"):
+        list(read_manifest(str(tmp_path), "a.json"))
+    for wrong in ("}", "]", "1", '"a"'):
+        (tmp_path / "a.json").write_text(json.dumps(rows[0], indent=1) + f"\n{wrong}")
+        with pytest.raises(InputError, match="where an object of JSON should begin"):
+            list(read_manifest(str(tmp_path), "a.json"))
+
+
+@pytest.mark.parametrize("content", [{"data": [{"path": "a.wav"}]}, {"u1": {"wav": "a.wav"}, "u2": {"wav": "b.wav"}}])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_rows_within_one_object_are_pointed_at(content: dict[str, object], indent: int | None, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content, indent=indent))
+    with pytest.raises(InputError, match=f"other objects in its {next(iter(content))!r}; write each of them as a line"):
+        list(read_manifest(str(tmp_path), "a.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "path,text\n", "The manifest .*a.csv has no rows"),
+        ("a.jsonl", "\n \n", "The manifest .*a.jsonl has no rows"),
+        ("a.json", "[]", "The manifest .*a.json has no rows"),
+        ("a.txt", "wavs/a.wav|words\n", "a.txt has no audio, nor the name of a manifest; these end in .jsonl"),
+    ],
+)
+def test_named_file_without_rows_is_named(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        list_sources(*parse_arguments([str(tmp_path / name)]), kinds=("audio", "unknown"))
