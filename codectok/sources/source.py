@@ -227,8 +227,14 @@ def size_and_time(info: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def row_of(described: object) -> list[Any]:
-    """The fields that a row of a manifest sets, of a source or of such a row."""
-    return [getattr(described, name) for name in (*ROW_FIELDS, *LATER_ROW_FIELDS)]
+    """The fields that a row of a manifest sets, of a source or of such a row.
+
+    Later fields that are empty are left out at the end, so that hashes of rows without them stay the same.
+    """
+    values = [getattr(described, name) for name in (*ROW_FIELDS, *LATER_ROW_FIELDS)]
+    while len(values) > len(ROW_FIELDS) and values[-1] is None:
+        values.pop()
+    return values
 
 
 def row_digest(values: Sequence[object]) -> str:

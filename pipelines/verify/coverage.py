@@ -72,6 +72,8 @@ def coverage_of_unit(storage: Storage, record: UnitRecord) -> dict[RecordingName
                 where = f"{storage.url}/{file.name}"
                 raise VerificationError(f"{where} cannot be read: {first_line(error)}.") from None
     for reject in verified_rejects(storage, record):
+        if reject.reason == "invalid_row":  # it names no time of the recording
+            continue
         found.setdefault((reject.dataset, reject.source), Covered()).add(reject.start, reject.duration)
     return found
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codectok.audio import ffmpeg
-from codectok.errors import AudioError, InputError, VerificationError, first_line
+from codectok.errors import AudioError, InputError, VerificationError
 from codectok.pipelines.engine.planning.plan import Plan, Unit, load_plan
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
@@ -255,7 +255,7 @@ def _answer(question: _Question | UnreadSource) -> ComparedSource | UnreadSource
             for block in decoded.blocks(BLOCK_FRAMES):
                 seconds += len(block) / decoded.sample_rate
     except (FileNotFoundError, PermissionError) as error:
-        return UnreadSource(question.name, f"{question.where} cannot be opened: {first_line(error)}.")
+        return UnreadSource(question.name, f"{question.where} cannot be opened: {error.strerror}.")
     except AudioError as error:
         if not seconds:
             return UnreadSource(question.name, str(error))

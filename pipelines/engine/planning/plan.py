@@ -337,9 +337,11 @@ def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ..
     if header.verb != described.verb:
         return Differences(others=(f"it was made by `{header.verb}`",))
     others = []
+    names = header.options.keys() | described.options.keys()
     if header.bytes_version != described.bytes_version:
+        names = header.options.keys() & described.options.keys()  # a version may lack options of another
         others.append("another version of codectok wrote it")
-    for name in sorted(header.options.keys() | described.options.keys()):
+    for name in sorted(names):
         before, now = header.options.get(name), described.options.get(name)
         if before != now:
             others.append(_change(name.replace("_", "-"), _words(before), _words(now)))

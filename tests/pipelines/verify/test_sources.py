@@ -72,6 +72,20 @@ def test_missing_source_is_unread(tmp_path: Path) -> None:
     ]
 
 
+@needs_ffmpeg
+def test_unusable_line_hides_no_loss(tmp_path: Path) -> None:
+    write(tmp_path / "in", a=8)
+    lines = [{"path": "in/a.wav"}, {"path": "in/a.wav", "start": 2.0, "duration": 0.0}]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(shard_job(max_seconds=4.0, segmenter="fixed"), tmp_path / "m.jsonl", tmp_path / "out")
+    report = again(tmp_path / "out")
+    report.check()
+    assert not report.partly
+    rewrite(tmp_path / "out", lambda members: members[:-2])
+    with pytest.raises(VerificationError, match="differ"):
+        again(tmp_path / "out").check()
+
+
 def test_intervals_are_compared_like_sets_of_milliseconds() -> None:
     chance = random.Random(0)
 
