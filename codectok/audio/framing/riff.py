@@ -69,7 +69,7 @@ def _has_bytes(format_data: bytes, order: str) -> bool:
     if len(format_data) < 14:
         return False
     tag, channels, _, _, block = struct.unpack_from(order + "HHIIH", format_data)
-    return tag != PCM or block == channels
+    return bool(tag != PCM or block == channels)
 
 
 def _is_coded(file: BinaryIO, start: int) -> bool:
