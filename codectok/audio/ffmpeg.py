@@ -265,6 +265,8 @@ def _started(process: subprocess.Popen[bytes], pipe: IO[bytes], log: FfmpegLog, 
         raise NotAudioError(f"{file.where} has no audio track.")
     if not file.is_known:
         raise NotAudioError(f"{file.where} is not an audio file that ffmpeg reads.")
+    if "codec none" in log.error:
+        raise AudioError(f"{file.where} is in an encoding that ffmpeg does not know; convert it first.", "unsupported")
     raise AudioError(f"{file.where} is damaged, and ffmpeg cannot read it: {_sentence(log.error)}", "unreadable")
 
 

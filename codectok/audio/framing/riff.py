@@ -49,6 +49,8 @@ def layout_of_riff(file: BinaryIO) -> Layout | None:
     if data is None and end + chunks.header.size > file.seek(0, os.SEEK_END):
         return Layout("WAV", (), Damage(DAMAGED_HEADER, None, "unreadable"))
     wave = WaveFormat.parse(format_data, order)
+    if wave is None and data is not None and 0 < len(format_data) < 16 and not _has_bytes(format_data, order):
+        return Layout("WAV", (), Damage("does not say how many bits a sample has", None, "unreadable"))
     if data is None or wave is None:
         return None  # the decoder knows the reason
     fault = wave.fault()
@@ -60,6 +62,14 @@ def layout_of_riff(file: BinaryIO) -> Layout | None:
     if wave.tag == PCM and wave.bits == 16 and _is_coded(file, data.start):
         layout = replace(layout, streams=tuple(replace(stream, coded=True) for stream in layout.streams))
     return layout
+
+
+def _has_bytes(format_data: bytes, order: str) -> bool:
+    """Return True if a format without a number of bits has samples of 8 bits, as decoders assume."""
+    if len(format_data) < 14:
+        return False
+    tag, channels, _, _, block = struct.unpack_from(order + "HHIIH", format_data)
+    return bool(tag != PCM or block == channels)
 
 
 def _is_coded(file: BinaryIO, start: int) -> bool:

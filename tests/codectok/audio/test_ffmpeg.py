@@ -285,3 +285,13 @@ def test_change_of_the_number_of_channels_in_a_film_moves_nothing(
     samples, error = decoded(tmp_path / "b.ts")
     assert len(samples) / RATE == pytest.approx(8 if error is None else 4, abs=2 * FRAME)
     assert len(loud_spans(samples)) == 1
+
+
+def test_unknown_encoding_of_a_wav_file_is_named_as_such(steady: Path, tmp_path: Path) -> None:
+    data = bytearray(steady.read_bytes())
+    data[20:22] = b"\x00\x00"
+    (tmp_path / "a.wav").write_bytes(data)
+    _, error = decoded(tmp_path / "a.wav")
+    assert error is not None
+    assert error.reason == "unsupported"
+    assert "encoding" in str(error)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from codectok import AudioError, read_audio
 from codectok.audio.framing import riff
 from tests.helpers.audio import tone
 from tests.helpers.framing import SAMPLE_RATE, chunk, decoded, encoded, read
@@ -188,3 +189,11 @@ def test_output_of_programs_is_read_to_the_bit(name: str, tmp_path: Path) -> Non
         assert (reading.error, reading.unused_bytes) == (None, 0)
         np.testing.assert_array_equal(reading.samples, np.concatenate([decoded(data)] * copies))
     assert len(reading.samples) == 4 * SAMPLE_RATE
+
+
+def test_format_without_bits_is_not_guessed() -> None:
+    form = struct.pack("<HHIIH", 1, 1, 24_000, 48_000, 2)
+    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", 48_000) + bytes(48_000)
+    with pytest.raises(AudioError, match="how many bits") as caught:
+        read_audio(b"RIFF" + struct.pack("<I", len(chunks)) + chunks, 24_000)
+    assert caught.value.reason == "unreadable"
