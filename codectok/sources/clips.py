@@ -89,12 +89,16 @@ class UnusedSound:
 
     def add(self, clip: Clip, notes: DecodingNotes) -> None:
         """Count the parts that decoding `clip` has noted."""
-        if (clip.dataset, clip.source) != self._file:
-            self._file, self._counted = (clip.dataset, clip.source), set()
-        for unused in unused_sound(notes, self._sound, clip.source):
+        self.add_file(clip.dataset, clip.source, notes)
+
+    def add_file(self, dataset: str, source: str, notes: DecodingNotes) -> None:
+        """Count the parts that decoding a file, or a channel of it, has noted."""
+        if (dataset, source) != self._file:
+            self._file, self._counted = (dataset, source), set()
+        for unused in unused_sound(notes, self._sound, source):
             if (unused.kind, unused.name) not in self._counted:
                 self._counted.add((unused.kind, unused.name))
-                self._counter.leave_unused(clip.dataset, unused)
+                self._counter.leave_unused(dataset, unused)
 
 
 def clip_of(source: Source) -> Clip:

@@ -22,8 +22,8 @@ from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.shards import Sample, ShardWriter
 from codectok.sources.channels import extra_with_channel
 from codectok.sources.clip import is_not_audio
+from codectok.sources.clips import UnusedSound
 from codectok.sources.rejects import Reject
-from codectok.sources.unused import unused_sound
 
 from .options import ShardOptions
 from .recordings import RecordingSource
@@ -33,9 +33,15 @@ class RecordingCutter:
     """Cuts one recording. Every second of its spans that exists is either written or rejected."""
 
     def __init__(
-        self, settings: ShardOptions, source: RecordingSource, writer: ShardWriter, output: UnitOutput
+        self,
+        settings: ShardOptions,
+        source: RecordingSource,
+        writer: ShardWriter,
+        output: UnitOutput,
+        unused: UnusedSound,
     ) -> None:
         self._settings, self._source, self._writer, self._output = settings, source, writer, output
+        self._unused = unused
         self._rate = settings.sample_rate
         self._shortest, self._longest = limits_in_samples(settings.min_seconds, settings.max_seconds, self._rate)
         self._sound, self._notes = settings.sound.for_channel(source.channel), DecodingNotes()
@@ -62,8 +68,7 @@ class RecordingCutter:
                 self._fail(span, error, span.start, seconds)
         self._reject_held()
         self._output.read(self._source.dataset, self._seconds, inputs=len(self._source.spans))
-        for unused in unused_sound(self._notes, self._sound, self._source.name):
-            self._output.leave_unused(self._source.dataset, unused)
+        self._unused.add_file(self._source.dataset, self._source.name, self._notes)
 
     def _decoded(self, sample_rate: int, notes: DecodingNotes) -> Generator[np.ndarray, None, None]:
         source = self._source

@@ -31,6 +31,7 @@ from codectok.shards import (
     parse_index,
     write_index,
 )
+from codectok.sources.clips import UnusedSound
 from codectok.sources.listing import Listing
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
@@ -106,11 +107,12 @@ class ShardJob(Job):
     def _write_shard(self, duplicates: Mapping[str, Duplicate], unit: Unit, output: UnitOutput) -> None:
         """Write `shard-NNNNNN.tar` and its index."""
         path = output.folder / shard_name(unit.number)
+        unused = UnusedSound(output, self.settings.sound)
         with ShardWriter(path, self.settings.format) as writer:
             for recording in recordings_of(unit, output, self.settings.sound):
                 new = _without_duplicates(recording, duplicates, output)
                 if new.spans:
-                    RecordingCutter(self.settings, new, writer, output).run()
+                    RecordingCutter(self.settings, new, writer, output, unused).run()
         if not writer.index:
             path.unlink()
             return

@@ -23,6 +23,7 @@ from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.reencode import reencode
 from codectok.pipelines.verify.output import verify_output
 from codectok.shards import ShardWriter
+from codectok.sources.clips import UnusedSound
 from codectok.sources.source import Source
 from tests.helpers.audio import tone
 from tests.helpers.jobs import rejects, run, shard_job
@@ -110,7 +111,7 @@ def test_channel_of_a_manifest_goes_before_the_option(calls: Path, tmp_path: Pat
     settings = ShardOptions(sound=EACH)
     with ShardWriter(tmp_path / "a.tar", "flac") as writer:
         for recording in recordings_of(unit, output, settings.sound):
-            RecordingCutter(settings, recording, writer, output).run()
+            RecordingCutter(settings, recording, writer, output, UnusedSound(output, settings.sound)).run()
     both = parts_of(calls / "call.wav")
     found = {sample.text: (sample, audio) for sample, audio in read_samples(tmp_path / "a.tar")}
     for start, end, channel, text in rows:
@@ -181,3 +182,13 @@ def test_evaluation_follows_the_options(calls: Path, codec_folder: Path) -> None
     assert [clip.reason for clip in report.unused] == ["cancelled"]
     assert report.options.cancelled == "reject"
     assert report.parts["mixed_channels"]["2 channels"].count == 2
+
+
+def test_bytes_behind_audio_count_once_for_all_channels(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "a.flac"
+    path.parent.mkdir()
+    soundfile.write(path, np.stack([tone(3, 16_000), tone(3, 16_000) / 2], axis=1), 16_000)
+    path.write_bytes(path.read_bytes() + bytes([88]) * 5000)
+    report = run(shard_job(sound=SoundOptions("each")), tmp_path / "in", tmp_path / "out")
+    assert report.summary.total.rows == 2
+    assert report.summary.total.unused["trailing_bytes"][".flac"].count == 5000
