@@ -91,7 +91,7 @@ def test_verify_passes_rows_of_damaged_clips(damaged: Path, codec_folder: Path, 
     buffer = io.BytesIO()
     soundfile.write(buffer, stereo, RATE, format="WAV")
     (tmp_path / "in" / "stereo.wav").write_bytes(buffer.getvalue()[:400_000])
-    several: tuple[dict[str, Any], ...] = ({}, {"max_seconds": 2.0}, {"sound": SoundOptions("each")})
+    several: list[dict[str, Any]] = [{}, {"max_seconds": 2.0}, {"sound": SoundOptions("each")}]
     for number, options in enumerate(several):
         output = tmp_path / f"out{number}"
         run(TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu", **options)), tmp_path / "in", output)

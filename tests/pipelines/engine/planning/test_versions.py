@@ -23,7 +23,7 @@ def test_hashes_of_units_without_later_fields_stay_the_same(tmp_path: Path) -> N
     plan = load_plan(open_storage(tmp_path / "out"), {})
     assert plan is not None
     header = plan.header.model_copy(update={"verb": "tokenize", "bytes_version": 2, "options": {"codec": "x"}})
-    unit = Unit(0, (Source("in", "/in", "a.wav", "audio", 64044),), None)  # type: ignore[arg-type]
+    unit = Unit(0, (Source("in", "/in", "a.wav", "audio", 64044),), "train")
     # Stored in tables before sources had channels and further labels.
     assert unit_hash(header, unit) == "166f06a1848afe943cc6c5d5d23cdceea40e90e08d4200a17dfcf81909ba3058"
     assert len(row_of(unit.sources[0])) == len(ROW_FIELDS)
