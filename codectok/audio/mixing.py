@@ -135,10 +135,11 @@ class Mixer:
 
 
 def _power(samples: np.ndarray, size: int) -> np.ndarray:
-    """Mean square of each window of `size` samples."""
+    """Variance of each window of `size` samples: a constant offset is not sound."""
     windows = samples.reshape(-1, size)
     power: np.ndarray = np.einsum("ij,ij->i", windows, windows).astype(np.float64) / size
-    return power
+    variance: np.ndarray = np.maximum(0.0, power - np.square(windows.mean(axis=1, dtype=np.float64)))
+    return variance
 
 
 def _turned_down(windows: Iterable[tuple[np.ndarray, float]]) -> Iterator[np.ndarray]:

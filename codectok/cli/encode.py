@@ -18,6 +18,7 @@ from .options import (
     CodecOption,
     DeviceOption,
     DtypeOption,
+    EncodingOption,
     ScaleOption,
     StrictOption,
 )
@@ -40,6 +41,7 @@ def run(
     cancelled: CancelledOption = "first",
     scale: ScaleOption = "refuse",
     strict: StrictOption = False,
+    encoding: EncodingOption = None,
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.audio.sound import SoundOptions
@@ -54,7 +56,7 @@ def run(
 
     check_codes_path(output)
     sound = SoundOptions.parse(channel, cancelled, scale)
-    listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict)
+    listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict, encoding=encoding)
     sources = list(ordered_sources(listing))
     loaded = Codec.from_pretrained(codec, device, dtype)
     skipped: list[AudioError] = []

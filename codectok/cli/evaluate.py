@@ -19,6 +19,7 @@ from .options import (
     CodecOption,
     DeviceOption,
     DtypeOption,
+    EncodingOption,
     ScaleOption,
     StrictOption,
 )
@@ -54,6 +55,7 @@ def run(
         float | None, typer.Option(help="Measure only the first N seconds of longer clips.", show_default=False)
     ] = None,
     audio_column: AudioColumnOption = None,
+    encoding: EncodingOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     channel: ChannelOption = "mix",
@@ -99,6 +101,7 @@ def run(
             audio_column=audio_column,
             sound=sound,
             strict=strict,
+            encoding=encoding,
         )
         if writer is not None:
             writer.finish(report)

@@ -75,6 +75,7 @@ def evaluate(
     audio_column: str | None = None,
     sound: SoundOptions = MIXED,
     strict: bool = False,
+    encoding: str | None = None,
 ) -> EvaluationReport:
     """Encode and decode the clips of a test set, and measure the reconstruction.
 
@@ -89,6 +90,7 @@ def evaluate(
         audio_column: column of Parquet files that holds the audio; None to find it.
         sound: how channels are mixed or chosen.
         strict: refuse manifests with lines that cannot be used.
+        encoding: of manifests and texts without a byte-order mark; None for UTF-8.
 
     Raises:
         InputError: a source does not exist, or a limit is impossible.
@@ -98,13 +100,13 @@ def evaluate(
         raise InputError(f"max_seconds must be a number above 0, not {max_seconds:g}.")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be a number of clips above 0, not {limit}.")
-    listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS, strict=strict)
+    listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS, strict=strict, encoding=encoding)
     check_audio_columns(listing, audio_column)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)
     parts = UnusedSound(unused, sound)
     for source in ordered_sources(listing):
-        clips = readable_clips(replace(source, audio_column=audio_column), unused)
+        clips = readable_clips(replace(source, audio_column=audio_column, encoding=encoding), unused)
         for clip in clips_of_channels(clips, sound):
             if totals.clips == limit:
                 break

@@ -22,6 +22,7 @@ from .arguments import Argument
 from .corpora.folder_labels import described_by_folders, labelled_end
 from .corpora.reading import Found, ReadAs, read_folders, read_named
 from .corpora.registry import row_of_tar
+from .encodings import check_encoding
 from .kinds import CONTAINERS, Kind, container_kind, kind_of, suffix_of
 from .manifests.read import MANIFEST_NAMES, MANIFEST_SUFFIXES
 from .manifests.row import ManifestRow
@@ -232,6 +233,7 @@ def list_sources(
     Raises:
         InputError: a folder or manifest cannot be read, or there is nothing to read.
     """
+    encoding = None if encoding is None else check_encoding(encoding)
     builder = ListingBuilder(arguments, roots)
     for argument in arguments:
         root = roots[argument.dataset]

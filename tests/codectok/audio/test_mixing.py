@@ -130,6 +130,13 @@ def test_opposite_channels_give_the_first_one(form: str, gain: float, tmp_path: 
     assert start == 0 and end == pytest.approx(len(found) / RATE)
 
 
+def test_opposite_channels_with_an_offset_give_the_first_one(tmp_path: Path) -> None:
+    stereo = opposite(0, 3, seconds=3.0) + np.float32(0.2)
+    soundfile.write(tmp_path / "a.wav", stereo, RATE, subtype="PCM_24")
+    first = read_audio(tmp_path / "a.wav", RATE, sound=SoundOptions(0))
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", RATE), first)
+
+
 def test_a_part_with_opposite_channels_is_not_lost(tmp_path: Path) -> None:
     stereo = opposite(2, 4)
     soundfile.write(tmp_path / "a.wav", stereo, RATE, "FLOAT")

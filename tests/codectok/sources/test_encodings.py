@@ -12,6 +12,8 @@ import pytest
 from codectok import InputError
 from codectok.sources.encodings import StrictText, UndecodableError, check_encoding, decode_text
 from codectok.sources.manifests.read import read_manifest
+from codectok.tokens.table import read_rows
+from tests.helpers.command_line import assert_refused, codectok
 from tests.helpers.jobs import rejects, run, shard_job
 from tests.helpers.tars import all_samples, write_tar
 
@@ -102,3 +104,15 @@ def test_named_encoding_is_part_of_the_job(tmp_path: Path) -> None:
         assert not rejects(out)
     with pytest.raises(InputError, match="text-encoding"):
         run(shard_job(), tmp_path / "a.tar", tmp_path / "out-False")
+
+
+def test_encode_and_evaluate_read_manifests_of_a_named_encoding(codec_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "k.flac").write_bytes(flac(3))
+    (tmp_path / "m.csv").write_bytes("path,text\nk.flac,café\n".encode("latin-1"))
+    manifest, codes = tmp_path / "m.csv", tmp_path / "codes.parquet"
+    assert_refused(codectok("encode", manifest, codes, "--codec", codec_folder), "--encoding")
+    done = codectok("encode", manifest, codes, "--codec", codec_folder, "--encoding", "latin-1")
+    assert done.exit_code == 0, done.output
+    assert [row.text for row in read_rows(codes)] == ["café"]
+    measured = codectok("evaluate", manifest, "--codec", codec_folder, "--encoding", "latin-1")
+    assert measured.exit_code == 0, measured.output
