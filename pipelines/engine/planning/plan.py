@@ -27,6 +27,8 @@ from codectok.sources.source import LATER_ROW_FIELDS, ROW_FIELDS, Source, row_di
 from codectok.sources.unused import UnusedCounts, UnusedEntry, sum_entries, sum_unused
 from codectok.storage import Storage
 
+from .reading import reading_fields
+
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
 PLAN_FOLDER = f"{JOB_FOLDER}/plan"
 Split = Literal["train", "validation"]
@@ -64,8 +66,6 @@ UNIT_SCHEMA = pa.schema(
 FIELD_OF_COLUMN = {"parts": "supervisions"}
 COLUMN_OF_FIELD = {field: column for column, field in FIELD_OF_COLUMN.items()}
 ROW_GROUP_SOURCES = 65_536
-# Options of jobs that say how sources are read, by the field of `Source` that holds them.
-READING_OPTIONS = {"encoding": "text_encoding", "audio_column": "audio_column"}
 # Characters of an option's old and new value that are shown at most: enough for fingerprints, not for templates.
 LONGEST_CHANGE = 160
 
@@ -252,17 +252,6 @@ def _source(row: dict[str, Any], roots: Mapping[str, str], reading: Mapping[str,
     fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()} | dict(reading)
     fields["path"] = decode_path(row["path"])
     return Source(root=roots[row["dataset"]], **fields)
-
-
-def reading_options(**fields: str | None) -> dict[str, JsonValue]:
-    """Options of a job for the `READING_OPTIONS` that are set; without any, plans stay as before these existed."""
-    return {READING_OPTIONS[field]: value for field, value in fields.items() if value is not None}
-
-
-def reading_fields(options: Mapping[str, JsonValue]) -> dict[str, str]:
-    """Fields of `Source` that the options of a job set."""
-    found = {field: options.get(option) for field, option in READING_OPTIONS.items()}
-    return {field: value for field, value in found.items() if isinstance(value, str)}
 
 
 def load_plan(storage: Storage, roots: Mapping[str, str]) -> Plan | None:

@@ -13,7 +13,8 @@ from codectok.sources.arguments import Argument, parse_arguments
 from codectok.sources.listing import list_sources
 from codectok.storage import Storage
 
-from .plan import Plan, load_plan, reading_fields
+from .plan import Plan, load_plan
+from .reading import reading_fields
 from .store import header_of, refuse_other_job, store_generation
 
 
