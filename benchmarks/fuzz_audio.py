@@ -188,8 +188,8 @@ def duration_by_codectok(path: Path) -> tuple[float, AudioError | None]:
     return seconds, None
 
 
-def judge(path: Path, described: str) -> Outcome:
-    """Read a damaged file with both decoders."""
+def judge(path: Path, described: str, joined: bool) -> Outcome:
+    """Read a damaged file with both decoders; of files that were `joined` and are sound, the duration is known."""
     started = time.monotonic()
     try:
         seconds, error = duration_by_codectok(path)
@@ -197,6 +197,8 @@ def judge(path: Path, described: str) -> Outcome:
         return Outcome("crashed", f"{described}: {type(failure).__name__}: {failure}")
     if time.monotonic() - started > SLOW_SECONDS:
         return Outcome("slow", f"{described}: {time.monotonic() - started:.0f} s")
+    if joined and error is None and any(abs(seconds - n * SECONDS) < TOLERANCE_SECONDS for n in (2, 3)):
+        return Outcome("equal")  # ffmpeg often stops at the end of the first file
     theirs = duration_by_ffmpeg(path)
     if error is not None:
         beyond = seconds > (theirs or 0.0) + TOLERANCE_SECONDS and theirs is not None
@@ -220,7 +222,7 @@ def run(name: str, seed: int, first: int, last: int, at: Synchronized[int], resu
             mutation = rng.choice(MUTATIONS)
             path = folder / f"damaged-{number}"
             path.write_bytes(mutation(rng, data, other))
-            results.put((number, judge(path, f"{name} #{number} {mutation.__name__}")))
+            results.put((number, judge(path, f"{name} #{number} {mutation.__name__}", mutation is join)))
             path.unlink()
     at.value = last
 
