@@ -220,10 +220,12 @@ def _questions_in(
         report.planned += 1
         rank = int.from_bytes(_rank(seed, container.dataset, container.path, clip.id)) / 2**64
         if first or rank < share:
-            # Segments name the recording that they were cut from; its other segments may be here as well.
-            alone = clip.source.startswith(f"{container.name}/")
+            span = clip.span
+            is_whole = span.start == 0 and span.end is None
+            # Segments name the recording that they were cut from; its other segments and spans may be here as well.
+            alone = is_whole and clip.source.startswith(f"{container.name}/")
             known = covered.get((clip.dataset, clip.source), Covered())
-            spans = [Interval(clip.offset, math.inf)]
+            spans = [Interval(clip.start, math.inf if span.end is None else clip.offset + span.end)]
             name = f"{clip.dataset}/{clip.source}"
             yield _Question(name, _held(clip.audio), clip.name, spans, known, clip.offset, alone)
         first = False

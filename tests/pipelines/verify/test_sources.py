@@ -191,6 +191,25 @@ def test_spans_of_a_manifest_are_compared_without_the_gaps(tmp_path: Path) -> No
 
 
 @needs_ffmpeg
+def test_spans_of_a_sample_in_a_tar_are_compared_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_tar(folder / "audio_0.tar", [("a.wav", wav(12.0)), ("b.wav", wav(3.0))])
+    spans = [("a.wav", 0.5, 2.5), ("a.wav", 6.0, 3.0), ("b.wav", 0.0, 3.0)]
+    lines = [
+        {"audio_filepath": name, "offset": start, "duration": length, "text": f"{start}", "shard_id": 0}
+        for name, start, length in spans
+    ]
+    (folder / "tarred_audio_manifest.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = run(shard_job(), folder, tmp_path / "out")
+    assert report.summary.total.rows == 3
+    found = again(tmp_path / "out")
+    found.check()
+    assert found.compared == 3
+    assert found.seconds == pytest.approx(2.5 + 3.0 + 3.0)
+
+
+@needs_ffmpeg
 def test_rejects_of_unknown_duration_limit_the_comparison(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", a=3.0)
     buffer = io.BytesIO()
