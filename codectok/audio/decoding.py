@@ -90,6 +90,7 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
             blocks = _with_rest(_blocks(file, source, stream, where), layout, index)
             yield DecodedStream(file.samplerate, file.channels, file.format, file.subtype, positions, blocks)
     notes.unused_bytes += layout.unused_bytes
+    notes.unmarked_ends += layout.unmarked_ends
     if layout.damage is not None:
         raise AudioError(f"{where} {layout.damage.message}.", layout.damage.reason, layout.damage.seconds)
 

@@ -11,6 +11,7 @@ class DecodingNotes:
 
     Attributes:
         unused_bytes: bytes behind the audio that no known structure explains.
+        unmarked_ends: number of streams that end without the mark of an end, and may be cut off there.
         other_tracks: number of audio tracks, as of a film in several languages, beside the one that is decoded.
         channels: number of channels; of the stream with the most, if there are several.
         mixed_channels: number of channels that were mixed to one; 0 if the file is mono or one channel was chosen.
@@ -19,6 +20,7 @@ class DecodingNotes:
     """
 
     unused_bytes: int = 0
+    unmarked_ends: int = 0
     other_tracks: int = 0
     channels: int = 0
     mixed_channels: int = 0

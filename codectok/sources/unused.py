@@ -23,6 +23,7 @@ UnusedKind = Literal[
     "mixed_channels",
     "cancelled",
     "loud_samples",
+    "unmarked_ends",
 ]
 TITLES: dict[UnusedKind, str] = {
     "ignored_files": "files without audio",
@@ -35,6 +36,7 @@ TITLES: dict[UnusedKind, str] = {
     "mixed_channels": "recordings mixed to one channel",
     "cancelled": "recordings with cancelled channels",
     "loud_samples": "samples beyond full scale",
+    "unmarked_ends": "recordings without an end mark",
 }
 
 
@@ -67,6 +69,8 @@ def unused_sound(notes: DecodingNotes, sound: SoundOptions, name: str) -> Iterat
     suffix = suffix_of(name)
     if notes.unused_bytes:
         yield Unused("trailing_bytes", suffix, notes.unused_bytes, name)
+    if notes.unmarked_ends:
+        yield Unused("unmarked_ends", suffix, notes.unmarked_ends, name)
     if notes.other_tracks:
         yield Unused("audio_tracks", suffix, notes.other_tracks, name)
     if notes.mixed_channels:

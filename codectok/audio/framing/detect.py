@@ -116,7 +116,13 @@ def _joined(layouts: list[Layout]) -> Layout:
     # A header that was written twice has no samples at first.
     with_samples = tuple(stream for stream in streams if stream.n_samples != 0)
     unused_bytes = sum(layout.unused_bytes for layout in layouts)
-    return Layout(layouts[0].container, with_samples or tuple(streams[:1]), layouts[-1].damage, unused_bytes)
+    return Layout(
+        layouts[0].container,
+        with_samples or tuple(streams[:1]),
+        layouts[-1].damage,
+        unused_bytes,
+        unmarked_ends=sum(layout.unmarked_ends for layout in layouts),
+    )
 
 
 def _layout_of_first(file: BinaryIO) -> Layout | None:

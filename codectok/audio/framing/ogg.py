@@ -42,7 +42,7 @@ def layout_of_ogg(file: BinaryIO) -> Layout | None:
         return None
     streams: list[Stream] = []
     damage: Damage | None = None
-    unused, duration = 0, 0.0
+    unused, unmarked_ends, duration = 0, 0, 0.0
     try:
         for link in links_of(pages_from(scanner, start), scanner.size):
             if not link.has_headers:
@@ -53,6 +53,7 @@ def layout_of_ogg(file: BinaryIO) -> Layout | None:
                 damage = replace(damage, seconds=None if damage.seconds is None else damage.seconds + seconds)
                 continue
             damage = _damage(link, timing)
+            unmarked_ends += damage is None and not timing.complete
             unused += link.skipped
             unused += link.limit - end_of_tags(scanner, link.end, link.limit) if damage is None else 0
             duration += seconds
@@ -64,7 +65,7 @@ def layout_of_ogg(file: BinaryIO) -> Layout | None:
         damage = replace(damage, seconds=None) if damage else Damage(_foreign(duration))
     if len(streams) == 1 and damage is None and not streams[0].patches:
         streams = [Stream(0, scanner.size, seconds=streams[0].seconds)]
-    return Layout("OGG", tuple(streams), damage, unused)
+    return Layout("OGG", tuple(streams), damage, unused, unmarked_ends=unmarked_ends)
 
 
 def _foreign(seconds: float) -> str:
@@ -72,7 +73,8 @@ def _foreign(seconds: float) -> str:
 
 
 def _damage(link: Link, timing: _Timing) -> Damage | None:
-    if timing.complete:
+    # Some writers never mark the last page; a file that is cut off hardly ever ends between two pages.
+    if timing.complete or (not link.gap and link.end == link.limit):
         return None
     rate = link.timer.sample_rate or 1
     at = f"at {timing.n_samples / rate:.2f} s"

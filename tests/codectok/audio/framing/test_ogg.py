@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from codectok.audio.decoding import decoded_streams
 from codectok.audio.framing.ogg import layout_of_ogg
 from codectok.audio.framing.ogg_codecs import OpusTimer
 from codectok.audio.framing.ogg_pages import FIRST, LAST, Page, page_crc, pages_from
 from codectok.audio.framing.scan import Scanner
+from codectok.audio.notes import DecodingNotes
 from tests.codectok.audio.framing.decoding import decode, plain
 from tests.helpers.audio import tone
 
@@ -138,10 +140,24 @@ def test_bytes_between_pages_are_unused(codec: str) -> None:
 def test_cut_off_file_is_noticed(page: int, codec: str) -> None:
     data = ogg(codec)
     page %= len(pages(data))
-    assert_kept(data[: pages(data)[page].start], codec, page, None)
     # The header of a page that is cut off says where it ends.
     end = pages(data)[page].granule / RATE if codec == "VORBIS" else (pages(data)[page].granule - 312) / 48_000
     assert_kept(data[: pages(data)[page].end - 1], codec, page, end)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("page", [3, 4, -1])
+def test_end_between_pages_without_a_mark_is_noted(page: int, codec: str) -> None:
+    """Some writers mark no end; a file that is cut off hardly ever ends between two pages."""
+    data = ogg(codec)
+    page %= len(pages(data))
+    part, notes = data[: pages(data)[page].start], DecodingNotes()
+    decoded = [block for stream in decoded_streams(part, "a.ogg", notes) for block in stream.blocks]
+    assert sum(map(len, decoded)) == kept_before(codec, page)
+    assert notes.unmarked_ends == 1
+    notes = DecodingNotes()
+    assert sum(len(block) for stream in decoded_streams(data, "a.ogg", notes) for block in stream.blocks) > 0
+    assert notes.unmarked_ends == 0
 
 
 @pytest.mark.parametrize("codec", CODECS)
