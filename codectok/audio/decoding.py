@@ -71,7 +71,7 @@ def decoded_streams(source: Path | bytes, where: str, notes: DecodingNotes) -> I
     for index, stream in enumerate(layout.streams):
         with ExitStack() as stack:
             try:
-                file = stack.enter_context(_opened(source, stream, where))
+                file = stack.enter_context(_opened(source, stream, where, known=bool(layout.container)))
             except NotAudioError:
                 decoded = stack.enter_context(_opened_by_ffmpeg(source, stream, where))
                 notes.other_tracks += decoded.other_tracks
@@ -174,7 +174,8 @@ def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundfile.SoundFile]:
+def _opened(source: Path | bytes, stream: Stream, where: str, known: bool = True) -> Iterator[soundfile.SoundFile]:
+    """Open a stream with libsndfile; `known` is False if its layout could not be told."""
     if stream.coded:
         raise NotAudioError(f"{where} is not a file of samples.")
     with ExitStack() as stack:
@@ -199,6 +200,8 @@ def _opened(source: Path | bytes, stream: Stream, where: str) -> Iterator[soundf
                 sound = stack.enter_context(soundfile.SoundFile(view))
         except soundfile.LibsndfileError as error:
             raise NotAudioError(f"{where} is not a readable audio file: {_reason(error)}") from None
+        if sound.format == "MP3" and not known:  # libsndfile finds frames in samples without a header
+            raise NotAudioError(f"{where} is not a readable audio file: it has no frames of MPEG audio.")
         if sound.format == "RAW":  # libsndfile guesses it from the name of the file
             raise NotAudioError(f"{where} is not a readable audio file: it has no header.")
         yield sound

@@ -66,8 +66,8 @@ class Layout:
         damage: of what follows the last stream; None if the file is whole.
         unused_bytes: bytes behind the last stream that no known structure explains.
         next_file: offset at which another file begins whose layout is to follow; None if there is none.
-        unmarked_ends: number of streams that end between two pages without the mark of an end: their writer set none, or
-            the file is cut off there.
+        unmarked_ends: number of streams that end between two pages without the mark of an end: their writer set none,
+            or the file is cut off there.
     """
 
     container: str

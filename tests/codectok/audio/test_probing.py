@@ -149,3 +149,14 @@ def test_packaged_ffmpeg_serves_where_the_path_has_none(tmp_path: Path, monkeypa
     path = encode(tmp_path / "a.m4a")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert len(read_audio(path, RATE)) == pytest.approx(2 * RATE, abs=0.15 * RATE)
+
+
+@pytest.mark.parametrize("header", [b"\xff\xfb\x90\x64", b"\xff\xf3\x40\xc4"])
+def test_samples_without_header_are_not_taken_for_mpeg_audio(header: bytes, tmp_path: Path) -> None:
+    """Loud samples may begin like a frame, which is enough for libsndfile."""
+    samples = np.clip(np.random.default_rng(1).normal(0, 3000, 100_000), -32_768, 32_767).astype("<i2").tobytes()
+    for name in ("a.raw", "a.dat", "a.mp3"):
+        (tmp_path / name).write_bytes(header + samples)
+        with pytest.raises(AudioError) as caught:
+            read_audio(tmp_path / name, 24_000)
+        assert caught.value.reason in ("unreadable", "unsupported")
