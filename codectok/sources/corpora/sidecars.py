@@ -15,6 +15,7 @@ from .text_lines import read_text
 
 NORMALIZED, ORIGINAL = ".normalized.txt", ".original.txt"
 SUFFIXES = (NORMALIZED, ORIGINAL, ".txt", ".lab")  # the first that exists is used
+NOTES = (".txt", ".lab")  # may hold something else than words, such as a description, if they have several lines
 # Labels with times are not words: HTK counts 100 ns, Audacity seconds.
 TIMED = re.compile(r"\s*-?[\d.]+\s+-?[\d.]+(\s|$)")
 
@@ -49,6 +50,8 @@ class Sidecars:
                     continue
                 if TIMED.match(text):
                     yield UnusedField(f"times in {suffixes[0]}", folder.path(stem + suffixes[0]))
+                elif suffixes[0] in NOTES and len(text.split("\n")) > 1:
+                    yield UnusedField(f"several lines in {suffixes[0]}", folder.path(stem + suffixes[0]))
                 elif text:
                     labelled = row._replace(text=text, speaker=speaker_of(stem))
                     yield with_extra(labelled, {"original_text": original} if original != text else {})

@@ -381,3 +381,16 @@ def test_table_with_a_header_is_not_read_as_ljspeech(header: str, tmp_path: Path
         write(tmp_path, "metadata.csv", header, "wavs/a.wav|the words|ann")
         (source,) = sources_in(tmp_path / "metadata.csv")
         assert (source.path, source.text, source.speaker) == ("wavs/a.wav", "the words", "ann")
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".lab"])
+def test_text_of_several_lines_is_not_the_words_of_a_recording(suffix: str, tmp_path: Path) -> None:
+    """Such files describe recordings, or hold translations."""
+    for name, text in (("a", "Fire truck\nde=Feuerwehr\n"), ("b", "\nwords of b\n\n"), ("c", "one\r\ntwo")):
+        (tmp_path / f"{name}.wav").write_bytes(b"audio")
+        (tmp_path / f"{name}{suffix}").write_text(text)
+    listing = listed(tmp_path)
+    texts = {source.path: source.text for source in ordered_sources(listing)}
+    assert texts == {"a.wav": None, "b.wav": "words of b", "c.wav": None}
+    (unused,) = listing.unused.values()
+    assert unused["columns"][f"several lines in {suffix}"].count == 2
