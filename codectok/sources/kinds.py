@@ -34,8 +34,8 @@ _OTHER_NAMES = """
     txt md rst html htm pdf doc docx rtf tex json csv tsv xml yaml yml toml ini cfg log srt vtt lab textgrid trn
     ctm rttm phn wrd lrc mid midi cue m3u m3u8 pls nfo sfv jpg jpeg png gif bmp svg webp tif tiff ico py pyc sh c h cpp
     js ipynb lua pl rb java npy npz pt pth bin ckpt safetensors pkl h5 hdf5 arrow feather db sqlite lock md5
-    sha1 sha256 torrent ttf otf woff woff2 ttc fon mo po pot svgz xcf psd eps map mask css conf desktop xls xlsx ppt pptx
-    ods odt exe dll so jar class
+    sha1 sha256 torrent ttf otf woff woff2 ttc fon mo po pot svgz xcf psd eps map mask css conf desktop xls xlsx
+    ppt pptx ods odt exe dll so jar class
 """
 ARCHIVE_SUFFIXES = frozenset([".zip", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".lz4"])
 OTHER_SUFFIXES = ARCHIVE_SUFFIXES | {f".{name}" for name in _OTHER_NAMES.split()}
