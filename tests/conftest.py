@@ -97,7 +97,7 @@ def write_unusable_files(root: Path) -> None:
     (root / "whole.flac").rename(root / "truncated.flac")
     (root / "truncated.flac").write_bytes(data[: len(data) // 2])
     samples = tone(3, 24_000)
-    samples[1000] = np.nan
+    samples[0] = np.nan
     soundfile.write(root / "nan.wav", samples, 24_000, subtype="FLOAT")
     soundfile.write(root / "no-samples.wav", samples[:0], 24_000)
 

@@ -30,7 +30,7 @@ def test_read_audio_in_blocks_equals_whole(rate: int, tmp_path: Path, monkeypatc
         ("empty.wav", "empty", "empty file"),
         ("no-samples.wav", "empty", "no samples"),
         ("truncated.flac", "decode_error", "truncated.flac"),
-        ("nan.wav", "not_finite", "the first at 1000"),
+        ("nan.wav", "not_finite", "the first at 0"),
         ("missing.wav", "unreadable", "No such file"),
     ],
 )
