@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NAME = "verify"
 EXAMPLE = "codectok verify tokens/ --codec codec/ --reencode 20 --decode 5 --to listen/"
+SHOWN_SOURCES = 20
 
 
 def run(
@@ -64,15 +65,23 @@ def _read_again(storage: Storage, share: float, seed: int) -> dict[str, object]:
     columns = ("source", "by ffmpeg", "in the output")
     for title, compared in (("durations that differ", report.different), ("compared in part", report.partly)):
         if compared:
-            rows = [(c.name, f"{c.ffmpeg_seconds:.2f} s", f"{c.output_seconds:.2f} s", c.remark) for c in compared]
-            rows_table(title, (*columns, "not compared"), rows)
+            rows = [
+                (c.name, f"{c.ffmpeg_seconds:.2f} s", f"{c.output_seconds:.2f} s", c.remark)
+                for c in compared[:SHOWN_SOURCES]
+            ]
+            rows_table(_first_of(title, len(compared)), (*columns, "not compared"), rows)
     if report.unread:
-        rows_table("not read by ffmpeg", ("source", "reason"), [(one.name, one.message) for one in report.unread])
+        unread_rows = [(one.name, one.message) for one in report.unread[:SHOWN_SOURCES]]
+        rows_table(_first_of("not read by ffmpeg", len(report.unread)), ("source", "reason"), unread_rows)
     report.check()
     unread = f"; {len(report.unread):,} cannot be read by it" if report.unread else ""
     partly = f"; {len(report.partly):,} were compared in part" if report.partly else ""
     count = f"{report.compared:,} of {report.planned:,}, {format_duration(report.seconds)}"
     return {"sources": f"{count} by ffmpeg as in the output{partly}{unread}"}
+
+
+def _first_of(title: str, count: int) -> str:
+    return title if count <= SHOWN_SOURCES else f"{title}: the first {SHOWN_SOURCES} of {count:,}"
 
 
 def _sampled(

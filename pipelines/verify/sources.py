@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codectok.audio import ffmpeg
-from codectok.errors import AudioError, InputError, VerificationError
+from codectok.errors import AudioError, InputError, NotAudioError, VerificationError
 from codectok.pipelines.engine.planning.plan import Plan, Unit, load_plan
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
@@ -80,8 +80,11 @@ class SourcesReport:
     partly: list[ComparedSource] = field(default_factory=list)
     unread: list[UnreadSource] = field(default_factory=list)
 
-    def add(self, result: ComparedSource | UnreadSource) -> None:
-        """Count a source."""
+    def add(self, result: ComparedSource | UnreadSource | None) -> None:
+        """Count a source; None stands for a file in which neither the job nor ffmpeg finds audio."""
+        if result is None:
+            self.planned -= 1
+            return
         if isinstance(result, UnreadSource):
             self.unread.append(result)
             return
@@ -114,6 +117,7 @@ class _Question:
         spans: that were planned, in seconds of the recording; an infinite end stands for the end of the audio.
         start: start of the audio in the recording.
         alone: True if the recording consists of this audio only, so that the output must not hold more.
+        ignored: True if the job found no audio in it.
     """
 
     name: str
@@ -123,6 +127,7 @@ class _Question:
     covered: Covered
     start: float = 0.0
     alone: bool = True
+    ignored: bool = False
 
 
 def verify_sources(
@@ -203,7 +208,9 @@ def _questions(
             yield UnreadSource(name, str(first.problem))
             continue
         spans = [Interval(one.start or 0.0, math.inf if one.end is None else one.end) for one in usable]
-        yield _Question(name, usable[0].audio, first.where, spans, covered.get((first.dataset, first.name), Covered()))
+        known = covered.get((first.dataset, first.name))
+        ignored = first.kind == "unknown" and known is None
+        yield _Question(name, usable[0].audio, first.where, spans, known or Covered(), ignored=ignored)
 
 
 def _questions_in(
@@ -235,11 +242,11 @@ def _held(audio: Path | bytes) -> Callable[[], Path | bytes]:
     return lambda: audio
 
 
-def _answers(questions: Iterator[_Question | UnreadSource]) -> Iterator[ComparedSource | UnreadSource]:
+def _answers(questions: Iterator[_Question | UnreadSource]) -> Iterator[ComparedSource | UnreadSource | None]:
     """Answer questions in order, several at a time; few are held in memory."""
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[ComparedSource | UnreadSource]] = deque()
+        pending: deque[Future[ComparedSource | UnreadSource | None]] = deque()
         for question in questions:
             pending.append(pool.submit(_answer, question))
             if len(pending) > 2 * threads:
@@ -248,7 +255,7 @@ def _answers(questions: Iterator[_Question | UnreadSource]) -> Iterator[Compared
             yield pending.popleft().result()
 
 
-def _answer(question: _Question | UnreadSource) -> ComparedSource | UnreadSource:
+def _answer(question: _Question | UnreadSource) -> ComparedSource | UnreadSource | None:
     if isinstance(question, UnreadSource):
         return question
     seconds, problem = 0.0, None
@@ -259,6 +266,8 @@ def _answer(question: _Question | UnreadSource) -> ComparedSource | UnreadSource
     except (FileNotFoundError, PermissionError) as error:
         return UnreadSource(question.name, f"{question.where} cannot be opened: {error.strerror}.")
     except AudioError as error:
+        if not seconds and question.ignored and isinstance(error, NotAudioError):
+            return None
         if not seconds:
             return UnreadSource(question.name, str(error))
         problem = str(error)

@@ -268,3 +268,13 @@ def test_verify_sources_on_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "0 of 2" in one_line(done.stdout) and "1 cannot be read" in one_line(done.stdout)
     assert_refused(codectok("verify", tmp_path / "out", "--sources", "--share", 0), "share")
+
+
+@needs_ffmpeg
+def test_ignored_files_are_not_reported(tmp_path: Path) -> None:
+    write(tmp_path / "in", a=3.0)
+    (tmp_path / "in" / "index.docbook").write_text("<para>no audio</para>\n" * 50)
+    run(shard_job(), tmp_path / "in", tmp_path / "out")
+    report = again(tmp_path / "out")
+    report.check()
+    assert (report.planned, report.compared, report.unread) == (1, 1, [])
