@@ -18,7 +18,7 @@ from codectok.errors import AudioError, NotAudioError, is_lasting
 from . import ffmpeg
 from .framing.detect import layout_of
 from .framing.layout import Layout, Stream
-from .framing.view import StreamView, as_pipe
+from .framing.view import BoundedReader, StreamView, as_pipe
 from .notes import DecodingNotes
 from .positions import positions_in_log, positions_of_mask
 from .signatures import HEAD_BYTES, is_known_other, signature_of
@@ -164,7 +164,7 @@ def _layout(source: Path | bytes, where: str) -> Layout:
 @contextmanager
 def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        file = io.BytesIO(source) if isinstance(source, bytes) else BoundedReader(io.FileIO(source))
     except OSError as error:
         if not is_lasting(error):
             raise

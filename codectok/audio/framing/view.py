@@ -15,6 +15,18 @@ from .layout import Stream
 CHUNK = 1 << 16
 
 
+class BoundedReader(io.BufferedReader):
+    """A file in which a position behind the end is the end: file systems refuse those that are too large for them."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._size = os.fstat(raw.fileno()).st_size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position relative to the start, the current position or the end of the file."""
+        return super().seek(min(offset, self._size) if whence == os.SEEK_SET else offset, whence)
+
+
 class StreamView(io.RawIOBase):
     """The bytes of a stream as a file object, with its patches applied.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from codectok.audio.framing.detect import layout_of
+from codectok.audio.framing.view import BoundedReader
 from tests.helpers.framing import decoded, encoded, read
 
 
@@ -103,3 +106,15 @@ def test_flipped_bits_of_headers_end_in_samples_or_a_sentence(container: str) ->
         changed[bit // 8] ^= 1 << bit % 8
         error = read(bytes(changed)).error
         assert error is None or str(error).endswith(".")
+
+
+@pytest.mark.parametrize("container", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "VOC", "NIST", "SVX", "FLAC", "OGG"])
+def test_positions_beyond_the_file_system_are_no_error_of_the_disk(container: str, tmp_path: Path) -> None:
+    """A chunk of 2^46 bytes and more ends where no file system lets a file be."""
+    data = encoded(container, "VORBIS" if container == "OGG" else "PCM_16", seconds=0.1)
+    for number in (b"\x7f\xff\xff\xff", b"\x00\x00\x7f\xff", b"\xff\xff\xff\x7f"):
+        for place in range(120):
+            (tmp_path / "a").write_bytes(data[:place] + number + data[place + 4 :])
+            with BoundedReader(io.FileIO(tmp_path / "a")) as file:
+                layout = layout_of(file)
+            assert layout is None or all(stream.end <= len(data) for stream in layout.streams)
