@@ -21,7 +21,7 @@ from .claims import Claims, claims_of
 from .ffmpeg_formats import FORMATS
 from .ffmpeg_log import TIMES, WITHOUT_TIMES, FfmpegLog
 from .framing.layout import Stream
-from .framing.view import StreamView
+from .framing.view import BoundedReader, StreamView
 from .wave_header import WaveHeader, read_wave_header
 
 INSTALL = "install ffmpeg (pip install 'codectok[ffmpeg]', or the package of your system)"
@@ -271,7 +271,7 @@ def _started(process: subprocess.Popen[bytes], pipe: IO[bytes], log: FfmpegLog, 
 
 
 def _claims(file: Input) -> Claims:
-    with io.BytesIO(file.source) if isinstance(file.source, bytes) else file.source.open("rb") as opened:
+    with io.BytesIO(file.source) if isinstance(file.source, bytes) else BoundedReader(io.FileIO(file.source)) as opened:
         if file.start == 0 and file.end is None:
             return claims_of(opened)
         end = opened.seek(0, io.SEEK_END) if file.end is None else file.end
