@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,45 @@ from codectok.errors import AudioError
 from tests.helpers.audio import tone
 
 SAMPLE_RATE = 8000
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Samples [n, channels] of each stream, its rate, the error that ended them and the unused bytes."""
+
+    streams: list[np.ndarray]
+    rates: list[int]
+    error: AudioError | None
+    unused_bytes: int
+
+    @property
+    def samples(self) -> np.ndarray:
+        """All samples [n, channels]."""
+        return np.concatenate(self.streams)
+
+    @property
+    def seconds(self) -> float:
+        """Duration of all samples."""
+        return sum(len(samples) / rate for samples, rate in zip(self.streams, self.rates, strict=True))
+
+    @property
+    def rejected(self) -> float | None:
+        """Duration of the audio that was not decoded; None if unknown."""
+        return self.error.seconds if self.error else 0.0
+
+
+def decode(source: bytes | Path) -> Decoded:
+    """Decode all streams of a file up to its damage."""
+    notes, streams, rates, error = DecodingNotes(), [], [], None
+    try:
+        for stream in decoded_streams(source, "a file", notes):
+            streams.append([np.zeros((0, stream.channels), np.float32)])
+            rates.append(stream.sample_rate)
+            for block in stream.blocks:
+                streams[-1].append(block)
+    except AudioError as exception:
+        error = exception
+    return Decoded([np.concatenate(blocks) for blocks in streams], rates, error, notes.unused_bytes)
 
 
 @dataclass(frozen=True)
@@ -37,16 +77,9 @@ class Reading:
 
 def read(source: bytes | Path) -> Reading:
     """Read a file to its end or its damage."""
-    blocks: list[np.ndarray] = []
-    notes, streams, error = DecodingNotes(), 0, None
-    try:
-        for stream in decoded_streams(source, "a file", notes):
-            streams += 1
-            blocks += stream.blocks
-    except AudioError as caught:
-        error = caught
-    samples = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
-    return Reading(samples, streams, notes.unused_bytes, error)
+    found = decode(source)
+    samples = found.samples if found.streams else np.zeros((0, 1), np.float32)
+    return Reading(samples, len(found.streams), found.unused_bytes, found.error)
 
 
 def encoded(
@@ -59,8 +92,9 @@ def encoded(
     return buffer.getvalue()
 
 
-def decoded(data: bytes) -> np.ndarray:
-    """Samples of a sound file, as libsndfile decodes them: float32 [n, channels]."""
+@lru_cache
+def plain(data: bytes) -> np.ndarray:
+    """Samples of a sound file by libsndfile alone, float32 [n, channels]."""
     samples: np.ndarray = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)[0]
     return samples
 

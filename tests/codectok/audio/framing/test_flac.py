@@ -15,8 +15,8 @@ import soundfile
 from codectok.audio.files import audio_info
 from codectok.audio.framing.flac import layout_of_flac
 from codectok.audio.framing.flac_frames import frame_header
-from tests.codectok.audio.framing.decoding import decode, plain
 from tests.helpers.audio import tone
+from tests.helpers.framing import decode, plain
 from tests.helpers.jobs import rejects, run, shard_job
 from tests.helpers.tars import all_samples
 

@@ -11,7 +11,7 @@ import pytest
 
 from codectok.audio.framing.detect import layout_of
 from codectok.audio.framing.view import BoundedReader
-from tests.helpers.framing import decoded, encoded, read
+from tests.helpers.framing import encoded, plain, read
 
 
 @pytest.mark.parametrize("suffix", ["au", "snd", "vox", "gsm", "wav", "aiff"])
@@ -53,14 +53,14 @@ def test_number_of_frames_of_aiff_does_not_matter(n_frames: int) -> None:
     data[place : place + 4] = struct.pack(">I", n_frames)
     reading = read(bytes(data))
     assert reading.error is None
-    np.testing.assert_array_equal(reading.samples, decoded(encoded("AIFF")))
+    np.testing.assert_array_equal(reading.samples, plain(encoded("AIFF")))
 
 
 def test_little_endian_au_is_kept_to_the_cut() -> None:
     data = encoded("AU", endian="LITTLE")
     reading = read(data[: len(data) // 2])
     assert reading.error is not None and reading.error.seconds == pytest.approx(1.0, abs=0.01)
-    np.testing.assert_array_equal(reading.samples, decoded(data)[: len(reading.samples)])
+    np.testing.assert_array_equal(reading.samples, plain(data)[: len(reading.samples)])
 
 
 def test_samples_beyond_the_end_of_the_file_are_a_damaged_header() -> None:
@@ -85,7 +85,7 @@ def test_sphere_without_count_is_read_to_the_end() -> None:
     data = encoded("NIST")
     reading = read(data.replace(b"sample_count -i 16000", b"sample_count -i 0    "))
     assert reading.error is None
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 @pytest.mark.parametrize("container", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "VOC", "NIST", "SVX", "AVR", "MAT5"])

@@ -16,8 +16,8 @@ from codectok.audio.framing.ogg_codecs import OpusTimer
 from codectok.audio.framing.ogg_pages import FIRST, LAST, Page, page_crc, pages_from
 from codectok.audio.framing.scan import Scanner
 from codectok.audio.notes import DecodingNotes
-from tests.codectok.audio.framing.decoding import decode, plain
 from tests.helpers.audio import tone
+from tests.helpers.framing import decode, plain
 
 RATE = 24_000
 SECONDS = 5.0

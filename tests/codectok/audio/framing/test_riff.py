@@ -13,7 +13,7 @@ import soundfile
 from codectok import AudioError, read_audio
 from codectok.audio.framing import riff
 from tests.helpers.audio import tone
-from tests.helpers.framing import SAMPLE_RATE, chunk, decoded, encoded, read
+from tests.helpers.framing import SAMPLE_RATE, chunk, encoded, plain, read
 
 INFO = chunk(b"LIST", b"INFOISFT\x0e\0\0\0Lavf59.27.100\0")
 
@@ -55,7 +55,7 @@ def test_chunks_around_the_samples_are_not_decoded(before: bytes, behind: bytes)
             continue
         reading = read(changed)
         assert (reading.error, reading.unused_bytes) == (None, 0)
-        np.testing.assert_array_equal(reading.samples, decoded(data))
+        np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 def test_wrong_size_of_file_does_not_matter() -> None:
@@ -63,7 +63,7 @@ def test_wrong_size_of_file_does_not_matter() -> None:
     for size in (0, 36, 1000, len(data), 0xFFFF_FFFF):
         reading = read(data[:4] + struct.pack("<I", size) + data[8:])
         assert reading.error is None
-        np.testing.assert_array_equal(reading.samples, decoded(data))
+        np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 def test_empty_file_with_chunks_behind_has_no_samples() -> None:
@@ -78,19 +78,19 @@ def test_several_data_chunks_follow_one_another() -> None:
     pieces = [samples[:1000], samples[1000:5002], samples[5002:]]
     reading = read(riff_of(header, *(chunk(b"data", piece) + INFO for piece in pieces)))
     assert (reading.error, reading.streams) == (None, 1)
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
     cut = read(riff_of(header, *(chunk(b"data", piece) for piece in pieces))[:-8000])
     assert cut.error is not None and cut.error.seconds == pytest.approx(0.5)
-    np.testing.assert_array_equal(cut.samples, decoded(data)[:-4000])
+    np.testing.assert_array_equal(cut.samples, plain(data)[:-4000])
 
 
 def test_big_endian_file_is_kept_to_the_cut() -> None:
     data = encoded("WAV", endian="BIG")
     assert data[:4] == b"RIFX"
-    np.testing.assert_array_equal(read(data).samples, decoded(data))
+    np.testing.assert_array_equal(read(data).samples, plain(data))
     reading = read(data[:20_001])
     assert reading.error is not None
-    np.testing.assert_array_equal(reading.samples, decoded(data)[: (20_001 - 44) // 2])
+    np.testing.assert_array_equal(reading.samples, plain(data)[: (20_001 - 44) // 2])
 
 
 def test_bw64_is_read_as_rf64() -> None:
@@ -98,7 +98,7 @@ def test_bw64_is_read_as_rf64() -> None:
     for changed in (b"BW64" + data[4:], b"BW64" + encoded("WAV")[4:]):
         reading = read(changed)
         assert reading.error is None
-        np.testing.assert_array_equal(reading.samples, decoded(data))
+        np.testing.assert_array_equal(reading.samples, plain(data))
     half = read(b"BW64" + data[4 : len(data) // 2])
     assert half.error is not None and half.error.seconds == pytest.approx(1.0, abs=0.01)
 
@@ -109,7 +109,7 @@ def test_samples_beyond_the_limit_of_riff_are_read(monkeypatch: pytest.MonkeyPat
     place = data.index(b"data") + 4
     reading = read(data[:place] + b"\xff\xff\xff\xff" + data[place + 4 :])
     assert reading.error is None
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 def mp3_in_riff(seconds: float = 3.0) -> bytes:
@@ -156,7 +156,7 @@ def test_impossible_number_of_channels_is_unreadable(channels: int) -> None:
 def test_wrong_block_size_is_not_believed() -> None:
     data = bytearray(encoded("WAV"))
     data[32:34] = bytes(2)
-    np.testing.assert_array_equal(read(bytes(data)).samples, decoded(encoded("WAV")))
+    np.testing.assert_array_equal(read(bytes(data)).samples, plain(encoded("WAV")))
 
 
 PIPES = {
@@ -187,7 +187,7 @@ def test_output_of_programs_is_read_to_the_bit(name: str, tmp_path: Path) -> Non
     for copies in (1, 2):
         reading = read(target.read_bytes() * copies)
         assert (reading.error, reading.unused_bytes) == (None, 0)
-        np.testing.assert_array_equal(reading.samples, np.concatenate([decoded(data)] * copies))
+        np.testing.assert_array_equal(reading.samples, np.concatenate([plain(data)] * copies))
     assert len(reading.samples) == 4 * SAMPLE_RATE
 
 

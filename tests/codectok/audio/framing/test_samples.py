@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from codectok.audio.framing.detect import layout_of
-from tests.helpers.framing import SAMPLE_RATE, chunk, decoded, encoded, read
+from tests.helpers.framing import SAMPLE_RATE, chunk, encoded, plain, read
 from tests.helpers.jobs import rejects, run, shard_job
 from tests.helpers.tars import read_samples
 
@@ -58,14 +58,14 @@ def test_whole_file_is_decoded_as_it_is(container: str, encoding: str) -> None:
     data = encoded(container, encoding)
     reading = read(data)
     assert (reading.error, reading.streams, reading.unused_bytes) == (None, 1, 0)
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 @containers
 @pytest.mark.parametrize("share", [0.5, 0.83])
 def test_cut_off_file_keeps_all_samples_before_the_cut(container: str, encoding: str, share: float) -> None:
     data = encoded(container, encoding)
-    whole, reading = decoded(data), read(data[: int(share * len(data))])
+    whole, reading = plain(data), read(data[: int(share * len(data))])
     assert reading.error is not None and "cut off" in str(reading.error) and reading.error.reason == "decode_error"
     np.testing.assert_array_equal(reading.samples, whole[: len(reading.samples)])
     length = len(whole) / SAMPLE_RATE
@@ -80,7 +80,7 @@ def test_cut_off_file_keeps_all_samples_before_the_cut(container: str, encoding:
 @containers
 def test_file_that_lacks_a_byte_is_kept(container: str, encoding: str) -> None:
     data = encoded(container, encoding)
-    whole, reading = decoded(data), read(data[:-1])
+    whole, reading = plain(data), read(data[:-1])
     assert reading.error is None
     missing = len(whole) - len(reading.samples)
     assert missing <= (LONGEST_BLOCK if encoding in OF_BLOCKS else 1)
@@ -95,7 +95,7 @@ def test_joined_files_are_all_decoded(container: str, encoding: str) -> None:
     reading = read(first + second + first)
     assert (reading.error, reading.unused_bytes) == (None, 0)
     if container != "MPC2K":  # has no mark that could be recognized inside a file
-        expected = [decoded(first), decoded(second), decoded(first)]
+        expected = [plain(first), plain(second), plain(first)]
         assert reading.streams == 3
         np.testing.assert_array_equal(reading.samples, np.concatenate(expected))
 
@@ -107,7 +107,7 @@ def test_bytes_behind_the_samples_are_not_decoded(container: str, encoding: str)
     reading = read(data + tail)
     assert reading.error is None
     assert len(tail) <= reading.unused_bytes <= len(tail) + 1
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 @containers
@@ -116,8 +116,8 @@ def test_padding_and_tags_are_not_decoded(container: str, encoding: str, tail: b
     data = encoded(container, encoding)
     reading = read(data + tail)
     assert reading.error is None and reading.unused_bytes <= 1
-    np.testing.assert_array_equal(reading.samples, decoded(data)[: len(reading.samples)])
-    assert len(reading.samples) == len(decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data)[: len(reading.samples)])
+    assert len(reading.samples) == len(plain(data))
 
 
 @pytest.mark.parametrize("container", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "VOC"])
@@ -125,7 +125,7 @@ def test_file_behind_a_cut_off_one_is_not_moved(container: str) -> None:
     data = encoded(container)
     reading = read(data[: len(data) // 2] + data)
     assert reading.error is not None and "another file follows" in str(reading.error)
-    np.testing.assert_array_equal(reading.samples, decoded(data)[: len(reading.samples)])
+    np.testing.assert_array_equal(reading.samples, plain(data)[: len(reading.samples)])
     assert reading.error.seconds == pytest.approx(3.0, abs=0.4)  # with the header of the second
 
 
@@ -135,7 +135,7 @@ def test_header_of_the_first_flush_is_not_believed(container: str, size: int) ->
     data = encoded(container)
     reading = read(with_size(data, container, size))
     assert (reading.error, reading.unused_bytes) == (None, 0)
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 @pytest.mark.parametrize("container", ["WAV", "AIFF", "AU"])
@@ -150,7 +150,7 @@ def test_size_of_a_pipe_means_unknown(container: str, size: int) -> None:
         return
     reading = read(changed)
     assert (reading.error, reading.unused_bytes) == (None, 0)
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
     joined = read(changed + changed)
     assert joined.streams == 2 and len(joined.samples) == 2 * len(reading.samples)
 
@@ -161,26 +161,26 @@ def test_size_of_a_pipe_in_64_bits_means_unknown(container: str, size: int) -> N
     data = encoded(container)
     reading = read(with_size(data, container, size))
     assert reading.error is None
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 @sized
 @pytest.mark.parametrize("error", [1, 36, 44, 100])
 def test_header_that_is_a_little_too_large_is_not_damage(container: str, error: int) -> None:
     data = encoded(container)
-    size = 2 * len(decoded(data)) + error
+    size = 2 * len(plain(data)) + error
     reading = read(with_size(data, container, size))
     assert (reading.error, reading.unused_bytes) == (None, 0)
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
     joined = read(with_size(data, container, size) + data)
     assert (joined.error, joined.streams) == (None, 2)
-    np.testing.assert_array_equal(joined.samples, np.concatenate([decoded(data)] * 2))
+    np.testing.assert_array_equal(joined.samples, np.concatenate([plain(data)] * 2))
 
 
 @sized
 def test_lost_header_update_is_a_reject_with_its_place(container: str) -> None:
     data = encoded(container, seconds=4.0)
-    n_bytes = 2 * len(decoded(data))
+    n_bytes = 2 * len(plain(data))
     reading = read(with_size(data, container, n_bytes * 5 // 8))
     assert len(reading.samples) == pytest.approx(2.5 * SAMPLE_RATE, abs=2)
     assert reading.error is not None and reading.error.seconds == pytest.approx(1.5, abs=0.01)
@@ -190,7 +190,7 @@ def test_files_of_different_formats_are_joined() -> None:
     parts = [encoded(container) for container in ("WAV", "AIFF", "CAF", "AU", "W64", "RF64", "VOC", "NIST", "FLAC")]
     reading = read(b"".join(parts))
     assert (reading.error, reading.streams) == (None, len(parts))
-    np.testing.assert_array_equal(reading.samples, np.concatenate([decoded(part) for part in parts]))
+    np.testing.assert_array_equal(reading.samples, np.concatenate([plain(part) for part in parts]))
 
 
 def test_header_that_is_written_twice_is_read_once(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_header_that_is_written_twice_is_read_once(tmp_path: Path) -> None:
     for source in (empty + data, empty + empty + data[start:] + final, empty + data[start:] + final + data):
         reading = read(source)
         assert reading.error is None
-        assert len(reading.samples) in (len(decoded(data)), 2 * len(decoded(data)))
+        assert len(reading.samples) in (len(plain(data)), 2 * len(plain(data)))
 
 
 def test_layout_of_many_files_takes_linear_time() -> None:

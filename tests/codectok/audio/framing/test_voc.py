@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from tests.helpers.framing import SAMPLE_RATE, decoded, encoded, read
+from tests.helpers.framing import SAMPLE_RATE, encoded, plain, read
 
 HEADER = b"Creative Voice File\x1a" + struct.pack("<HHH", 26, 0x0114, 0x111F)
 
@@ -24,7 +24,7 @@ def samples() -> bytes:
 
 
 def test_blocks_are_decoded_without_their_headers(samples: bytes) -> None:
-    expected = decoded(encoded("WAV"))
+    expected = plain(encoded("WAV"))
     pieces = [samples[start : start + 4096] for start in range(0, len(samples), 4096)]
     continued = sound(pieces[0]) + b"".join(block(2, piece) for piece in pieces[1:])
     repeated = b"".join(map(sound, pieces))
@@ -43,7 +43,7 @@ def test_blocks_are_decoded_without_their_headers(samples: bytes) -> None:
 def test_blocks_of_another_rate_are_a_stream(samples: bytes) -> None:
     reading = read(HEADER + sound(samples) + sound(samples, 16_000) + b"\0")
     assert (reading.error, reading.streams) == (None, 2)
-    np.testing.assert_array_equal(reading.samples, np.concatenate([decoded(encoded("WAV"))] * 2))
+    np.testing.assert_array_equal(reading.samples, np.concatenate([plain(encoded("WAV"))] * 2))
 
 
 def test_size_that_forgets_bytes_loses_no_samples(samples: bytes) -> None:
@@ -51,13 +51,13 @@ def test_size_that_forgets_bytes_loses_no_samples(samples: bytes) -> None:
     blocks[1:4] = struct.pack("<I", len(samples) + 4)[:3]  # as sox writes it
     reading = read(HEADER + bytes(blocks) + b"\0")
     assert (reading.error, reading.unused_bytes) == (None, 0)
-    np.testing.assert_array_equal(reading.samples, decoded(encoded("WAV")))
+    np.testing.assert_array_equal(reading.samples, plain(encoded("WAV")))
 
 
 def test_silence_ends_the_usable_samples(samples: bytes) -> None:
     reading = read(HEADER + sound(samples) + block(3, b"\x10\x27\x83") + block(2, samples) + b"\0")
     assert reading.error is not None and "silence" in str(reading.error)
-    np.testing.assert_array_equal(reading.samples, decoded(encoded("WAV")))
+    np.testing.assert_array_equal(reading.samples, plain(encoded("WAV")))
 
 
 def test_old_blocks_of_8_bits_are_read() -> None:
@@ -66,7 +66,7 @@ def test_old_blocks_of_8_bits_are_read() -> None:
     pieces = [data[start : start + 5000], data[start + 5000 : -1]]
     reading = read(data[:26] + block(1, data[30:32] + pieces[0]) + block(2, pieces[1]) + b"\0")
     assert reading.error is None
-    np.testing.assert_array_equal(reading.samples, decoded(data))
+    np.testing.assert_array_equal(reading.samples, plain(data))
 
 
 def test_size_beyond_24_bits_is_read_to_the_end() -> None:
