@@ -237,12 +237,11 @@ def list_sources(
     builder = ListingBuilder(arguments, roots)
     for argument in arguments:
         root = roots[argument.dataset]
-        rows = _RowAdder(argument, root, builder, kinds, strict)
+        rows = _SourceAdder(argument, root, builder, kinds, strict)
         if argument.kind == "manifest":
             for _ in rows.add(read_named(root, argument.pattern, encoding)):
                 pass  # all are rows
             continue
-        above = labelled_end(root)
         files = find_files(argument, root, None if output is None else str(output))
         with_words = argument.kind == "folder" and "audio" in kinds
         others: list[FoundFile] = []
@@ -252,19 +251,17 @@ def list_sources(
             kind = kind_of(file.path)
             read = _is_wanted(kind, file.path, kinds) if reads is None else reads(argument, file.path, kind)
             if kind is not None and read:
-                row = row_of_tar(root, file.path) if kind == "tar" and not with_words else None
-                row = described_by_folders(row, file.path, above) if "audio" in kinds else None
                 if with_words:
                     alone.append(builder.count)
-                builder.add(argument.dataset, file.path, kind, file.size, file.modified, row)
+                rows.add_file(file, kind, row_of_tar(root, file.path) if kind == "tar" and not with_words else None)
             elif kind is None and "unknown" in kinds:
                 others.append(file)
             else:
                 builder.pass_over(argument, file.path)
             if len(others) == HELD_FILES:
-                _probe(others, argument, root, builder)
+                rows.probe(others)
                 others.clear()
-        _probe(others, argument, root, builder)
+        rows.probe(others)
         builder.drop_covered(alone, covered)
     listing = builder.build()
     if not listing.paths:
@@ -291,19 +288,8 @@ def _is_wanted(kind: Kind | None, path: str, kinds: tuple[Kind, ...]) -> bool:
     return kind in kinds or ("audio" in kinds and is_film_path(path))
 
 
-def _probe(files: Sequence[FoundFile], argument: Argument, root: str, builder: ListingBuilder) -> None:
-    """Add the files that are audio in spite of their names, and pass over the others."""
-    above = labelled_end(root)
-    for file, is_audio in with_audio(root, files):
-        if is_audio:
-            row = described_by_folders(None, file.path, above)
-            builder.add(argument.dataset, file.path, "unknown", file.size, file.modified, row)
-        else:
-            builder.pass_over(argument, file.path)
-
-
-class _RowAdder:
-    """Adds rows of manifests to a listing."""
+class _SourceAdder:
+    """Adds the rows of manifests and the files of an argument to a listing."""
 
     def __init__(
         self, argument: Argument, root: str, builder: ListingBuilder, kinds: tuple[Kind, ...], strict: bool
@@ -326,6 +312,19 @@ class _RowAdder:
                 self._builder.leave_unused(self._argument, one)
             else:
                 self._builder.recognise(self._argument, one)
+
+    def add_file(self, file: FoundFile, kind: Kind, row: ManifestRow | None = None) -> None:
+        """Add a file, with the labels in its path."""
+        described = described_by_folders(row, file.path, self._above) if "audio" in self._kinds else None
+        self._builder.add(self._argument.dataset, file.path, kind, file.size, file.modified, described)
+
+    def probe(self, files: Sequence[FoundFile]) -> None:
+        """Add the files that are audio in spite of their names, and pass over the others."""
+        for file, is_audio in with_audio(self._root, files):
+            if is_audio:
+                self.add_file(file, "unknown")
+            else:
+                self._builder.pass_over(self._argument, file.path)
 
     def _add(self, row: ManifestRow) -> None:
         if row.problem is not None and self._strict:
