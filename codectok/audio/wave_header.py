@@ -6,10 +6,12 @@ import struct
 from dataclasses import dataclass
 from typing import IO
 
+from .framing.wave_format import WaveFormat
+
 # Start of a file, and of each chunk: name and size.
 RIFF_HEADER, CHUNK_HEADER = struct.Struct("<4sI4s"), struct.Struct("<4sI")
-# Format chunk: encoding, channels, sample rate, bytes a second, bytes and bits a sample; extensible: size, bits, mask.
-FORMAT, EXTENSION = struct.Struct("<HHIIHH"), struct.Struct("<HHI")
+MASK = struct.Struct("<I")
+MASK_OFFSET = 20  # in an extensible format chunk
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,8 @@ def read_wave_header(pipe: IO[bytes]) -> WaveHeader | None:
         if name == b"data":
             return found
         chunk = pipe.read(size)
-        if name == b"fmt " and len(chunk) >= FORMAT.size:
-            _, channels, sample_rate, *_ = FORMAT.unpack_from(chunk)
-            extended = len(chunk) >= FORMAT.size + EXTENSION.size
-            mask = EXTENSION.unpack_from(chunk, FORMAT.size)[2] if extended else 0
-            found = WaveHeader(sample_rate, channels, mask)
+        samples = WaveFormat.parse(chunk) if name == b"fmt " else None
+        if samples is not None:
+            mask = MASK.unpack_from(chunk, MASK_OFFSET)[0] if len(chunk) >= MASK_OFFSET + MASK.size else 0
+            found = WaveHeader(samples.sample_rate, samples.channels, mask)
     return None

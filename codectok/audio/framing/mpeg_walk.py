@@ -52,11 +52,6 @@ class Run:
         """Duration of all frames."""
         return self.n_samples / self.format.sample_rate
 
-    def without_last(self) -> Run:
-        """The run without its last frame, which may be damaged."""
-        n_frames = max(0, self.n_frames - 1)
-        return Run(self.start, self.last, self.last, n_frames, self.format, self.length_frame)
-
 
 @dataclass(frozen=True)
 class Gap:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from .layout import Damage
 from .magic import MAX_CHANNELS
 
-FORMAT = struct.Struct("HHIIHH")
 PCM, MS_ADPCM, FLOAT, A_LAW, MU_LAW, IMA_ADPCM = 0x01, 0x02, 0x03, 0x06, 0x07, 0x11
 GSM, NMS_ADPCM, G721, MP3, EXTENSIBLE = 0x31, 0x38, 0x40, 0x55, 0xFFFE
 G721_BLOCK = 60  # bytes that libsndfile decodes together
