@@ -90,8 +90,3 @@ def described_by(values: Mapping[str, Any], where: str = "The row") -> tuple[Spa
     extra, left_out = fields.extra()
     labels = Labels(found["language"], found["speaker"], found["category"])
     return Span(id=found["id"], text=found["text"], labels=labels, extra=extra), left_out
-
-
-def span_of(values: Mapping[str, Any], where: str = "The row") -> Span:
-    """The clip of `described_by`, without the names that cannot be kept."""
-    return described_by(values, where)[0]

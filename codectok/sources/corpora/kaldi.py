@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from codectok.sources.manifests.lines import line_problem
 from codectok.sources.manifests.read import UnusedField, bad_row, with_extra
 from codectok.sources.manifests.row import ManifestRow
 from codectok.storage import is_url
@@ -163,7 +164,7 @@ def _segments(
         row = recording.row
         if row.problem is not None:
             problem = row.problem.removesuffix(".")
-            yield row._replace(id=utterance, problem=f"Line {number} of {name} cannot be used: {problem}.")
+            yield row._replace(id=utterance, problem=line_problem(number, name, problem))
             tables.text.pop(utterance, None)
             continue
         span = row._replace(start=start, end=end, channel=channel)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from codectok.names import printable
 from codectok.sources.kinds import kind_of
 from codectok.sources.manifests.read import UnusedField
 from codectok.sources.manifests.row import ManifestRow
@@ -98,8 +97,3 @@ class Layout(Protocol):
 
     def rows(self, folder: CorpusFolder, names: Sequence[str]) -> Iterator[ManifestRow | UnusedField]:
         """Yield the rows of the files `names`, with paths relative to the root."""
-
-
-def problem_in(name: str, number: int, problem: str) -> str:
-    """Sentence about a line that cannot be used."""
-    return f"Line {number} of {printable(name)} cannot be used: {problem}."

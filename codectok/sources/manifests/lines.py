@@ -17,3 +17,8 @@ class BadLine:
 
 Lines = Iterator[tuple[int, dict[str, Any]] | BadLine]
 """Values of each line with its number."""
+
+
+def line_problem(number: int, name: str, problem: str) -> str:
+    """Sentence about a line of the file `name` that cannot be used; `problem` is its end."""
+    return f"Line {number} of {name} cannot be used: {problem}."

@@ -16,7 +16,7 @@ from codectok.sources.labels import NAMES
 from .audio_fields import take_channel
 from .json_lines import is_json_array, is_open_object, json_array_rows, json_object_rows, json_rows
 from .lhotse import check_times, is_of_lhotse, values_of_cut, values_of_cut_in_tar
-from .lines import BadLine, Lines
+from .lines import BadLine, Lines, line_problem
 from .row import ManifestRow, parse_row
 from .tables import table_rows
 from .text_files import first_line, open_text, place_of
@@ -132,7 +132,7 @@ def with_extra(row: ManifestRow, labels: dict[str, Any]) -> ManifestRow:
 def bad_row(number: int, name: str, problem: str, values: dict[str, Any] | None = None) -> ManifestRow:
     """The row of a line that cannot be used, named after its path if it has one."""
     path = None if values is None else _path_in(values)
-    return ManifestRow(path or f"{name}#{number}", problem=f"Line {number} of {name} cannot be used: {problem}.")
+    return ManifestRow(path or f"{name}#{number}", problem=line_problem(number, name, problem))
 
 
 def _rows(root: str, name: str, change: Change, encoding: str | None) -> Iterator[ManifestRow | UnusedField]:

@@ -19,7 +19,7 @@ from codectok.errors import AudioError
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.kinds import Kind
-from codectok.sources.labels import NAMES, TEXT_FIELDS, span_of, squeezed
+from codectok.sources.labels import NAMES, TEXT_FIELDS, described_by, squeezed
 from codectok.sources.manifests.read import read_manifest
 from codectok.sources.manifests.row import ManifestRow
 from codectok.sources.source import Source
@@ -27,6 +27,10 @@ from codectok.sources.texts import text_rows
 from tests.helpers.audio import tone
 from tests.helpers.ranges import source_of
 from tests.helpers.tars import write_tar
+
+
+def span_in(values: dict[str, Any]) -> Span:
+    return described_by(values)[0]
 
 
 def wav() -> bytes:
@@ -119,7 +123,7 @@ def test_no_name_belongs_to_two_fields() -> None:
 @pytest.mark.parametrize("field", TEXT_FIELDS)
 def test_first_name_wins_and_others_are_kept(field: str, tmp_path: Path) -> None:
     values = {name: f"of {name}" for name in reversed(NAMES[field])}
-    for found in (span_of(values), json_row(tmp_path, {"path": "a.wav", **values})):
+    for found in (span_in(values), json_row(tmp_path, {"path": "a.wav", **values})):
         value = getattr(found.labels if isinstance(found, Span) and field in vars(found.labels) else found, field)
         assert value == f"of {field}"
         kept = json.loads(found.extra or "{}")
@@ -128,23 +132,23 @@ def test_first_name_wins_and_others_are_kept(field: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("empty", ["", "  ", None, float("nan")], ids=repr)
 def test_empty_values_leave_the_field_to_the_next_name(empty: object) -> None:
-    span = span_of({"text": empty, "sentence": "words", "speaker": empty, "note": empty})
+    span = span_in({"text": empty, "sentence": "words", "speaker": empty, "note": empty})
     assert (span.text, span.labels.speaker, span.extra) == ("words", None, None)
 
 
 def test_values_that_cannot_be_meant_are_further_labels() -> None:
     values = {"sentence": 12, "normalized": True, "lang_id": 3, "label": 5, "speaker_id": 7}
-    span = span_of(values)
+    span = span_in(values)
     assert (span.text, span.labels.language, span.labels.category, span.labels.speaker) == (None, None, None, "7")
     assert json.loads(span.extra or "") == {"sentence": 12, "normalized": True, "lang_id": 3, "label": 5}
-    assert span_of({"text": ["words"]}).text == "words"
-    assert span_of({"text": ["a", "b"], "sentence": "words"}).text == "words"
+    assert span_in({"text": ["words"]}).text == "words"
+    assert span_in({"text": ["a", "b"], "sentence": "words"}).text == "words"
 
 
 @pytest.mark.parametrize("value", [["a", "b"], [], {"a": 1}, True, "half \ud800", "nul \0"], ids=repr)
 def test_text_that_is_not_one_text_is_refused(value: object, tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="its text"):
-        span_of({"text": value})
+        span_in({"text": value})
     row = (tmp_path / "x.jsonl").write_text(
         json.dumps({"path": "a.wav", "text": "w"}) + "\n" + json.dumps({"path": "b.wav", "text": value})
     )
