@@ -164,7 +164,7 @@ def _layout(source: Path | bytes, where: str) -> Layout:
 @contextmanager
 def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else BoundedReader(io.FileIO(source))
+        file = io.BytesIO(source) if isinstance(source, bytes) else BoundedReader(source.open("rb", buffering=0))
     except OSError as error:
         if not is_lasting(error):
             raise

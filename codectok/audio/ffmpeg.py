@@ -271,7 +271,11 @@ def _started(process: subprocess.Popen[bytes], pipe: IO[bytes], log: FfmpegLog, 
 
 
 def _claims(file: Input) -> Claims:
-    with io.BytesIO(file.source) if isinstance(file.source, bytes) else BoundedReader(io.FileIO(file.source)) as opened:
+    with (
+        io.BytesIO(file.source)
+        if isinstance(file.source, bytes)
+        else BoundedReader(file.source.open("rb", buffering=0)) as opened
+    ):
         if file.start == 0 and file.end is None:
             return claims_of(opened)
         end = opened.seek(0, io.SEEK_END) if file.end is None else file.end
