@@ -74,8 +74,8 @@ def load_checkpoint(directory: Path) -> tuple[CheckpointHeader, CodecNetwork]:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: not a checkpoint, a damaged file, a missing, unexpected or misshapen tensor, or a weight that is
-            not finite.
+        CheckpointError: not a checkpoint, a damaged file, a missing, unexpected or misshapen tensor, or one that is not
+            finite.
         ConfigError: the configuration is invalid.
     """
     header = read_header(directory)
