@@ -19,7 +19,20 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from .errors import ConfigError
 
 MAX_CODEBOOK_SIZE = 1 << 24
+# Bounds of sizes in files, far above those of any codec: a damaged file must not make us build millions of modules.
+MAX_WIDTH = 1 << 16
+MAX_SAMPLES = 1 << 16
+MAX_MODULES = 4096
+MAX_FACTOR = 1024
+MAX_ENTRIES = 64
+MAX_CONFIG_BYTES = 1 << 26
+MAX_SAMPLE_RATE = 768_000
+MAX_FRAME_SIZE = 1 << 20
 
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+Samples = Annotated[int, Field(gt=0, le=MAX_SAMPLES)]
+Factor = Annotated[int, Field(gt=0, le=MAX_FACTOR)]
+TimeFactors = Annotated[tuple[Factor, ...], Field(max_length=MAX_ENTRIES)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -42,11 +55,11 @@ class MelConfig(StrictModel):
         f_max: highest frequency in Hz.
     """
 
-    sample_rate: PositiveInt = 24_000
-    n_fft: PositiveInt = 1024
-    hop_length: PositiveInt = 256
-    win_length: PositiveInt = 1024
-    n_mels: PositiveInt = 128
+    sample_rate: Annotated[int, Field(gt=0, le=MAX_SAMPLE_RATE)] = 24_000
+    n_fft: Samples = 1024
+    hop_length: Samples = 256
+    win_length: Samples = 1024
+    n_mels: Factor = 128
     f_min: float = 0.0
     f_max: float = 12_000.0
 
@@ -76,15 +89,17 @@ class EncoderConfig(StrictModel):
         drop_path_rate: probability of dropping the last block in training; it grows linearly from 0 over the blocks.
     """
 
-    depths: tuple[PositiveInt, ...] = (3, 3, 9, 3)
-    dims: tuple[PositiveInt, ...] = (256, 512, 768, 1024)
-    kernel_size: PositiveInt = 7
+    depths: Annotated[tuple[PositiveInt, ...], Field(max_length=MAX_ENTRIES)] = (3, 3, 9, 3)
+    dims: Annotated[tuple[Width, ...], Field(max_length=MAX_ENTRIES)] = (256, 512, 768, 1024)
+    kernel_size: Factor = 7
     drop_path_rate: float = Field(default=0.2, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.dims or len(self.depths) != len(self.dims):
             raise ValueError("depths and dims must have the same, non-zero number of entries")
+        if sum(self.depths) > MAX_MODULES:
+            raise ValueError(f"depths must add up to at most {MAX_MODULES:,} blocks")
         if self.kernel_size % 2 == 0:
             raise ValueError("kernel_size must be odd")
         return self
@@ -106,13 +121,19 @@ class VectorQuantizerConfig(StrictModel):
     """
 
     type: Literal["grvq"] = "grvq"
-    n_groups: PositiveInt = 1
-    n_residuals: PositiveInt = 1
+    n_groups: Factor = 1
+    n_residuals: Factor = 1
     codebook_size: Annotated[int, Field(ge=2, le=MAX_CODEBOOK_SIZE)] = 32_768
-    codebook_dim: PositiveInt = 3584
-    time_factors: tuple[PositiveInt, ...] = (1,)
+    codebook_dim: Width = 3584
+    time_factors: TimeFactors = (1,)
     ema_decay: float = Field(default=0.8, gt=0, lt=1)
     expiry_share: float = Field(default=0.05, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.n_codebooks > MAX_MODULES:
+            raise ValueError(f"n_groups x n_residuals must be at most {MAX_MODULES:,} codebooks")
+        return self
 
     @property
     def n_codebooks(self) -> int:
@@ -134,8 +155,8 @@ class SimVectorQuantizerConfig(StrictModel):
 
     type: Literal["simvq"] = "simvq"
     codebook_size: Annotated[int, Field(ge=2, le=MAX_CODEBOOK_SIZE)] = 32_768
-    codebook_dim: PositiveInt = 512
-    time_factors: tuple[PositiveInt, ...] = (1,)
+    codebook_dim: Width = 512
+    time_factors: TimeFactors = (1,)
 
     @property
     def n_codebooks(self) -> int:
@@ -158,8 +179,8 @@ class FiniteScalarQuantizerConfig(StrictModel):
     """
 
     type: Literal["fsq"] = "fsq"
-    levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = (8, 8, 8, 8, 8)
-    time_factors: tuple[PositiveInt, ...] = (1,)
+    levels: Annotated[tuple[Annotated[int, Field(ge=2, le=256)], ...], Field(max_length=MAX_ENTRIES)] = (8, 8, 8, 8, 8)
+    time_factors: TimeFactors = (1,)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -201,13 +222,17 @@ class DecoderConfig(StrictModel):
         post_kernel_size: kernel size of the last convolution.
     """
 
-    initial_channels: PositiveInt = 1024
-    upsample_rates: tuple[PositiveInt, ...] = (8, 4, 2, 2, 2)
-    upsample_kernel_sizes: tuple[PositiveInt, ...] = (16, 12, 4, 4, 4)
-    resblock_kernel_sizes: tuple[PositiveInt, ...] = (3, 7, 11)
-    resblock_dilations: tuple[tuple[PositiveInt, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
-    pre_kernel_size: PositiveInt = 13
-    post_kernel_size: PositiveInt = 13
+    initial_channels: Width = 1024
+    upsample_rates: TimeFactors = (8, 4, 2, 2, 2)
+    upsample_kernel_sizes: TimeFactors = (16, 12, 4, 4, 4)
+    resblock_kernel_sizes: TimeFactors = (3, 7, 11)
+    resblock_dilations: Annotated[tuple[TimeFactors, ...], Field(max_length=MAX_ENTRIES)] = (
+        (1, 3, 5),
+        (1, 3, 5),
+        (1, 3, 5),
+    )
+    pre_kernel_size: Factor = 13
+    post_kernel_size: Factor = 13
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -249,6 +274,8 @@ class CodecConfig(StrictModel):
         upsampling = math.prod(self.decoder.upsample_rates)
         if upsampling != self.mel.hop_length:
             raise ValueError(f"decoder.upsample_rates multiply to {upsampling}, not to the hop {self.mel.hop_length}")
+        if self.frame_size > MAX_FRAME_SIZE:
+            raise ValueError(f"time_factors make a frame of {self.frame_size} samples, above {MAX_FRAME_SIZE:,}")
         if self.left_pad >= self.mel.hop_length:
             raise ValueError(f"left_pad {self.left_pad} must be below the hop of {self.mel.hop_length} samples")
         if isinstance(self.quantizer, VectorQuantizerConfig) and self.feature_dim % self.quantizer.n_groups:
@@ -356,16 +383,24 @@ def load_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML or JSON file of keys and values.
 
     Raises:
-        ConfigError: the file is not text, cannot be parsed, or holds no mapping.
+        ConfigError: the file is not text, is too large, cannot be parsed, or holds no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        text = content.decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file; give a YAML or JSON configuration.") from None
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes, so it is not a configuration.")
     try:
         data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: no JSON, or a number of thousands of digits
         raise ConfigError(f"{path} cannot be parsed: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path} cannot be parsed: it is nested too deeply.") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values, but holds {type(data).__name__}.")
     return data

@@ -134,6 +134,8 @@ class _Source:
         return tensor
 
     def _checked(self, key: str, tensor: Tensor, expected: tuple[int, ...], path: Path) -> Tensor:
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: '{self.component}.{key}' is not a tensor but a {type(tensor).__name__}.")
         if tuple(tensor.shape) != expected:
             raise CheckpointError(
                 f"{path}: tensor '{self.component}.{key}' has shape {list(tensor.shape)},"
@@ -184,5 +186,5 @@ def _read_components(path: Path) -> dict[str, dict[str, Tensor]]:
 def _refuse_leftovers(components: dict[str, dict[str, Tensor]], path: Path) -> None:
     for component, tensors in components.items():
         for key in tensors:
-            if not TRAINING_ONLY.search(key):
+            if not TRAINING_ONLY.search(str(key)):
                 raise CheckpointError(f"{path} has a tensor '{component}.{key}' that its configuration does not have.")

@@ -74,7 +74,8 @@ def load_checkpoint(directory: Path) -> tuple[CheckpointHeader, CodecNetwork]:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: not a checkpoint, a damaged file, or a missing, unexpected or misshapen tensor.
+        CheckpointError: not a checkpoint, a damaged file, a missing, unexpected or misshapen tensor, or one that is not
+            finite.
         ConfigError: the configuration is invalid.
     """
     header = read_header(directory)
@@ -93,12 +94,24 @@ def build_network(config: CodecConfig, state: dict[str, Tensor], origin: str) ->
     Raises:
         CheckpointError: a tensor is missing, unexpected or misshapen; `origin` names their source in the message.
     """
-    with torch.device("meta"):
-        network = CodecNetwork(config)
+    try:
+        with torch.device("meta"):
+            network = CodecNetwork(config)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{origin}: its configuration describes an impossible network: {error}.") from None
     expected = network.state_dict()
     check_tensors({key: tuple(tensor.shape) for key, tensor in expected.items()}, state, origin)
+    check_finite_tensors(state, origin)
     network.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def check_finite_tensors(state: dict[str, Tensor], origin: str) -> None:
+    """Raise a `CheckpointError` that names the first tensor of `state` with a value that is NaN or infinite."""
+    for key, tensor in state.items():
+        # The sum of finite numbers of float32 is finite in float64, and needs one pass.
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float64)):
+            raise CheckpointError(f"{origin}: tensor {key!r} has values that are not finite; its training diverged.")
 
 
 def check_tensors(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], origin: str) -> None:
@@ -110,6 +123,8 @@ def check_tensors(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor]
     for key, shape in expected.items():
         if key not in state:
             raise CheckpointError(f"{origin} has no tensor {key!r} (expected shape {list(shape)}).")
+        if not isinstance(state[key], Tensor):
+            raise CheckpointError(f"{origin}: {key!r} is not a tensor but a {type(state[key]).__name__}.")
         found = tuple(state[key].shape)
         if found != shape:
             raise CheckpointError(

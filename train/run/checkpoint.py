@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
+import hashlib
 import re
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,23 @@ from codectok.errors import CheckpointError, CodectokError, first_line
 from codectok.train.data.workers import is_worker_death
 
 STATE_FILE = "training.pt"
+HASH_FILE = "training.sha256"
 CONFIG_FILE = "config.yaml"
+REASON_LENGTH = 200
+# Types of the entries of a state.
+ENTRIES: Mapping[str, tuple[type, ...]] = {
+    "step": (int,),
+    "network": (Mapping,),
+    "optimizer": (Mapping,),
+    "adversary": (Mapping,),
+    "adversary_optimizer": (Mapping,),
+    "average": (Mapping, type(None)),
+    "position": (int,),
+    "data_hash": (str,),
+    "best": (tuple, list, type(None)),
+    "validation": (str, type(None)),
+    "log": (Mapping,),
+}
 
 
 def save_training_state(folder: Path, step: int, state: dict[str, Any], config: str) -> Path:
@@ -33,6 +51,7 @@ def save_training_state(folder: Path, step: int, state: dict[str, Any], config: 
             (temporary / CONFIG_FILE).write_text(config)
             with (temporary / STATE_FILE).open("wb") as file:
                 torch.save(state, file)
+            (temporary / HASH_FILE).write_text(_hash_of(temporary / STATE_FILE) + "\n")
     except RuntimeError as error:
         if is_worker_death(error):
             raise
@@ -68,18 +87,56 @@ def is_training_checkpoint(folder: Path) -> bool:
 def load_training_state(checkpoint: Path) -> dict[str, Any]:
     """Load the state from `save_training_state` onto the CPU.
 
+    Checkpoints of versions before 0.2 have no hash; of these only the structure is checked.
+
     Raises:
         CheckpointError: it is damaged.
     """
     path = checkpoint / STATE_FILE
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        reason = first_line(error)
-        raise CheckpointError(
-            f"{path} cannot be read ({reason}); delete that checkpoint to resume from an earlier one."
-        ) from None
-    return state
+        hash_file = checkpoint / HASH_FILE
+        if hash_file.is_file() and hash_file.read_bytes().strip() != _hash_of(path).encode():
+            raise ValueError("its hash is another than when it was written")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        _check_entries(state)
+    except Exception as error:  # a damaged stream of pickle instructions may raise anything
+        raise _damaged(path, error) from None
+    loaded: dict[str, Any] = state
+    return loaded
+
+
+@contextmanager
+def checkpoint_errors(checkpoint: Path) -> Iterator[None]:
+    """Report a state of other shapes or with missing entries, which is used in the context, as a `CheckpointError`."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged(checkpoint / STATE_FILE, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = f"it has no entry {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:REASON_LENGTH]
+    return CheckpointError(f"{path} cannot be read ({reason}); delete that checkpoint to resume from an earlier one.")
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_entries(state: object) -> None:
+    """Raise a `ValueError` that names the first missing entry, or the first one of another type."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"it holds a {type(state).__name__}")
+    for name, types in ENTRIES.items():
+        if name not in state:
+            raise ValueError(f"it has no entry {name!r}")
+        if not isinstance(state[name], types) or isinstance(state[name], bool):
+            raise ValueError(f"its entry {name!r} is a {type(state[name]).__name__}")
+    for name in ("network", "adversary"):
+        for key, tensor in state[name].items():
+            if not isinstance(tensor, torch.Tensor):
+                raise ValueError(f"{key!r} in its entry {name!r} is a {type(tensor).__name__}")
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 from codectok.errors import InputError
 from codectok.train.trainer.trainer import Trainer
 
-from .checkpoint import is_training_checkpoint, load_training_state
+from .checkpoint import checkpoint_errors, is_training_checkpoint, load_training_state
 
 
 def check_resume_checkpoint(checkpoint: Path) -> None:
@@ -55,7 +55,8 @@ def resume_from_checkpoint(trainer: Trainer, checkpoint: Path) -> dict[str, Any]
     optimizers = (("optimizer", trainer.optimizer), ("adversary_optimizer", trainer.adversary.optimizer))
     for name, optimizer in optimizers:
         state[name]["param_groups"] = optimizer.state_dict()["param_groups"]
-    trainer.load_state_dict(state)
+    with checkpoint_errors(checkpoint):
+        trainer.load_state_dict(state)
     return state
 
 

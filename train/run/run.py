@@ -28,6 +28,7 @@ from codectok.train.memory import (
 from codectok.train.trainer.trainer import Trainer
 
 from .checkpoint import (
+    checkpoint_errors,
     checkpoint_name,
     latest_checkpoint,
     load_training_state,
@@ -111,7 +112,9 @@ class TrainingRun:
         with closing(MetricsLog(config, trainer.step, self._ranks.is_first, self._on_metrics)) as log:
             window = MetricsWindow(self._ranks, trainer.device)
             if state is not None:
-                window.load_state_dict(state["log"]["window"])
+                assert self._checkpoint is not None, "the state comes from it"
+                with checkpoint_errors(self._checkpoint):
+                    window.load_state_dict(state["log"]["window"])
             ending = self._train(log, window, stop)
             self._log_window(log, window)
         if ending == "interrupted":
@@ -241,9 +244,10 @@ class TrainingRun:
         state = load_training_state(checkpoint)
         if state["data_hash"] != self._reader.stream.hash_before(state["position"]):
             raise InputError("The shards differ from the shards that the run started with; train into another output.")
-        self._trainer.load_state_dict(state)
+        with checkpoint_errors(checkpoint):
+            self._trainer.load_state_dict(state)
+            self._divergence.load_state_dict(state["log"])
         self._loader.position = state["position"]
-        self._divergence.load_state_dict(state["log"])
         if state["validation"] == self._validation_settings():  # errors on other clips cannot be compared
             self._best = state["best"]
         return state
