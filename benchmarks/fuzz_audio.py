@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codectok.audio.decoding import decoded_streams
-from codectok.audio.ffmpeg import INSTALL, program
+from codectok.audio.ffmpeg.decoding import INSTALL, program
 from codectok.audio.notes import DecodingNotes
 from codectok.errors import AudioError
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codectok.audio.mel import LogMel
+from codectok.audio.analysis.mel import LogMel
 from codectok.audio.resample import resample, resample_blocks
 from codectok.audio.waveform import mono_blocks, to_mono
 from codectok.checkpoints.distilcodec import import_distilcodec

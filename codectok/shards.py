@@ -18,8 +18,8 @@ import pyarrow.ipc
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from codectok.audio.files import encode_audio
-from codectok.choices import AudioFormat
 
+from .choices import AudioFormat
 from .config import StrictModel
 from .errors import InputError, PassingError
 from .keys import VALID_KEY

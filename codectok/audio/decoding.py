@@ -13,14 +13,14 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from codectok.audio.channels.positions import positions_in_log, positions_of_mask
+from codectok.audio.framing.detect import layout_of
+from codectok.audio.framing.layout import Layout, Stream
+from codectok.audio.framing.view import BoundedReader, StreamView, as_pipe
 from codectok.errors import AudioError, NotAudioError, is_lasting
 
-from . import ffmpeg
-from .framing.detect import layout_of
-from .framing.layout import Layout, Stream
-from .framing.view import BoundedReader, StreamView, as_pipe
+from .ffmpeg import decoding as ffmpeg
 from .notes import DecodingNotes
-from .positions import positions_in_log, positions_of_mask
 from .signatures import HEAD_BYTES, is_known_other, signature_of
 
 # Samples without a header: no program can tell their rate and encoding.

@@ -12,11 +12,11 @@ import soundfile
 from torch import Tensor
 
 from codectok.atomic import replacing
+from codectok.audio.channels.selection import channel_count, counted, one_channel, too_many_channels
 from codectok.choices import AudioFormat
 from codectok.errors import AudioError, CodectokError, InputError, is_lasting
 from codectok.names import printable
 
-from .channels import channel_count, counted, one_channel, too_many_channels
 from .decoding import decoded_streams
 from .notes import DecodingNotes
 from .resample import resample_blocks

@@ -46,10 +46,10 @@ def run(
     """Encode audio files into one file of codes."""
     from codectok.audio.sound import SoundOptions
     from codectok.codec import Codec
-    from codectok.sources.arguments import parse_arguments
     from codectok.sources.clips import clip_of
-    from codectok.sources.listing import list_sources
-    from codectok.sources.ordering import ordered_sources
+    from codectok.sources.listing.arguments import parse_arguments
+    from codectok.sources.listing.ordering import ordered_sources
+    from codectok.sources.listing.sources import list_sources
     from codectok.tokens.clips import DamagedRest, encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata

@@ -51,7 +51,7 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Cut audio files into segments and write them as WebDataset tars."""
-    from codectok.audio.quality import QualityLimits
+    from codectok.audio.analysis.quality import QualityLimits
     from codectok.audio.sound import SoundOptions
     from codectok.pipelines.shard.job import ShardJob
     from codectok.pipelines.shard.options import ShardOptions

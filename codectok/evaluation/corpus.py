@@ -11,12 +11,12 @@ import numpy as np
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.codec import Codec
 from codectok.errors import AudioError, CodectokError, InputError
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.channels import clips_of_channels
 from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
 from codectok.sources.kinds import AUDIO_KINDS, suffix_of
-from codectok.sources.listing import list_sources
-from codectok.sources.ordering import ordered_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import list_sources
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.sources.unused import Unused, UnusedCounts, add_unused

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from codectok.audio.mel import LogMel
+from codectok.audio.analysis.mel import LogMel
 
 # n_fft, win_length, hop_length in samples (Yamamoto et al. 2020).
 STFT_RESOLUTIONS = ((512, 240, 50), (1024, 600, 120), (2048, 1200, 240))

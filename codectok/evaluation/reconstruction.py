@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from codectok.audio.mel import LogMel
+from codectok.audio.analysis.mel import LogMel
 from codectok.choices import CancelledChoice, ScaleChoice
 from codectok.codec import Codec
 from codectok.config import StrictModel

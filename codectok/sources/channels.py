@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from codectok.audio.channels import channel_count
+from codectok.audio.channels.selection import channel_count
 from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import SoundOptions
 from codectok.audio.waveform import MAX_CHANNELS

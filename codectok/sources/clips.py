@@ -10,15 +10,15 @@ from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import SoundOptions
 from codectok.errors import AudioError
 from codectok.keys import make_key
+from codectok.sources.corpora.described import described_clips
+from codectok.sources.corpora.folder_labels import with_labels_of
+from codectok.sources.parquet.clips import clips_of_parquet
+from codectok.sources.tars.clips import clips_of_tar
 
 from .clip import Clip
-from .corpora.described import described_clips
-from .corpora.folder_labels import with_labels_of
 from .kinds import CONTAINERS
-from .parquet.clips import clips_of_parquet
 from .rejects import Reject
 from .source import Source
-from .tars import clips_of_tar
 from .unused import Unused, unused_sound
 
 

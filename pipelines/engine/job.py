@@ -20,9 +20,9 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.plan import Plan, Unit, load_plan
-from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
-from codectok.sources.listing import Listing
+from codectok.sources.listing.arguments import Argument
+from codectok.sources.listing.sources import Listing
 from codectok.storage import Storage
 
 from .verifier import OutputVerifier

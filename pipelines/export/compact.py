@@ -18,8 +18,8 @@ from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import TABLE_BYTES_PER_SECOND, CuttingPolicy
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.planning.store import header_of
-from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
+from codectok.sources.listing.arguments import Argument
 from codectok.sources.opening import open_parquet
 from codectok.sources.source import Source
 from codectok.tokens.source_rows import table_metadata

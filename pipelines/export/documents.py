@@ -31,8 +31,8 @@ from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.planning.store import header_of
-from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
+from codectok.sources.listing.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.sources.texts import text_rows

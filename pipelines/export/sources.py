@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codectok.errors import InputError
-from codectok.sources.arguments import Argument, parse_arguments
 from codectok.sources.kinds import Kind, kind_of
-from codectok.sources.listing import Reads, list_sources
-from codectok.sources.ordering import ordered_sources
+from codectok.sources.listing.arguments import Argument, parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import Reads, list_sources
 from codectok.sources.source import Source
 from codectok.storage import is_url
 from codectok.tokens.source_rows import row_by_id, table_metadata

@@ -23,8 +23,8 @@ from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.table_job import write_rows
-from codectok.sources.arguments import Argument
 from codectok.sources.kinds import Kind
+from codectok.sources.listing.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.tokens.source_rows import token_rows
 from codectok.tokens.table import TokenRow, hash_of_id

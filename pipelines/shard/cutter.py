@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from codectok.audio.analysis.quality import Quality
+from codectok.audio.analysis.speech import SPEECH_RATE, speech_in
 from codectok.audio.files import stream_audio
 from codectok.audio.notes import DecodingNotes
-from codectok.audio.quality import Quality
 from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments_of
 from codectok.audio.spans import Recording, Span, cut_between_supervisions, join_short, joined_within
-from codectok.audio.speech import SPEECH_RATE, speech_in
 from codectok.errors import AudioError
 from codectok.keys import make_key
 from codectok.pipelines.engine.output.unit_output import UnitOutput

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from codectok.audio import speech
+from codectok.audio.analysis import speech
 from codectok.choices import AudioFormat
 from codectok.errors import AudioError
 from codectok.pipelines.engine.job import Example, FirstPass, Job, JobReporter, RunUnit, WorkerContext
@@ -33,7 +33,7 @@ from codectok.shards import (
     write_index,
 )
 from codectok.sources.clips import UnusedSound
-from codectok.sources.listing import Listing
+from codectok.sources.listing.sources import Listing
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage

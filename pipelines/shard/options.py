@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from codectok.audio import dnsmos, speech
-from codectok.audio.quality import QualityLimits
+from codectok.audio.analysis import dnsmos, speech
+from codectok.audio.analysis.quality import QualityLimits
 from codectok.audio.segments import check_limits
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.choices import AudioFormat, Segmenter

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codectok.audio.channels import channel_count
+from codectok.audio.channels.selection import channel_count
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Span
 from codectok.audio.waveform import MAX_CHANNELS

@@ -28,7 +28,7 @@ from codectok.pipelines.engine.planning.reading import reading_options
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.unit_clips import clips_of_unit, reject_rest
 from codectok.sources.clips import UnusedSound, count_undecodable
-from codectok.sources.listing import Listing
+from codectok.sources.listing.sources import Listing
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage, open_storage

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from codectok.audio import ffmpeg
+from codectok.audio.ffmpeg import decoding as ffmpeg
 from codectok.errors import AudioError, InputError, NotAudioError, VerificationError
 from codectok.pipelines.engine.planning.plan import Plan, Unit, load_plan
 from codectok.sources.clip import Clip

@@ -14,7 +14,8 @@ import soundfile
 from codectok.audio.decoding import decoded_streams
 from codectok.audio.notes import DecodingNotes
 from codectok.errors import AudioError
-from tests.helpers.audio import tone
+
+from .audio import tone
 
 SAMPLE_RATE = 8000
 

@@ -6,10 +6,10 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.kinds import Kind
-from codectok.sources.listing import list_sources
-from codectok.sources.ordering import ordered_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import list_sources
 from codectok.sources.source import Source
 
 KINDS: tuple[Kind, ...] = ("parquet", "lines")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codectok.audio.mel import LogMel
+from codectok.audio.analysis.mel import LogMel
 from codectok.config import MelConfig
 from codectok.train.discriminators import DiscriminatorOutput
 from codectok.train.recipe import MelTerm

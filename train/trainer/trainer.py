@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codectok.audio.mel import LogMel
+from codectok.audio.analysis.mel import LogMel
 from codectok.checkpoints.native import CheckpointHeader, build_network
 from codectok.codec import Codec
 from codectok.config import FiniteScalarQuantizerConfig

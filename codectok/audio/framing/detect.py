@@ -7,23 +7,23 @@ import os
 from dataclasses import replace
 from typing import BinaryIO
 
+from codectok.audio.framing.chunked.aiff import layout_of_aiff
+from codectok.audio.framing.chunked.caf import layout_of_caf
+from codectok.audio.framing.chunked.riff import layout_of_riff
+from codectok.audio.framing.chunked.w64 import layout_of_w64
+from codectok.audio.framing.flac.layout import layout_of_flac
+from codectok.audio.framing.mpeg.layout import layout_of_mp3
+from codectok.audio.framing.ogg.layout import layout_of_ogg
 from codectok.audio.signatures import HEAD_BYTES, signature_of
 
-from .aiff import layout_of_aiff
 from .au import layout_of_au
-from .caf import layout_of_caf
 from .containers import layout_of_container
-from .flac import layout_of_flac
 from .layout import Damage, Layout, Stream
 from .magic import find_file
-from .mp3 import layout_of_mp3
-from .ogg import layout_of_ogg
 from .others import layout_of_avr, layout_of_mat4, layout_of_mat5, layout_of_mpc, layout_of_svx, layout_of_wve
-from .riff import layout_of_riff
 from .sphere import layout_of_sphere
 from .view import StreamView
 from .voc import layout_of_voc
-from .w64 import layout_of_w64
 
 FORMATS = (
     layout_of_riff,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
-from .chunks import ChunkFormat
+from codectok.audio.framing.chunked.chunks import ChunkFormat
+
 from .layout import Damage, Layout, Stream
 from .magic import MAT4_NAME, WVE_MAGIC
 from .samples import DAMAGED_HEADER, SampleData, layout_of_samples

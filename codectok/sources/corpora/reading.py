@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from codectok.names import printable
+from codectok.sources.listing.walk import FoundFile
 from codectok.sources.manifests.read import UnusedField, read_rows_and_unused
 from codectok.sources.manifests.row import ManifestRow
 from codectok.sources.unused import Unused
-from codectok.sources.walk import FoundFile
 
 from .layout import CorpusFolder, Recognised
 from .registry import find_layout, layout_of_file

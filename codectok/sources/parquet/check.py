@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codectok.errors import AudioError, InputError
-from codectok.sources.listing import Listing
+from codectok.sources.listing.sources import Listing
 from codectok.sources.opening import open_source
 from codectok.sources.source import Source
 

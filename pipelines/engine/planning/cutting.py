@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from codectok.errors import InputError
 from codectok.sources.kinds import CONTAINERS, Kind, estimated_seconds
-from codectok.sources.listing import Listing
-from codectok.sources.ordering import encode_path
+from codectok.sources.listing.ordering import encode_path
+from codectok.sources.listing.sources import Listing
 from codectok.storage import is_url
 
 from .plan import SPLITS, Split

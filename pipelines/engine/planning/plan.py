@@ -19,10 +19,10 @@ from pydantic import JsonValue, ValidationError
 from codectok.config import StrictModel
 from codectok.errors import InputError
 from codectok.names import JOB_FOLDER
-from codectok.sources.arguments import Argument
 from codectok.sources.kinds import CONTAINERS
-from codectok.sources.listing import Listing
-from codectok.sources.ordering import SourceName, decode_path, encode_path
+from codectok.sources.listing.arguments import Argument
+from codectok.sources.listing.ordering import SourceName, decode_path, encode_path
+from codectok.sources.listing.sources import Listing
 from codectok.sources.source import LATER_ROW_FIELDS, ROW_FIELDS, Source, row_digest
 from codectok.sources.unused import UnusedCounts, UnusedEntry, sum_entries, sum_unused
 from codectok.storage import Storage

@@ -9,8 +9,8 @@ from codectok.errors import CodectokError
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.records import UnitRecord
-from codectok.sources.arguments import Argument, parse_arguments
-from codectok.sources.listing import list_sources
+from codectok.sources.listing.arguments import Argument, parse_arguments
+from codectok.sources.listing.sources import list_sources
 from codectok.storage import Storage
 
 from .plan import Plan, load_plan

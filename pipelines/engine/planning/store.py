@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from codectok.errors import InputError
 from codectok.pipelines.engine.job import Job
-from codectok.sources.arguments import Argument, exists_below
-from codectok.sources.listing import Listing
-from codectok.sources.ordering import encode_path, ordered_positions
+from codectok.sources.listing.arguments import Argument, exists_below
+from codectok.sources.listing.ordering import encode_path, ordered_positions
+from codectok.sources.listing.sources import Listing
 from codectok.storage import Storage
 
 from .cutting import Cut, CuttingPolicy, cut_listing

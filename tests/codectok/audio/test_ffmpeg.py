@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from codectok import AudioError
-from codectok.audio import ffmpeg
+from codectok.audio.ffmpeg import decoding as ffmpeg
 from codectok.audio.files import stream_audio
 from codectok.audio.notes import DecodingNotes
 from codectok.errors import NotAudioError

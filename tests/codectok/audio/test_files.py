@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from codectok import AudioError, InputError
-from codectok.audio import decoding, ffmpeg
+from codectok.audio import decoding
+from codectok.audio.ffmpeg import decoding as ffmpeg
 from codectok.audio.files import audio_info, read_audio, stream_audio, write_audio
 from codectok.audio.resample import resample
 from tests.helpers.audio import tone

@@ -12,9 +12,15 @@ import soundfile
 
 from codectok import AudioError, InputError, SoundOptions, read_audio
 from codectok.audio import decoding
+from codectok.audio.channels.positions import (
+    DEFAULT_ORDERS,
+    VORBIS_ORDERS,
+    mixing_weights,
+    positions_in_log,
+    positions_of_mask,
+)
 from codectok.audio.files import stream_audio
 from codectok.audio.notes import DecodingNotes
-from codectok.audio.positions import DEFAULT_ORDERS, VORBIS_ORDERS, mixing_weights, positions_in_log, positions_of_mask
 from codectok.audio.resample import resample
 from tests.helpers.audio import tone
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from codectok import AudioError
-from codectok.audio import ffmpeg
+from codectok.audio.ffmpeg import decoding as ffmpeg
 from codectok.audio.files import read_audio
 from codectok.audio.signatures import HEAD_BYTES, is_known_other, signature_of
 from codectok.errors import NotAudioError

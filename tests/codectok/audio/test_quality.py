@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from codectok import AudioError, InputError
-from codectok.audio.quality import Quality, QualityLimits
+from codectok.audio.analysis.quality import Quality, QualityLimits
+from codectok.audio.analysis.spectrum import Spectrum
 from codectok.audio.resample import resample
-from codectok.audio.spectrum import Spectrum
 from tests.helpers.audio import tone
 
 

@@ -14,8 +14,8 @@ import soundfile
 
 from codectok.audio.spans import Span, cut_between_supervisions, join_short
 from codectok.extras import MAX_EXTRA_BYTES, extra_of, merged_extra
-from codectok.sources.arguments import parse_arguments
-from codectok.sources.listing import list_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.sources import list_sources
 from codectok.tokens.table import read_rows
 from tests.helpers.audio import tone
 from tests.helpers.jobs import run, shard_job, tokenize_job

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from codectok import InputError
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.kinds import Kind
-from codectok.sources.listing import Listing, list_sources
-from codectok.sources.ordering import ordered_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import Listing, list_sources
 from codectok.sources.source import Source
 
 AUDIO: tuple[Kind, ...] = ("audio", "unknown")

@@ -22,11 +22,11 @@ from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify.output import verify_output
 from codectok.shards import Sample, read_index
 from codectok.shards import read_manifest as read_shard_manifest
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clip_of
-from codectok.sources.listing import list_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import list_sources
 from codectok.sources.manifests.read import read_manifest
-from codectok.sources.ordering import ordered_sources
 from codectok.storage import open_storage
 from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, rejects, run, shard_job

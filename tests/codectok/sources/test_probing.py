@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.kinds import AUDIO_KINDS
-from codectok.sources.listing import Listing, list_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.sources import Listing, list_sources
 from tests.helpers.audio import tone
 
 

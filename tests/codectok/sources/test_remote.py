@@ -25,10 +25,10 @@ from codectok.pipelines.tokenize.job import TokenizeJob
 from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.reencode import reencode
 from codectok.pipelines.verify.output import verify_output
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.clips import clips_of
-from codectok.sources.listing import list_sources
-from codectok.sources.ordering import ordered_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import list_sources
 from codectok.sources.rejects import Reject
 from codectok.storage import RemoteStorage, Storage, open_storage
 from codectok.tokens.reader import open_table

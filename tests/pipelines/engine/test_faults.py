@@ -30,11 +30,11 @@ from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.shard.options import ShardOptions
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
-from codectok.sources.listing import list_sources
-from codectok.sources.ordering import ordered_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import list_sources
 from codectok.storage import LocalStorage
 from tests.helpers.audio import tone
 from tests.helpers.hooked_jobs import BeforeUnits

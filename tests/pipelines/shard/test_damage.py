@@ -139,7 +139,7 @@ def test_speech_before_damage_is_kept(damaged: Path, tmp_path: Path, monkeypatch
         return [(1.0, 4.0), (6.0, seconds)], seconds
 
     monkeypatch.setattr(cutter, "speech_in", detect)
-    monkeypatch.setattr("codectok.audio.speech.check_installed", lambda: None)
+    monkeypatch.setattr("codectok.audio.analysis.speech.check_installed", lambda: None)
     run(shard_job(segmenter="vad"), damaged.parent, tmp_path / "out")
     check_cover(intervals(tmp_path / "out"), 0.0, SECONDS)
     fates = [fate for _, _, fate in intervals(tmp_path / "out")]

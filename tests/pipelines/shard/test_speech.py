@@ -13,7 +13,7 @@ import torch
 from torchaudio.functional import lfilter
 
 from codectok import CodectokError
-from codectok.audio.speech import SPEECH_RATE, speech_in
+from codectok.audio.analysis.speech import SPEECH_RATE, speech_in
 from tests.helpers.audio import tone
 from tests.helpers.jobs import rejects, run, shard_job
 from tests.helpers.tars import all_samples

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from codectok.audio import ffmpeg
+from codectok.audio.ffmpeg import decoding as ffmpeg
 from codectok.errors import InputError, VerificationError
 from codectok.pipelines.verify.intervals import Interval, seconds_of, seconds_without, union, within
 from codectok.pipelines.verify.sources import SourcesReport, verify_sources

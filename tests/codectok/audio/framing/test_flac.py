@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from codectok.audio.files import audio_info
-from codectok.audio.framing.flac import layout_of_flac
-from codectok.audio.framing.flac_frames import frame_header
+from codectok.audio.framing.flac.frames import frame_header
+from codectok.audio.framing.flac.layout import layout_of_flac
 from tests.helpers.audio import tone
 from tests.helpers.framing import decode, plain
 from tests.helpers.jobs import rejects, run, shard_job

@@ -15,9 +15,9 @@ from codectok.audio.files import stream_audio
 from codectok.audio.framing.bytes_range import BytesRange
 from codectok.audio.framing.detect import layout_of
 from codectok.audio.framing.layout import Layout
-from codectok.audio.framing.mp3 import layout_of_mp3, layout_of_mpeg
-from codectok.audio.framing.mpeg_frames import HEADER, format_at, frame_length
-from codectok.audio.framing.mpeg_walk import Run, walk
+from codectok.audio.framing.mpeg.frames import HEADER, format_at, frame_length
+from codectok.audio.framing.mpeg.layout import layout_of_mp3, layout_of_mpeg
+from codectok.audio.framing.mpeg.walk import Run, walk
 from codectok.audio.notes import DecodingNotes
 from codectok.errors import AudioError
 

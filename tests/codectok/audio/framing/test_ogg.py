@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from codectok.audio.decoding import decoded_streams
-from codectok.audio.framing.ogg import layout_of_ogg
-from codectok.audio.framing.ogg_codecs import OpusTimer
-from codectok.audio.framing.ogg_pages import FIRST, LAST, Page, page_crc, pages_from
+from codectok.audio.framing.ogg.codecs import OpusTimer
+from codectok.audio.framing.ogg.layout import layout_of_ogg
+from codectok.audio.framing.ogg.pages import FIRST, LAST, Page, page_crc, pages_from
 from codectok.audio.framing.scan import Scanner
 from codectok.audio.notes import DecodingNotes
 from tests.helpers.audio import tone

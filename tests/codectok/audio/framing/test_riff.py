@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from codectok import AudioError, read_audio
-from codectok.audio.framing import riff
+from codectok.audio.framing.chunked import riff
 from tests.helpers.audio import tone
 from tests.helpers.framing import SAMPLE_RATE, chunk, encoded, plain, read
 

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 
 from codectok import InputError
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.kinds import AUDIO_KINDS
-from codectok.sources.listing import Listing, list_sources
-from codectok.sources.ordering import ordered_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import Listing, list_sources
 from codectok.sources.source import Source
 from tests.helpers.audio import tone
 from tests.helpers.command_line import codectok, one_line

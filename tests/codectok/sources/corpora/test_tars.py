@@ -13,12 +13,12 @@ import pytest
 import soundfile
 
 from codectok.pipelines.verify.output import verify_output
-from codectok.sources.arguments import parse_arguments
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.kinds import AUDIO_KINDS
-from codectok.sources.listing import Listing, list_sources
-from codectok.sources.ordering import ordered_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.ordering import ordered_sources
+from codectok.sources.listing.sources import Listing, list_sources
 from codectok.sources.rejects import Reject
 from codectok.storage import open_storage
 from tests.helpers.audio import tone

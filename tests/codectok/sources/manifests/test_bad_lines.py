@@ -15,8 +15,8 @@ from codectok.evaluation.corpus import evaluate
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify.output import verify_output
-from codectok.sources.arguments import parse_arguments
-from codectok.sources.listing import list_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.sources import list_sources
 from codectok.sources.manifests.read import read_manifest
 from codectok.storage import open_storage
 from tests.helpers.audio import tone

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from codectok import InputError
-from codectok.sources.arguments import parse_arguments
-from codectok.sources.listing import list_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.sources import list_sources
 from codectok.sources.manifests.read import read_manifest
 from codectok.sources.manifests.row import ManifestRow
 from tests.helpers.audio import tone

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy, cut_listing
-from codectok.sources.arguments import parse_arguments
-from codectok.sources.listing import ListingBuilder, list_sources
+from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.sources import ListingBuilder, list_sources
 from codectok.sources.manifests.row import ManifestRow
 
 

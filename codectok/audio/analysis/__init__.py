@@ -1,0 +1,1 @@
+"""Measures of a clip: log-mel, spectrum, quality, and speech."""

@@ -1,0 +1,1 @@
+"""Channels of a stream: selecting one, or mixing all without losing sound."""

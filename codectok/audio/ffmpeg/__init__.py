@@ -1,0 +1,1 @@
+"""Decoding with the program ffmpeg, which reads formats that libsndfile does not."""

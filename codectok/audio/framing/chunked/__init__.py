@@ -1,0 +1,1 @@
+"""Framing of files that consist of chunks: WAV, W64, AIFF and CAF."""

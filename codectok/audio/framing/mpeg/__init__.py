@@ -1,0 +1,1 @@
+"""Framing of MPEG audio, layers I to III."""

@@ -1,0 +1,1 @@
+"""Framing of Ogg with Vorbis or Opus."""

@@ -1,0 +1,1 @@
+"""Tars with audio: members, texts beside it, and clips."""
