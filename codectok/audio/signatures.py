@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+
+from .framing.mpeg.frames import chain_length, format_at
+from .framing.window import Window
 
 HEAD_BYTES = 4096
 """First bytes of a file that `signature_of` looks at."""
@@ -84,9 +87,9 @@ def signature_of(head: bytes) -> str | None:
             if head.startswith(magic, offset):
                 return name
     if head[:1] == b"\xff":
-        if _repeats(head, _adts_length):
+        if _begins_adts(head):
             return "AAC (ADTS)"
-        if _repeats(head, _mpeg_audio_length):
+        if _begins_mpeg_audio(head):
             return "MP3"
     if head[:2] == b"\x0b\x77" and len(head) > 5 and head[4] >> 6 < _AC3_RATES:
         return "AC-3"
@@ -130,11 +133,11 @@ def _mostly_printable(text: str) -> bool:
     return strange * 50 <= len(text)
 
 
-def _repeats(head: bytes, length_of: Callable[[bytes, int], int | None]) -> bool:
+def _begins_adts(head: bytes) -> bool:
     """True if frames follow one another at the start of `head`: `_FRAMES` of them, or two up to its end."""
     position = frames = 0
     while frames < _FRAMES and position < len(head):
-        length = length_of(head, position)
+        length = _adts_length(head[position : position + _ADTS_HEADER])
         if length is None:
             return False
         position += length
@@ -142,34 +145,14 @@ def _repeats(head: bytes, length_of: Callable[[bytes, int], int | None]) -> bool
     return frames > 1
 
 
-def _adts_length(head: bytes, position: int) -> int | None:
-    header = head[position : position + _ADTS_HEADER]
+def _adts_length(header: bytes) -> int | None:
     if len(header) < _ADTS_HEADER or header[0] != 0xFF or header[1] & 0xF6 != 0xF0 or header[2] >> 2 & 15 > 12:
         return None
     length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
     return length if length > _ADTS_HEADER else None
 
 
-_BIT_RATES = {  # kbit/s by (is MPEG-1, layer)
-    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-
-
-def _mpeg_audio_length(head: bytes, position: int) -> int | None:
-    header = head[position : position + 4]
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
-        return None
-    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
-    rate, step, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
-    if version == 1 or layer == 4 or not 0 < rate < 15 or step == 3:
-        return None
-    bits = _BIT_RATES[version == 3, layer][rate - 1] * 1000
-    if layer == 1:
-        return (12 * bits // _RATES[version][step] + padding) * 4
-    return (72 if layer == 3 and version != 3 else 144) * bits // _RATES[version][step] + padding
+def _begins_mpeg_audio(head: bytes) -> bool:
+    data = Window(io.BytesIO(head))
+    frame_format = format_at(data, 0, free=False)
+    return frame_format is not None and chain_length(data, 0, frame_format, _FRAMES) == _FRAMES

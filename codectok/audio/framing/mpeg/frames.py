@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from codectok.audio.framing.bytes_range import BytesRange
+from codectok.audio.framing.window import Window
 
 HEADER = 4
 # The longest frame: layer II at 384 kbit/s and 32 kHz, one slot of padding; free format is bounded by mpg123.
@@ -109,7 +109,7 @@ FORMATS = _formats()
 FORMAT_BITS = 0x1E_0C00
 
 
-def format_at(data: BytesRange, position: int, free: bool = True) -> FrameFormat | None:
+def format_at(data: Window, position: int, free: bool = True) -> FrameFormat | None:
     """Format of the frame that begins at `position`; None if no header is there.
 
     A frame of a free bit rate is known by the next ones; without `free` it counts as none.
@@ -125,12 +125,12 @@ def format_at(data: BytesRange, position: int, free: bool = True) -> FrameFormat
     return frame_format if frame_format.length(word) is not None else None
 
 
-def frame_length(data: BytesRange, position: int, frame_format: FrameFormat) -> int:
+def frame_length(data: Window, position: int, frame_format: FrameFormat) -> int:
     """Bytes of the frame at `position`, as its header says; 0 if it has another format."""
     return frame_format.length(int.from_bytes(data.read(position, HEADER), "big")) or 0
 
 
-def _free_format(data: BytesRange, position: int, word: int, frame_format: FrameFormat) -> FrameFormat | None:
+def _free_format(data: Window, position: int, word: int, frame_format: FrameFormat) -> FrameFormat | None:
     """Format of a frame with a free bit rate: its length is the distance to the next equal header."""
     slot, plain = 4 if frame_format.layer == 1 else 1, word & LENGTH_BITS & ~PADDING_BIT
     frame = data.read(position, LONGEST_FRAME + HEADER)
@@ -147,7 +147,7 @@ def _free_format(data: BytesRange, position: int, word: int, frame_format: Frame
     return None
 
 
-def chain_length(data: BytesRange, position: int, frame_format: FrameFormat, at_most: int) -> int:
+def chain_length(data: Window, position: int, frame_format: FrameFormat, at_most: int) -> int:
     """Number of headers of one format, up to `at_most`, of which each is where the one before says."""
     protection: int | None = None
     for count in range(at_most):

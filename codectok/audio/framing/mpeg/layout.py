@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
-from codectok.audio.framing.bytes_range import BytesRange
 from codectok.audio.framing.layout import Damage, Layout, Stream
+from codectok.audio.framing.tags import is_id3v2, tag_end
+from codectok.audio.framing.window import Window
 
 from .frames import LONGEST_FRAME, FrameFormat
 from .length_frame import LengthFrame
-from .tags import is_id3v2, tag_end
 from .walk import Gap, Run, walk
 
 # A recorder or a cut may begin a file inside of a frame, and a tag may be longer than it says.
@@ -27,7 +27,7 @@ OTHER_FORMATS = (
 def layout_of_mp3(file: BinaryIO) -> Layout | None:
     """Layout of an MP3 file, also of layers I and II; None for other files."""
     size = file.seek(0, os.SEEK_END)
-    data = BytesRange(file, 0, size)
+    data = Window(file, 0, size)
     start = 0
     while is_id3v2(data, start):
         start = tag_end(data, start) or size
@@ -43,7 +43,7 @@ def layout_of_mpeg(file: BinaryIO, start: int, end: int, leading: int = LEADING)
     `leading` is the number of bytes in which the first frame or tag must begin.
     """
     parts = _Parts()
-    for piece in walk(BytesRange(file, start, end), leading):
+    for piece in walk(Window(file, start, end), leading):
         if isinstance(piece, Run):
             parts.add(piece)
         else:
@@ -51,7 +51,7 @@ def layout_of_mpeg(file: BinaryIO, start: int, end: int, leading: int = LEADING)
     return parts.layout()
 
 
-def _is_transport_stream(data: BytesRange, start: int) -> bool:
+def _is_transport_stream(data: Window, start: int) -> bool:
     return all(data.read(start + place, 1) == b"\x47" for place in (0, 188, 376))
 
 

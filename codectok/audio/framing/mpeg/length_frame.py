@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codectok.audio.framing.bytes_range import BytesRange
+from codectok.audio.framing.window import Window
 
 from .frames import HEADER, FrameFormat
 
@@ -65,7 +65,7 @@ class LengthFrame:
         return tuple(patches)
 
 
-def length_frame_at(data: BytesRange, position: int, frame_format: FrameFormat, size: int) -> LengthFrame | None:
+def length_frame_at(data: Window, position: int, frame_format: FrameFormat, size: int) -> LengthFrame | None:
     """Length frame of `size` bytes at `position`; None if that frame holds audio."""
     if frame_format.layer != 3:
         return None

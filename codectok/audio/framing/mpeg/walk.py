@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from codectok.audio.framing.bytes_range import BytesRange
+from codectok.audio.framing.tags import is_id3v2, tag_end
+from codectok.audio.framing.window import Window
 
 from .frames import HEADER, LENGTH_BITS, MODE_BITS, MONO, SYNC, FrameFormat, chain_length, format_at, frame_length
 from .length_frame import SPAN, VBRI_MARK, VBRI_PLACE, LengthFrame, length_frame_at
-from .tags import is_id3v2, tag_end
 
 # Headers that must follow one another: next to known structures, where any byte may look like a header, and inside of
 # a tag, which may hold a short piece of sound itself.
@@ -72,7 +72,7 @@ class Gap:
     skipped: bool = False
 
 
-def walk(data: BytesRange, leading: int) -> Iterator[Run | Gap]:
+def walk(data: Window, leading: int) -> Iterator[Run | Gap]:
     """Yield the runs and gaps of `data` in order, which cover its bytes.
 
     The walk ends early if neither a tag nor a frame begins in the first `leading` bytes.
@@ -104,7 +104,7 @@ def walk(data: BytesRange, leading: int) -> Iterator[Run | Gap]:
         position = gap.end
 
 
-def _format_of_run(data: BytesRange, position: int, headers: int, free: bool = True) -> FrameFormat | None:
+def _format_of_run(data: Window, position: int, headers: int, free: bool = True) -> FrameFormat | None:
     """Format of the frames from `position` on; None if fewer than `headers` follow and no known end explains that.
 
     See `format_at` for `free`.
@@ -125,7 +125,7 @@ def _format_of_run(data: BytesRange, position: int, headers: int, free: bool = T
     return frame_format if found == headers or cut_off or (found >= headers // 2 and _is_end(data, end)) else None
 
 
-def _is_end(data: BytesRange, position: int) -> bool:
+def _is_end(data: Window, position: int) -> bool:
     """Return True if frames may end at `position`: at the end, before a tag or before other frames."""
     if position == data.end or tag_end(data, position) is not None:
         return True
@@ -139,7 +139,7 @@ def _is_end(data: BytesRange, position: int) -> bool:
     )
 
 
-def _run(data: BytesRange, start: int, frame_format: FrameFormat) -> Run:
+def _run(data: Window, start: int, frame_format: FrameFormat) -> Run:
     """Follow the headers of one format from `start` on."""
     position, length_frame = start, None
     first_format = format_at(data, start)
@@ -151,7 +151,7 @@ def _run(data: BytesRange, start: int, frame_format: FrameFormat) -> Run:
     lengths, mono, mark = frame_format.lengths, frame_format.mono, HEADER + frame_format.side_info
     ended = False
     while not ended:
-        chunk = data.read_chunk(position)
+        chunk = data.read_once(position)
         at_end = position + len(chunk) == data.end
         # Frames near the end of a chunk are left to the next one, which shows them whole.
         usable = len(chunk) if at_end else len(chunk) - SPAN
@@ -176,7 +176,7 @@ def _run(data: BytesRange, start: int, frame_format: FrameFormat) -> Run:
     return Run(start, position, last, n_frames, frame_format, length_frame)
 
 
-def hidden_frames(data: BytesRange, run: Run) -> tuple[Run, Gap] | None:
+def hidden_frames(data: Window, run: Run) -> tuple[Run, Gap] | None:
     """The run up to a frame that claims the bytes of the next ones too, and that frame; None without one.
 
     A wrong bit rate may lead the walk past several frames to the header of a later one.
@@ -202,7 +202,7 @@ def hidden_frames(data: BytesRange, run: Run) -> tuple[Run, Gap] | None:
     return None
 
 
-def _hidden_in(data: BytesRange, start: int, length: int, frame_format: FrameFormat) -> int | None:
+def _hidden_in(data: Window, start: int, length: int, frame_format: FrameFormat) -> int | None:
     """Offset of the first of the frames inside the one at `start` which end where it does."""
     frame = data.read(start, length)
     for match in SYNC.finditer(frame, HEADER):
@@ -217,7 +217,7 @@ def _hidden_in(data: BytesRange, start: int, length: int, frame_format: FrameFor
     return None
 
 
-def _tags(data: BytesRange, start: int, is_first: bool) -> Gap | None:
+def _tags(data: Window, start: int, is_first: bool) -> Gap | None:
     """Tags and zero padding from `start` on; None without any."""
     position, id3v2, skipped = start, False, True
     while position < data.end:
@@ -236,7 +236,7 @@ def _tags(data: BytesRange, start: int, is_first: bool) -> Gap | None:
     return Gap(start, position, "tags", id3v2, skipped) if position > start else None
 
 
-def _believed_end(data: BytesRange, start: int, end: int, is_first: bool) -> int:
+def _believed_end(data: Window, start: int, end: int, is_first: bool) -> int:
     """End of an ID3v2 tag that claims to end at `end`: before the first audio, if nothing known is at `end`."""
     after = data.skip_zeros(end) if end < data.end else end
     if tag_end(data, after) is not None or _format_of_run(data, after, LIKELY) is not None:
@@ -254,7 +254,7 @@ def _believed_end(data: BytesRange, start: int, end: int, is_first: bool) -> int
     return min(end, data.end)
 
 
-def _unknown(data: BytesRange, position: int, run: Run | None, limit: int) -> Gap:
+def _unknown(data: Window, position: int, run: Run | None, limit: int) -> Gap:
     """The gap at `position`, up to sure frames, or a tag behind which something known follows."""
     # The last frame may be cut off, so that what follows begins inside of the bytes that its header claims.
     first = run.last + HEADER if run is not None and run.end == position else position
@@ -274,7 +274,7 @@ def _unknown(data: BytesRange, position: int, run: Run | None, limit: int) -> Ga
     return Gap(position, end, "unknown")
 
 
-def _is_known(data: BytesRange, position: int, free: bool) -> bool:
+def _is_known(data: Window, position: int, free: bool) -> bool:
     if data.read(position, 1) == b"\xff":
         return _format_of_run(data, position, SURE, free) is not None
     end = tag_end(data, position)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from codectok.audio.framing.layout import Damage, Layout, Stream
-from codectok.audio.framing.scan import Scanner
 from codectok.audio.framing.tags import end_of_id3v2, end_of_tags
+from codectok.audio.framing.window import Window
 
 from .links import ForeignStreamError, Link, links_of
 from .pages import CAPTURE, LAST, page_at, page_crc, pages_from
@@ -37,15 +37,15 @@ class _Timing:
 
 def layout_of_ogg(file: BinaryIO) -> Layout | None:
     """Layout of an Ogg file, open at its start; None for other files, codecs but Vorbis and Opus, and multiplexes."""
-    scanner = Scanner(file)
-    start = end_of_id3v2(scanner, 0)
-    if scanner.peek(start, 4) != CAPTURE:
+    data = Window(file)
+    start = end_of_id3v2(data, 0)
+    if data.read(start, 4) != CAPTURE:
         return None
     streams: list[Stream] = []
     damage: Damage | None = None
     unused, unmarked_ends, duration = 0, 0, 0.0
     try:
-        for link in links_of(pages_from(scanner, start), scanner.size):
+        for link in links_of(pages_from(data, start), data.end):
             if not link.has_headers:
                 raise ForeignStreamError(link.start)
             timing = _timing(link)
@@ -56,16 +56,16 @@ def layout_of_ogg(file: BinaryIO) -> Layout | None:
             damage = _damage(link, timing)
             unmarked_ends += damage is None and not timing.complete
             unused += link.skipped
-            unused += link.limit - end_of_tags(scanner, link.end, link.limit) if damage is None else 0
+            unused += link.limit - end_of_tags(data, link.end, link.limit) if damage is None else 0
             duration += seconds
             if timing.n_samples > 0 or damage is None:
-                streams.append(Stream(link.start, link.end, _patches(scanner, link, timing), seconds=seconds))
+                streams.append(Stream(link.start, link.end, _patches(data, link, timing), seconds=seconds))
     except ForeignStreamError as foreign:
         if foreign.start == start:
             return None
         damage = replace(damage, seconds=None) if damage else Damage(_foreign(duration))
     if len(streams) == 1 and damage is None and not streams[0].patches:
-        streams = [Stream(0, scanner.size, seconds=streams[0].seconds)]
+        streams = [Stream(0, data.end, seconds=streams[0].seconds)]
     return Layout("OGG", tuple(streams), damage, unused, unmarked_ends=unmarked_ends)
 
 
@@ -127,17 +127,17 @@ def _offset(granules: array[int], totals: array[int], n: int) -> int:
     return offset if 2 * agreeing > n and (offset >= 0 or -offset < totals[0]) else 0
 
 
-def _patches(scanner: Scanner, link: Link, timing: _Timing) -> tuple[tuple[int, bytes], ...]:
+def _patches(data: Window, link: Link, timing: _Timing) -> tuple[tuple[int, bytes], ...]:
     """Headers of pages with corrected marks, serial numbers, granule positions and CRCs."""
     patches = []
     unmarked = link.starts[-1:] if timing.complete and not link.ended else []
     for start in sorted({*timing.corrections, *link.wrong_marks, *unmarked}):
-        page = page_at(scanner, start)
+        page = page_at(data, start)
         assert page is not None, "the page was read before"
-        data = bytearray(scanner.peek(start, page.end - page.start))
-        data[5] = data[5] & ~LAST | (LAST if page.end == link.end and timing.complete else 0)
-        data[6:14] = timing.corrections.get(start, page.granule).to_bytes(8, "little", signed=True)
-        data[14:18] = link.serial.to_bytes(4, "little")
-        data[22:26] = page_crc(bytes(data))
-        patches.append((start, bytes(data[:26])))
+        corrected = bytearray(data.read(start, page.end - page.start))
+        corrected[5] = corrected[5] & ~LAST | (LAST if page.end == link.end and timing.complete else 0)
+        corrected[6:14] = timing.corrections.get(start, page.granule).to_bytes(8, "little", signed=True)
+        corrected[14:18] = link.serial.to_bytes(4, "little")
+        corrected[22:26] = page_crc(bytes(corrected))
+        patches.append((start, bytes(corrected[:26])))
     return tuple(patches)

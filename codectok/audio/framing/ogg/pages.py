@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from codectok.audio.framing.scan import Scanner
+from codectok.audio.framing.window import Window
 
 CAPTURE = b"OggS"
 HEADER = 27
@@ -41,19 +41,19 @@ class Page(NamedTuple):
     whole: bool
 
 
-def page_at(scanner: Scanner, position: int) -> Page | None:
+def page_at(data: Window, position: int) -> Page | None:
     """Page at `position`; None if none begins there."""
-    header = scanner.peek(position, HEADER + 255)
+    header = data.read(position, HEADER + 255)
     if header[:5] != CAPTURE + b"\0" or len(header) < HEADER:
         return None
     lacing = header[HEADER : HEADER + header[26]]
     body_start = HEADER + header[26]
     size = body_start + sum(lacing)
-    data = scanner.peek(position, size)
+    page = data.read(position, size)
     granule = int.from_bytes(header[6:14], "little", signed=True)
     serial, sequence = int.from_bytes(header[14:18], "little"), int.from_bytes(header[18:22], "little")
-    whole = len(data) == size and len(lacing) == header[26] and page_crc(data) == header[CRC_AT : CRC_AT + 4]
-    return Page(position, position + size, header[5], granule, serial, sequence, lacing, data[body_start:], whole)
+    whole = len(page) == size and len(lacing) == header[26] and page_crc(page) == header[CRC_AT : CRC_AT + 4]
+    return Page(position, position + size, header[5], granule, serial, sequence, lacing, page[body_start:], whole)
 
 
 def page_crc(page: bytes) -> bytes:
@@ -64,15 +64,15 @@ def page_crc(page: bytes) -> bytes:
     return register.to_bytes(4, "big").translate(REVERSED)
 
 
-def pages_from(scanner: Scanner, position: int) -> Iterator[Page]:
+def pages_from(data: Window, position: int) -> Iterator[Page]:
     """Yield the pages from `position` on; bytes between them, and broken headers, are skipped."""
     while position >= 0:
-        page = page_at(scanner, position)
+        page = page_at(data, position)
         if page is not None:
             yield page
         if page is not None and page.whole:
             position = page.end
         else:
             position += 1
-        if scanner.peek(position, 4) != CAPTURE:
-            position = scanner.find(CAPTURE, position, scanner.size)
+        if data.read(position, 4) != CAPTURE:
+            position = data.find(CAPTURE, position, data.end)

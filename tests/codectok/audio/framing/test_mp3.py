@@ -12,12 +12,12 @@ import pytest
 import soundfile
 
 from codectok.audio.files import stream_audio
-from codectok.audio.framing.bytes_range import BytesRange
 from codectok.audio.framing.detect import layout_of
 from codectok.audio.framing.layout import Layout
 from codectok.audio.framing.mpeg.frames import HEADER, format_at, frame_length
 from codectok.audio.framing.mpeg.layout import layout_of_mp3, layout_of_mpeg
 from codectok.audio.framing.mpeg.walk import Run, walk
+from codectok.audio.framing.window import Window
 from codectok.audio.notes import DecodingNotes
 from codectok.errors import AudioError
 
@@ -51,7 +51,7 @@ def bare(data: bytes) -> bytes:
 
 def frames(data: bytes) -> list[int]:
     """Offsets of all frames, and of the end of the last one."""
-    read = BytesRange(io.BytesIO(data), 0, len(data))
+    read = Window(io.BytesIO(data), 0, len(data))
     (run,) = (piece for piece in walk(read, len(data)) if isinstance(piece, Run))
     places = [run.start]
     while places[-1] < run.end:

@@ -14,7 +14,7 @@ from codectok.audio.decoding import decoded_streams
 from codectok.audio.framing.ogg.codecs import OpusTimer
 from codectok.audio.framing.ogg.layout import layout_of_ogg
 from codectok.audio.framing.ogg.pages import FIRST, LAST, Page, page_crc, pages_from
-from codectok.audio.framing.scan import Scanner
+from codectok.audio.framing.window import Window
 from codectok.audio.notes import DecodingNotes
 from tests.helpers.audio import tone
 from tests.helpers.framing import decode, plain
@@ -38,7 +38,7 @@ def ogg(codec: str, seconds: float = SECONDS, rate: int = RATE, channels: int = 
 @lru_cache
 def pages(data: bytes) -> list[Page]:
     """All pages of a file."""
-    return list(pages_from(Scanner(io.BytesIO(data)), 0))
+    return list(pages_from(Window(io.BytesIO(data)), 0))
 
 
 def with_pages(
