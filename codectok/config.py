@@ -11,10 +11,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError, model_validator
 
 from .errors import ConfigError
 
@@ -250,6 +250,46 @@ class DecoderConfig(StrictModel):
         return self
 
 
+class InverseSTFTDecoderConfig(StrictModel):
+    """Decoder of ConvNeXt blocks and an inverse Fourier transform (Vocos).
+
+    Attributes:
+        type: selects this decoder.
+        dim: number of channels.
+        depth: number of blocks.
+        kernel_size: frames that a depthwise convolution spans; odd.
+        n_fft: samples of the Fourier transform, a multiple of the mel's hop.
+    """
+
+    type: Literal["istft"]
+    dim: Width = 384
+    depth: Factor = 8
+    kernel_size: Factor = 7
+    n_fft: Samples = 1024
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise ValueError("kernel_size must be odd")
+        return self
+
+
+def _decoder_type(value: Any) -> str:
+    """Type of a decoder; configurations of HiFi-GAN decoders do not name it."""
+    found = value.get("type", "hifigan") if isinstance(value, Mapping) else getattr(value, "type", "hifigan")
+    return str(found)
+
+
+AnyDecoderConfig = Annotated[
+    Annotated[DecoderConfig, Tag("hifigan")] | Annotated[InverseSTFTDecoderConfig, Tag("istft")],
+    Discriminator(
+        _decoder_type,
+        custom_error_type="decoder_type",
+        custom_error_message="type must be istft, or be left out for a HiFi-GAN decoder",
+    ),
+]
+
+
 class CodecConfig(StrictModel):
     """Architecture of a codec.
 
@@ -266,13 +306,15 @@ class CodecConfig(StrictModel):
     mel: MelConfig = MelConfig()
     encoder: EncoderConfig = EncoderConfig()
     quantizer: QuantizerConfig = VectorQuantizerConfig()
-    decoder: DecoderConfig = DecoderConfig()
+    decoder: AnyDecoderConfig = DecoderConfig()
     left_pad: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        upsampling = math.prod(self.decoder.upsample_rates)
-        if upsampling != self.mel.hop_length:
+        if isinstance(self.decoder, InverseSTFTDecoderConfig):
+            if self.decoder.n_fft % (2 * self.mel.hop_length):
+                raise ValueError(f"decoder.n_fft must be an even multiple of the hop {self.mel.hop_length}")
+        elif (upsampling := math.prod(self.decoder.upsample_rates)) != self.mel.hop_length:
             raise ValueError(f"decoder.upsample_rates multiply to {upsampling}, not to the hop {self.mel.hop_length}")
         if self.frame_size > MAX_FRAME_SIZE:
             raise ValueError(f"time_factors make a frame of {self.frame_size} samples, above {MAX_FRAME_SIZE:,}")
@@ -413,18 +455,38 @@ def named_codec_config(name: str) -> CodecConfig:
 
 
 def _describe(model: type[BaseModel], error: Any) -> str:
-    tags = {"grvq", "simvq", "fsq"}  # pydantic adds the member of the union to the path; it is not in the file
+    tags = {
+        "grvq",
+        "simvq",
+        "fsq",
+        "hifigan",
+        "istft",
+    }  # pydantic adds the member of the union to the path; it is not in the file
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
-        known = _known_keys(model)
-        close = difflib.get_close_matches(location[-1], known, n=1)
+        of_section = difflib.get_close_matches(location[-1], _keys_of_section(model, location[:-1]), n=1)
+        close = of_section or difflib.get_close_matches(location[-1], _known_keys(model), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return f"unknown key {key!r}{hint}"
     if error["type"] == "union_tag_not_found":
         return f"{key}: the key 'type' is missing"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" if key else message
+
+
+def _keys_of_section(model: type[BaseModel], path: list[str]) -> list[str]:
+    models = [model]
+    for part in path:
+        annotations = [found.model_fields[part].annotation for found in models if part in found.model_fields]
+        models = [found for annotation in annotations for found in _models_in(annotation)]
+    return sorted({key for found in models for key in found.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models_in(argument)]
 
 
 def _known_keys(model: type[BaseModel]) -> list[str]:

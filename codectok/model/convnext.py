@@ -97,13 +97,15 @@ class WindowedLinear(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, layer norm and a two-layer perceptron on a scaled residual branch."""
 
-    def __init__(self, dim: int, kernel_size: int, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, kernel_size: int, drop_path_rate: float = 0.0, scale: float = LAYER_SCALE_INIT
+    ) -> None:
         super().__init__()
         self.depthwise = DepthwiseConv(dim, kernel_size)
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
         self.expand = truncated_normal_linear(dim, 4 * dim)
         self.contract = truncated_normal_linear(4 * dim, dim)
-        self.gamma = nn.Parameter(torch.full((dim,), LAYER_SCALE_INIT))
+        self.gamma = nn.Parameter(torch.full((dim,), scale))
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -54,11 +54,23 @@ class HiFiGANDecoder(nn.Module):
             x = x if x.dtype == torch.float64 else x.float()
             return torch.tanh(self.post(F.silu(x))).squeeze(1)
 
-    def add_weight_norm(self) -> None:
+    def prepare_for_training(self) -> None:
         """Train magnitude and direction of every kernel separately (Salimans and Kingma 2016)."""
         for module in list(self.modules()):
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 weight_norm(module)
+
+
+def receptive_field(config: DecoderConfig) -> int:
+    """Number of mel frames on each side of a frame that its samples depend on."""
+    blocks = zip(config.resblock_kernel_sizes, config.resblock_dilations, strict=True)
+    block_side = max(sum(size // 2 * (dilation + 1) for dilation in dilations) for size, dilations in blocks)
+    side = config.post_kernel_size // 2
+    for rate, kernel_size in zip(config.upsample_rates[::-1], config.upsample_kernel_sizes[::-1], strict=True):
+        side += block_side
+        padding = (kernel_size - rate) // 2
+        side = max(side + kernel_size - 1 - padding, side + rate - 1 + padding) // rate
+    return side + config.pre_kernel_size // 2
 
 
 def _same_conv(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Conv1d:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from codectok.config import CodecConfig
+from codectok.config import CodecConfig, InverseSTFTDecoderConfig
 from codectok.model.quantization.build import build_quantizer
 from codectok.model.quantization.temporal import TemporalQuantizerOutput
 
+from . import hifigan, inverse_stft
 from .convnext import ConvNeXtEncoder
 from .hifigan import HiFiGANDecoder
+from .inverse_stft import InverseSTFTDecoder
 
 
 @dataclass
@@ -37,7 +39,7 @@ class CodecNetwork(nn.Module):
         dim = config.feature_dim
         self.encoder = ConvNeXtEncoder(config.encoder, config.mel.n_mels)
         self.quantizer = build_quantizer(config.quantizer, dim)
-        self.decoder = HiFiGANDecoder(config.decoder, dim)
+        self.decoder = _build_decoder(config)
 
     def forward(self, log_mel: Tensor) -> NetworkOutput:
         """Reconstruct waveforms from `log_mel` [B, T, n_mels] with gradients."""
@@ -55,7 +57,7 @@ class CodecNetwork(nn.Module):
 
     def prepare_for_training(self) -> None:
         """Add weight norm to the decoder and codebook statistics to the quantizer."""
-        self.decoder.add_weight_norm()
+        self.decoder.prepare_for_training()
         self.quantizer.prepare_for_training()
 
     @torch.no_grad()
@@ -71,3 +73,16 @@ class CodecNetwork(nn.Module):
             # A weight-normed kernel is computed on access; the state dict holds its magnitude and direction only.
             folded[key] = state[key] if key in state else getattr(modules[owner], name)
         return {key: tensor.detach().float().clone() for key, tensor in folded.items()}
+
+
+def mel_receptive_field(config: CodecConfig) -> int:
+    """Number of mel frames on each side of a frame that the decoder's samples of it depend on."""
+    if isinstance(config.decoder, InverseSTFTDecoderConfig):
+        return inverse_stft.receptive_field(config.decoder, config.mel.hop_length)
+    return hifigan.receptive_field(config.decoder)
+
+
+def _build_decoder(config: CodecConfig) -> HiFiGANDecoder | InverseSTFTDecoder:
+    if isinstance(config.decoder, InverseSTFTDecoderConfig):
+        return InverseSTFTDecoder(config.decoder, config.feature_dim, config.mel.hop_length)
+    return HiFiGANDecoder(config.decoder, config.feature_dim)

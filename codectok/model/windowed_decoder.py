@@ -21,7 +21,7 @@ from codectok.config import CodecConfig
 from codectok.device import inference
 from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE
 
-from .network import CodecNetwork
+from .network import CodecNetwork, mel_receptive_field
 
 # Code frames in a window beside its overlap: a compromise between repeated work and cache size.
 WINDOW_FRAMES = 384
@@ -30,15 +30,7 @@ GPU_BATCH = 16
 
 def decoder_receptive_field(config: CodecConfig) -> int:
     """Number of code frames on each side of a frame that its samples depend on."""
-    decoder = config.decoder
-    blocks = zip(decoder.resblock_kernel_sizes, decoder.resblock_dilations, strict=True)
-    block_side = max(sum(size // 2 * (dilation + 1) for dilation in dilations) for size, dilations in blocks)
-    side = decoder.post_kernel_size // 2
-    for rate, kernel_size in zip(decoder.upsample_rates[::-1], decoder.upsample_kernel_sizes[::-1], strict=True):
-        side += block_side
-        padding = (kernel_size - rate) // 2
-        side = max(side + kernel_size - 1 - padding, side + rate - 1 + padding) // rate
-    side += decoder.pre_kernel_size // 2
+    side = mel_receptive_field(config)
     for factor in config.quantizer.time_factors:
         side = math.ceil((side + BLOCK_KERNEL_SIZE // 2) / factor)
     return side

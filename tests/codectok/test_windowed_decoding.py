@@ -63,7 +63,7 @@ def test_windows_keep_every_frame_once(n_frames: int, equal: bool) -> None:
         assert window.stop == n_frames or window.stop - window.keep_stop >= 6
 
 
-@pytest.mark.parametrize("config", [NANO, VARIANTS["two-time-factors"]])
+@pytest.mark.parametrize("config", [NANO, VARIANTS["two-time-factors"], VARIANTS["inverse-stft"]])
 def test_decoder_receptive_field_is_tight(config: CodecConfig) -> None:
     codec = make_codec(config)
     for tensor in codec.network.decoder.parameters():

@@ -14,6 +14,7 @@ from codectok.config import (
     CodecConfig,
     EncoderConfig,
     FiniteScalarQuantizerConfig,
+    InverseSTFTDecoderConfig,
     SimVectorQuantizerConfig,
     VectorQuantizerConfig,
     preset,
@@ -47,6 +48,7 @@ VARIANTS = {
         update={"quantizer": SimVectorQuantizerConfig(codebook_size=2000, codebook_dim=200, time_factors=(2,))}
     ),
     "fsq": NANO.model_copy(update={"quantizer": FiniteScalarQuantizerConfig(levels=(8, 5, 5, 3), time_factors=(2,))}),
+    "inverse-stft": NANO.model_copy(update={"decoder": InverseSTFTDecoderConfig(type="istft", dim=48, depth=2)}),
 }
 
 
