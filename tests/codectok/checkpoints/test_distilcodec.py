@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from codectok import CheckpointError, Codec, ConfigError
+from codectok.model.hifigan import HiFiGANDecoder
 
 Components = dict[str, dict[str, torch.Tensor]]
 
@@ -45,7 +46,10 @@ def test_both_weight_norm_names_import_same_codec(directory: Path) -> None:
 
 def test_folded_kernels_have_norm_of_magnitude(directory: Path) -> None:
     stored = torch.load(directory / "g_00000042", weights_only=True)["generator"]
-    folded = Codec.from_distilcodec(directory).network.decoder.upsamples[1].weight
+    decoder = Codec.from_distilcodec(directory).network.decoder
+    assert isinstance(decoder, HiFiGANDecoder)
+    folded = decoder.upsamples[1].weight
+    assert isinstance(folded, torch.Tensor)
     norms = torch.linalg.vector_norm(folded, dim=(1, 2))
     torch.testing.assert_close(norms, stored["ups.1.parametrizations.weight.original0"].flatten().abs())
 

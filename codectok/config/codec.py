@@ -1,22 +1,15 @@
-"""Typed configuration of a codec: sizes, checks and presets.
-
-The DistilCodec presets follow the published configuration (student) and its README (teacher; the teacher's time factors
-are not published, 1 is assumed).
-"""
+"""Configuration of a codec: sizes and checks."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
-from .errors import ConfigError
+from .strict import StrictModel
 
 MAX_CODEBOOK_SIZE = 1 << 24
 # Bounds of sizes in files, far above those of any codec: a damaged file must not make us build millions of modules.
@@ -25,7 +18,6 @@ MAX_SAMPLES = 1 << 16
 MAX_MODULES = 4096
 MAX_FACTOR = 1024
 MAX_ENTRIES = 64
-MAX_CONFIG_BYTES = 1 << 26
 MAX_SAMPLE_RATE = 768_000
 MAX_FRAME_SIZE = 1 << 20
 
@@ -33,13 +25,6 @@ Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 Samples = Annotated[int, Field(gt=0, le=MAX_SAMPLES)]
 Factor = Annotated[int, Field(gt=0, le=MAX_FACTOR)]
 TimeFactors = Annotated[tuple[Factor, ...], Field(max_length=MAX_ENTRIES)]
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class StrictModel(BaseModel):
-    """An immutable configuration section in which an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class MelConfig(StrictModel):
@@ -361,134 +346,3 @@ class CodecConfig(StrictModel):
     def n_frames(self, n_samples: int) -> int:
         """Number of code frames of a clip of `n_samples` samples at the codec's rate."""
         return max(1, n_samples // self.frame_size)
-
-
-PRESETS: dict[str, CodecConfig] = {
-    config.name: config
-    for config in (
-        CodecConfig(name="distilcodec-v1"),
-        CodecConfig(
-            name="distilcodec-teacher",
-            quantizer=VectorQuantizerConfig(n_groups=4, n_residuals=8, codebook_size=1024, codebook_dim=512),
-        ),
-        CodecConfig(
-            name="small",
-            encoder=EncoderConfig(depths=(2, 2, 6, 2), dims=(96, 192, 288, 384), drop_path_rate=0.1),
-            quantizer=VectorQuantizerConfig(codebook_size=8192, codebook_dim=256, ema_decay=0.95),
-            decoder=DecoderConfig(initial_channels=384),
-        ),
-        CodecConfig(
-            name="nano",
-            mel=MelConfig(n_mels=80),
-            encoder=EncoderConfig(depths=(1, 1, 2), dims=(64, 96, 128), drop_path_rate=0.0),
-            quantizer=VectorQuantizerConfig(codebook_size=1024, codebook_dim=32, ema_decay=0.95),
-            decoder=DecoderConfig(
-                initial_channels=128,
-                upsample_rates=(8, 8, 4),
-                upsample_kernel_sizes=(16, 16, 8),
-                resblock_kernel_sizes=(5,),
-                resblock_dilations=((1, 3),),
-                pre_kernel_size=7,
-                post_kernel_size=7,
-            ),
-        ),
-    )
-}
-
-
-def preset(name: str) -> CodecConfig:
-    """Find a preset by name.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"There is no codec preset {name!r}; the presets are {', '.join(PRESETS)}.")
-    return PRESETS[name]
-
-
-def parse(model: type[Model], data: Any, origin: str) -> Model:
-    """Validate `data` as a `model`.
-
-    Raises:
-        ConfigError: a key or value is invalid; the message names all of them and `origin` (a file, a preset).
-    """
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{origin} must hold keys and values, but holds {type(data).__name__}.")
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {'; '.join(_describe(model, e) for e in error.errors())}.") from None
-
-
-def load_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file of keys and values.
-
-    Raises:
-        ConfigError: the file is not text, is too large, cannot be parsed, or holds no mapping.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_BYTES + 1)
-        text = content.decode("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not a text file; give a YAML or JSON configuration.") from None
-    if len(content) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes, so it is not a configuration.")
-    try:
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:  # ValueError: no JSON, or a number of thousands of digits
-        raise ConfigError(f"{path} cannot be parsed: {' '.join(str(error).split())}.") from None
-    except RecursionError:
-        raise ConfigError(f"{path} cannot be parsed: it is nested too deeply.") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys and values, but holds {type(data).__name__}.")
-    return data
-
-
-def named_codec_config(name: str) -> CodecConfig:
-    """Read the YAML or JSON file `name` if it exists, else find the preset `name`."""
-    path = Path(name)
-    return parse(CodecConfig, load_mapping(path), name) if path.is_file() else preset(name)
-
-
-def _describe(model: type[BaseModel], error: Any) -> str:
-    tags = {
-        "grvq",
-        "simvq",
-        "fsq",
-        "hifigan",
-        "istft",
-    }  # pydantic adds the member of the union to the path; it is not in the file
-    location = [str(part) for part in error["loc"] if part not in tags]
-    key = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        of_section = difflib.get_close_matches(location[-1], _keys_of_section(model, location[:-1]), n=1)
-        close = of_section or difflib.get_close_matches(location[-1], _known_keys(model), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        return f"unknown key {key!r}{hint}"
-    if error["type"] == "union_tag_not_found":
-        return f"{key}: the key 'type' is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
-
-
-def _keys_of_section(model: type[BaseModel], path: list[str]) -> list[str]:
-    models = [model]
-    for part in path:
-        annotations = [found.model_fields[part].annotation for found in models if part in found.model_fields]
-        models = [found for annotation in annotations for found in _models_in(annotation)]
-    return sorted({key for found in models for key in found.model_fields})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in get_args(annotation) for found in _models_in(argument)]
-
-
-def _known_keys(model: type[BaseModel]) -> list[str]:
-    definitions = [model.model_json_schema(), *model.model_json_schema().get("$defs", {}).values()]
-    return sorted({key for definition in definitions for key in definition.get("properties", {})})
