@@ -21,7 +21,7 @@ from codectok.errors import AudioError, NotAudioError
 
 from .claims import Claims, claims_of
 from .formats import FORMATS
-from .log import TIMES, WITHOUT_TIMES, FfmpegLog
+from .log import TIMES, WITH_TIMES, FfmpegLog
 from .wave_header import WaveHeader, read_wave_header
 
 INSTALL = "install ffmpeg (pip install 'codectok[ffmpeg]', or the package of your system)"
@@ -139,7 +139,7 @@ class DecodedStream:
         jump = self._log.jumps.popleft()
         # Where the format of the samples changes, ffmpeg counts from 0 again, so that places are unknown.
         self._is_changed = self._is_changed or (jump.position == 0 and self._decoded > 0)
-        if self._is_changed or self._log.container in WITHOUT_TIMES:
+        if self._is_changed or self.container not in WITH_TIMES:
             return 0
         if jump.position == 0 and not self._log.has_video and self._log.audio_tracks == 1:
             self._origin = jump.seconds
@@ -166,7 +166,8 @@ class DecodedStream:
         """Raise `AudioError` if the decoder failed, or the samples end before the file should."""
         where, claims = self._file.where, _claims(self._file)
         missing = self._missing(claims)
-        rest = None if missing is None else max(0.0, missing)
+        # More samples than the file states prove that its statement is wrong.
+        rest = None if missing is None or missing < -TOLERANCE_SECONDS else max(0.0, missing)
         failed = self._process.returncode != 0
         if not (failed or claims.is_cut_off or self._log.error):
             # The audio of a film may end before the film does.

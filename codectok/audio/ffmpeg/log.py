@@ -17,8 +17,13 @@ TIMES = (
 )
 # Their durations are measured on the file instead of read from a header.
 WITHOUT_DURATION = frozenset(["mpegts", "mpeg", "ogg", "rm"])
-# ffmpeg computes their times from an average number of bytes, so that jumps of them are no gaps.
-WITHOUT_TIMES = frozenset(["wav", "w64", "aiff", "au", "xwma"])
+# They store times. Of others ffmpeg computes times from sizes in headers, so that their jumps are no gaps.
+WITH_TIMES = frozenset(
+    (
+        "asf", "asf_o", "avi", "dv", "flv", "gxf", "live_flv", "matroska", "mov",
+        "mpeg", "mpegts", "mxf", "nsv", "nut", "ogg", "rm", "wtv",
+    )
+)  # fmt: skip
 
 _INPUT = re.compile(r"Input #0, (\S+?), from ")
 _DURATION = re.compile(r"  Duration: (?:(\d+):(\d\d):(\d\d\.\d+)|N/A)(?:, start: (-?\d+\.\d+))?")

@@ -251,6 +251,28 @@ def test_times_of_coded_wav_files_make_no_gaps(steady: Path, tmp_path: Path) -> 
     assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
 
 
+def test_times_by_sizes_in_headers_make_no_gaps(steady: Path, tmp_path: Path) -> None:
+    run("-i", steady, "-c:a", "pcm_s16be", tmp_path / "a.caf")
+    data = bytearray((tmp_path / "a.caf").read_bytes())
+    data[36:40] = (1).to_bytes(4)  # bytes of a packet: half a sample, so that time runs twice as fast
+    (tmp_path / "b.caf").write_bytes(data)
+    samples, _ = decoded(tmp_path / "b.caf")
+    assert len(samples) / RATE == pytest.approx(4, abs=FRAME)
+
+
+def test_damage_is_told_although_the_stated_duration_is_too_short(steady: Path, tmp_path: Path) -> None:
+    run("-i", steady, "-c:a", "alac", tmp_path / "a.m4a")
+    data = bytearray((tmp_path / "a.m4a").read_bytes())
+    time_scale = data.index(b"mdhd") + 16
+    data[time_scale] = 0x40  # by which all times are shorter than a millisecond
+    middle = (data.index(b"mdat") + data.index(b"moov")) // 2
+    data[middle : middle + 1000] = bytes(range(250)) * 4
+    (tmp_path / "b.m4a").write_bytes(data)
+    samples, error = decoded(tmp_path / "b.m4a")
+    assert len(samples) < 4 * RATE
+    assert error is not None
+
+
 def test_aac_is_read_under_the_name_of_mp3(steady: Path, tmp_path: Path) -> None:
     run("-i", steady, "-c:a", "aac", "-f", "adts", tmp_path / "a.mp3")
     samples, error = decoded(tmp_path / "a.mp3")
