@@ -96,10 +96,7 @@ def evaluate(
         InputError: a source does not exist, or a limit is impossible.
         CodectokError: no clip can be measured.
     """
-    if max_seconds is not None and not 0 < max_seconds < math.inf:
-        raise InputError(f"max_seconds must be a number above 0, not {max_seconds:g}.")
-    if limit is not None and limit < 1:
-        raise InputError(f"limit must be a number of clips above 0, not {limit}.")
+    _check_limits(limit, max_seconds)
     listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS, strict=strict, encoding=encoding)
     check_audio_columns(listing, audio_column)
     on_listed(len(listing.paths))
@@ -115,13 +112,12 @@ def evaluate(
                 measured, codes = _measured(codec, reader, max_seconds, sound)
             except AudioError as error:
                 count_undecodable(clip, error, unused)
-                parts.add(clip, reader.notes)
-                continue
+            else:
+                if reader.rest is not None:
+                    unused.reject(Reject.of(reader.rest.error, clip.dataset, clip.source, "decode", reader.rest.start))
+                totals.add(measured, codes)
+                on_clip(measured)
             parts.add(clip, reader.notes)
-            if reader.rest is not None:
-                unused.reject(Reject.of(reader.rest.error, clip.dataset, clip.source, "decode", reader.rest.start))
-            totals.add(measured, codes)
-            on_clip(measured)
         if totals.clips == limit:
             break
         on_source()
@@ -129,6 +125,13 @@ def evaluate(
         raise CodectokError(_no_clips_message(unused))
     options = EvaluationOptions(sources=tuple(sources), limit=limit, max_seconds=max_seconds, **sound.values())
     return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored, unused.parts)
+
+
+def _check_limits(limit: int | None, max_seconds: float | None) -> None:
+    if max_seconds is not None and not 0 < max_seconds < math.inf:
+        raise InputError(f"max_seconds must be a number above 0, not {max_seconds:g}.")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be a number of clips above 0, not {limit}.")
 
 
 def _measured(

@@ -77,19 +77,9 @@ def extend_language_model(
     """
     if pad_to_multiple_of < 1:
         raise InputError(f"The vocabulary can be padded to a multiple of 1 or more, not of {pad_to_multiple_of}.")
-    folder = ModelFolder(source)
-    if folder.vocabulary.audio is not None:
-        raise InputError(
-            f"The model in {source} already has the tokens of a codec ({folder.vocabulary.audio.codec_name}, from"
-            f" {folder.vocabulary.offset} on); give the model without audio tokens."
-        )
+    folder = _text_model(source)
     text_rows = folder.vocabulary.rows
-    offset = text_rows if offset is None else offset
-    if offset < text_rows:
-        raise InputError(
-            f"The offset {offset} lies within the {text_rows} rows of the embedding of {source}; leave it out, or give"
-            " a larger one."
-        )
+    offset = _checked_offset(source, text_rows, offset)
     vocabulary = Vocabulary.for_codec(codec.describe(), offset)
     rows = -(-vocabulary.end // pad_to_multiple_of) * pad_to_multiple_of
     tensors = folder.vocabulary_tensors(rows)
@@ -118,6 +108,25 @@ def extend_language_model(
         options=options.resolved(codec.codebooks.shape[2], width),
         unused_tokens=unused,
     )
+
+
+def _text_model(source: Path) -> ModelFolder:
+    folder = ModelFolder(source)
+    if folder.vocabulary.audio is not None:
+        raise InputError(
+            f"The model in {source} already has the tokens of a codec ({folder.vocabulary.audio.codec_name}, from"
+            f" {folder.vocabulary.offset} on); give the model without audio tokens."
+        )
+    return folder
+
+
+def _checked_offset(source: Path, text_rows: int, offset: int | None) -> int:
+    if offset is not None and offset < text_rows:
+        raise InputError(
+            f"The offset {offset} lies within the {text_rows} rows of the embedding of {source}; leave it out, or give"
+            " a larger one."
+        )
+    return text_rows if offset is None else offset
 
 
 def _write_weights(file: Path, rows: Mapping[str, NewRows], output: Path) -> None:
