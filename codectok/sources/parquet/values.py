@@ -103,8 +103,10 @@ def _named_file(path: str, source: Source, row: str) -> Path | bytes:
         if place.url is not None:
             try:
                 return place.audio()
-            except AudioError:
-                pass  # it is not there
+            except AudioError as error:
+                if error.reason != "unreadable":
+                    raise
+                # It is not there.
         looked.append(place.where)
     raise AudioError(f"There is no file {' or '.join(looked)}; {row} names it and has no bytes.", "unreadable")
 
@@ -115,4 +117,4 @@ def _places(path: str, source: Source) -> list[Source]:
     if is_url(source.path) or source.path.startswith("/"):
         folder, root = "", folder
     places = dict.fromkeys(posixpath.normpath(posixpath.join(base, path.lstrip("/"))) for base in (folder, ""))
-    return [Source(source.dataset, root, place, "audio") for place in places]
+    return [Source(source.dataset, root, place, "audio", max_file_bytes=source.max_file_bytes) for place in places]
