@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from codectok.errors import AudioError, first_line, is_lasting
 from codectok.keys import make_key
+from codectok.reading import reading
 from codectok.sources.clip import Clip
 from codectok.sources.kinds import suffix_of
 from codectok.sources.labels import described_by
@@ -33,6 +34,9 @@ from .rows import (
     values_at,
 )
 from .values import audio_of_row, parts_of
+
+# Of Arrow, and of values that Python cannot hold, such as times behind the year 9999.
+DAMAGE = (pa.ArrowException, ValueError, OverflowError)
 
 
 def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | Unused]:
@@ -99,9 +103,26 @@ def _clips_of_group(
             return
         if batch is None:
             return
-        for value, labels in _rows(batch, column, others):
-            yield from _clip(source, number, column, value, labels)
-            number += 1
+        yield from _clips_of_batch(source, number, batch, column, others)
+        number += len(batch)
+
+
+def _clips_of_batch(
+    source: Source, number: int, batch: pa.RecordBatch, column: Column, others: RowColumns
+) -> Iterator[Clip | Reject | Unused]:
+    """Yield the clips of a batch; if a value in it cannot be read, one row at a time, so that its row alone is lost."""
+    try:
+        with reading(source.where, DAMAGE):
+            rows = list(_rows(batch, column, others))
+    except AudioError as error:
+        if len(batch) == 1:
+            yield Reject.in_container(error, source, str(number))
+            return
+        for row in range(len(batch)):
+            yield from _clips_of_batch(source, number + row, batch.slice(row, 1), column, others)
+        return
+    for row, (value, labels) in enumerate(rows, start=number):
+        yield from _clip(source, row, column, value, labels)
 
 
 def _rows(batch: pa.RecordBatch, column: Column, others: RowColumns) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -121,8 +142,9 @@ def _clip(
 ) -> Iterator[Clip | Reject | Unused]:
     where = f"Row {number} of {source.where}"
     try:
-        found = audio_of_row(value, column, source, number, labels)
-        span, left_out = described_by(labels, where)
+        with reading(where, DAMAGE):
+            found = audio_of_row(value, column, source, number, labels)
+            span, left_out = described_by(labels, where)
     except AudioError as error:
         yield Reject.in_container(error, source, str(number))
         return

@@ -58,7 +58,7 @@ def fault_of_store(error: Exception, url: str) -> AudioError:
     name, line = type(error).__name__, first_line(error).rstrip(".")
     message = f"{url} cannot be fetched: {name if name == line else f'{line} ({name})'}."
     status = getattr(error, "status", None)
-    if isinstance(status, int) and status:
+    if isinstance(status, int):
         return AudioError(message, "unreachable" if status in PASSING_STATUSES else "unreadable")
     refused = isinstance(error, FileNotFoundError | PermissionError | ValueError | NotImplementedError)
     return AudioError(message, "unreadable" if refused else "unreachable")
