@@ -65,8 +65,8 @@ def compression_of(start: bytes) -> str | None:
 class Decompressed(io.RawIOBase):
     """The contents of a compressed file; seeking backwards unpacks it again from its start.
 
-    Reading raises `AudioError` ("too_large") for a file that expands without measure, `DamagedStreamError` for damage, and
-    `EOFError` for a file that is cut off.
+    Reading raises `AudioError` ("too_large") for a file that expands without measure, `DamagedStreamError` for damage,
+    and `EOFError` for a file that is cut off.
 
     Args:
         file: at its beginning; closed with this one.

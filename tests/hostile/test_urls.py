@@ -37,22 +37,21 @@ def sound(number: int = 0, container: str = "FLAC") -> bytes:
     return buffer.getvalue()
 
 
-def send(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: object) -> None:
+def send(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: Any) -> None:
     handler.send_response(status)
-    for name, value in {"Content-Length": len(body), **headers}.items():
-        if value is not None:
-            handler.send_header(name.replace("_", "-"), str(value))
+    for name, value in {"Content_Length": len(body), **headers}.items():
+        handler.send_header(name.replace("_", "-"), str(value))
     handler.end_headers()
     with contextlib.suppress(ConnectionError):
         handler.wfile.write(body)
 
 
-def of_bytes(data: bytes, **headers: object) -> Answer:
+def of_bytes(data: bytes, **headers: str) -> Answer:
     return lambda handler: send(handler, 200, data, **headers)
 
 
-def status(number: int, **headers: object) -> Answer:
-    return lambda handler: send(handler, number, **headers)
+def status(number: int, **headers: str) -> Answer:
+    return lambda handler: send(handler, number, b"", **headers)
 
 
 def ranged(data: bytes) -> Answer:
@@ -118,7 +117,7 @@ class Web:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802  # a name of the base class
+            def do_GET(self) -> None:
                 outer.requests[self.path] = outer.requests.get(self.path, 0) + 1
                 outer.answers.get(self.path, status(404))(self)
 

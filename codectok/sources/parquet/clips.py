@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codectok.errors import AudioError, first_line, is_lasting
+from codectok.errors import AudioError, first_line
 from codectok.keys import make_key
-from codectok.reading import reading
+from codectok.reading import fault_of, reading
 from codectok.sources.clip import Clip
 from codectok.sources.kinds import suffix_of
 from codectok.sources.labels import described_by
@@ -50,7 +50,7 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | Unused]:
             pq.ParquetFile(opened, pre_buffer=False, buffer_size=BUFFER_BYTES) as file,
         ):
             try:
-                column = _audio_column(file, source)
+                column = _audio_column(file, opened, source)
             except AudioError as error:
                 if not source.first_byte:  # once for all ranges
                     yield Reject.in_container(error, source)
@@ -66,40 +66,38 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | Unused]:
             for name in others.unused if n_rows else ():
                 yield Unused("columns", name, n_rows, source.name)
             for group in groups:
-                yield from _clips_of_group(file, source, group, column, others)
+                yield from _clips_of_group(file, opened, source, group, column, others)
     except AudioError as error:
         yield Reject.in_container(error, source)
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and not is_lasting(error):
-            raise
+        fault = fault_of(error, source.where, DAMAGE)
         message = f"The Parquet file {source.where} cannot be read: {first_line(error)}."
-        yield Reject.in_container(AudioError(message, "unreadable"), source)
+        yield Reject.in_container(AudioError(message, fault.reason), source)
 
 
-def _audio_column(file: pq.ParquetFile, source: Source) -> Column | None:
+def _audio_column(file: pq.ParquetFile, opened: BinaryIO, source: Source) -> Column | None:
     def start_of(column: Column) -> tuple[bytes | None, str | None]:
-        parts = map(parts_of, first_values(file, column))
+        parts = map(parts_of, first_values(file, opened, column, source.max_held_bytes))
         return next((found for found in parts if found != (None, None)), (None, None))
 
     return choose_column(file.schema_arrow, source.audio_column, source.where, cache(start_of))
 
 
 def _clips_of_group(
-    file: pq.ParquetFile, source: Source, group: RowGroup, column: Column, others: RowColumns
+    file: pq.ParquetFile, opened: BinaryIO, source: Source, group: RowGroup, column: Column, others: RowColumns
 ) -> Iterator[Clip | Reject | Unused]:
     """Yield the clips of a row group; damage costs the rest of the group."""
     number = group.first_row
     names = [column.name, *(".".join(path) for path in others.labels)]
-    batches = batches_of(file, group, names)
+    batches = batches_of(file, opened, group, names, source.max_held_bytes)
     while True:
         try:
             batch = next(batches, None)
-        except (OSError, pa.ArrowException) as error:
-            if isinstance(error, OSError) and not is_lasting(error):
-                raise
+        except Exception as error:
+            fault = fault_of(error, source.where, DAMAGE)
             last = group.first_row + group.n_rows - 1
             message = f"Rows {number} to {last} of {source.where} cannot be read: {first_line(error)}."
-            yield Reject.in_container(AudioError(message, "unreadable"), source, str(number))
+            yield Reject.in_container(AudioError(message, fault.reason), source, str(number))
             return
         if batch is None:
             return

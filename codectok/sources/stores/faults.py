@@ -59,6 +59,7 @@ def fault_of_store(error: Exception, url: str) -> AudioError:
     message = f"{url} cannot be fetched: {name if name == line else f'{line} ({name})'}."
     status = getattr(error, "status", None)
     if isinstance(status, int):
+        message = f"{url} cannot be fetched: {name} {status or ''} ({getattr(error, 'message', '')})."
         return AudioError(message, "unreachable" if status in PASSING_STATUSES else "unreadable")
     refused = isinstance(error, FileNotFoundError | PermissionError | ValueError | NotImplementedError)
     return AudioError(message, "unreadable" if refused else "unreachable")
