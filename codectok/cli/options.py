@@ -63,7 +63,7 @@ MaxFileBytesOption = Annotated[
         "--max-file-bytes",
         min=1,
         help="Reject larger files, samples of tars and rows of Parquet.",
-        show_default="536,870,912; none for files of this machine",
+        show_default="512 MiB; 256 MiB for rows; no limit for files of this machine",
     ),
 ]
 StrictOption = Annotated[

@@ -28,8 +28,9 @@ ROW_FIELDS = ("start", "end", "id", "text", "language", "speaker", "category", "
 # Further fields; rows without them have the same digest as before these existed.
 LATER_ROW_FIELDS = ("channel", "extra", "problem", "companion")
 
-# Of a file at a URL, a sample of a tar or a row of Parquet, all of which are held in memory.
+# Of a file at a URL or a sample of a tar, which are held in memory.
 MAX_HELD_BYTES = 1 << 29
+MAX_ROW_BYTES = 1 << 28  # of Parquet: Arrow holds a value as a page, as a column and as a copy of it
 
 # Names that clients of stores give to a file's modification time.
 TIMES = ("LastModified", "last_modified", "mtime", "updated")
@@ -74,7 +75,7 @@ class Source:
         first_clip, last_clip: range of the clips that are left then, the last one excluded.
         audio_column: column of a Parquet file that holds the audio; None to find it.
         max_file_bytes: largest file or sample that is read; None for no limit on files of this machine, and
-            `MAX_HELD_BYTES` for all that is held in memory.
+            `MAX_HELD_BYTES` or `MAX_ROW_BYTES` for all that is held in memory.
     """
 
     dataset: str
@@ -125,8 +126,13 @@ class Source:
 
     @property
     def max_held_bytes(self) -> int:
-        """Largest file at a URL, sample of a tar or row of Parquet that is read."""
+        """Largest file at a URL, or sample of a tar, that is read."""
         return MAX_HELD_BYTES if self.max_file_bytes is None else self.max_file_bytes
+
+    @property
+    def max_row_bytes(self) -> int:
+        """Largest row of Parquet that is read."""
+        return MAX_ROW_BYTES if self.max_file_bytes is None else self.max_file_bytes
 
     @property
     def name(self) -> str:

@@ -68,8 +68,8 @@ class ShardJob(Job):
         for field in READING_OPTIONS:
             del values[field]
         quality: dict[str, Any] = values.pop("quality")
-        sound: dict[str, Any] = values.pop("sound")
-        return values | quality | sound | self._reading
+        del values["sound"]
+        return values | quality | self.settings.sound.values() | self._reading
 
     @property
     def _reading(self) -> dict[str, JsonValue]:

@@ -8,8 +8,6 @@ import io
 import json
 import lzma
 import struct
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +27,7 @@ from tests.helpers.jobs import rejects, run, shard_job, tokenize_job
 from tests.helpers.tars import all_samples, write_tar
 
 RATE, MB = 24_000, 1 << 20
-MOST_KB = 2 << 20  # of memory that a process may take at all
+LIMIT, MOST_MB = 8 * MB, 90
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
@@ -39,24 +37,18 @@ def sound(seconds: float = 2.5, number: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def shard_in_process(source: Path, output: Path, *options: str) -> int:
-    """Shard in a child process, and return the most memory that it took, in kB."""
-    script = (
-        "import resource, sys; from typer.testing import CliRunner; from codectok.cli.main import app;"
-        "result = CliRunner().invoke(app, sys.argv[1:]); sys.stderr.write(result.output);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(result.exit_code)"
-    )
-    command = ["shard", str(source), str(output), "--engine", "local", "--max-rejects", "1", *options]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *command], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return int(done.stdout.split()[-1])
+def memory_of(name: str) -> int:
+    """A figure of the memory of this process, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) // 1024
 
 
-def check(source: Path, output: Path, reason: str, *options: str, kept: int = 2) -> None:
-    assert shard_in_process(source, output, *options) < MOST_KB
+def check(source: Path, output: Path, reason: str, kept: int = 2) -> None:
+    """Shard with a limit of `LIMIT`, and check what is kept, the reason of rejects, and the memory that it takes."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = memory_of("VmRSS")
+    run(shard_job(max_file_bytes=LIMIT), source, output)
+    assert memory_of("VmHWM") - before < MOST_MB
     assert len(all_samples(output)) == kept
     rows = rejects(output)
     assert rows and {row["reason"] for row in rows} == {reason}, rows
@@ -80,7 +72,7 @@ class _Zeros(io.RawIOBase):
 
 @pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
 def test_member_that_expands_beyond_the_limit_is_rejected_alone(mode: str, tmp_path: Path) -> None:
-    check(hostile_tar(tmp_path / "t.tar", 600 * MB, mode), tmp_path / "out", "too_large")
+    check(hostile_tar(tmp_path / "t.tar", 100 * MB, mode), tmp_path / "out", "too_large")
 
 
 def test_tar_that_expands_without_measure_keeps_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,21 +98,21 @@ def parquet(path: Path, values: list[bytes | None], **options: object) -> Path:
 
 
 def test_value_of_parquet_that_expands_is_rejected_with_its_row_group(tmp_path: Path) -> None:
-    values = [sound(), bytes(700 * MB), sound(number=1)]
+    values = [sound(), bytes(100 * MB), sound(number=1)]
     parquet(tmp_path / "p.parquet", values, row_group_size=1, compression="zstd", use_dictionary=False)
     check(tmp_path / "p.parquet", tmp_path / "out", "too_large")
 
 
 def test_values_of_parquet_that_share_a_dictionary_are_read_a_few_at_a_time(tmp_path: Path) -> None:
-    value = bytes(100 * MB)
-    parquet(tmp_path / "p.parquet", [sound(), *[value] * 30, sound(number=1)], dictionary_pagesize_limit=1 << 30)
+    value = bytes(7 * MB)
+    parquet(tmp_path / "p.parquet", [sound(), *[value] * 12, sound(number=1)], dictionary_pagesize_limit=1 << 30)
     check(tmp_path / "p.parquet", tmp_path / "out", "unreadable")
 
 
 def test_values_of_parquet_that_share_their_beginning_are_read_a_few_at_a_time(tmp_path: Path) -> None:
-    value = bytes(100 * MB)
+    value = bytes(7 * MB)
     path = tmp_path / "p.parquet"
-    table = pa.table({"audio": pa.array([sound(), *[value] * 20, sound(number=1)], pa.binary())})
+    table = pa.table({"audio": pa.array([sound(), *[value] * 12, sound(number=1)], pa.binary())})
     pq.write_table(
         table, path, use_dictionary=False, column_encoding={"audio": "DELTA_BYTE_ARRAY"}, data_page_size=1 << 30
     )
@@ -129,7 +121,7 @@ def test_values_of_parquet_that_share_their_beginning_are_read_a_few_at_a_time(t
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.int16()])
 def test_list_of_parquet_that_expands_is_rejected(kind: pa.DataType, tmp_path: Path) -> None:
-    zeros = pa.array(np.zeros(300 * MB if kind == pa.int16() else 150 * MB, kind.to_pandas_dtype()), kind)
+    zeros = pa.array(np.zeros(32 * MB, kind.to_pandas_dtype()), kind)
     audio = pa.LargeListArray.from_arrays(pa.array([0, len(zeros)]), zeros)
     path = tmp_path / "in" / "p.parquet"
     path.parent.mkdir()
@@ -173,7 +165,7 @@ def test_largest_file_is_an_option(verb: str, codec_folder: Path, tmp_path: Path
     assert result.exit_code == 0, result.output
     found = {(str(row["source"]), row["reason"]) for row in rejects(tmp_path / "out")}
     assert found == {(name, "too_large") for name in ("large.flac", "t.tar/large", "p.parquet/0")}
-    assert_refused(codectok(verb, folder, tmp_path / "out2", *own, "--max-file-bytes", "0"), "--max-file-bytes")
+    assert codectok(verb, folder, tmp_path / "out2", *own, "--max-file-bytes", "0").exit_code == 2
 
 
 def test_longest_file_is_an_option(codec_folder: Path, tmp_path: Path) -> None:
@@ -200,14 +192,14 @@ def test_limits_that_are_not_set_do_not_change_plans(codec_folder: Path) -> None
     assert not names & tokenize_job(codec_folder).options().keys()
 
 
-BOMBS = {"one line": b"x" * (64 * MB), "many lines": b'{"path": "a.flac"}\n' * (4 * MB)}
+BOMBS = {"one line": b"x" * (64 * MB), "many lines": b'{"path": "a.flac"}\n' * MB}
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_manifest_that_expands_is_refused_in_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decompression, "FREE_EXPANSION", 8 * MB)
+    monkeypatch.setattr(decompression, "FREE_EXPANSION", MB)
     path = tmp_path / "m.jsonl.gz"
     path.write_bytes(gzip.compress(BOMBS[name]))
     assert_refused(codectok("shard", path, tmp_path / "out", "--engine", "local"), "m.jsonl.gz")

@@ -77,7 +77,7 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | Unused]:
 
 def _audio_column(file: pq.ParquetFile, opened: BinaryIO, source: Source) -> Column | None:
     def start_of(column: Column) -> tuple[bytes | None, str | None]:
-        parts = map(parts_of, first_values(file, opened, column, source.max_held_bytes))
+        parts = map(parts_of, first_values(file, opened, column, source.max_row_bytes))
         return next((found for found in parts if found != (None, None)), (None, None))
 
     return choose_column(file.schema_arrow, source.audio_column, source.where, cache(start_of))
@@ -89,7 +89,7 @@ def _clips_of_group(
     """Yield the clips of a row group; damage costs the rest of the group."""
     number = group.first_row
     names = [column.name, *(".".join(path) for path in others.labels)]
-    batches = batches_of(file, opened, group, names, source.max_held_bytes)
+    batches = batches_of(file, opened, group, names, source.max_row_bytes)
     while True:
         try:
             batch = next(batches, None)

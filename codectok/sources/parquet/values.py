@@ -56,8 +56,8 @@ def audio_of_row(value: Any, column: Column, source: Source, number: int, labels
             f"There is no audio in row {number} of {source.where}: its {column.name!r} holds a value of type {kind}."
         )
         raise AudioError(message, "unreadable")
-    if data is not None and len(data) > source.max_held_bytes:
-        raise too_large(f"Row {number} of {source.where}", len(data), source.max_held_bytes)
+    if data is not None and len(data) > source.max_row_bytes:
+        raise too_large(f"Row {number} of {source.where}", len(data), source.max_row_bytes)
     if data:
         return RowAudio(data, PurePosixPath(path).suffix if path else "")
     row = f"row {number} of {source.where}"
