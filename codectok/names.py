@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,18 @@ JOB_FOLDER = "_codectok"  # records of a job, in its output folder
 def printable(path: str | Path) -> str:
     """Return `path` with bytes that are not UTF-8 as escapes, for tables and terminals."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def writable(text: str) -> str:
+    """Return `text` with halves of characters (surrogates) as escapes, so that it can be encoded."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def shortened(text: str, length: int) -> str:
+    """Return `text`, or its first `length` characters with a hash of all of it if it is longer."""
+    if len(text) <= length:
+        return text
+    return f"{text[:length]}...{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
 def file_name_of(clip_id: str) -> str:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codectok.errors import InputError, first_line
-from codectok.storage import open_file_system
 
 from .source import Source
+from .stores.files import open_url
 
 
 @contextmanager
@@ -27,8 +27,7 @@ def open_source(source: Source, buffering: int = -1) -> Iterator[BinaryIO]:
         with source.location.open("rb", buffering=buffering) as file:
             yield file
     else:
-        files, path = open_file_system(source.url)
-        with files.open(path, "rb") as file:
+        with open_url(source.url) as file:
             yield file
 
 

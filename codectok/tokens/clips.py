@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,6 +79,11 @@ class ClipReader:
         if recording.error is not None:
             self.rest = DamagedRest(AudioError(message, reason, missing.seconds), clip.start + decoded)
 
+    def release(self) -> None:
+        """Drop the bytes of the file, since clips wait for the codes of others; call this when all blocks are read."""
+        if isinstance(self.clip.audio, bytes):
+            self.clip = replace(self.clip, audio=b"")
+
 
 def encode_clips(
     encoder: ClipEncoder,
@@ -100,7 +105,10 @@ def encode_clips(
     """
 
     def blocks(reader: ClipReader) -> Iterator[np.ndarray]:
-        yield from reader.blocks()
+        try:
+            yield from reader.blocks()
+        finally:
+            reader.release()
         if reader.rest is not None and not keep_damaged:
             raise reader.rest.error
 

@@ -68,12 +68,12 @@ class ShardJob(Job):
         for field in READING_OPTIONS:
             del values[field]
         quality: dict[str, Any] = values.pop("quality")
-        sound: dict[str, Any] = values.pop("sound")
-        return values | quality | sound | self._reading
+        del values["sound"]
+        return values | quality | self.settings.sound.values() | self._reading
 
     @property
     def _reading(self) -> dict[str, JsonValue]:
-        return reading_options(encoding=self.settings.encoding, audio_column=self.settings.audio_column)
+        return reading_options(**{name: getattr(self.settings, name) for name in READING_OPTIONS})
 
     def check_sources(self, listing: Listing) -> None:
         """Raise an `InputError` if the audio column of Parquet files is unknown."""

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from codectok.audio.signatures import HEAD_BYTES, signature_of
+from codectok.errors import AudioError
+from codectok.sources.stores.faults import patiently
+from codectok.sources.stores.web import is_web, read_start
 from codectok.storage import is_url, open_file_system
 
 from .walk import FoundFile
@@ -59,7 +62,18 @@ def _begins_as_audio(path: str) -> bool:
 
 
 def _probe_remote(root: str, files: Sequence[FoundFile]) -> Iterator[bool]:
+    if is_web(root):
+        with ThreadPoolExecutor(THREADS) as pool:
+            yield from pool.map(_begins_as_audio_at, [f"{root.rstrip('/')}/{file.path}" for file in files])
+        return
     store, folder = open_file_system(root)
     paths = [f"{folder.rstrip('/')}/{file.path}" for file in files]
     heads = store.cat_ranges(paths, [0] * len(paths), [HEAD_BYTES] * len(paths), on_error="return")
-    return (isinstance(head, bytes) and signature_of(head) is not None for head in heads)
+    yield from (isinstance(head, bytes) and signature_of(head) is not None for head in heads)
+
+
+def _begins_as_audio_at(url: str) -> bool:
+    try:
+        return signature_of(patiently(lambda: read_start(url, HEAD_BYTES), url)) is not None
+    except AudioError:
+        return False

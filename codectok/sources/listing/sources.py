@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 # Files that are probed together.
 HELD_FILES = 1 << 14
+CHANNELS = range(1 << 16)  # that a row may name
 
 Reads = Callable[[Argument, str, Kind | None], bool]
 """True for files to read, by the argument that names them, their path below the root, and their kind."""
@@ -327,6 +328,9 @@ class _SourceAdder:
                 self._builder.pass_over(self._argument, file.path)
 
     def _add(self, row: ManifestRow) -> None:
+        if row.channel is not None and row.channel not in CHANNELS:
+            problem = f"{printable(row.path)} cannot be used: a file has no channel {float(row.channel):g}."
+            row = ManifestRow(row.path, problem=problem)
         if row.problem is not None and self._strict:
             raise InputError(row.problem)
         # Files in a manifest are audio, whatever their names.
