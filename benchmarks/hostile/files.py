@@ -96,7 +96,7 @@ class FileKind(ABC):
                 return "died", f"exit code {code}"
             if code:
                 verdict = "refused"
-                errors = [line for line in (place / "output").read_text(errors="replace").splitlines()]
+                errors = (place / "output").read_text(errors="replace").splitlines()
                 last = max(number for number, line in enumerate(errors) if line.startswith("$ codectok"))
                 said = [line for line in errors[last:] if line.startswith("Error:")]
                 if len(said) != 1:
@@ -222,8 +222,7 @@ class Outputs(FileKind):
     def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
         """Verify, inspect, resume, extend, and read the table."""
         job = (place / "damaged").read_text()
-        again = next(command for command in self._jobs(place, base, codec) if f"/{job}" in str(command[-1:]) or
-                     any(str(part) == str(place / job) for part in command[1:4]) and job in command[:2])  # fmt: skip
+        again = next(command for command in self._jobs(place, base, codec) if place / job in command[2:4])
         reads: list[Command] = [("verify", place / job), ("inspect", place / job), (*again, "--dry-run"), again]
         if job == "tokenize":
             with_codec = ("--codec", codec, "--device", "cpu")
@@ -424,8 +423,8 @@ class Models(FileKind):
             num_key_value_heads=2, max_position_embeddings=64,
         )  # fmt: skip
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        template = {"begin": [{"token": "<|inter_audio_begin|>"}], "row": [{"text": "{text} {language}"}, {"codes": "row"}],
-                    "end": [{"token": "eos"}]}  # fmt: skip
+        rows = [{"text": "{text} {language}"}, {"codes": "row"}]
+        template = {"begin": [{"token": "<|inter_audio_begin|>"}], "row": rows, "end": [{"token": "eos"}]}
         (base / "sound" / "template.yaml").write_text(yaml.safe_dump(template, sort_keys=False))
         sounds(base / "speech")
         lines = [{"path": f"clip-{n}.wav", "text": f"words {n}", "language": "en"} for n in range(4)]

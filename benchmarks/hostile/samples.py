@@ -128,7 +128,13 @@ class Tars(SampleKind):
 
     def _members(self) -> Iterator[tuple[str, bytes]]:
         for n in range(N_SAMPLES):
-            labels = {"text": f"sample {n}", "speaker": f"s{n}", "language": "en", "score": 0.5, "tags": ["a", {"b": 1}]}
+            labels = {
+                "text": f"sample {n}",
+                "speaker": f"s{n}",
+                "language": "en",
+                "score": 0.5,
+                "tags": ["a", {"b": 1}],
+            }
             yield f"sample-{n}.json", json.dumps(labels).encode()
             yield f"sample-{n}.wav", wave(n)
 

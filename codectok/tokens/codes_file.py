@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from codectok.atomic import replacing
 from codectok.errors import InputError
+from codectok.names import FileNames, hash_of_name
 from codectok.storage import is_url
 
-from .table import TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
+from .table import TableMetadata, TokenRow, TokenTableWriter, read_ids, read_metadata, read_rows
 
 NPZ_METADATA = "codectok"
 CODES_SUFFIXES = (".npz", ".parquet")
@@ -85,6 +86,28 @@ def read_codes(
                 except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
                     raise InputError(f"{path} is damaged at clip {name}: {error}.") from None
                 yield name, codes
+
+
+def file_names(place: str | Path, ids: set[str] | None = None) -> FileNames:
+    """Choose the names of the files of all clips in a file of codes or in a token table.
+
+    Raises:
+        InputError: one of `ids`, or of all clips if it is None, is the id of several clips.
+    """
+
+    def all_ids() -> Iterator[str]:
+        if is_url(str(place)) or Path(place).suffix != ".npz":
+            return read_ids(place)
+        with _open_npz(Path(place)) as arrays:
+            return iter([name for name in arrays.files if name != NPZ_METADATA])
+
+    names = FileNames(all_ids())
+    if names.repeated:
+        wanted = (one for one in all_ids() if ids is None or one in ids)
+        repeated = next((one for one in wanted if hash_of_name(one) in names.repeated), None)
+        if repeated is not None:
+            raise InputError(f"{place} has several clips with the id {repeated}; give every clip another id.")
+    return names
 
 
 def _write_npz(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:

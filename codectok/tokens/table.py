@@ -240,6 +240,14 @@ def read_metadata(path: str | Path) -> TableMetadata:
     return found[0]
 
 
+def read_ids(path: str | Path) -> Iterator[str]:
+    """Read the ids of the table at `path`, in order; raise `InputError` if the table is damaged."""
+    for file in table_files(path):
+        with file.open() as parquet:
+            for batch in parquet.iter_batches(columns=["id"], use_threads=False):
+                yield from batch["id"].to_pylist()
+
+
 def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[TokenRow]:
     """Read the rows of the table at `path`, in order.
 
