@@ -1,8 +1,8 @@
 """Fuzzes all files that codectok reads: sources, and its own files when they are damaged.
 
-Each mutation is read by verbs of the command line in a forked process. A traceback, a process that hangs for 30 s, takes
-2 GB or dies, a unit that fails, and rows of good neighbours that change are findings. For codecs, checkpoints and other
-files a refusal in one sentence is right.
+Each mutation is read by verbs of the command line in a forked process. A traceback, a process that hangs for 30 s,
+takes 2 GB or dies, a unit that fails, and rows of good neighbours that change are findings. For codecs, checkpoints and
+other files a refusal in one sentence is right.
 
     python benchmarks/fuzz_hostile.py --mutations 1000 --seconds 600 --kinds tars,parquet,manifests
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from hostile.children import Outcome, quiet, run_all
 from hostile.files import KINDS as FILE_KINDS
 from hostile.files import tiny_codec
-from hostile.samples import Manifests, ParquetFiles, SampleKind, Tars
+from hostile.samples import Manifests, ParquetFiles, Tars
 from rich.console import Console
 from rich.table import Table
 

@@ -63,21 +63,35 @@ class FileKind(ABC):
     name: str
 
     @abstractmethod
+    def build(self, base: Path, codec: Path) -> None:
+        """Write sound files to the new folder `base / "sound"`."""
+
     def prepare(self, base: Path, codec: Path) -> None:
-        """Write sound files to the new folder `base`."""
+        """Write sound files, and run all commands once with them, which imports all modules that they need."""
+        self.build(base, codec)
+        for path in self.damaged_files(base / "sound"):
+            copied = Path(shutil.copytree(base / "sound", base / "tried" / "sound"))
+            for command in self.commands(copied, copied / path.relative_to(base / "sound"), base, codec):
+                must(*command)
+            shutil.rmtree(base / "tried")
+
+    def damaged_files(self, sound: Path) -> list[Path]:
+        """Files whose commands are tried: one of each set of commands."""
+        return self.targets(sound)[:1]
 
     def targets(self, place: Path) -> list[Path]:
         """Files to damage."""
         return [path for path in sorted(place.rglob("*")) if path.is_file()]
 
-    def damage(self, rng: random.Random, place: Path) -> str:
-        """Damage one of the files, and describe it."""
+    def damage(self, rng: random.Random, place: Path) -> tuple[Path, str]:
+        """Damage one of the files; return it, and a description."""
         paths = self.targets(place)
-        return damage_file(rng, rng.choice(paths), paths)
+        path = rng.choice(paths)
+        return path, damage_file(rng, path, paths)
 
     @abstractmethod
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
-        """Commands that read the files in `place`, of which some are run."""
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
+        """Commands that read the file `path` in `place`, of which some are run."""
 
     def chosen(self, rng: random.Random, commands: list[Command]) -> list[Command]:
         """Choose the commands to run."""
@@ -86,8 +100,8 @@ class FileKind(ABC):
     def check(self, base: Path, codec: Path, rng: random.Random, place: Path) -> tuple[str, str]:
         """Damage a copy of the files, and read it."""
         copied = Path(shutil.copytree(base / "sound", place / "sound"))
-        case = self.damage(rng, copied)
-        commands = self.chosen(rng, self.commands(copied, base, codec))
+        path, case = self.damage(rng, copied)
+        commands = self.chosen(rng, self.commands(copied, path, base, codec))
         (place / CASE).write_text(case, errors="replace")
         verdict = "kept"
         for command in commands:
@@ -109,13 +123,13 @@ class Codecs(FileKind):
 
     name = "codecs"
 
-    def prepare(self, base: Path, codec: Path) -> None:
+    def build(self, base: Path, codec: Path) -> None:
         """Copy a codec, and write clips and a table of it."""
         shutil.copytree(codec, base / "sound" / "codec")
         sounds(base / "speech")
         must("tokenize", base / "speech", base / "table", "--codec", codec, "--device", "cpu", *LOCAL)
 
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """All verbs that load a codec."""
         own, speech, table = place / "codec", base / "speech", base / "table"
         with_codec = ("--codec", own, "--device", "cpu")
@@ -136,7 +150,7 @@ class Distilcodec(FileKind):
 
     name = "distilcodec"
 
-    def prepare(self, base: Path, codec: Path) -> None:
+    def build(self, base: Path, codec: Path) -> None:
         """Take the smallest checkpoint of the tests."""
         source = Path(__file__).parents[2] / "tests/data/golden/student"
         folder = base / "sound" / "checkpoint"
@@ -144,7 +158,7 @@ class Distilcodec(FileKind):
         for name in ("g_00000042", "model_config.json"):
             shutil.copy(source / name, folder)
 
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """Import it."""
         return [("import-distilcodec", place / "checkpoint", place / "codec")]
 
@@ -154,7 +168,7 @@ class Tables(FileKind):
 
     name = "tables"
 
-    def prepare(self, base: Path, codec: Path) -> None:
+    def build(self, base: Path, codec: Path) -> None:
         """Write a table of two parts and an npz."""
         sounds(base / "speech")
         with_codec = ("--codec", codec, "--device", "cpu")
@@ -164,26 +178,31 @@ class Tables(FileKind):
             shutil.copy(part, base / "sound" / "table")
         must("encode", base / "speech", base / "sound" / "codes.npz", *with_codec)
 
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
+    def damaged_files(self, sound: Path) -> list[Path]:
+        """A part and the npz."""
+        return [sound / "codes.npz", *self.targets(sound / "table")[:1]]
+
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """All verbs that read tables."""
         table, codes, out = place / "table", place / "codes.npz", place / "out"
         with_codec = ("--codec", codec, "--device", "cpu")
+        if path == codes:
+            return [("inspect", codes), ("decode", codes, out, *with_codec)]
         return [
-            ("inspect", table), ("verify", table), ("decode", table, out, *with_codec),
-            ("decode", table, place / "one.wav", *with_codec, "--id", "speech-clip-1"),
-            ("verify", table, *with_codec, "--reencode", 2, "--decode", 1, "--to", out),
-            ("export", "sequences", table, out, *LOCAL), ("export", "megatron", table, out, *LOCAL),
-            ("export", "unitts", table, out, *LOCAL), ("export", "compact", table, out, *LOCAL),
-            ("export", "unitts", table, out, "--task", "audio", "--style", "audio-json", *LOCAL),
-            ("export", "huggingface", table), ("export", "vocabulary", table, out),
-            ("export", "sequences", table, out, "--task", "interleaved", *LOCAL),
-            ("inspect", codes), ("decode", codes, out, *with_codec), ("inspect", codes),
-            ("decode", codes, out, *with_codec),
+            ("inspect", table), ("verify", table), ("decode", table, out / "wav", *with_codec),
+            ("decode", table, out / "some", *with_codec, "--where", "duration > 0.1"),
+            ("verify", table, *with_codec, "--decode", 2, "--to", out / "listen"),
+            ("export", "sequences", table, out / "sequences", *LOCAL),
+            ("export", "megatron", table, out / "megatron", *LOCAL),
+            ("export", "unitts", table, out / "unitts", "--task", "audio", *LOCAL),
+            ("export", "compact", table, out / "compact", *LOCAL),
+            ("export", "unitts", table, out / "json", "--task", "audio", "--style", "audio-json", *LOCAL),
+            ("export", "huggingface", table), ("export", "vocabulary", table, out / "vocabulary"),
         ]  # fmt: skip
 
     def chosen(self, rng: random.Random, commands: list[Command]) -> list[Command]:
-        """Read the file that was damaged."""
-        return [rng.choice(commands), *rng.sample(commands, 3)]
+        """Read the file that was damaged by several verbs."""
+        return rng.sample(commands, min(4, len(commands)))
 
 
 class Outputs(FileKind):
@@ -191,17 +210,19 @@ class Outputs(FileKind):
 
     name = "outputs"
 
-    def prepare(self, base: Path, codec: Path) -> None:
+    def build(self, base: Path, codec: Path) -> None:
         """Run a job of each kind."""
         sounds(base / "speech")
+        must("tokenize", base / "speech", base / "table", "--codec", codec, "--device", "cpu", *LOCAL)
         sound = base / "sound"
         for command in self._jobs(sound, base, codec):
             must(*command)
 
     def _jobs(self, place: Path, base: Path, codec: Path) -> list[Command]:
-        table = place / "tokenize"
+        table = base / "table"
         return [
-            ("tokenize", base / "speech", table, "--codec", codec, "--device", "cpu", *LOCAL, "--part-seconds", 1),
+            ("tokenize", base / "speech", place / "tokenize", "--codec", codec, "--device", "cpu", *LOCAL,
+             "--part-seconds", 1),
             ("shard", base / "speech", place / "shard", *LOCAL, "--min-seconds", 0.1, "--shard-seconds", 1,
              "--deduplicate"),
             ("export", "sequences", table, place / "sequences", *LOCAL),
@@ -210,31 +231,36 @@ class Outputs(FileKind):
             ("export", "compact", table, place / "compact", *LOCAL),
         ]  # fmt: skip
 
-    def damage(self, rng: random.Random, place: Path) -> str:
+    def damage(self, rng: random.Random, place: Path) -> tuple[Path, str]:
         """Damage a file of one output, more often one of the job's own."""
         job = rng.choice(sorted(path.name for path in place.iterdir()))
         paths = [path for path in self.targets(place / job) if "locks" not in path.parts]
         own = [path for path in paths if "_codectok" in path.parts]
         path = rng.choice(own if rng.random() < 0.8 else paths)
-        (place / "damaged").write_text(job)
-        return f"{job}: {path.parent.name}/{damage_file(rng, path, paths)}"
+        return path, f"{job}: {path.parent.name}/{damage_file(rng, path, paths)}"
 
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
+    def damaged_files(self, sound: Path) -> list[Path]:
+        """One file of each job."""
+        return [self.targets(job)[0] for job in sorted(sound.iterdir())]
+
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """Verify, inspect, resume, extend, and read the table."""
-        job = (place / "damaged").read_text()
-        again = next(command for command in self._jobs(place, base, codec) if place / job in command[2:4])
-        reads: list[Command] = [("verify", place / job), ("inspect", place / job), (*again, "--dry-run"), again]
-        if job == "tokenize":
+        output = place / path.relative_to(place).parts[0]
+        again = next(command for command in self._jobs(place, base, codec) if output in command[2:4])
+        reads: list[Command] = [("verify", output), (*again, "--dry-run"), again]
+        if output.name != "sequences":  # which is another kind of table
+            reads.append(("inspect", output))
+        if output.name == "tokenize":
             with_codec = ("--codec", codec, "--device", "cpu")
             reads += [
-                ("verify", place / job, *with_codec, "--reencode", 2),
-                ("verify", place / job, "--sources"),
-                ("export", "huggingface", place / job),
-                ("export", "sequences", place / job, place / "new", *LOCAL),
-                ("decode", place / job, place / "wav", *with_codec),
+                ("verify", output, *with_codec, "--reencode", 2),
+                ("verify", output, "--sources"),
+                ("export", "huggingface", output, "--overwrite"),
+                ("export", "sequences", output, place / "new", *LOCAL),
+                ("decode", output, place / "wav", *with_codec),
             ]
-        if job == "shard":
-            reads += [("verify", place / job, "--sources"), (*again, "--extend")]
+        if output.name == "shard":
+            reads += [("verify", output, "--sources"), (*again, "--extend")]
         return reads
 
 
@@ -243,7 +269,7 @@ class Shards(FileKind):
 
     name = "shards"
 
-    def prepare(self, base: Path, codec: Path) -> None:
+    def build(self, base: Path, codec: Path) -> None:
         """Write shards of two tars, and a configuration."""
         sounds(base / "speech")
         must("shard", base / "speech", base / "sound" / "shards", *LOCAL, "--min-seconds", 0.1, "--shard-seconds", 1)
@@ -253,7 +279,7 @@ class Shards(FileKind):
         """The files that training reads."""
         return [path for path in super().targets(place / "shards") if "_codectok" not in path.parts]
 
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """All verbs that read shards."""
         shards = place / "shards"
         settings = (f"data.shards={shards}", f"output={place / 'run'}")
@@ -294,29 +320,30 @@ class Checkpoints(FileKind):
 
     name = "checkpoints"
 
-    def prepare(self, base: Path, codec: Path) -> None:
+    def build(self, base: Path, codec: Path) -> None:
         """Train two steps."""
         sounds(base / "speech")
         must("shard", base / "speech", base / "shards", *LOCAL, "--min-seconds", 0.1)
         (base / "train.json").write_text(json.dumps(training(base / "shards", base / "sound" / "run")))
         must("train", base / "train.json", "--engine", "local")
 
-    def damage(self, rng: random.Random, place: Path) -> str:
+    def damage(self, rng: random.Random, place: Path) -> tuple[Path, str]:
         """Damage the newest checkpoint, sometimes as if its hash fitted, or another file of the run."""
         newest = place / "run" / "checkpoints" / "step-00000002"
         if rng.random() < 0.2:
             return super().damage(rng, place)
-        done = damage_file(rng, newest / "training.pt", [])
+        path = newest / "training.pt"
+        done = damage_file(rng, path, [])
         hash_file = newest / "training.sha256"
         if rng.random() < 0.7:
             if rng.random() < 0.5:
                 hash_file.unlink()
-                return f"{done}, without a hash"
-            hash_file.write_text(hashlib.sha256((newest / "training.pt").read_bytes()).hexdigest() + "\n")
-            return f"{done}, with its hash"
-        return done
+                return path, f"{done}, without a hash"
+            hash_file.write_text(hashlib.sha256(path.read_bytes()).hexdigest() + "\n")
+            return path, f"{done}, with its hash"
+        return path, done
 
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """Resume, resume another run from it, and start from its codec."""
         run = place / "run"
         train: Command = ("train", base / "train.json", "--engine", "local")
@@ -337,7 +364,7 @@ class Configs(FileKind):
 
     name = "configs"
 
-    def prepare(self, base: Path, codec: Path) -> None:
+    def build(self, base: Path, codec: Path) -> None:
         """Write a configuration and shards for it."""
         sounds(base / "speech")
         must("shard", base / "speech", base / "shards", *LOCAL, "--min-seconds", 0.1)
@@ -347,18 +374,16 @@ class Configs(FileKind):
         (base / "sound" / "train.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         must("train", base / "sound" / "train.yaml", "--engine", "local", "--dry-run")
 
-    def damage(self, rng: random.Random, place: Path) -> str:
+    def damage(self, rng: random.Random, place: Path) -> tuple[Path, str]:
         """Damage values, bytes, or the structure of YAML."""
         path = place / rng.choice(["train.json", "train.yaml"])
         if path.suffix == ".json":
-            return damage_file(rng, path, [place / "train.yaml"])
-        return damage_yaml(rng, path)
+            return path, damage_file(rng, path, [place / "train.yaml"])
+        return path, damage_yaml(rng, path)
 
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """A dry run with the one that was damaged."""
-        sound = (base / "sound" / "train.json").read_bytes()
-        name = "train.yaml" if (place / "train.json").read_bytes() == sound else "train.json"
-        return [("train", place / name, f"output={place / 'run'}", "--engine", "local", "--dry-run", "device=cpu")]
+        return [("train", path, f"output={place / 'run'}", "--engine", "local", "--dry-run", "device=cpu")]
 
 
 YAML_TEXTS = (
@@ -400,7 +425,7 @@ class Models(FileKind):
 
     name = "models"
 
-    def prepare(self, base: Path, codec: Path) -> None:
+    def build(self, base: Path, codec: Path) -> None:
         """Write a model of transformers with a tokenizer, a template and a table."""
         import torch
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -431,31 +456,31 @@ class Models(FileKind):
         (base / "speech" / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         must("tokenize", base / "speech" / "list.jsonl", base / "table", "--codec", codec, "--device", "cpu", *LOCAL)
 
-    def damage(self, rng: random.Random, place: Path) -> str:
+    def damage(self, rng: random.Random, place: Path) -> tuple[Path, str]:
         """Damage the template as YAML, or a file of the model."""
         if rng.random() < 0.2:
-            return damage_yaml(rng, place / "template.yaml")
+            path = place / "template.yaml"
+            return path, damage_yaml(rng, path)
         path = rng.choice(self.targets(place / "model"))
         if path.suffix == ".jinja" and rng.random() < 0.5:
             path.write_text(rng.choice(JINJA))
-            return "jinja"
-        return damage_file(rng, path, self.targets(place))
+            return path, "jinja"
+        return path, damage_file(rng, path, self.targets(place))
 
-    def commands(self, place: Path, base: Path, codec: Path) -> list[Command]:
+    def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """All verbs that read models, tokenizers and templates."""
         model, table, out = place / "model", base / "table", place / "out"
-        documents: Command = ("export", "sequences", table, out, "--tokenizer", model, *LOCAL)
+        text = ("--tokenizer", model, *LOCAL)
+        template: Command = ("export", "sequences", table, out / "own", *text, "--task", place / "template.yaml")
+        if path.name == "template.yaml":
+            return [template]
         return [
-            ("export", "language-model", model, out, "--codec", codec),
-            ("export", "tokenizer", model, out, "--codec", codec),
-            (*documents, "--task", "tts"),
-            (*documents, "--task", place / "template.yaml"),
-            ("export", "megatron", table, out, "--model", model, *LOCAL),
+            ("export", "language-model", model, out / "model", "--codec", codec),
+            ("export", "tokenizer", model, out / "tokenizer", "--codec", codec),
+            ("export", "sequences", table, out / "tts", *text, "--task", "tts"),
+            template,
+            ("export", "megatron", table, out / "megatron", "--model", model, "--eos", 0, *LOCAL),
         ]
-
-    def chosen(self, rng: random.Random, commands: list[Command]) -> list[Command]:
-        """One of them, as they write to one folder."""
-        return [rng.choice(commands)]
 
 
 JINJA = (

@@ -25,7 +25,7 @@ COLUMNS: dict[str, Callable[[int], pa.Array]] = {
     "nested list": lambda n: pa.array([[[["a"]]]] * n),
     "struct": lambda n: pa.array([{"bytes": 1, "path": 2}] * n),
     "struct of null": lambda n: pa.array([{"bytes": None, "path": None}] * n, pa.struct([("bytes", pa.binary())])),
-    "empty struct": lambda n: pa.array([{"x": {"y": {}}}] * n),
+    "deep struct": lambda n: pa.array([{"x": {"y": {"z": [{"a": 1}]}}}] * n),
     "map": lambda n: pa.array([[("a", 1)]] * n, pa.map_(pa.string(), pa.int64())),
     "dictionary": lambda n: pa.array(["a"] * n).dictionary_encode(),
     "binary": lambda n: pa.array([b"\xff\x00RIFF"] * n),
