@@ -154,6 +154,7 @@ def _clip_of(arrays: np.lib.npyio.NpzFile, name: str, metadata: TableMetadata) -
 
 def _check_size(arrays: np.lib.npyio.NpzFile, name: str) -> None:
     """Raise a `ValueError` if an array is larger than any clip, or than its header says."""
+    assert arrays.zip is not None, "it is open"
     member = arrays.zip.getinfo(f"{name}.npy")
     if member.file_size > MAX_CLIP_BYTES:
         raise ValueError(f"it has more than {MAX_CLIP_BYTES:,} bytes")
