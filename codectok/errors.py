@@ -9,12 +9,14 @@ from typing import Literal
 
 Reason = Literal[
     "unreadable",
+    "unreachable",
     "invalid_row",
     "decode_error",
     "decoder_crash",
     "empty",
     "too_short",
     "too_long",
+    "too_large",
     "not_finite",
     "silent",
     "clipped",
@@ -22,8 +24,9 @@ Reason = Literal[
     "duplicate",
     "unsupported",
     "filtered",
+    "unexpected_error",
 ]
-"""Why an input has no output."""
+"""Why an input has no output; "unreachable" may pass, and "unexpected_error" is a bug of codectok."""
 
 LONGEST_REASON = 200
 # Errors of the file system that another try will not fix; all others may be temporary.

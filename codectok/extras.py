@@ -11,6 +11,7 @@ from typing import Any
 
 # Of one clip, in bytes of JSON: `extra` is for labels, not for features or images.
 MAX_EXTRA_BYTES = 1 << 16
+MAX_DEPTH = 32  # of lists and objects in one another: what reads `extra` may stop at some hundred
 
 
 def is_missing(value: object) -> bool:
@@ -24,7 +25,8 @@ def extra_of(values: Mapping[str, Any], known: Collection[str] = ()) -> tuple[st
     """The fields of `values` that are not in `known`, as a JSON object with sorted keys, and the names of the rest.
 
     Missing values are not kept. Fields in `custom`, where lhotse puts the user's, stand beside the others. Bytes,
-    values that JSON cannot hold, and values for which `MAX_EXTRA_BYTES` leaves no room, are left out.
+    values that JSON cannot hold, that are nested deeper than `MAX_DEPTH`, or for which `MAX_EXTRA_BYTES` leaves no
+    room, are left out.
 
     Returns:
         The JSON, None without any field, and the names of the fields that were left out.
@@ -46,7 +48,7 @@ def extra_of(values: Mapping[str, Any], known: Collection[str] = ()) -> tuple[st
         except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError, for half a character, is a ValueError
             left_out.append(name)
             continue
-        if size > room:
+        if size > room or is_deep(value, MAX_DEPTH - 1):
             left_out.append(name)
             continue
         room -= size
@@ -59,6 +61,14 @@ def is_stored(value: object) -> bool:
     if isinstance(value, float) and not math.isfinite(value):
         return True
     return isinstance(value, dict) and bool({"storage_type", "sources", "array", "storage_path"} & value.keys())
+
+
+def is_deep(value: object, depth: int = MAX_DEPTH) -> bool:
+    """True if lists and objects are nested deeper than `depth`."""
+    if not isinstance(value, dict | list | tuple):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(is_deep(one, depth - 1) for one in inner)
 
 
 def merged_extra(extras: Sequence[str | None]) -> str | None:

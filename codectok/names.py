@@ -28,6 +28,18 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def writable(text: str) -> str:
+    """Return `text` with halves of characters (surrogates) as escapes, so that it can be encoded."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def shortened(text: str, length: int) -> str:
+    """Return `text`, or its first `length` characters with a hash of all of it if it is longer."""
+    if len(text) <= length:
+        return text
+    return f"{text[:length]}...{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
 class FileNames:
     """Names of the files of a table's clips, one for each id, on every file system.
 

@@ -19,6 +19,8 @@ from .errors import InputError
 
 # Marks the folder of an attempt in stores that have no empty folders.
 STARTED = "started"
+# Of an answer of a web server that is held in memory, such as the listing of a folder.
+MAX_ANSWER_BYTES = 1 << 26
 
 
 def is_url(text: str) -> bool:
@@ -33,10 +35,31 @@ def open_file_system(url: str) -> tuple[Any, str]:
         InputError: fsspec has no file system for the URL, or its package is not installed.
     """
     try:
-        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+        is_web = url.lower().startswith(("http://", "https://"))
+        options = {"get_client": bounded_client} if is_web and "http" not in fsspec.config.conf else {}
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
         return found
     except (ImportError, ValueError) as error:
         raise InputError(f"{url} cannot be reached: {error}.") from None
+
+
+async def bounded_client(**options: Any) -> Any:
+    """Create a client of web servers for fsspec that reads at most `MAX_ANSWER_BYTES` of an answer into memory."""
+    import aiohttp
+
+    class BoundedResponse(aiohttp.ClientResponse):
+        async def read(self) -> bytes:
+            if self._body is None:
+                body = bytearray()
+                while chunk := await self.content.read(MAX_ANSWER_BYTES + 1 - len(body)):
+                    body += chunk
+                    if len(body) > MAX_ANSWER_BYTES:
+                        self.close()
+                        raise ValueError(f"{self.url} answers with more than {MAX_ANSWER_BYTES:,} bytes")
+                self._body = bytes(body)
+            return self._body
+
+    return aiohttp.ClientSession(response_class=BoundedResponse, **options)
 
 
 @dataclass(frozen=True)

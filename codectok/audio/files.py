@@ -16,6 +16,7 @@ from codectok.audio.channels.selection import channel_count, counted, one_channe
 from codectok.choices import AudioFormat
 from codectok.errors import AudioError, CodectokError, InputError, is_lasting
 from codectok.names import printable
+from codectok.reading import reading
 
 from .decoding import decoded_streams
 from .notes import DecodingNotes
@@ -80,11 +81,12 @@ def audio_info(path: Path) -> AudioInfo:
     lengths: list[int] = []
     seconds, stream, damage = 0.0, None, None
     try:
-        for stream in decoded_streams(path, printable(path), DecodingNotes()):
-            lengths.append(0)
-            for block in stream.blocks:
-                lengths[-1] += len(block)
-                seconds += len(block) / stream.sample_rate
+        with reading(printable(path), (soundfile.SoundFileError,)):
+            for stream in decoded_streams(path, printable(path), DecodingNotes()):
+                lengths.append(0)
+                for block in stream.blocks:
+                    lengths[-1] += len(block)
+                    seconds += len(block) / stream.sample_rate
     except AudioError as error:
         if stream is None:
             raise
@@ -129,15 +131,24 @@ def stream_audio(
 
     Raises:
         AudioError: with the reason "unreadable" (not audio), "unsupported" (also a channel that the file lacks),
-            "empty", "decode_error" (damaged or cut off), "not_finite", or "clipped" (floats far beyond full scale).
+            "empty", "decode_error" (damaged or cut off), "not_finite", "clipped" (floats far beyond full scale),
+            "too_long" or "too_large".
         OSError: the disk or the network failed; another try may succeed.
     """
-    where = _where(source, name)
-    if sound.channel == "each":
-        yield from _each_channel(source, sample_rate, where, notes or DecodingNotes(), sound)
-        return
+    where, notes = _where(source, name), notes or DecodingNotes()
+    with reading(where, (soundfile.SoundFileError,)):
+        if sound.channel == "each":
+            yield from _each_channel(source, sample_rate, where, notes, sound)
+        else:
+            yield from _mono(source, sample_rate, where, notes, sound)
+
+
+def _mono(
+    source: Path | bytes, sample_rate: int, where: str, notes: DecodingNotes, sound: SoundOptions
+) -> Iterator[np.ndarray]:
+    """Decode a file to blocks [n], up to the longest duration that is read."""
     n_samples, seconds = 0, 0.0
-    notes = notes or DecodingNotes()
+    longest = round(sound.longest_seconds * sample_rate)
     divisor: float | None = None
     try:
         for stream in decoded_streams(source, where, notes):
@@ -152,6 +163,10 @@ def stream_audio(
                 # Averaging and resampling overflow for samples near the largest float32.
                 check_finite(block, where, n_samples)
                 n_samples += len(block)
+                if n_samples > longest:
+                    yield block[: len(block) - (n_samples - longest)]
+                    message = f"{where} is longer than {sound.longest_seconds:,g} s (see --max-file-seconds)."
+                    raise AudioError(message, "too_long")
                 yield block
             if raw.error is not None:
                 raise raw.error

@@ -160,6 +160,7 @@ def _to_read(preview: Preview) -> dict[str, str]:
 def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, object]) -> None:
     from codectok.pipelines.engine.output.report import (
         REPORT_FILE,
+        describe_bugs,
         describe_labels,
         describe_layouts,
         describe_rejects,
@@ -168,6 +169,7 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
     )
     from codectok.sources.rejects import REJECTS_FOLDER
     from codectok.sources.unused import unused_rows
+    from codectok.storage import open_storage
 
     summary = result.summary
     total = summary.total
@@ -209,5 +211,6 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
                 for name, counts in summary.datasets.items()
             ],
         )
-    for sentence in job.reporter.advice(summary.datasets):
-        warn(sentence)
+    for sentence in (*job.reporter.advice(summary.datasets), describe_bugs(total, open_storage(output))):
+        if sentence:
+            warn(sentence)

@@ -53,6 +53,19 @@ EncodingOption = Annotated[
         show_default="utf-8",
     ),
 ]
+MaxFileSecondsOption = Annotated[
+    float | None,
+    typer.Option("--max-file-seconds", help="Reject what a file holds behind this.", show_default="1,000,000"),
+]
+MaxFileBytesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-file-bytes",
+        min=1,
+        help="Reject larger files, samples of tars and rows of Parquet.",
+        show_default="536,870,912; none for files of this machine",
+    ),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse manifests with lines that cannot be used, instead of rejecting them.")
 ]

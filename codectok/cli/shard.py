@@ -9,7 +9,15 @@ import typer
 from codectok.choices import AudioFormat, Segmenter
 
 from .job_choices import JobChoices, with_job_choices
-from .options import AudioColumnOption, CancelledOption, ChannelOption, EncodingOption, ScaleOption
+from .options import (
+    AudioColumnOption,
+    CancelledOption,
+    ChannelOption,
+    EncodingOption,
+    MaxFileBytesOption,
+    MaxFileSecondsOption,
+    ScaleOption,
+)
 
 NAME = "shard"
 EXAMPLE = "codectok shard recordings/ music/ shards/ --min-seconds 2 --max-seconds 10"
@@ -47,6 +55,8 @@ def run(
     min_dnsmos: Annotated[float | None, typer.Option(help="Leave out speech with a lower DNSMOS (1 to 5).")] = None,
     encoding: EncodingOption = None,
     audio_column: AudioColumnOption = None,
+    max_file_bytes: MaxFileBytesOption = None,
+    max_file_seconds: MaxFileSecondsOption = None,
     *,
     choices: JobChoices,
 ) -> None:
@@ -71,6 +81,7 @@ def run(
         quality=limits,
         encoding=encoding,
         audio_column=audio_column,
-        sound=SoundOptions.parse(channel, cancelled, scale),
+        max_file_bytes=max_file_bytes,
+        sound=SoundOptions.parse(channel, cancelled, scale, max_file_seconds),
     )
     run_and_report(ShardJob(options), sources, output, choices)

@@ -15,6 +15,8 @@ from .options import (
     DeviceOption,
     DtypeOption,
     EncodingOption,
+    MaxFileBytesOption,
+    MaxFileSecondsOption,
     PackFramesOption,
     ScaleOption,
 )
@@ -46,6 +48,8 @@ def run(
     ] = None,
     encoding: EncodingOption = None,
     audio_column: AudioColumnOption = None,
+    max_file_bytes: MaxFileBytesOption = None,
+    max_file_seconds: MaxFileSecondsOption = None,
     channel: ChannelOption = "mix",
     cancelled: CancelledOption = "first",
     scale: ScaleOption = "refuse",
@@ -73,7 +77,8 @@ def run(
         part_seconds=part_seconds,
         encoding=encoding,
         audio_column=audio_column,
-        sound=SoundOptions.parse(channel, cancelled, scale),
+        max_file_bytes=max_file_bytes,
+        sound=SoundOptions.parse(channel, cancelled, scale, max_file_seconds),
     )
     # A driver without a GPU can still use the GPUs of a cluster.
     elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from math import isfinite
 from typing import Protocol
+
+import pyarrow as pa
 
 from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import SoundOptions
 from codectok.errors import AudioError
 from codectok.keys import make_key
+from codectok.reading import reading
 from codectok.sources.corpora.described import described_clips
 from codectok.sources.corpora.folder_labels import with_labels_of
 from codectok.sources.parquet.clips import clips_of_parquet
 from codectok.sources.tars.clips import clips_of_tar
 
+from .checks import checked
 from .clip import Clip
 from .kinds import CONTAINERS
 from .rejects import Reject
 from .source import Source
 from .unused import Unused, unused_sound
+
+DAMAGE = (pa.ArrowException,)
 
 
 class ClipCounter(Protocol):
@@ -40,17 +47,31 @@ class ClipCounter(Protocol):
 
 def clips_of(source: Source) -> Iterator[Clip | Reject | Unused]:
     """Yield the clips of `source` in order, a reject for each that cannot be read, and parts that are not used."""
-    if source.kind in CONTAINERS:
-        for found in itertools.islice(_clips_in(source), source.first_clip, source.last_clip):
-            yield with_labels_of(source, found) if isinstance(found, Clip) else found
-        return
+    clips = itertools.islice(_clips_in(source), source.first_clip, source.last_clip)
+    while True:
+        try:
+            with reading(source.where, DAMAGE):
+                found = next(clips, None)
+        except AudioError as error:
+            yield Reject.of(error, source.dataset, source.name, "read")
+            return
+        if found is None:
+            return
+        yield _with_labels(source, found) if isinstance(found, Clip) else found
+
+
+def _with_labels(source: Source, clip: Clip) -> Clip | Reject:
+    """Add the labels of the source; a clip that cannot be written becomes a reject."""
     try:
-        yield clip_of(source)
+        with reading(source.where):
+            return checked(with_labels_of(source, clip) if source.kind in CONTAINERS else clip)
     except AudioError as error:
-        yield Reject.of(error, source.dataset, source.name, "read")
+        return Reject.of(error, clip.dataset, clip.source, "read", clip.start if isfinite(clip.start) else 0.0)
 
 
 def _clips_in(container: Source) -> Iterator[Clip | Reject | Unused]:
+    if container.kind not in CONTAINERS:
+        return (clip_of(one) for one in [container])
     if container.companion is not None:
         return described_clips(container)
     return clips_of_tar(container) if container.kind == "tar" else clips_of_parquet(container)

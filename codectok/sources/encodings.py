@@ -10,6 +10,7 @@ from typing import BinaryIO, Self
 from codectok.errors import InputError
 
 DEFAULT = "utf-8"
+MAX_LINE_BYTES = 1 << 24  # a longer line is not one of text
 # Longer marks first: that of UTF-32 begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -95,8 +96,10 @@ class StrictText:
 
     def __iter__(self) -> Iterator[str]:
         try:
-            for line in self._text:
+            while line := self._text.readline(MAX_LINE_BYTES):
                 self._lines += 1
+                if len(line) == MAX_LINE_BYTES:
+                    raise UndecodableError(f"line {self._lines} is longer than {MAX_LINE_BYTES:,} characters")
                 yield line
         except UnicodeError as error:
             raise self._undecodable(error, self._lines) from None
@@ -121,6 +124,16 @@ class StrictText:
         before, byte = error.object[: error.start], error.object[error.start : error.start + 1]
         line = None if lines is None else lines + before.count(b"\n") + 1
         return UndecodableError(_problem(self._encoding, place, byte, line))
+
+
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of `file`; raises `UndecodableError` for one that is too long for a line of text."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES):
+        number += 1
+        if len(line) == MAX_LINE_BYTES:
+            raise UndecodableError(f"a line of it, line {number}, is longer than {MAX_LINE_BYTES:,} bytes")
+        yield line
 
 
 def encoding_of(start: bytes, named: str | None) -> str:

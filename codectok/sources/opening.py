@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codectok.errors import InputError, first_line
-from codectok.storage import open_file_system
 
 from .source import Source
+from .stores.files import open_url
 
 
 @contextmanager
@@ -27,8 +27,7 @@ def open_source(source: Source, buffering: int = -1) -> Iterator[BinaryIO]:
         with source.location.open("rb", buffering=buffering) as file:
             yield file
     else:
-        files, path = open_file_system(source.url)
-        with files.open(path, "rb") as file:
+        with open_url(source.url) as file:
             yield file
 
 
@@ -42,6 +41,8 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
     try:
         with open_source(source) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             yield file
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; Arrow's own have no number
+            raise
         reason = first_line(error)
         raise InputError(f"{source.where} cannot be read as Parquet: {reason}") from None

@@ -11,15 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codectok.errors import AudioError, Reason, damage_errors
-from codectok.names import JOB_FOLDER
+from codectok.names import JOB_FOLDER, shortened, writable
 from codectok.storage import Storage
 
 from .source import Source
 
 # The input is broken. Inputs with the other reasons were not wanted.
-ERRORS: frozenset[Reason] = frozenset(["unreadable", "invalid_row", "decode_error", "decoder_crash", "not_finite"])
+ERRORS: frozenset[Reason] = frozenset(
+    [
+        "unreadable", "unreachable", "invalid_row", "decode_error", "decoder_crash", "not_finite", "too_large",
+        "unexpected_error",
+    ]
+)  # fmt: skip
 REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 MESSAGE_LENGTH = 200
+NAME_LENGTH = 1024  # longer names of sources are shortened
 REST_STAGE = "rest"  # of the end of a clip whose beginning is a row
 # In memory at most: a text source may have many million rows without text.
 HELD_REJECTS = 1 << 16
@@ -54,7 +60,8 @@ class Reject:
         cls, error: AudioError, dataset: str, source: str, stage: str, start: float = 0.0, duration: float | None = None
     ) -> Reject:
         """Reject a source, or the rest of one, because of `error`."""
-        return cls(dataset, source, start, duration, stage, error.reason, str(error)[:MESSAGE_LENGTH])
+        message = writable(str(error)[:MESSAGE_LENGTH])
+        return cls(dataset, writable(shortened(source, NAME_LENGTH)), start, duration, stage, error.reason, message)
 
     @classmethod
     def in_container(cls, error: AudioError, container: Source, member: str | None = None) -> Reject:

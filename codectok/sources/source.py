@@ -14,16 +14,22 @@ from pydantic import RootModel
 
 from codectok.audio.spans import Labels, Span
 from codectok.config import StrictModel
-from codectok.errors import AudioError
+from codectok.errors import AudioError, InputError
 from codectok.names import printable
-from codectok.storage import is_url, open_file_system
+from codectok.reading import reading
+from codectok.storage import is_url
 
 from .kinds import Kind
+from .stores.files import fetch, info_of
+from .stores.web import too_large
 
 # Fields of a source that a row of a manifest can set.
 ROW_FIELDS = ("start", "end", "id", "text", "language", "speaker", "category", "supervisions")
 # Further fields; rows without them have the same digest as before these existed.
 LATER_ROW_FIELDS = ("channel", "extra", "problem", "companion")
+
+# Of a file at a URL, a sample of a tar or a row of Parquet, all of which are held in memory.
+MAX_HELD_BYTES = 1 << 29
 
 # Names that clients of stores give to a file's modification time.
 TIMES = ("LastModified", "last_modified", "mtime", "updated")
@@ -67,6 +73,8 @@ class Source:
         first_byte, last_byte: byte range of a container; samples that begin in it are read. None for the whole file.
         first_clip, last_clip: range of the clips that are left then, the last one excluded.
         audio_column: column of a Parquet file that holds the audio; None to find it.
+        max_file_bytes: largest file or sample that is read; None for no limit on files of this machine, and
+            `MAX_HELD_BYTES` for all that is held in memory.
     """
 
     dataset: str
@@ -93,6 +101,7 @@ class Source:
     first_clip: int = 0
     last_clip: int | None = None
     audio_column: str | None = None
+    max_file_bytes: int | None = None
 
     def same_file(self, other: Source) -> bool:
         """True if `other` is a span or a range of the same file."""
@@ -113,6 +122,11 @@ class Source:
         if clips.last_clip is not None and clips.last_clip != self.last_clip:
             rest.append(replace(self, first_clip=clips.last_clip))
         return rest
+
+    @property
+    def max_held_bytes(self) -> int:
+        """Largest file at a URL, sample of a tar or row of Parquet that is read."""
+        return MAX_HELD_BYTES if self.max_file_bytes is None else self.max_file_bytes
 
     @property
     def name(self) -> str:
@@ -172,23 +186,27 @@ class Source:
         """The path of a file on this machine, or the bytes of a remote file.
 
         Raises:
-            AudioError: the file has changed since it was listed, or cannot be fetched ("unreadable"), or its row in a
-            manifest cannot be used ("invalid_row").
+            AudioError: the file has changed since it was listed, or cannot be fetched ("unreadable", or "unreachable"
+            if this may pass), its row in a manifest cannot be used ("invalid_row"), or it is "too_large".
         """
         if self.problem is not None:
             raise AudioError(self.problem, "invalid_row")
         url = self.url
-        if url is None:
-            self.check_unchanged()
-            return self.location
-        files, path = open_file_system(url)
-        try:
-            data: bytes = files.cat_file(path)
-        except (FileNotFoundError, PermissionError) as error:
-            # Other errors may be temporary; they make the unit fail, and it is retried.
-            raise AudioError(f"{url} cannot be fetched: {error}.", "unreadable") from None
-        self._check(len(data), None)
-        return data
+        with reading(self.where):
+            if url is None:
+                self.check_unchanged()
+                self._check_size()
+                return self.location
+            data = fetch(url, self.max_held_bytes, self.size)
+            self._check(len(data), None)
+            return data
+
+    def _check_size(self) -> None:
+        if self.max_file_bytes is None:
+            return
+        size = self.location.stat().st_size
+        if size > self.max_file_bytes:
+            raise too_large(self.where, size, self.max_file_bytes)
 
     def check_unchanged(self) -> None:
         """Compare size and time with the listing.
@@ -203,9 +221,7 @@ class Source:
                 return  # opening it will raise a better error
             self._check(found.st_size, found.st_mtime_ns)
         else:
-            files, path = open_file_system(self.url)
-            files.invalidate_cache()  # it may hold the listing
-            self._check(*size_and_time(files.info(path)))
+            self._check(*size_and_time(info_of(self.url)))
 
     def _check(self, size: int | None, modified: int | None) -> None:
         if None not in (self.size, size) and size != self.size:
@@ -215,6 +231,12 @@ class Source:
             )
         if None not in (self.modified, modified) and modified != self.modified:
             raise AudioError(f"{self.where} has changed since the job was planned.", "unreadable")
+
+
+def check_max_bytes(value: int | None) -> None:
+    """Raise an `InputError` if `value` cannot be the largest size of a file."""
+    if value is not None and value < 1:
+        raise InputError(f"The largest file must have a number of bytes above 0, not {value}.")
 
 
 def size_and_time(info: Mapping[str, Any]) -> tuple[int | None, int | None]:

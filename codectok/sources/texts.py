@@ -10,9 +10,11 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from codectok.errors import InputError, Reason
+from codectok.errors import AudioError, InputError, Reason
 from codectok.extras import is_missing, text_of_label
+from codectok.reading import reading
 
+from .encodings import MAX_LINE_BYTES, UndecodableError, lines_of
 from .labels import columns_of
 from .opening import open_parquet, open_source
 from .row_ranges import batches_between, rows_in_range
@@ -63,7 +65,7 @@ def _texts_of_parquet(source: Source, extra: Collection[str]) -> Iterator[TextRo
         wanted = rows_in_range(source, file.metadata.num_rows)
         for first, batch in batches_between(file, wanted.start, wanted.stop, columns):
             for number, row in enumerate(batch.to_pylist(), start=first):
-                yield _text_row(row, f"{source.name}:{number}", extra)
+                yield _usable_row(row, f"{source.name}:{number}", extra)
 
 
 def _texts_of_lines(source: Source, extra: Collection[str]) -> Iterator[TextRow]:
@@ -71,12 +73,30 @@ def _texts_of_lines(source: Source, extra: Collection[str]) -> Iterator[TextRow]
         position, end = source.first_byte or 0, source.last_byte
         if position:
             file.seek(position - 1)
-            position += len(file.readline()) - 1  # the rest of a line that begins before
-        while (end is None or position < end) and (line := file.readline()):
-            name = f"{source.name}:{position}"
-            position += len(line)
-            if line.strip():
-                yield _text_row(_json(line), name, extra)
+            while rest := file.readline(MAX_LINE_BYTES):  # of a line that begins before
+                position += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+            position -= 1
+        try:
+            for line in lines_of(file):
+                if end is not None and position >= end:
+                    break
+                name = f"{source.name}:{position}"
+                position += len(line)
+                if line.strip():
+                    yield _usable_row(_json(line), name, extra)
+        except UndecodableError as error:
+            raise InputError(f"{source.where} cannot be read: {error}.") from None
+
+
+def _usable_row(row: object, name: str, extra: Collection[str]) -> TextRow:
+    """The row with these values; a fault in them costs this row only."""
+    try:
+        with reading(name):
+            return _text_row(row, name, extra)
+    except AudioError as error:
+        return TextRow(name, None, str(error), error.reason)
 
 
 def _text_row(row: object, name: str, extra: Collection[str]) -> TextRow:

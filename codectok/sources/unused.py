@@ -9,8 +9,11 @@ from typing import Literal
 from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import SoundOptions
 from codectok.config import StrictModel
+from codectok.names import shortened, writable
 
 from .kinds import suffix_of
+
+NAME_LENGTH = 1024
 
 UnusedKind = Literal[
     "ignored_files",
@@ -55,6 +58,10 @@ class Unused:
     name: str
     count: int = 1
     example: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("name", "example"):  # names in hostile files may be long, or halves of characters
+            object.__setattr__(self, field, writable(shortened(getattr(self, field), NAME_LENGTH)))
 
 
 class UnusedEntry(StrictModel):

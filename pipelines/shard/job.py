@@ -73,7 +73,7 @@ class ShardJob(Job):
 
     @property
     def _reading(self) -> dict[str, JsonValue]:
-        return reading_options(encoding=self.settings.encoding, audio_column=self.settings.audio_column)
+        return reading_options(**{name: getattr(self.settings, name) for name in READING_OPTIONS})
 
     def check_sources(self, listing: Listing) -> None:
         """Raise an `InputError` if the audio column of Parquet files is unknown."""

@@ -16,6 +16,7 @@ from codectok.errors import InputError
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.sources.encodings import check_encoding
+from codectok.sources.source import check_max_bytes
 
 SAMPLE_RATES = range(8000, 192_001)
 NO_LIMITS = QualityLimits()
@@ -37,6 +38,8 @@ class ShardOptions:
         quality: limits on segments.
         encoding: of manifests and texts without a byte-order mark; None for UTF-8.
         audio_column: column of Parquet files that holds the audio; None to find it.
+        max_file_bytes: largest file or sample that is read; None for no limit on files of this machine, and
+            `codectok.sources.source.MAX_HELD_BYTES` for others.
         sound: how channels and scales of files become mono samples.
 
     Raises:
@@ -54,11 +57,13 @@ class ShardOptions:
     quality: QualityLimits = NO_LIMITS
     encoding: str | None = None
     audio_column: str | None = None
+    max_file_bytes: int | None = None
     sound: SoundOptions = MIXED
 
     def __post_init__(self) -> None:
         if self.encoding is not None:
             object.__setattr__(self, "encoding", check_encoding(self.encoding))
+        check_max_bytes(self.max_file_bytes)
         check_limits(self.min_seconds, self.max_seconds, self.segmenter)
         if self.sample_rate not in SAMPLE_RATES:
             raise InputError(

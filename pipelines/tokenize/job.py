@@ -24,7 +24,7 @@ from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.plan import Unit, load_plan, names_of_sources
-from codectok.pipelines.engine.planning.reading import reading_options
+from codectok.pipelines.engine.planning.reading import READING_OPTIONS, reading_options
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.unit_clips import clips_of_unit, reject_rest
 from codectok.sources.clips import UnusedSound, count_undecodable
@@ -84,7 +84,7 @@ class TokenizeJob(Job):
             "encoder_threads": self.settings.encoder_threads if on_cpu else None,
             "max_seconds": self.settings.max_seconds,
             "part_seconds": self.cutting.unit_seconds,
-            **reading_options(encoding=self.settings.encoding, audio_column=self.settings.audio_column),
+            **reading_options(**{name: getattr(self.settings, name) for name in READING_OPTIONS}),
             **self.settings.sound.values(),
         }
 

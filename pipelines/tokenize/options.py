@@ -15,6 +15,7 @@ from codectok.errors import InputError
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.sources.encodings import check_encoding
+from codectok.sources.source import check_max_bytes
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class TokenizeOptions:
         part_seconds: estimated audio of a part; None for an hour on a CPU and six on a GPU.
         encoding: of manifests and texts without a byte-order mark; None for UTF-8.
         audio_column: column of Parquet files that holds the audio; None to find it.
+        max_file_bytes: largest file or sample that is read; None for no limit on files of this machine, and
+            `codectok.sources.source.MAX_HELD_BYTES` for others.
         sound: how channels and scales of files become mono samples.
 
     Raises:
@@ -46,11 +49,13 @@ class TokenizeOptions:
     part_seconds: float | None = None
     encoding: str | None = None
     audio_column: str | None = None
+    max_file_bytes: int | None = None
     sound: SoundOptions = MIXED
 
     def __post_init__(self) -> None:
         if self.encoding is not None:
             object.__setattr__(self, "encoding", check_encoding(self.encoding))
+        check_max_bytes(self.max_file_bytes)
         if self.part_seconds is not None:
             check_unit_seconds(self.part_seconds)
         if self.encoder_threads < 1:
@@ -69,7 +74,7 @@ class PlannedOptions(BaseModel):
         pack_frames: frames encoded at once.
         encoder_threads: threads of one worker; None on a GPU.
         max_seconds: length of the longest row; None if recordings are not sliced.
-        channel, cancelled, scale: as in `SoundOptions`; plans of earlier versions lack them.
+        channel, cancelled, scale, max_file_seconds: as in `SoundOptions`; plans of earlier versions lack them.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -83,11 +88,12 @@ class PlannedOptions(BaseModel):
     channel: int | Literal["mix", "each"] = "mix"
     cancelled: CancelledChoice = "first"
     scale: ScaleChoice = "refuse"
+    max_file_seconds: float | None = None
 
     @property
     def sound(self) -> SoundOptions:
         """Options by which the files were read."""
-        return SoundOptions(self.channel, self.cancelled, self.scale)
+        return SoundOptions(self.channel, self.cancelled, self.scale, self.max_file_seconds)
 
     @classmethod
     def from_plan(cls, plan: Plan) -> PlannedOptions:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from codectok.audio.decoding import DecodedStream, decoded_streams
 from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import SoundOptions
 from codectok.audio.waveform import FAR_BEYOND, MAX_CHANNELS, peak_of
 from codectok.errors import AudioError
+from codectok.reading import reading
 
 from .mixing import Mixer
 from .positions import mixing_weights
@@ -59,8 +61,9 @@ def channel_count(source: Path | bytes, where: str) -> int:
     """Number of channels of an audio file, of the stream with the most; 0 if it cannot be read."""
     count = 0
     try:
-        for stream in decoded_streams(source, where, DecodingNotes()):
-            count = max(count, stream.channels)
+        with reading(where, (soundfile.SoundFileError,)):
+            for stream in decoded_streams(source, where, DecodingNotes()):
+                count = max(count, stream.channels)
     except AudioError:
         pass  # decoding raises it again
     return count

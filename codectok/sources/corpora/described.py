@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from codectok.audio.spans import Span
-from codectok.errors import AudioError, Reason
+from codectok.errors import AudioError, Reason, is_lasting
 from codectok.keys import make_key
-from codectok.names import printable
+from codectok.names import printable, writable
+from codectok.reading import reading
 from codectok.sources.clip import Clip
-from codectok.sources.manifests.read import bad_row, row_of_values
+from codectok.sources.encodings import MAX_LINE_BYTES
+from codectok.sources.manifests.read import bad_row, problem_of, row_of_values
 from codectok.sources.manifests.row import ManifestRow
 from codectok.sources.manifests.text_files import open_binary, place_of
 from codectok.sources.opening import open_source
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source, row_digest, row_of
+from codectok.sources.tars.archives import JoinedTars
+from codectok.sources.tars.clips import BUFFER_BYTES, UNREADABLE, damaged
+from codectok.sources.tars.headers import Member, Unreadable
 
 from .companion import Companion
 from .layout import CorpusFolder
 from .nemo import shard_of
 
-# Larger buffers would read much of the data between two headers.
-BUFFER_BYTES = 2 * tarfile.BLOCKSIZE
 NOT_AUDIO = (".json", ".nometa")
 PLACEHOLDER = ".nodata"  # of Shar, for a cut without a recording
 
@@ -47,17 +49,25 @@ def described_clips(source: Source) -> Iterator[Clip | Reject]:
     try:
         rows = _rows(source, companion)
         with open_source(source, BUFFER_BYTES) as file:
-            for member, offset, data in _members(file, wanted):
+            tar = JoinedTars(file, source.where, source.max_held_bytes)
+            for entry in tar.entries():
+                offset = entry.offset if isinstance(entry, Unreadable) else entry.info.offset
                 if offset >= wanted.stop:
                     return  # the rest belongs to other units
-                key = _key(member, companion)
-                seen.add(key)
-                if data is not None:
-                    yield from _clips(source, companion, member, data, rows.get(key, []))
+                if isinstance(entry, Unreadable):
+                    if entry.is_damage and offset in wanted:
+                        yield damaged(source, entry)
+                elif entry.info.isfile() and not entry.info.name.endswith(NOT_AUDIO):
+                    key = _key(entry.info.name, companion)
+                    seen.add(key)
+                    if offset in wanted:
+                        yield from _clips_of_member(source, companion, tar, entry, rows.get(key, []))
     except AudioError as error:
         yield Reject.in_container(error, source)
         return
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and not is_lasting(error):
+            raise
         message = f"The tar {source.where} cannot be read to its end: {error}."
         yield Reject.in_container(AudioError(message, "unreadable"), source)
         return
@@ -74,15 +84,20 @@ def _without_sample(source: Source, companion: Companion, key: str, row: Manifes
     return Reject.in_container(error, source, printable(key))
 
 
-def _members(file: BinaryIO, wanted: range) -> Iterator[tuple[str, int, bytes | None]]:
-    """Name, offset and contents of each audio member; the contents are None outside `wanted`."""
-    with tarfile.open(fileobj=file, mode="r:*") as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member
-            if not member.isfile() or member.name.endswith(NOT_AUDIO):
-                continue
-            opened = tar.extractfile(member) if member.offset in wanted else None
-            yield member.name, member.offset, opened.read() if opened is not None else None
+def _clips_of_member(
+    source: Source, companion: Companion, tar: JoinedTars, entry: Member, rows: list[ManifestRow]
+) -> Iterator[Clip | Reject]:
+    """Yield the clips of a member; an error costs this member only."""
+    member = entry.info.name
+    try:
+        with reading(printable(f"{member} in {source.where}")):
+            data = tar.read(entry)
+            assert data is not None, "it is a file"
+            found = list(_clips(source, companion, member, data, rows))
+    except AudioError as error:
+        yield Reject.in_container(error, source, printable(member))
+        return
+    yield from found
 
 
 def _clips(
@@ -139,9 +154,11 @@ def _parse(file: BinaryIO, companion: Companion, tar: str) -> Rows:
     position, end = companion.first_byte, companion.last_byte
     rows: Rows = {}
     number = companion.first_line - 1
-    while (end is None or position < end) and (line := file.readline()):
+    while (end is None or position < end) and (line := file.readline(MAX_LINE_BYTES)):
         position += len(line)
         number += 1
+        if len(line) == MAX_LINE_BYTES:
+            raise AudioError(f"Line {number} of {companion.path} is longer than {MAX_LINE_BYTES:,} bytes.", "too_large")
         if not line.strip():
             continue
         try:
@@ -155,7 +172,7 @@ def _parse(file: BinaryIO, companion: Companion, tar: str) -> Rows:
         elif not isinstance(values, dict):
             rows.setdefault(f"line {number}", []).append(bad_row(number, companion.path, "it is not a JSON object"))
             continue
-        name = str(values.get("id" if companion.layout == "shar" else "audio_filepath"))
+        name = writable(str(values.get("id" if companion.layout == "shar" else "audio_filepath")))
         key = name if companion.layout == "shar" else _key(name, companion)
         rows.setdefault(key, []).append(_row(number, values, companion, name))
     return rows
@@ -166,5 +183,5 @@ def _row(number: int, values: dict[str, Any], companion: Companion, name: str) -
         if companion.layout == "nemo":
             return row_of_values(dict(values))[0]
         return row_of_values(dict(values), in_tar=name)[0]
-    except ValueError as error:
-        return bad_row(number, companion.path, str(error), {"path": name})
+    except Exception as error:
+        return bad_row(number, companion.path, problem_of(error), {"path": name})

@@ -10,6 +10,7 @@ from typing import Any
 
 from codectok.errors import InputError
 from codectok.names import printable
+from codectok.sources.encodings import lines_of
 from codectok.sources.manifests.read import UnusedField, bad_row
 from codectok.sources.manifests.row import ManifestRow
 from codectok.sources.manifests.text_files import first_line, open_binary, place_of
@@ -46,7 +47,7 @@ class NemoTarred:
         try:
             with open_binary(folder.root, path) as file:
                 begins = 0
-                for number, line in enumerate(file, start=1):
+                for number, line in enumerate(lines_of(file), start=1):
                     ends = begins + len(line)
                     shard = _shard_of(line) if line.strip() else -1
                     if shard is None:
@@ -54,7 +55,9 @@ class NemoTarred:
                     elif shard >= 0:
                         ranges[shard] = (*ranges.get(shard, (number, begins))[:2], ends)
                     begins = ends
-        except (OSError, EOFError) as error:
+        except InputError:
+            raise
+        except (OSError, EOFError, ValueError) as error:
             raise InputError(f"{place_of(folder.root, path)} cannot be read: {error}.") from None
         for shard, (number, first, last) in sorted(ranges.items()):
             companion = Companion(

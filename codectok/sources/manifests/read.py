@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from codectok.errors import InputError
+from codectok.names import writable
+from codectok.reading import fault_of
+from codectok.sources.decompression import DamagedStreamError
 from codectok.sources.encodings import StrictText
 from codectok.sources.labels import NAMES
 
@@ -135,6 +136,13 @@ def bad_row(number: int, name: str, problem: str, values: dict[str, Any] | None 
     return ManifestRow(path or f"{name}#{number}", problem=line_problem(number, name, problem))
 
 
+def problem_of(error: Exception) -> str:
+    """End of a sentence about a line whose values raise `error`; raises `error` if the machine failed."""
+    if isinstance(error, ValueError):
+        return writable(str(error))
+    return str(fault_of(error, "it")).rstrip(".")
+
+
 def _rows(root: str, name: str, change: Change, encoding: str | None) -> Iterator[ManifestRow | UnusedField]:
     where = place_of(root, name)
     try:
@@ -148,12 +156,14 @@ def _rows(root: str, name: str, change: Change, encoding: str | None) -> Iterato
                 for one in changed if isinstance(changed, list) else [changed]:
                     try:
                         row, unused = row_of_values(one)
-                    except ValueError as error:
-                        yield bad_row(number, name, str(error), values)
+                    except Exception as error:
+                        yield bad_row(number, name, problem_of(error), values)
                         continue
                     yield from (UnusedField(field, row.path) for field in unused)
                     yield row
-    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except (ValueError, EOFError, DamagedStreamError) as error:
         raise InputError(f"The manifest {where} cannot be read: {error}.") from None
     except OSError as error:
         raise InputError(f"The manifest {where} cannot be read: {error.strerror or error}.") from None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from codectok.names import printable
+from codectok.sources.decompression import Decompressed
 from codectok.sources.encodings import StrictText, encoding_of
-from codectok.storage import is_url, open_file_system
+from codectok.sources.stores.files import open_url
+from codectok.storage import is_url
 
 LONGEST_START = 1 << 16
+BUFFER_BYTES = 1 << 18
 
 
 def place_of(root: str, name: str) -> str:
@@ -20,12 +23,10 @@ def place_of(root: str, name: str) -> str:
 
 def open_binary(root: str, name: str) -> BinaryIO:
     """Open the file `name` in the folder or at the URL `root`; gzip is unpacked."""
-    if is_url(root):
-        files, path = open_file_system(f"{root.rstrip('/')}/{name}")
-        raw = files.open(path, "rb")
-    else:
-        raw = (Path(root) / name).open("rb")
-    return cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if name.lower().endswith(".gz") else raw
+    raw = open_url(f"{root.rstrip('/')}/{name}") if is_url(root) else (Path(root) / name).open("rb")
+    if not name.lower().endswith(".gz"):
+        return raw
+    return cast(BinaryIO, io.BufferedReader(Decompressed(raw, place_of(root, name)), BUFFER_BYTES))
 
 
 def open_text(root: str, name: str, encoding: str | None = None) -> StrictText:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codectok.errors import AudioError, first_line, is_lasting
+from codectok.errors import AudioError, first_line
 from codectok.keys import make_key
+from codectok.reading import fault_of, reading
 from codectok.sources.clip import Clip
 from codectok.sources.kinds import suffix_of
 from codectok.sources.labels import described_by
@@ -34,6 +35,9 @@ from .rows import (
 )
 from .values import audio_of_row, parts_of
 
+# Of Arrow, and of values that Python cannot hold, such as times behind the year 9999.
+DAMAGE = (pa.ArrowException, ValueError, OverflowError)
+
 
 def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | Unused]:
     """Yield a clip for each row of the row groups that begin in the source's range, and columns that are not read.
@@ -46,7 +50,7 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | Unused]:
             pq.ParquetFile(opened, pre_buffer=False, buffer_size=BUFFER_BYTES) as file,
         ):
             try:
-                column = _audio_column(file, source)
+                column = _audio_column(file, opened, source)
             except AudioError as error:
                 if not source.first_byte:  # once for all ranges
                     yield Reject.in_container(error, source)
@@ -62,46 +66,61 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | Unused]:
             for name in others.unused if n_rows else ():
                 yield Unused("columns", name, n_rows, source.name)
             for group in groups:
-                yield from _clips_of_group(file, source, group, column, others)
+                yield from _clips_of_group(file, opened, source, group, column, others)
     except AudioError as error:
         yield Reject.in_container(error, source)
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and not is_lasting(error):
-            raise
+        fault = fault_of(error, source.where, DAMAGE)
         message = f"The Parquet file {source.where} cannot be read: {first_line(error)}."
-        yield Reject.in_container(AudioError(message, "unreadable"), source)
+        yield Reject.in_container(AudioError(message, fault.reason), source)
 
 
-def _audio_column(file: pq.ParquetFile, source: Source) -> Column | None:
+def _audio_column(file: pq.ParquetFile, opened: BinaryIO, source: Source) -> Column | None:
     def start_of(column: Column) -> tuple[bytes | None, str | None]:
-        parts = map(parts_of, first_values(file, column))
+        parts = map(parts_of, first_values(file, opened, column, source.max_held_bytes))
         return next((found for found in parts if found != (None, None)), (None, None))
 
     return choose_column(file.schema_arrow, source.audio_column, source.where, cache(start_of))
 
 
 def _clips_of_group(
-    file: pq.ParquetFile, source: Source, group: RowGroup, column: Column, others: RowColumns
+    file: pq.ParquetFile, opened: BinaryIO, source: Source, group: RowGroup, column: Column, others: RowColumns
 ) -> Iterator[Clip | Reject | Unused]:
     """Yield the clips of a row group; damage costs the rest of the group."""
     number = group.first_row
     names = [column.name, *(".".join(path) for path in others.labels)]
-    batches = batches_of(file, group, names)
+    batches = batches_of(file, opened, group, names, source.max_held_bytes)
     while True:
         try:
             batch = next(batches, None)
-        except (OSError, pa.ArrowException) as error:
-            if isinstance(error, OSError) and not is_lasting(error):
-                raise
+        except Exception as error:
+            fault = fault_of(error, source.where, DAMAGE)
             last = group.first_row + group.n_rows - 1
             message = f"Rows {number} to {last} of {source.where} cannot be read: {first_line(error)}."
-            yield Reject.in_container(AudioError(message, "unreadable"), source, str(number))
+            yield Reject.in_container(AudioError(message, fault.reason), source, str(number))
             return
         if batch is None:
             return
-        for value, labels in _rows(batch, column, others):
-            yield from _clip(source, number, column, value, labels)
-            number += 1
+        yield from _clips_of_batch(source, number, batch, column, others)
+        number += len(batch)
+
+
+def _clips_of_batch(
+    source: Source, number: int, batch: pa.RecordBatch, column: Column, others: RowColumns
+) -> Iterator[Clip | Reject | Unused]:
+    """Yield the clips of a batch; if a value in it cannot be read, one row at a time, so that its row alone is lost."""
+    try:
+        with reading(source.where, DAMAGE):
+            rows = list(_rows(batch, column, others))
+    except AudioError as error:
+        if len(batch) == 1:
+            yield Reject.in_container(error, source, str(number))
+            return
+        for row in range(len(batch)):
+            yield from _clips_of_batch(source, number + row, batch.slice(row, 1), column, others)
+        return
+    for row, (value, labels) in enumerate(rows, start=number):
+        yield from _clip(source, row, column, value, labels)
 
 
 def _rows(batch: pa.RecordBatch, column: Column, others: RowColumns) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -121,8 +140,9 @@ def _clip(
 ) -> Iterator[Clip | Reject | Unused]:
     where = f"Row {number} of {source.where}"
     try:
-        found = audio_of_row(value, column, source, number, labels)
-        span, left_out = described_by(labels, where)
+        with reading(where, DAMAGE):
+            found = audio_of_row(value, column, source, number, labels)
+            span, left_out = described_by(labels, where)
     except AudioError as error:
         yield Reject.in_container(error, source, str(number))
         return

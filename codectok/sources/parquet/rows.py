@@ -6,14 +6,16 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from codectok.errors import AudioError
 from codectok.sources.source import Source
 
 from .columns import AUDIO_FEATURE, Column, columns_of, holds_binary, plain_type
+from .pages import rows_at_once
 
 # Rows are read in batches of about this size, at least one and at most `BATCH_ROWS`. Arrow holds a page beside them.
 BATCH_BYTES = 1 << 22
@@ -89,20 +91,34 @@ def groups_in_range(file: pq.ParquetFile, source: Source) -> list[RowGroup]:
     return found
 
 
-def batches_of(file: pq.ParquetFile, group: RowGroup, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a group in small batches."""
+def batches_of(
+    file: pq.ParquetFile, opened: BinaryIO, group: RowGroup, columns: list[str], max_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a group in small batches; raises `AudioError` if a page is larger than `max_bytes`."""
+    most = rows_at_once(file, opened, group.number, columns, max_bytes)
     per_row = _size_of(_chunk_sizes(file, [group.number]), columns) / max(1, group.n_rows)
-    rows = max(1, min(BATCH_ROWS, int(BATCH_BYTES // max(1.0, per_row))))
+    rows = max(1, min(BATCH_ROWS, most, int(BATCH_BYTES // max(1.0, per_row))))
     yield from file.iter_batches(rows, row_groups=[group.number], columns=columns, use_threads=False)
 
 
-def first_values(file: pq.ParquetFile, column: Column) -> Iterator[Any]:
+def first_values(file: pq.ParquetFile, opened: BinaryIO, column: Column, max_bytes: int) -> Iterator[Any]:
     """Yield the values of a column that are not null, among the first rows."""
-    batches = file.iter_batches(1, columns=[column.name], use_threads=False)
+    batches = itertools.chain.from_iterable(
+        file.iter_batches(1, row_groups=[group], columns=[column.name], use_threads=False)
+        for group in range(file.num_row_groups)
+        if _is_readable(file, opened, group, column, max_bytes)
+    )
     for batch in itertools.islice(batches, SEARCHED_ROWS):
         value = values_at(batch, column.path)[0]
         if value is not None:
             yield value
+
+
+def _is_readable(file: pq.ParquetFile, opened: BinaryIO, group: int, column: Column, max_bytes: int) -> bool:
+    try:
+        return rows_at_once(file, opened, group, [column.name], max_bytes) > 0
+    except AudioError:
+        return False  # its rows become rejects
 
 
 def values_at(batch: pa.RecordBatch, path: Sequence[str]) -> list[Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from codectok.errors import AudioError
 from codectok.names import printable
 from codectok.sources.source import Source
+from codectok.sources.stores.web import too_large
 from codectok.storage import is_url
 
 from .columns import BYTES_FIELD, PATH_FIELD, RATE_NAMES, SAMPLES_FIELD, Column
@@ -49,6 +50,14 @@ def audio_of_row(value: Any, column: Column, source: Source, number: int, labels
         AudioError: the row has no audio, or names a file that cannot be found, or decoded samples that cannot be used.
     """
     data, path = (None, None) if column.form == "samples" else parts_of(value)
+    if not isinstance(data, bytes | None) or not isinstance(path, str | None):
+        kind = type(path if isinstance(data, bytes | None) else data).__name__
+        message = (
+            f"There is no audio in row {number} of {source.where}: its {column.name!r} holds a value of type {kind}."
+        )
+        raise AudioError(message, "unreadable")
+    if data is not None and len(data) > source.max_held_bytes:
+        raise too_large(f"Row {number} of {source.where}", len(data), source.max_held_bytes)
     if data:
         return RowAudio(data, PurePosixPath(path).suffix if path else "")
     row = f"row {number} of {source.where}"
@@ -56,6 +65,8 @@ def audio_of_row(value: Any, column: Column, source: Source, number: int, labels
         raise AudioError(f"There is no audio in {row}: its {column.name!r} is null.", "unreadable")
     if column.form == "samples":
         return RowAudio(_decoded(value, column, row, labels))
+    if path and "\0" in path:
+        raise AudioError(f"The path in {row} has a NUL character, so that it cannot be one of a file.", "unreadable")
     if path:
         return RowAudio(_named_file(path, source, row), PurePosixPath(path).suffix)
     raise AudioError(f"There is no audio in {row}: its {column.name!r} has neither bytes nor a path.", "unreadable")
@@ -103,8 +114,10 @@ def _named_file(path: str, source: Source, row: str) -> Path | bytes:
         if place.url is not None:
             try:
                 return place.audio()
-            except AudioError:
-                pass  # it is not there
+            except AudioError as error:
+                if error.reason != "unreadable":
+                    raise
+                # It is not there.
         looked.append(place.where)
     raise AudioError(f"There is no file {' or '.join(looked)}; {row} names it and has no bytes.", "unreadable")
 
@@ -115,4 +128,4 @@ def _places(path: str, source: Source) -> list[Source]:
     if is_url(source.path) or source.path.startswith("/"):
         folder, root = "", folder
     places = dict.fromkeys(posixpath.normpath(posixpath.join(base, path.lstrip("/"))) for base in (folder, ""))
-    return [Source(source.dataset, root, place, "audio") for place in places]
+    return [Source(source.dataset, root, place, "audio", max_file_bytes=source.max_file_bytes) for place in places]

@@ -1,47 +1,25 @@
-"""Members of tar archives: of joined ones, of damaged ones as far as possible, and links to other members."""
+"""Members of tar archives: their contents, and links to other members."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import posixpath
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO, BinaryIO, cast
+from types import SimpleNamespace
+from typing import IO, BinaryIO
 
-BLOCK = tarfile.BLOCKSIZE
-CHECKSUM = slice(148, 156)
+from codectok.names import printable
+from codectok.sources.decompression import Decompressed, compression_of
+from codectok.sources.stores.web import too_large
+
+from .headers import BLOCK, Member, Unreadable, entries_of, is_header
+
 MAX_LINKS = 16  # that lead to one another
 COPY_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file in a tar.
-
-    Attributes:
-        archive: number of the archive, if several are joined.
-        info: its header; for a link, the header of the link.
-    """
-
-    archive: int
-    info: tarfile.TarInfo
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Bytes between members that are not a part of one.
-
-    Attributes:
-        offset, end: range of bytes.
-        is_damage: True if the archive has not ended before.
-    """
-
-    offset: int
-    end: int
-    is_damage: bool
 
 
 class JoinedTars:
@@ -49,16 +27,23 @@ class JoinedTars:
 
     Args:
         file: open for reading and seeking, compressed or not.
+        where: names the file in messages.
+        max_bytes: largest member that is read.
 
     Raises:
         tarfile.TarError: it is not a tar.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        # tarfile recognizes the compression; its reader serves for the contents of members.
-        self._tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115  # closed with the file
-        self._stream = cast(IO[bytes], self._tar.fileobj)
-        self._is_compressed = self._tar.fileobj is not file
+    def __init__(self, file: BinaryIO, where: str, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        start = file.read(BLOCK)
+        file.seek(0)
+        self._is_compressed = not is_header(start) and compression_of(start) is not None
+        self._stream: IO[bytes] = file
+        if self._is_compressed:
+            self._stream = io.BufferedReader(Decompressed(file, where), COPY_BYTES)
+        # Of members: a copy on the disk if links jump about in compressed data.
+        self._contents: IO[bytes] = self._stream
         self._targets: dict[str, list[tarfile.TarInfo]] | None = None
 
     def entries(self) -> Iterator[Member | Unreadable]:
@@ -68,10 +53,15 @@ class JoinedTars:
             EOFError: the last archive is cut off.
             OSError, tarfile.TarError: the file cannot be read, or decompressed.
         """
-        return _entries(self._stream)
+        return entries_of(self._stream, self._is_compressed)
 
     def read(self, member: Member) -> bytes | None:
-        """Contents of a file, or of the file that a link names; None if the archive lacks it."""
+        """Contents of a file, or of the file that a link names; None if the archive lacks it.
+
+        Raises:
+            AudioError: it is larger than the limit ("too_large").
+            tarfile.ReadError: the archive ends within it.
+        """
         info: tarfile.TarInfo | None = member.info
         for _ in range(MAX_LINKS):
             if info is None or info.isfile():
@@ -79,9 +69,15 @@ class JoinedTars:
             info = self._target(info)
         if info is None or not info.isfile():
             return None
-        opened = self._tar.extractfile(info)
-        assert opened is not None, "it is a file"
-        return opened.read()
+        if info.size > self._max_bytes:
+            raise too_large(printable(info.name), info.size, self._max_bytes)
+        if info.issparse():
+            return tarfile.ExFileObject(SimpleNamespace(fileobj=self._contents), info).read()  # type: ignore[arg-type]
+        self._contents.seek(info.offset_data)
+        data = self._contents.read(info.size)
+        if len(data) < info.size:
+            raise tarfile.ReadError("unexpected end of data")
+        return data
 
     def _target(self, link: tarfile.TarInfo) -> tarfile.TarInfo | None:
         """Header of the member that a link names: the last one before the link, else the first one behind it."""
@@ -94,8 +90,8 @@ class JoinedTars:
     def _find_targets(self) -> dict[str, list[tarfile.TarInfo]]:
         """Headers of all members that links name; only these are held in memory."""
         if self._is_compressed:
-            self._tar.fileobj = _decompressed(self._stream)
-        stream = cast(IO[bytes], self._tar.fileobj)
+            self._contents = _decompressed(self._stream)
+        stream = self._contents
         position = stream.tell()
         wanted = {target_name(member.info) for member in _readable(stream) if not member.info.isfile()}
         found: dict[str, list[tarfile.TarInfo]] = {}
@@ -107,47 +103,10 @@ class JoinedTars:
         return found
 
 
-def _entries(stream: IO[bytes]) -> Iterator[Member | Unreadable]:
-    archive, start = 0, 0
-    while True:
-        stream.seek(start)
-        tar = tarfile.TarFile(fileobj=stream)
-        while (info := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member
-            if info.isfile() or info.islnk() or info.issym():
-                yield Member(archive, info)
-        offset: int = tar.offset
-        stream.seek(offset)
-        has_ended = stream.read(BLOCK) == bytes(BLOCK)
-        following, unknown, end = _next_header(stream, offset)
-        if unknown is not None:
-            yield Unreadable(unknown, end, not has_ended)
-        if following is None:
-            if not has_ended and unknown is None:
-                raise EOFError("it has no end mark and may be cut off")
-            return
-        start = following
-        archive += has_ended
-
-
-def _next_header(stream: IO[bytes], offset: int) -> tuple[int | None, int | None, int]:
-    """Offsets of the next header from `offset` on, of the first block before it that is not zero, and of its end."""
-    unknown = None
-    stream.seek(offset)
-    while block := stream.read(BLOCK):
-        if any(block):
-            if _is_header(block):
-                return offset, unknown, offset
-            if unknown is None:
-                unknown = offset
-        offset += len(block)
-    return None, unknown, offset
-
-
 def _readable(stream: IO[bytes]) -> Iterator[Member]:
     """Members up to damage, which the first reader comes to as well."""
     try:
-        yield from (entry for entry in _entries(stream) if isinstance(entry, Member))
+        yield from (entry for entry in entries_of(stream, is_compressed=False) if isinstance(entry, Member))
     except (EOFError, tarfile.TarError):
         return
 
@@ -168,13 +127,3 @@ def target_name(link: tarfile.TarInfo) -> str:
     if link.issym():
         return posixpath.normpath(posixpath.join(posixpath.dirname(link.name), link.linkname))
     return posixpath.normpath(link.linkname)
-
-
-def _is_header(block: bytes) -> bool:
-    if len(block) < BLOCK or not block[CHECKSUM].strip(b" \0").isdigit():
-        return False
-    try:
-        tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
-    except tarfile.HeaderError:
-        return False
-    return True

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 from pydantic import ValidationError
 
 from codectok.audio.files import is_audio_path
 from codectok.audio.signatures import HEAD_BYTES, is_known_other, signature_of
 from codectok.audio.spans import Labels, Span
-from codectok.errors import AudioError
+from codectok.errors import AudioError, is_lasting
 from codectok.keys import make_key
 from codectok.names import printable
+from codectok.reading import reading
 from codectok.shards import Sample
 from codectok.sources.clip import Clip
 from codectok.sources.kinds import kind_of
 from codectok.sources.opening import open_source
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
+from codectok.sources.stores.web import too_large
 from codectok.sources.unused import Unused, UnusedCounts, add_unused
 
-from .archives import JoinedTars, Unreadable
-from .sample_texts import chosen_json, chosen_text, described_by_members
+from .archives import JoinedTars
+from .headers import Member, Unreadable
+from .sample_texts import TEXT_SUFFIXES, chosen_json, chosen_text, described_by_members
 
 # Larger buffers would read much of the data between two headers.
 BUFFER_BYTES = 2 * tarfile.BLOCKSIZE
 UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError)
+# Of the texts and the JSON of a sample, which take a multiple of it when they are parsed.
+MAX_TEXT_BYTES = 1 << 24
 
 
 def clips_of_tar(source: Source) -> Iterator[Clip | Reject | Unused]:
@@ -47,29 +52,32 @@ def clips_of_tar(source: Source) -> Iterator[Clip | Reject | Unused]:
 
 
 def _clips(source: Source, unused: UnusedCounts) -> Iterator[Clip | Reject]:
-    seen: dict[str, int] = {}  # number of the last archive with each key
+    seen: dict[bytes, int] = {}  # number of the last archive with each key, by its hash
     # The last range has no end: a compressed file may be called .tar, and offsets count uncompressed bytes.
     last_byte = sys.maxsize if source.last_byte in (None, source.size) else source.last_byte
     wanted = range(source.first_byte or 0, last_byte)
     try:
         with open_source(source, BUFFER_BYTES) as file:
-            for found in _tar_samples(file, wanted):
+            for found in _tar_samples(JoinedTars(file, source.where, source.max_held_bytes), wanted, source):
                 if found.offset >= wanted.stop:
                     return  # the rest belongs to other units
                 if isinstance(found, Unreadable):
                     if found.offset in wanted and found.is_damage:
-                        yield _damaged(source, found)
+                        yield damaged(source, found)
                     elif found.offset in wanted:
                         name, count = "behind the end mark of a tar", found.end - found.offset
                         add_unused(unused, Unused("trailing_bytes", name, count, source.name))
                     continue
-                earlier = seen.get(found.key, -1)
-                seen[found.key] = found.archive
+                digest = hashlib.blake2b(found.key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+                earlier = seen.get(digest, -1)
+                seen[digest] = found.archive
                 if found.offset in wanted:
-                    yield _clip(source, found, earlier, unused)
+                    yield _clip_or_reject(source, found, earlier, unused)
     except AudioError as error:
         yield Reject.in_container(error, source)
     except UNREADABLE as error:
+        if isinstance(error, OSError) and not is_lasting(error):
+            raise
         message = f"The tar {source.where} cannot be read to its end: {error}."
         yield Reject.in_container(AudioError(message, "unreadable"), source)
 
@@ -84,6 +92,9 @@ class _TarSample:
         offset: of the first member.
         members: contents by suffix; empty outside the wanted range.
         lost_links: links without target, as "name -> target".
+        size: bytes of all members so far.
+        problem: why a member cannot be read; None so far.
+        is_cut: True if the archive seems to end within a member.
     """
 
     key: str
@@ -92,14 +103,16 @@ class _TarSample:
     suffixes: set[str] = field(default_factory=set)
     members: dict[str, bytes] = field(default_factory=dict)
     lost_links: list[str] = field(default_factory=list)
+    size: int = 0
+    problem: AudioError | None = None
+    is_cut: bool = False
 
 
-def _tar_samples(file: BinaryIO, wanted: range) -> Iterator[_TarSample | Unreadable]:
+def _tar_samples(tar: JoinedTars, wanted: range, source: Source) -> Iterator[_TarSample | Unreadable]:
     """Samples in order; only headers are read of samples outside `wanted`.
 
     An error where a header should be comes after the sample before it, one within a member costs its sample.
     """
-    tar = JoinedTars(file)
     sample: _TarSample | None = None
     entries = tar.entries()
     failure: Exception | None = None
@@ -128,18 +141,46 @@ def _tar_samples(file: BinaryIO, wanted: range) -> Iterator[_TarSample | Unreada
             sample = _TarSample(key, entry.archive, entry.info.offset)
         sample.suffixes.add(suffix)
         if sample.offset in wanted:
-            data = tar.read(entry)
-            if data is None:
-                sample.lost_links.append(f"{entry.info.name} -> {entry.info.linkname}")
-            else:
-                sample.members[suffix] = data
-    if sample is not None:
+            _add_member(sample, suffix, tar, entry, source)
+    if sample is not None and not (failure is not None and sample.is_cut):
         yield sample
     if failure is not None:
         raise failure
 
 
-def _damaged(source: Source, found: Unreadable) -> Reject:
+def _add_member(sample: _TarSample, suffix: str, tar: JoinedTars, entry: Member, source: Source) -> None:
+    """Read a member of a sample; an error is kept as the problem of the sample."""
+    where = printable(f"{entry.info.name} in {source.where}")
+    try:
+        sample.size += max(0, entry.info.size)
+        if sample.size > source.max_held_bytes:
+            raise too_large(f"The sample {printable(sample.key)} in {source.where}", None, source.max_held_bytes)
+        data = tar.read(entry)
+        if data is None:
+            sample.lost_links.append(f"{entry.info.name} -> {entry.info.linkname}")
+        else:
+            sample.members[suffix] = data
+    except AudioError as error:
+        sample.problem = error
+    except tarfile.ReadError as error:
+        sample.is_cut, sample.problem = True, AudioError(f"{where} cannot be read: {error}.", "unreadable")
+    if sample.problem is not None:
+        sample.members.clear()
+
+
+def _clip_or_reject(source: Source, found: _TarSample, earlier: int, unused: UnusedCounts) -> Clip | Reject:
+    shown = printable(found.key)
+    try:
+        with reading(f"The sample {shown} in {source.where}"):
+            if found.problem is not None:
+                raise found.problem
+            return _clip(source, found, earlier, unused)
+    except AudioError as error:
+        return Reject.in_container(error, source, shown)
+
+
+def damaged(source: Source, found: Unreadable) -> Reject:
+    """Reject for bytes of a tar that are not a member."""
     count = found.end - found.offset
     message = f"The tar {source.where} is damaged: {count:,} bytes from byte {found.offset:,} on are not a member."
     return Reject.in_container(AudioError(message, "unreadable"), source)
@@ -152,6 +193,10 @@ def _clip(source: Source, found: _TarSample, earlier: int, unused: UnusedCounts)
     if found.lost_links:
         message = f"{found.lost_links[0]} in {source.where} links to a file that is not in the archive."
         return Reject.in_container(AudioError(printable(message), "unreadable"), source, shown)
+    for suffix, data in members.items():
+        if _is_text(suffix) and len(data) > MAX_TEXT_BYTES:
+            message = f"{shown}.{suffix} in {source.where} has {len(data):,} bytes, more than {MAX_TEXT_BYTES:,}."
+            return Reject.in_container(AudioError(message, "too_large"), source, shown)
     sample = _sample(members.get("json"))
     if earlier == found.archive or (earlier >= 0 and sample is not None):
         message = f"The sample {shown} occurs twice in {source.where}; put its members next to each other."
@@ -184,6 +229,10 @@ def _clip(source: Source, found: _TarSample, earlier: int, unused: UnusedCounts)
     for name in members.keys() - used:
         add_unused(unused, Unused("members", name, example=f"{source.name}/{shown}.{name}"))
     return clip
+
+
+def _is_text(suffix: str) -> bool:
+    return suffix.rpartition(".")[2] in ("json", *TEXT_SUFFIXES)
 
 
 def _audio_suffixes(members: Mapping[str, bytes]) -> list[str]:

@@ -8,6 +8,7 @@ from codectok.evaluation.html_report import HtmlReport
 from codectok.formatting import counted, format_duration
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.job import Example, Job
+from codectok.sources.rejects import REJECTS_FOLDER
 from codectok.sources.unused import unused_rows
 from codectok.storage import Storage
 
@@ -43,6 +44,8 @@ def write_report(storage: Storage, job: Job, summary: JobSummary, examples: Sequ
     )
     if total.rejects:
         report.table("Rejected", ("reason", "times", "audio"), reject_rows(total))
+    if bug := describe_bugs(total, storage):
+        report.table("To report", ("", ""), [("bug of codectok", bug)])
     report.table("Not used", ("part", "name", "number", "example"), unused_rows(total.unused))
     written = written_columns(job, total)
     report.table(
@@ -97,6 +100,17 @@ def describe_layouts(summary: JobSummary) -> str:
 def describe_rejects(total: Counts) -> str:
     """Rejects by reason in a few words, the most frequent first."""
     return ", ".join(f"{count:,} {reason}" for reason, count in _most_frequent(total)) or "none"
+
+
+def describe_bugs(total: Counts, storage: Storage) -> str:
+    """Sentence about inputs that were rejected because of an exception that nothing foresaw; "" without any."""
+    count = total.rejects.get("unexpected_error", 0)
+    if not count:
+        return ""
+    return (
+        f"{counted(count, 'input')} met a bug of codectok and became rejects (unexpected_error); please report the"
+        f" messages in {storage.url}/{REJECTS_FOLDER}."
+    )
 
 
 def _most_frequent(total: Counts) -> list[tuple[str, int]]:

@@ -268,7 +268,7 @@ def _outlines(table: pa.Table, generation: int, first: int, totals: Generation) 
     return units
 
 
-def _source(row: dict[str, Any], roots: Mapping[str, str], reading: Mapping[str, str]) -> Source:
+def _source(row: dict[str, Any], roots: Mapping[str, str], reading: Mapping[str, Any]) -> Source:
     fields = {FIELD_OF_COLUMN.get(name, name): value for name, value in row.items()} | dict(reading)
     fields["path"] = decode_path(row["path"])
     return Source(root=roots[row["dataset"]], **fields)
@@ -343,7 +343,7 @@ def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
     return names
 
 
-def _sources_in(table: pa.Table, roots: Mapping[str, str], reading: Mapping[str, str]) -> Iterator[Source]:
+def _sources_in(table: pa.Table, roots: Mapping[str, str], reading: Mapping[str, Any]) -> Iterator[Source]:
     for batch in table.to_batches(max_chunksize=ROW_GROUP_ROWS):
         for row in batch.to_pylist():
             yield _source(row, roots, reading)

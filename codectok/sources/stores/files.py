@@ -1,0 +1,137 @@
+"""Opens and fetches files at URLs."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from typing import Any, BinaryIO, cast
+
+from codectok.storage import open_file_system
+
+from .faults import patiently
+from .web import WebFile, download, is_web, look_at, read_range, too_large
+
+BLOCK = 1 << 22
+# A file of a web server that cannot answer with parts is copied as a whole to the temporary folder.
+MAX_COPY_BYTES = 1 << 34
+
+
+def fetch(url: str, max_bytes: int, size: int | None = None) -> bytes:
+    """Return the contents of a file.
+
+    Args:
+        url: address of the file.
+        max_bytes: more are not read.
+        size: from a listing of the store; None if unknown.
+
+    Raises:
+        AudioError: it cannot be fetched ("unreadable", or "unreachable" if this may pass), or is "too_large".
+        OSError: the disk of this machine failed.
+    """
+    if is_web(url):
+        with patiently(lambda: download(url, max_bytes), url) as file:
+            return file.read()
+    files, path = patiently(lambda: open_file_system(url), url)
+    found = patiently(lambda: files.info(path), url).get("size") if size is None else size
+    if found is not None and found > max_bytes:
+        raise too_large(url, found, max_bytes)
+    data: bytes = patiently(lambda: files.cat_file(path), url)
+    return data
+
+
+def open_url(url: str) -> BinaryIO:
+    """Open a file for reading and seeking, in blocks; reading raises the errors of `fetch` too.
+
+    Raises:
+        AudioError: it cannot be opened.
+    """
+    if not is_web(url):
+        files, path = patiently(lambda: open_file_system(url), url)
+        opened = patiently(lambda: files.open(path, "rb"), url)
+        return io.BufferedReader(_StoreFile(opened, url), BLOCK)
+    found = patiently(lambda: look_at(url), url)
+    if found.has_ranges:
+        return io.BufferedReader(_WebRanges(found), BLOCK)
+    return patiently(lambda: download(url, _room()), url)
+
+
+def info_of(url: str) -> dict[str, Any]:
+    """Size and further facts about a file, as fsspec names them.
+
+    Raises:
+        AudioError: it cannot be reached.
+    """
+    if is_web(url):
+        return {"size": patiently(lambda: look_at(url), url).size}
+    files, path = patiently(lambda: open_file_system(url), url)
+    files.invalidate_cache()  # it may hold the listing
+    info: dict[str, Any] = patiently(lambda: files.info(path), url)
+    return info
+
+
+def _room() -> int:
+    """Bytes that a copy may take: half of the free space of the temporary folder at most."""
+    return min(MAX_COPY_BYTES, shutil.disk_usage(tempfile.gettempdir()).free // 2)
+
+
+class _Positioned(io.RawIOBase):
+    """A file at a URL whose bytes are read from any position."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self._position = size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        data = self._read(self._position, min(self._position + min(len(view), BLOCK), self._size))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _read(self, start: int, end: int) -> bytes:
+        raise NotImplementedError
+
+
+class _WebRanges(_Positioned):
+    """A file of a web server that answers with parts."""
+
+    def __init__(self, file: WebFile) -> None:
+        super().__init__(file.size or 0)
+        self._url = file.url
+
+    def _read(self, start: int, end: int) -> bytes:
+        return patiently(lambda: read_range(self._url, start, end), self._url) if start < end else b""
+
+
+class _StoreFile(_Positioned):
+    """An open file of fsspec."""
+
+    def __init__(self, file: Any, url: str) -> None:
+        super().__init__(patiently(lambda: int(file.seek(0, io.SEEK_END)), url))
+        self._file, self._url = file, url
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def _read(self, start: int, end: int) -> bytes:
+        def read() -> bytes:
+            self._file.seek(start)
+            return cast(bytes, self._file.read(end - start))
+
+        return patiently(read, self._url) if start < end else b""
