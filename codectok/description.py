@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from .config import StrictModel
+from typing import Annotated
+
+from pydantic import Field
+
+from .config import MAX_CODEBOOK_SIZE, MAX_MODULES, MAX_SAMPLE_RATE, StrictModel
 
 # Length of a fingerprint in labels and messages.
 SHOWN_CHARACTERS = 12
+MAX_PACK_FRAMES = 1 << 32
 
 
 def codec_label(name: str, fingerprint: str) -> str:
@@ -32,14 +37,14 @@ class CodecDescription(StrictModel):
 
     codec_name: str
     codec_fingerprint: str
-    codebook_size: int
-    n_codebooks: int
-    n_residuals: int | None = None
-    frame_rate: float
-    sample_rate: int
+    codebook_size: Annotated[int, Field(ge=2, le=MAX_CODEBOOK_SIZE)]
+    n_codebooks: Annotated[int, Field(ge=1, le=MAX_MODULES)]
+    n_residuals: Annotated[int, Field(ge=1, le=MAX_MODULES)] | None = None
+    frame_rate: Annotated[float, Field(gt=0, le=MAX_SAMPLE_RATE)]
+    sample_rate: Annotated[int, Field(gt=0, le=MAX_SAMPLE_RATE)]
     dtype: str
     device: str
-    pack_frames: int
+    pack_frames: Annotated[int, Field(gt=0, le=MAX_PACK_FRAMES)]
 
     @property
     def label(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 Reason = Literal[
@@ -26,6 +28,7 @@ Reason = Literal[
 ]
 """Why an input has no output; "unreachable" may pass, and "unexpected_error" is a bug of codectok."""
 
+LONGEST_REASON = 200
 # Errors of the file system that another try will not fix; all others may be temporary.
 LASTING_REFUSALS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL,
@@ -83,6 +86,34 @@ class NotAudioError(AudioError):
 
     def __init__(self, message: str, reason: Reason = "unreadable", seconds: float | None = None) -> None:
         super().__init__(message, reason, seconds)
+
+
+@contextmanager
+def damage_errors(where: object, remedy: str, error_type: type[CodectokError] = InputError) -> Iterator[None]:
+    """Report an exception of a parser as damage of the file that is read in the context.
+
+    Libraries raise exceptions of every kind for damaged bytes. Errors of codectok, and of the system with a number,
+    such as a disk that fails, pass unchanged.
+
+    Args:
+        where: name of the file, for the message.
+        remedy: half a sentence about the way out, such as "write the table again".
+        error_type: class of the error.
+    """
+    try:
+        yield
+    except CodectokError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and (error.errno is not None or isinstance(error, FileNotFoundError)):
+            raise
+        raise error_type(f"{where} is damaged ({shortened(error)}); {remedy}.") from None
+
+
+def shortened(error: BaseException) -> str:
+    """First line of an error's message, without its end if it is long."""
+    line = first_line(error).rstrip(".")
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
 
 
 def first_line(error: BaseException) -> str:

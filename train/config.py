@@ -6,7 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import (
     Field,
     NonNegativeInt,
@@ -16,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse
+from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse, parse_yaml
 from codectok.errors import ConfigError
 from codectok.train.data.config import DataConfig, ValidationConfig
 
@@ -199,7 +198,7 @@ def _load(source: str, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
         if source not in shipped:
             raise ConfigError(f"There is no configuration {source}; the shipped ones are {', '.join(sorted(shipped))}.")
         path = Path(str(shipped[source]))
-    if path in derived:
+    if path.resolve() in [other.resolve() for other in derived]:
         raise ConfigError(f"{path} is its own base; remove the base from one of the files.")
     return _with_base(load_mapping(path), source, (*derived, path))
 
@@ -245,7 +244,4 @@ def _apply(data: dict[str, Any], override: str) -> None:
         data = data[parent]
         if not isinstance(data, dict):
             raise ConfigError(f"{override!r} sets a key of {parent!r}, which is a single value in the configuration.")
-    try:
-        data[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"The value of {override!r} cannot be parsed as YAML.") from None
+    data[last] = parse_yaml(text, f"The value of {override!r}")

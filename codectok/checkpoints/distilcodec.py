@@ -6,7 +6,6 @@ Names and shapes are those of the published checkpoints; both names of weight no
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,11 +16,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from codectok.errors import CheckpointError, first_line
+from codectok.errors import CheckpointError, shortened
 from codectok.model.network import CodecNetwork
 
 from .distilcodec_config import read_config
-from .native import CheckpointHeader, build_network
+from .native import CheckpointHeader, build_network, meta_network
 
 COMPONENTS = ("encoder", "quantizer", "generator")
 TRAINING_ONLY = re.compile(r"\._codebook\.(initted|cluster_size|embed_avg)$")
@@ -71,8 +70,8 @@ def import_distilcodec(directory: Path, step: int | None = None) -> tuple[Checkp
     path = _find_step(directory, step)
     config = read_config(directory)
     components = _read_components(path)
-    with torch.device("meta"):
-        expected = {key: tuple(tensor.shape) for key, tensor in CodecNetwork(config).state_dict().items()}
+    network = meta_network(config, sum(map(len, components.values())), str(path))
+    expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     state = {}
     for key, shape in expected.items():
         source = _source_of(key)
@@ -136,6 +135,10 @@ class _Source:
     def _checked(self, key: str, tensor: Tensor, expected: tuple[int, ...], path: Path) -> Tensor:
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: '{self.component}.{key}' is not a tensor but a {type(tensor).__name__}.")
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise CheckpointError(
+                f"{path}: tensor '{self.component}.{key}' holds {tensor.dtype} ({tensor.layout}), not numbers."
+            )
         if tuple(tensor.shape) != expected:
             raise CheckpointError(
                 f"{path}: tensor '{self.component}.{key}' has shape {list(tensor.shape)},"
@@ -176,8 +179,8 @@ def _read_components(path: Path) -> dict[str, dict[str, Tensor]]:
     try:
         # Memory-mapped, so that 1.6 GB are read tensor by tensor during conversion.
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {first_line(error)}") from None
+    except Exception as error:  # a damaged stream of pickle instructions may raise anything
+        raise CheckpointError(f"{path} is not a readable checkpoint: {shortened(error)}.") from None
     if not isinstance(data, Mapping) or any(not isinstance(data.get(c), Mapping) for c in COMPONENTS):
         raise CheckpointError(f"{path} is not a DistilCodec checkpoint: it must hold {', '.join(COMPONENTS)}.")
     return {component: dict(data[component]) for component in COMPONENTS}

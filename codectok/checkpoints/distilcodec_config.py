@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from codectok.config import CodecConfig, load_mapping, parse
+from codectok.config import MAX_SAMPLE_RATE, CodecConfig, load_mapping, parse
 from codectok.errors import CheckpointError
 
 CONFIG_FILES = ("model_config.json", "codec_config.json")
@@ -15,7 +15,7 @@ LEFT_PAD = 1  # the reference adds one zero sample before every clip at inferenc
 
 
 class _Spectrogram(BaseModel):
-    sampling_rate: int
+    sampling_rate: Annotated[int, Field(gt=0, le=MAX_SAMPLE_RATE)]
     num_mels: int
     n_fft: int
     hop_size: int
@@ -27,7 +27,7 @@ class _Spectrogram(BaseModel):
 class _Encoder(BaseModel):
     input_channels: int
     depths: tuple[int, ...]
-    dims: tuple[int, ...]
+    dims: Annotated[tuple[int, ...], Field(min_length=1)]
     drop_path_rate: float = 0.0
     kernel_size: int
 

@@ -94,16 +94,30 @@ def build_network(config: CodecConfig, state: dict[str, Tensor], origin: str) ->
     Raises:
         CheckpointError: a tensor is missing, unexpected or misshapen; `origin` names their source in the message.
     """
-    try:
-        with torch.device("meta"):
-            network = CodecNetwork(config)
-    except (RuntimeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{origin}: its configuration describes an impossible network: {error}.") from None
+    network = meta_network(config, len(state), origin)
     expected = network.state_dict()
     check_tensors({key: tuple(tensor.shape) for key, tensor in expected.items()}, state, origin)
     check_finite_tensors(state, origin)
     network.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def meta_network(config: CodecConfig, n_tensors: int, origin: str) -> CodecNetwork:
+    """Build a network without memory for its tensors, unless it needs more than the `n_tensors` of the file `origin`.
+
+    Raises:
+        CheckpointError: it does, or the network is impossible.
+    """
+    if config.n_modules > n_tensors:
+        raise CheckpointError(
+            f"{origin} has {n_tensors} tensors, but its configuration describes a network of {config.n_modules} modules"
+            " at least; they do not belong together."
+        )
+    try:
+        with torch.device("meta"):
+            return CodecNetwork(config)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{origin}: its configuration describes an impossible network: {error}.") from None
 
 
 def check_finite_tensors(state: dict[str, Tensor], origin: str) -> None:

@@ -31,8 +31,7 @@ def run(
     from codectok.audio.files import is_output_path, write_audio
     from codectok.codec import Codec
     from codectok.errors import InputError
-    from codectok.names import file_name_of
-    from codectok.tokens.codes_file import read_codes, read_codes_metadata
+    from codectok.tokens.codes_file import file_names, read_codes, read_codes_metadata
 
     metadata = read_codes_metadata(codes)
     loaded = Codec.from_pretrained(codec, device)
@@ -46,11 +45,12 @@ def run(
         raise InputError(f"{output} is one file; name one clip with --id, or choose a folder.")
     if not one_file and output.is_dir() and any(output.iterdir()):
         raise InputError(f"{output} already holds files; choose another folder.")
+    names = None if one_file else file_names(codes, set(ids) if ids else None)
     seconds, missing = 0.0, set(ids or ())
     count = 0
     with progress(len(ids) if ids else None, "decode: clips") as report:
         for name, clip_codes in read_codes(codes, set(ids) if ids else None, where):
-            path = output if one_file else output / f"{file_name_of(name)}.wav"
+            path = output if names is None else output / names.of(name, ".wav")
             n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.sample_rate)
             missing.discard(name)
             count += 1

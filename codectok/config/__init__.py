@@ -1,6 +1,9 @@
 """Typed configuration of codecs."""
 
 from .codec import (
+    MAX_CODEBOOK_SIZE,
+    MAX_MODULES,
+    MAX_SAMPLE_RATE,
     CodecConfig,
     DecoderConfig,
     EncoderConfig,
@@ -12,9 +15,13 @@ from .codec import (
     VectorQuantizerConfig,
 )
 from .presets import PRESETS, named_codec_config, preset
-from .strict import StrictModel, load_mapping, parse
+from .strict import MAX_YAML_CHARACTERS, StrictModel, load_mapping, parse, parse_yaml
 
 __all__ = [
+    "MAX_CODEBOOK_SIZE",
+    "MAX_MODULES",
+    "MAX_SAMPLE_RATE",
+    "MAX_YAML_CHARACTERS",
     "PRESETS",
     "CodecConfig",
     "DecoderConfig",
@@ -29,5 +36,6 @@ __all__ = [
     "load_mapping",
     "named_codec_config",
     "parse",
+    "parse_yaml",
     "preset",
 ]

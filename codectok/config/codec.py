@@ -223,6 +223,8 @@ class DecoderConfig(StrictModel):
     def _check(self) -> Self:
         if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
             raise ValueError("upsample_rates and upsample_kernel_sizes must have the same number of entries")
+        if self.n_blocks > MAX_MODULES:
+            raise ValueError(f"upsample_rates x resblock_dilations must be at most {MAX_MODULES:,} convolutions")
         if len(self.resblock_kernel_sizes) != len(self.resblock_dilations):
             raise ValueError("resblock_kernel_sizes and resblock_dilations must have the same number of entries")
         for rate, kernel_size in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
@@ -233,6 +235,11 @@ class DecoderConfig(StrictModel):
         if self.initial_channels % 2 ** len(self.upsample_rates):
             raise ValueError(f"initial_channels must be divisible by 2^{len(self.upsample_rates)}, one per upsampling")
         return self
+
+    @property
+    def n_blocks(self) -> int:
+        """Dilated convolutions of all residual blocks."""
+        return len(self.upsample_rates) * sum(map(len, self.resblock_dilations))
 
 
 class InverseSTFTDecoderConfig(StrictModel):
@@ -257,6 +264,11 @@ class InverseSTFTDecoderConfig(StrictModel):
         if self.kernel_size % 2 == 0:
             raise ValueError("kernel_size must be odd")
         return self
+
+    @property
+    def n_blocks(self) -> int:
+        """ConvNeXt blocks."""
+        return self.depth
 
 
 def _decoder_type(value: Any) -> str:
@@ -313,6 +325,13 @@ class CodecConfig(StrictModel):
     def feature_dim(self) -> int:
         """Channels of the features between encoder, quantizer and decoder."""
         return self.encoder.dims[-1]
+
+    @property
+    def n_modules(self) -> int:
+        """Number of blocks, codebooks and convolutions, each of which has tensors: a lower bound of their number."""
+        encoder = sum(self.encoder.depths) + len(self.encoder.dims)
+        learned = 0 if isinstance(self.quantizer, FiniteScalarQuantizerConfig) else self.quantizer.n_codebooks
+        return encoder + learned + 2 * len(self.quantizer.time_factors) + self.decoder.n_blocks
 
     @property
     def time_factor(self) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 import yaml
 
 from codectok.atomic import write_text
-from codectok.errors import InputError
-from codectok.tokens.table import TableMetadata, read_metadata, table_files
+from codectok.errors import InputError, damage_errors
+from codectok.tokens.table import TableMetadata, read_metadata, table_files, table_schema
+from codectok.tokens.table_checks import TABLE_REMEDY, check_columns
 
 CARD_FILE = "README.md"
 # The Hub accepts ISO 639 codes only; tables may hold other names of languages.
@@ -79,21 +80,22 @@ def write_dataset_card(table: Path, overwrite: bool = False) -> TableTotals:
     card = table / CARD_FILE
     if card.exists() and not overwrite:
         raise InputError(f"{card} is already there; pass --overwrite to replace it.")
-    totals = _totals(table)
+    totals = _totals(table, metadata)
     write_text(card, f"---\n{_header(totals)}---\n\n{_body(table.absolute().name, metadata, totals)}")
     return totals
 
 
-def _totals(table: Path) -> TableTotals:
+def _totals(table: Path, metadata: TableMetadata) -> TableTotals:
     totals, content = TableTotals(), hashlib.sha256()
     for part in table_files(table):
-        with part.open() as file:
+        with part.open() as file, damage_errors(part, TABLE_REMEDY):
+            check_columns(file.schema_arrow, table_schema(metadata), str(part))
             content.update(f"{part.stem} {file.metadata.to_dict()} {file.schema_arrow.metadata}".encode())
             for batch in file.iter_batches(columns=["duration", "n_frames", "dataset", "language"], use_threads=False):
                 totals.rows += len(batch)
                 totals.seconds += math.fsum(batch["duration"].to_pylist())
                 totals.frames += sum(batch["n_frames"].to_pylist())
-                totals.datasets.update(batch["dataset"].unique().to_pylist())
+                totals.datasets.update(batch["dataset"].drop_null().unique().to_pylist())
                 totals.languages.update(batch["language"].drop_null().unique().to_pylist())
     totals.content = content.hexdigest()
     return totals

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from codectok.errors import InputError, first_line
+from codectok.errors import CodectokError, InputError, shortened
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary, is_code_token
 
 from .optional import need_transformers
+
+# Far more than rows that models have without a token; each of them becomes a token.
+MAX_UNUSED_TOKENS = 1 << 20
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -21,10 +26,24 @@ def load_tokenizer(folder: Path) -> Any:
     transformers = need_transformers()
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the folder of a tokenizer.")
-    try:
+    with tokenizer_errors(f"{folder} holds no tokenizer that transformers can load"):
         return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise InputError(f"{folder} holds no tokenizer that transformers can load: {first_line(error)}") from None
+
+
+@contextmanager
+def tokenizer_errors(what: str) -> Iterator[None]:
+    """Report errors of the tokenizers library as an `InputError` that begins with `what`.
+
+    It raises plain Exception, and for some damaged files the panics of Rust, which are no Exception.
+    """
+    try:
+        yield
+    except CodectokError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{what}: {shortened(error)}.") from None
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -44,16 +63,26 @@ def extend_tokenizer(folder: Path, output: Path, vocabulary: Vocabulary) -> int:
     Raises:
         InputError: the tokenizer has tokens at or behind the first audio token's id, or has audio tokens already.
     """
+    tokenizer = load_tokenizer(folder)
+    with tokenizer_errors(f"The tokenizer in {folder} cannot be extended"):
+        return _extend(tokenizer, folder, output, vocabulary)
+
+
+def _extend(tokenizer: Any, folder: Path, output: Path, vocabulary: Vocabulary) -> int:
     from tokenizers import AddedToken
 
-    tokenizer = load_tokenizer(folder)
     known: dict[str, int] = tokenizer.get_vocab()
     wanted = list(vocabulary.tokens())
     # At any offset: strings of old codes cannot be distinguished from strings of new ones.
     taken = next((token for token in (*SPECIAL_TOKENS, *filter(is_code_token, known)) if token in known), None)
     if taken is not None:
         raise InputError(f"{folder} already has the token {taken}; give a tokenizer without audio tokens.")
-    n_unused = vocabulary.offset - max(known.values()) - 1
+    n_unused = vocabulary.offset - max(known.values(), default=-1) - 1
+    if n_unused > MAX_UNUSED_TOKENS:
+        raise InputError(
+            f"{folder} has tokens up to id {max(known.values())}, and the codes would begin {n_unused:,} ids later, at"
+            f" {vocabulary.offset}; pass --offset with the number of rows of the model's embedding."
+        )
     if n_unused < 0:
         raise InputError(
             f"{folder} has tokens up to id {max(known.values())}, but the codes would begin at {vocabulary.offset};"

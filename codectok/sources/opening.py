@@ -41,6 +41,8 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
     try:
         with open_source(source) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             yield file
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; Arrow's own have no number
+            raise
         reason = first_line(error)
         raise InputError(f"{source.where} cannot be read as Parquet: {reason}") from None

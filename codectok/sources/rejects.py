@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codectok.errors import AudioError, Reason
+from codectok.errors import AudioError, Reason, damage_errors
 from codectok.names import JOB_FOLDER, shortened, writable
 from codectok.storage import Storage
 
@@ -101,8 +101,14 @@ class RejectsWriter:
 
 def read_rejects(storage: Storage, limit: int | None = None) -> Iterator[Reject]:
     """Read the rejects of a job in the order of its units, at most `limit` of them."""
-    found = (reject for name in storage.sizes(REJECTS_FOLDER) for reject in parse_rejects(storage.read(name)))
-    return itertools.islice(found, limit)
+
+    def found() -> Iterator[Reject]:
+        for name in storage.sizes(REJECTS_FOLDER):
+            with damage_errors(f"{storage.url}/{name}", "run the job again into another folder"):
+                rejects = list(parse_rejects(storage.read(name)))
+            yield from rejects
+
+    return itertools.islice(found(), limit)
 
 
 def parse_rejects(data: bytes) -> Iterator[Reject]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,13 +11,16 @@ import numpy as np
 from pydantic import ValidationError
 
 from codectok.atomic import replacing
-from codectok.errors import InputError
+from codectok.errors import InputError, damage_errors, shortened
+from codectok.names import FileNames, hash_of_name
 from codectok.storage import is_url
 
-from .table import TableMetadata, TokenRow, TokenTableWriter, read_metadata, read_rows
+from .table import TableMetadata, TokenRow, TokenTableWriter, read_ids, read_metadata, read_rows
 
 NPZ_METADATA = "codectok"
 CODES_SUFFIXES = (".npz", ".parquet")
+# Days of audio; codes of 64 bits take eight times as much as they are read.
+MAX_CLIP_BYTES = 1 << 27
 
 
 def check_codes_path(path: Path) -> None:
@@ -52,8 +55,11 @@ def read_codes_metadata(place: str | Path) -> TableMetadata:
     with _open_npz(path) as arrays:
         if NPZ_METADATA not in arrays:
             raise InputError(f"{path} was not written by codectok: it has no entry {NPZ_METADATA!r}.")
+        with damage_errors(path, "encode the files again"):
+            _check_size(arrays, NPZ_METADATA)
+            described = str(arrays[NPZ_METADATA])
         try:
-            return TableMetadata.model_validate_json(str(arrays[NPZ_METADATA]))
+            return TableMetadata.model_validate_json(described)
         except ValidationError:
             raise InputError(f"{path} was written by a version of codectok that this one does not read.") from None
 
@@ -77,14 +83,37 @@ def read_codes(
     path = Path(place)
     if where is not None:
         raise InputError(f"{path} is not a table and has no columns for --where; give ids.")
+    metadata = read_codes_metadata(path)
     with _open_npz(path) as arrays:
         for name in arrays.files:
             if name != NPZ_METADATA and (ids is None or name in ids):
                 try:
-                    codes = arrays[name].astype(np.int64)
-                except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-                    raise InputError(f"{path} is damaged at clip {name}: {error}.") from None
+                    codes = _clip_of(arrays, name, metadata)
+                except Exception as error:  # zipfile and numpy raise errors of every kind for damaged bytes
+                    raise InputError(f"{path} is damaged at clip {name}: {shortened(error)}.") from None
                 yield name, codes
+
+
+def file_names(place: str | Path, ids: set[str] | None = None) -> FileNames:
+    """Choose the names of the files of all clips in a file of codes or in a token table.
+
+    Raises:
+        InputError: one of `ids`, or of all clips if it is None, is the id of several clips.
+    """
+
+    def all_ids() -> Iterator[str]:
+        if is_url(str(place)) or Path(place).suffix != ".npz":
+            return read_ids(place)
+        with _open_npz(Path(place)) as arrays:
+            return iter([name for name in arrays.files if name != NPZ_METADATA])
+
+    names = FileNames(all_ids())
+    if names.repeated:
+        wanted = (one for one in all_ids() if ids is None or one in ids)
+        repeated = next((one for one in wanted if hash_of_name(one) in names.repeated), None)
+        if repeated is not None:
+            raise InputError(f"{place} has several clips with the id {repeated}; give every clip another id.")
+    return names
 
 
 def _write_npz(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -> int:
@@ -112,11 +141,34 @@ def _write_parquet(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]
     return writer.n_rows
 
 
+def _clip_of(arrays: np.lib.npyio.NpzFile, name: str, metadata: TableMetadata) -> np.ndarray:
+    """Read the codes of a clip; raise a `ValueError` if they are none."""
+    _check_size(arrays, name)
+    codes: np.ndarray = arrays[name]
+    if codes.dtype.kind not in "iu" or codes.ndim != 2 or codes.shape[1] != metadata.n_codebooks:
+        raise ValueError(f"it is not an array of {metadata.n_codebooks} integers a frame")
+    if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < metadata.codebook_size:
+        raise ValueError(f"it has a code beyond {metadata.codebook_size - 1}")
+    return codes.astype(np.int64)
+
+
+def _check_size(arrays: np.lib.npyio.NpzFile, name: str) -> None:
+    """Raise a `ValueError` if an array is larger than any clip, or than its header says."""
+    assert arrays.zip is not None, "it is open"
+    member = arrays.zip.getinfo(f"{name}.npy")
+    if member.file_size > MAX_CLIP_BYTES:
+        raise ValueError(f"it has more than {MAX_CLIP_BYTES:,} bytes")
+    with arrays.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)
+        if math.prod(shape) * kind.itemsize > member.file_size:
+            raise ValueError("its header says that it is larger than it is")
+
+
 def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
-    try:
+    with damage_errors(path, "it cannot be read as .npz, encode the files again"):
         loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as .npz: {error}.") from None
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise InputError(f"{path} holds one array, not the codes of clips; give a file written by `codectok encode`.")
     return loaded

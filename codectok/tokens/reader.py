@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from codectok.errors import InputError
 
-from .table import TableFile, TokenRow, hash_of_id, read_metadata, read_rows, rows_of_group, table_files
+from .table import TableFile, TokenRow, hash_of_id, read_ids, read_metadata, read_rows, rows_of_group, table_files
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,8 @@ class TokenTable:
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
         """Sorted hashes of all ids, and the row number of each."""
         hashes = np.empty(len(self), np.uint64)
-        position = 0
-        for file in table_files(self.path):
-            with file.open() as parquet:
-                for batch in parquet.iter_batches(columns=["id"], use_threads=False):
-                    for row_id in batch["id"].to_pylist():
-                        hashes[position] = hash_of_id(row_id)
-                        position += 1
+        for position, row_id in enumerate(read_ids(self.path)):
+            hashes[position] = hash_of_id(row_id)
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
 

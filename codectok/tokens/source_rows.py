@@ -14,6 +14,7 @@ from codectok.sources.row_ranges import batches_between, rows_in_range
 from codectok.sources.source import Source
 
 from .table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
+from .table_checks import check_columns
 
 
 def table_metadata(source: Source) -> TableMetadata:
@@ -36,7 +37,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
     with open_parquet(source) as file:
         _check_codec(file, source, metadata)
         wanted = rows_in_range(source, file.metadata.num_rows)
-        for _, row in _rows_from(file, wanted.start, wanted.stop, metadata):
+        for _, row in _rows_from(file, source.where, wanted.start, wanted.stop, metadata):
             yield row
 
 
@@ -47,7 +48,7 @@ def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow 
         for first, batch in batches_between(file, 0, file.metadata.num_rows, ["id"]):
             place = pc.index(batch["id"], row_id).as_py()
             if place >= 0:
-                return next(_rows_from(file, first + place, first + place + 1, metadata))[1]
+                return next(_rows_from(file, source.where, first + place, first + place + 1, metadata))[1]
     return None
 
 
@@ -69,7 +70,7 @@ def recordings_in(
         if not wanted:
             return
         rows = itertools.chain(
-            _rows_from(file, max(0, wanted.start - 1), n_rows, metadata),
+            _rows_from(file, source.where, max(0, wanted.start - 1), n_rows, metadata),
             ((n_rows, row) for other in after for row in token_rows(other, metadata)),
         )
         continued = _last_recording(before) if wanted.start == 0 else None
@@ -95,6 +96,7 @@ def _last_recording(files: Iterable[Source]) -> tuple[str, str] | None:
 
 def _check_codec(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
     found = metadata_of_schema(file.schema_arrow, source.where)
+    check_columns(file.schema_arrow, table_schema(metadata), source.where)
     if found.codec_fingerprint != metadata.codec_fingerprint:
         raise InputError(
             f"{source.where} holds codes of {found.label}, others of {metadata.label}; keep the tables of different"
@@ -102,7 +104,9 @@ def _check_codec(file: pq.ParquetFile, source: Source, metadata: TableMetadata) 
         )
 
 
-def _rows_from(file: pq.ParquetFile, start: int, stop: int, metadata: TableMetadata) -> Iterator[tuple[int, TokenRow]]:
+def _rows_from(
+    file: pq.ParquetFile, where: str, start: int, stop: int, metadata: TableMetadata
+) -> Iterator[tuple[int, TokenRow]]:
     # By name: users may have added columns.
     for first, batch in batches_between(file, start, stop, table_schema(metadata).names):
-        yield from enumerate(rows_of_batch(batch, metadata), start=first)
+        yield from enumerate(rows_of_batch(batch, metadata, where), start=first)

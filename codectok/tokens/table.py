@@ -13,19 +13,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from codectok.choices import Precision
 from codectok.description import CodecDescription
-from codectok.errors import InputError, first_line
+from codectok.errors import InputError, damage_errors, shortened
 from codectok.storage import is_url, open_file_system
 
 from .filters import parse_filter
+from .table_checks import TABLE_REMEDY, check_columns, check_values
 
 METADATA_KEY = b"codectok"
 TABLE_FORMAT: Literal["codectok.tokens"] = "codectok.tokens"
 ROW_GROUP_CODES = 1 << 22
 LARGEST_UINT16_CODEBOOK = 1 << 16
+# Codes of all codebooks together: counting them takes 8 bytes each.
+MAX_CODES = 1 << 26
 
 
 class TableMetadata(CodecDescription):
@@ -34,6 +37,12 @@ class TableMetadata(CodecDescription):
     format: Literal["codectok.tokens"] = TABLE_FORMAT
     version: Literal[1] = 1
     unit_hash: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.n_codebooks * self.codebook_size > MAX_CODES:
+            raise ValueError(f"n_codebooks x codebook_size must be at most {MAX_CODES:,}")
+        return self
 
     @property
     def precision(self) -> Precision:
@@ -210,8 +219,8 @@ class TableFile:
             with pq.ParquetFile(path, filesystem=files, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            reason = first_line(error)
-            raise InputError(f"{self.place} cannot be read as Parquet: {reason}") from None
+            reason = shortened(error)
+            raise InputError(f"{self.place} cannot be read as Parquet: {reason}.") from None
 
 
 def table_files(path: str | Path) -> list[TableFile]:
@@ -240,6 +249,20 @@ def read_metadata(path: str | Path) -> TableMetadata:
     return found[0]
 
 
+def read_ids(path: str | Path) -> Iterator[str]:
+    """Read the ids of the table at `path`, in order; raise `InputError` if the table is damaged."""
+    for file in table_files(path):
+        with file.open() as parquet:
+            metadata = metadata_of_schema(parquet.schema_arrow, str(file))
+            check_columns(parquet.schema_arrow, table_schema(metadata), str(file))
+            for batch in parquet.iter_batches(columns=["id"], use_threads=False):
+                with damage_errors(file, TABLE_REMEDY):
+                    if batch["id"].null_count:
+                        raise ValueError("a row has no id")
+                    ids: list[str] = batch["id"].to_pylist()
+                yield from ids
+
+
 def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[TokenRow]:
     """Read the rows of the table at `path`, in order.
 
@@ -259,39 +282,50 @@ def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None =
         condition = chosen if condition is None else condition & chosen
     for file in table_files(path):
         with file.open() as parquet:
+            check_columns(parquet.schema_arrow, table_schema(metadata), str(file))
             # By name, since users may have added columns.
             for batch in parquet.iter_batches(batch_size=1024, columns=schema.names, use_threads=False):
-                yield from _chosen(batch, condition, metadata, where)
+                yield from _chosen(batch, condition, metadata, where, str(file))
 
 
 def _chosen(
-    batch: pa.RecordBatch, condition: pc.Expression | None, metadata: TableMetadata, where: str | None
+    batch: pa.RecordBatch, condition: pc.Expression | None, metadata: TableMetadata, where: str | None, name: str
 ) -> Iterator[TokenRow]:
     if condition is None:
-        yield from rows_of_batch(batch, metadata)
+        yield from rows_of_batch(batch, metadata, name)
         return
     try:
         rows = pa.Table.from_batches([batch]).filter(condition)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # a number is compared with a text
         raise InputError(f"The condition {where!r} cannot be understood; its values do not fit the columns.") from None
     for chosen in rows.to_batches():
-        yield from rows_of_batch(chosen, metadata)
+        yield from rows_of_batch(chosen, metadata, name)
 
 
 def rows_of_group(file: TableFile, group: int, metadata: TableMetadata) -> list[TokenRow]:
     """Read the rows of one row group of a file."""
     with file.open() as parquet:
+        check_columns(parquet.schema_arrow, table_schema(metadata), str(file))
         table = parquet.read_row_group(group, columns=table_schema(metadata).names, use_threads=False)
-    return [row for batch in table.to_batches() for row in rows_of_batch(batch, metadata)]
+    return [row for batch in table.to_batches() for row in rows_of_batch(batch, metadata, str(file))]
 
 
-def rows_of_batch(batch: pa.RecordBatch, metadata: TableMetadata) -> Iterator[TokenRow]:
-    """Convert a batch of a table's columns to rows."""
-    # Codes are most of a table, so that they are not converted to Python lists.
-    codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
-    for number, record in enumerate(batch.drop_columns(["codes", "n_frames"]).to_pylist()):
+def rows_of_batch(batch: pa.RecordBatch, metadata: TableMetadata, name: str) -> Iterator[TokenRow]:
+    """Convert a batch of the columns of the file `name` to rows.
+
+    Raises:
+        InputError: a value is missing or impossible.
+    """
+    with damage_errors(name, TABLE_REMEDY):
+        check_values(batch, table_schema(metadata), metadata.n_codebooks, metadata.codebook_size)
+        # Codes are most of a table, so that they are not converted to Python lists.
+        codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
+        records = batch.drop_columns(["codes", "n_frames"]).to_pylist()
+    for number, record in enumerate(records):
         own = codes[borders[number] : borders[number + 1]].astype(np.int64)
-        yield TokenRow(codes=own.reshape(-1, metadata.n_codebooks), **record)
+        with damage_errors(name, TABLE_REMEDY):
+            row = TokenRow(codes=own.reshape(-1, metadata.n_codebooks), **record)
+        yield row
 
 
 def _file_metadata(file: TableFile) -> TableMetadata:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Self
 
-from codectok.errors import CodectokError, InputError
+from codectok.errors import CodectokError, InputError, damage_errors
 from codectok.names import JOB_FOLDER
 from codectok.storage import LocalStorage, Storage
 
@@ -228,9 +228,11 @@ class _Lease(Lock):
 
     def _read(self) -> _LeaseContent | None:
         try:
-            return _LeaseContent(**json.loads(self._storage.read(self._name)))
+            data = self._storage.read(self._name)
         except FileNotFoundError:
             return None
+        with damage_errors(f"The lease {self._storage.url}/{self._name}", "remove it if no run is active"):
+            return _LeaseContent(**json.loads(data))
 
 
 @dataclass(frozen=True)

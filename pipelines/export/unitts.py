@@ -16,7 +16,7 @@ from codectok.exports.unitts import (
     check_unitts,
     dialog_row,
 )
-from codectok.names import file_name_of
+from codectok.names import readable_name
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
@@ -33,9 +33,6 @@ from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 from .options import check_unit_megabytes
 from .sources import TABLE_KINDS, ExportSources
 from .verify import UnittsVerifier
-
-# Bytes of the readable part of a file name, which may have 255 bytes.
-NAME_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class UnittsJob(Job):
         folder.mkdir()
         for table, row in self._rows(unit, output):
             # The hash distinguishes rows that differ only in their table or in characters not allowed in file names.
-            start = file_name_of(row.id).encode()[:NAME_LENGTH].decode(errors="ignore")
+            start = readable_name(row.id)
             self._keep(row, output)
             with (folder / f"{start}-{hash_of_id(f'{table}/{row.id}'):016x}.audio").open("x", encoding="utf-8") as file:
                 file.write(audio_file(row, self.vocabulary))

@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from codectok.audio.files import stream_audio
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Span
-from codectok.errors import AudioError
+from codectok.errors import AudioError, damage_errors
 from codectok.keys import make_key
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.output.unit_files import PART_PREFIX
@@ -133,7 +133,7 @@ def write_duplicates(hashes: Storage, sample_rate: int) -> None:
         if not name.startswith(PART_PREFIX):
             continue
         # Units are in the order of the plan: by generation, then by name.
-        for row in pq.read_table(pa.BufferReader(hashes.read(name))).to_pylist():
+        for row in _rows(hashes, name, HASH_SCHEMA):
             if row["sha256"] in first:
                 same_as, seconds = first[row["sha256"]], row["n_samples"] / sample_rate
                 rows.append({"key": row["key"], "seconds": seconds, "same_as": same_as})
@@ -146,5 +146,15 @@ def write_duplicates(hashes: Storage, sample_rate: int) -> None:
 
 def read_duplicates(hashes: Storage) -> dict[str, Duplicate]:
     """Read the list of duplicates, by `duplicate_key`."""
-    table = pq.read_table(pa.BufferReader(hashes.read(DUPLICATES_FILE)))
-    return {row["key"]: Duplicate(row["seconds"], row["same_as"]) for row in table.to_pylist()}
+    rows = _rows(hashes, DUPLICATES_FILE, DUPLICATES_SCHEMA)
+    return {row["key"]: Duplicate(row["seconds"], row["same_as"]) for row in rows}
+
+
+def _rows(hashes: Storage, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
+    data = hashes.read(name)
+    with damage_errors(f"{hashes.url}/{name}", "remove it, and run the same command again"):
+        table = pq.read_table(pa.BufferReader(data))
+        if not table.schema.equals(schema):
+            raise ValueError("it has other columns")
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows

@@ -109,9 +109,12 @@ def _compare_manifest(manifest: ShardManifest, records: Sequence[UnitRecord]) ->
         listed = (entry.bytes, entry.sha256, entry.samples, entry.seconds, entry.split, entry.categories)
         if listed != (file.bytes, file.sha256, total.rows, total.seconds, record.split, record.categories):
             raise VerificationError(f"{MANIFEST_FILE} and the record of its unit disagree about {entry.name}.")
-    if len(manifest.shards) != len(tars):
-        missing = sorted(tars - {entry.name for entry in manifest.shards})
-        raise VerificationError(f"{MANIFEST_FILE} does not name {missing[0]}.")
+    named = Counter(entry.name for entry in manifest.shards)
+    for name in sorted(tars - named.keys()):
+        raise VerificationError(f"{MANIFEST_FILE} does not name {name}.")
+    for name, count in named.items():
+        if count > 1:
+            raise VerificationError(f"{MANIFEST_FILE} names {name} {count} times.")
 
 
 def _check_audio(where: str, audio: bytes, sample: Sample) -> None:

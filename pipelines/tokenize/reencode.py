@@ -18,7 +18,6 @@ from codectok.errors import AudioError, InputError, VerificationError
 from codectok.evaluation.near_ties import are_near_ties
 from codectok.model.clip_encoder import ClipEncoder
 from codectok.model.packed_encoder import FeatureEncoder
-from codectok.names import file_name_of
 from codectok.pipelines.engine.output.unit_files import unit_of_file
 from codectok.pipelines.engine.planning.plan import Plan, load_plan
 from codectok.sources.channels import CHANNEL_MARK, clips_of_channels
@@ -26,6 +25,7 @@ from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.storage import open_storage
 from codectok.tokens.clips import ClipReader, encode_clips
+from codectok.tokens.codes_file import file_names
 from codectok.tokens.reader import TokenTable, open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow
@@ -100,10 +100,11 @@ def decode_some(folder: str | Path, codec: Codec, count: int, output: Path, seed
     """Decode `count` random rows of the table in `folder` to WAV files in `output`, and return their paths."""
     table = open_table(folder)
     _check_codec(table, codec)
+    names = file_names(folder)
     paths = []
     for number in _random_rows(table, count, seed):
         row = table.row(number)
-        paths.append(output / f"{file_name_of(row.id)}.wav")
+        paths.append(output / names.of(row.id, ".wav"))
         write_audio(paths[-1], codec.decode_stream(row.codes), codec.sample_rate)
     return paths
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from codectok.config import StrictModel
+from codectok.errors import CodectokError, InputError, damage_errors
 from codectok.evaluation.codebook import CodebookUse, count_codes
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.output.records import Counts
@@ -42,9 +43,11 @@ def statistics_of(total: Counts, code_counts: np.ndarray) -> TokenStatistics:
     )
 
 
-def read_statistics(storage: Storage) -> TokenStatistics:
-    """Read the statistics of a finished table."""
-    return TokenStatistics.model_validate_json(storage.read(STATISTICS_FILE))
+def read_statistics(storage: Storage, error_type: type[CodectokError] = InputError) -> TokenStatistics:
+    """Read the statistics of a finished table; raise an error of `error_type` if they are damaged."""
+    data = storage.read(STATISTICS_FILE)
+    with damage_errors(f"{storage.url}/{STATISTICS_FILE}", "remove it, and run the same command again", error_type):
+        return TokenStatistics.model_validate_json(data)
 
 
 class CodeCounts:
@@ -68,6 +71,8 @@ def sum_of_code_counts(storage: Storage, shape: tuple[int, int]) -> np.ndarray:
     """Counts of all units together, [n_codebooks, codebook_size]."""
     total = np.zeros(shape, np.int64)
     for name in storage.sizes(CODE_COUNTS):
-        counts = pq.read_table(pa.BufferReader(storage.read(name)), use_threads=False)["count"].to_numpy()
-        total += counts.reshape(shape)
+        data = storage.read(name)
+        with damage_errors(f"{storage.url}/{name}", "run the job again into another folder"):
+            counts = pq.read_table(pa.BufferReader(data), use_threads=False)["count"].to_numpy()
+            total += counts.reshape(shape)
     return total

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from codectok.errors import VerificationError
 from codectok.pipelines.engine.output.folder import unit_hash
@@ -78,9 +77,9 @@ class TableVerifier(OutputVerifier):
             if not record.total.rows:
                 self._check_coverage(self._unit(record), record, Counter())
         try:
-            statistics = read_statistics(self.storage)
-        except (FileNotFoundError, ValidationError):
-            raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} is missing or damaged.") from None
+            statistics = read_statistics(self.storage, VerificationError)
+        except FileNotFoundError:
+            raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} is missing.") from None
         counts = np.zeros((len(statistics.codebooks), 0)) if self._counts is None else self._counts
         if statistics != statistics_of(JobSummary.of(self.plan, self.records).total, counts):
             raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} does not agree with the rows of the table.")
@@ -143,7 +142,7 @@ class TableVerifier(OutputVerifier):
         name = code_counts_name(unit)
         try:
             stored = pq.read_table(pa.BufferReader(self.storage.read(name)), use_threads=False)["count"].to_numpy()
-        except (FileNotFoundError, pa.ArrowException, KeyError):
+        except (FileNotFoundError, OSError, pa.ArrowException, KeyError, TypeError, ValueError):
             raise VerificationError(f"{self.storage.url}/{name} is missing or damaged.") from None
         if not np.array_equal(stored, counts.reshape(-1)):
             raise VerificationError(f"{self.storage.url}/{name} does not count the codes of its part.")

@@ -7,11 +7,10 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from codectok.errors import VerificationError, first_line
+from codectok.errors import VerificationError, damage_errors
 from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.pipelines.engine.output.verify_rejects import verified_rejects
 from codectok.storage import Storage
@@ -65,12 +64,11 @@ def coverage_of_unit(storage: Storage, record: UnitRecord) -> dict[RecordingName
     for file in record.files:
         if "/" not in file.name and file.name.endswith((".tar", ".parquet")):
             places = _places_in_tar if file.name.endswith(".tar") else _places_in_table
-            try:
+            with damage_errors(
+                f"{storage.url}/{file.name}", "run its job again into another folder", VerificationError
+            ):
                 for place in places(storage, file.name):
                     found.setdefault((place.dataset, place.source), Covered()).add(place.start, place.duration)
-            except (tarfile.TarError, EOFError, ValidationError, pa.ArrowException) as error:
-                where = f"{storage.url}/{file.name}"
-                raise VerificationError(f"{where} cannot be read: {first_line(error)}.") from None
     for reject in verified_rejects(storage, record):
         if reject.reason == "invalid_row":  # it names no time of the recording
             continue

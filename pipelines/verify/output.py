@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from codectok.errors import InputError, VerificationError
+from codectok.errors import InputError, VerificationError, damage_errors
 from codectok.exports.dataset_card import CARD_FILE
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.output.folder import finished_units
@@ -22,6 +22,8 @@ from codectok.pipelines.tokenize.verify import bare_parts, verify_bare_table
 from codectok.storage import Storage, open_storage
 
 from .verifiers import verifier_of
+
+REMEDY = "run its job again into another folder"
 
 
 def verify_output(
@@ -58,11 +60,12 @@ def verify_output(
     for record in records:
         verified_rejects(storage, record)
     _refuse_orphans(storage, records, verifier)
-    contents = None if verifier is None else verifier(storage, plan, records)
+    contents = None if verifier is None else _prepared(verifier, storage, plan, records)
     checks = {file.name: _file_check(storage, record, file, contents) for record in records for file in record.files}
     _run_all([checks[name] for name in sorted(checks)], on_file)
     if contents is not None:
-        contents.finish()
+        with damage_errors(storage.url, REMEDY, VerificationError):
+            contents.finish()
     total = Counts.sum(record.total for record in records)
     return Verified(
         units=len(records),
@@ -110,9 +113,17 @@ def _file_check(
     def check() -> None:
         _check_hash(storage, file)
         if contents is not None and not file.name.startswith(f"{JOB_FOLDER}/"):
-            contents.check(record, file.name)
+            with damage_errors(f"{storage.url}/{file.name}", REMEDY, VerificationError):
+                contents.check(record, file.name)
 
     return check
+
+
+def _prepared(
+    verifier: type[OutputVerifier], storage: Storage, plan: Plan, records: Sequence[UnitRecord]
+) -> OutputVerifier:
+    with damage_errors(storage.url, REMEDY, VerificationError):
+        return verifier(storage, plan, records)
 
 
 def _check_hash(storage: Storage, file: OutputFile) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from codectok.config import load_mapping
-from codectok.errors import InputError, first_line
+from codectok.errors import InputError, shortened
 from codectok.exports.optional import need_transformers
 
 from .safetensors_file import StoredTensor, stored_tensors
@@ -21,6 +24,11 @@ from .vocabulary import CONFIG_FILE, ROWS_KEY, ModelVocabulary, rows_section
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+# Models have about as many modules as tensors; fused tensors hold those of many modules.
+MODULES_PER_TENSOR, MODULES_WITHOUT_TENSORS = 200, 10_000
+COUNT_KEY = re.compile("layer|head|expert|block|depth")
+MAX_COUNT = 1 << 16
+LARGEST_NUMBER = 1 << 63
 
 
 TensorRole = Literal["embedding", "output"]
@@ -101,8 +109,8 @@ class ModelFolder:
             InputError: the model is not a causal language model of transformers, another tensor would have to grow, or
                 a tensor is missing.
         """
-        model = _build(self.config, self.path)
-        larger = _build(self.config_with(rows), self.path)
+        model = _build(self.config, self.path, len(self.tensors))
+        larger = _build(self.config_with(rows), self.path, len(self.tensors))
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         growing = [name for name, tensor in larger.state_dict().items() if shapes.get(name) != tuple(tensor.shape)]
         if larger.config.get_text_config().vocab_size != rows or not growing:
@@ -145,23 +153,51 @@ class ModelFolder:
 def _parse_config(config: Mapping[str, Any], path: Path) -> Any:
     transformers = need_transformers()
     kind = config["model_type"]
+    _check_counts(config, path)
     if kind not in transformers.CONFIG_MAPPING:
         version = transformers.__version__
         raise InputError(f"{path / CONFIG_FILE}: transformers {version} does not know the model type {kind!r}.")
     try:
         return transformers.CONFIG_MAPPING[kind].from_dict(dict(config))
     except Exception as error:  # every class of transformers raises its own errors
-        raise InputError(f"{path / CONFIG_FILE} cannot be used: {first_line(error)}") from None
+        raise InputError(f"{path / CONFIG_FILE} cannot be used: {shortened(error)}.") from None
 
 
-def _build(config: Mapping[str, Any], path: Path) -> Any:
+def _build(config: Mapping[str, Any], path: Path, n_tensors: int) -> Any:
+    """Build a model without memory for its tensors; one with far more modules than stored tensors is refused."""
     transformers = need_transformers()
+    max_modules = MODULES_PER_TENSOR * n_tensors + MODULES_WITHOUT_TENSORS
     parsed = _parse_config(config, path)
+    modules = itertools.count()
+
+    def bound(*_: object) -> None:
+        if next(modules) > max_modules:
+            raise InputError(
+                f"{path} has {n_tensors} tensors, but its {CONFIG_FILE} describes a model of more than {max_modules:,}"
+                " modules; they do not belong together."
+            )
+
+    hook = register_module_module_registration_hook(bound)
     try:
         with torch.device("meta"):
             return transformers.AutoModelForCausalLM.from_config(parsed, trust_remote_code=False)
-    except (ValueError, TypeError, ImportError) as error:
-        raise InputError(f"{path} is not a causal language model of transformers: {first_line(error)}") from None
+    except InputError:
+        raise
+    except Exception as error:  # every class of transformers raises its own errors
+        raise InputError(f"{path} is not a causal language model of transformers: {shortened(error)}.") from None
+    finally:
+        hook.remove()
+
+
+def _check_counts(config: Mapping[str, Any], path: Path) -> None:
+    """Raise `InputError` if a configuration has counts of layers, heads or experts that no model has."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _check_counts(value, path)
+        elif COUNT_KEY.search(name) and isinstance(value, int) and value > MAX_COUNT:
+            raise InputError(f"{path / CONFIG_FILE}: {name} is {value:,}, more than any model has.")
+        elif isinstance(value, int) and not -LARGEST_NUMBER < value < LARGEST_NUMBER:
+            raise InputError(f"{path / CONFIG_FILE}: {name} is a number of more than 64 bits.")
 
 
 def dump_json(data: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ class NewRows:
 def stored_tensors(path: Path) -> list[StoredTensor]:
     """Return the tensors of a file, in the order of their bytes; raise `InputError` if it is not safetensors."""
     header, first_byte = _read_header(path)
-    found = []
+    found: list[StoredTensor] = []
     for name, entry in header.items():
         if name != METADATA:
             start, end = entry["data_offsets"]

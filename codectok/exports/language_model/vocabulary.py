@@ -12,6 +12,7 @@ from codectok.config import load_mapping
 from codectok.description import CodecDescription, codec_label
 from codectok.errors import InputError
 from codectok.exports.vocabulary import VocabularyFile
+from codectok.tokens.vocabulary import LARGEST_ID
 
 CONFIG_FILE = "config.json"
 ROWS_KEY, AUDIO_KEY = "vocab_size", "codectok"
@@ -42,6 +43,8 @@ class ModelVocabulary:
             InputError: the number of rows is missing, or the description of audio tokens is not valid.
         """
         rows = rows_section(config).get(ROWS_KEY)
+        if isinstance(rows, int) and rows > LARGEST_ID:
+            raise InputError(f"{path}: {ROWS_KEY} is {rows:,}, but ids go to {LARGEST_ID:,} at most.")
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise InputError(f"{path} has no {ROWS_KEY}; write the number of rows of the embedding there{or_else}.")
         if AUDIO_KEY not in config:

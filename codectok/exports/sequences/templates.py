@@ -7,11 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from codectok.config import StrictModel
-from codectok.errors import InputError, first_line
+from codectok.config import MAX_YAML_CHARACTERS, StrictModel, parse_yaml
+from codectok.errors import InputError
 
 TASKS = ("audio", "tts", "asr", "interleaved")
 TEXT_TEMPLATE, VOICE_TEMPLATE = "text", "tts-voice"
@@ -122,16 +121,15 @@ def load_template(name: str | Path) -> Template:
         names = ", ".join((*TASKS, TEXT_TEMPLATE, VOICE_TEMPLATE))
         raise InputError(f"There is no template {name}; give a YAML file, or one of {names}.")
     try:
-        return _parse(path.read_text(encoding="utf-8"), str(path))
+        with path.open(encoding="utf-8") as file:
+            return _parse(file.read(MAX_YAML_CHARACTERS + 1), str(path))
     except UnicodeDecodeError:
         raise InputError(f"The template {name} is not UTF-8 text.") from None
 
 
 def _parse(text: str, name: str) -> Template:
     try:
-        template = Template.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise InputError(f"The template {name} is not valid YAML: {first_line(error)}.") from None
+        template = Template.model_validate(parse_yaml(text, f"The template {name}"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "its top"

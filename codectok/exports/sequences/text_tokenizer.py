@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from codectok.errors import InputError
-from codectok.exports.tokenizer import load_tokenizer
+from codectok.exports.tokenizer import load_tokenizer, tokenizer_errors
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKENS, Vocabulary, is_code_token
 
 from .templates import END_OF_SEQUENCE
@@ -38,8 +38,11 @@ class TextTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer: Any = load_tokenizer(folder)
-        self._text_only: Any = _text_only(self._tokenizer)
-        added = self._tokenizer.added_tokens_decoder
+        with tokenizer_errors(f"The tokenizer in {folder} cannot be used"):
+            self._text_only: Any = _text_only(self._tokenizer)
+            added = self._tokenizer.added_tokens_decoder
+            if max(added, default=0) > LARGEST_ID or not isinstance(self._tokenizer.eos_token_id, int | None):
+                raise ValueError("it has ids beyond all vocabularies")
         marks = [token_id for token_id, token in added.items() if token.special or self._text_only is None]
         self._is_mark = np.zeros(1 + max(added, default=0), bool)
         self._is_mark[[token_id for token_id in marks if not _is_space(str(added[token_id]))]] = True
@@ -54,12 +57,13 @@ class TextTokenizer:
         Raises:
             TokenInTextError: this tokenizer cannot encode such a string as text.
         """
-        if self._text_only is not None:
-            found = self._text_only.encode(text, add_special_tokens=False).ids
-        else:
-            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-            found = encoded["input_ids"]
-        ids = np.asarray(found, np.int32)
+        with tokenizer_errors(f"The tokenizer in {self.folder} cannot encode a text"):
+            if self._text_only is not None:
+                found = self._text_only.encode(text, add_special_tokens=False).ids
+            else:
+                encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+                found = encoded["input_ids"]
+            ids = np.asarray(found, np.int32)
         marks = ids[ids < len(self._is_mark)]
         marks = marks[self._is_mark[marks]]
         if len(marks):

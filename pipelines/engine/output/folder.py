@@ -119,7 +119,7 @@ def finished_units(storage: Storage, plan: Plan) -> dict[int, UnitRecord]:
     def read(name: str) -> UnitRecord | None:
         try:
             return UnitRecord.model_validate_json(storage.read(name))
-        except ValidationError:
+        except (ValidationError, RecursionError):
             return None  # the unit is made again from the plan
 
     if isinstance(storage, LocalStorage):
@@ -129,9 +129,10 @@ def finished_units(storage: Storage, plan: Plan) -> dict[int, UnitRecord]:
             records = list(pool.map(read, names))
     return {
         record.unit: record
-        for record in records
+        for name, record in zip(names, records, strict=True)
         if record is not None
-        and record.unit < len(plan.units)
+        and name == record_name(record.unit)
+        and 0 <= record.unit < len(plan.units)
         and all(sizes.get(file.name) == file.bytes for file in record.files)
     }
 

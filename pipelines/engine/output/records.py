@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from codectok.config import StrictModel
 from codectok.sources.rejects import ERRORS
 from codectok.sources.unused import UnusedCounts, sum_unused
+
+LARGEST_COUNT = 1 << 62
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Step = Annotated[int, Field(ge=-LARGEST_COUNT, le=LARGEST_COUNT)]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Counts(StrictModel):
@@ -30,17 +36,17 @@ class Counts(StrictModel):
 
     model_config = ConfigDict(extra="forbid", frozen=False)
 
-    inputs: int = 0
-    input_seconds: float = 0.0
-    rows: int = 0
-    seconds: float = 0.0
-    codes: int = 0
-    ignored: int = 0
-    rejects: dict[str, int] = Field(default_factory=dict)
-    reject_seconds: dict[str, float] = Field(default_factory=dict)
-    with_text: int = 0
-    with_speaker: int = 0
-    with_language: int = 0
+    inputs: Count = 0
+    input_seconds: Seconds = 0.0
+    rows: Count = 0
+    seconds: Seconds = 0.0
+    codes: Count = 0
+    ignored: Count = 0
+    rejects: dict[str, Count] = Field(default_factory=dict)
+    reject_seconds: dict[str, Seconds] = Field(default_factory=dict)
+    with_text: Count = 0
+    with_speaker: Count = 0
+    with_language: Count = 0
     unused: UnusedCounts = Field(default_factory=dict)
 
     @property
@@ -71,7 +77,7 @@ class OutputFile(StrictModel):
     """A file of the output; `name` is relative to the output folder."""
 
     name: str
-    bytes: int
+    bytes: Count
     sha256: str
 
 
@@ -89,11 +95,11 @@ class UnitRecord(StrictModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    unit: int
+    unit: Count
     split: str
     counts: dict[str, Counts] = Field(validation_alias="tallies", serialization_alias="tallies")
-    categories: dict[str, int] = Field(default_factory=dict)
-    histograms: dict[str, dict[int, int]]
+    categories: dict[str, Count] = Field(default_factory=dict)
+    histograms: dict[str, dict[Step, Count]]
     files: tuple[OutputFile, ...]
 
     @property

@@ -90,7 +90,7 @@ def is_marked_finished(storage: Storage, plan: Plan, records: Sequence[UnitRecor
         found = json.loads(storage.read(SUMMARY_FILE))
         described = set(found["described"])
         same = (found["plan"], found["records"]) == (plan.header.hash, _hash_of(records))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return same and described <= storage.sizes().keys()
 
@@ -99,7 +99,7 @@ def described_files(storage: Storage) -> set[str]:
     """Names of the files about the whole output, as its summary lists them; empty without a readable summary."""
     try:
         return {str(name) for name in json.loads(storage.read(SUMMARY_FILE))["described"]}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pyarrow as pa
-
-from codectok.errors import VerificationError, first_line
+from codectok.errors import VerificationError, damage_errors
 from codectok.sources.rejects import Reject, parse_rejects
 from codectok.storage import Storage
 
@@ -21,10 +19,11 @@ def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:
     if not expected:
         return []
     try:
-        rejects = list(parse_rejects(storage.read(name)))
-    except (FileNotFoundError, pa.ArrowException) as error:
-        reason = first_line(error)
-        raise VerificationError(f"The rejects {storage.url}/{name} are missing or damaged: {reason}") from None
+        data = storage.read(name)
+    except FileNotFoundError:
+        raise VerificationError(f"The rejects {storage.url}/{name} are missing.") from None
+    with damage_errors(f"{storage.url}/{name}", "run the job again into another folder", VerificationError):
+        rejects = list(parse_rejects(data))
     found = Counter(reject.reason for reject in rejects)
     if dict(found) != expected:
         raise VerificationError(

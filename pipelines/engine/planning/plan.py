@@ -7,17 +7,15 @@ generation (the first listing, then one for every extension) has a table of its 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from codectok.config import StrictModel
-from codectok.errors import InputError
+from codectok.errors import InputError, damage_errors
 from codectok.names import JOB_FOLDER
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.listing.arguments import Argument
@@ -28,6 +26,7 @@ from codectok.sources.unused import UnusedCounts, UnusedEntry, sum_entries, sum_
 from codectok.storage import Storage
 
 from .reading import reading_fields
+from .stored_tables import REMEDY, ROW_GROUP_ROWS, StoredTable, read_table, write_table
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
 PLAN_FOLDER = f"{JOB_FOLDER}/plan"
@@ -65,7 +64,6 @@ UNIT_SCHEMA = pa.schema(
 # Columns whose field of `Source` has another name.
 FIELD_OF_COLUMN = {"parts": "supervisions"}
 COLUMN_OF_FIELD = {field: column for column, field in FIELD_OF_COLUMN.items()}
-ROW_GROUP_SOURCES = 65_536
 # Characters of an option's old and new value that are shown at most: enough for fingerprints, not for templates.
 LONGEST_CHANGE = 160
 
@@ -181,14 +179,12 @@ class Plan:
         self.moves = [Move(name, stored[name], root) for name, root in roots.items() if stored.get(name, root) != root]
         self._storage = storage
         self._reading = reading_fields(header.options)
-        self._tables: dict[int, _SourceTable] = {}
+        self._tables: dict[int, StoredTable] = {}
         self.units: list[UnitOutline] = []
         for number in range(len(header.generations)):
-            columns = _read_table(storage, _units_file(number)).to_pydict()
-            self.units += [
-                UnitOutline(unit, number, split, first, count, seconds)
-                for unit, split, first, count, seconds in zip(*columns.values(), strict=True)
-            ]
+            table = read_table(storage, _units_file(number), UNIT_SCHEMA)
+            with damage_errors(f"{storage.url}/{_units_file(number)}", REMEDY):
+                self.units += _outlines(table, number, len(self.units), header.generations[number])
 
     @property
     def n_sources(self) -> int:
@@ -228,24 +224,48 @@ class Plan:
         """Read a unit with its sources."""
         outline = self.units[number]
         if outline.generation not in self._tables:
-            self._tables = {outline.generation: _SourceTable(self._storage, outline.generation)}
+            self._tables = {
+                outline.generation: StoredTable(self._storage, _sources_file(outline.generation), SOURCE_SCHEMA)
+            }
         rows = self._tables[outline.generation].rows(outline.first_source, outline.n_sources)
-        sources = [_source(row, self.roots, self._reading) for row in rows]
+        with damage_errors(f"{self._storage.url}/{_sources_file(outline.generation)}", REMEDY):
+            sources = [_source(row, self.roots, self._reading) for row in rows]
         return Unit(number, tuple(self._relocated(source, outline.generation) for source in sources), outline.split)
 
     def files(self, generation: int) -> list[Source]:
         """Read the files of a generation, each once and whole, by dataset and path."""
-        table = _read_table(self._storage, _sources_file(generation))
-        whole = {
-            (source.dataset, encode_path(source.path)): replace(source, first_byte=None, last_byte=None)
-            for source in _sources_in(table, self.roots, self._reading)
-        }
+        table = read_table(self._storage, _sources_file(generation), SOURCE_SCHEMA)
+        with damage_errors(f"{self._storage.url}/{_sources_file(generation)}", REMEDY):
+            whole = {
+                (source.dataset, encode_path(source.path)): replace(source, first_byte=None, last_byte=None)
+                for source in _sources_in(table, self.roots, self._reading)
+            }
         return [self._relocated(whole[name], generation) for name in sorted(whole)]
 
     def _relocated(self, source: Source, generation: int) -> Source:
         # A moved corpus has new times, so only sizes are compared.
         listed = self.header.generations[generation].roots
         return replace(source, modified=None) if listed[source.dataset] != source.root else source
+
+
+def _outlines(table: pa.Table, generation: int, first: int, totals: Generation) -> list[UnitOutline]:
+    """Units of a generation, from its table; `first` is the number of the first one.
+
+    Raises:
+        ValueError: they are not the units of the generation.
+    """
+    columns = table.select(UNIT_SCHEMA.names).to_pydict()
+    units = [
+        UnitOutline(unit, generation, split, start, count, seconds)
+        for unit, split, start, count, seconds in zip(*columns.values(), strict=True)
+    ]
+    if len(units) != totals.units:
+        raise ValueError(f"it has {len(units)} units, but the plan has {totals.units}")
+    for number, unit in enumerate(units, start=first):
+        inside = 0 <= unit.first_source <= unit.first_source + unit.n_sources <= totals.sources
+        if unit.number != number or unit.split not in SPLITS or not inside or not unit.estimated_seconds >= 0:
+            raise ValueError(f"its unit {number} is not one of the plan")
+    return units
 
 
 def _source(row: dict[str, Any], roots: Mapping[str, str], reading: Mapping[str, Any]) -> Source:
@@ -265,18 +285,27 @@ def load_plan(storage: Storage, roots: Mapping[str, str]) -> Plan | None:
     except FileNotFoundError:
         return None
     try:
-        return Plan(storage, PlanHeader.model_validate_json(data), roots)
-    except (ValidationError, FileNotFoundError):
+        header = PlanHeader.model_validate_json(data)
+        _check_counts(header)
+        return Plan(storage, header, roots)
+    except (ValueError, FileNotFoundError, RecursionError):
         raise InputError(
             f"The plan in {storage.url}/{PLAN_FILE} is damaged or of another version; choose another folder."
         ) from None
 
 
+def _check_counts(header: PlanHeader) -> None:
+    for generation in header.generations:
+        lists = (generation.ignored, generation.unused, generation.layouts)
+        if any(len(entries) not in (0, len(generation.arguments)) for entries in lists):
+            raise ValueError("counts of some arguments are missing")
+
+
 def add_generation(storage: Storage, header: PlanHeader, listing: Listing, sources: pa.Table, units: pa.Table) -> None:
     """Store new sources and their units as a generation of the plan with `header`."""
     number = len(header.generations)
-    _write_table(storage, _sources_file(number), sources)
-    _write_table(storage, _units_file(number), units)
+    write_table(storage, _sources_file(number), sources)
+    write_table(storage, _units_file(number), units)
     generation = Generation(
         arguments=listing.arguments,
         roots=dict(listing.roots),
@@ -304,8 +333,8 @@ def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
     names: set[SourceName] = set()
     for number in range(len(plan.header.generations)):
         row_columns = [COLUMN_OF_FIELD.get(name, name) for name in (*ROW_FIELDS, *LATER_ROW_FIELDS)]
-        table = _read_table(storage, _sources_file(number), ["dataset", "path", "kind", *row_columns])
-        for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
+        table = read_table(storage, _sources_file(number), SOURCE_SCHEMA, ["dataset", "path", "kind", *row_columns])
+        for batch in table.to_batches(max_chunksize=ROW_GROUP_ROWS):
             columns = [column.to_pylist() for column in batch.columns]
             names.update(
                 SourceName(dataset, path, "" if kind in CONTAINERS else row_digest(row))
@@ -315,7 +344,7 @@ def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:
 
 
 def _sources_in(table: pa.Table, roots: Mapping[str, str], reading: Mapping[str, Any]) -> Iterator[Source]:
-    for batch in table.to_batches(max_chunksize=ROW_GROUP_SOURCES):
+    for batch in table.to_batches(max_chunksize=ROW_GROUP_ROWS):
         for row in batch.to_pylist():
             yield _source(row, roots, reading)
 
@@ -370,43 +399,9 @@ def _write_header(storage: Storage, header: PlanHeader) -> None:
 def _digest(table: pa.Table) -> str:
     """Hash of everything that decides the output: all columns but the times of files."""
     sink = hashlib.sha256()
-    for batch in table.drop_columns(["modified"]).to_batches(max_chunksize=ROW_GROUP_SOURCES):
+    for batch in table.drop_columns(["modified"]).to_batches(max_chunksize=ROW_GROUP_ROWS):
         sink.update(repr([batch.column(i).to_pylist() for i in range(batch.num_columns)]).encode())
     return sink.hexdigest()
-
-
-def _write_table(storage: Storage, name: str, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP_SOURCES)
-    storage.write(name, buffer.getvalue())
-
-
-def _read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
-    # From memory and in this thread: a thread of Arrow that still holds a Python file when the process ends aborts it.
-    return pq.read_table(pa.BufferReader(storage.read(name)), columns=columns, use_threads=False)
-
-
-class _SourceTable:
-    """Reads the sources of a generation, with one row group in memory."""
-
-    def __init__(self, storage: Storage, generation: int) -> None:
-        self._file = pq.ParquetFile(storage.open(_sources_file(generation)), pre_buffer=False)
-        metadata = self._file.metadata
-        self._group_ends: list[int] = []
-        for i in range(metadata.num_row_groups):
-            self._group_ends.append((self._group_ends[-1] if i else 0) + metadata.row_group(i).num_rows)
-        self._held: tuple[int, pa.Table] = (-1, pa.table({}))
-
-    def rows(self, first: int, count: int) -> Iterable[dict[str, Any]]:
-        done = 0
-        while done < count:
-            group = next(i for i, end in enumerate(self._group_ends) if first + done < end)
-            start = self._group_ends[group - 1] if group else 0
-            if self._held[0] != group:
-                self._held = (group, self._file.read_row_group(group, use_threads=False))
-            rows = self._held[1].slice(first + done - start, count - done)
-            yield from rows.to_pylist()
-            done += len(rows)
 
 
 def _sorted(value: Any) -> Any:

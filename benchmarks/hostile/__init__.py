@@ -1,0 +1,1 @@
+"""Builds, damages and reads hostile inputs; used by `fuzz_hostile.py`."""
