@@ -116,6 +116,7 @@ def own_ray(start: Callable[[], None]) -> Iterator[OwnRay]:
             # Titles of processes would overwrite the environment that marks them.
             with _environment({watchdog.OWNER: owner, "SPT_NOENV": "1"}):
                 start()
+            _keep_quiet()
             found = OwnRay(owner, _vital_processes())
             with found.watch():
                 yield found
@@ -123,6 +124,14 @@ def own_ray(start: Callable[[], None]) -> Iterator[OwnRay]:
             ray.shutdown()
             if found is not None:
                 found.end()
+
+
+def _keep_quiet() -> None:
+    """Do not print the log of a raylet that dies, although `ray.init` was asked to print no logs."""
+    from ray._private import ray_logging
+
+    dispatcher: Any = ray_logging.global_worker_stdstream_dispatcher
+    dispatcher.remove_handler("ray_print_logs")
 
 
 def _vital_processes() -> dict[str, Any]:
