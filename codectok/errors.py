@@ -7,6 +7,8 @@ from typing import Literal
 
 Reason = Literal[
     "unreadable",
+    "unreachable",
+    "changed",
     "invalid_row",
     "decode_error",
     "decoder_crash",
@@ -22,6 +24,9 @@ Reason = Literal[
     "filtered",
 ]
 """Why an input has no output."""
+
+# The same command may find these inputs usable later, and tries them again.
+PASSING_REASONS: frozenset[Reason] = frozenset(["unreachable", "changed"])
 
 # Errors of the file system that another try will not fix; all others may be temporary.
 LASTING_REFUSALS = {

@@ -10,14 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codectok.errors import AudioError, Reason
+from codectok.errors import PASSING_REASONS, AudioError, Reason
 from codectok.names import JOB_FOLDER
 from codectok.storage import Storage
 
 from .source import Source
 
 # The input is broken. Inputs with the other reasons were not wanted.
-ERRORS: frozenset[Reason] = frozenset(["unreadable", "invalid_row", "decode_error", "decoder_crash", "not_finite"])
+ERRORS: frozenset[Reason] = PASSING_REASONS | frozenset[Reason](
+    ["unreadable", "invalid_row", "decode_error", "decoder_crash", "not_finite"]
+)
 REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 MESSAGE_LENGTH = 200
 REST_STAGE = "rest"  # of the end of a clip whose beginning is a row

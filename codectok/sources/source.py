@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from codectok.errors import AudioError
 from codectok.names import printable
 from codectok.storage import is_url, open_file_system
 
+from .contents import content_in_store, content_of_file
 from .kinds import Kind
 
 # Fields of a source that a row of a manifest can set.
@@ -55,6 +56,7 @@ class Source:
         kind: by the file's name.
         size: bytes when it was listed; None if unknown.
         modified: nanoseconds since 1970 when it was listed; None if unknown.
+        content: identity of its content when it was listed (see `contents`); None if unknown.
         start, end: of the span in seconds; None for the start and end of the file.
         id: name in the manifest.
         text, language, speaker, category: from the manifest.
@@ -75,6 +77,7 @@ class Source:
     kind: Kind
     size: int | None = None
     modified: int | None = None
+    content: int | None = None
     start: float | None = None
     end: float | None = None
     id: str | None = None
@@ -172,7 +175,7 @@ class Source:
         """The path of a file on this machine, or the bytes of a remote file.
 
         Raises:
-            AudioError: the file has changed since it was listed, or cannot be fetched ("unreadable"), or its row in a
+            AudioError: the file has "changed" since it was listed, cannot be fetched ("unreadable"), or its row in a
             manifest cannot be used ("invalid_row").
         """
         if self.problem is not None:
@@ -187,34 +190,42 @@ class Source:
         except (FileNotFoundError, PermissionError) as error:
             # Other errors may be temporary; they make the unit fail, and it is retried.
             raise AudioError(f"{url} cannot be fetched: {error}.", "unreadable") from None
-        self._check(len(data), None)
+        self._check(len(data), None, lambda: None)
         return data
 
     def check_unchanged(self) -> None:
-        """Compare size and time with the listing.
+        """Compare size and time with the listing, and the content if only the time differs, as in a copy.
 
         Raises:
-            AudioError: they differ ("unreadable").
+            AudioError: the file differs, or is not there any more ("changed").
         """
         if self.url is None:
             try:
                 found = self.location.stat()
+            except FileNotFoundError:
+                if self.size is None:
+                    return  # opening it will raise a better error
+                message = f"{self.where} was there when the job was planned, and is missing now."
+                raise AudioError(message, "changed") from None
             except OSError:
-                return  # opening it will raise a better error
-            self._check(found.st_size, found.st_mtime_ns)
+                return
+            self._check(found.st_size, found.st_mtime_ns, lambda: content_of_file(self.location, found.st_size))
         else:
             files, path = open_file_system(self.url)
             files.invalidate_cache()  # it may hold the listing
-            self._check(*size_and_time(files.info(path)))
+            info = files.info(path)
+            self._check(*size_and_time(info), lambda: content_in_store(info))
 
-    def _check(self, size: int | None, modified: int | None) -> None:
+    def _check(self, size: int | None, modified: int | None, content: Callable[[], int | None]) -> None:
         if None not in (self.size, size) and size != self.size:
             raise AudioError(
                 f"{self.where} has changed since the job was planned: it had {self.size} bytes and has {size}.",
-                "unreadable",
+                "changed",
             )
         if None not in (self.modified, modified) and modified != self.modified:
-            raise AudioError(f"{self.where} has changed since the job was planned.", "unreadable")
+            if self.content is not None and self.size is not None and content() == self.content:
+                return
+            raise AudioError(f"{self.where} has changed since the job was planned.", "changed")
 
 
 def size_and_time(info: Mapping[str, Any]) -> tuple[int | None, int | None]:
