@@ -10,6 +10,7 @@ from typing import Literal
 Reason = Literal[
     "unreadable",
     "unreachable",
+    "changed",
     "invalid_row",
     "decode_error",
     "decoder_crash",
@@ -26,9 +27,12 @@ Reason = Literal[
     "filtered",
     "unexpected_error",
 ]
-"""Why an input has no output; "unreachable" may pass, and "unexpected_error" is a bug of codectok."""
+"""Why an input has no output; "unexpected_error" is a bug of codectok."""
 
 LONGEST_REASON = 200
+# The same command may find these inputs usable later, and tries them again.
+PASSING_REASONS: frozenset[Reason] = frozenset(["unreachable", "changed"])
+
 # Errors of the file system that another try will not fix; all others may be temporary.
 LASTING_REFUSALS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL,

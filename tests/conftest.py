@@ -31,6 +31,7 @@ def ray_session() -> Iterator[None]:
 
     folder = tempfile.mkdtemp(prefix="ct-ray-")  # short, because paths of sockets are limited
     ray.init(
+        address="local",  # another Ray may run on this machine
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=100_000_000,

@@ -13,6 +13,7 @@ from codectok.errors import CodectokError
 
 from . import decode, encode, evaluate, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
+from .encoding import use_utf8
 from .export import app as export
 from .interruption import is_interrupted, listen_for_signals
 
@@ -90,5 +91,6 @@ app.add_typer(export.app, name=export.NAME)
 
 def main() -> None:
     """Entry point of the console script."""
+    use_utf8()
     listen_for_signals()
     app()

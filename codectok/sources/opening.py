@@ -20,7 +20,7 @@ def open_source(source: Source, buffering: int = -1) -> Iterator[BinaryIO]:
     """Open a file that has not changed since it was listed; `buffering` as for `open`, for local files.
 
     Raises:
-        AudioError: the file has changed ("unreadable").
+        AudioError: the file has "changed".
     """
     source.check_unchanged()
     if source.url is None:

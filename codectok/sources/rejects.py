@@ -10,19 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codectok.errors import AudioError, Reason, damage_errors
+from codectok.errors import PASSING_REASONS, AudioError, Reason, damage_errors
 from codectok.names import JOB_FOLDER, shortened, writable
 from codectok.storage import Storage
 
 from .source import Source
 
 # The input is broken. Inputs with the other reasons were not wanted.
-ERRORS: frozenset[Reason] = frozenset(
-    [
-        "unreadable", "unreachable", "invalid_row", "decode_error", "decoder_crash", "not_finite", "too_large",
-        "unexpected_error",
-    ]
-)  # fmt: skip
+ERRORS: frozenset[Reason] = PASSING_REASONS | frozenset[Reason](
+    ["unreadable", "invalid_row", "decode_error", "decoder_crash", "not_finite", "too_large", "unexpected_error"]
+)
 REJECTS_FOLDER = f"{JOB_FOLDER}/rejects"
 MESSAGE_LENGTH = 200
 NAME_LENGTH = 1024  # longer names of sources are shortened

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from codectok.names import printable
 from codectok.reading import reading
 from codectok.storage import is_url
 
+from .contents import content_in_store, content_of_file
 from .kinds import Kind
 from .stores.files import fetch, info_of
 from .stores.web import too_large
@@ -62,6 +63,7 @@ class Source:
         kind: by the file's name.
         size: bytes when it was listed; None if unknown.
         modified: nanoseconds since 1970 when it was listed; None if unknown.
+        content: identity of its content when it was listed (see `contents`); None if unknown.
         start, end: of the span in seconds; None for the start and end of the file.
         id: name in the manifest.
         text, language, speaker, category: from the manifest.
@@ -84,6 +86,7 @@ class Source:
     kind: Kind
     size: int | None = None
     modified: int | None = None
+    content: int | None = None
     start: float | None = None
     end: float | None = None
     id: str | None = None
@@ -192,8 +195,9 @@ class Source:
         """The path of a file on this machine, or the bytes of a remote file.
 
         Raises:
-            AudioError: the file has changed since it was listed, or cannot be fetched ("unreadable", or "unreachable"
-            if this may pass), its row in a manifest cannot be used ("invalid_row"), or it is "too_large".
+            AudioError: the file has "changed" since it was listed, or cannot be fetched ("unreadable", or
+                "unreachable" if this may pass), its row in a manifest cannot be used ("invalid_row"), or it is
+                "too_large".
         """
         if self.problem is not None:
             raise AudioError(self.problem, "invalid_row")
@@ -204,7 +208,7 @@ class Source:
                 self._check_size()
                 return self.location
             data = fetch(url, self.max_held_bytes, self.size)
-            self._check(len(data), None)
+            self._check(len(data), None, lambda: None)
             return data
 
     def _check_size(self) -> None:
@@ -215,28 +219,36 @@ class Source:
             raise too_large(self.where, size, self.max_file_bytes)
 
     def check_unchanged(self) -> None:
-        """Compare size and time with the listing.
+        """Compare size and time with the listing, and the content if only the time differs, as in a copy.
 
         Raises:
-            AudioError: they differ ("unreadable").
+            AudioError: the file differs, or is not there any more ("changed").
         """
         if self.url is None:
             try:
                 found = self.location.stat()
+            except FileNotFoundError:
+                if self.size is None:
+                    return  # opening it will raise a better error
+                message = f"{self.where} was there when the job was planned, and is missing now."
+                raise AudioError(message, "changed") from None
             except OSError:
-                return  # opening it will raise a better error
-            self._check(found.st_size, found.st_mtime_ns)
+                return
+            self._check(found.st_size, found.st_mtime_ns, lambda: content_of_file(self.location, found.st_size))
         else:
-            self._check(*size_and_time(info_of(self.url)))
+            info = info_of(self.url)
+            self._check(*size_and_time(info), lambda: content_in_store(info))
 
-    def _check(self, size: int | None, modified: int | None) -> None:
+    def _check(self, size: int | None, modified: int | None, content: Callable[[], int | None]) -> None:
         if None not in (self.size, size) and size != self.size:
             raise AudioError(
                 f"{self.where} has changed since the job was planned: it had {self.size} bytes and has {size}.",
-                "unreadable",
+                "changed",
             )
         if None not in (self.modified, modified) and modified != self.modified:
-            raise AudioError(f"{self.where} has changed since the job was planned.", "unreadable")
+            if self.content is not None and self.size is not None and content() == self.content:
+                return
+            raise AudioError(f"{self.where} has changed since the job was planned.", "changed")
 
 
 def check_max_bytes(value: int | None) -> None:

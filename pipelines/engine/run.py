@@ -22,6 +22,7 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.report import REPORT_FILE, describe_rejects, write_report
 from codectok.pipelines.engine.output.summary import JobSummary, is_marked_finished, write_summary
 from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan, copy_plan
+from codectok.pipelines.engine.planning.retries import have_new_times, passing_rejects, units_to_try_again
 from codectok.pipelines.engine.planning.start import PlanRequest, reload_plan, units_to_do
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.sources.rejects import REJECTS_FOLDER
@@ -155,7 +156,10 @@ class _Run:
         storage = self.context.output
         folder = OutputFolder(storage, run_name(self.options.part))
         records = finished_units(storage, plan)
-        units = units_to_do(plan, records, self.options)
+        again = units_to_try_again(storage, plan, records)
+        units = units_to_do(plan, records.keys() - again, self.options)
+        records = {number: record for number, record in records.items() if number not in set(units)}
+        self._note_new_conditions(plan, again.intersection(units), units)
         self._check_space(plan, units)
         folder.clear_unrecorded(units)
         self.progress.planned(plan, list(records.values()), units)
@@ -171,10 +175,25 @@ class _Run:
                             self._check_rejects(total)
         finally:
             folder.clear_attempts()
+        passing = passing_rejects(total)
+        if passing:
+            self.progress.note(
+                f"{passing:,} inputs have changed or were out of reach; once they are as planned, the same command"
+                " tries them again."
+            )
         self._check_rejects(total)
         self._finish_if_complete(plan)
         new_units = len(units) - len(self.failed)
         return JobReport(JobSummary.of(plan, records.values()), new_units, tuple(self.failed))
+
+    def _note_new_conditions(self, plan: Plan, again: set[int], units: Sequence[int]) -> None:
+        if again:
+            self.progress.note(f"Inputs of {len(again):,} units that were changed or out of reach are tried again.")
+        if have_new_times(plan, units):
+            self.progress.note(
+                "Files have other times than when the job was planned; they are read if their sizes and blocks of their"
+                " contents are the same."
+            )
 
     def _outcomes(
         self, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]

@@ -10,14 +10,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codectok.errors import CodectokError, InputError, PassingError
-from codectok.pipelines.engine.executors.ray_cluster import cluster_resource, current_umask, start_ray
+from codectok.pipelines.engine.executors.own_ray import LostRayError
+from codectok.pipelines.engine.executors.ray_cluster import cluster_resource, current_umask, ray_session
 from codectok.train.config import TrainConfig
 from codectok.train.run.metrics_log import MetricsCallback
 from codectok.train.run.output import claim_output
@@ -88,30 +89,22 @@ def train_on_ray(config: TrainConfig, options: RayOptions, on_metrics: MetricsCa
         InputError: the run cannot be started; for example, the cluster has fewer CPUs or GPUs than ranks.
         CodectokError: training has diverged, or ranks have died more often than `options.retries`.
     """
-    import ray
-
     open_segments(config)
     claim_output(config)
     # Created here, since Ray Train would create them with the umask of the cluster.
     (config.output / RAY_FOLDER).mkdir(exist_ok=True)
     (config.output / RAY_FOLDER / RAY_FILE).touch()
-    started_here = not ray.is_initialized()
-    if started_here:
-        start_ray(options.address, None)
-    try:
+    with ray_session(options.address, None) as check_ray:
         on_gpus = config.device != "cpu" and cluster_resource("GPU") >= 1
         if config.device.startswith("cuda") and not on_gpus:
             raise InputError("The Ray cluster has no GPU; run on machines that have one, or with device=cpu.")
         with _open_queues() as queues:
             trainer = _ray_trainer(config, options, on_gpus, queues)
             with _receiving(queues.messages, on_metrics) as reports:
-                failure, stop_requested = _fit(trainer, queues.stop)
+                failure, stop_requested = _fit(trainer, queues.stop, check_ray)
             if not queues.verdict.empty():
                 raise queues.verdict.get()
         _raise_failure(failure, options.retries)
-    finally:
-        if started_here:
-            ray.shutdown()
     return replace(reports[0], stop_requested=stop_requested)  # all ranks return the same report
 
 
@@ -127,9 +120,17 @@ def _open_queues() -> Iterator[_Queues]:
     queues = [Queue(size, actor_options=options) for size in (0, 1, 1)]
     try:
         yield _Queues(*queues)
-    finally:
-        for queue in queues:
-            queue.shutdown()
+    except LostRayError:
+        raise  # the queues have died with Ray
+    except BaseException:
+        _shut_down(queues)
+        raise
+    _shut_down(queues)
+
+
+def _shut_down(queues: Sequence[Queue]) -> None:
+    for queue in queues:
+        queue.shutdown()
 
 
 def _ray_trainer(config: TrainConfig, options: RayOptions, on_gpus: bool, queues: _Queues) -> TorchTrainer:
@@ -153,7 +154,7 @@ def _ray_trainer(config: TrainConfig, options: RayOptions, on_gpus: bool, queues
     )
 
 
-def _fit(trainer: TorchTrainer, stop: Queue) -> tuple[Exception | None, bool]:
+def _fit(trainer: TorchTrainer, stop: Queue, check_ray: Callable[[], None]) -> tuple[Exception | None, bool]:
     """Run the trainer; return its failure, if any, and True if a signal has stopped the ranks."""
     failures: list[Exception] = []
 
@@ -169,8 +170,10 @@ def _fit(trainer: TorchTrainer, stop: Queue) -> tuple[Exception | None, bool]:
         thread.start()
         while thread.is_alive():
             thread.join(POLL_SECONDS)
+            check_ray()
             if interrupted.is_set() and stop.empty():
                 stop.put(True)
+    check_ray()
     return failures[0] if failures else None, interrupted.is_set()
 
 
@@ -253,6 +256,7 @@ def _n_workers(options: RayOptions, on_gpus: bool) -> int:
 @contextmanager
 def _receiving(messages: Queue, on_metrics: MetricsCallback) -> Iterator[list[TrainingReport]]:
     """Pass on metrics and warnings as they arrive, and collect the reports of the ranks."""
+    from ray.exceptions import RayError
     from ray.util.queue import Empty
 
     reports: list[TrainingReport] = []
@@ -266,6 +270,8 @@ def _receiving(messages: Queue, on_metrics: MetricsCallback) -> Iterator[list[Tr
                 if done.is_set():
                     return
                 continue
+            except RayError:
+                return  # Ray has died, and the main thread tells it
             if isinstance(message, _Metrics):
                 on_metrics(message.step, message.metrics)
             elif isinstance(message, _Warning):
@@ -277,6 +283,14 @@ def _receiving(messages: Queue, on_metrics: MetricsCallback) -> Iterator[list[Tr
     thread.start()
     try:
         yield reports
-    finally:
-        done.set()
-        thread.join()
+    except LostRayError:
+        raise  # the thread waits for a queue that has died
+    except BaseException:
+        _finish(thread, done)
+        raise
+    _finish(thread, done)
+
+
+def _finish(thread: threading.Thread, done: threading.Event) -> None:
+    done.set()
+    thread.join()

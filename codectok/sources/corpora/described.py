@@ -142,7 +142,7 @@ def _rows(source: Source, companion: Companion) -> Rows:
     where = place_of(source.root, companion.path)
     try:
         if None not in (companion.size, size := folder.size(companion.path)) and size != companion.size:
-            raise AudioError(f"{where} has changed since the job was planned.", "unreadable")
+            raise AudioError(f"{where} has changed since the job was planned.", "changed")
         with open_binary(source.root, companion.path) as file:
             return _parse(file, companion, source.path)
     except (OSError, EOFError) as error:

@@ -89,6 +89,7 @@ class Listing:
         arguments: that were listed.
         roots: folder or URL of every dataset.
         datasets, paths, kinds, sizes, modified: one entry per source; see `Source`.
+        contents: of files in stores, by position; see `Source.content`.
         described: rows of manifests.
         passed_over: number of files that each argument names and that are not read.
         unused: these files by suffix, and other parts of the input that are not used, for each argument.
@@ -102,6 +103,7 @@ class Listing:
     kinds: Sequence[Kind]
     sizes: Sequence[int | None]
     modified: Sequence[int | None]
+    contents: Mapping[int, int]
     described: Descriptions
     passed_over: Mapping[Argument, int]
     unused: Mapping[Argument, UnusedCounts]
@@ -136,6 +138,7 @@ class ListingBuilder:
         self._kinds: list[Kind] = []
         self._sizes: list[int | None] = []
         self._modified: list[int | None] = []
+        self._contents: dict[int, int] = {}
         self._described = Descriptions()
         self._passed_over: dict[Argument, int] = {}
         self._unused: dict[Argument, UnusedCounts] = {}
@@ -149,8 +152,11 @@ class ListingBuilder:
         size: int | None,
         modified: int | None,
         row: ManifestRow | None = None,
+        content: int | None = None,
     ) -> None:
         """Add a source; `row` is its row in a manifest."""
+        if content is not None:
+            self._contents[len(self._paths)] = content
         if row is not None:
             self._described.add(len(self._paths), row)
         self._datasets.append(dataset)
@@ -172,6 +178,8 @@ class ListingBuilder:
         self._datasets, self._paths = _without(self._datasets, positions), _without(self._paths, positions)
         self._kinds, self._sizes = _without(self._kinds, positions), _without(self._sizes, positions)
         self._modified = _without(self._modified, positions)
+        kept = (position for position in range(len(self._paths) + len(positions)) if position not in positions)
+        self._contents = {now: self._contents[then] for now, then in enumerate(kept) if then in self._contents}
         self._described.drop(positions)
 
     def pass_over(self, argument: Argument, path: str) -> None:
@@ -198,6 +206,7 @@ class ListingBuilder:
             self._kinds,
             self._sizes,
             self._modified,
+            self._contents,
             self._described,
             self._passed_over,
             self._unused,
@@ -317,7 +326,7 @@ class _SourceAdder:
     def add_file(self, file: FoundFile, kind: Kind, row: ManifestRow | None = None) -> None:
         """Add a file, with the labels in its path."""
         described = described_by_folders(row, file.path, self._above) if "audio" in self._kinds else None
-        self._builder.add(self._argument.dataset, file.path, kind, file.size, file.modified, described)
+        self._builder.add(self._argument.dataset, file.path, kind, file.size, file.modified, described, file.content)
 
     def probe(self, files: Sequence[FoundFile]) -> None:
         """Add the files that are audio in spite of their names, and pass over the others."""

@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from codectok.errors import InputError
 from codectok.names import JOB_FOLDER
+from codectok.sources.contents import content_in_store
 from codectok.sources.source import size_and_time
 from codectok.storage import is_url, open_file_system
 
@@ -20,11 +21,12 @@ from .arguments import Argument
 
 
 class FoundFile(NamedTuple):
-    """A file: path below the root, bytes, and nanoseconds since 1970; None if unknown."""
+    """A file: path below the root, bytes, nanoseconds since 1970, and content in a store; None if unknown."""
 
     path: str
     size: int | None
     modified: int | None
+    content: int | None = None
 
 
 def find_files(argument: Argument, root: str, output: str | None) -> Iterator[FoundFile]:
@@ -158,4 +160,4 @@ def _find_remote(argument: Argument, root: str, output: str | None) -> Iterator[
         relative = name.removeprefix(path).lstrip("/")
         parts = relative.split("/")
         if info["type"] == "file" and JOB_FOLDER not in parts and not any(part.startswith(".") for part in parts):
-            yield FoundFile(relative, *size_and_time(info))
+            yield FoundFile(relative, *size_and_time(info), content_in_store(info))

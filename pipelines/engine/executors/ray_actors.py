@@ -13,7 +13,7 @@ from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.progress import ProgressCallback
 
 from .local import Outcome
-from .ray_cluster import cluster_resource, start_ray
+from .ray_cluster import cluster_resource, ray_session
 from .servers import RunningServer, start_servers
 from .worker_pool import WorkerPool
 
@@ -31,24 +31,20 @@ def run_on_ray(
     import ray
 
     server = job.server
-    started_here = not ray.is_initialized()
-    if started_here:
-        # Every GPU takes a core.
-        expected = (options.gpus or torch.cuda.device_count()) if server and server.gpus else 0
-        start_ray(options.address, options.cores_to_start(job.threads, expected))
-    servers: list[RunningServer] = []
-    try:
-        servers = start_servers(server, options.gpus, progress.note) if server else []
-        gpus = len(servers) if server and server.gpus else 0
-        pool = WorkerPool(job, context, folder, options.deadline_seconds, progress, servers)
-        workers = options.worker_count(int(cluster_resource("CPU")) - gpus, job.threads, len(units))
-        progress.started(workers, job.threads, gpus)
+    # Every GPU takes a core.
+    expected = (options.gpus or torch.cuda.device_count()) if server and server.gpus else 0
+    with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
+        servers: list[RunningServer] = []
         try:
-            yield from pool.run(plan, units, workers)
+            servers = start_servers(server, options.gpus, progress.note) if server else []
+            gpus = len(servers) if server and server.gpus else 0
+            pool = WorkerPool(job, context, folder, options.deadline_seconds, progress, servers, check_ray)
+            workers = options.worker_count(int(cluster_resource("CPU")) - gpus, job.threads, len(units))
+            progress.started(workers, job.threads, gpus)
+            try:
+                yield from pool.run(plan, units, workers)
+            finally:
+                pool.stop()
         finally:
-            pool.stop()
-    finally:
-        for running in servers:
-            ray.kill(running.actor)
-        if started_here:
-            ray.shutdown()
+            for running in servers:
+                ray.kill(running.actor)

@@ -5,45 +5,76 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from codectok.errors import CodectokError, first_line
 
+from .own_ray import own_ray
+from .ray_address import check_answer, cluster_address
+
 GPU_ANSWER_SECONDS = 300.0
 
 
-def start_ray(address: str | None, cpus: int | None, log_to_driver: bool = False) -> None:
-    """Connect this process to Ray.
+@contextmanager
+def ray_session(address: str | None, cpus: int | None) -> Iterator[Callable[[], None]]:
+    """Connect this process to Ray while the context lasts; does nothing if it is connected already.
 
     Args:
         address: address of a cluster to join; None for `RAY_ADDRESS`, or a Ray started on this machine.
         cpus: cores of a Ray started on this machine; None for all.
-        log_to_driver: print the output of workers here.
+
+    Yields:
+        a function that raises a `LostRayError` if a Ray started here has died.
 
     Raises:
         CodectokError: there is no cluster at `address`, or Ray cannot be started.
     """
     import ray
 
+    address = cluster_address(address)
+    if ray.is_initialized():
+        yield _nothing
+    elif address is None:
+        # "local": do not join a Ray that other users have started on this machine. Without a number Ray counts the
+        # cores, and respects the limits of a container.
+        with own_ray(lambda: _initialize("local", include_dashboard=False, num_cpus=cpus)) as own:
+            yield own.check
+    else:
+        try:
+            join_cluster(address)
+            yield _nothing
+        finally:
+            ray.shutdown()
+
+
+def join_cluster(address: str) -> None:
+    """Connect this process to the cluster at `address`; raises a `CodectokError` if it does not answer."""
+    check_answer(address)
+    _initialize(address)
+
+
+def _initialize(address: str, **settings: Any) -> None:
+    import ray
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ask for Ray's new behaviour, since Ray warns as long as the choice is open.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = address or os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": log_to_driver}
-    if address is None:
-        # "local": do not join a Ray that other users have started on this machine. Without a number Ray counts the
-        # cores, and respects the limits of a container.
-        settings |= {"include_dashboard": False, "num_cpus": cpus}
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address or "local", **settings)
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False, **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"reached at {address}" if address else "started on this machine"
+        where = "started on this machine" if address == "local" else f"reached at {address}"
         raise CodectokError(f"Ray could not be {where}: {first_line(error)}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's handler would end the process silently
+
+
+def _nothing() -> None:
+    """Another program answers for this Ray."""
 
 
 def cluster_resource(name: str) -> float:
@@ -73,11 +104,11 @@ def gpu_model_of(address: str | None) -> str | None:
     import ray
     from ray.exceptions import GetTimeoutError, RayTaskError
 
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address is None and not ray.is_initialized():
-        return None
     if not ray.is_initialized():
-        start_ray(address, None)
+        address = cluster_address(address)
+        if address is None:
+            return None
+        join_cluster(address)
     if not cluster_resource("GPU"):
         return None
     ask: Any = ray.remote(num_gpus=1)(torch.cuda.get_device_name)

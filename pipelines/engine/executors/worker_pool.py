@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -95,6 +95,7 @@ class WorkerPool:
         deadline_seconds: time limit of an attempt at a unit.
         progress: receives notes.
         servers: servers of the job; workers are spread over them.
+        check_ray: raises an error if Ray itself has died.
     """
 
     def __init__(
@@ -105,11 +106,12 @@ class WorkerPool:
         deadline_seconds: float,
         progress: ProgressCallback,
         servers: Sequence[RunningServer],
+        check_ray: Callable[[], None],
     ) -> None:
         import ray
 
         self._job, self._context, self._folder, self._progress = job, context, folder, progress
-        self._deadline_seconds = deadline_seconds
+        self._deadline_seconds, self._check_ray = deadline_seconds, check_ray
         self._servers = list(servers)
         self._next_server = itertools.cycle(servers)
         self._last_busy_report = time.monotonic()
@@ -137,6 +139,7 @@ class WorkerPool:
                 outcome = self._finish(reference, self._calls.pop(reference))
                 if outcome is not None:
                     yield outcome
+            self._check_ray()
             yield from self._replace_hanging_actors()
             self._report_busy_share()
             all_pending = not self._idle and not any(call.task for call in self._calls.values())
@@ -212,6 +215,7 @@ class WorkerPool:
             return failed and replace(failed, lasting=lasting)
         except RayError as error:
             # The actor is gone: it crashed, was killed, ran out of memory or lost its machine.
+            self._check_ray()
             if task is None:
                 death = CodectokError(f"Workers die while they start: {describe(error)}.")
                 self._replace_failed_start(call.actor, death, hopeless=False)

@@ -23,7 +23,7 @@ from codectok.sources.listing.ordering import SourceName, decode_path, encode_pa
 from codectok.sources.listing.sources import Listing
 from codectok.sources.source import LATER_ROW_FIELDS, ROW_FIELDS, Source, row_digest
 from codectok.sources.unused import UnusedCounts, UnusedEntry, sum_entries, sum_unused
-from codectok.storage import Storage
+from codectok.storage import Storage, is_url
 
 from .reading import reading_fields
 from .stored_tables import REMEDY, ROW_GROUP_ROWS, StoredTable, read_table, write_table
@@ -41,6 +41,7 @@ SOURCE_SCHEMA = pa.schema(
         ("kind", pa.dictionary(pa.int32(), pa.string())),
         ("size", pa.int64()),
         ("modified", pa.int64()),
+        ("content", pa.int64()),
         ("start", pa.float64()),
         ("end", pa.float64()),
         ("id", pa.string()),
@@ -243,9 +244,10 @@ class Plan:
         return [self._relocated(whole[name], generation) for name in sorted(whole)]
 
     def _relocated(self, source: Source, generation: int) -> Source:
-        # A moved corpus has new times, so only sizes are compared.
-        listed = self.header.generations[generation].roots
-        return replace(source, modified=None) if listed[source.dataset] != source.root else source
+        # A moved corpus has new times; the contents of files are compared, but a store knows them in another way.
+        listed = self.header.generations[generation].roots[source.dataset]
+        comparable = source.content is not None and not is_url(listed) and not is_url(source.root)
+        return source if listed == source.root or comparable else replace(source, modified=None)
 
 
 def _outlines(table: pa.Table, generation: int, first: int, totals: Generation) -> list[UnitOutline]:
@@ -397,9 +399,9 @@ def _write_header(storage: Storage, header: PlanHeader) -> None:
 
 
 def _digest(table: pa.Table) -> str:
-    """Hash of everything that decides the output: all columns but the times of files."""
+    """Hash of everything that decides the output: all columns but the times and contents of files."""
     sink = hashlib.sha256()
-    for batch in table.drop_columns(["modified"]).to_batches(max_chunksize=ROW_GROUP_ROWS):
+    for batch in table.drop_columns(["modified", "content"]).to_batches(max_chunksize=ROW_GROUP_ROWS):
         sink.update(repr([batch.column(i).to_pylist() for i in range(batch.num_columns)]).encode())
     return sink.hexdigest()
 

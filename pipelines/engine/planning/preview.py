@@ -14,6 +14,7 @@ from codectok.storage import open_storage
 
 from .cutting import TABLE_BYTES_PER_SECOND
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan
+from .retries import units_to_try_again
 from .start import PlanRequest, units_to_do
 
 
@@ -58,7 +59,8 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
     request = PlanRequest.of(job, sources, storage, options.extend, options.strict)
     plan = request.planned() or _plan_in_memory(request)
     done = {} if request.stored is None else finished_units(storage, request.stored)
-    to_do = [plan.units[number] for number in units_to_do(plan, done, options)]
+    again = units_to_try_again(storage, plan, done)
+    to_do = [plan.units[number] for number in units_to_do(plan, done.keys() - again, options)]
     seconds = sum(unit.estimated_seconds for unit in to_do)
     return Preview(
         sources=plan.n_sources,

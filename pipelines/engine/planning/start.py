@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from codectok.errors import CodectokError
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.sources.listing.arguments import Argument, parse_arguments
 from codectok.sources.listing.sources import list_sources
 from codectok.storage import Storage
@@ -82,11 +81,9 @@ def reload_plan(storage: Storage, roots: Mapping[str, str]) -> Plan:
     return plan
 
 
-def units_to_do(plan: Plan, records: Mapping[int, UnitRecord], options: RunOptions) -> list[int]:
-    """Units that a run with `options` makes; units in `records` are complete."""
+def units_to_do(plan: Plan, done: Collection[int], options: RunOptions) -> list[int]:
+    """Units that a run with `options` makes; units in `done` are complete."""
     share = options.part
     return [
-        unit.number
-        for unit in plan.units
-        if unit.number not in records and (share is None or share.includes(unit.number))
+        unit.number for unit in plan.units if unit.number not in done and (share is None or share.includes(unit.number))
     ][: options.limit]

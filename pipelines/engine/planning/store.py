@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from codectok.errors import InputError
 from codectok.pipelines.engine.job import Job
+from codectok.sources.contents import contents_of_files
 from codectok.sources.listing.arguments import Argument, exists_below
 from codectok.sources.listing.ordering import encode_path, ordered_positions
 from codectok.sources.listing.sources import Listing
-from codectok.storage import Storage
+from codectok.storage import Storage, is_url
 
 from .cutting import Cut, CuttingPolicy, cut_listing
 from .plan import (
@@ -91,12 +94,16 @@ def _source_table(listing: Listing, cut: Cut) -> pa.Table:
         "modified": listing.modified,
     }
 
+    contents = _contents(listing, cut.positions)
+
     def column(name: str) -> list[Any]:
         if name == "path":
             return [encode_path(listing.paths[i]) for i in cut.positions]
         if name in ("first_byte", "last_byte"):
             end = ("first_byte", "last_byte").index(name)
             return [cut.ranges[place][end] if place in cut.ranges else None for place in range(len(cut.positions))]
+        if name == "content":
+            return contents
         if name in listed:
             return [listed[name][i] for i in cut.positions]
         values = listing.described.column(FIELD_OF_COLUMN.get(name, name), cut.positions)
@@ -111,6 +118,19 @@ def _source_table(listing: Listing, cut: Cut) -> pa.Table:
     # One after the other, so that only one at a time is a list of objects.
     arrays = [pa.array(column(field.name), field.type) for field in SOURCE_SCHEMA]
     return pa.table(arrays, schema=SOURCE_SCHEMA)
+
+
+def _contents(listing: Listing, positions: Sequence[int]) -> list[int | None]:
+    """Identities of the contents of files, each read once; the sources of a file are neighbours."""
+    found: list[int | None] = [listing.contents.get(i) for i in positions]
+    names = [(listing.roots[listing.datasets[i]], listing.paths[i]) for i in positions]
+    groups = [list(group) for _, group in groupby(range(len(positions)), names.__getitem__)]
+    local = [places for places in groups if not any(map(is_url, names[places[0]]))]
+    files = ((Path(*names[places[0]]), listing.sizes[positions[places[0]]]) for places in local)
+    for places, content in zip(local, contents_of_files(files), strict=True):
+        for place in places:
+            found[place] = content
+    return found
 
 
 def _unit_table(cut: Cut, first_unit: int) -> pa.Table:

@@ -212,13 +212,15 @@ def test_changed_sources_are_rejected(corpus: Path, tmp_path: Path) -> None:
     source = tmp_path / "speech"
     shutil.copytree(corpus, source)
     run(shard_job(), source, tmp_path / "out", replace(LOCAL, limit=1))
-    os.utime(source / "stereo.wav", (1, 1))
+    os.utime(source / "b.flac", (1, 1))
+    samples = (source / "stereo.wav").read_bytes()
+    (source / "stereo.wav").write_bytes(samples[:-1] + b"x")
     with (source / "sub folder" / "d.mp3").open("ab") as file:
         file.write(b"x")
     report = run(shard_job(), source, tmp_path / "out")
     changed = [row["source"] for row in rejects(tmp_path / "out") if "has changed" in str(row["message"])]
     assert changed == ["stereo.wav", "sub folder/d.mp3"]
-    assert report.summary.total.rejects["unreadable"] == 3
+    assert report.summary.total.rejects["changed"] == 2
 
 
 def test_swallowed_interrupt_stops_after_the_unit(corpus: Path, tmp_path: Path) -> None:

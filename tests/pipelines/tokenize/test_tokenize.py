@@ -295,7 +295,7 @@ def test_gpu_unusable_by_torch_is_an_error(codec_folder: Path) -> None:
         "import ray\n"
         "from codectok import CodectokError\n"
         "from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of\n"
-        "ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, logging_level='ERROR')\n"
+        "ray.init(address='local', num_cpus=1, num_gpus=1, include_dashboard=False, logging_level='ERROR')\n"
         "try:\n"
         "    gpu_model_of(None)\n"
         "except CodectokError as error:\n"
