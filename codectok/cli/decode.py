@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ EXAMPLE = "codectok decode tokens/ clip.wav --codec codec/ --id speech-hello_1f0
 
 def run(
     codes: Annotated[str, typer.Argument(help="A file of codes, or the folder or URL of a token table.")],
-    output: Annotated[Path, typer.Argument(help="A folder, or a .wav or .flac file for one clip.")],
+    output: Annotated[Path, typer.Argument(help="A folder, new or empty, or a .wav or .flac file for one clip.")],
     codec: CodecOption,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Decode only this clip; may be repeated.")] = None,
     where: Annotated[
@@ -28,6 +29,7 @@ def run(
     device: DeviceOption = "auto",
 ) -> None:
     """Decode codes to audio files."""
+    from codectok.atomic import remove_leftovers, replacing_folder
     from codectok.audio.files import is_output_path, write_audio
     from codectok.codec import Codec
     from codectok.errors import InputError
@@ -44,20 +46,21 @@ def run(
     one_file = is_output_path(output)
     if one_file and (ids is None or len(ids) != 1):
         raise InputError(f"{output} is one file; name one clip with --id, or choose a folder.")
-    if not one_file and output.is_dir() and any(output.iterdir()):
-        raise InputError(f"{output} already holds files; choose another folder.")
     seconds, missing = 0.0, set(ids or ())
     count = 0
-    with progress(len(ids) if ids else None, "decode: clips") as report:
+    remove_leftovers(output)
+    with ExitStack() as stack:
+        folder = output if one_file else stack.enter_context(replacing_folder(output))
+        report = stack.enter_context(progress(len(ids) if ids else None, "decode: clips"))
         for name, clip_codes in read_codes(codes, set(ids) if ids else None, where):
-            path = output if one_file else output / f"{file_name_of(name)}.wav"
+            path = output if one_file else folder / f"{file_name_of(name)}.wav"
             n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.sample_rate)
             missing.discard(name)
             count += 1
             seconds += n_samples / loaded.sample_rate
             report.advance(f"({format_duration(seconds)} of audio)")
-    if where is not None and not count:
-        raise InputError(f"{codes} holds no row that matches {where}.")
-    if missing:
-        raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
+        if where is not None and not count:
+            raise InputError(f"{codes} holds no row that matches {where}.")
+        if missing:
+            raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
     facts_table("codectok decode", {"output": output, "clips": f"{count:,}", "audio": format_duration(seconds)})
