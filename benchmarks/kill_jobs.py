@@ -47,7 +47,7 @@ RAY_SHARE = 0.15
 KILLS_OF_A_RUN = 12
 OUTPUT = "out"
 # Events of TensorBoard hold the time; `metrics_of` compares their values.
-NOT_COMPARED = ("locks", "tensorboard")
+NOT_COMPARED = ("locks", "tensorboard", "training.sha256")
 TIMED_METRICS = {"steps_per_second", "audio_seconds_per_second"}
 
 
@@ -228,11 +228,35 @@ def contents(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not set(NOT_COMPARED) & set(path.relative_to(folder).parts):
+        if path.name == "training.pt":
+            found[name] = hash_of_state(path)
+        elif not set(NOT_COMPARED) & set(path.relative_to(folder).parts):
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         elif path.name == "tensorboard":
             found[name] = json.dumps(sorted(metrics_of(path).items()))
     return found
+
+
+def hash_of_state(path: Path) -> str:
+    """Hash of the values of a training state; pickle stores equal values in several ways."""
+    import torch
+
+    digest = hashlib.sha256()
+
+    def add(value: object, name: str) -> None:
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode() + value.numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in value:
+                add(value[key], f"{name}.{key}")
+        elif isinstance(value, list | tuple):
+            for number, part in enumerate(value):
+                add(part, f"{name}[{number}]")
+        else:
+            digest.update(f"{name} {value!r}".encode())
+
+    add(torch.load(path, weights_only=True), "")
+    return digest.hexdigest()
 
 
 def metrics_of(folder: Path) -> dict[str, float]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 # SIGUSR1 is for batch systems whose launchers, on SIGTERM, kill the ranks after a short while.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # From prctl.h of Linux.
 _PR_SET_PDEATHSIG = 1
 # Interval at which a worker process checks that its parent is alive.
@@ -22,7 +22,10 @@ PARENT_SECONDS = 1.0
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C, SIGTERM and SIGUSR1 set instead of interrupting; a second Ctrl-C interrupts."""
+    """Yield an event that Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 set instead of interrupting; a second Ctrl-C interrupts.
+
+    A SIGHUP that `nohup` ignores remains ignored.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -34,7 +37,8 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS if number not in ignored}
     try:
         yield event
     finally:
