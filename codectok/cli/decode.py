@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -46,14 +46,16 @@ def run(
     one_file = is_output_path(output)
     if one_file and (ids is None or len(ids) != 1):
         raise InputError(f"{output} is one file; name one clip with --id, or choose a folder.")
+    if not one_file and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"{output} already holds files; choose another folder.")
     seconds, missing = 0.0, set(ids or ())
     count = 0
-    remove_leftovers(output)
-    with ExitStack() as stack:
-        folder = output if one_file else stack.enter_context(replacing_folder(output))
-        report = stack.enter_context(progress(len(ids) if ids else None, "decode: clips"))
+    destination = output
+    remove_leftovers(destination)
+    made = nullcontext(output) if one_file else replacing_folder(output)
+    with made as output, progress(len(ids) if ids else None, "decode: clips") as report:
         for name, clip_codes in read_codes(codes, set(ids) if ids else None, where):
-            path = output if one_file else folder / f"{file_name_of(name)}.wav"
+            path = output if one_file else output / f"{file_name_of(name)}.wav"
             n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.sample_rate)
             missing.discard(name)
             count += 1
@@ -63,4 +65,4 @@ def run(
             raise InputError(f"{codes} holds no row that matches {where}.")
         if missing:
             raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
-    facts_table("codectok decode", {"output": output, "clips": f"{count:,}", "audio": format_duration(seconds)})
+    facts_table("codectok decode", {"output": destination, "clips": f"{count:,}", "audio": format_duration(seconds)})
