@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 # SIGUSR1 is for batch systems whose launchers, on SIGTERM, kill the ranks after a short while.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+# SIGHUP tells that the terminal is gone.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # From prctl.h of Linux.
 _PR_SET_PDEATHSIG = 1
 # Interval at which a worker process checks that its parent is alive.
@@ -22,9 +23,9 @@ PARENT_SECONDS = 1.0
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 set instead of interrupting; a second Ctrl-C interrupts.
+    """Yield an event that Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP set instead of interrupting.
 
-    A SIGHUP that `nohup` ignores remains ignored.
+    A second Ctrl-C interrupts. `nohup` keeps ignoring SIGHUP.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -37,7 +38,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS if number not in ignored}
     try:
         yield event

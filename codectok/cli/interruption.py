@@ -1,4 +1,4 @@
-"""Interruption by SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGUSR1, remembered in case a library swallows the exception."""
+"""Interruption by SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and SIGHUP, remembered in case a library swallows the exception."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ _requested = False
 
 
 def listen_for_signals() -> None:
-    """Raise `KeyboardInterrupt` on SIGINT, SIGTERM, SIGHUP (unless `nohup` ignores it) and SIGUSR1 from now on."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _interrupt)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _interrupt)
+    """Raise `KeyboardInterrupt` on SIGINT, SIGTERM, SIGUSR1 and SIGHUP from now on; `nohup` keeps ignoring SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def is_interrupted() -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from codectok.atomic import remove_leftovers, replacing
+from codectok.atomic import replacing
 from codectok.errors import InputError
 from codectok.storage import is_url
 
@@ -32,7 +32,6 @@ def write_codes(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -
     """Write `rows` to `path`, under a temporary name until it is complete; return their number."""
     check_codes_path(path)
     write = _write_npz if path.suffix == ".npz" else _write_parquet
-    remove_leftovers(path)
     with replacing(path) as temporary:
         return write(temporary, metadata, rows)
 
