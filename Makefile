@@ -10,7 +10,7 @@ CODEC ?= nano
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint docs bench
+.PHONY: demo test test-slow test-hostile lint docs bench
 
 demo: $(INSTALLED)
 	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh "$(DEMO)" "$(AUDIO)"
@@ -21,6 +21,12 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	@bash scripts/recordings.sh >/dev/null || echo "Tests on recordings will be skipped."
 	$(BIN)/python -m pytest -m slow
+
+test-hostile: $(INSTALLED)
+	$(BIN)/python -m pytest tests/hostile -m "not gpu and not cluster"
+	$(BIN)/python benchmarks/fuzz_audio.py --mutations 300
+	$(BIN)/python benchmarks/fuzz_hostile.py --mutations 1000 --seconds 600
+	$(BIN)/python -m benchmarks.kill_jobs --kills 60 --seconds 900
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

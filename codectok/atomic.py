@@ -1,18 +1,25 @@
-"""Files and folders that are written completely or not at all."""
+"""Files and folders that are written completely or not at all.
+
+A temporary file or folder is locked (`flock`) while its writer lives. Without a lock it is a leftover of a process that
+was killed, and the next command that writes the same file or folder removes it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .names import check_new_folder
 
 TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}", re.DOTALL)
 
 
 @contextmanager
@@ -23,13 +30,13 @@ def replacing(path: Path) -> Iterator[Path]:
     can read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A unique name, since several processes may write the same file.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+    temporary = _temporary_beside(path)
     try:
         with _place_named(path):
             temporary.touch()
             mode = temporary.stat().st_mode
-            yield temporary
+            with _held(temporary):
+                yield temporary
             with temporary.open("rb") as file:
                 if os.fstat(file.fileno()).st_mode != mode:
                     os.fchmod(file.fileno(), stat.S_IMODE(mode))
@@ -49,14 +56,15 @@ def write_text(path: Path, text: str) -> None:
 def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` on success only.
 
-    Unless `overwrite` is set, `path` must be new or empty.
+    Unless `overwrite` is set, `path` must be new or empty. Leftovers of killed processes are removed first.
     """
     if not overwrite:
         check_new_folder(path)
-    temporary = path.absolute().with_name(f".{path.absolute().name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+    remove_leftovers(path)
+    temporary = _temporary_beside(path.absolute())
     temporary.mkdir(parents=True)
     try:
-        with _place_named(path):
+        with _place_named(path), _held(temporary):
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
@@ -69,10 +77,80 @@ def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_temporary(path: Path) -> bool:
+    """Return True for the name of a temporary file or folder of this module."""
+    return _final_name(path) is not None
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Return the temporary files and folders that killed processes left when they wrote `path`."""
+    name = path.absolute().name
+    return [found for found in _abandoned(path.absolute().parent) if _final_name(found) == name]
+
+
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary folders that killed processes left beside `path`; no other process may be writing it."""
-    for leftover in path.absolute().parent.glob(f".{path.name}.*{TEMPORARY_SUFFIX}"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Remove the temporary files and folders that killed processes left when they wrote `path`."""
+    for leftover in leftovers(path):
+        _remove(leftover)
+
+
+def remove_leftovers_in(folder: Path) -> None:
+    """Remove all temporary files and folders that killed processes left directly in `folder`."""
+    for leftover in _abandoned(folder):
+        _remove(leftover)
+
+
+def _temporary_beside(path: Path) -> Path:
+    # A unique name, since several processes may write the same file.
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+
+
+def _final_name(temporary: Path) -> str | None:
+    """The name that a temporary file or folder gets at its end; None for other files."""
+    found = _TEMPORARY_NAME.fullmatch(temporary.name)
+    return None if found is None else found[1]
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """Temporary files and folders in `folder` that no living process holds."""
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if is_temporary(path) and not _is_held(path)]
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Lock a temporary file or folder, so that no other process takes it for a leftover."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # it is gone, or belongs to another user
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

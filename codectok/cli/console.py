@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -14,11 +15,13 @@ from rich.table import Table
 
 from codectok.formatting import format_duration
 
+from .streams import Stream
+
 PLAIN_LINE_SECONDS = 60.0
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-console = Console(highlight=False, soft_wrap=True)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(file=cast(IO[str], Stream("stdout")), highlight=False, soft_wrap=True)
+error_console = Console(file=cast(IO[str], Stream("stderr")), highlight=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ EXAMPLE = "codectok decode tokens/ clip.wav --codec codec/ --id speech-hello_1f0
 
 def run(
     codes: Annotated[str, typer.Argument(help="A file of codes, or the folder or URL of a token table.")],
-    output: Annotated[Path, typer.Argument(help="A folder, or a .wav or .flac file for one clip.")],
+    output: Annotated[Path, typer.Argument(help="A folder, new or empty, or a .wav or .flac file for one clip.")],
     codec: CodecOption,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Decode only this clip; may be repeated.")] = None,
     where: Annotated[
@@ -28,6 +29,7 @@ def run(
     device: DeviceOption = "auto",
 ) -> None:
     """Decode codes to audio files."""
+    from codectok.atomic import remove_leftovers, replacing_folder
     from codectok.audio.files import is_output_path, write_audio
     from codectok.codec import Codec
     from codectok.errors import InputError
@@ -48,7 +50,10 @@ def run(
     names = None if one_file else file_names(codes, set(ids) if ids else None)
     seconds, missing = 0.0, set(ids or ())
     count = 0
-    with progress(len(ids) if ids else None, "decode: clips") as report:
+    destination = output
+    remove_leftovers(destination)
+    made = nullcontext(output) if one_file else replacing_folder(output)
+    with made as output, progress(len(ids) if ids else None, "decode: clips") as report:
         for name, clip_codes in read_codes(codes, set(ids) if ids else None, where):
             path = output if names is None else output / names.of(name, ".wav")
             n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.sample_rate)
@@ -56,8 +61,8 @@ def run(
             count += 1
             seconds += n_samples / loaded.sample_rate
             report.advance(f"({format_duration(seconds)} of audio)")
-    if where is not None and not count:
-        raise InputError(f"{codes} holds no row that matches {where}.")
-    if missing:
-        raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
-    facts_table("codectok decode", {"output": output, "clips": f"{count:,}", "audio": format_duration(seconds)})
+        if where is not None and not count:
+            raise InputError(f"{codes} holds no row that matches {where}.")
+        if missing:
+            raise InputError(f"{codes} holds no clip {', '.join(sorted(missing))}.")
+    facts_table("codectok decode", {"output": destination, "clips": f"{count:,}", "audio": format_duration(seconds)})

@@ -44,6 +44,7 @@ def run(
     encoding: EncodingOption = None,
 ) -> None:
     """Encode audio files into one file of codes."""
+    from codectok.atomic import remove_leftovers
     from codectok.audio.sound import SoundOptions
     from codectok.codec import Codec
     from codectok.sources.clips import clip_of
@@ -55,6 +56,7 @@ def run(
     from codectok.tokens.table import TableMetadata
 
     check_codes_path(output)
+    remove_leftovers(output)
     sound = SoundOptions.parse(channel, cancelled, scale)
     listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict, encoding=encoding)
     sources = list(ordered_sources(listing))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from .console import fail
 from .encoding import use_utf8
 from .export import app as export
 from .interruption import is_interrupted, listen_for_signals
+from .streams import flush_streams, has_reader, lose, open_closed_streams
 
 INTERRUPTED = 130
 
@@ -34,9 +34,8 @@ class _Verbs(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise _interrupted() from None
-        except BrokenPipeError:
-            # The reader of the output, such as `head`, is gone; /dev/null keeps Python from failing again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError as error:
+            lose("stdout", error)
             raise typer.Exit(CodectokError.exit_code) from None
         except OSError as error:
             if error.errno is None or error.strerror is None:
@@ -91,6 +90,19 @@ app.add_typer(export.app, name=export.NAME)
 
 def main() -> None:
     """Entry point of the console script."""
+    open_closed_streams()
     use_utf8()
     listen_for_signals()
-    app()
+    status: str | int | None = 0
+    try:
+        app()
+    except OSError as error:  # from printing the help
+        lose("stdout", error)
+    except SystemExit as end:
+        status = end.code
+    lost = flush_streams()
+    if lost is not None and status == 0:
+        status = CodectokError.exit_code
+        if has_reader(lost):
+            fail(f"Text for standard output could not be written: {lost.strerror}.")
+    sys.exit(status)

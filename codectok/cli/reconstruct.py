@@ -30,6 +30,7 @@ def run(
     """Encode and decode an audio file, and show the distance between the two."""
     import torch
 
+    from codectok.atomic import remove_leftovers
     from codectok.audio.files import check_output, read_audio, write_audio
     from codectok.audio.sound import SoundOptions
     from codectok.codec import Codec
@@ -43,6 +44,7 @@ def run(
     samples = torch.from_numpy(read_audio(source, loaded.sample_rate, sound=sound))
     codes = loaded.encode(samples, loaded.sample_rate)
     waveform = loaded.decode_aligned(codes, len(samples))
+    remove_leftovers(output)
     write_audio(output, [waveform], loaded.sample_rate)
     facts_table(
         "codectok reconstruct",

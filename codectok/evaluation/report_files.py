@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from codectok.atomic import replacing, write_text
+from codectok.atomic import leftovers, remove_leftovers, replacing, replacing_folder, write_text
 from codectok.errors import InputError
 from codectok.names import check_new_folder
 
@@ -32,12 +32,13 @@ class ReportFiles:
             raise InputError(
                 f"{out} is a name for the lines; pass the name of the report, {out.with_suffix('.json')}, or a folder."
             )
-        if out.suffix != ".json":
-            check_new_folder(out)
-        self.report = out if out.suffix == ".json" else out / REPORT_FILE
+        self._folder = None if out.suffix == ".json" else out
+        if self._folder is not None:
+            check_new_folder(self._folder)
+        self.report = out if self._folder is None else out / REPORT_FILE
         self.clips = self.report.with_suffix(LINES_SUFFIX)
-        for path in (self.report, self.clips):
-            if path.exists():
+        for path in (self.clips, self.report):
+            if path.exists() and not self._is_half_written(path):
                 raise InputError(f"{path} already exists; choose another name.")
 
     @contextmanager
@@ -45,16 +46,36 @@ class ReportFiles:
         """Open both files for writing; they appear together when the context ends without an error."""
         new_folders = [folder for folder in self.report.parents if not folder.exists()]
         try:
-            with replacing(self.clips) as temporary, temporary.open("w", encoding="utf-8") as lines:
-                writer = ReportWriter(lines)
+            with self._writing_folder(self._folder) if self._folder is not None else self._writing_files() as writer:
                 yield writer
-                lines.flush()
-                write_text(self.report, writer.text)
         except BaseException:
             with suppress(OSError):  # another process has put files there
                 for folder in new_folders:
-                    folder.rmdir()
+                    if folder.exists():
+                        folder.rmdir()
             raise
+
+    def _is_half_written(self, path: Path) -> bool:
+        """True for a report without lines beside temporary lines: its process was killed between the two."""
+        return path == self.report and not self.clips.exists() and bool(leftovers(self.clips))
+
+    @contextmanager
+    def _writing_folder(self, folder: Path) -> Iterator[ReportWriter]:
+        with replacing_folder(folder) as temporary:
+            with (temporary / self.clips.name).open("w", encoding="utf-8") as lines:
+                writer = ReportWriter(lines)
+                yield writer
+            (temporary / self.report.name).write_text(writer.text, encoding="utf-8")
+
+    @contextmanager
+    def _writing_files(self) -> Iterator[ReportWriter]:
+        remove_leftovers(self.report)
+        remove_leftovers(self.clips)
+        with replacing(self.clips) as temporary, temporary.open("w", encoding="utf-8") as lines:
+            writer = ReportWriter(lines)
+            yield writer
+            lines.flush()
+            write_text(self.report, writer.text)
 
 
 class ReportWriter:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from codectok.atomic import write_text
+from codectok.atomic import remove_leftovers, write_text
 from codectok.errors import InputError, damage_errors
 from codectok.tokens.table import TableMetadata, read_metadata, table_files, table_schema
 from codectok.tokens.table_checks import TABLE_REMEDY, check_columns
@@ -81,6 +81,7 @@ def write_dataset_card(table: Path, overwrite: bool = False) -> TableTotals:
     if card.exists() and not overwrite:
         raise InputError(f"{card} is already there; pass --overwrite to replace it.")
     totals = _totals(table, metadata)
+    remove_leftovers(card)
     write_text(card, f"---\n{_header(totals)}---\n\n{_body(table.absolute().name, metadata, totals)}")
     return totals
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Self
 
-from codectok.atomic import write_text
+from codectok.atomic import replacing_folder
 from codectok.config import StrictModel
 from codectok.description import CodecDescription
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
@@ -56,7 +56,7 @@ class VocabularyFile(StrictModel):
 def write_vocabulary(
     codec: CodecDescription, output: Path, offset: int, tokenizer: TextTokenizer | None = None
 ) -> VocabularyFile:
-    """Write `vocabulary.json` and `tokens.json` (ids by token) into the new folder `output`.
+    """Write the new folder `output` with `vocabulary.json` and `tokens.json` (ids by token).
 
     Special tokens that `tokenizer` has keep its ids.
 
@@ -68,6 +68,8 @@ def write_vocabulary(
     special = TokenIds.of(vocabulary, tokenizer).special_tokens
     described = VocabularyFile.of(codec, vocabulary, special)
     codes = dict(zip(vocabulary.tokens(), range(offset, offset + vocabulary.n_codes), strict=False))
-    write_text(output / TOKENS_FILE, json.dumps(codes | special, indent=0) + "\n")
-    write_text(output / VOCABULARY_FILE, described.model_dump_json(indent=2, exclude_none=True) + "\n")
+    with replacing_folder(output) as temporary:
+        (temporary / TOKENS_FILE).write_text(json.dumps(codes | special, indent=0) + "\n", encoding="utf-8")
+        text = described.model_dump_json(indent=2, exclude_none=True) + "\n"
+        (temporary / VOCABULARY_FILE).write_text(text, encoding="utf-8")
     return described

@@ -127,7 +127,7 @@ def _this_process() -> str:
 
 class _FileLock(Lock):
     def __init__(self, storage: LocalStorage, name: str) -> None:
-        self._path = storage.path / LOCKS / name
+        self._folder, self._path = storage.url, storage.path / LOCKS / name
         self._file: IO[str] | None = None
 
     def acquire(self) -> str | None:
@@ -155,11 +155,18 @@ class _FileLock(Lock):
             self._file.truncate(0)
             self._file.close()
 
+    def check(self) -> None:
+        if self._file is not None and not self._is_in_place(self._file):
+            raise CodectokError(
+                f"{self._folder} was removed or replaced while this command was writing to it; run the same command"
+                " again to make what is missing."
+            )
+
     def _is_in_place(self, file: IO[str]) -> bool:
-        """False if the last holder has deleted the folder, and `file` with it."""
+        """False if another process has deleted the folder, and `file` with it."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
 

@@ -182,6 +182,7 @@ class _Run:
                 " tries them again."
             )
         self._check_rejects(total)
+        lock.check()
         self._finish_if_complete(plan)
         new_units = len(units) - len(self.failed)
         return JobReport(JobSummary.of(plan, records.values()), new_units, tuple(self.failed))
@@ -205,13 +206,13 @@ class _Run:
     def _commit(self, outcomes: Iterator[Outcome], folder: OutputFolder, lock: Lock) -> Iterator[UnitRecord]:
         """Commit finished units, and record failed ones."""
         for outcome in outcomes:
+            lock.check()
             if isinstance(outcome, FailedUnit):
                 self.failed.append(outcome)
                 where = folder.write_failure(outcome.unit, outcome.details or outcome.message)
                 self.progress.note(f"Unit {outcome.unit} failed: {outcome.message} (see {where}).")
                 continue
             record, attempt = outcome
-            lock.check()
             folder.commit(record, attempt)
             self.progress.finished(record)
             yield record

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from codectok.atomic import remove_leftovers, replacing_folder
+from codectok.atomic import replacing_folder
 from codectok.errors import CheckpointError, CodectokError, first_line
 from codectok.train.data.workers import is_worker_death
 
@@ -45,7 +45,6 @@ def save_training_state(folder: Path, step: int, state: dict[str, Any], config: 
     target = folder / checkpoint_name(step)
     if target.exists():
         return target
-    remove_leftovers(target)
     try:
         with replacing_folder(target) as temporary:
             (temporary / CONFIG_FILE).write_text(config)

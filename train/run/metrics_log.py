@@ -61,6 +61,11 @@ class MetricsLog:
         for writer in self._writers:
             writer.image(name, pixels, step)
 
+    def flush(self) -> None:
+        """Write out what has been logged so far, so that a kill after the next checkpoint loses nothing."""
+        for writer in self._writers:
+            writer.flush()
+
     def close(self) -> None:
         """Flush and close all writers."""
         for writer in self._writers:
@@ -101,6 +106,9 @@ class _TensorBoard:
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
         self._writer.add_image(name, pixels[np.newaxis], step)
 
+    def flush(self) -> None:
+        self._writer.flush()
+
     def close(self) -> None:
         self._writer.close()
 
@@ -128,6 +136,9 @@ class _WeightsAndBiases:
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
         self._run.log({name: self._wandb.Image(pixels)}, step=step)
+
+    def flush(self) -> None:
+        """Nothing to do: a service process sends the metrics, also after this one has died."""
 
     def close(self) -> None:
         self._run.finish()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from codectok.atomic import remove_leftovers, replacing_folder, write_text
+from codectok.atomic import is_temporary, remove_leftovers_in, replacing_folder, write_text
 from codectok.codec import Codec
 from codectok.config import load_mapping
 from codectok.errors import InputError
@@ -41,22 +41,28 @@ def check_output(config: TrainConfig) -> None:
             )
     elif path.is_file():
         return  # a run that ended before its first checkpoint
-    elif config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
+    elif config.output.exists() and not _is_free(config.output):
         raise InputError(f"{config.output} already exists and holds no training run; choose another output.")
 
 
 def claim_output(config: TrainConfig) -> None:
-    """Check the output folder, and write the configuration to it.
+    """Check the output folder, remove temporary files of a killed run, and write the configuration to it.
 
     Raises:
         InputError: it holds another run, or other files.
     """
     check_output(config)
+    for folder in (config.output, config.output / CHECKPOINT_FOLDER):
+        remove_leftovers_in(folder)
     write_text(config.output / CONFIG_FILE, config_text(config))
 
 
 def write_codec(codec: Codec, folder: Path) -> None:
     """Write or replace the codec in `folder`; after a kill it holds the old codec, the new one or none, never a mix."""
-    remove_leftovers(folder)
     with replacing_folder(folder, overwrite=True) as temporary:
         codec.save_pretrained(temporary)
+
+
+def _is_free(output: Path) -> bool:
+    """True for a folder that holds nothing but temporary files of a run that was killed at its start."""
+    return output.is_dir() and all(is_temporary(path) for path in output.iterdir())

@@ -160,6 +160,7 @@ class TrainingRun:
                 with window.paused():
                     if to_validate:
                         self._validate(log)
+                    log.flush()
                     self._save(window)
         return ending
 
