@@ -9,7 +9,7 @@ import json
 import lzma
 import struct
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ def test_sample_of_many_members_is_bounded_by_their_sum(tmp_path: Path) -> None:
     assert (row["source"], row["reason"]) == ("t.tar/bad", "too_large")
 
 
-def parquet(path: Path, values: list[bytes | None], **options: object) -> Path:
+def parquet(path: Path, values: Sequence[bytes | None], **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"audio": pa.array(values, pa.large_binary())}), path, **options)
     return path
