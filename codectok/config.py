@@ -444,7 +444,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} cannot be parsed: it is nested too deeply.") from None
     except Exception as error:  # constructors of values raise errors of every kind, such as KeyError for `!!bool x`
         reason = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else shortened(error)
-        raise ConfigError(f"{where} is not valid YAML: {reason}.") from None
+        raise ConfigError(f"{where} cannot be parsed: it is not valid YAML: {reason}.") from None
     _check_nesting(data, where)
     return data
 
