@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,9 @@ def test_bound_of_modules_is_below_the_number_of_tensors(preset: str) -> None:
 def test_distilcodec_configuration_with_many_modules_is_refused(golden: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(golden, tmp_path / "checkpoint"))
     described = json.loads((folder / "model_config.json").read_text())
-    for fields in ({"depths": [3000, 1], "dims": [16, described["encoder"]["dims"][-1]]}, {"dims": [], "depths": []}):
+    width = described["encoder"]["dims"][-1]
+    wrong: tuple[dict[str, Any], ...] = ({"depths": [3000, 1], "dims": [16, width]}, {"dims": [], "depths": []})
+    for fields in wrong:
         changed = {**described, "encoder": {**described["encoder"], **fields}}
         (folder / "model_config.json").write_text(json.dumps(changed))
         started = time.monotonic()
