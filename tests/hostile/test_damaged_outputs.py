@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from codectok.config import parse_json, parse_yaml
 from codectok.errors import CodectokError, ConfigError, InputError, damage_errors
+from codectok.parsing import parse_json, parse_yaml
 from tests.helpers.audio import tone
 from tests.helpers.command_line import assert_refused, codectok
 

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-KINDS = "tars,parquet,manifests,codecs,checkpoints,tables"
+KINDS = "tars,parquet,manifests,codecs,checkpoints"
 
 
 def test_fuzzer_finds_nothing(tmp_path: Path) -> None:
     script = ROOT / "benchmarks" / "fuzz_hostile.py"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, script, "--mutations", "4", "--seconds", "8", "--seed", "1", "--kinds", KINDS],
+        [sys.executable, script, "--mutations", "3", "--seconds", "4", "--seed", "1", "--kinds", KINDS],
         env=environment,
         capture_output=True,
         text=True,
