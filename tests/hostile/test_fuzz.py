@@ -15,7 +15,7 @@ def test_fuzzer_finds_nothing(tmp_path: Path) -> None:
     script = ROOT / "benchmarks" / "fuzz_hostile.py"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, script, "--mutations", "3", "--seconds", "4", "--seed", "1", "--kinds", KINDS],
+        [sys.executable, script, "--mutations", "2", "--seconds", "3", "--seed", "1", "--kinds", KINDS],
         env=environment,
         capture_output=True,
         text=True,
