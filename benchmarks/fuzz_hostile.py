@@ -29,6 +29,8 @@ from hostile.samples import Manifests, ParquetFiles, Tars
 from rich.console import Console
 from rich.table import Table
 
+# With fewer mutations, commands are not tried with sound inputs first.
+FEWEST_TRIED = 20
 GOOD = ("kept", "refused")
 KINDS = {kind.name: kind for kind in (Tars(), ParquetFiles(), Manifests(), *FILE_KINDS)}
 VERDICTS = (*GOOD, "traceback", "hang", "memory", "died", "unit failed", "neighbour", "message")
@@ -47,7 +49,7 @@ def fuzz(name: str, base: Path, codec: Path, chosen: argparse.Namespace) -> list
         numbers = iter([chosen.only])
     # In this process, so that children find all modules imported that the verbs need.
     with quiet():
-        kind.prepare(folder, codec)
+        kind.prepare(folder, codec, tried=chosen.mutations >= FEWEST_TRIED)
     deadline = time.monotonic() + chosen.seconds
     return list(run_all(check, numbers, base / f"{name}-cases", chosen.processes, deadline))
 

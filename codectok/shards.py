@@ -211,7 +211,7 @@ def first_sample(folder: Path) -> tuple[str, Sample] | None:
             data = tar.extractfile(member) if member is not None else None
             if member is not None and data is not None:
                 return member.name.partition(".")[0], Sample.model_validate_json(data.read())
-    except (tarfile.TarError, EOFError, OSError, ValidationError):
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, MemoryError):
         pass  # raised below
     raise InputError(f"{path} is damaged; run `codectok verify {folder}` to check the other files.")
 

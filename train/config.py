@@ -15,8 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse, parse_yaml
+from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse
 from codectok.errors import ConfigError
+from codectok.parsing import parse_yaml
 from codectok.train.data.config import DataConfig, ValidationConfig
 
 from .recipe import Beta, DiscriminatorsConfig, LossConfig, OptimizerConfig, TrainingPrecision

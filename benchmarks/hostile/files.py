@@ -66,10 +66,10 @@ class FileKind(ABC):
     def build(self, base: Path, codec: Path) -> None:
         """Write sound files to the new folder `base / "sound"`."""
 
-    def prepare(self, base: Path, codec: Path) -> None:
-        """Write sound files, and run all commands once with them, which imports all modules that they need."""
+    def prepare(self, base: Path, codec: Path, tried: bool) -> None:
+        """Write sound files, and run all commands once if `tried`, which imports all modules that they need."""
         self.build(base, codec)
-        for path in self.damaged_files(base / "sound"):
+        for path in self.damaged_files(base / "sound") if tried else []:
             copied = Path(shutil.copytree(base / "sound", base / "tried" / "sound"))
             for command in self.commands(copied, copied / path.relative_to(base / "sound"), base, codec):
                 must(*command)

@@ -73,8 +73,8 @@ class SampleKind(ABC):
         """Arguments of the command."""
         return [folder]
 
-    def prepare(self, base: Path, codec: Path) -> None:
-        """Write the sound source, its good neighbours, and the rows of both by every verb."""
+    def prepare(self, base: Path, codec: Path, tried: bool) -> None:
+        """Write the sound source, its good neighbours, and the rows of both by every verb, for any `tried`."""
         folder = base / "speech"
         folder.mkdir(parents=True)
         for number in (1, 2):

@@ -151,16 +151,18 @@ def _job_facts(path: Path) -> dict[str, object]:
 
 
 def _tar_facts(path: Path) -> dict[str, object]:
+    import lzma
     import tarfile
+    import zlib
 
     from codectok.audio.files import is_audio_path
-    from codectok.errors import InputError
+    from codectok.errors import InputError, shortened
 
     try:
         with tarfile.open(path) as tar:
             members = tar.getmembers()
-    except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as a tar: {error}.") from None
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(f"{path} cannot be read as a tar: {shortened(error)}.") from None
     audio = [member for member in members if is_audio_path(member.name)]
     return {
         "members": f"{len(members):,}",

@@ -15,13 +15,12 @@ from .codec import (
     VectorQuantizerConfig,
 )
 from .presets import PRESETS, named_codec_config, preset
-from .strict import MAX_YAML_CHARACTERS, StrictModel, load_mapping, parse, parse_yaml
+from .strict import StrictModel, load_mapping, parse
 
 __all__ = [
     "MAX_CODEBOOK_SIZE",
     "MAX_MODULES",
     "MAX_SAMPLE_RATE",
-    "MAX_YAML_CHARACTERS",
     "PRESETS",
     "CodecConfig",
     "DecoderConfig",
@@ -36,6 +35,5 @@ __all__ = [
     "load_mapping",
     "named_codec_config",
     "parse",
-    "parse_yaml",
     "preset",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from codectok.atomic import replacing_folder
+from codectok.checkpoints.native import check_finite_tensors
 from codectok.errors import CheckpointError, CodectokError, first_line
 from codectok.train.data.workers import is_worker_death
 
@@ -20,6 +21,7 @@ STATE_FILE = "training.pt"
 HASH_FILE = "training.sha256"
 CONFIG_FILE = "config.yaml"
 REASON_LENGTH = 200
+LARGEST_NUMBER = 1 << 62
 # Types of the entries of a state.
 ENTRIES: Mapping[str, tuple[type, ...]] = {
     "step": (int,),
@@ -109,7 +111,7 @@ def checkpoint_errors(checkpoint: Path) -> Iterator[None]:
     """Report a state of other shapes or with missing entries, which is used in the context, as a `CheckpointError`."""
     try:
         yield
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise _damaged(checkpoint / STATE_FILE, error) from None
 
 
@@ -132,10 +134,17 @@ def _check_entries(state: object) -> None:
             raise ValueError(f"it has no entry {name!r}")
         if not isinstance(state[name], types) or isinstance(state[name], bool):
             raise ValueError(f"its entry {name!r} is a {type(state[name]).__name__}")
+    best = state["best"]
+    if best is not None and not (len(best) == 2 and isinstance(best[0], float) and isinstance(best[1], int)):
+        raise ValueError("its entry 'best' is not an error and a step")
+    for name in ("step", "position"):
+        if not 0 <= state[name] <= LARGEST_NUMBER:
+            raise ValueError(f"its entry {name!r} is {state[name]}")
     for name in ("network", "adversary"):
         for key, tensor in state[name].items():
             if not isinstance(tensor, torch.Tensor):
                 raise ValueError(f"{key!r} in its entry {name!r} is a {type(tensor).__name__}")
+        check_finite_tensors(state[name], f"its entry {name!r}")
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -62,5 +62,9 @@ class DivergenceMonitor:
         return {"lowest_error": self._lowest_error, "first_loss": self._first_loss}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state from `state_dict`."""
+        """Restore the state from `state_dict`; raise a `ValueError` if `state` is not one."""
+        first = state["first_loss"]
+        scalar = isinstance(first, Tensor) and first.dim() == 0
+        if not isinstance(state["lowest_error"], float | int) or not (scalar or first is None):
+            raise ValueError("its lowest error or its first loss is not a number")
         self._lowest_error, self._first_loss = state["lowest_error"], state["first_loss"]

@@ -243,7 +243,9 @@ class TrainingRun:
 
     def _load(self, checkpoint: Path) -> dict[str, Any]:
         state = load_training_state(checkpoint)
-        if state["data_hash"] != self._reader.stream.hash_before(state["position"]):
+        with checkpoint_errors(checkpoint):
+            same_data = state["data_hash"] == self._reader.stream.hash_before(state["position"])
+        if not same_data:
             raise InputError("The shards differ from the shards that the run started with; train into another output.")
         with checkpoint_errors(checkpoint):
             self._trainer.load_state_dict(state)

@@ -67,7 +67,15 @@ class MetricsWindow:
         return {"sums": self._sums_over_ranks(), "counts": dict(self._counts), "steps": self._n_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue the window of `state_dict`."""
+        """Continue the window of `state_dict`; raise a `ValueError` if `state` is not one."""
+        sums, counts, steps = state["sums"], state["counts"], state["steps"]
+        scalars = all(isinstance(total, Tensor) and total.dim() == 0 for total in sums.values())
+        if (
+            not scalars
+            or sums.keys() != counts.keys()
+            or not all(isinstance(count, int | float) for count in [*counts.values(), steps])
+        ):
+            raise ValueError("its window of metrics holds other values than numbers")
         self._sums, self._counts, self._n_steps = dict(state["sums"]), dict(state["counts"]), state["steps"]
         self._n_loaded_steps = self._n_steps
 

@@ -57,9 +57,12 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state from `state_dict`."""
+        """Restore the state from `state_dict`; raise a `ValueError` if `state` is not one."""
         for name, average in self._averages.items():
-            average.copy_(state["averages"][name])
+            found = state["averages"][name]
+            if found.shape != average.shape:
+                raise ValueError(f"the average of {name!r} has the shape {list(found.shape)}")
+            average.copy_(found)
         self._steps = state["steps"]
 
     def _exchange(self) -> None:

@@ -23,7 +23,7 @@ from codectok.train.distributed import Ranks
 from .adversary import Adversary
 from .averaging import WeightAverage
 from .losses import MultiScaleMelLoss
-from .optimizer import build_optimizer, learning_rate, step_optimizer
+from .optimizer import build_optimizer, learning_rate, load_optimizer, step_optimizer
 from .warm_start import copy_encoder_and_decoder, load_initial_checkpoint
 
 # Features per code that the k-means of the codebooks starts from.
@@ -204,9 +204,9 @@ class Trainer:
         """Restore the state from `state_dict`; the next step is the same to the bit."""
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.adversary.load_state_dict(state["adversary"])
-        self.adversary.optimizer.load_state_dict(state["adversary_optimizer"])
+        load_optimizer(self.adversary.optimizer, state["adversary_optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
 

@@ -25,7 +25,7 @@ from .vocabulary import CONFIG_FILE, ROWS_KEY, ModelVocabulary, rows_section
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 # Models have about as many modules as tensors; fused tensors hold those of many modules.
-MODULES_PER_TENSOR, MODULES_WITHOUT_TENSORS = 200, 10_000
+MODULES_PER_TENSOR, MODULES_WITHOUT_TENSORS = 20, 2000
 COUNT_KEY = re.compile("layer|head|expert|block|depth")
 MAX_COUNT = 1 << 16
 LARGEST_NUMBER = 1 << 63

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from codectok.config import MAX_YAML_CHARACTERS, StrictModel, parse_yaml
+from codectok.config import StrictModel
 from codectok.errors import InputError
+from codectok.parsing import MAX_YAML_CHARACTERS, parse_yaml
 
 TASKS = ("audio", "tts", "asr", "interleaved")
 TEXT_TEMPLATE, VOICE_TEMPLATE = "text", "tts-voice"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from codectok.errors import VerificationError, damage_errors
+from codectok.errors import VerificationError, damage_errors, shortened
 from codectok.sources.rejects import Reject, parse_rejects
 from codectok.storage import Storage
 
@@ -20,10 +20,11 @@ def verified_rejects(storage: Storage, record: UnitRecord) -> list[Reject]:
         return []
     try:
         data = storage.read(name)
-    except FileNotFoundError:
-        raise VerificationError(f"The rejects {storage.url}/{name} are missing.") from None
-    with damage_errors(f"{storage.url}/{name}", "run the job again into another folder", VerificationError):
-        rejects = list(parse_rejects(data))
+        with damage_errors(name, "run the job again into another folder", VerificationError):
+            rejects = list(parse_rejects(data))
+    except (FileNotFoundError, VerificationError) as error:
+        reason = shortened(error)
+        raise VerificationError(f"The rejects {storage.url}/{name} are missing or damaged: {reason}.") from None
     found = Counter(reject.reason for reject in rejects)
     if dict(found) != expected:
         raise VerificationError(
