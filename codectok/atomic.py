@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .names import check_new_folder
+from .names import check_new_folder, utf8_path
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -29,7 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with _place_named(path):
             temporary.touch()
             mode = temporary.stat().st_mode
-            yield temporary
+            with utf8_path(temporary) as written:
+                yield written
             with temporary.open("rb") as file:
                 if os.fstat(file.fileno()).st_mode != mode:
                     os.fchmod(file.fileno(), stat.S_IMODE(mode))
@@ -57,7 +58,8 @@ def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         with _place_named(path):
-            yield temporary
+            with utf8_path(temporary) as folder:
+                yield folder
             for file in temporary.rglob("*"):
                 if file.is_file():
                     with file.open("rb") as written:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
@@ -13,6 +16,20 @@ JOB_FOLDER = "_codectok"  # records of a job, in its output folder
 def printable(path: str | Path) -> str:
     """Return `path` with bytes that are not UTF-8 as escapes, for tables and terminals."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """Yield a path of valid UTF-8 for the file or folder `path`, for libraries that take no other names."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="codectok-") as folder:
+            link = Path(folder) / f"link{path.suffix if path.suffix.isascii() else ''}"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def file_name_of(clip_id: str) -> str:

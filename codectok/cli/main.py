@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from codectok.errors import CodectokError
+from codectok.names import printable
 
 from . import decode, encode, evaluate, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
@@ -18,6 +20,7 @@ from .export import app as export
 from .interruption import is_interrupted, listen_for_signals
 
 INTERRUPTED = 130
+_SURROGATES = re.compile(r"[\udc80-\udcff]")  # bytes of file names that are not UTF-8
 
 
 class _Verbs(TyperGroup):
@@ -43,6 +46,11 @@ class _Verbs(TyperGroup):
                 raise
             where = f" ({error.filename})" if error.filename else ""
             fail(f"Reading or writing failed: {error.strerror}{where}.")
+            raise typer.Exit(CodectokError.exit_code) from None
+        except UnicodeEncodeError as error:
+            if not _SURROGATES.search(str(error.object)):
+                raise
+            fail(f"A library cannot use the name {printable(str(error.object))}, which is not UTF-8; rename it.")
             raise typer.Exit(CodectokError.exit_code) from None
         except Exception:
             # A library whose import was interrupted is incomplete and fails later with any exception.
