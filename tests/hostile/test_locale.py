@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from codectok.cli.console import console
 from codectok.names import printable, utf8_path
 from tests.helpers.audio import tone
 
@@ -101,24 +100,20 @@ def test_output_is_the_same_under_every_locale(codec_folder: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_output_of_the_terminal_never_fails(encoding: str, tmp_path: Path) -> None:
     name = f"日é{BAD}"
-    arguments = [["shard", name, f"out{name}", "--engine", "local"]]
-    done = run(tmp_path, arguments, PYTHONIOENCODING=encoding)
-    assert done.returncode == 1
+    write_corpus(tmp_path / name)
+    done = run(tmp_path, [["inspect", f"{name}/n{BAD}.wav"], ["inspect", f"no{name}"]], PYTHONIOENCODING=encoding)
     assert b"exit 2 of" in done.stderr
     assert done.stderr.startswith(b"Error: ")
     assert b"Traceback" not in done.stderr
-    write_corpus(tmp_path / name)
-    done = run(tmp_path, [*arguments, ["inspect", f"out{name}"]], PYTHONIOENCODING=encoding)
-    assert done.returncode == 0, done.stderr
-    assert console.encoding
+    assert done.stdout
 
 
 def test_python_starts_again_once_under_another_locale(tmp_path: Path) -> None:
     script = "from codectok.cli.encoding import use_utf8; use_utf8(); import sys, os\nprint(sys.argv, os.fsencode('é'))"
-    command = [sys.executable, "-B", "-c", script, "é", b"n\xe9"]
+    command: list[str | bytes] = [sys.executable, "-B", "-c", script, "é", b"n\xe9"]
     environment = {**os.environ, **ASCII_LOCALE}
     done = subprocess.run(command, capture_output=True, env=environment, check=True)
     assert done.stdout.decode().strip() == r"['-c', 'é', 'n\udce9'] b'\xc3\xa9'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -65,7 +66,7 @@ def _initialize(address: str, **settings: Any) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False, **settings)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = "started on this machine" if address == "local" else f"reached at {address}"
         raise CodectokError(f"Ray could not be {where}: {first_line(error)}") from None
