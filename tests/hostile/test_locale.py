@@ -112,7 +112,9 @@ def test_output_of_the_terminal_never_fails(encoding: str, tmp_path: Path) -> No
 
 
 def test_python_starts_again_once_under_another_locale(tmp_path: Path) -> None:
-    script = "from codectok.cli.encoding import use_utf8; use_utf8(); import sys, os\nprint(sys.argv, os.fsencode('é'))"
+    script = (
+        "from codectok.cli.encoding import use_utf8; use_utf8(); import sys, os\nprint(sys.argv, os.fsencode('\\xe9'))"
+    )
     command: list[str | bytes] = [sys.executable, "-B", "-c", script, "é", b"n\xe9"]
     environment = {**os.environ, **ASCII_LOCALE}
     done = subprocess.run(command, capture_output=True, env=environment, check=True)
