@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .names import check_new_folder
+from .names import check_new_folder, utf8_path
 
 TEMPORARY_SUFFIX = ".tmp"
 _TEMPORARY_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}", re.DOTALL)
@@ -35,8 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with _place_named(path):
             temporary.touch()
             mode = temporary.stat().st_mode
-            with _held(temporary):
-                yield temporary
+            with _held(temporary), utf8_path(temporary) as written:
+                yield written
             with temporary.open("rb") as file:
                 if os.fstat(file.fileno()).st_mode != mode:
                     os.fchmod(file.fileno(), stat.S_IMODE(mode))
@@ -65,7 +65,8 @@ def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         with _place_named(path), _held(temporary):
-            yield temporary
+            with utf8_path(temporary) as folder:
+                yield folder
             for file in temporary.rglob("*"):
                 if file.is_file():
                     with file.open("rb") as written:

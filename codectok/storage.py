@@ -16,6 +16,7 @@ import fsspec
 
 from .atomic import replacing
 from .errors import InputError
+from .names import utf8_path
 
 # Marks the folder of an attempt in stores that have no empty folders.
 STARTED = "started"
@@ -189,7 +190,8 @@ class LocalStorage(Storage):
         """Yield the folder `name` itself."""
         folder = self.path / name
         folder.mkdir(parents=True)
-        yield folder
+        with utf8_path(folder) as written:
+            yield written
 
     def free_bytes(self) -> int | None:
         """Return the free space of the file system in bytes."""

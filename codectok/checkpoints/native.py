@@ -17,6 +17,7 @@ from codectok.atomic import replacing, write_text
 from codectok.config import CodecConfig, StrictModel, load_mapping, parse
 from codectok.errors import CheckpointError, CodectokError, InputError
 from codectok.model.network import CodecNetwork
+from codectok.names import utf8_path
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -81,7 +82,7 @@ def load_checkpoint(directory: Path) -> tuple[CheckpointHeader, CodecNetwork]:
     header = read_header(directory)
     path = directory / MODEL_FILE
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as named, safe_open(named, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in list(file.keys())}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; copy or export the codec again.") from None

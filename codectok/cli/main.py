@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from codectok.errors import CodectokError
+from codectok.names import printable
 
 from . import decode, encode, evaluate, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
 from .console import fail
@@ -18,6 +20,7 @@ from .interruption import is_interrupted, listen_for_signals
 from .streams import flush_streams, has_reader, lose, open_closed_streams
 
 INTERRUPTED = 130
+_SURROGATES = re.compile(r"[\udc80-\udcff]")  # bytes of file names that are not UTF-8
 
 
 class _Verbs(TyperGroup):
@@ -42,6 +45,11 @@ class _Verbs(TyperGroup):
                 raise
             where = f" ({error.filename})" if error.filename else ""
             fail(f"Reading or writing failed: {error.strerror}{where}.")
+            raise typer.Exit(CodectokError.exit_code) from None
+        except UnicodeEncodeError as error:
+            if not _SURROGATES.search(str(error.object)):
+                raise
+            fail(f"A library cannot use the name {printable(str(error.object))}, which is not UTF-8; rename it.")
             raise typer.Exit(CodectokError.exit_code) from None
         except Exception:
             # A library whose import was interrupted is incomplete and fails later with any exception.

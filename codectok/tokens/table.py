@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, Self, cast
@@ -18,6 +18,7 @@ from pydantic import ValidationError, model_validator
 from codectok.choices import Precision
 from codectok.description import CodecDescription
 from codectok.errors import InputError, damage_errors, shortened
+from codectok.names import utf8_path
 from codectok.storage import is_url, open_file_system
 
 from .filters import parse_filter
@@ -213,11 +214,14 @@ class TableFile:
         Raises:
             InputError: the file is missing, not Parquet, or damaged.
         """
-        files, path = open_file_system(self.place) if is_url(self.place) else (None, self.place)
         try:
-            # Without pre-buffering, which under load sometimes fails to find row groups in its buffer.
-            with pq.ParquetFile(path, filesystem=files, pre_buffer=False) as file:
-                yield file
+            with ExitStack() as stack:
+                if is_url(self.place):
+                    files, path = open_file_system(self.place)
+                else:
+                    files, path = None, str(stack.enter_context(utf8_path(Path(self.place))))
+                # Without pre-buffering, which under load sometimes fails to find row groups in its buffer.
+                yield stack.enter_context(pq.ParquetFile(path, filesystem=files, pre_buffer=False))
         except (pa.ArrowException, OSError) as error:
             reason = shortened(error)
             raise InputError(f"{self.place} cannot be read as Parquet: {reason}.") from None

@@ -9,7 +9,7 @@ server arrive as the `WorkerContext` of `start`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -82,11 +82,12 @@ class FirstPass:
 
     Attributes:
         job: runs over the units of the other job's plan, in a folder inside its output.
-        finish: called on the driver with the output of `job`, before the workers of the other job start.
+        finish: called on the driver with the output of `job`, before the workers of the other job start; returns the
+            units of the other job whose output differs from the one after an earlier `finish`.
     """
 
     job: Job
-    finish: Callable[[Storage], None]
+    finish: Callable[[Storage], Set[int]]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from codectok.pipelines.engine.output.folder import (
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.report import REPORT_FILE, describe_rejects, write_report
 from codectok.pipelines.engine.output.summary import JobSummary, is_marked_finished, write_summary
+from codectok.pipelines.engine.output.unit_files import record_name
 from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan, copy_plan
 from codectok.pipelines.engine.planning.retries import have_new_times, passing_rejects, units_to_try_again
 from codectok.pipelines.engine.planning.start import PlanRequest, reload_plan, units_to_do
@@ -125,7 +126,8 @@ def _run_first_pass(
             " finished; run the same command again once the other parts have finished their share."
         )
     with entry(storage):
-        first.finish(inner)
+        for unit in first.finish(inner):
+            storage.remove_file(record_name(unit))
     return inner
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +20,15 @@ from pydantic import JsonValue
 from codectok.audio.files import stream_audio
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Span
-from codectok.errors import AudioError, damage_errors
+from codectok.errors import PASSING_REASONS, AudioError, damage_errors
 from codectok.keys import make_key
 from codectok.names import JOB_FOLDER
-from codectok.pipelines.engine.output.unit_files import PART_PREFIX
+from codectok.pipelines.engine.output.unit_files import PART_PREFIX, unit_of_file
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.table_job import TableJob
+from codectok.sources.rejects import Reject
+from codectok.sources.unused import Unused
 from codectok.storage import Storage
 
 from .recordings import RecordingSource, recordings_of
@@ -58,9 +60,9 @@ def hash_job(
 
 
 def _hash_rows(sample_rate: int, sound: SoundOptions, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
-    """Hashes of all spans; the next pass rejects unreadable ones."""
-    for recording in recordings_of(unit, None, sound):
-        for span, n_samples, digest in _hashes(recording, sample_rate, sound):
+    """Hashes of all spans; the next pass rejects unreadable ones, and both passes try again what may pass."""
+    for recording in recordings_of(unit, _PassingRejects(output), sound):
+        for span, n_samples, digest in _hashes(recording, sample_rate, sound, output):
             output.read(recording.dataset, n_samples / sample_rate)
             output.keep(recording.dataset, n_samples / sample_rate)
             start = recording.offset + span.start
@@ -73,12 +75,36 @@ def _hash_rows(sample_rate: int, sound: SoundOptions, unit: Unit, output: UnitOu
             }
 
 
+class _PassingRejects:
+    """Passes on the rejects of inputs that may be usable later, and counts nothing else."""
+
+    def __init__(self, output: UnitOutput) -> None:
+        self._output = output
+
+    def read(self, dataset: str, seconds: float | None = None) -> None:
+        """Count nothing."""
+
+    def reject(self, reject: Reject) -> None:
+        """Record the reject if it may pass."""
+        if reject.reason in PASSING_REASONS:
+            self._output.read(reject.dataset)
+            self._output.reject(reject)
+
+    def ignore(self, dataset: str, name: str) -> None:
+        """Count nothing."""
+
+    def leave_unused(self, dataset: str, unused: Unused) -> None:
+        """Count nothing."""
+
+
 def duplicate_key(recording: RecordingSource, span: Span) -> str:
     """Key of a span in the list of duplicates."""
     return make_key(recording.dataset, span.key)
 
 
-def _hashes(recording: RecordingSource, sample_rate: int, sound: SoundOptions) -> Iterator[tuple[Span, int, str]]:
+def _hashes(
+    recording: RecordingSource, sample_rate: int, sound: SoundOptions, output: UnitOutput
+) -> Iterator[tuple[Span, int, str]]:
     """Yield each readable span of a recording, in order, with its number of samples and hash.
 
     All spans are hashed as the blocks come, so that only one block is held in memory, however much they overlap.
@@ -101,6 +127,7 @@ def _hashes(recording: RecordingSource, sample_rate: int, sound: SoundOptions) -
                 decoded = end
     except AudioError as error:
         damage = error  # spans that were complete before count
+        _PassingRejects(output).reject(Reject.of(error, recording.dataset, recording.name, "read"))
     for span, one in zip(recording.spans, hashes, strict=True):
         # Damaged spans have no equal, since the end of them is unknown.
         complete = damage is None or (one.end is not None and one.end <= decoded)
@@ -125,10 +152,14 @@ class _Hash:
         self.n_samples += len(samples)
 
 
-def write_duplicates(hashes: Storage, sample_rate: int) -> None:
-    """List all but the first of equal spans, from the output `hashes` of `hash_job`, and store the list there."""
+def write_duplicates(hashes: Storage, sample_rate: int) -> set[int]:
+    """List all but the first of equal spans, from the output `hashes` of `hash_job`, and store the list there.
+
+    Returns:
+        the units with a span that is in one of the old and the new list only, or is there with another first copy.
+    """
     first: dict[str, str] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in hashes.sizes():
         if not name.startswith(PART_PREFIX):
             continue
@@ -141,7 +172,23 @@ def write_duplicates(hashes: Storage, sample_rate: int) -> None:
                 first[row["sha256"]] = row["name"]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=DUPLICATES_SCHEMA), buffer, compression="zstd")
+    before = read_duplicates(hashes) if DUPLICATES_FILE in hashes.sizes() else {}
     hashes.write(DUPLICATES_FILE, buffer.getvalue())
+    after = read_duplicates(hashes)
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    return _units_of(hashes, changed)
+
+
+def _units_of(hashes: Storage, keys: Set[str]) -> set[int]:
+    """Units whose spans have one of `keys`."""
+    found = set()
+    for name in hashes.sizes() if keys else ():
+        unit = unit_of_file(name)
+        if unit is not None and name.startswith(PART_PREFIX):
+            table = pq.read_table(pa.BufferReader(hashes.read(name)), columns=["key"])
+            if not keys.isdisjoint(table["key"].to_pylist()):
+                found.add(unit)
+    return found
 
 
 def read_duplicates(hashes: Storage) -> dict[str, Duplicate]:

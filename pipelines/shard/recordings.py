@@ -13,10 +13,9 @@ from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Span
 from codectok.audio.waveform import MAX_CHANNELS
 from codectok.errors import AudioError
-from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.plan import Unit
 from codectok.sources.channels import wants_each
-from codectok.sources.clips import readable_clips
+from codectok.sources.clips import ClipCounter, readable_clips
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.source import Source
 
@@ -46,7 +45,7 @@ class RecordingSource:
     channel: int | None = None
 
 
-def recordings_of(unit: Unit, output: UnitOutput | None, sound: SoundOptions = MIXED) -> Iterator[RecordingSource]:
+def recordings_of(unit: Unit, output: ClipCounter | None, sound: SoundOptions = MIXED) -> Iterator[RecordingSource]:
     """Yield the recordings of a unit in order, and reject unreadable sources in `output` unless it is None.
 
     Spans of different channels belong to different recordings; with the option "each", each channel is one.
@@ -55,7 +54,7 @@ def recordings_of(unit: Unit, output: UnitOutput | None, sound: SoundOptions = M
         yield from _channels_of(recording, sound)
 
 
-def _recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingSource]:
+def _recordings_of(unit: Unit, output: ClipCounter | None) -> Iterator[RecordingSource]:
     # Spans of a file are neighbours in the plan, so that the file is decoded once.
     for _, group in itertools.groupby(unit.sources, key=lambda source: (source.dataset, source.path)):
         sources = []
@@ -84,7 +83,7 @@ def _recordings_of(unit: Unit, output: UnitOutput | None) -> Iterator[RecordingS
             )
 
 
-def _recordings_in(container: Source, output: UnitOutput | None) -> Iterator[RecordingSource]:
+def _recordings_in(container: Source, output: ClipCounter | None) -> Iterator[RecordingSource]:
     for clip in readable_clips(container, output):
         yield RecordingSource(
             audio=functools.partial(_same, clip.audio),

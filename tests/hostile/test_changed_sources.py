@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from codectok.errors import InputError
 from codectok.pipelines import run_job, verify_output
 from codectok.pipelines.engine.options import RunOptions
-from codectok.pipelines.engine.output.records import Counts
+from codectok.pipelines.engine.output.records import Counts, UnitRecord
+from codectok.pipelines.engine.planning.plan import Plan
+from codectok.pipelines.engine.progress import NullProgress
 from codectok.pipelines.engine.run import JobReport
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.shard.options import ShardOptions
@@ -77,16 +80,33 @@ def corpus(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-def shard(folder: Path, output: Path, **options: object) -> JobReport:
+class Missing(NullProgress):
+    """Stops a run once it is planned, with a file of it deleted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
+        self._path.unlink()
+        raise InputError("stopped between plan and run")
+
+
+def shard(
+    folder: Path,
+    output: Path,
+    deduplicate: bool = False,
+    progress: NullProgress | None = None,
+    limit: int | None = None,
+) -> JobReport:
     manifest = folder / "all.jsonl"
-    job = ShardJob(ShardOptions(shard_seconds=2, min_seconds=0.5))
+    job = ShardJob(ShardOptions(shard_seconds=2, min_seconds=0.5, deduplicate=deduplicate))
     source = manifest if manifest.exists() else folder
-    return run_job(job, [f"in={source}"], output, replace(LOCAL, **options))  # type: ignore[arg-type]
+    return run_job(job, [f"in={source}"], output, replace(LOCAL, limit=limit), progress)
 
 
 def hashes(output: Path) -> dict[str, str]:
     """Hashes of all files that tell of the output, without plan and locks."""
-    kept = ("_codectok/plan", "_codectok/locks", "_codectok/summary.json")
+    kept = ("_codectok/plan", "_codectok/locks", "_codectok/summary.json", "_codectok/first-pass")
     files = (path for path in sorted(output.rglob("*")) if path.is_file())
     named = ((path.relative_to(output).as_posix(), path) for path in files)
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named if not name.startswith(kept)}
@@ -177,6 +197,27 @@ def test_changed_source_is_rejected_and_tried_again(corpus: Path, tmp_path: Path
     assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
     verify_output(open_storage(tmp_path / "out"))
     assert shard(corpus, tmp_path / "out").new_units == 0
+
+
+def test_duplicates_are_found_again_once_a_source_is_back(tmp_path: Path) -> None:
+    """The first copy is missing while its duplicate is written."""
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    for name, number in {"a": 1, "b": 2, "c": 1, "d": 3}.items():
+        (corpus / f"{name}.wav").write_bytes(audio_bytes(number))
+    shard(corpus, tmp_path / "whole", deduplicate=True)
+    assert sorted(reasons(tmp_path / "whole")) == ["duplicate"]
+    first = corpus / "a.wav"
+    data = first.read_bytes()
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="between plan and run"):
+        shard(corpus, out, deduplicate=True, progress=Missing(first))
+    shard(corpus, out, deduplicate=True)
+    assert sorted(reasons(out)) == ["changed"]
+    first.write_bytes(data)
+    shard(corpus, out, deduplicate=True)
+    assert hashes(out) == hashes(tmp_path / "whole")
+    verify_output(open_storage(out))
 
 
 def test_changed_sources_count_as_errors() -> None:

@@ -9,6 +9,8 @@ from typing import Literal
 from codectok.audio.files import is_film_path
 from codectok.config import StrictModel
 from codectok.errors import InputError
+from codectok.names import printable
+from codectok.path_text import PathText
 from codectok.sources.kinds import Kind, kind_of
 from codectok.sources.manifests.read import MANIFEST_NAMES, MANIFEST_SUFFIXES
 from codectok.storage import is_url, open_file_system
@@ -28,7 +30,7 @@ class Argument(StrictModel):
 
     dataset: str
     kind: ArgumentKind
-    pattern: str = ""
+    pattern: PathText = ""
 
 
 def parse_arguments(
@@ -80,36 +82,40 @@ def _parse(text: str, manifests: bool) -> tuple[Argument, str]:
     name, separator, rest = text.partition("=")
     if separator and name and "/" not in name and not Path(text).exists():
         argument, root = _parse(rest, manifests)
-        return argument.model_copy(update={"dataset": name}), root
+        return argument.model_copy(update={"dataset": printable(name)}), root
     remote = is_url(text)
     if manifests and (remote or Path(text).is_file()):
         parent, name = _split(text) if remote else _parent_and_name(Path(text))
         if name in MANIFEST_NAMES:
-            return Argument(dataset=_last(parent), kind="manifest", pattern=name), parent
+            return _argument(_last(parent), kind="manifest", pattern=name), parent
         suffixes = [suffix for suffix in MANIFEST_SUFFIXES if name.lower().endswith(suffix)]
         if suffixes:
-            return Argument(dataset=name[: -max(map(len, suffixes))], kind="manifest", pattern=name), parent
+            return _argument(name[: -max(map(len, suffixes))], kind="manifest", pattern=name), parent
     if not remote and Path(text).is_dir():
         folder = Path(text).resolve()
-        return Argument(dataset=folder.name or "root", kind="folder"), str(folder)
+        return _argument(folder.name or "root", kind="folder"), str(folder)
     if not remote and Path(text).is_file():
         parent, name = _parent_and_name(Path(text))
         named_after = Path(name).stem if kind_of(name) == "lines" else Path(parent).name
-        return Argument(dataset=named_after or "root", kind="file", pattern=name), parent
+        return _argument(named_after or "root", kind="file", pattern=name), parent
     if any(character in text for character in MAGIC):
         fixed = PurePosixPath(text.split("://", 1)[-1])
         parts = fixed.parts
         plain = next(i for i, part in enumerate(parts) if any(character in part for character in MAGIC))
         pattern = "/".join(parts[plain:])
         root = text[: -len(pattern)].rstrip("/") if remote else str(Path(*parts[:plain]).resolve())
-        return Argument(dataset=_last(root), kind="glob", pattern=pattern), root
+        return _argument(_last(root), kind="glob", pattern=pattern), root
     if remote:
         root = text.rstrip("/")
         if is_film_path(root) or kind_of(root) in ("audio", "tar", "parquet", "lines"):
             parent, name = _split(root)
-            return Argument(dataset=_last(parent), kind="file", pattern=name), parent
-        return Argument(dataset=_last(root), kind="folder"), root
+            return _argument(_last(parent), kind="file", pattern=name), parent
+        return _argument(_last(root), kind="folder"), root
     raise InputError(f"There is no file or folder {text}.")
+
+
+def _argument(dataset: str, kind: ArgumentKind, pattern: str = "") -> Argument:
+    return Argument(dataset=printable(dataset), kind=kind, pattern=pattern)
 
 
 def _parent_and_name(path: Path) -> tuple[str, str]:

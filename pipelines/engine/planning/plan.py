@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from codectok.config import StrictModel
 from codectok.errors import InputError, damage_errors
 from codectok.names import JOB_FOLDER
+from codectok.path_text import PathText
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.listing.arguments import Argument
 from codectok.sources.listing.ordering import SourceName, decode_path, encode_path
@@ -137,7 +138,7 @@ class Generation(StrictModel):
     """
 
     arguments: tuple[Argument, ...]
-    roots: dict[str, str]
+    roots: dict[str, PathText]
     sources: int
     units: int
     ignored: tuple[int, ...]

@@ -260,7 +260,7 @@ def test_remade_unit_leaves_no_old_files(corpus: Path, tmp_path: Path) -> None:
     (out / "shard-000001.tar").unlink()
     (source / "b.flac").write_bytes(b"no audio any more")
     report = run(shard_job(shard_seconds=1.0), source, out)
-    assert report.summary.total.rejects == {"unreadable": 1}
+    assert report.summary.total.rejects == {"changed": 1}
     verify_output(open_storage(out))
     assert len(json.loads((out / "shards.json").read_text())["shards"]) == 1
 
