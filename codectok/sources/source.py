@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class Source:
     kind: Kind
     size: int | None = None
     modified: int | None = None
-    content: int | None = None
+    content: int | None = field(default=None, compare=False)
     start: float | None = None
     end: float | None = None
     id: str | None = None
