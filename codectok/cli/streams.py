@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from typing import IO, Literal
+from typing import Literal, TextIO
 
 StreamName = Literal["stdout", "stderr"]
 DESCRIPTORS: dict[StreamName, int] = {"stdout": 1, "stderr": 2}
@@ -56,11 +56,11 @@ class Stream:
         return "utf-8" if stream is None else stream.encoding
 
     @property
-    def _stream(self) -> IO[str] | None:
+    def _stream(self) -> TextIO | None:
         """The stream of Python; None if its descriptor was closed at the start."""
         stream = getattr(sys, self._name)
         # While rich shows progress, it replaces the streams by its own, which would write here again.
-        found: IO[str] | None = getattr(stream, "rich_proxied_file", stream)
+        found: TextIO | None = getattr(stream, "rich_proxied_file", stream)
         return found
 
 

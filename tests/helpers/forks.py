@@ -19,7 +19,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.01
-FILE_BYTES = 40_000
+FILE_BYTES = 8_000
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _surround(log: str, surroundings: str, environment: Mapping[str, str]) -> No
     if surroundings == "closed":
         os.close(1)
         os.close(2)
-        sys.stdout = sys.stderr = None  # type: ignore[assignment]
+        sys.stdout = sys.stderr = None
     elif surroundings == "no reader":
         read_end, write_end = os.pipe()
         os.close(read_end)
