@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from _pytest.mark import ParameterSet
 
 from codectok import Codec
 from tests.helpers.audio import tone
@@ -25,6 +26,11 @@ from tests.helpers.jobs import digests, rejects
 RECORD = "_codectok/records/*.json"
 N_FILES = 4
 Arguments = Callable[[Path], list[object]]
+
+
+def slow_verbs(*verbs: str) -> list[ParameterSet]:
+    """Verbs that are tested with the slow tests only."""
+    return [pytest.param(verb, marks=pytest.mark.slow) for verb in verbs]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +159,7 @@ def test_nohup_is_respected(
     assert digests(out) == clean["shard"]
 
 
-@pytest.mark.parametrize("verb", ["shard", "megatron", "vocabulary", "evaluate"])
+@pytest.mark.parametrize("verb", ["shard", "vocabulary", *slow_verbs("megatron", "evaluate")])
 def test_closed_output_harms_no_file(
     verb: str, forks: Forks, commands: dict[str, Arguments], clean: dict[str, dict[str, str]], out: Path
 ) -> None:
@@ -206,7 +212,7 @@ def test_files_that_may_not_grow(
         ("megatron", "size=24k", "size=20m"),
         ("megatron", "size=20m,nr_inodes=12", "nr_inodes=1000"),
         ("vocabulary", "size=20k", "size=20m"),
-        ("evaluate", "size=20m,nr_inodes=4", "nr_inodes=1000"),
+        ("evaluate", "size=20m,nr_inodes=3", "nr_inodes=1000"),
     ],
 )
 def test_full_disk(
@@ -225,7 +231,7 @@ def test_full_disk(
         completes(verb, disk / "out")
 
 
-@pytest.mark.parametrize("verb", ["shard", "megatron", "vocabulary", "evaluate"])
+@pytest.mark.parametrize("verb", ["shard", "vocabulary", *slow_verbs("megatron", "evaluate")])
 def test_disk_that_is_read_only(
     verb: str, forks: Forks, commands: dict[str, Arguments], tmp_path: Path, completes: Callable[[str, Path], None]
 ) -> None:
