@@ -72,10 +72,18 @@ def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
                     with file.open("rb") as written:
                         os.fsync(written.fileno())
             if overwrite:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder if it exists; a killed process leaves it whole, or as a leftover."""
+    condemned = _temporary_beside(path.absolute())
+    with suppress(FileNotFoundError):
+        path.rename(condemned)
+        shutil.rmtree(condemned, ignore_errors=True)
 
 
 def is_temporary(path: Path) -> bool:

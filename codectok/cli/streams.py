@@ -22,37 +22,45 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Write `text`."""
+        stream = self._stream
         try:
-            self._stream.write(text)
+            if stream is not None:
+                stream.write(text)
         except OSError as error:
             lose(self._name, error)
         return len(text)
 
     def flush(self) -> None:
         """Flush the stream."""
+        stream = self._stream
         try:
-            self._stream.flush()
+            if stream is not None:
+                stream.flush()
         except OSError as error:
             lose(self._name, error)
 
     def isatty(self) -> bool:
         """Return True for a terminal."""
-        return self._stream.isatty()
+        stream = self._stream
+        return stream is not None and stream.isatty()
 
     def fileno(self) -> int:
         """Return the descriptor of the stream."""
-        return self._stream.fileno()
+        stream = self._stream
+        return DESCRIPTORS[self._name] if stream is None else stream.fileno()
 
     @property
     def encoding(self) -> str:
         """Encoding of the stream."""
-        return self._stream.encoding
+        stream = self._stream
+        return "utf-8" if stream is None else stream.encoding
 
     @property
-    def _stream(self) -> TextIO:
+    def _stream(self) -> TextIO | None:
+        """The stream of Python; None if its descriptor was closed at the start."""
         stream = getattr(sys, self._name)
         # While rich shows progress, it replaces the streams by its own, which would write here again.
-        found: TextIO = getattr(stream, "rich_proxied_file", stream)
+        found: TextIO | None = getattr(stream, "rich_proxied_file", stream)
         return found
 
 

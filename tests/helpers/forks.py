@@ -19,7 +19,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.01
-FILE_BYTES = 40_000
+FILE_BYTES = 8_000
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from codectok.atomic import replacing_folder
+from codectok.atomic import remove_folder, replacing_folder
 from codectok.checkpoints.native import check_finite_tensors
 from codectok.errors import CheckpointError, CodectokError, first_line
 from codectok.train.data.workers import is_worker_death
@@ -66,7 +65,7 @@ def remove_old_checkpoints(folder: Path, keep: int, best: int | None) -> None:
     """Remove all checkpoints except the newest `keep` and the one of step `best`."""
     for old in _checkpoints(folder)[:-keep]:
         if best is None or old.name != checkpoint_name(best):
-            shutil.rmtree(old)
+            remove_folder(old)
 
 
 def checkpoint_name(step: int) -> str:

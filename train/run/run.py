@@ -104,6 +104,7 @@ class TrainingRun:
         state: dict[str, Any] | None = None
         if self._checkpoint is not None:
             state = self._load(self._checkpoint)
+            self._remove_old_checkpoints()  # a run that was killed while it saved has not done so
             if trainer.step >= config.steps and is_checkpoint(codec):
                 best = config.output / BEST_FOLDER
                 return TrainingReport("already finished", trainer.step, codec, best if is_checkpoint(best) else None)
@@ -239,7 +240,11 @@ class TrainingRun:
             "log": {**self._divergence.state_dict(), "window": window_state},
         }
         save_training_state(self._checkpoints, trainer.step, state, config_text(self._config))
-        remove_old_checkpoints(self._checkpoints, self._config.keep_checkpoints, self._best and self._best[1])
+        self._remove_old_checkpoints()
+
+    def _remove_old_checkpoints(self) -> None:
+        if self._ranks.is_first:
+            remove_old_checkpoints(self._checkpoints, self._config.keep_checkpoints, self._best and self._best[1])
 
     def _load(self, checkpoint: Path) -> dict[str, Any]:
         state = load_training_state(checkpoint)

@@ -90,6 +90,18 @@ def test_old_checkpoints_are_removed(shards: Path, tmp_path: Path) -> None:
     assert names == ["step-00000006", "step-00000007"]
 
 
+def test_checkpoints_that_a_killed_run_was_removing_are_removed(shards: Path, tmp_path: Path) -> None:
+    config = tiny_config(shards, tmp_path / "run", "keep_checkpoints=1", "checkpoint_interval=3")
+    train(config)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for name in ("step-00000003", ".step-00000006.1a2b3c4d.tmp"):
+        shutil.copytree(checkpoints / "step-00000007", checkpoints / name)
+    (checkpoints / ".step-00000006.1a2b3c4d.tmp" / "training.pt").unlink()
+    shutil.rmtree(tmp_path / "run" / "codec")
+    assert train(config).ending == "finished"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000007"]
+
+
 def test_finished_run_is_not_repeated(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", steps=2)
     train(config)
