@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from codectok.pipelines.engine.output.records import Counts, UnitRecord
     from codectok.pipelines.engine.output.unit_output import UnitOutput
     from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-    from codectok.pipelines.engine.planning.plan import Unit
     from codectok.pipelines.engine.planning.preview import preview_job
+    from codectok.pipelines.engine.planning.unit import Unit
     from codectok.pipelines.engine.progress import NullProgress, ProgressCallback
     from codectok.pipelines.engine.run import JobReport, run_job
     from codectok.pipelines.engine.table_job import TableJob

@@ -23,7 +23,7 @@ import torch
 
 from codectok.pipelines.engine.output.folder import run_attempt
 from codectok.pipelines.engine.output.records import UnitRecord
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.clips import clips_of
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.source import Source

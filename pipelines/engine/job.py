@@ -19,7 +19,8 @@ from codectok.errors import CodectokError
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Plan, Unit, load_plan
+from codectok.pipelines.engine.planning.plan import Plan, load_plan
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.kinds import Kind
 from codectok.sources.listing.arguments import Argument
 from codectok.sources.listing.sources import Listing

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import DEFAULT_UNIT_SECONDS, CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.kinds import Kind
 
 from .job import Job

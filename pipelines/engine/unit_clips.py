@@ -9,7 +9,7 @@ import numpy as np
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.errors import AudioError
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.channels import clips_of_channels
 from codectok.sources.clip import Clip
 from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips

@@ -16,8 +16,8 @@ from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import TABLE_BYTES_PER_SECOND, CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.planning.store import header_of
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.kinds import Kind
 from codectok.sources.listing.arguments import Argument
 from codectok.sources.opening import open_parquet

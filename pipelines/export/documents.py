@@ -29,8 +29,8 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.planning.store import header_of
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.kinds import Kind
 from codectok.sources.listing.arguments import Argument
 from codectok.sources.rejects import Reject

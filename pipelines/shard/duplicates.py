@@ -25,7 +25,7 @@ from codectok.keys import make_key
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.output.unit_files import PART_PREFIX, unit_of_file
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.table_job import TableJob
 from codectok.sources.rejects import Reject
 from codectok.sources.unused import Unused

@@ -20,8 +20,8 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import shard_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.planning.reading import READING_OPTIONS, reading_options
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.shards import (
     MANIFEST_FILE,
     ShardEntry,

@@ -13,7 +13,7 @@ from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Span
 from codectok.audio.waveform import MAX_CHANNELS
 from codectok.errors import AudioError
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.channels import wants_each
 from codectok.sources.clips import ClipCounter, readable_clips
 from codectok.sources.kinds import CONTAINERS

@@ -16,7 +16,7 @@ from codectok.errors import AudioError, CodectokError
 from codectok.model.clip_encoder import memory_errors
 from codectok.model.packing import DEFAULT_PACK_FRAMES
 from codectok.pipelines.engine.job import Server, ServerCall
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.unit_clips import clips_of_unit
 from codectok.sources.channels import clips_of_channels
 from codectok.tokens.clips import ClipReader

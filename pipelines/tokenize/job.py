@@ -23,9 +23,10 @@ from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Unit, load_plan, names_of_sources
+from codectok.pipelines.engine.planning.plan import load_plan, names_of_sources
 from codectok.pipelines.engine.planning.reading import READING_OPTIONS, reading_options
 from codectok.pipelines.engine.planning.store import header_of
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.unit_clips import clips_of_unit, reject_rest
 from codectok.sources.clips import UnusedSound, count_undecodable
 from codectok.sources.listing.sources import Listing

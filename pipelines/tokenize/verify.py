@@ -16,7 +16,8 @@ from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.pipelines.engine.output.summary import JobSummary
 from codectok.pipelines.engine.output.unit_files import code_counts_name
 from codectok.pipelines.engine.output.verify_rejects import verified_rejects
-from codectok.pipelines.engine.planning.plan import Plan, Unit
+from codectok.pipelines.engine.planning.plan import Plan
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.verifier import OutputVerifier, Verified
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.rejects import REST_STAGE

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from codectok.audio.ffmpeg import decoding as ffmpeg
 from codectok.errors import AudioError, InputError, NotAudioError, VerificationError
-from codectok.pipelines.engine.planning.plan import Plan, Unit, load_plan
+from codectok.pipelines.engine.planning.plan import Plan, load_plan
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.kinds import CONTAINERS

@@ -8,7 +8,7 @@ import ray.cloudpickle
 
 from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 
 # Actors and child processes cannot import the tests.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -13,7 +13,8 @@ from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitEr
 from codectok.pipelines.engine.job import Job, WorkerContext
 from codectok.pipelines.engine.output.folder import OutputFolder, run_attempt
 from codectok.pipelines.engine.output.records import UnitRecord
-from codectok.pipelines.engine.planning.plan import Plan, Unit
+from codectok.pipelines.engine.planning.plan import Plan
+from codectok.pipelines.engine.planning.unit import Unit
 
 Outcome = tuple[UnitRecord, str] | FailedUnit
 """Record of a unit with the folder of its attempt, or its failure."""

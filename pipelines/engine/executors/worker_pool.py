@@ -19,7 +19,8 @@ from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitEr
 from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.folder import OutputFolder, run_attempt
 from codectok.pipelines.engine.output.records import UnitRecord
-from codectok.pipelines.engine.planning.plan import Plan, Unit
+from codectok.pipelines.engine.planning.plan import Plan
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.progress import ProgressCallback
 
 from .local import Outcome

@@ -21,7 +21,9 @@ from codectok.atomic import TEMPORARY_SUFFIX
 from codectok.errors import CodectokError, InputError
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.job import RunUnit
-from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan, PlanHeader, Unit
+from codectok.pipelines.engine.planning.header import PlanHeader
+from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject

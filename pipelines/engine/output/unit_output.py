@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codectok.audio.spans import Span
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.clip import WHOLE
 from codectok.sources.kinds import suffix_of
 from codectok.sources.rejects import Reject, RejectsWriter

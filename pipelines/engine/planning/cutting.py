@@ -17,7 +17,7 @@ from codectok.sources.listing.ordering import encode_path
 from codectok.sources.listing.sources import Listing
 from codectok.storage import is_url
 
-from .plan import SPLITS, Split
+from .unit import SPLITS, Split
 
 DEFAULT_UNIT_SECONDS = 3600.0
 # Of a token table: 93.75 codes of 2 bytes, hardly compressible. Only progress and estimates depend on it.

@@ -7,17 +7,14 @@ generation (the first listing, then one for every extension) has a table of its 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pyarrow as pa
-from pydantic import JsonValue
 
-from codectok.config import StrictModel
 from codectok.errors import InputError, damage_errors
 from codectok.names import JOB_FOLDER
-from codectok.path_text import PathText
 from codectok.sources.kinds import CONTAINERS
 from codectok.sources.listing.arguments import Argument
 from codectok.sources.listing.ordering import SourceName, decode_path, encode_path
@@ -26,13 +23,13 @@ from codectok.sources.source import LATER_ROW_FIELDS, ROW_FIELDS, Source, row_di
 from codectok.sources.unused import UnusedCounts, UnusedEntry, sum_entries, sum_unused
 from codectok.storage import Storage, is_url
 
+from .header import Generation, PlanHeader
 from .reading import reading_fields
 from .stored_tables import REMEDY, ROW_GROUP_ROWS, StoredTable, read_table, write_table
+from .unit import SPLITS, Unit, UnitOutline
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
 PLAN_FOLDER = f"{JOB_FOLDER}/plan"
-Split = Literal["train", "validation"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 # Paths are bytes: on Linux they need not be valid text.
 SOURCE_SCHEMA = pa.schema(
@@ -66,46 +63,6 @@ UNIT_SCHEMA = pa.schema(
 # Columns whose field of `Source` has another name.
 FIELD_OF_COLUMN = {"parts": "supervisions"}
 COLUMN_OF_FIELD = {field: column for column, field in FIELD_OF_COLUMN.items()}
-# Characters of an option's old and new value that are shown at most: enough for fingerprints, not for templates.
-LONGEST_CHANGE = 160
-
-
-@dataclass(frozen=True)
-class Unit:
-    """The work that becomes one output file.
-
-    Attributes:
-        number: from 0 on, in the plan.
-        sources: to read.
-        split: "train" or "validation".
-        crashed: sources that crash their decoder; they are rejected without being opened.
-    """
-
-    number: int
-    sources: tuple[Source, ...]
-    split: Split = "train"
-    crashed: tuple[Source, ...] = ()
-
-    def without(self, culprits: Iterable[Source]) -> Unit:
-        """This unit with `culprits` crashed; each is one of its sources, or some clips of one."""
-        sources, crashed = list(self.sources), list(self.crashed)
-        for culprit in culprits:
-            place = next(i for i, source in enumerate(sources) if source.holds(culprit))
-            sources[place : place + 1] = sources[place].without(culprit)
-            crashed.append(culprit)
-        return replace(self, sources=tuple(sources), crashed=tuple(crashed))
-
-
-@dataclass(frozen=True, slots=True)
-class UnitOutline:
-    """A unit without its sources."""
-
-    number: int
-    generation: int
-    split: Split
-    first_source: int
-    n_sources: int
-    estimated_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,53 +72,6 @@ class Move:
     dataset: str
     before: str
     now: str
-
-
-@dataclass(frozen=True, slots=True)
-class Differences:
-    """Differences between a command and a plan, in words.
-
-    Attributes:
-        sources: arguments that are new or missing; None if they are the same.
-        others: differences for which the plan cannot be extended.
-    """
-
-    sources: str | None = None
-    others: tuple[str, ...] = ()
-
-
-class Generation(StrictModel):
-    """Totals of one listing.
-
-    For each argument, `ignored` counts the files that are not read, `unused` all parts that are not used, and `layouts`
-    the files by which a corpus was recognised.
-    """
-
-    arguments: tuple[Argument, ...]
-    roots: dict[str, PathText]
-    sources: int
-    units: int
-    ignored: tuple[int, ...]
-    unused: tuple[UnusedCounts, ...] = ()
-    layouts: tuple[dict[str, UnusedEntry], ...] = ()
-    listing_sha256: str
-
-
-class PlanHeader(StrictModel):
-    """Contents of `plan.json`; `bytes_version` is the version of the job's code."""
-
-    format: Literal["codectok.plan"] = "codectok.plan"
-    version: Literal[1] = 1
-    verb: str
-    bytes_version: int
-    options: dict[str, JsonValue]
-    generations: tuple[Generation, ...]
-
-    @property
-    def hash(self) -> str:
-        """Hash of everything that decides the output; stays the same when a corpus is moved."""
-        described = self.model_dump(mode="json", exclude={"generations": {"__all__": {"roots", "unused", "layouts"}}})
-        return hashlib.sha256(repr(_sorted(described)).encode()).hexdigest()
 
 
 class Plan:
@@ -352,41 +262,6 @@ def _sources_in(table: pa.Table, roots: Mapping[str, str], reading: Mapping[str,
             yield _source(row, roots, reading)
 
 
-def differences(plan: Plan, described: PlanHeader, arguments: tuple[Argument, ...]) -> Differences:
-    """Compare a plan with a command: the header of its job, and its arguments."""
-    header = plan.header
-    if header.verb != described.verb:
-        return Differences(others=(f"it was made by `{header.verb}`",))
-    others = []
-    names = header.options.keys() | described.options.keys()
-    if header.bytes_version != described.bytes_version:
-        names = header.options.keys() & described.options.keys()  # a version may lack options of another
-        others.append("another version of codectok wrote it")
-    for name in sorted(names):
-        before, now = header.options.get(name), described.options.get(name)
-        if before != now:
-            others.append(_change(name.replace("_", "-"), _words(before), _words(now)))
-    planned = plan.arguments
-    if set(arguments) in [planned, *(set(generation.arguments) for generation in header.generations)]:
-        return Differences(None, tuple(others))
-    added = [_describe(argument) for argument in arguments if argument not in planned]
-    missing = [_describe(argument) for argument in sorted(planned - set(arguments), key=_describe)]
-    changes = ["new " + ", ".join(added)] * bool(added) + ["without " + ", ".join(missing)] * bool(missing)
-    return Differences(f"sources differ ({'; '.join(changes)})", tuple(others))
-
-
-def _describe(argument: Argument) -> str:
-    return f"{argument.dataset}/{argument.pattern}".rstrip("/")
-
-
-def _change(name: str, before: str, now: str) -> str:
-    return f"{name} differs" if len(before + now) > LONGEST_CHANGE else f"{name} was {before} and is {now}"
-
-
-def _words(value: object) -> str:
-    return "not given" if value is None else str(value)
-
-
 def _sources_file(generation: int) -> str:
     return f"{PLAN_FOLDER}/{generation:03d}-sources.parquet"
 
@@ -405,9 +280,3 @@ def _digest(table: pa.Table) -> str:
     for batch in table.drop_columns(["modified", "content"]).to_batches(max_chunksize=ROW_GROUP_ROWS):
         sink.update(repr([batch.column(i).to_pylist() for i in range(batch.num_columns)]).encode())
     return sink.hexdigest()
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return sorted((key, _sorted(item)) for key, item in value.items())
-    return [_sorted(item) for item in value] if isinstance(value, list | tuple) else value

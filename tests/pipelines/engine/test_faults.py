@@ -26,7 +26,7 @@ from codectok.pipelines.engine.job import WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import OutputFolder
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.shard.options import ShardOptions

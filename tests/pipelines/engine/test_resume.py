@@ -22,8 +22,8 @@ from codectok.atomic import replacing
 from codectok.pipelines.engine.lock import JobShare, entry, lock_job, make_lock
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.planning.preview import preview_job
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.shard.options import ShardOptions

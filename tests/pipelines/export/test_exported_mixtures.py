@@ -14,8 +14,8 @@ from codectok import CodectokError, InputError
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning import cutting
-from codectok.pipelines.engine.planning.plan import Unit
 from codectok.pipelines.engine.planning.preview import preview_job
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.progress import NullProgress
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.export.documents import SequencesJob

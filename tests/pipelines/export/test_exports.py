@@ -27,7 +27,7 @@ from codectok.exports.unitts import COLUMNS
 from codectok.pipelines.engine.job import RunUnit, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.export.documents import DocumentJob, MegatronJob, SequencesJob
 from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify.output import verify_output

@@ -14,7 +14,7 @@ import soundfile
 from codectok import Codec, SoundOptions, evaluate, read_audio
 from codectok.pipelines import decoded_clips
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.shard.cutter import RecordingCutter
 from codectok.pipelines.shard.options import ShardOptions
 from codectok.pipelines.shard.recordings import recordings_of

@@ -30,7 +30,7 @@ from codectok.pipelines.engine.job import RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.report import REPORT_FILE
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.plan import Unit
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.progress import NullProgress
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.tokenize.encoder_server import EncoderServer

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
-from codectok.pipelines.engine.planning.plan import Plan, PlanHeader, load_plan
+from codectok.pipelines.engine.planning.header import PlanHeader
+from codectok.pipelines.engine.planning.plan import Plan, load_plan
 from codectok.pipelines.engine.planning.store import store_generation
 from codectok.sources.kinds import Kind
 from codectok.storage import LocalStorage

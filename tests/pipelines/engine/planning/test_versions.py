@@ -10,7 +10,8 @@ import soundfile
 
 from codectok.errors import InputError
 from codectok.pipelines.engine.output.folder import unit_hash
-from codectok.pipelines.engine.planning.plan import Unit, load_plan
+from codectok.pipelines.engine.planning.plan import load_plan
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.source import ROW_FIELDS, Source, row_of
 from codectok.storage import open_storage
 from tests.helpers.audio import tone
