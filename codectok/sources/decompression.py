@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from codectok.errors import AudioError
+from codectok.seekable import SeekableReader
 
 INPUT_BYTES = 1 << 18
 # A text or tar that expands further than both is made to fill memory and disks.
@@ -62,7 +63,7 @@ def compression_of(start: bytes) -> str | None:
     return next((name for name, magic in MAGIC.items() if start.startswith(magic)), None)
 
 
-class Decompressed(io.RawIOBase):
+class Decompressed(SeekableReader):
     """The contents of a compressed file; seeking backwards unpacks it again from its start.
 
     Reading raises `AudioError` ("too_large") for a file that expands without measure, `DamagedStreamError` for damage,
@@ -74,22 +75,10 @@ class Decompressed(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO, where: str) -> None:
-        super().__init__()
+        super().__init__(0)  # unknown
         self._file, self._where = file, where
         self._kind = compression_of(file.read(MAGIC_BYTES)) or "gzip"
         self._restart()
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def tell(self) -> int:
-        """Position in the contents."""
-        return self._position
 
     def close(self) -> None:
         """Close the compressed file, too."""
@@ -108,15 +97,10 @@ class Decompressed(io.RawIOBase):
             pass
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Unpack into `buffer` and return the number of bytes."""
-        view = memoryview(buffer).cast("B")
-        data = self._read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
     def _skip(self, size: int) -> int:
-        return len(self._read(size))
+        skipped = len(self._read(size))
+        self._position += skipped
+        return skipped
 
     def _restart(self) -> None:
         self._file.seek(0)
@@ -125,7 +109,6 @@ class Decompressed(io.RawIOBase):
         self._has_ended = False
 
     def _read(self, size: int) -> bytes:
-        """Return up to `size` bytes; none only at the end."""
         data = b""
         while size > 0 and not data and not self._has_ended:
             try:
@@ -134,8 +117,7 @@ class Decompressed(io.RawIOBase):
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 raise DamagedStreamError(f"its {self._kind} data is damaged ({error})") from None
-        self._position += len(data)
-        if self._position > max(FREE_EXPANSION, MAX_EXPANSION * self._taken):
+        if self._position + len(data) > max(FREE_EXPANSION, MAX_EXPANSION * self._taken):
             message = f"{self._where} expands to more than {MAX_EXPANSION} times its size, beyond 1 GiB."
             raise AudioError(message, "too_large")
         return data

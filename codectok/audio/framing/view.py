@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from codectok.seekable import SeekableReader
+
 from .layout import Stream
 
 CHUNK = 1 << 16
@@ -27,7 +29,7 @@ class BoundedReader(io.BufferedReader):
         return super().seek(min(offset, self._size) if whence == os.SEEK_SET else offset, whence)
 
 
-class StreamView(io.RawIOBase):
+class StreamView(SeekableReader):
     """The bytes of a stream as a file object, with its patches applied.
 
     Args:
@@ -36,13 +38,12 @@ class StreamView(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO, stream: Stream) -> None:
-        super().__init__()
+        super().__init__(len(stream.head))
         self._file, self._stream = file, stream
-        self._position = 0
         # Ranges of the file that follow one another here, with the position of each; the head comes before them.
         self._places: list[int] = []
         self._ranges: list[tuple[int, int]] = []
-        self._size, start = len(stream.head), stream.start
+        start = stream.start
         for hole_start, hole_end in (*stream.holes, (stream.end, stream.end)):
             self._places.append(self._size)
             self._ranges.append((start, hole_start))
@@ -52,33 +53,7 @@ class StreamView(io.RawIOBase):
         self._patched = [offset for offset, _ in self._patches]
         self._longest = max((len(patch) for _, patch in self._patches), default=0)
 
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def tell(self) -> int:
-        """Position relative to the start of the stream."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position relative to the start, the current position or the end of the stream."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read into `buffer` and return the number of bytes."""
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
     def _read(self, wanted: int) -> bytes | bytearray:
-        """Return up to `wanted` bytes from the position; none only at the end."""
         if self._position < len(self._stream.head):
             return self._stream.head[self._position : self._position + wanted]
         if self._position >= self._size:

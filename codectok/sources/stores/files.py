@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from typing import Any, BinaryIO, cast
 
+from codectok.seekable import SeekableReader
 from codectok.storage import open_file_system
 
 from .faults import patiently
@@ -75,50 +76,29 @@ def _room() -> int:
     return min(MAX_COPY_BYTES, shutil.disk_usage(tempfile.gettempdir()).free // 2)
 
 
-class _Positioned(io.RawIOBase):
-    """A file at a URL whose bytes are read from any position."""
+class _RemoteFile(SeekableReader):
+    """A file at a URL, read in blocks."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self._size, self._position = size, 0
+    def _read(self, wanted: int) -> bytes:
+        start, end = self._position, min(self._position + min(wanted, BLOCK), self._size)
+        return self._range(start, end) if start < end else b""
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        view = memoryview(buffer).cast("B")
-        data = self._read(self._position, min(self._position + min(len(view), BLOCK), self._size))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def _read(self, start: int, end: int) -> bytes:
+    def _range(self, start: int, end: int) -> bytes:
         raise NotImplementedError
 
 
-class _WebRanges(_Positioned):
+class _WebRanges(_RemoteFile):
     """A file of a web server that answers with parts."""
 
     def __init__(self, file: WebFile) -> None:
         super().__init__(file.size or 0)
         self._url = file.url
 
-    def _read(self, start: int, end: int) -> bytes:
-        return patiently(lambda: read_range(self._url, start, end), self._url) if start < end else b""
+    def _range(self, start: int, end: int) -> bytes:
+        return patiently(lambda: read_range(self._url, start, end), self._url)
 
 
-class _StoreFile(_Positioned):
+class _StoreFile(_RemoteFile):
     """An open file of fsspec."""
 
     def __init__(self, file: Any, url: str) -> None:
@@ -129,9 +109,9 @@ class _StoreFile(_Positioned):
         self._file.close()
         super().close()
 
-    def _read(self, start: int, end: int) -> bytes:
+    def _range(self, start: int, end: int) -> bytes:
         def read() -> bytes:
             self._file.seek(start)
             return cast(bytes, self._file.read(end - start))
 
-        return patiently(read, self._url) if start < end else b""
+        return patiently(read, self._url)
