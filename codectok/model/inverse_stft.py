@@ -27,8 +27,6 @@ class InverseSTFTDecoder(nn.Module):
         hop_length: samples from one frame to the next.
     """
 
-    window: Tensor
-
     def __init__(self, config: InverseSTFTDecoderConfig, dim: int, hop_length: int) -> None:
         super().__init__()
         self._n_fft, self._hop_length = config.n_fft, hop_length
@@ -39,7 +37,6 @@ class InverseSTFTDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPSILON)
         self.head = truncated_normal_linear(config.dim, config.n_fft + 2)
-        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `features` [B, T, C] to a waveform [B, T * hop_length] in [-1, 1]."""
@@ -59,7 +56,8 @@ class InverseSTFTDecoder(nn.Module):
 
         Rows of shifted blocks are added in a fixed order, so that results do not change from run to run on a GPU.
         """
-        window = self.window.to(spectrum.real.dtype)
+        # Not a buffer: modules are built without memory, and get the stored tensors only.
+        window = torch.hann_window(self._n_fft, dtype=spectrum.real.dtype, device=spectrum.device)
         added = self._overlap_add(torch.fft.irfft(spectrum, self._n_fft) * window)
         weight = self._overlap_add((window * window).expand(1, spectrum.shape[1], -1))
         side = (self._n_fft - self._hop_length) // 2
