@@ -33,7 +33,7 @@ with own_ray._watchdog("owner-%s" % os.getpid()):
         child = "import subprocess, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         child += " subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(60)"
         subprocess.Popen([sys.executable, "-c", child])
-    other = subprocess.Popen(["sleep", "60"])
+    other = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if "fork" in sys.argv and os.fork() == 0:
         time.sleep(60)
         os._exit(0)
@@ -104,7 +104,7 @@ def test_death_of_ray_interrupts_the_main_thread(name: str, monkeypatch: pytest.
     ray.check()
     with pytest.raises(own_ray.LostRayError, match="has died") as error, ray.watch():
         process.ended = True
-        time.sleep(5)
+        wait_until(lambda: False, 5)  # one long sleep would not be interrupted
     ray.end()
     assert error.value.exit_code == 1
     assert signal.getsignal(signal.SIGINT) is before

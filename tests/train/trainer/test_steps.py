@@ -278,7 +278,8 @@ def test_loaded_optimizer_counters_stay_on_cpu(shards: Path, tmp_path: Path) -> 
     """Step counters stay on the CPU: on a GPU every step of AdamW would wait for them."""
     trainer = started(tiny_config(shards, tmp_path / "run"))
     trainer.train_step(next(first_batches(trainer.config)))
-    checkpoint = save_training_state(tmp_path / "checkpoints", 1, trainer.state_dict(), "")
+    of_the_run = {"position": 1, "data_hash": "", "best": None, "validation": None, "log": {}}
+    checkpoint = save_training_state(tmp_path / "checkpoints", 1, {**trainer.state_dict(), **of_the_run}, "")
     state = load_training_state(checkpoint)
     steps = [entry["step"] for entry in state["optimizer"]["state"].values()]
     assert steps and all(step.device.type == "cpu" for step in steps)
