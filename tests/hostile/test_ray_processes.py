@@ -244,22 +244,3 @@ def test_hangup_stops_training_unless_it_is_ignored() -> None:
             assert not event.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-JOINING = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
-
-
-@pytest.mark.slow
-def test_ray_of_a_job_refuses_other_programs() -> None:
-    import ray
-
-    from codectok.pipelines.engine.executors.ray_cluster import ray_session
-
-    with ray_session("local", num_cpus=1):
-        address = ray.get_runtime_context().gcs_address
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-        joined = subprocess.run(
-            [sys.executable, "-c", JOINING, address], capture_output=True, text=True, env=environment, timeout=120
-        )
-        assert joined.returncode != 0
-        assert "ConnectionError" in joined.stderr

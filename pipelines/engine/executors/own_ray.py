@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -115,7 +114,7 @@ def own_ray(start: Callable[[], None]) -> Iterator[OwnRay]:
         found: OwnRay | None = None
         try:
             # Titles of processes would overwrite the environment that marks them.
-            with _environment({watchdog.OWNER: owner, "SPT_NOENV": "1", **_token()}):
+            with _environment({watchdog.OWNER: owner, "SPT_NOENV": "1"}):
                 start()
             _keep_quiet()
             found = OwnRay(owner, _vital_processes())
@@ -125,13 +124,6 @@ def own_ray(start: Callable[[], None]) -> Iterator[OwnRay]:
             ray.shutdown()
             if found is not None:
                 found.end()
-
-
-def _token() -> dict[str, str]:
-    """Variables by which Ray, whose ports are open on all addresses of the machine, refuses all other programs."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return {}
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _keep_quiet() -> None:
