@@ -43,7 +43,7 @@ say "5. Check it, encode some clips again, and turn some back into audio: codect
 rm -rf "$out/listen"
 codectok verify "$out/tokens" --codec "$out/run/codec" --reencode 20 --decode 3 --to "$out/listen"
 
-if python -c 'import sys; from codectok.audio import ffmpeg; sys.exit(not ffmpeg.is_installed())'; then
+if python -c 'import sys; from codectok.audio.ffmpeg.decoding import is_installed; sys.exit(not is_installed())'; then
     say "6. Read some recordings again with ffmpeg, and compare durations: codectok verify --sources"
     codectok verify "$out/shards" --sources --share 0.2
 fi
