@@ -26,7 +26,7 @@ from tests.helpers.jobs import rejects, run, shard_job, tokenize_job
 from tests.helpers.tars import all_samples
 
 RATE, SECONDS = 24_000, 2.5
-VERBS = ("shard", "tokenize")
+VERBS = ("shard", pytest.param("tokenize", marks=pytest.mark.slow))
 
 
 def sound(number: int = 0) -> bytes:

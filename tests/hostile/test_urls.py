@@ -144,7 +144,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     found.server.server_close()
 
 
-@pytest.fixture(params=["shard", "tokenize"])
+@pytest.fixture(params=["shard", pytest.param("tokenize", marks=pytest.mark.slow)])
 def job(request: pytest.FixtureRequest, codec_folder: Path) -> Job:
     return shard_job() if request.param == "shard" else tokenize_job(codec_folder)
 
