@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 
 
 class SeekableReader(io.RawIOBase):
@@ -42,6 +43,6 @@ class SeekableReader(io.RawIOBase):
         self._position += len(data)
         return len(data)
 
+    @abstractmethod
     def _read(self, wanted: int) -> bytes | bytearray:
         """Return up to `wanted` bytes from the position; none only at the end."""
-        raise NotImplementedError

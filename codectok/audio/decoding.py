@@ -16,7 +16,7 @@ import soundfile
 from codectok.audio.channels.positions import positions_in_log, positions_of_mask
 from codectok.audio.framing.detect import layout_of
 from codectok.audio.framing.layout import Layout, Stream
-from codectok.audio.framing.view import BoundedReader, StreamView, as_pipe
+from codectok.audio.framing.view import StreamView, as_pipe, open_source
 from codectok.errors import AudioError, NotAudioError, is_lasting
 
 from .ffmpeg import decoding as ffmpeg
@@ -164,7 +164,7 @@ def _layout(source: Path | bytes, where: str) -> Layout:
 @contextmanager
 def _file(source: Path | bytes, where: str) -> Iterator[BinaryIO]:
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else BoundedReader(source.open("rb", buffering=0))
+        file = open_source(source)
     except OSError as error:
         if not is_lasting(error):
             raise

@@ -126,7 +126,21 @@ class VectorQuantizerConfig(StrictModel):
         return self.n_groups * self.n_residuals
 
 
-class SimVectorQuantizerConfig(StrictModel):
+class _OneCodebook(StrictModel):
+    """A quantizer with a single codebook."""
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codes per frame."""
+        return 1
+
+    @property
+    def n_residuals(self) -> int:
+        """Codebooks that refine each other."""
+        return 1
+
+
+class SimVectorQuantizerConfig(_OneCodebook):
     """SimVQ (Zhu et al. 2024): one codebook, learned as fixed codes and a linear map.
 
     A training step multiplies `codebook_size` codes by a matrix [codebook_dim, codebook_dim].
@@ -143,18 +157,8 @@ class SimVectorQuantizerConfig(StrictModel):
     codebook_dim: Width = 512
     time_factors: TimeFactors = (1,)
 
-    @property
-    def n_codebooks(self) -> int:
-        """Codes per frame."""
-        return 1
 
-    @property
-    def n_residuals(self) -> int:
-        """Codebooks that refine each other."""
-        return 1
-
-
-class FiniteScalarQuantizerConfig(StrictModel):
+class FiniteScalarQuantizerConfig(_OneCodebook):
     """Finite scalar quantizer (Mentzer et al. 2023): one code per frame, from a codebook of prod(levels) codes.
 
     Attributes:
@@ -172,16 +176,6 @@ class FiniteScalarQuantizerConfig(StrictModel):
         if not self.levels or self.codebook_size > MAX_CODEBOOK_SIZE:
             raise ValueError(f"levels must multiply to a codebook of 2 to {MAX_CODEBOOK_SIZE:,} codes")
         return self
-
-    @property
-    def n_codebooks(self) -> int:
-        """Codes per frame."""
-        return 1
-
-    @property
-    def n_residuals(self) -> int:
-        """Codebooks that refine each other."""
-        return 1
 
     @property
     def codebook_size(self) -> int:

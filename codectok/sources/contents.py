@@ -33,8 +33,8 @@ def content_of_file(path: Path, size: int | None) -> int | None:
         return None
     digest = hashlib.blake2b(size.to_bytes(8), digest_size=8)
     try:
-        for start in _block_starts(size):
-            digest.update(os.pread(descriptor, BLOCK_BYTES, start))
+        for start, length in _blocks(size):
+            digest.update(os.pread(descriptor, length, start))
     except OSError:
         return None
     finally:
@@ -58,8 +58,8 @@ def content_in_store(info: Mapping[str, Any]) -> int | None:
     return int.from_bytes(hashlib.blake2b(str(found).encode(), digest_size=8).digest(), signed=True)
 
 
-def _block_starts(size: int) -> Iterable[int]:
-    """Starts of blocks: the first, the last and others at equal distances; all blocks of a small file."""
+def _blocks(size: int) -> list[tuple[int, int]]:
+    """Start and length of blocks: the first, the last and others at equal distances; all of a small file."""
     if size <= BLOCKS * BLOCK_BYTES:
-        return range(0, size, BLOCK_BYTES)
-    return [(size - BLOCK_BYTES) * number // (BLOCKS - 1) for number in range(BLOCKS)]
+        return [(0, size)]
+    return [((size - BLOCK_BYTES) * number // (BLOCKS - 1), BLOCK_BYTES) for number in range(BLOCKS)]

@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 
 from codectok.audio.framing.layout import Stream
-from codectok.audio.framing.view import BoundedReader, StreamView
+from codectok.audio.framing.view import StreamView, open_source
 from codectok.errors import AudioError, NotAudioError
 
 from .claims import Claims, claims_of
@@ -272,11 +272,7 @@ def _started(process: subprocess.Popen[bytes], pipe: IO[bytes], log: FfmpegLog, 
 
 
 def _claims(file: Input) -> Claims:
-    with (
-        io.BytesIO(file.source)
-        if isinstance(file.source, bytes)
-        else BoundedReader(file.source.open("rb", buffering=0)) as opened
-    ):
+    with open_source(file.source) as opened:
         if file.start == 0 and file.end is None:
             return claims_of(opened)
         end = opened.seek(0, io.SEEK_END) if file.end is None else file.end

@@ -34,12 +34,12 @@ def tag_end(data: Window, position: int) -> int | None:
 
 def is_id3v2(data: Window, position: int) -> bool:
     """Return True if an ID3v2 tag begins at `position`."""
-    return data.read(position, 3) == b"ID3" and tag_end(data, position) is not None
+    return end_of_id3v2(data, position) > position
 
 
 def end_of_id3v2(data: Window, position: int) -> int:
     """Return the position behind an ID3v2 tag at `position`, or `position` without one."""
-    return (tag_end(data, position) if is_id3v2(data, position) else None) or position
+    return (tag_end(data, position) if data.read(position, 3) == b"ID3" else None) or position
 
 
 def end_of_tags(data: Window, position: int, end: int) -> int:

@@ -8,6 +8,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 from codectok.seekable import SeekableReader
@@ -27,6 +28,11 @@ class BoundedReader(io.BufferedReader):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a position relative to the start, the current position or the end of the file."""
         return super().seek(min(offset, self._size) if whence == os.SEEK_SET else offset, whence)
+
+
+def open_source(source: Path | bytes) -> BinaryIO:
+    """Open a file, or the bytes of one, for reading and seeking."""
+    return io.BytesIO(source) if isinstance(source, bytes) else BoundedReader(source.open("rb", buffering=0))
 
 
 class StreamView(SeekableReader):

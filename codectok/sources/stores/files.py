@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from codectok.seekable import SeekableReader
 from codectok.storage import open_file_system
 
 from .faults import patiently
-from .web import WebFile, download, is_web, look_at, read_range, too_large
+from .web import download, is_web, look_at, read_range, too_large
 
 BLOCK = 1 << 22
 # A file of a web server that cannot answer with parts is copied as a whole to the temporary folder.
@@ -50,10 +51,11 @@ def open_url(url: str) -> BinaryIO:
     if not is_web(url):
         files, path = patiently(lambda: open_file_system(url), url)
         opened = patiently(lambda: files.open(path, "rb"), url)
-        return io.BufferedReader(_StoreFile(opened, url), BLOCK)
+        return io.BufferedReader(_store_file(opened, url), BLOCK)
     found = patiently(lambda: look_at(url), url)
     if found.has_ranges:
-        return io.BufferedReader(_WebRanges(found), BLOCK)
+        remote = _RemoteFile(found.url, found.size or 0, lambda start, end: read_range(found.url, start, end))
+        return io.BufferedReader(remote, BLOCK)
     return patiently(lambda: download(url, _room()), url)
 
 
@@ -77,41 +79,35 @@ def _room() -> int:
 
 
 class _RemoteFile(SeekableReader):
-    """A file at a URL, read in blocks."""
+    """A file at a URL, read in blocks.
+
+    Args:
+        url: named in errors.
+        size: in bytes.
+        read: returns the bytes from a start to an end.
+        close: called when this file is closed.
+    """
+
+    def __init__(
+        self, url: str, size: int, read: Callable[[int, int], bytes], close: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(size)
+        self._url, self._read_range, self._close = url, read, close
+
+    def close(self) -> None:
+        self._close()
+        super().close()
 
     def _read(self, wanted: int) -> bytes:
         start, end = self._position, min(self._position + min(wanted, BLOCK), self._size)
-        return self._range(start, end) if start < end else b""
-
-    def _range(self, start: int, end: int) -> bytes:
-        raise NotImplementedError
+        return patiently(lambda: self._read_range(start, end), self._url) if start < end else b""
 
 
-class _WebRanges(_RemoteFile):
-    """A file of a web server that answers with parts."""
+def _store_file(file: Any, url: str) -> _RemoteFile:
+    """Return an open file of fsspec whose reads are tried again."""
 
-    def __init__(self, file: WebFile) -> None:
-        super().__init__(file.size or 0)
-        self._url = file.url
+    def read(start: int, end: int) -> bytes:
+        file.seek(start)
+        return cast(bytes, file.read(end - start))
 
-    def _range(self, start: int, end: int) -> bytes:
-        return patiently(lambda: read_range(self._url, start, end), self._url)
-
-
-class _StoreFile(_RemoteFile):
-    """An open file of fsspec."""
-
-    def __init__(self, file: Any, url: str) -> None:
-        super().__init__(patiently(lambda: int(file.seek(0, io.SEEK_END)), url))
-        self._file, self._url = file, url
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    def _range(self, start: int, end: int) -> bytes:
-        def read() -> bytes:
-            self._file.seek(start)
-            return cast(bytes, self._file.read(end - start))
-
-        return patiently(read, self._url)
+    return _RemoteFile(url, patiently(lambda: int(file.seek(0, io.SEEK_END)), url), read, file.close)
