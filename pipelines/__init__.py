@@ -78,7 +78,7 @@ _MODULES = {
     "TableJob": "engine.table_job",
     "TokenizeJob": "tokenize.job",
     "TokenizeOptions": "tokenize.options",
-    "Unit": "engine.planning.plan",
+    "Unit": "engine.planning.unit",
     "UnitOutput": "engine.output.unit_output",
     "UnitRecord": "engine.output.records",
     "WorkerContext": "engine.job",
