@@ -95,7 +95,7 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
         pack = next(fill_packs(chunks, geometry, fixed_length=codec.device.type == "cuda"))
         products = Products(encoder, codec, len(pack.gaps[0]))
         runs: dict[str, Callable[[], object]] = {
-            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.samples, pack.gaps),
+            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.samples, *pack.gaps),
             "whole": lambda products=products: products.run(products.frames),
             "blocks": lambda products=products, encoder=encoder: products.run(encoder._block_rows),
         }

@@ -10,6 +10,7 @@ from .errors import AudioError, CheckpointError, CodectokError, ConfigError, Inp
 if TYPE_CHECKING:
     from codectok.audio.files import read_audio, write_audio
     from codectok.audio.sound import SoundOptions
+    from codectok.codecs.base import AudioCodec
     from codectok.evaluation.corpus import evaluate
     from codectok.sources.clip import Clip
     from codectok.sources.rejects import Reject
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from codectok.tokens.vocabulary import Vocabulary
 
     from .codec import Codec
+    from .loading import load_codec
 
 __version__ = "0.1.0"
 __all__ = [
+    "AudioCodec",
     "AudioError",
     "CheckpointError",
     "Clip",
@@ -34,6 +37,7 @@ __all__ = [
     "Vocabulary",
     "__version__",
     "evaluate",
+    "load_codec",
     "open_table",
     "read_audio",
     "write_audio",
@@ -41,6 +45,7 @@ __all__ = [
 
 # Imported on first use: they bring torch and pyarrow, and `codectok --help` must stay fast.
 _LAZY = {
+    "AudioCodec": "codectok.codecs.base",
     "Clip": "codectok.sources.clip",
     "Codec": "codectok.codec",
     "Reject": "codectok.sources.rejects",
@@ -48,6 +53,7 @@ _LAZY = {
     "TokenTable": "codectok.tokens.reader",
     "Vocabulary": "codectok.tokens.vocabulary",
     "evaluate": "codectok.evaluation.corpus",
+    "load_codec": "codectok.loading",
     "open_table": "codectok.tokens.reader",
     "read_audio": "codectok.audio.files",
     "write_audio": "codectok.audio.files",

@@ -31,16 +31,16 @@ def run(
     """Decode codes to audio files."""
     from codectok.atomic import remove_leftovers, replacing_folder
     from codectok.audio.files import is_output_path, write_audio
-    from codectok.codec import Codec
     from codectok.errors import InputError
+    from codectok.loading import load_codec
     from codectok.tokens.codes_file import file_names, read_codes, read_codes_metadata
 
     metadata = read_codes_metadata(codes)
-    loaded = Codec.from_pretrained(codec, device)
+    loaded = load_codec(codec, device)
     if metadata.codec_fingerprint != loaded.fingerprint:
         raise InputError(
             f"{codes} was encoded by another codec ({metadata.codec_name}, {metadata.codec_fingerprint[:12]})"
-            f" than {codec} ({loaded.config.name}, {loaded.fingerprint[:12]})."
+            f" than {codec} ({loaded.name}, {loaded.fingerprint[:12]})."
         )
     one_file = is_output_path(output)
     if one_file and (ids is None or len(ids) != 1):
@@ -56,10 +56,10 @@ def run(
     with made as output, progress(len(ids) if ids else None, "decode: clips") as report:
         for name, clip_codes in read_codes(codes, set(ids) if ids else None, where):
             path = output if names is None else output / names.of(name, ".wav")
-            n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.sample_rate)
+            n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.decoded_sample_rate)
             missing.discard(name)
             count += 1
-            seconds += n_samples / loaded.sample_rate
+            seconds += n_samples / loaded.decoded_sample_rate
             report.advance(f"({format_duration(seconds)} of audio)")
         if where is not None and not count:
             raise InputError(f"{codes} holds no row that matches {where}.")

@@ -46,7 +46,7 @@ def run(
     """Encode audio files into one file of codes."""
     from codectok.atomic import remove_leftovers
     from codectok.audio.sound import SoundOptions
-    from codectok.codec import Codec
+    from codectok.loading import load_codec
     from codectok.sources.clips import clip_of
     from codectok.sources.listing.arguments import parse_arguments
     from codectok.sources.listing.ordering import ordered_sources
@@ -60,7 +60,7 @@ def run(
     sound = SoundOptions.parse(channel, cancelled, scale)
     listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict, encoding=encoding)
     sources = list(ordered_sources(listing))
-    loaded = Codec.from_pretrained(codec, device, dtype)
+    loaded = load_codec(codec, device, dtype)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0
     with progress(len(sources), "encode: files") as report:

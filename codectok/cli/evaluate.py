@@ -68,13 +68,13 @@ def run(
     Runs in this process, one clip at a time. For whole corpora use `tokenize`, which counts codes, too.
     """
     from codectok.audio.sound import SoundOptions
-    from codectok.codec import Codec
     from codectok.evaluation.corpus import evaluate
     from codectok.evaluation.report_files import ReportFiles
+    from codectok.loading import load_codec
 
     sound = SoundOptions.parse(channel, cancelled, scale)
     files = None if out is None else ReportFiles(out)
-    loaded = Codec.from_pretrained(codec, device, dtype)
+    loaded = load_codec(codec, device, dtype)
     with ExitStack() as stack:
         writer = None if files is None else stack.enter_context(files.writing())
         shown = stack.enter_context(progress(None, "evaluate: files"))

@@ -24,7 +24,7 @@ SHOWN_CODES = 8
 
 
 def run(
-    target: Annotated[str, typer.Argument(help="Folder or preset of a codec, shards, codes, a token table, or audio.")],
+    target: Annotated[str, typer.Argument(help="Name of a codec or a preset, shards, codes, a token table, or audio.")],
 ) -> None:
     """Show rates, sizes and contents of a codec, a file or an output folder."""
     from codectok.checkpoints.native import is_checkpoint
@@ -42,6 +42,8 @@ def run(
     path = Path(target)
     if not path.exists() and target in PRESETS:
         facts_table(f"codec preset {target}", _preset_facts(target))
+    elif not path.exists() and ":" in target:
+        facts_table(f"codec {target}", _other_codec_facts(target))
     elif not path.exists():
         raise InputError(f"There is no file, folder or codec preset {target}.")
     elif path.is_dir() and is_checkpoint(path):
@@ -77,6 +79,25 @@ def _codec_facts(path: Path) -> dict[str, object]:
         "origin": codec.header.origin,
         **_config_facts(codec.config.name, codec.config),
         "size on disk": megabytes(size),
+        "fingerprint": codec.fingerprint,
+    }
+
+
+def _other_codec_facts(name: str) -> dict[str, object]:
+    from codectok.loading import load_codec
+
+    codec = load_codec(name, device="cpu")
+    described = codec.describe()
+    bits = codec.frame_rate * codec.n_codebooks * math.log2(codec.codebook_size)
+    rate, decoded = codec.sample_rate, codec.decoded_sample_rate
+    return {
+        "name": codec.name,
+        "type": described.codec_type,
+        "sample rate": f"{rate:,} Hz" if rate == decoded else f"{rate:,} Hz, decoded to {decoded:,} Hz",
+        "frame": f"{codec.frame_size} samples, {codec.frame_rate:g} per second",
+        "codebooks": f"{codec.n_codebooks} of {codec.codebook_size:,} codes",
+        "tokens": f"{codec.frame_rate * codec.n_codebooks:g} per second, {bits:,.1f} bit/s",
+        "revision": described.revision or "none: a local folder",
         "fingerprint": codec.fingerprint,
     }
 
@@ -189,7 +210,7 @@ def _codes_facts(path: Path) -> dict[str, object]:
         "codes": f"{histogram.sum():,}, {np.count_nonzero(histogram):,} different of {metadata.codebook_size:,}",
         "frame rate": f"{metadata.frame_rate:g} per second, {metadata.n_codebooks} codes each",
         "codec": f"{metadata.codec_name}, fingerprint {metadata.codec_fingerprint}",
-        "made with": f"{metadata.dtype} on {metadata.device}",
+        "made with": metadata.made_with,
     }
 
 

@@ -19,12 +19,23 @@ class TrainingEngine(StrEnum):
     LOCAL = "local"
 
 
-CodecOption = Annotated[str, typer.Option("--codec", help="Folder of a codec, or its name on the Hugging Face Hub.")]
+CodecOption = Annotated[
+    str, typer.Option("--codec", help="Folder of a codec, name on the Hugging Face Hub, or transformers:NAME[@N].")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 DtypeOption = Annotated[Precision, typer.Option("--dtype", help="tf32 and bfloat16 are faster and change some codes.")]
 PackFramesOption = Annotated[
     int | None,
     typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),
+]
+BatchSecondsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--batch-seconds",
+        min=0,
+        help="Audio of clips of one length encoded at once, by codecs that encode whole clips.",
+        show_default="clip by clip",
+    ),
 ]
 AudioColumnOption = Annotated[
     str | None,

@@ -33,26 +33,27 @@ def run(
     from codectok.atomic import remove_leftovers
     from codectok.audio.files import check_output, read_audio, write_audio
     from codectok.audio.sound import SoundOptions
-    from codectok.codec import Codec
-    from codectok.evaluation.metrics import log_mel_error
+    from codectok.evaluation.metrics import log_mel_error, log_mel_of
+    from codectok.loading import load_codec
 
     check_output(output)
     sound = SoundOptions.parse(channel, cancelled, scale)
     if sound.channel == "each":
         raise InputError("A reconstruction has one channel; give --channel mix or a number.")
-    loaded = Codec.from_pretrained(codec, device, dtype)
-    samples = torch.from_numpy(read_audio(source, loaded.sample_rate, sound=sound))
-    codes = loaded.encode(samples, loaded.sample_rate)
-    waveform = loaded.decode_aligned(codes, len(samples))
+    loaded = load_codec(codec, device, dtype)
+    rate = loaded.decoded_sample_rate
+    samples = torch.from_numpy(read_audio(source, rate, sound=sound))
+    codes = loaded.encode(samples, rate)
+    waveform = loaded.decode_aligned(codes)[: len(samples)]
     remove_leftovers(output)
-    write_audio(output, [waveform], loaded.sample_rate)
+    write_audio(output, [waveform], rate)
     facts_table(
         "codectok reconstruct",
         {
             "output": output,
-            "audio": format_duration(len(waveform) / loaded.sample_rate),
+            "audio": format_duration(len(waveform) / rate),
             "codes": f"{codes.numel():,}, {len(torch.unique(codes)):,} different of {loaded.codebook_size:,}",
-            "mel error": f"{log_mel_error(loaded.log_mel, samples, waveform):.4f}"
+            "mel error": f"{log_mel_error(log_mel_of(loaded), samples, waveform):.4f}"
             " (mean absolute difference of natural log-mels)",
         },
     )

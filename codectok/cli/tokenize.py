@@ -9,6 +9,7 @@ import typer
 from .job_choices import JobChoices, with_job_choices
 from .options import (
     AudioColumnOption,
+    BatchSecondsOption,
     CancelledOption,
     ChannelOption,
     CodecOption,
@@ -38,6 +39,7 @@ def run(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     pack_frames: PackFramesOption = None,
+    batch_seconds: BatchSecondsOption = None,
     max_seconds: Annotated[
         float | None, typer.Option(help="Slice the codes of longer recordings into several rows.")
     ] = None,
@@ -54,6 +56,7 @@ def run(
     cancelled: CancelledOption = "first",
     scale: ScaleOption = "refuse",
     gpus: Annotated[int | None, typer.Option(help="GPUs to use; all of the machine or cluster by default.")] = None,
+    encoders_per_gpu: Annotated[int, typer.Option(help="Copies of the codec on each GPU.")] = 1,
     *,
     choices: JobChoices,
 ) -> None:
@@ -72,6 +75,8 @@ def run(
         device=device,
         dtype=dtype,
         pack_frames=pack_frames,
+        batch_seconds=batch_seconds,
+        encoders_per_gpu=encoders_per_gpu,
         max_seconds=max_seconds,
         encoder_threads=encoder_threads,
         part_seconds=part_seconds,

@@ -87,8 +87,8 @@ def _first_of(title: str, count: int) -> str:
 def _sampled(
     table: str, codec: str, n_reencoded: int, n_decoded: int, to: Path, seed: int, device: str
 ) -> dict[str, object]:
-    from codectok.codec import Codec
     from codectok.device import resolve_device
+    from codectok.loading import load_codec
     from codectok.pipelines.tokenize.reencode import decode_some, reencode
     from codectok.tokens.reader import open_table
 
@@ -96,7 +96,7 @@ def _sampled(
     metadata = open_table(table).metadata
     # TF32 exists only on GPUs; on a CPU, compare codes as from another device.
     dtype = "float32" if metadata.precision == "tf32" and resolve_device(device).type == "cpu" else metadata.precision
-    loaded = Codec.from_pretrained(codec, device, dtype, metadata.pack_frames)
+    loaded = load_codec(codec, device, dtype, metadata.pack_frames, metadata.batch_seconds)
     if n_reencoded:
         found = reencode(table, loaded, n_reencoded, seed)
         share = f"{found.equal_frames:,} of {found.frames:,} frames of {found.rows:,} rows are equal"

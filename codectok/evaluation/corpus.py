@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from codectok.audio.analysis.mel import LogMel
 from codectok.audio.sound import MIXED, SoundOptions
-from codectok.codec import Codec
+from codectok.codecs.base import AudioCodec
 from codectok.errors import AudioError, CodectokError, InputError
 from codectok.sources.channels import clips_of_channels
 from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
@@ -22,6 +23,7 @@ from codectok.sources.rejects import Reject
 from codectok.sources.unused import Unused, UnusedCounts, add_unused
 from codectok.tokens.clips import ClipReader
 
+from .metrics import log_mel_of
 from .reconstruction import (
     ClipMeasures,
     EvaluationOptions,
@@ -65,7 +67,7 @@ class _Unused:
 
 
 def evaluate(
-    codec: Codec,
+    codec: AudioCodec,
     sources: Sequence[str],
     limit: int | None = None,
     max_seconds: float | None = None,
@@ -101,15 +103,15 @@ def evaluate(
     check_audio_columns(listing, audio_column)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)
-    parts = UnusedSound(unused, sound)
+    parts, log_mel = UnusedSound(unused, sound), log_mel_of(codec)
     for source in ordered_sources(listing):
         clips = readable_clips(replace(source, audio_column=audio_column, encoding=encoding), unused)
         for clip in clips_of_channels(clips, sound):
             if totals.clips == limit:
                 break
-            reader = ClipReader(clip, codec.sample_rate, sound)
+            reader = ClipReader(clip, codec.decoded_sample_rate, sound)
             try:
-                measured, codes = _measured(codec, reader, max_seconds, sound)
+                measured, codes = _measured(codec, log_mel, reader, max_seconds, sound)
             except AudioError as error:
                 count_undecodable(clip, error, unused)
             else:
@@ -135,21 +137,21 @@ def _check_limits(limit: int | None, max_seconds: float | None) -> None:
 
 
 def _measured(
-    codec: Codec, reader: ClipReader, max_seconds: float | None, sound: SoundOptions
+    codec: AudioCodec, log_mel: LogMel, reader: ClipReader, max_seconds: float | None, sound: SoundOptions
 ) -> tuple[ClipMeasures, np.ndarray]:
     """The measures and the codes of a clip; raises `AudioError` if it cannot be decoded."""
-    clip = reader.clip
-    samples = _samples(reader, codec.sample_rate, max_seconds, sound)
-    codes = codec.encode(samples, codec.sample_rate).numpy()
-    reconstruction = codec.decode_aligned(codes, len(samples)).numpy()
+    clip, rate = reader.clip, codec.decoded_sample_rate
+    samples = _samples(reader, rate, max_seconds, sound)
+    codes = codec.encode(samples, rate).numpy()
+    reconstruction = codec.decode_aligned(codes)[: len(samples)].numpy()
     measured = ClipMeasures(
         id=clip.id,
         dataset=clip.dataset,
         source=clip.source,
         start=clip.start,
-        seconds=len(samples) / codec.sample_rate,
+        seconds=len(samples) / rate,
         frames=len(codes),
-        measures=measure(codec.log_mel, samples, reconstruction, codec.sample_rate),
+        measures=measure(log_mel, samples, reconstruction, rate),
     )
     return measured, codes
 

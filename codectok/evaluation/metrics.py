@@ -8,12 +8,24 @@ import torch
 from torch import Tensor
 
 from codectok.audio.analysis.mel import LogMel
+from codectok.codec import Codec
+from codectok.codecs.base import AudioCodec
+from codectok.config import MelConfig
 
 # n_fft, win_length, hop_length in samples (Yamamoto et al. 2020).
 STFT_RESOLUTIONS = ((512, 240, 50), (1024, 600, 120), (2048, 1200, 240))
 SMALLEST_MAGNITUDE = 1e-5
 # dB; larger values would measure rounding only.
 SI_SDR_LIMIT = 100.0
+
+
+def log_mel_of(codec: AudioCodec) -> LogMel:
+    """Return the spectrogram that compares reconstructions of a codec: its own, or DistilCodec's at its rate."""
+    if isinstance(codec, Codec):
+        return codec.log_mel
+    rate = codec.decoded_sample_rate
+    default = MelConfig()
+    return LogMel(MelConfig(sample_rate=rate, f_max=min(default.f_max, rate / 2))).to(codec.device)
 
 
 @torch.inference_mode()

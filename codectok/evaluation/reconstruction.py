@@ -13,7 +13,7 @@ from pydantic import Field
 
 from codectok.audio.analysis.mel import LogMel
 from codectok.choices import CancelledChoice, ScaleChoice
-from codectok.codec import Codec
+from codectok.codecs.base import AudioCodec
 from codectok.config import StrictModel
 from codectok.description import CodecDescription
 from codectok.sources.unused import UnusedCounts, sum_unused
@@ -117,7 +117,7 @@ def measure(
 class Totals:
     """Accumulates metrics and codes over clips."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: AudioCodec) -> None:
         self._codec = codec
         self._counts = np.zeros((codec.n_codebooks, codec.codebook_size), np.int64)
         self._values: dict[str, list[float]] = defaultdict(list)
@@ -150,7 +150,7 @@ class Totals:
 
 
 def report_of(
-    codec: Codec,
+    codec: AudioCodec,
     options: EvaluationOptions,
     totals: Totals,
     not_installed: Mapping[str, str],

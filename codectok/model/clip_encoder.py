@@ -43,19 +43,32 @@ class PackEncoder(Protocol):
     """Computes the codes of packs."""
 
     @property
-    def fixed_length(self) -> bool:
-        """True if every pack must have `pack_frames` frames."""
-
-    @property
-    def packs_ahead(self) -> int:
+    def batches_ahead(self) -> int:
         """Number of packs to start before waiting for the codes of the first."""
 
-    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+    def start(self, *arrays: np.ndarray) -> Callable[[], Tensor]:
         """Start encoding a pack, given `samples` and `gaps` of `codectok.model.packing.Pack`.
 
         Returns:
             A function that waits for the codes, int64 [code frames, n_codebooks] on the CPU.
         """
+
+
+@dataclass(frozen=True)
+class PackBatching:
+    """Clips are packed end to end.
+
+    Attributes:
+        geometry: geometry of the packs.
+        fixed_length: give every pack the same number of frames, as a GPU needs it.
+    """
+
+    geometry: PackGeometry
+    fixed_length: bool
+
+    def clip_encoder(self, batches: PackEncoder) -> PackedClipEncoder:
+        """Return an encoder of clips that computes their packs with `batches`."""
+        return PackedClipEncoder(self, batches)
 
 
 @dataclass
@@ -67,16 +80,17 @@ class _PendingClip(Generic[Tag]):
     result: Tensor | AudioError | None = None
 
 
-class ClipEncoder:
+class PackedClipEncoder:
     """Packs clips, encodes the packs and returns the codes of each clip.
 
     Args:
-        geometry: geometry of the packs.
+        batching: how clips are packed.
         packs: computes the codes of packs.
     """
 
-    def __init__(self, geometry: PackGeometry, packs: PackEncoder) -> None:
-        self._geometry = geometry
+    def __init__(self, batching: PackBatching, packs: PackEncoder) -> None:
+        self._geometry = batching.geometry
+        self._fixed_length = batching.fixed_length
         self._packs = packs
 
     @property
@@ -85,7 +99,7 @@ class ClipEncoder:
         return self._geometry.config.mel.sample_rate
 
     def encode_stream(self, blocks: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Encode one clip as its blocks arrive, see `codectok.Codec.encode_stream`.
+        """Encode one clip as its blocks arrive, see `codectok.codecs.base.AudioCodec.encode_stream`.
 
         Args:
             blocks: finite samples, mono float32 [n] at the codec's rate.
@@ -97,7 +111,7 @@ class ClipEncoder:
     def encode_clips(
         self, clips: Iterable[tuple[Tag, Iterable[np.ndarray]]]
     ) -> Iterator[tuple[Tag, Tensor | AudioError]]:
-        """Encode many clips, see `codectok.Codec.encode_clips`.
+        """Encode many clips, see `codectok.codecs.base.AudioCodec.encode_clips`.
 
         Args:
             clips: any tag of a clip, and its blocks: finite samples, mono float32 [n] at the codec's rate.
@@ -128,10 +142,10 @@ class ClipEncoder:
     def encode_chunks(self, chunks: Iterable[tuple[Tag, Chunk]]) -> Iterator[tuple[Tag, Chunk, Tensor]]:
         """Return the codes [keep, n_codebooks] int64 on the CPU of every chunk, in order, as packs become full."""
         running: deque[tuple[Pack[Tag], Callable[[], Tensor]]] = deque()
-        for pack in fill_packs(chunks, self._geometry, self._packs.fixed_length):
+        for pack in fill_packs(chunks, self._geometry, self._fixed_length):
             with memory_errors(self._geometry.pack_frames):
-                running.append((pack, self._packs.start(pack.samples, pack.gaps)))
-            if len(running) > self._packs.packs_ahead:
+                running.append((pack, self._packs.start(pack.samples, *pack.gaps)))
+            if len(running) > self._packs.batches_ahead:
                 yield from self._codes_of_chunks(*running.popleft())
         while running:
             yield from self._codes_of_chunks(*running.popleft())

@@ -61,18 +61,17 @@ class PackedEncoder:
         self._graph: CudaGraph | None = None
 
     @property
-    def fixed_length(self) -> bool:
-        """True if every pack must have `pack_frames` frames."""
-        return self._on_gpu
-
-    @property
-    def packs_ahead(self) -> int:
+    def batches_ahead(self) -> int:
         """Number of packs to start before waiting: a GPU encodes one pack while the CPU assembles the next."""
         return 1 if self._on_gpu else 0
 
-    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
-        """Start encoding a pack; the result waits for its codes, int64 [code frames, n_codebooks] on the CPU."""
-        inputs = [torch.from_numpy(array) for array in (samples, *gaps)]
+    def start(self, *arrays: np.ndarray) -> Callable[[], Tensor]:
+        """Start encoding a pack, given its samples and its gaps.
+
+        Returns:
+            A function that waits for the codes, int64 [code frames, n_codebooks] on the CPU.
+        """
+        inputs = [torch.from_numpy(array) for array in arrays]
         with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
             self._check_positions()
             if not self._on_gpu:
@@ -82,10 +81,10 @@ class PackedEncoder:
                 self._graph = CudaGraph(self._codes, inputs)
             return self._graph(inputs).wait
 
-    def features(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Tensor:
+    def features(self, *arrays: np.ndarray) -> Tensor:
         """Return the features of a pack before quantization, float32 [code frames, C] on the CPU."""
         with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
-            return self._features(*(torch.from_numpy(array).to(self.device) for array in (samples, *gaps))).cpu()
+            return self._features(*(torch.from_numpy(array).to(self.device) for array in arrays)).cpu()
 
     def _current_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self._on_gpu else nullcontext()
@@ -182,15 +181,14 @@ class FeatureEncoder:
         packs: computes the features.
     """
 
-    packs_ahead = 0
+    batches_ahead = 0
 
     def __init__(self, packs: PackedEncoder) -> None:
         self._packs = packs
-        self.fixed_length = packs.fixed_length
 
-    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
+    def start(self, *arrays: np.ndarray) -> Callable[[], Tensor]:
         """Compute the features of a pack, float32 [code frames, C]."""
-        features = self._packs.features(samples, gaps)
+        features = self._packs.features(*arrays)
         return lambda: features
 
 

@@ -11,8 +11,8 @@ from codectok.audio.files import stream_audio
 from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Recording
+from codectok.codecs.encoders import ClipEncoder
 from codectok.errors import AudioError
-from codectok.model.clip_encoder import ClipEncoder
 from codectok.sources.channels import clips_of_channels, extra_with_channel
 from codectok.sources.clip import Clip
 

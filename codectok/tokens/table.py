@@ -56,12 +56,14 @@ class TableMetadata(CodecDescription):
         return np.uint16 if self.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
 
     def agrees_with(self, other: TableMetadata) -> bool:
-        """Return True if both were encoded alike: the unit does not count, the pack size counts on GPUs only."""
+        """Return True if both were encoded alike: the unit does not count, the size of batches counts on GPUs only."""
         return self._deciding() == other._deciding()
 
     def _deciding(self) -> TableMetadata:
-        pack_frames = 0 if self.device == "cpu" else self.pack_frames
-        return self.model_copy(update={"unit_hash": None, "pack_frames": pack_frames})
+        left_out = ["unit_hash", "revision", "torch", "transformers", "weights_sha256"]
+        if self.device == "cpu":
+            left_out += ["pack_frames", "batch_seconds"]
+        return self.model_copy(update=dict.fromkeys(left_out))
 
     @classmethod
     def of(cls, codec: CodecDescription, unit_hash: str | None = None) -> Self:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codectok.codec import Codec
+from codectok.codecs.base import AudioCodec
 from codectok.description import CodecDescription
 from codectok.errors import AudioError, CodectokError
+from codectok.loading import load_codec
 from codectok.model.clip_encoder import memory_errors
 from codectok.model.packing import DEFAULT_PACK_FRAMES
 from codectok.pipelines.engine.job import Server, ServerCall
@@ -23,12 +24,12 @@ from codectok.tokens.clips import ClipReader
 
 from .options import TokenizeOptions
 
-# While the server encodes one pack of a worker, the next one is sent and another one is filled.
-PACKS_AHEAD = 2
+# While the server encodes one batch of a worker, the next one is sent and another one is filled.
+BATCHES_AHEAD = 2
 
 
 class EncoderServer(Server):
-    """The codec on one GPU; workers send it their packs.
+    """The codec on one GPU; workers send it their batches.
 
     Args:
         settings: options of the job.
@@ -38,11 +39,12 @@ class EncoderServer(Server):
 
     def __init__(self, settings: TokenizeOptions, description: CodecDescription, device_class: str) -> None:
         self._settings, self._description, self._device_class = settings, description, device_class
+        self.gpus = 1.0 / settings.encoders_per_gpu
 
     def start(self) -> Callable[..., np.ndarray]:
-        """Load the codec and return a function that encodes packs; see `_Encoder`."""
+        """Load the codec and return a function that encodes batches; see `_Encoder`."""
         with memory_errors(self._settings.pack_frames or DEFAULT_PACK_FRAMES):
-            return _Encoder(load_codec(self._settings, self._description, self._device_class))
+            return _Encoder(load_codec_of_job(self._settings, self._description, self._device_class))
 
     def probe(self, unit: Unit) -> None:
         """Decode all clips of a unit."""
@@ -54,42 +56,42 @@ class EncoderServer(Server):
 
 
 class _Encoder:
-    """Encodes packs; several threads may call it at a time."""
+    """Encodes batches; several threads may call it at a time."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: AudioCodec) -> None:
         self._codec, self._lock = codec, threading.Lock()
 
     def __call__(self, *arguments: np.ndarray) -> np.ndarray:
-        """Codes int32 [frames of codes, n_codebooks] of a pack: its samples and its gaps."""
+        """Codes int32 of a batch, given its arrays."""
         # Arrays from Ray's store are read-only, and torch warns about them.
-        samples, *gaps = (array.copy() for array in arguments)
+        arrays = [array.copy() for array in arguments]
         with self._lock:
-            wait = self._codec.packed_encoder.start(samples, tuple(gaps))
+            wait = self._codec.batch_encoder.start(*arrays)
         # Outside of the lock, so that another thread can start the next pack.
         return wait().to(torch.int32).numpy()
 
 
 class RemoteEncoder:
-    """Sends packs to a server, as an encoder of packs."""
+    """Sends batches to a server, as an encoder of batches."""
 
-    packs_ahead = PACKS_AHEAD
+    batches_ahead = BATCHES_AHEAD
 
-    def __init__(self, call: ServerCall, fixed_length: bool) -> None:
-        self._call, self.fixed_length = call, fixed_length
+    def __init__(self, call: ServerCall) -> None:
+        self._call = call
 
-    def start(self, samples: np.ndarray, gaps: tuple[np.ndarray, ...]) -> Callable[[], Tensor]:
-        """Send a pack, and return a function that waits for its codes."""
-        wait = self._call(samples, *gaps)
+    def start(self, *arrays: np.ndarray) -> Callable[[], Tensor]:
+        """Send a batch, and return a function that waits for its codes."""
+        wait = self._call(*arrays)
         return lambda: torch.from_numpy(wait().astype(np.int64))
 
 
-def load_codec(settings: TokenizeOptions, description: CodecDescription, device_class: str) -> Codec:
+def load_codec_of_job(settings: TokenizeOptions, description: CodecDescription, device_class: str) -> AudioCodec:
     """Load the codec of the job.
 
     Raises:
         CodectokError: another codec, or another kind of device, than the job started with.
     """
-    codec = Codec.from_pretrained(settings.codec, settings.device, settings.dtype, settings.pack_frames)
+    codec = load_codec(settings.codec, settings.device, settings.dtype, settings.pack_frames, settings.batch_seconds)
     if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
         raise CodectokError(
             f"A worker has another codec or device than the job: {settings.codec} on"

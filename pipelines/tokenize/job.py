@@ -10,12 +10,11 @@ import torch
 from pydantic import JsonValue
 
 from codectok.audio.spans import Span
-from codectok.checkpoints.hub import resolve_codec_directory
-from codectok.codec import Codec
+from codectok.codecs.encoders import ClipEncoder
 from codectok.description import CodecDescription
 from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import AudioError, InputError
-from codectok.model.clip_encoder import ClipEncoder
+from codectok.loading import absolute_codec_name, load_codec
 from codectok.names import printable
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.output.folder import unit_hash
@@ -37,7 +36,7 @@ from codectok.tokens.clips import DamagedRest, encode_clips
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
-from .encoder_server import EncoderServer, RemoteEncoder, load_codec
+from .encoder_server import EncoderServer, RemoteEncoder, load_codec_of_job
 from .options import TokenizeOptions
 from .statistics import STATISTICS_FILE, CodeCounts, read_statistics, statistics_of, sum_of_code_counts
 from .verify import TableVerifier
@@ -57,22 +56,24 @@ class TokenizeJob(Job):
 
     verb = "tokenize"
     row_name = "rows"
-    bytes_version = 3  # 3: audio before damage becomes a row; rejects have their start
+    bytes_version = 4  # 4: the metadata of parts says more about the codec
     verifier = TableVerifier
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
     def __init__(self, options: TokenizeOptions, gpu_model: str | None = None) -> None:
         # An absolute path, since workers run elsewhere. On the CPU, to leave the GPU's memory to the workers.
-        folder = resolve_codec_directory(options.codec).resolve()
-        self.settings = replace(options, codec=str(folder))
-        codec = Codec.from_pretrained(folder, device="cpu", pack_frames=options.pack_frames)
+        self.settings = replace(options, codec=absolute_codec_name(options.codec))
+        on_cpu = "float32" if options.dtype == "tf32" else options.dtype
+        codec = load_codec(self.settings.codec, "cpu", on_cpu, options.pack_frames, options.batch_seconds)
         device = torch.device("cuda") if gpu_model else resolve_device(options.device)
         check_precision(options.dtype, device)
         self.device_class = gpu_model or device_class(device)
         # Description of the codec on the device of the workers.
-        self.description = codec.describe().model_copy(update={"dtype": options.dtype, "device": self.device_class})
+        self.description = codec.describe().model_copy(
+            update={"dtype": options.dtype, "tf32": options.dtype == "tf32", "device": self.device_class}
+        )
         self.frame_size = codec.frame_size
-        self._geometry = codec.geometry
+        self._batching = codec.batching(on_gpu=self.device_class != "cpu")
 
     def options(self) -> Mapping[str, JsonValue]:
         """Everything that determines the codes; the codec by its fingerprint, since its folder may move."""
@@ -81,6 +82,7 @@ class TokenizeJob(Job):
             "codec": self.description.codec_fingerprint,
             "dtype": self.settings.dtype,
             "pack_frames": self.description.pack_frames,
+            "batch_seconds": self.description.batch_seconds,
             "device": self.device_class,
             "encoder_threads": self.settings.encoder_threads if on_cpu else None,
             "max_seconds": self.settings.max_seconds,
@@ -138,10 +140,9 @@ class TokenizeJob(Job):
     def start(self, context: WorkerContext) -> RunUnit:
         """Load the codec, unless a server has it."""
         if context.server is None:
-            encoder = load_codec(self.settings, self.description, self.device_class).clip_encoder
+            encoder = load_codec_of_job(self.settings, self.description, self.device_class).clip_encoder
         else:
-            remote = RemoteEncoder(context.server, fixed_length=self.device_class != "cpu")
-            encoder = ClipEncoder(self._geometry, remote)
+            encoder = self._batching.clip_encoder(RemoteEncoder(context.server))
         return partial(self._write_part, encoder)
 
     def _write_part(self, encoder: ClipEncoder, unit: Unit, output: UnitOutput) -> None:

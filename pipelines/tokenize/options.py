@@ -23,10 +23,12 @@ class TokenizeOptions:
     """Which codec encodes, how it computes, and how long rows are.
 
     Attributes:
-        codec: folder, or name on the Hugging Face Hub.
+        codec: name of a codec, see `codectok.load_codec`.
         device: "auto", "cpu" or "cuda".
         dtype: arithmetic of the codec.
-        pack_frames: frames encoded at once.
+        pack_frames: frames that a codec of ours encodes at once.
+        batch_seconds: audio of clips of one length that other codecs encode at once; None for clip by clip.
+        encoders_per_gpu: copies of the codec on each GPU.
         max_seconds: the codes of longer recordings are sliced into several rows.
         encoder_threads: threads of one worker on a CPU; codes can depend on it.
         part_seconds: estimated audio of a part; None for an hour on a CPU and six on a GPU.
@@ -44,6 +46,8 @@ class TokenizeOptions:
     device: str = "auto"
     dtype: Precision = "float32"
     pack_frames: int | None = None
+    batch_seconds: float | None = None
+    encoders_per_gpu: int = 1
     max_seconds: float | None = None
     encoder_threads: int = 1
     part_seconds: float | None = None
@@ -60,6 +64,8 @@ class TokenizeOptions:
             check_unit_seconds(self.part_seconds)
         if self.encoder_threads < 1:
             raise InputError(f"An encoder needs at least 1 thread, not {self.encoder_threads}.")
+        if self.encoders_per_gpu < 1:
+            raise InputError(f"A GPU needs at least 1 encoder, not {self.encoders_per_gpu}.")
         if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
             raise InputError(f"The longest row must be a number of seconds above 0, not {self.max_seconds:g}.")
 
@@ -71,7 +77,8 @@ class PlannedOptions(BaseModel):
         codec: fingerprint of the codec.
         dtype: arithmetic of the codec.
         device: "cpu", or the model of the GPU.
-        pack_frames: frames encoded at once.
+        pack_frames: frames encoded at once; None for codecs that encode whole clips.
+        batch_seconds: audio of clips of one length encoded at once; None for codecs that pack clips.
         encoder_threads: threads of one worker; None on a GPU.
         max_seconds: length of the longest row; None if recordings are not sliced.
         channel, cancelled, scale, max_file_seconds: as in `SoundOptions`; plans of earlier versions lack them.
@@ -83,6 +90,7 @@ class PlannedOptions(BaseModel):
     dtype: str
     device: str
     pack_frames: int | None
+    batch_seconds: float | None = None
     encoder_threads: int | None
     max_seconds: float | None
     channel: int | Literal["mix", "each"] = "mix"

@@ -83,6 +83,15 @@ def open_part(
         raise VerificationError(f"{where} cannot be read: {reason}") from None
 
 
+def _frames_follow(metadata: TableMetadata, n_samples: np.ndarray, n_frames: np.ndarray) -> np.ndarray:
+    """Return bool [rows]: does the number of frames of a clip, or of a slice of one, follow from its samples?"""
+    right = np.ones(len(n_samples), bool)
+    for row, (samples, frames) in enumerate(zip(n_samples.tolist(), n_frames.tolist(), strict=True)):
+        whole_frames = samples == frames * metadata.frame_size  # a slice that is not the last one
+        right[row] = whole_frames or metadata.n_frames(samples) in (None, frames)
+    return right
+
+
 class PartTotals:
     """Totals of a part; its row groups are checked one after the other.
 
@@ -92,7 +101,6 @@ class PartTotals:
 
     def __init__(self, file: pq.ParquetFile, metadata: TableMetadata, where: str) -> None:
         self._metadata = metadata
-        self._frame_size = round(metadata.sample_rate / metadata.frame_rate)
         self.rows = self.codes = 0
         self.seconds = 0.0
         self.ids: list[int] = []
@@ -117,7 +125,7 @@ class PartTotals:
             lengths != n_frames.astype(np.int64) * metadata.n_codebooks, "does not have n_frames codes of each codebook"
         )
         refuse(
-            n_frames != np.maximum(1, n_samples // self._frame_size),
+            ~_frames_follow(metadata, n_samples, n_frames),
             "has a number of frames that does not follow from its samples",
         )
         refuse(

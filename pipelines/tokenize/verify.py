@@ -107,12 +107,11 @@ class TableVerifier(OutputVerifier):
         options = PlannedOptions.from_plan(self.plan)
         if metadata.codec_fingerprint != options.codec:
             raise VerificationError(f"{where} holds codes of another codec than the plan.")
-        if (metadata.dtype, metadata.device, metadata.pack_frames) != (
-            options.dtype,
-            options.device,
-            options.pack_frames,
-        ):
-            raise VerificationError(f"{where} was computed with another arithmetic, device or pack size than the plan.")
+        found = (metadata.dtype, metadata.device, metadata.pack_frames, metadata.batch_seconds)
+        if found != (options.dtype, options.device, options.pack_frames, options.batch_seconds):
+            raise VerificationError(
+                f"{where} was computed with another arithmetic, device or size of batches than the plan."
+            )
         if metadata.unit_hash != unit_hash(self.plan.header, unit):
             raise VerificationError(f"{where} was made from other sources or options than the plan.")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from codectok import AudioError, Codec, CodectokError, InputError
 from codectok.choices import Precision
 from codectok.config import CodecConfig
-from codectok.model.clip_encoder import ClipEncoder
+from codectok.model.clip_encoder import PackBatching, PackedClipEncoder
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_chunks
 from tests.helpers.codecs import NANO, VARIANTS, make_codec, noise
@@ -40,7 +40,9 @@ def features_of(codec: Codec, clips: list[np.ndarray], pack_frames: int) -> list
     encoder._encode_frames = torch.clone
     found: list[list[Tensor]] = [[] for _ in clips]
     chunks = ((number, chunk) for number, clip in enumerate(clips) for chunk in cut_into_chunks([clip], geometry))
-    for number, _, features in ClipEncoder(geometry, encoder).encode_chunks(chunks):
+    for number, _, features in PackedClipEncoder(
+        PackBatching(geometry, codec.device.type == "cuda"), encoder
+    ).encode_chunks(chunks):
         found[number].append(features)
     return [torch.cat(features) for features in found]
 

@@ -50,14 +50,14 @@ def run(
     ] = 1,
 ) -> None:
     """Extend a causal language model of transformers, and its tokenizer, with the tokens of a codec."""
-    from codectok.codec import Codec
     from codectok.exports.language_model.embedding_rows import RowOptions
     from codectok.exports.language_model.extend import extend_language_model
     from codectok.exports.language_model.folder import ModelFolder
+    from codectok.loading import load_codec
 
     options = RowOptions(start, _scale(scale), seed)
     n_files = len(ModelFolder(model).files)
-    loaded = Codec.from_pretrained(codec, device="cpu")
+    loaded = load_codec(codec, device="cpu")
     with progress(n_files, "export language-model: files") as report:
         done = extend_language_model(model, output, loaded, offset, options, report.advance, pad_to)
     used = done.options

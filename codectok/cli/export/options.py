@@ -81,7 +81,7 @@ def offset_of(
 
 def described(codec: str) -> CodecDescription:
     """Describe a codec, given by folder or name, or the codec of a token table, given by path or URL."""
-    from codectok.codec import Codec
+    from codectok.loading import load_codec
     from codectok.storage import is_url
     from codectok.tokens.table import read_metadata
 
@@ -90,4 +90,4 @@ def described(codec: str) -> CodecDescription:
         return read_metadata(codec)
     if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
         return read_metadata(path)
-    return Codec.from_pretrained(codec, device="cpu").describe()
+    return load_codec(codec, device="cpu").describe()

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from codectok.atomic import replacing_folder
-from codectok.codec import Codec
+from codectok.codecs.base import AudioCodec
 from codectok.description import CodecDescription
 from codectok.errors import InputError
 from codectok.exports.tokenizer import extend_tokenizer, has_tokenizer
@@ -51,7 +51,7 @@ class ExtendedModel:
 def extend_language_model(
     source: Path,
     output: Path,
-    codec: Codec,
+    codec: AudioCodec,
     offset: int | None = None,
     options: RowOptions | None = None,
     on_file: Callable[[], None] = lambda: None,

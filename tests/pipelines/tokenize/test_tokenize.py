@@ -158,10 +158,9 @@ class ServedJob(TokenizeJob):
 class FailingServer(EncoderServer):
     """Runs out of memory, or dies in its second call; the folder `notes` counts calls."""
 
-    gpus = 0.0
-
     def __init__(self, job: TokenizeJob, fault: str, notes: Path) -> None:
         super().__init__(job.settings, job.description, job.device_class)
+        self.gpus = 0.0
         self.fault, self.notes = fault, notes
 
     def start(self) -> Callable[..., np.ndarray]:

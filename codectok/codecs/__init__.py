@@ -1,0 +1,1 @@
+"""The interface of all codecs, and codecs of other makers."""

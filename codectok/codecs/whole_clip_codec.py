@@ -1,0 +1,209 @@
+"""Codecs that encode every clip as a whole: the shortest way to bring a codec."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codectok.choices import Precision
+from codectok.description import CodecDescription, FrameRounding
+from codectok.device import check_precision, inference, resolve_device
+from codectok.errors import CodectokError, InputError
+from codectok.memory import is_gpu_out_of_memory
+
+from .base import AudioCodec
+from .whole_clips import MAX_CLIP_SECONDS, WholeClips
+
+# While a GPU encodes one batch, the next is sent and another is filled.
+BATCHES_AHEAD = 2
+
+
+class WholeClipCodec(AudioCodec):
+    """A codec that encodes every clip as a whole, in float32.
+
+    A subclass implements `encode_samples`, `decode_codes`, and the properties that are abstract in `AudioCodec`.
+
+    Args:
+        device: as in `codectok.Codec`.
+        dtype: must be "float32".
+        batch_seconds: audio of clips of one length that are encoded at once; 0 to encode clips one by one.
+
+    Attributes:
+        codec_type: maker's family, see `CodecDescription`.
+        frame_rounding: how the number of frames follows from the number of samples; None if it does not.
+        min_samples: shorter clips are errors.
+        max_seconds: longer clips are errors.
+        n_residuals: number of successive codebooks that form a group of residual quantizers; None for all.
+        revision: commit on the Hugging Face Hub; None if unknown.
+        weights_sha256: SHA-256 of the weights alone; None if unknown.
+        transformers_version: version of transformers that computes; None if it does not.
+    """
+
+    codec_type: str = "custom"
+    frame_rounding: FrameRounding | None = "up"
+    min_samples: int = 1
+    max_seconds: float = MAX_CLIP_SECONDS
+    n_residuals: int | None = None
+    revision: str | None = None
+    weights_sha256: str | None = None
+    transformers_version: str | None = None
+
+    def __init__(self, device: str = "auto", dtype: Precision = "float32", batch_seconds: float = 0.0) -> None:
+        self.device = resolve_device(device)
+        self.dtype = check_precision(dtype, self.device)
+        if self.dtype != "float32":
+            raise InputError(f"This codec computes in float32 only, not in {dtype}; leave --dtype out.")
+        if not 0 <= batch_seconds < math.inf:
+            raise InputError(f"batch_seconds must be a number of seconds, 0 or more, not {batch_seconds:g}.")
+        self.batch_seconds = batch_seconds
+
+    @abstractmethod
+    def encode_samples(self, samples: Tensor) -> Tensor:
+        """Encode clips of one length.
+
+        Args:
+            samples: float32 [rows, n] on `device`.
+
+        Returns:
+            Codes [rows, n_frames, n_codebooks].
+        """
+
+    @abstractmethod
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Decode codes int64 [1, n_frames, n_codebooks] on `device` to samples float32 [1, n]."""
+
+    def quantizer_input(self, samples: Tensor) -> Tensor | None:
+        """Compute the features [rows, ...] that are quantized, to compare their bits; None to compare codes only."""
+        return None
+
+    def batching(self, on_gpu: bool) -> WholeClips:
+        """Return how clips of one length become batches, the same everywhere."""
+        return WholeClips(self.sample_rate, self.min_samples, self.max_seconds, self.batch_seconds)
+
+    @cached_property
+    def batch_encoder(self) -> WholeClipBatches:
+        """Computes the codes of clips of one length."""
+        return WholeClipBatches(self)
+
+    def describe(self) -> CodecDescription:
+        """Describe the codec and its precision, as token tables record it."""
+        return CodecDescription(
+            codec_name=self.name,
+            codec_type=self.codec_type,
+            codec_fingerprint=self.fingerprint,
+            revision=self.revision,
+            weights_sha256=self.weights_sha256,
+            codebook_size=self.codebook_size,
+            n_codebooks=self.n_codebooks,
+            n_residuals=self.n_residuals or self.n_codebooks,
+            frame_rate=self.frame_rate,
+            frame_rounding=self.frame_rounding,
+            sample_rate=self.sample_rate,
+            dtype=self.dtype,
+            device=self.device_class,
+            batch_seconds=self.batch_seconds,
+            torch=torch.__version__,
+            transformers=self.transformers_version,
+        )
+
+    def _decode_checked(self, many: Sequence[Tensor]) -> list[Tensor]:
+        with inference(self.device, tf32=False, autocast=False):
+            return [self.decode_codes(codes[None].to(self.device))[0].float().cpu() for codes in many]
+
+
+class WholeClipBatches:
+    """Computes the codes of clips of one length, on the device of a codec.
+
+    The first batch of a shape is encoded again in another order and company. If the bits of a row depend on them on
+    this device, batches of this shape are encoded row by row.
+
+    Args:
+        codec: encodes.
+    """
+
+    def __init__(self, codec: WholeClipCodec) -> None:
+        self._codec, self._frames = codec, codec.describe()
+        self._together: dict[tuple[int, int], bool] = {}
+
+    @property
+    def batches_ahead(self) -> int:
+        """Number of batches to start before waiting: a GPU encodes while the CPU decodes files."""
+        return BATCHES_AHEAD if self._codec.device.type == "cuda" else 0
+
+    def start(self, *arrays: np.ndarray) -> Callable[[], Tensor]:
+        """Start encoding `samples` float32 [rows, n]; the result waits for codes int64 [rows, n_frames, n_codebooks].
+
+        Raises:
+            CodectokError: the codec returned codes of another shape, or the GPU has too little memory.
+        """
+        codec = self._codec
+        (samples,) = arrays
+        n_samples = samples.shape[1]
+        with inference(codec.device, tf32=False, autocast=False), self._current_device(), _memory_errors(samples):
+            rows = torch.from_numpy(samples).to(codec.device)
+            if self._encodes_together(rows):
+                codes = codec.encode_samples(rows)
+            else:
+                codes = torch.cat([codec.encode_samples(row[None]) for row in rows])
+            done: torch.cuda.Event | None = None
+            if codec.device.type == "cuda":
+                codes = codes.to("cpu", non_blocking=True)
+                done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                done.record()
+
+        def wait() -> Tensor:
+            if done is not None:
+                with _memory_errors(samples):
+                    done.synchronize()
+            expected = self._frames.n_frames(n_samples)
+            shape = [len(samples), codes.shape[1] if expected is None else expected, codec.n_codebooks]
+            if list(codes.shape) != shape:
+                raise CodectokError(
+                    f"The codec {codec.name} returned codes of shape {list(codes.shape)} for {n_samples} samples;"
+                    f" expected are {shape}."
+                )
+            return codes.long()
+
+        return wait
+
+    def _current_device(self) -> AbstractContextManager[object]:
+        device = self._codec.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+    def _encodes_together(self, rows: Tensor) -> bool:
+        shape = (rows.shape[0], rows.shape[1])
+        if shape[0] == 1:
+            return True
+        if shape not in self._together:
+            generator = torch.Generator().manual_seed(0)
+            noise = (0.1 * torch.randn(shape, generator=generator)).to(rows)
+            others = (0.1 * torch.randn(shape, generator=generator)).to(rows)
+            others[-1] = noise[0]
+            first, again = (self._features(batch) for batch in (noise, others))
+            self._together[shape] = torch.equal(first[0], again[-1])
+        return self._together[shape]
+
+    def _features(self, samples: Tensor) -> Tensor:
+        features = self._codec.quantizer_input(samples)
+        return self._codec.encode_samples(samples) if features is None else features
+
+
+@contextmanager
+def _memory_errors(samples: np.ndarray) -> Iterator[None]:
+    """Replace out-of-memory errors of a GPU by a message with advice."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_gpu_out_of_memory(error):
+            raise
+        raise CodectokError(
+            f"The GPU has too little memory for {samples.shape[0]} clips of {samples.shape[1]:,} samples; use smaller"
+            " batches (--batch-seconds, with a new table), cut recordings, or free the GPU of other processes."
+        ) from None
