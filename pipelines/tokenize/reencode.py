@@ -58,8 +58,8 @@ def reencode(folder: str | Path, codec: AudioCodec, count: int, seed: int = 0) -
 
     Raises:
         InputError: the codec is not the table's, or `folder` is not the output of `tokenize`.
-        VerificationError: codes differ, or a source is missing. On another device near ties may differ, and for codecs of
-            other makers a tenth of the frames.
+        VerificationError: codes differ, or a source is missing. On another device near ties may differ, and a tenth of
+            the frames if the codec is of another maker.
     """
     table, plan = open_table(folder), load_plan(open_storage(folder), {})
     if plan is None or plan.header.verb != "tokenize":

@@ -40,9 +40,8 @@ def features_of(codec: Codec, clips: list[np.ndarray], pack_frames: int) -> list
     encoder._encode_frames = torch.clone
     found: list[list[Tensor]] = [[] for _ in clips]
     chunks = ((number, chunk) for number, clip in enumerate(clips) for chunk in cut_into_chunks([clip], geometry))
-    for number, _, features in PackedClipEncoder(
-        PackBatching(geometry, codec.device.type == "cuda"), encoder
-    ).encode_chunks(chunks):
+    batching = PackBatching(geometry, fixed_length=codec.device.type == "cuda")
+    for number, _, features in PackedClipEncoder(batching, encoder).encode_chunks(chunks):
         found[number].append(features)
     return [torch.cat(features) for features in found]
 
