@@ -10,7 +10,7 @@ import math
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -75,13 +75,17 @@ class Sample(BaseModel):
     extra: dict[str, JsonValue] | None = None
 
 
+# Of one tar; the sum over all tars stays far below 2^63.
+MAX_SAMPLES = 1 << 40
+
+
 class ShardEntry(StrictModel):
     """One tar in `shards.json`; `categories` counts its samples by category."""
 
     name: str
-    samples: int
-    seconds: float
-    bytes: int
+    samples: Annotated[int, Field(ge=0, le=MAX_SAMPLES)]
+    seconds: Annotated[float, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
     sha256: str
     split: str = "train"
     categories: dict[str, int] = Field(default_factory=dict)

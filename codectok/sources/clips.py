@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Protocol
 
-import pyarrow as pa
-
 from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import SoundOptions
 from codectok.errors import AudioError
 from codectok.keys import make_key
+from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.reading import reading
 from codectok.sources.corpora.described import described_clips
 from codectok.sources.corpora.folder_labels import with_labels_of
@@ -26,7 +25,7 @@ from .rejects import Reject
 from .source import Source
 from .unused import Unused, unused_sound
 
-DAMAGE = (pa.ArrowException,)
+DAMAGE = PARQUET_DAMAGE
 
 
 class ClipCounter(Protocol):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codectok.errors import InputError, first_line
+from codectok.parquet_damage import PARQUET_DAMAGE
 
 from .source import Source
 from .stores.files import open_url
@@ -41,7 +41,7 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
     try:
         with open_source(source) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (*PARQUET_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system; Arrow's own have no number
             raise
         reason = first_line(error)

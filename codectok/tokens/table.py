@@ -19,6 +19,7 @@ from codectok.choices import Precision
 from codectok.description import CodecDescription
 from codectok.errors import InputError, damage_errors, shortened
 from codectok.names import utf8_path
+from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.storage import is_url, open_file_system
 
 from .filters import parse_filter
@@ -224,7 +225,7 @@ class TableFile:
                     files, path = None, str(stack.enter_context(utf8_path(Path(self.place))))
                 # Without pre-buffering, which under load sometimes fails to find row groups in its buffer.
                 yield stack.enter_context(pq.ParquetFile(path, filesystem=files, pre_buffer=False))
-        except (pa.ArrowException, OSError) as error:
+        except (*PARQUET_DAMAGE, OSError) as error:
             reason = shortened(error)
             raise InputError(f"{self.place} cannot be read as Parquet: {reason}.") from None
 

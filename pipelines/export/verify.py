@@ -6,7 +6,6 @@ import struct
 from collections import Counter
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from codectok.errors import VerificationError, first_line
 from codectok.exports.sequences.megatron import INT32, MAGIC, UINT16, VERSION
 from codectok.exports.sequences.parquet import SequencesMetadata
+from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.storage import Storage
@@ -48,7 +48,7 @@ def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
                     raise VerificationError(f"{storage.url}/{name} has a sequence whose documents do not add up to it.")
                 documents.update(batch["datasets"].flatten().to_pylist())
                 ids += int(filled.sum())
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (*PARQUET_DAMAGE, OSError, KeyError) as error:
         reason = first_line(error)
         raise VerificationError(f"{storage.url}/{name} cannot be read: {reason}") from None
     if documents != {dataset: counts.rows for dataset, counts in record.counts.items() if counts.rows}:

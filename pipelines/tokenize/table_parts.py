@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from codectok.errors import VerificationError, first_line
 from codectok.evaluation.codebook import count_codes
+from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, columns_of_users, hash_of_id, table_schema, types_of
@@ -78,7 +79,7 @@ def open_part(
             yield file, metadata
     except ValidationError:
         raise VerificationError(f"{where} has no valid metadata of its codec.") from None
-    except (pa.ArrowException, OSError) as error:
+    except (*PARQUET_DAMAGE, OSError) as error:
         reason = first_line(error)
         raise VerificationError(f"{where} cannot be read: {reason}") from None
 

@@ -93,3 +93,12 @@ def test_missing_and_damaged_manifest_or_index_are_rejected(tmp_path: Path) -> N
         read_manifest(LocalStorage(tmp_path))
     with pytest.raises(InputError, match="cannot be read"):
         read_index(LocalStorage(tmp_path), "shard-000000.tar")
+
+
+@pytest.mark.parametrize("value", [-1, 2**63 - 1, "many"])
+def test_manifest_with_an_impossible_number_of_samples_is_refused(value: object, tmp_path: Path) -> None:
+    shard = {"name": "shard-000000.tar", "samples": value, "seconds": 1.0, "bytes": 1, "sha256": ""}
+    manifest = {"format": "codectok.shards", "version": 1, "sample_rate": 24_000, "shards": [shard]}
+    (tmp_path / "shards.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="samples"):
+        read_manifest(LocalStorage(tmp_path))

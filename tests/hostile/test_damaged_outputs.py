@@ -64,6 +64,37 @@ def test_damaged_plan_is_told(made: Path, table: Path, codec_folder: Path, name:
     assert again.exit_code in (1, 2)
 
 
+def test_plan_that_names_another_dataset_is_told(table: Path, made: Path, codec_folder: Path) -> None:
+    path = table / "_codectok" / "plan.json"
+    plan = json.loads(path.read_text())
+    roots = plan["generations"][0]["roots"]
+    plan["generations"][0]["roots"] = {f"{name}x": root for name, root in roots.items()}
+    path.write_text(json.dumps(plan))
+    (table / "part-000000.parquet").unlink()
+    for command in (("verify", table), ("tokenize", made / "speech", table, "--codec", codec_folder, *LOCAL)):
+        done = codectok(*command)
+        assert done.exit_code in (1, 2)
+        assert_refused(done, code=done.exit_code)
+
+
+def test_column_name_that_is_not_utf8_is_told(table: Path, codec_folder: Path, tmp_path: Path) -> None:
+    path = table / "part-000000.parquet"
+    data = path.read_bytes()
+    assert data.count(b"duration") > 1
+    path.write_bytes(data.replace(b"duration", b"durati\xe5n"))
+    commands = (
+        ("decode", table, tmp_path / "clips", "--codec", codec_folder),
+        ("verify", table),
+        ("inspect", table),
+        ("export", "sequences", table, tmp_path / "sequences", "--engine", "local"),
+        ("tokenize", path, tmp_path / "again", "--codec", codec_folder, *LOCAL),
+    )
+    for command in commands:
+        done = codectok(*command)
+        assert done.exit_code in (1, 2)
+        assert_refused(done, code=done.exit_code)
+
+
 @pytest.mark.parametrize("content", [DEEP, "", "{}", '{"described": 3}', "9" * 5000], ids=range(5))
 @pytest.mark.parametrize("file", ["stats.json", "plan.json", "summary.json", "records/000000.json"])
 def test_damaged_json_of_a_job_is_told_or_written_again(made: Path, table: Path, file: str, content: str) -> None:

@@ -95,3 +95,12 @@ def test_moments_of_another_shape_are_refused(shards: Path, run: Path) -> None: 
 
     change_without_hash(run, edit)
     refuse_to_resume(shards, run)
+
+
+def test_sparse_moments_are_refused(shards: Path, run: Path) -> None:  # noqa: F811
+    def sparse(state: dict[str, Any]) -> None:
+        moments = next(iter(state["optimizer"]["state"].values()))
+        moments["exp_avg_sq"] = moments["exp_avg_sq"].to_sparse()
+
+    change_without_hash(run, sparse)
+    refuse_to_resume(shards, run, "sparse")

@@ -128,6 +128,7 @@ def _check_entries(state: object) -> None:
     """Raise a `ValueError` that names the first missing entry, or the first one of another type."""
     if not isinstance(state, Mapping):
         raise ValueError(f"it holds a {type(state).__name__}")
+    _check_layouts(state)
     for name, types in ENTRIES.items():
         if name not in state:
             raise ValueError(f"it has no entry {name!r}")
@@ -144,6 +145,16 @@ def _check_entries(state: object) -> None:
             if not isinstance(tensor, torch.Tensor):
                 raise ValueError(f"{key!r} in its entry {name!r} is a {type(tensor).__name__}")
         check_finite_tensors(state[name], f"its entry {name!r}")
+
+
+def _check_layouts(state: object) -> None:
+    """Raise a `ValueError` if a tensor anywhere in `state` is sparse or quantized, which training never writes."""
+    if isinstance(state, torch.Tensor):
+        if state.layout != torch.strided or state.is_quantized:
+            raise ValueError(f"it holds a tensor of the kind {state.layout}")
+        return
+    for value in state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ():
+        _check_layouts(value)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

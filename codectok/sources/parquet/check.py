@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codectok.errors import AudioError, InputError
+from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.sources.listing.sources import Listing
 from codectok.sources.opening import open_source
 from codectok.sources.source import Source
@@ -47,7 +47,7 @@ def _problems(sources: Sequence[Source], audio_column: str | None) -> list[Audio
         try:
             with open_source(source) as opened:
                 schema = pq.read_schema(opened)
-        except (AudioError, OSError, pa.ArrowException):
+        except (AudioError, OSError, *PARQUET_DAMAGE):
             continue  # the unit rejects it
         try:
             check_schema(schema, audio_column, source.where)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from codectok.errors import AudioError, first_line
 from codectok.keys import make_key
+from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.reading import fault_of, reading
 from codectok.sources.clip import Clip
 from codectok.sources.kinds import suffix_of
@@ -69,7 +70,7 @@ def clips_of_parquet(source: Source) -> Iterator[Clip | Reject | Unused]:
                 yield from _clips_of_group(file, opened, source, group, column, others)
     except AudioError as error:
         yield Reject.in_container(error, source)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, *PARQUET_DAMAGE) as error:
         fault = fault_of(error, source.where, DAMAGE)
         message = f"The Parquet file {source.where} cannot be read: {first_line(error)}."
         yield Reject.in_container(AudioError(message, fault.reason), source)

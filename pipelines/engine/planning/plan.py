@@ -141,8 +141,8 @@ class Plan:
             }
         rows = self._tables[outline.generation].rows(outline.first_source, outline.n_sources)
         with damage_errors(f"{self._storage.url}/{_sources_file(outline.generation)}", REMEDY):
-            sources = [_source(row, self.roots, self._reading) for row in rows]
-        return Unit(number, tuple(self._relocated(source, outline.generation) for source in sources), outline.split)
+            sources = [self._relocated(_source(row, self.roots, self._reading), outline.generation) for row in rows]
+        return Unit(number, tuple(sources), outline.split)
 
     def files(self, generation: int) -> list[Source]:
         """Read the files of a generation, each once and whole, by dataset and path."""
@@ -152,7 +152,7 @@ class Plan:
                 (source.dataset, encode_path(source.path)): replace(source, first_byte=None, last_byte=None)
                 for source in _sources_in(table, self.roots, self._reading)
             }
-        return [self._relocated(whole[name], generation) for name in sorted(whole)]
+            return [self._relocated(whole[name], generation) for name in sorted(whole)]
 
     def _relocated(self, source: Source, generation: int) -> Source:
         # A moved corpus has new times; the contents of files are compared, but a store knows them in another way.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import pyarrow as pa
-
 from codectok.errors import PASSING_REASONS, AudioError
+from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import rejects_name
 from codectok.sources.opening import open_source
@@ -49,7 +48,7 @@ def _has_new_time(source: Source) -> bool:
 def _has_passed(storage: Storage, plan: Plan, number: int) -> bool:
     try:
         rejects = list(parse_rejects(storage.read(rejects_name(number))))
-    except (FileNotFoundError, pa.ArrowException):
+    except (FileNotFoundError, *PARQUET_DAMAGE):
         return True  # the unit is damaged
     names = {(reject.dataset, reject.source) for reject in rejects if reject.reason in PASSING_REASONS}
     sources = [source for source in plan.unit(number).sources if _is_named(source, names)]
