@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from codectok.config import MelConfig, StrictModel
+from codectok.config import MAX_ENTRIES, MAX_SAMPLES, Factor, MelConfig, Samples, StrictModel, Width
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 TrainingPrecision = Literal["float32", "bfloat16"]
@@ -46,9 +46,9 @@ class MelTerm(StrictModel):
         weight: of this term.
     """
 
-    n_fft: PositiveInt
-    hop_length: PositiveInt
-    n_mels: PositiveInt = 128
+    n_fft: Samples
+    hop_length: Samples
+    n_mels: Factor = 128
     weight: PositiveFloat
 
     def mel_config(self, base: MelConfig) -> MelConfig:
@@ -111,10 +111,10 @@ class PeriodDiscriminatorConfig(StrictModel):
         stride: of all layers but the last.
     """
 
-    periods: tuple[PositiveInt, ...] = (5, 8, 13, 19, 30)
-    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 128, 512, 1024, 1024)
-    kernel_size: PositiveInt = 5
-    stride: PositiveInt = 3
+    periods: Annotated[tuple[Samples, ...], Field(max_length=MAX_ENTRIES)] = (5, 8, 13, 19, 30)
+    channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = (32, 128, 512, 1024, 1024)
+    kernel_size: Factor = 5
+    stride: Factor = 3
 
 
 class ScaleLayer(StrictModel):
@@ -127,10 +127,10 @@ class ScaleLayer(StrictModel):
         groups: groups that the channels are split into.
     """
 
-    channels: PositiveInt
-    kernel_size: PositiveInt
-    stride: PositiveInt = 1
-    groups: PositiveInt = 1
+    channels: Width
+    kernel_size: Factor
+    stride: Factor = 1
+    groups: Width = 1
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -147,8 +147,8 @@ class ScaleDiscriminatorConfig(StrictModel):
         layers: convolutions of each scale.
     """
 
-    n_scales: PositiveInt = 3
-    layers: Annotated[tuple[ScaleLayer, ...], Field(min_length=1)] = (
+    n_scales: Annotated[int, Field(gt=0, le=MAX_ENTRIES)] = 3
+    layers: Annotated[tuple[ScaleLayer, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = (
         ScaleLayer(channels=128, kernel_size=15),
         ScaleLayer(channels=128, kernel_size=41, stride=2, groups=4),
         ScaleLayer(channels=256, kernel_size=41, stride=2, groups=16),
@@ -175,8 +175,10 @@ class STFTDiscriminatorConfig(StrictModel):
         channels: of all layers.
     """
 
-    n_ffts: tuple[Annotated[int, Field(ge=32, multiple_of=4)], ...] = (1024, 2048, 512, 256, 128)
-    channels: PositiveInt = 32
+    n_ffts: Annotated[
+        tuple[Annotated[int, Field(ge=32, le=MAX_SAMPLES, multiple_of=4)], ...], Field(max_length=MAX_ENTRIES)
+    ] = (1024, 2048, 512, 256, 128)
+    channels: Width = 32
 
 
 class DiscriminatorsConfig(StrictModel):

@@ -13,6 +13,8 @@ from codectok.errors import ConfigError
 from codectok.parsing import parse_json, parse_yaml
 
 MAX_CONFIG_BYTES = 1 << 25
+# Larger integers do not fit into the 64 bits of arrays.
+MAX_NUMBER = (1 << 63) - 1
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -30,10 +32,25 @@ def parse(model: type[Model], data: Any, origin: str) -> Model:
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{origin} must hold keys and values, but holds {type(data).__name__}.")
+    large = _large_number(data)
+    if large is not None:
+        raise ConfigError(f"{origin}: {large} is a number beyond {MAX_NUMBER:,}; use a smaller one.")
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {'; '.join(_describe(model, e) for e in error.errors())}.") from None
+
+
+def _large_number(data: Any, key: str = "") -> str | None:
+    """Return the key of the first integer beyond `MAX_NUMBER`; None if there is none."""
+    if isinstance(data, int):
+        return key if abs(data) > MAX_NUMBER else None
+    named = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list | tuple) else ()
+    for name, value in named:
+        found = _large_number(value, f"{key}.{name}" if key else str(name))
+        if found is not None:
+            return found
+    return None
 
 
 def load_mapping(path: Path) -> dict[str, Any]:

@@ -117,3 +117,22 @@ def test_changed_keys_excludes_resumable_keys() -> None:
     before = {"steps": 1, "loss": {"adversarial": 1.0, "mel": [1]}, "seed": 1}
     now = {"steps": 2, "loss": {"adversarial": 2.0, "mel": [1]}, "seed": 1}
     assert changed_keys(before, now) == ["loss.adversarial"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "steps=99999999999999999999",
+        "seed=99999999999999999999",
+        "data.segment_seconds=1e15",
+        "data.batch_size=9223372036854775807",
+        "data.num_workers=1000000",
+        "discriminators.period.kernel_size=9223372036854775807",
+        "discriminators.period.channels=[9223372036854775807]",
+        "discriminators.scale.n_scales=999999999999999999999999999999",
+        "discriminators.stft.channels=9223372036854775807",
+    ],
+)
+def test_absurd_number_is_refused_before_anything_is_built(setting: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(setting.partition("=")[0])):
+        load_train_config("nano", [setting])

@@ -10,6 +10,11 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 from codectok.config import StrictModel
 from codectok.storage import is_url
 
+# Numbers far beyond these can be a slip only, and some of them overflow.
+MAX_SEGMENT_SECONDS = 3600.0
+MAX_BATCH_SIZE = 1 << 20
+MAX_WORKERS = 1024
+
 
 def _as_place(value: Any) -> Any:
     if not isinstance(value, str):
@@ -84,9 +89,9 @@ class DataConfig(StrictModel):
     shards: Places | None = None
     sources: tuple[SourceConfig, ...] | None = None
     stages: tuple[StageConfig, ...] | None = None
-    segment_seconds: PositiveFloat = 3.0
-    batch_size: PositiveInt = 16
-    num_workers: NonNegativeInt = 0
+    segment_seconds: Annotated[float, Field(gt=0, le=MAX_SEGMENT_SECONDS)] = 3.0
+    batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH_SIZE)] = 16
+    num_workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 0
     shuffle_shards: PositiveInt = 8
     max_unreadable_in_a_row: PositiveInt = 32
 
