@@ -98,7 +98,7 @@ def verbs_of(inputs: Path) -> list[Verb]:
         Verb("export huggingface", ("export", "huggingface", "OUT", "--overwrite")),
         Verb("evaluate", ("evaluate", corpus, *encoder, "--out", "OUT", "--limit", "3")),
         Verb("evaluate .json", ("evaluate", corpus, *encoder, "--out", "OUT/report.json", "--limit", "3")),
-        Verb("train", (*train, "--engine", "local")),
+        Verb("train", train, both),
         Verb("train, workers", (*train, "--engine", "local", "data.num_workers=1", "checkpoint_interval=2")),
     ]
 

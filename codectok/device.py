@@ -69,6 +69,13 @@ def inference(device: torch.device, tf32: bool, autocast: bool) -> Iterator[None
         tf32: compute matrix products and convolutions on a GPU in TF32.
         autocast: compute layers in bfloat16.
     """
+    with float32_products(tf32), torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        yield
+
+
+@contextmanager
+def float32_products(tf32: bool = False) -> Iterator[None]:
+    """Compute matrix products and convolutions of float32 tensors exactly, or with `tf32` on a GPU in TF32."""
     backends: Any = torch.backends  # torch has no type annotations for these settings
     on_gpu = "tf32" if tf32 else "ieee"
     wanted = [
@@ -85,8 +92,6 @@ def inference(device: torch.device, tf32: bool, autocast: bool) -> Iterator[None
         matmul = backends.cuda.matmul
         stack.callback(setattr, matmul, _REDUCTION, getattr(matmul, _REDUCTION))
         setattr(matmul, _REDUCTION, False)
-        stack.enter_context(torch.inference_mode())
-        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=autocast))
         yield
 
 

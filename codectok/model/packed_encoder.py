@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codectok.choices import Precision
-from codectok.device import inference
+from codectok.device import float32_products, inference
 from codectok.errors import CodectokError
 from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
 
@@ -38,8 +38,9 @@ class PackedEncoder:
         log_mel: maps windows of samples [T, window] to log-mel frames [T, n_mels].
         geometry: geometry of the packs.
         device: device that computes.
-        dtype: "bfloat16" computes the two products of every block in bfloat16, "tf32" all products in TF32. With both,
-            a GPU searches codes in bfloat16 first and rescores the best in float32. Everything else is float32.
+        dtype: "bfloat16" computes the two products of every block in bfloat16, "tf32" all products between the log-mel
+            and the search in TF32. With both, a GPU searches codes of large codebooks in bfloat16 first and rescores
+            the best in float32. Everything else is float32.
     """
 
     def __init__(
@@ -123,15 +124,17 @@ class PackedEncoder:
 
     def _encode_rows(self, features: Tensor) -> Tensor:
         rows = min(self._block_rows, len(features))
-        return torch.cat(
-            [self._encode_frames(features[start : start + rows]) for start in range(0, len(features), rows)]
-        )
+        with float32_products():
+            return torch.cat(
+                [self._encode_frames(features[start : start + rows]) for start in range(0, len(features), rows)]
+            )
 
     def _features(self, samples: Tensor, *gaps: Tensor) -> Tensor:
         """Return features before quantization, float32 [code frames, C]."""
         encoder, margin = self._encoder, self._margin
         padded = F.pad(samples, (margin * self.geometry.hop, margin * self.geometry.hop))
-        x = self._apply(self._log_mel, padded.unfold(0, self.geometry.window, self.geometry.hop), gaps[0])
+        with float32_products():
+            x = self._apply(self._log_mel, padded.unfold(0, self.geometry.window, self.geometry.hop), gaps[0])
         x = self._apply(
             lambda rows: encoder.stem_norm(encoder.stem.valid(rows)), x, gaps[0], encoder.stem.receptive_field
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,26 @@ def test_inherited_precision_settings_stay_inherited() -> None:
         assert matmul.allow_bf16_reduced_precision_reduction
     finally:
         backends.fp32_precision = before
+
+
+def test_mel_and_search_are_float32_in_every_precision() -> None:
+    codec = make_codec(NANO)
+    found: dict[str, str] = {}
+
+    def noting(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*inputs: Tensor) -> Tensor:
+            found[name] = torch.backends.cuda.matmul.fp32_precision
+            return function(*inputs)
+
+        return call
+
+    log_mel = noting("mel", codec.log_mel.of_windows)
+    encoder = PackedEncoder(codec.network, log_mel, codec.geometry, codec.device, "tf32")
+    encoder._encode_frames = noting("search", encoder._encode_frames)
+    block = codec.network.encoder.stages[0][0]
+    block.valid = noting("block", block.valid)
+    list(PackedClipEncoder(codec.batching(on_gpu=False), encoder).encode_stream([noise(30_000)]))
+    assert found == {"mel": "ieee", "block": "tf32", "search": "ieee"}
 
 
 def test_process_precision_settings_do_not_change_codes() -> None:
