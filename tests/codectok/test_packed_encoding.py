@@ -223,7 +223,7 @@ def test_mel_and_search_are_float32_in_every_precision() -> None:
     log_mel = noting("mel", codec.log_mel.of_windows)
     encoder = PackedEncoder(codec.network, log_mel, codec.geometry, codec.device, "tf32")
     encoder._encode_frames = noting("search", encoder._encode_frames)
-    block = codec.network.encoder.stages[0][0]
+    block: Any = next(iter(codec.network.encoder.stages[0].children()))
     block.valid = noting("block", block.valid)
     list(PackedClipEncoder(codec.batching(on_gpu=False), encoder).encode_stream([noise(30_000)]))
     assert found == {"mel": "ieee", "block": "tf32", "search": "ieee"}
