@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count, islice
@@ -15,6 +16,8 @@ from .optional import need_transformers
 
 # Far more than rows that models have without a token; each of them becomes a token.
 MAX_UNUSED_TOKENS = 1 << 20
+# Far more than any vocabulary has.
+MAX_TOKEN_ID = 1 << 26
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -27,7 +30,33 @@ def load_tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the folder of a tokenizer.")
     with tokenizer_errors(f"{folder} holds no tokenizer that transformers can load"):
+        _check_ids(folder)
         return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def _check_ids(folder: Path) -> None:
+    """Raise an `InputError` if an id is absurd: the tokenizers library allocates memory for all ids below it."""
+    for name in ("tokenizer.json", "vocab.json", "added_tokens.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        ids = _ids_in(json.loads(path.read_bytes()))
+        largest = max((value for value in ids if isinstance(value, int)), default=0)
+        if largest > MAX_TOKEN_ID:
+            raise InputError(f"{path} has a token of the id {largest}; the largest possible is {MAX_TOKEN_ID:,}.")
+
+
+def _ids_in(data: object) -> Iterator[object]:
+    """Yield all values at the places of ids in a file of a tokenizer."""
+    if not isinstance(data, dict):
+        return
+    model, added = data.get("model"), data.get("added_tokens")
+    for table in (data, model.get("vocab") if isinstance(model, dict) else None):
+        if isinstance(table, dict):
+            yield from table.values()
+    for token in added if isinstance(added, list) else ():
+        if isinstance(token, dict):
+            yield token.get("id")
 
 
 @contextmanager

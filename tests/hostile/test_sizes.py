@@ -12,7 +12,9 @@ import pytest
 
 from codectok.codec import Codec
 from codectok.errors import InputError
+from codectok.exports.tokenizer import load_tokenizer
 from tests.helpers.command_line import assert_refused, codectok
+from tests.helpers.tokenizers import save_tokenizer
 
 SECONDS = 20.0
 MANY = {
@@ -82,3 +84,18 @@ def test_language_model_with_absurd_sizes_is_refused(codec_folder: Path, tmp_pat
     command = ("export", "language-model", tmp_path / "model", tmp_path / "out", "--codec", codec_folder)
     assert_refused(codectok(*command))
     assert time.monotonic() - started < 2 * SECONDS
+
+
+@pytest.mark.parametrize("place", ["vocab", "added"])
+def test_token_with_an_absurd_id_is_refused(place: str, tmp_path: Path) -> None:
+    save_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    if place == "vocab":
+        vocabulary[next(iter(vocabulary))] = 2**31
+    else:
+        tokenizer["added_tokens"][0]["id"] = 2**31
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(InputError, match="2147483648"):
+        load_tokenizer(tmp_path)
