@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,8 @@ from .options import (
     DeviceOption,
     DtypeOption,
     EncodingOption,
+    MaxFileBytesOption,
+    MaxFileSecondsOption,
     ScaleOption,
     StrictOption,
 )
@@ -42,6 +45,8 @@ def run(
     scale: ScaleOption = "refuse",
     strict: StrictOption = False,
     encoding: EncodingOption = None,
+    max_file_bytes: MaxFileBytesOption = None,
+    max_file_seconds: MaxFileSecondsOption = None,
 ) -> None:
     """Encode audio files into one file of codes."""
     from codectok.atomic import remove_leftovers
@@ -51,15 +56,17 @@ def run(
     from codectok.sources.listing.arguments import parse_arguments
     from codectok.sources.listing.ordering import ordered_sources
     from codectok.sources.listing.sources import list_sources
+    from codectok.sources.source import check_max_bytes
     from codectok.tokens.clips import DamagedRest, encode_clips
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata
 
     check_codes_path(output)
     remove_leftovers(output)
-    sound = SoundOptions.parse(channel, cancelled, scale)
+    check_max_bytes(max_file_bytes)
+    sound = SoundOptions.parse(channel, cancelled, scale, max_file_seconds)
     listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict, encoding=encoding)
-    sources = list(ordered_sources(listing))
+    sources = [replace(source, max_file_bytes=max_file_bytes) for source in ordered_sources(listing)]
     loaded = load_codec(codec, device, dtype)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0

@@ -20,6 +20,8 @@ from .options import (
     DeviceOption,
     DtypeOption,
     EncodingOption,
+    MaxFileBytesOption,
+    MaxFileSecondsOption,
     ScaleOption,
     StrictOption,
 )
@@ -56,6 +58,8 @@ def run(
     ] = None,
     audio_column: AudioColumnOption = None,
     encoding: EncodingOption = None,
+    max_file_bytes: MaxFileBytesOption = None,
+    max_file_seconds: MaxFileSecondsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     channel: ChannelOption = "mix",
@@ -72,7 +76,7 @@ def run(
     from codectok.evaluation.report_files import ReportFiles
     from codectok.loading import load_codec
 
-    sound = SoundOptions.parse(channel, cancelled, scale)
+    sound = SoundOptions.parse(channel, cancelled, scale, max_file_seconds)
     files = None if out is None else ReportFiles(out)
     loaded = load_codec(codec, device, dtype)
     with ExitStack() as stack:
@@ -102,6 +106,7 @@ def run(
             sound=sound,
             strict=strict,
             encoding=encoding,
+            max_file_bytes=max_file_bytes,
         )
         if writer is not None:
             writer.finish(report)

@@ -20,6 +20,7 @@ from codectok.sources.listing.ordering import ordered_sources
 from codectok.sources.listing.sources import list_sources
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
+from codectok.sources.source import check_max_bytes
 from codectok.sources.unused import Unused, UnusedCounts, add_unused
 from codectok.tokens.clips import ClipReader
 
@@ -78,6 +79,7 @@ def evaluate(
     sound: SoundOptions = MIXED,
     strict: bool = False,
     encoding: str | None = None,
+    max_file_bytes: int | None = None,
 ) -> EvaluationReport:
     """Encode and decode the clips of a test set, and measure the reconstruction.
 
@@ -93,19 +95,22 @@ def evaluate(
         sound: how channels are mixed or chosen.
         strict: refuse manifests with lines that cannot be used.
         encoding: of manifests and texts without a byte-order mark; None for UTF-8.
+        max_file_bytes: largest file or sample that is read, see `codectok.sources.source.Source`.
 
     Raises:
         InputError: a source does not exist, or a limit is impossible.
         CodectokError: no clip can be measured.
     """
     _check_limits(limit, max_seconds)
+    check_max_bytes(max_file_bytes)
     listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS, strict=strict, encoding=encoding)
     check_audio_columns(listing, audio_column)
     on_listed(len(listing.paths))
     unused, totals = _Unused(ignored=listing.ignored), Totals(codec)
     parts, log_mel = UnusedSound(unused, sound), log_mel_of(codec)
     for source in ordered_sources(listing):
-        clips = readable_clips(replace(source, audio_column=audio_column, encoding=encoding), unused)
+        source = replace(source, audio_column=audio_column, encoding=encoding, max_file_bytes=max_file_bytes)
+        clips = readable_clips(source, unused)
         for clip in clips_of_channels(clips, sound):
             if totals.clips == limit:
                 break
@@ -125,7 +130,13 @@ def evaluate(
         on_source()
     if not totals.clips:
         raise CodectokError(_no_clips_message(unused))
-    options = EvaluationOptions(sources=tuple(sources), limit=limit, max_seconds=max_seconds, **sound.values())
+    options = EvaluationOptions(
+        sources=tuple(sources),
+        limit=limit,
+        max_seconds=max_seconds,
+        max_file_bytes=max_file_bytes,
+        **sound.values(),
+    )
     return report_of(codec, options, totals, missing_measures(), tuple(unused.clips), unused.ignored, unused.parts)
 
 

@@ -53,7 +53,8 @@ class Mean(StrictModel):
 
 
 class EvaluationOptions(StrictModel):
-    """Options of an evaluation: `sources`, at most `limit` clips, at most `max_seconds` of each, and `SoundOptions`."""
+    """Options of an evaluation: `sources`, at most `limit` clips, at most `max_seconds` of each, files of at
+    most `max_file_bytes`, and `SoundOptions`."""
 
     sources: tuple[str, ...]
     limit: int | None = None
@@ -61,6 +62,8 @@ class EvaluationOptions(StrictModel):
     channel: int | str = "mix"
     cancelled: CancelledChoice = "first"
     scale: ScaleChoice = "refuse"
+    max_file_seconds: float | None = None
+    max_file_bytes: int | None = None
 
 
 class EvaluationReport(StrictModel):

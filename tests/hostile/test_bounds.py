@@ -187,6 +187,24 @@ def test_longest_file_is_an_option(codec_folder: Path, tmp_path: Path) -> None:
         assert refused.exit_code == 2
 
 
+def test_encode_and_evaluate_have_both_limits(codec_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "long.flac").write_bytes(sound(9.0))
+    (folder / "short.flac").write_bytes(sound(2.5))
+    codec = ["--codec", codec_folder, "--device", "cpu"]
+    limits = {"too_large": ["--max-file-bytes", len(sound(9.0)) - 1], "too_long": ["--max-file-seconds", 5]}
+    for reason, limit in limits.items():
+        encoded = codectok("encode", folder, tmp_path / f"{reason}.npz", *codec, *limit)
+        assert encoded.exit_code == 0, encoded.output
+        assert "long.flac" in encoded.output
+        report = tmp_path / f"{reason}.json"
+        measured = codectok("evaluate", folder, "--out", report, *codec, *limit)
+        assert measured.exit_code == 0, measured.output
+        (unused,) = json.loads(report.read_text())["unused"]
+        assert (unused["source"], unused["reason"]) == ("long.flac", reason)
+
+
 def test_limits_that_are_not_set_do_not_change_plans(codec_folder: Path) -> None:
     names = {"max_file_bytes", "max_file_seconds"}
     assert not names & shard_job().options().keys()
