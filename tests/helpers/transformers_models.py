@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 FAMILIES = (
@@ -86,11 +87,11 @@ def random_model(family: str, config: Any = None, seed: int = 0) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = hf.AutoModel.from_config(config or _config(family)).eval()
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for name, tensor in model.state_dict().items():
             if name.rpartition(".")[2] in ("embed", "embed_sum"):  # code vectors are zero at first
                 tensor.data.normal_().mul_(0.3)
             elif name.endswith("project_in.weight"):  # finite scalar quantization rounds features
-                tensor.data.mul_(20)
+                tensor.data.mul_(300)
             elif tensor.dim() > 1 and tensor.is_floating_point():
                 tensor.data.mul_(2)
     return model
@@ -122,3 +123,28 @@ def save_model(family: str, folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     feature_extractor(model).save_pretrained(folder)
     return folder
+
+
+def own_model(folder: Path) -> Any:
+    """Load a codec as a user of transformers does."""
+    import transformers as hf
+
+    level = hf.logging.get_verbosity()
+    hf.logging.set_verbosity_error()
+    try:
+        return hf.AutoModel.from_pretrained(folder).eval()
+    finally:
+        hf.logging.set_verbosity(level)
+
+
+def own_codes(model: Any, clip: np.ndarray) -> torch.Tensor:
+    """Encode one clip [n] by the model's feature extractor and `encode`, to codes [n_frames, n_codebooks]."""
+    extractor, config = feature_extractor(model), model.config
+    with torch.inference_mode():
+        inputs = extractor(clip, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        if config.model_type not in ("xcodec2", "neucodec"):
+            inputs = {"input_values": inputs["input_values"]}
+        if hasattr(config, "target_bandwidths"):
+            inputs["bandwidth"] = config.target_bandwidths[-1]
+        codes = model.encode(**inputs).audio_codes
+    return (codes[0] if codes.dim() == 4 else codes)[0].T.long()
