@@ -114,7 +114,7 @@ def main() -> None:
         f" {options.batch_seconds:g} s in a batch"
     )
     table = Table(title="Encoding")
-    headings = ("codec", "parameters", "Hz", "frames/s", "codebooks", "codes", "audio s/s", "MB a clip's encoding takes")
+    headings = ("codec", "parameters", "Hz", "frames/s", "codebooks", "codes", "audio s/s", "MB for a clip")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "codec" else "right")
     for name in options.codecs.split(","):
