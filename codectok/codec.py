@@ -221,12 +221,14 @@ class Codec(AudioCodec):
         """Decode clips: faster on a GPU than one by one, and equal to `decode` of each to 1e-5."""
         return self._windowed_decoder.batch(many)
 
-    def decode_stream(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
-        """Decode `codes` to blocks float32 [n], aligned with the clip (without `left_pad`), as they are computed."""
-        skip = self.config.left_pad
+    def decode_stream(self, codes: Tensor | np.ndarray, n_samples: int | None = None) -> Iterator[Tensor]:
+        """Decode `codes` to blocks float32 [n] as they are computed; concatenated, they equal `decode_aligned`."""
+        start = self.config.left_pad
+        end = None if n_samples is None else start + n_samples
         for block in self._windowed_decoder.stream(self._checked_codes(codes)):
-            yield block[skip:]
-            skip = max(0, skip - len(block))
+            yield block[start:end]
+            start = max(0, start - len(block))
+            end = None if end is None else max(0, end - len(block))
 
     def decode_aligned(self, codes: Tensor | np.ndarray, n_samples: int | None = None) -> Tensor:
         """Decode `codes` to a waveform aligned with the clip: without `left_pad`, and at most `n_samples` long."""

@@ -66,7 +66,7 @@ def inference(device: torch.device, tf32: bool, autocast: bool) -> Iterator[None
 
     Args:
         device: device that computes.
-        tf32: compute matrix products and convolutions on a GPU in TF32.
+        tf32: compute matrix products, convolutions and recurrent layers on a GPU in TF32.
         autocast: compute layers in bfloat16.
     """
     with float32_products(tf32), torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
@@ -81,8 +81,10 @@ def float32_products(tf32: bool = False) -> Iterator[None]:
     wanted = [
         (backends.cuda.matmul, on_gpu),
         (backends.cudnn.conv, on_gpu),
+        (backends.cudnn.rnn, on_gpu),
         (backends.mkldnn.matmul, "ieee"),
         (backends.mkldnn.conv, "ieee"),
+        (backends.mkldnn.rnn, "ieee"),
     ]
     before = [setting.fp32_precision for setting, _ in wanted]
     with ExitStack() as stack:

@@ -63,7 +63,7 @@ def absolute_codec_name(name: str | Path) -> str:
     scheme, rest = _scheme_of(str(name))
     if scheme is None:
         return str(resolve_codec_directory(name).resolve())
-    path, at, choice = rest.rpartition("@") if "@" in rest else (rest, "", "")
+    path, at, choice = rest.rpartition("@") if "@" in rest and not Path(rest).exists() else (rest, "", "")
     if not Path(path).exists():
         return str(name)
     return f"{scheme}:{Path(path).resolve()}{at}{choice}"

@@ -33,7 +33,7 @@ def run(
     from codectok.audio.files import is_output_path, write_audio
     from codectok.errors import InputError
     from codectok.loading import load_codec
-    from codectok.tokens.codes_file import file_names, read_codes, read_codes_metadata
+    from codectok.tokens.codes_file import file_names, read_clips, read_codes_metadata
 
     metadata = read_codes_metadata(codes)
     loaded = load_codec(codec, device)
@@ -54,9 +54,10 @@ def run(
     remove_leftovers(destination)
     made = nullcontext(output) if one_file else replacing_folder(output)
     with made as output, progress(len(ids) if ids else None, "decode: clips") as report:
-        for name, clip_codes in read_codes(codes, set(ids) if ids else None, where):
+        for name, clip_codes, length in read_clips(codes, set(ids) if ids else None, where):
             path = output if names is None else output / names.of(name, ".wav")
-            n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.decoded_sample_rate)
+            # Cut to the length of the clip, since its last frame may reach beyond its end.
+            n_samples = write_audio(path, loaded.decode_stream(clip_codes, length), loaded.decoded_sample_rate)
             missing.discard(name)
             count += 1
             seconds += n_samples / loaded.decoded_sample_rate

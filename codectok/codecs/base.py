@@ -167,9 +167,9 @@ class AudioCodec(ABC):
         """Decode several clips at once."""
         return self._decode_checked([self._checked_codes(codes) for codes in many])
 
-    def decode_stream(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
-        """Decode `codes` to blocks float32 [n], aligned with the clip, as they are computed."""
-        yield self.decode_aligned(codes)
+    def decode_stream(self, codes: Tensor | np.ndarray, n_samples: int | None = None) -> Iterator[Tensor]:
+        """Decode `codes` to blocks float32 [n] as they are computed; concatenated, they equal `decode_aligned`."""
+        yield self.decode_aligned(codes, n_samples)
 
     def decode_aligned(self, codes: Tensor | np.ndarray, n_samples: int | None = None) -> Tensor:
         """Decode `codes` to a waveform aligned with the clip, and at most as long as `n_samples` encoded ones."""

@@ -39,8 +39,11 @@ class WholeClips:
     batch_seconds: float = 0.0
 
     def rows(self, n_samples: int) -> int:
-        """Number of clips in a batch of clips of `n_samples`: it depends on nothing else."""
-        return max(1, int(self.batch_seconds * self.sample_rate / n_samples))
+        """Number of clips in a batch of clips of `n_samples`: it depends on nothing else.
+
+        Clips below a second count as one, so that batches of very short ones stay small.
+        """
+        return max(1, int(self.batch_seconds * self.sample_rate / max(n_samples, self.sample_rate)))
 
     def clip_encoder(self, batches: BatchEncoder) -> WholeClipEncoder:
         """Return an encoder of clips that computes their batches with `batches`."""

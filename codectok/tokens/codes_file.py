@@ -69,6 +69,16 @@ def read_codes(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield pairs of id and codes int64 [n_frames, n_codebooks].
 
+    See `read_clips` for arguments and errors.
+    """
+    return ((name, codes) for name, codes, _ in read_clips(place, ids, where))
+
+
+def read_clips(
+    place: str | Path, ids: set[str] | None = None, where: str | None = None
+) -> Iterator[tuple[str, np.ndarray, int | None]]:
+    """Yield id, codes int64 [n_frames, n_codebooks] and the number of encoded samples; files of codes lack it.
+
     Args:
         place: a file of codes, or a token table at a path or URL.
         ids: ids to read; None for all.
@@ -78,7 +88,7 @@ def read_codes(
         InputError: the file is damaged, or the condition is not valid.
     """
     if is_url(str(place)) or Path(place).suffix != ".npz":
-        yield from ((row.id, row.codes) for row in read_rows(place, ids, where))
+        yield from ((row.id, row.codes, row.n_samples) for row in read_rows(place, ids, where))
         return
     path = Path(place)
     if where is not None:
@@ -91,7 +101,7 @@ def read_codes(
                     codes = _clip_of(arrays, name, metadata)
                 except Exception as error:  # zipfile and numpy raise errors of every kind for damaged bytes
                     raise InputError(f"{path} is damaged at clip {name}: {shortened(error)}.") from None
-                yield name, codes
+                yield name, codes, None
 
 
 def file_names(place: str | Path, ids: set[str] | None = None) -> FileNames:

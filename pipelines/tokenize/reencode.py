@@ -112,7 +112,7 @@ def decode_some(folder: str | Path, codec: AudioCodec, count: int, output: Path,
     for number in _random_rows(table, count, seed):
         row = table.row(number)
         paths.append(output / names.of(row.id, ".wav"))
-        write_audio(paths[-1], codec.decode_stream(row.codes), codec.decoded_sample_rate)
+        write_audio(paths[-1], codec.decode_stream(row.codes, row.n_samples), codec.decoded_sample_rate)
     return paths
 
 

@@ -34,6 +34,9 @@ def assert_decodes_as_a_whole(codec: Codec) -> None:
         torch.testing.assert_close(codec.decode(codes), found, rtol=0, atol=1e-5)
         streamed = torch.cat(list(codec.decode_stream(codes)))
         torch.testing.assert_close(streamed, found[codec.config.left_pad :], rtol=0, atol=1e-5)
+        n_samples = len(codes) * codec.frame_size // 2
+        cut = torch.cat(list(codec.decode_stream(codes, n_samples)))
+        assert torch.equal(cut, streamed[:n_samples])
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

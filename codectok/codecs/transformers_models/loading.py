@@ -1,0 +1,164 @@
+"""Loads codecs of the transformers library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codectok.choices import Precision
+from codectok.codecs.fingerprints import hash_codec
+from codectok.device import check_precision, resolve_device
+from codectok.errors import CheckpointError, shortened
+
+from .codec import TransformersCodec
+from .families import Family, check_config, family_of
+from .hub import CONFIG_FILE, EXTRACTOR_FILE, find_model
+
+# Keys of configurations that say who wrote them, and with which library.
+_INCIDENTAL = frozenset(
+    ["_name_or_path", "_commit_hash", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"]
+)
+_SHOWN_KEYS = 3
+
+
+def load(
+    name: str, *, device: str = "auto", dtype: Precision = "float32", batch_seconds: float = 0.0
+) -> TransformersCodec:
+    """Load a codec of transformers.
+
+    Args:
+        name: a folder, or a name on the Hugging Face Hub; with `@N` for the first N codebooks, else all.
+        device, dtype, batch_seconds: as in `codectok.load_codec`.
+
+    Raises:
+        CheckpointError: there is no such codec, its type is not supported, or its weights are not complete.
+        InputError: the codec does not support the device or the precision.
+    """
+    check_precision(dtype, resolve_device(device))
+    path, n_codebooks = _split(name)
+    _check_installed()
+    folder, revision = find_model(path)
+    raw = _read_config(folder)
+    family = family_of(path, raw.get("model_type"))
+    with _quiet():
+        config = _load_config(path, folder)
+        check_config(path, config.model_type, config)
+        _check_extractor(path, folder)
+        choices = family.choices(config)
+        if n_codebooks is not None and n_codebooks not in choices:
+            possible = ", ".join(map(str, choices))
+            raise CheckpointError(f"{path} cannot encode {n_codebooks} codebooks; possible are {possible}.")
+        model = _load_model(path, folder, family, config)
+    architecture = {"config": _canonical(raw), "n_codebooks": n_codebooks or max(choices)}
+    hashes = hash_codec(json.dumps(architecture, sort_keys=True).encode(), model.state_dict())
+    return TransformersCodec(model, family, hashes, n_codebooks, revision, device, dtype, batch_seconds)
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """Split `NAME@N`."""
+    path, at, count = name.rpartition("@")
+    if not at or Path(name).exists():
+        return name, None
+    if not (count.isascii() and count.isdigit()):
+        raise CheckpointError(f"{name} ends in @{count}, which must be a number of codebooks, such as {path}@8.")
+    return path, int(count)
+
+
+def _check_installed() -> None:
+    try:
+        from transformers import AutoModelForAudioTokenization  # noqa: F401
+    except ImportError:
+        raise CheckpointError(
+            "Codecs of transformers need transformers 5.24 or newer (pip install 'transformers>=5.24')."
+        ) from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has no {CONFIG_FILE}, and is not a model of transformers.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({shortened(error)}); download the model again.") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is not a JSON object; download the model again.")
+    return config
+
+
+def _load_config(name: str, folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # invalid values raise exceptions of every kind
+        raise CheckpointError(f"The configuration of {name} is invalid: {shortened(error)}.") from None
+
+
+def _check_extractor(name: str, folder: Path) -> None:
+    """Raise a `CheckpointError` if the feature extractor changes the level of clips."""
+    path = folder / EXTRACTOR_FILE
+    try:
+        extractor = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return  # the configuration of the model says all that is needed
+    if isinstance(extractor, dict) and extractor.get("normalize_audio"):
+        raise CheckpointError(
+            f"{name} normalizes the peak of every clip (normalize_audio in {EXTRACTOR_FILE}), which is not supported;"
+            " use another codec."
+        )
+
+
+def _load_model(name: str, folder: Path, family: Family, config: Any) -> Any:
+    """Load all weights in float32; the number of missing and unexpected ones must be zero."""
+    import transformers
+
+    auto_class = getattr(transformers, family.auto_class)
+    try:
+        model, found = auto_class.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
+            use_safetensors=True, output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:  # damaged files raise exceptions of every kind
+        raise CheckpointError(f"The weights of {name} cannot be loaded: {shortened(error)}.") from None
+    for kind, problem in (("missing_keys", "lack"), ("unexpected_keys", "have unexpected")):
+        if keys := sorted(found.get(kind) or ()):
+            more = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+            raise CheckpointError(
+                f"The weights of {name} {problem} tensors: {', '.join(keys[:_SHOWN_KEYS])}{more}; they do not fit its"
+                " configuration."
+            )
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"The tensor {key} of {name} has values that are not finite; download it again.")
+    return model.eval().requires_grad_(False)
+
+
+def _canonical(config: Any) -> Any:
+    """Return a configuration without the keys that say who wrote it."""
+    if isinstance(config, Mapping):
+        return {key: _canonical(value) for key, value in config.items() if key not in _INCIDENTAL}
+    if isinstance(config, list):
+        return [_canonical(value) for value in config]
+    return config
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers: its warnings are errors here, and loading takes seconds."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
