@@ -35,7 +35,7 @@ def run(
     from codectok.loading import load_codec
     from codectok.tokens.codes_file import file_names, read_codes, read_codes_metadata
 
-    metadata = read_codes_metadata(codes)
+    metadata = read_codes_metadata(codes, allow_mixed=True)
     loaded = load_codec(codec, device)
     if metadata.codec_fingerprint != loaded.fingerprint:
         raise InputError(
@@ -54,7 +54,7 @@ def run(
     remove_leftovers(destination)
     made = nullcontext(output) if one_file else replacing_folder(output)
     with made as output, progress(len(ids) if ids else None, "decode: clips") as report:
-        for name, clip_codes in read_codes(codes, set(ids) if ids else None, where):
+        for name, clip_codes in read_codes(codes, set(ids) if ids else None, where, allow_mixed=True):
             path = output if names is None else output / names.of(name, ".wav")
             n_samples = write_audio(path, loaded.decode_stream(clip_codes), loaded.decoded_sample_rate)
             missing.discard(name)
