@@ -46,10 +46,6 @@ class CodectokError(Exception):
     exit_code = 1
 
 
-class CodectokWarning(UserWarning):
-    """Work is done, but the user should know something. The command line prints one line."""
-
-
 class PassingError(CodectokError):
     """A temporary failure, such as a store that did not answer; another try may succeed."""
 

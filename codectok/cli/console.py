@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from codectok.errors import CodectokWarning
 from codectok.formatting import format_duration
 
 from .streams import Stream
@@ -29,19 +27,6 @@ error_console = Console(file=cast(IO[str], Stream("stderr")), highlight=False, s
 def warn(message: str) -> None:
     """Print a warning as one line on standard error."""
     error_console.print(f"[yellow]Warning:[/] {_escape(message)}")
-
-
-def show_warnings() -> None:
-    """Print warnings of codectok as `warn` does, and others as before."""
-    show_other = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, CodectokWarning):
-            warn(str(message))
-        else:
-            show_other(message, category, *where, **more)
-
-    warnings.showwarning = show
 
 
 def fail(message: str) -> None:

@@ -13,7 +13,7 @@ from codectok.errors import CodectokError
 from codectok.names import printable
 
 from . import decode, encode, evaluate, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
-from .console import fail, show_warnings
+from .console import fail
 from .encoding import use_utf8
 from .export import app as export
 from .interruption import is_interrupted, listen_for_signals
@@ -101,7 +101,6 @@ def main() -> None:
     open_closed_streams()
     use_utf8()
     listen_for_signals()
-    show_warnings()
     status: str | int | None = 0
     try:
         app()

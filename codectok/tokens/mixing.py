@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from codectok.errors import CodectokWarning, InputError
+from codectok.errors import InputError
 
 if TYPE_CHECKING:
     from .table import TableMetadata
@@ -34,6 +34,8 @@ _LABELS = {
     "transformers": "version of transformers",
 }
 
+log = logging.getLogger(__name__)
+
 Described = tuple[str, "TableMetadata"]
 """Name of a file for messages, and its metadata."""
 
@@ -46,10 +48,8 @@ def merge_metadata(found: Iterable[Described], allow_mixed: bool = False) -> Tab
         allow_mixed: accept codes of one codec that were computed in another arithmetic or on another device.
 
     Returns:
-        The metadata of the first file. Fields in which files differ are unset, or "mixed", and listed in `mixed`.
-
-    Warns:
-        CodectokWarning: files differ in versions alone.
+        The metadata of the first file. Fields in which files differ are unset, or "mixed", and listed in `mixed`. If
+        versions of libraries alone differ, a warning is logged.
 
     Raises:
         InputError: the files hold codes of different codecs, or are mixed and `allow_mixed` is False.
@@ -169,4 +169,4 @@ def _words(metadata: TableMetadata, field: str) -> str:
 
 @cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, CodectokWarning, stacklevel=3)
+    log.warning("%s", message)
