@@ -92,7 +92,7 @@ def random_model(family: str, config: Any = None, seed: int = 0) -> Any:
                 tensor.data.normal_().mul_(0.3)
             elif name.endswith("project_in.weight"):  # finite scalar quantization rounds features
                 tensor.data.mul_(300)
-            elif tensor.dim() > 1 and tensor.is_floating_point():
+            elif tensor.dim() > 1 and tensor.is_floating_point() and "decoder" not in name:
                 tensor.data.mul_(2)
     return model
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from codectok.codecs.whole_clips import MAX_CLIP_SECONDS
 from codectok.description import FrameRounding
 from codectok.errors import CheckpointError
 
@@ -17,11 +16,11 @@ AutoClass = Literal["AutoModel", "AutoModelForAudioTokenization"]
 Inputs = Literal["samples", "whole_frames", "features"]
 Argument = Literal["bandwidth", "num_quantizers", "n_quantizers"]
 
-# Semantic encoders of wav2vec2-bert keep a vector for every pair of frames: 2.3 GB for 60 s, and four times as much for
-# twice the length.
+# A clip is encoded as a whole: 25 to 40 MB for each second in the families without wav2vec2-bert.
+MAX_SECONDS = 300.0
+# Semantic encoders of wav2vec2-bert also keep a vector for every pair of frames: 2.3 GB for 60 s, and four times as
+# much for twice the length.
 PAIRWISE_SECONDS = 60.0
-# The first convolution of HuBERT keeps 512 values for every fifth sample.
-HUBERT_SECONDS = 300.0
 # Samples in the window of a mel frame of wav2vec2-bert.
 _MEL_WINDOW = 400
 
@@ -54,7 +53,7 @@ class Family:
     inputs: Inputs = "samples"
     argument: Argument | None = None
     feature_extractor: str | None = None
-    max_seconds: float = MAX_CLIP_SECONDS
+    max_seconds: float = MAX_SECONDS
 
     def codebook_size(self, config: Any) -> int:
         """Return the number of codes in each codebook."""
@@ -126,7 +125,6 @@ FAMILIES: Mapping[str, Family] = {
         argument="bandwidth",
         codebooks=lambda model: _residual_codebooks(model.quantizer.quantizers),
         features="fc",
-        max_seconds=HUBERT_SECONDS,
     ),
     "xcodec2": Family(
         auto_class="AutoModelForAudioTokenization",
@@ -166,7 +164,6 @@ FAMILIES: Mapping[str, Family] = {
         argument="bandwidth",
         codebooks=lambda model: _residual_codebooks(model.quantizer.quantizers),
         features="fc",
-        max_seconds=HUBERT_SECONDS,
     ),
 }
 """Families by the model type in their configuration."""

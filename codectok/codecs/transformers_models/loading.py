@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from codectok.choices import Precision
 from codectok.codecs.fingerprints import hash_codec
 from codectok.device import check_precision, resolve_device
-from codectok.errors import CheckpointError, shortened
+from codectok.errors import CheckpointError, CodectokError, shortened
 
 from .codec import TransformersCodec
 from .families import Family, check_config, family_of
@@ -24,6 +25,7 @@ _INCIDENTAL = frozenset(
     ["_name_or_path", "_commit_hash", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"]
 )
 _SHOWN_KEYS = 3
+_TRIED_FRAMES = 3
 
 
 def load(
@@ -36,7 +38,8 @@ def load(
         device, dtype, batch_seconds: as in `codectok.load_codec`.
 
     Raises:
-        CheckpointError: there is no such codec, its type is not supported, or its weights are not complete.
+        CheckpointError: there is no such codec, its type is not supported, its weights are not complete, or it cannot
+            encode.
         InputError: the codec does not support the device or the precision.
     """
     check_precision(dtype, resolve_device(device))
@@ -56,7 +59,9 @@ def load(
         model = _load_model(path, folder, family, config)
     architecture = {"config": _canonical(raw), "n_codebooks": n_codebooks or max(choices)}
     hashes = hash_codec(json.dumps(architecture, sort_keys=True).encode(), model.state_dict())
-    return TransformersCodec(model, family, hashes, n_codebooks, revision, device, dtype, batch_seconds)
+    codec = TransformersCodec(model, family, hashes, n_codebooks, revision, device, dtype, batch_seconds)
+    _check_encodes(path, codec)
+    return codec
 
 
 def _split(name: str) -> tuple[str, int | None]:
@@ -137,6 +142,17 @@ def _load_model(name: str, folder: Path, family: Family, config: Any) -> Any:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"The tensor {key} of {name} has values that are not finite; download it again.")
     return model.eval().requires_grad_(False)
+
+
+def _check_encodes(name: str, codec: TransformersCodec) -> None:
+    """Encode a few frames: parts of a configuration may not fit each other, which only shows then."""
+    n_samples = max(codec.min_samples, _TRIED_FRAMES * codec.frame_size)
+    try:
+        codec.encode(np.zeros(n_samples, np.float32), codec.sample_rate)
+    except CodectokError as error:
+        raise CheckpointError(f"The configuration of {name} cannot encode: {error}") from None
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"The configuration of {name} cannot encode: {shortened(error)}.") from None
 
 
 def _canonical(config: Any) -> Any:
