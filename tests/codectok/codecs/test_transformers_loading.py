@@ -199,7 +199,7 @@ def test_damaged_files_are_an_error(model: Path) -> None:
 
 def test_configuration_that_cannot_encode_is_an_error(tiny_model: Folders, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model("higgs_audio_v2_tokenizer"), tmp_path / "copy"))
-    _edit_config(folder, semantic_sample_rate=24_000)  # three times as many semantic frames as acoustic ones
+    _edit_config(folder, downsample_factor=960)  # twice as many semantic frames as acoustic ones
 
     with pytest.raises(CheckpointError, match="cannot encode"):
         load(str(folder))
