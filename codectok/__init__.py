@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from codectok.audio.files import read_audio, write_audio
     from codectok.audio.sound import SoundOptions
     from codectok.codecs.base import AudioCodec
+    from codectok.codecs.fingerprints import hash_codec
+    from codectok.codecs.whole_clip_codec import WholeClipCodec
     from codectok.evaluation.corpus import evaluate
     from codectok.sources.clip import Clip
     from codectok.sources.rejects import Reject
@@ -35,8 +37,10 @@ __all__ = [
     "TokenTable",
     "VerificationError",
     "Vocabulary",
+    "WholeClipCodec",
     "__version__",
     "evaluate",
+    "hash_codec",
     "load_codec",
     "open_table",
     "read_audio",
@@ -52,7 +56,9 @@ _LAZY = {
     "SoundOptions": "codectok.audio.sound",
     "TokenTable": "codectok.tokens.reader",
     "Vocabulary": "codectok.tokens.vocabulary",
+    "WholeClipCodec": "codectok.codecs.whole_clip_codec",
     "evaluate": "codectok.evaluation.corpus",
+    "hash_codec": "codectok.codecs.fingerprints",
     "load_codec": "codectok.loading",
     "open_table": "codectok.tokens.reader",
     "read_audio": "codectok.audio.files",

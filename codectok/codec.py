@@ -13,8 +13,8 @@ from torch import Tensor
 
 from codectok.audio.analysis.mel import LogMel
 from codectok.checkpoints.distilcodec import import_distilcodec
-from codectok.checkpoints.hub import resolve_codec_directory
-from codectok.checkpoints.native import CheckpointHeader, load_checkpoint, save_checkpoint
+from codectok.checkpoints.finding import find_codec
+from codectok.checkpoints.native import CheckpointHeader, save_checkpoint
 from codectok.codecs.base import AudioCodec
 from codectok.codecs.fingerprints import Hashes, hash_codec
 from codectok.model.clip_encoder import PackBatching
@@ -38,11 +38,13 @@ class Codec(AudioCodec):
         device: "auto" (CUDA if available), "cpu", "cuda" or a device such as "cuda:1".
         dtype: "float32"; "tf32" (CUDA only) and "bfloat16" are faster and change some codes.
         pack_frames: mel frames that are encoded at once, rounded up to a possible size; None for 8192.
+        revision: commit of the weights on the Hugging Face Hub; None for a local folder.
 
     Attributes:
         header: configuration and origin of the weights.
         device: device that computes.
         dtype: precision.
+        revision: commit of the weights on the Hugging Face Hub; None for a local folder.
         network: the network.
         log_mel: computes log-mel frames.
         geometry: geometry of the packs in which clips are encoded.
@@ -55,8 +57,9 @@ class Codec(AudioCodec):
         device: str = "auto",
         dtype: Precision = "float32",
         pack_frames: int | None = None,
+        revision: str | None = None,
     ) -> None:
-        self.header = header
+        self.header, self.revision = header, revision
         self.device = resolve_device(device)
         self.dtype = check_precision(dtype, self.device)
         self.network = network.to(self.device)
@@ -73,10 +76,13 @@ class Codec(AudioCodec):
     ) -> Self:
         """Load a codec from a folder, or by its name on the Hugging Face Hub (`organisation/name`).
 
+        DistilCodec checkpoints are converted; `@STEP` after the name chooses a step.
+
         Raises:
             CheckpointError: there is no such codec, or its tensors do not match its configuration.
         """
-        return cls(*load_checkpoint(resolve_codec_directory(path)), device, dtype, pack_frames)
+        place = find_codec(path)
+        return cls(*place.load(), device, dtype, pack_frames, place.revision)
 
     @classmethod
     def from_config(
@@ -204,6 +210,7 @@ class Codec(AudioCodec):
         return CodecDescription(
             codec_name=self.name,
             codec_fingerprint=self.fingerprint,
+            revision=self.revision,
             codebook_size=self.codebook_size,
             n_codebooks=self.n_codebooks,
             n_residuals=self.config.quantizer.n_residuals,

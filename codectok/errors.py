@@ -120,6 +120,12 @@ def shortened(error: BaseException) -> str:
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
 
 
+def described(error: BaseException) -> str:
+    """Class and first line of an error's message."""
+    name, line = type(error).__name__, shortened(error)
+    return name if line == name else f"{name} ({line})"
+
+
 def first_line(error: BaseException) -> str:
     """First line of an error's message; the name of its class if the message is empty."""
     text = str(error).strip()

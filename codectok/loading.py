@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
-from codectok.checkpoints.hub import resolve_codec_directory
+from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name
 from codectok.codecs.base import AudioCodec
 
 from .choices import Precision
 from .codec import Codec
-from .errors import CheckpointError, CodectokError, InputError, first_line
+from .errors import CheckpointError, CodectokError, InputError, described
 
 ENTRY_POINTS = "codectok.codecs"
 
 CodecLoader = Callable[..., AudioCodec]
 """Function `load(name, *, device, dtype, batch_seconds)` behind a scheme; `name` is all that follows the colon."""
 
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*")
 _SCHEMES: Mapping[str, str] = {"transformers": "codectok.codecs.transformers_models.loading:load"}
 
 
@@ -33,8 +37,8 @@ def load_codec(
 
     Args:
         name: folder of a codec of ours, or of DistilCodec's (`FOLDER@STEP` chooses a step); a name of either on the
-            Hugging Face Hub (`organisation/name`); or `SCHEME:NAME`, where a scheme is `transformers` or an entry point
-            of the group `codectok.codecs`.
+            Hugging Face Hub (`organisation/name`, with `@STEP` for DistilCodec's, else the newest step is taken); or
+            `SCHEME:NAME`, where a scheme is `transformers` or an entry point of the group `codectok.codecs`.
         device: "auto" (CUDA if available), "cpu", "cuda" or a device such as "cuda:1".
         dtype: "float32"; codecs of ours also compute in "tf32" (CUDA only) and "bfloat16".
         pack_frames: mel frames that a codec of ours encodes at once; None for its default.
@@ -48,7 +52,7 @@ def load_codec(
     if scheme is None:
         if batch_seconds is not None:
             raise InputError(f"The codec {name} packs clips end to end; use --pack-frames instead of --batch-seconds.")
-        return Codec.from_pretrained(resolve_codec_directory(name), device, dtype, pack_frames)
+        return Codec.from_pretrained(name, device, dtype, pack_frames)
     if pack_frames is not None:
         raise InputError(f"The codec {name} encodes clips as wholes; use --batch-seconds instead of --pack-frames.")
     return loader_of(scheme)(rest, device=device, dtype=dtype, batch_seconds=batch_seconds or 0.0)
@@ -57,22 +61,27 @@ def load_codec(
 def absolute_codec_name(name: str | Path) -> str:
     """Return a name by which `load_codec` finds the same codec from any folder.
 
+    A codec on the Hub is downloaded, and its local folder returned.
+
     Raises:
         CheckpointError: there is no such codec, or it cannot be downloaded.
     """
     scheme, rest = _scheme_of(str(name))
     if scheme is None:
-        return str(resolve_codec_directory(name).resolve())
-    path, at, choice = rest.rpartition("@") if "@" in rest and not Path(rest).exists() else (rest, "", "")
-    if not Path(path).exists():
-        return str(name)
-    return f"{scheme}:{Path(path).resolve()}{at}{choice}"
+        return find_codec(name).name
+    path, at, choice = (rest, "", "") if Path(rest).exists() else rest.rpartition("@")
+    return f"{scheme}:{Path(path).resolve()}{at}{choice}" if path and Path(path).exists() else str(name)
+
+
+def is_codec_name(name: str) -> bool:
+    """Return True if `name` has the form of a codec's name that is not a local path."""
+    return _scheme_of(name)[0] is not None or is_hub_name(name)
 
 
 def _scheme_of(name: str) -> tuple[str | None, str]:
     """Split `SCHEME:NAME`; the scheme is None for a folder or a name on the Hub."""
     scheme, colon, rest = name.partition(":")
-    return (scheme, rest) if colon and not Path(name).exists() else (None, name)
+    return (scheme, rest) if colon and _SCHEME.fullmatch(scheme) and not is_local_name(name) else (None, name)
 
 
 def loader_of(scheme: str) -> CodecLoader:
@@ -90,13 +99,36 @@ def loader_of(scheme: str) -> CodecLoader:
         known = sorted({*_SCHEMES, *(point.name for point in entry_points(group=ENTRY_POINTS))})
         raise CheckpointError(f"There is no scheme of codecs {scheme}; known are {', '.join(known)}.")
     if len({point.value for point in points}) > 1:
-        raise CheckpointError(f"Several installed packages have the scheme of codecs {scheme}; remove one of them.")
+        packages = sorted({point.dist.name if point.dist else point.value for point in points})
+        raise CheckpointError(
+            f"Several installed packages have the scheme of codecs {scheme}: {', '.join(packages)}; keep one."
+        )
     try:
         loader: CodecLoader = points[0].load()
     except CodectokError:
         raise
     except Exception as error:  # a package of another maker may raise anything
         raise CheckpointError(
-            f"The package of the scheme {scheme} cannot be imported ({points[0].value}): {first_line(error)}"
+            f"The package of the scheme {scheme} cannot be imported ({points[0].value}): {described(error)}."
         ) from None
-    return loader
+    return partial(_load_foreign, scheme, loader)
+
+
+def _load_foreign(scheme: str, loader: CodecLoader, name: str, **options: Any) -> AudioCodec:
+    """Load a codec of another maker, and check that it describes itself.
+
+    Raises:
+        CheckpointError: the loader failed, or returned something else than a codec.
+    """
+    try:
+        codec: object = loader(name, **options)
+        if isinstance(codec, AudioCodec):
+            codec.describe()
+            return codec
+    except CodectokError:
+        raise
+    except Exception as error:  # as above
+        raise CheckpointError(f"The codec {scheme}:{name} cannot be loaded: {described(error)}.") from None
+    raise CheckpointError(
+        f"The package of the scheme {scheme} returned a {type(codec).__name__} for {name}, not an AudioCodec."
+    )

@@ -21,6 +21,7 @@ from codectok.tokens.vocabulary import Vocabulary
 from tests.helpers.audio import tone
 from tests.helpers.language_models import qwen2, write_model
 from tests.helpers.megatron import read_indexed
+from tests.helpers.packages import write_distribution
 from tests.helpers.storage import DATA
 from tests.helpers.tokenizers import save_tokenizer
 
@@ -98,6 +99,8 @@ def test_documentation_page_runs(page: Path, folder: Path, long_recording: None)
             shutil.rmtree(folder / output, ignore_errors=True)
     for name, content in FILE.findall(page.read_text(encoding="utf-8")):
         (folder / name).write_text(content)
+        if name == "pyproject.toml":
+            write_distribution(folder)
     for language, text in found:
         if language == "python":
             run(["-c", text], folder)

@@ -22,6 +22,7 @@ from codectok.model.network import CodecNetwork
 from .distilcodec_config import read_config
 from .native import CheckpointHeader, build_network, meta_network
 
+STEP_FILE = re.compile(r"g_\d{8}", re.ASCII)
 COMPONENTS = ("encoder", "quantizer", "generator")
 TRAINING_ONLY = re.compile(r"\._codebook\.(initted|cluster_size|embed_avg)$")
 WEIGHT_NORM_NAMES = (
@@ -159,20 +160,36 @@ def _source_of(key: str) -> _Source:
     raise AssertionError(f"no rule for {key}")
 
 
+def step_file(step: int) -> str:
+    """Return the name of the file of `step`."""
+    return f"g_{step:08d}"
+
+
+def step_of_file(name: str) -> int | None:
+    """Return the step of the file `name`; None if it is not a checkpoint's."""
+    return int(name[2:]) if STEP_FILE.fullmatch(name) else None
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Return the steps of the checkpoints in `directory`, in order."""
+    found = [step_of_file(path.name) for path in directory.iterdir()]
+    return sorted(step for step in found if step is not None)
+
+
 def _find_step(directory: Path, step: int | None) -> Path:
     if not directory.is_dir():
         raise CheckpointError(f"There is no folder {directory}.")
-    found = {int(p.name[2:]): p for p in directory.iterdir() if re.fullmatch(r"g_\d{8}", p.name)}
-    if not found:
+    steps = steps_in(directory)
+    if not steps:
         raise CheckpointError(f"{directory} holds no DistilCodec checkpoint (a file such as g_00204000).")
-    steps = ", ".join(str(s) for s in sorted(found))
+    listed = ", ".join(str(s) for s in steps)
     if step is None:
-        if len(found) > 1:
-            raise CheckpointError(f"{directory} holds several steps ({steps}); choose one with --step.")
-        return next(iter(found.values()))
-    if step not in found:
-        raise CheckpointError(f"{directory} holds no step {step}; it holds {steps}.")
-    return found[step]
+        if len(steps) > 1:
+            raise CheckpointError(f"{directory} holds several steps ({listed}); choose one with --step.")
+        step = steps[0]
+    if step not in steps:
+        raise CheckpointError(f"{directory} holds no step {step}; it holds {listed}.")
+    return directory / step_file(step)
 
 
 def _read_components(path: Path) -> dict[str, dict[str, Tensor]]:

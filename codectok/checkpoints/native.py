@@ -63,10 +63,7 @@ def read_header(directory: Path) -> CheckpointHeader:
         ConfigError: the configuration is invalid.
     """
     if not is_checkpoint(directory):
-        raise CheckpointError(
-            f"{directory} is not a codec: it must hold {CONFIG_FILE} and {MODEL_FILE}"
-            " (convert a DistilCodec checkpoint with `codectok import-distilcodec` first)."
-        )
+        raise CheckpointError(f"{directory} is not a codec: it must hold {CONFIG_FILE} and {MODEL_FILE}.")
     path = directory / CONFIG_FILE
     return parse(CheckpointHeader, load_mapping(path), str(path))
 

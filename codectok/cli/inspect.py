@@ -15,6 +15,7 @@ from codectok.formatting import format_duration, megabytes
 from .console import facts_table, rows_table
 
 if TYPE_CHECKING:
+    from codectok.codecs.base import AudioCodec
     from codectok.config import CodecConfig
 
 NAME = "inspect"
@@ -27,9 +28,13 @@ def run(
     target: Annotated[str, typer.Argument(help="Name of a codec or a preset, shards, codes, a token table, or audio.")],
 ) -> None:
     """Show rates, sizes and contents of a codec, a file or an output folder."""
+    from codectok.audio.files import is_audio_path
+    from codectok.checkpoints.distilcodec import steps_in
+    from codectok.checkpoints.finding import is_local_name
     from codectok.checkpoints.native import is_checkpoint
     from codectok.config import PRESETS
     from codectok.errors import InputError
+    from codectok.loading import is_codec_name
     from codectok.pipelines.engine.planning.plan import PLAN_FILE
     from codectok.shards import MANIFEST_FILE
     from codectok.storage import is_url
@@ -42,12 +47,15 @@ def run(
     path = Path(target)
     if not path.exists() and target in PRESETS:
         facts_table(f"codec preset {target}", _preset_facts(target))
-    elif not path.exists() and ":" in target:
-        facts_table(f"codec {target}", _other_codec_facts(target))
+    elif not path.exists() and not is_audio_path(target) and (is_local_name(target) or is_codec_name(target)):
+        facts_table(f"codec {target}", _codec_facts(target))
     elif not path.exists():
         raise InputError(f"There is no file, folder or codec preset {target}.")
     elif path.is_dir() and is_checkpoint(path):
-        facts_table(f"codec {path}", _codec_facts(path))
+        facts_table(f"codec {path}", _codec_facts(target))
+    elif path.is_dir() and (steps := steps_in(path)):
+        several = len(steps) > 1
+        facts_table(f"codec {path}", _steps_facts(path, steps) if several else _codec_facts(target))
     elif path.is_dir() and (path / MANIFEST_FILE).is_file():
         facts_table(f"shards {path}", _shard_facts(path))
         facts_table("first segment", _first_segment(path))
@@ -70,23 +78,33 @@ def _preset_facts(name: str) -> dict[str, object]:
     return {"weights": "none: a preset is a configuration", **_config_facts(name, preset(name))}
 
 
-def _codec_facts(path: Path) -> dict[str, object]:
+def _codec_facts(name: str) -> dict[str, object]:
     from codectok.codec import Codec
+    from codectok.loading import load_codec
 
-    codec = Codec.from_pretrained(path, device="cpu")
-    size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    codec = load_codec(name, device="cpu")
+    if not isinstance(codec, Codec):
+        return _other_codec_facts(codec)
+    size = sum(file.stat().st_size for file in Path(name).iterdir() if file.is_file()) if Path(name).is_dir() else None
     return {
         "origin": codec.header.origin,
         **_config_facts(codec.config.name, codec.config),
-        "size on disk": megabytes(size),
+        **({} if size is None else {"size on disk": megabytes(size)}),
+        **({} if codec.revision is None else {"revision": codec.revision}),
         "fingerprint": codec.fingerprint,
     }
 
 
-def _other_codec_facts(name: str) -> dict[str, object]:
-    from codectok.loading import load_codec
+def _steps_facts(path: Path, steps: list[int]) -> dict[str, object]:
+    """Facts of a folder with several steps of a DistilCodec checkpoint."""
+    from codectok.checkpoints.distilcodec_config import read_config
 
-    codec = load_codec(name, device="cpu")
+    config = read_config(path)
+    listed = ", ".join(str(step) for step in steps)
+    return {"steps": f"{listed}; choose one: {path}@{steps[-1]}", **_config_facts(config.name, config)}
+
+
+def _other_codec_facts(codec: AudioCodec) -> dict[str, object]:
     described = codec.describe()
     bits = codec.frame_rate * codec.n_codebooks * math.log2(codec.codebook_size)
     rate, decoded = codec.sample_rate, codec.decoded_sample_rate

@@ -15,8 +15,8 @@ from torch import Tensor
 from codectok.choices import Precision
 from codectok.description import CodecDescription, FrameRounding
 from codectok.device import check_precision, inference, resolve_device
-from codectok.errors import CodectokError, InputError
-from codectok.memory import is_gpu_out_of_memory
+from codectok.errors import AudioError, CodectokError, InputError, described
+from codectok.memory import is_gpu_out_of_memory, is_out_of_memory
 
 from .base import AudioCodec
 from .whole_clips import MAX_CLIP_SECONDS, WholeClips
@@ -72,7 +72,10 @@ class WholeClipCodec(AudioCodec):
             samples: float32 [rows, n] on `device`.
 
         Returns:
-            Codes [rows, n_frames, n_codebooks].
+            Codes [rows, n_frames, n_codebooks], integers from 0 to `codebook_size` - 1.
+
+        Raises:
+            AudioError: a clip cannot be encoded, and becomes a reject; any other exception ends the job.
         """
 
     @abstractmethod
@@ -115,7 +118,16 @@ class WholeClipCodec(AudioCodec):
 
     def _decode_checked(self, many: Sequence[Tensor]) -> list[Tensor]:
         with inference(self.device, tf32=False, autocast=False):
-            return [self.decode_codes(codes[None].to(self.device))[0].float().cpu() for codes in many]
+            return [self._decode_one(codes) for codes in many]
+
+    def _decode_one(self, codes: Tensor) -> Tensor:
+        with codec_errors(self.name, f"decode {len(codes)} frames"):
+            samples: object = self.decode_codes(codes[None].to(self.device))
+        if not isinstance(samples, Tensor) or samples.dim() != 2 or len(samples) != 1:
+            raise CodectokError(
+                f"The codec {self.name} decoded {len(codes)} frames to {_shown(samples)}; expected is a tensor [1, n]."
+            )
+        return samples[0].float().cpu()
 
 
 class WholeClipBatches:
@@ -141,17 +153,18 @@ class WholeClipBatches:
         """Start encoding `samples` float32 [rows, n]; the result waits for codes int64 [rows, n_frames, n_codebooks].
 
         Raises:
-            CodectokError: the codec returned codes of another shape, or the GPU has too little memory.
+            AudioError: the codec refuses a clip.
+            CodectokError: the codec failed or returned something else, or the GPU has too little memory.
         """
         codec = self._codec
         (samples,) = arrays
         n_samples = samples.shape[1]
         with inference(codec.device, tf32=False, autocast=False), self._current_device(), _memory_errors(samples):
             rows = torch.from_numpy(samples).to(codec.device)
-            if self._encodes_together(rows):
-                codes = codec.encode_samples(rows)
-            else:
-                codes = torch.cat([codec.encode_samples(row[None]) for row in rows])
+            with codec_errors(codec.name, f"encode {n_samples} samples"):
+                together = self._encodes_together(rows)
+                parts = [codec.encode_samples(part) for part in (rows.split(len(rows) if together else 1))]
+            codes = torch.cat([self._checked(codes, len(rows) // len(parts), n_samples) for codes in parts])
             done: torch.cuda.Event | None = None
             if codec.device.type == "cuda":
                 codes = codes.to("cpu", non_blocking=True)
@@ -162,16 +175,26 @@ class WholeClipBatches:
             if done is not None:
                 with _memory_errors(samples):
                     done.synchronize()
-            expected = self._frames.n_frames(n_samples)
-            shape = [len(samples), codes.shape[1] if expected is None else expected, codec.n_codebooks]
-            if list(codes.shape) != shape:
+            low, high = int(codes.min()), int(codes.max())
+            if low < 0 or high >= codec.codebook_size:
                 raise CodectokError(
-                    f"The codec {codec.name} returned codes of shape {list(codes.shape)} for {n_samples} samples;"
-                    f" expected are {shape}."
+                    f"The codec {codec.name} returned codes from {low} to {high} for {n_samples} samples; expected are"
+                    f" codes from 0 to {codec.codebook_size - 1}."
                 )
             return codes.long()
 
         return wait
+
+    def _checked(self, codes: object, n_rows: int, n_samples: int) -> Tensor:
+        n_frames, n_codebooks = self._frames.n_frames(n_samples), self._codec.n_codebooks
+        if isinstance(codes, Tensor) and not (codes.is_floating_point() or codes.is_complex()) and codes.dim() == 3:
+            shape = (n_rows, codes.shape[1] if n_frames is None else n_frames, n_codebooks)
+            if codes.shape == shape and codes.numel() > 0:
+                return codes
+        raise CodectokError(
+            f"The codec {self._codec.name} returned {_shown(codes)} for {n_samples} samples; expected are integers of"
+            f" shape {[n_rows, 'n_frames' if n_frames is None else n_frames, n_codebooks]}."
+        )
 
     def _current_device(self) -> AbstractContextManager[object]:
         device = self._codec.device
@@ -186,13 +209,35 @@ class WholeClipBatches:
             noise = (0.1 * torch.randn(shape, generator=generator)).to(rows)
             others = (0.1 * torch.randn(shape, generator=generator)).to(rows)
             others[-1] = noise[0]
-            first, again = (self._features(batch) for batch in (noise, others))
-            self._together[shape] = torch.equal(first[0], again[-1])
+            try:
+                first, again = (self._features(batch) for batch in (noise, others))
+                self._together[shape] = torch.equal(first[0], again[-1])
+            except AudioError:  # the codec refuses noise, so that nothing can be compared
+                self._together[shape] = False
         return self._together[shape]
 
     def _features(self, samples: Tensor) -> Tensor:
         features = self._codec.quantizer_input(samples)
         return self._codec.encode_samples(samples) if features is None else features
+
+
+@contextmanager
+def codec_errors(name: str, task: str) -> Iterator[None]:
+    """Report an exception of another maker's codec by one sentence; faults of the clip and the machine pass."""
+    try:
+        yield
+    except (CodectokError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise CodectokError(
+            f"The codec {name} failed to {task}: {described(error)}; report it to the maker of the codec."
+        ) from error
+
+
+def _shown(value: object) -> str:
+    return f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 @contextmanager

@@ -64,7 +64,8 @@ class WholeClipEncoder:
 
     Args:
         layout: how clips become batches.
-        batches: computes the codes of a batch: samples float32 [rows, n] to codes [rows, n_frames, n_codebooks].
+        batches: computes the codes of a batch: samples float32 [rows, n] to codes [rows, n_frames, n_codebooks]. It
+            may refuse clips with an `AudioError`.
     """
 
     def __init__(self, layout: WholeClips, batches: BatchEncoder) -> None:
@@ -88,7 +89,7 @@ class WholeClipEncoder:
         """Encode many clips, see `codectok.codecs.base.AudioCodec.encode_clips`."""
         order: deque[_Clip[Tag]] = deque()
         waiting: dict[int, list[_Clip[Tag]]] = {}  # by length, the oldest first
-        running: deque[tuple[list[_Clip[Tag]], Callable[[], Tensor]]] = deque()
+        running: deque[_Batch[Tag]] = deque()
         n_waiting = 0
         for tag, blocks in clips:
             clip = _Clip(tag)
@@ -106,12 +107,12 @@ class WholeClipEncoder:
             while waiting and n_waiting > WINDOW_SECONDS * self.sample_rate:
                 n_waiting -= self._start(waiting.pop(next(iter(waiting))), running)
             while len(running) > self._batches.batches_ahead:
-                _finish(*running.popleft())
+                self._finish(running.popleft())
             yield from _complete(order)
         for group in waiting.values():
             self._start(group, running)
         while running:
-            _finish(*running.popleft())
+            self._finish(running.popleft())
             yield from _complete(order)
         yield from _complete(order)
 
@@ -137,7 +138,7 @@ class WholeClipEncoder:
             )
         return np.concatenate(joined)
 
-    def _start(self, group: list[_Clip[Tag]], running: deque[tuple[list[_Clip[Tag]], Callable[[], Tensor]]]) -> int:
+    def _start(self, group: list[_Clip[Tag]], running: deque[_Batch[Tag]]) -> int:
         """Start the batch of a group, and return the number of its samples."""
         samples = [clip.samples for clip in group if clip.samples is not None]
         length = len(samples[0])
@@ -145,13 +146,44 @@ class WholeClipEncoder:
         rows = np.stack([*samples, *[samples[-1]] * (self._layout.rows(length) - len(samples))])
         for clip in group:
             clip.samples = None
-        running.append((group, self._batches.start(rows)))
+        running.append(_Batch(group, rows, self._started(rows)))
         return length * len(samples)
 
+    def _started(self, rows: np.ndarray) -> Callable[[], Tensor] | AudioError:
+        try:
+            return self._batches.start(rows)
+        except AudioError as error:
+            return error
 
-def _finish(group: list[_Clip[Tag]], wait: Callable[[], Tensor]) -> None:
-    for clip, codes in zip(group, wait(), strict=False):
-        clip.result = codes.clone()
+    def _finish(self, batch: _Batch[Tag]) -> None:
+        codes = _result(batch.wait)
+        for number, clip in enumerate(batch.clips):
+            if not isinstance(codes, AudioError):
+                clip.result = codes[number].clone()
+            elif len(batch.clips) == 1:
+                clip.result = codes
+            else:  # which clip was refused?
+                rows = np.stack([batch.rows[number]] * len(batch.rows))
+                alone = _result(self._started(rows))
+                clip.result = alone if isinstance(alone, AudioError) else alone[0].clone()
+
+
+@dataclass
+class _Batch(Generic[Tag]):
+    """A batch on its way: its clips, their samples [rows, n], and a function that waits for the codes, or an error."""
+
+    clips: list[_Clip[Tag]]
+    rows: np.ndarray
+    wait: Callable[[], Tensor] | AudioError
+
+
+def _result(wait: Callable[[], Tensor] | AudioError) -> Tensor | AudioError:
+    if isinstance(wait, AudioError):
+        return wait
+    try:
+        return wait()
+    except AudioError as error:
+        return error
 
 
 def _complete(order: deque[_Clip[Tag]]) -> Iterator[tuple[Tag, Tensor | AudioError]]:

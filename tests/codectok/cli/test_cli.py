@@ -279,7 +279,8 @@ def test_unusable_codec_is_refused(codec: Path, corpus: Path, tmp_path: Path) ->
     source, output = corpus / "a.wav", tmp_path / "out.npz"
     assert_refused(codectok("encode", source, output, "--codec", tmp_path / "no"), "no codec folder")
     assert_refused(codectok("encode", source, output, "--codec", "nano"), "preset without weights")
-    assert_refused(codectok("encode", source, output, "--codec", STUDENT), "import-distilcodec")
+    assert_refused(codectok("encode", source, output, "--codec", corpus), "is not a codec", "g_00204000")
+    assert_refused(codectok("encode", source, output, "--codec", f"{STUDENT}@4"), "holds no step 4")
     assert_refused(codectok("encode", source, output, "--codec", codec, "--dtype", "tf32", "--device", "cpu"), "tf32")
     assert_refused(codectok("encode", source, output, "--codec", codec, "--device", "quantum"), "quantum")
     codectok("encode", source, output, "--codec", codec)
