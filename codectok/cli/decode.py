@@ -35,7 +35,7 @@ def run(
     from codectok.loading import load_codec
     from codectok.tokens.codes_file import file_names, read_clips, read_codes_metadata
 
-    metadata = read_codes_metadata(codes)
+    metadata = read_codes_metadata(codes, allow_mixed=True)
     loaded = load_codec(codec, device)
     if metadata.codec_fingerprint != loaded.fingerprint:
         raise InputError(
@@ -54,7 +54,8 @@ def run(
     remove_leftovers(destination)
     made = nullcontext(output) if one_file else replacing_folder(output)
     with made as output, progress(len(ids) if ids else None, "decode: clips") as report:
-        for name, clip_codes, length in read_clips(codes, set(ids) if ids else None, where):
+        wanted = set(ids) if ids else None
+        for name, clip_codes, length in read_clips(codes, wanted, where, allow_mixed=True):
             path = output if names is None else output / names.of(name, ".wav")
             # Cut to the length of the clip, since its last frame may reach beyond its end.
             n_samples = write_audio(path, loaded.decode_stream(clip_codes, length), loaded.decoded_sample_rate)

@@ -17,6 +17,7 @@ from .console import facts_table, rows_table
 if TYPE_CHECKING:
     from codectok.codecs.base import AudioCodec
     from codectok.config import CodecConfig
+    from codectok.description import CodecDescription
 
 NAME = "inspect"
 EXAMPLE = "codectok inspect codec/"
@@ -115,7 +116,7 @@ def _other_codec_facts(codec: AudioCodec) -> dict[str, object]:
         "frame": f"{codec.frame_size} samples, {codec.frame_rate:g} per second",
         "codebooks": f"{codec.n_codebooks} of {codec.codebook_size:,} codes",
         "tokens": f"{codec.frame_rate * codec.n_codebooks:g} per second, {bits:,.1f} bit/s",
-        "revision": described.revision or "none: a local folder",
+        **_origin_facts(described),
         "fingerprint": codec.fingerprint,
     }
 
@@ -216,10 +217,10 @@ def _codes_facts(path: Path) -> dict[str, object]:
 
     from codectok.tokens.codes_file import read_codes, read_codes_metadata
 
-    metadata = read_codes_metadata(path)
+    metadata = read_codes_metadata(path, allow_mixed=True)
     histogram = np.zeros(metadata.codebook_size, np.int64)
     clips = frames = 0
-    for _, codes in read_codes(path):
+    for _, codes in read_codes(path, allow_mixed=True):
         histogram += np.bincount(codes.reshape(-1), minlength=metadata.codebook_size)
         clips, frames = clips + 1, frames + len(codes)
     return {
@@ -227,16 +228,21 @@ def _codes_facts(path: Path) -> dict[str, object]:
         "audio": format_duration(frames / metadata.frame_rate),
         "codes": f"{histogram.sum():,}, {np.count_nonzero(histogram):,} different of {metadata.codebook_size:,}",
         "frame rate": f"{metadata.frame_rate:g} per second, {metadata.n_codebooks} codes each",
-        "codec": f"{metadata.codec_name}, fingerprint {metadata.codec_fingerprint}",
+        "codec": f"{metadata.codec_name} ({metadata.codec_type}), fingerprint {metadata.codec_fingerprint}",
+        **_origin_facts(metadata),
         "made with": metadata.made_with,
     }
+
+
+def _origin_facts(described: CodecDescription) -> dict[str, object]:
+    return {"revision": described.revision or "unknown", "weights": described.weights_sha256 or "unknown"}
 
 
 def _first_codes(path: Path) -> list[tuple[object, ...]]:
     from codectok.tokens.codes_file import read_codes
 
     rows: list[tuple[object, ...]] = []
-    for name, codes in itertools.islice(read_codes(path), SHOWN_CLIPS):
+    for name, codes in itertools.islice(read_codes(path, allow_mixed=True), SHOWN_CLIPS):
         start = " ".join(str(code) for code in codes.reshape(-1)[:SHOWN_CODES])
         rows.append((name, f"{len(codes):,}", f"{start} ..." if codes.size > SHOWN_CODES else start))
     return rows

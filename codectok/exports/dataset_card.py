@@ -31,6 +31,7 @@ Tokens of the audio codec {codec} (fingerprint `{fingerprint}`), written by code
 | clips | {rows:,} |
 | audio | {hours:,.2f} h |
 | codes | {codes:,} ({n_codebooks} x {frame_rate:g} per second, each 0 to {largest}) |
+| made with | {made_with} |
 | data sets | {datasets} |
 
 The recordings have their own licence; name it above before you publish this.
@@ -68,15 +69,20 @@ class TableTotals:
     content: str = ""
 
 
-def write_dataset_card(table: Path, overwrite: bool = False) -> TableTotals:
+def write_dataset_card(table: Path, overwrite: bool = False, allow_mixed: bool = False) -> TableTotals:
     """Write `README.md` into the folder of a token table, so that `datasets.load_dataset(folder)` reads it.
 
+    Args:
+        table: the folder.
+        overwrite: replace a README.md.
+        allow_mixed: accept a table of one codec whose codes were computed differently; the card says how.
+
     Raises:
-        InputError: `table` is not a folder with a token table, or has a README.md and `overwrite` is False.
+        InputError: `table` is not a folder with a token table, is mixed, or has a README.md and `overwrite` is False.
     """
     if not table.is_dir():
         raise InputError(f"{table} is not a folder with a token table.")
-    metadata = read_metadata(table)
+    metadata = read_metadata(table, allow_mixed)
     card = table / CARD_FILE
     if card.exists() and not overwrite:
         raise InputError(f"{card} is already there; pass --overwrite to replace it.")
@@ -141,5 +147,6 @@ def _body(name: str, metadata: TableMetadata, totals: TableTotals) -> str:
         n_codebooks=metadata.n_codebooks,
         frame_rate=metadata.frame_rate,
         largest=metadata.codebook_size - 1,
+        made_with=metadata.made_with,
         datasets=", ".join(sorted(totals.datasets)),
     )

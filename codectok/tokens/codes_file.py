@@ -39,19 +39,19 @@ def write_codes(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]) -
         return write(temporary, metadata, rows)
 
 
-def read_codes_metadata(place: str | Path) -> TableMetadata:
+def read_codes_metadata(place: str | Path, allow_mixed: bool = False) -> TableMetadata:
     """Read the metadata of a file of codes, or of a token table at a path or URL.
 
     Raises:
-        InputError: `place` is missing or holds no codes of this version.
+        InputError: `place` is missing, holds no codes of this version, or is mixed and `allow_mixed` is False.
     """
     if is_url(str(place)):
-        return read_metadata(place)
+        return read_metadata(place, allow_mixed)
     path = Path(place)
     if not path.exists():
         raise InputError(f"There is no file or folder {path}.")
     if path.suffix != ".npz":
-        return read_metadata(path)
+        return read_metadata(path, allow_mixed)
     with _open_npz(path) as arrays:
         if NPZ_METADATA not in arrays:
             raise InputError(f"{path} was not written by codectok: it has no entry {NPZ_METADATA!r}.")
@@ -65,17 +65,17 @@ def read_codes_metadata(place: str | Path) -> TableMetadata:
 
 
 def read_codes(
-    place: str | Path, ids: set[str] | None = None, where: str | None = None
+    place: str | Path, ids: set[str] | None = None, where: str | None = None, allow_mixed: bool = False
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield pairs of id and codes int64 [n_frames, n_codebooks].
 
     See `read_clips` for arguments and errors.
     """
-    return ((name, codes) for name, codes, _ in read_clips(place, ids, where))
+    return ((name, codes) for name, codes, _ in read_clips(place, ids, where, allow_mixed))
 
 
 def read_clips(
-    place: str | Path, ids: set[str] | None = None, where: str | None = None
+    place: str | Path, ids: set[str] | None = None, where: str | None = None, allow_mixed: bool = False
 ) -> Iterator[tuple[str, np.ndarray, int | None]]:
     """Yield id, codes int64 [n_frames, n_codebooks] and the number of encoded samples; files of codes lack it.
 
@@ -83,12 +83,13 @@ def read_clips(
         place: a file of codes, or a token table at a path or URL.
         ids: ids to read; None for all.
         where: condition on the columns of a table, see `codectok.tokens.filters`.
+        allow_mixed: accept a table of one codec whose codes were computed differently.
 
     Raises:
-        InputError: the file is damaged, or the condition is not valid.
+        InputError: the file is damaged or mixed, or the condition is not valid.
     """
     if is_url(str(place)) or Path(place).suffix != ".npz":
-        yield from ((row.id, row.codes, row.n_samples) for row in read_rows(place, ids, where))
+        yield from ((row.id, row.codes, row.n_samples) for row in read_rows(place, ids, where, allow_mixed))
         return
     path = Path(place)
     if where is not None:

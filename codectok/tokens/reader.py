@@ -32,18 +32,20 @@ class TokenTable:
 
     Args:
         path: a Parquet file or a folder of them, or the URL of either.
+        allow_mixed: accept files of one codec whose codes were computed differently, on a CPU and a GPU for example.
 
     Attributes:
         metadata: the codec and its settings.
         groups: row groups, in order.
 
     Raises:
-        InputError: `path` is not a token table, or mixes codecs.
+        InputError: `path` is not a token table, or is mixed; the message names the difference.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, allow_mixed: bool = False) -> None:
         self.path = path
-        self.metadata = read_metadata(self.path)
+        self.metadata = read_metadata(self.path, allow_mixed)
+        self._allow_mixed = allow_mixed
         self.groups: list[RowGroup] = []
         for file in table_files(self.path):
             with file.open() as parquet:
@@ -58,7 +60,7 @@ class TokenTable:
 
     def __iter__(self) -> Iterator[TokenRow]:
         """Iterate over all rows in order, in bounded memory."""
-        return read_rows(self.path)
+        return read_rows(self.path, allow_mixed=self._allow_mixed)
 
     def __getitem__(self, row_id: str) -> TokenRow:
         """Return the row with an id; the first call reads all ids (16 bytes of memory per row).
@@ -116,9 +118,9 @@ class TokenTable:
         return hashes[order], order
 
 
-def open_table(path: str | Path) -> TokenTable:
-    """Open the token table at `path`."""
-    return TokenTable(path)
+def open_table(path: str | Path, allow_mixed: bool = False) -> TokenTable:
+    """Open the token table at `path`, see `TokenTable`."""
+    return TokenTable(path, allow_mixed)
 
 
 class TokenDataset(IterableDataset[dict[str, Any]]):

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from codectok.errors import InputError
 from codectok.sources.opening import open_parquet
 from codectok.sources.row_ranges import batches_between, rows_in_range
 from codectok.sources.source import Source
 
+from .mixing import refuse_uncovered
 from .table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
 from .table_checks import check_columns
 
@@ -31,11 +31,11 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
     """Yield the rows that begin in a range of a token table's file.
 
     Raises:
-        InputError: the file is not part of a token table, belongs to another codec than `metadata`, or is
-            damaged.
+        InputError: the file is damaged, is not part of a token table, or has another codec, arithmetic or device than
+            `metadata` names.
     """
     with open_parquet(source) as file:
-        _check_codec(file, source, metadata)
+        _check_metadata(file, source, metadata)
         wanted = rows_in_range(source, file.metadata.num_rows)
         for _, row in _rows_from(file, source.where, wanted.start, wanted.stop, metadata):
             yield row
@@ -44,7 +44,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
 def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:
     """The row with an id in a token table's file, or None; only ids are read of the other rows."""
     with open_parquet(source) as file:
-        _check_codec(file, source, metadata)
+        _check_metadata(file, source, metadata)
         for first, batch in batches_between(file, 0, file.metadata.num_rows, ["id"]):
             place = pc.index(batch["id"], row_id).as_py()
             if place >= 0:
@@ -64,7 +64,7 @@ def recordings_in(
         after: files behind this one, in which the last recording may continue.
     """
     with open_parquet(source) as file:
-        _check_codec(file, source, metadata)
+        _check_metadata(file, source, metadata)
         n_rows = file.metadata.num_rows
         wanted = rows_in_range(source, n_rows)
         if not wanted:
@@ -94,14 +94,10 @@ def _last_recording(files: Iterable[Source]) -> tuple[str, str] | None:
     return None
 
 
-def _check_codec(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
+def _check_metadata(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
     found = metadata_of_schema(file.schema_arrow, source.where)
     check_columns(file.schema_arrow, table_schema(metadata), source.where)
-    if found.codec_fingerprint != metadata.codec_fingerprint:
-        raise InputError(
-            f"{source.where} holds codes of {found.label}, others of {metadata.label}; keep the tables of different"
-            " codecs apart."
-        )
+    refuse_uncovered(metadata, source.where, found)
 
 
 def _rows_from(

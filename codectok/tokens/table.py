@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from codectok.choices import Precision
 from codectok.description import CodecDescription
@@ -22,6 +22,7 @@ from codectok.names import utf8_path
 from codectok.storage import is_url, open_file_system
 
 from .filters import parse_filter
+from .mixing import merge_metadata
 from .table_checks import TABLE_REMEDY, check_columns, check_values
 
 METADATA_KEY = b"codectok"
@@ -33,11 +34,17 @@ MAX_CODES = 1 << 26
 
 
 class TableMetadata(CodecDescription):
-    """Description of a file's codes, stored as JSON under the key `codectok` of the Parquet metadata."""
+    """Description of a file's codes, stored as JSON under the key `codectok` of the Parquet metadata.
+
+    Attributes:
+        unit_hash: hash of the unit of work that wrote the file; None without one.
+        mixed: values of each field of the description in which the codes differ; the field itself is "mixed" or unset.
+    """
 
     format: Literal["codectok.tokens"] = TABLE_FORMAT
     version: Literal[1] = 1
     unit_hash: str | None = None
+    mixed: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -47,23 +54,19 @@ class TableMetadata(CodecDescription):
 
     @property
     def precision(self) -> Precision:
-        """Arithmetic in which the codes were computed."""
-        return cast(Precision, self.dtype)
+        """Arithmetic in which the codes were computed; "float32" if it is mixed."""
+        return "float32" if "dtype" in self.mixed else cast(Precision, self.dtype)
+
+    @property
+    def made_with(self) -> str:
+        """Readable arithmetic, device and versions that computed the codes, and values that are mixed."""
+        mixed = "".join(f"; {name}: {' and '.join(values)}" for name, values in self.mixed.items())
+        return f"{super().made_with}{mixed}"
 
     @property
     def code_type(self) -> type[np.unsignedinteger]:
         """Type of stored codes: 16 bits for up to 65,536 codes, else 32."""
         return np.uint16 if self.codebook_size <= LARGEST_UINT16_CODEBOOK else np.uint32
-
-    def agrees_with(self, other: TableMetadata) -> bool:
-        """Return True if both were encoded alike: the unit does not count, the size of batches counts on GPUs only."""
-        return self._deciding() == other._deciding()
-
-    def _deciding(self) -> TableMetadata:
-        left_out = ["unit_hash", "revision", "torch", "transformers", "weights_sha256"]
-        if self.device == "cpu":
-            left_out += ["pack_frames", "batch_seconds"]
-        return self.model_copy(update=dict.fromkeys(left_out))
 
     @classmethod
     def of(cls, codec: CodecDescription, unit_hash: str | None = None) -> Self:
@@ -247,12 +250,17 @@ def table_files(path: str | Path) -> list[TableFile]:
     return found
 
 
-def read_metadata(path: str | Path) -> TableMetadata:
-    """Read the metadata of a table; raise `InputError` if its files disagree, except for their units."""
-    found = [_file_metadata(file) for file in table_files(path)]
-    if not all(metadata.agrees_with(found[0]) for metadata in found):
-        raise InputError(f"{path} mixes codes of different codecs or settings; keep one table per folder.")
-    return found[0]
+def read_metadata(path: str | Path, allow_mixed: bool = False) -> TableMetadata:
+    """Read the metadata of a table.
+
+    Args:
+        path: a Parquet file or a folder of them, or the URL of either.
+        allow_mixed: accept files of one codec whose codes were computed differently.
+
+    Raises:
+        InputError: `path` is not a token table, or its files are mixed, see `codectok.tokens.mixing.merge_metadata`.
+    """
+    return merge_metadata([(str(file), _file_metadata(file)) for file in table_files(path)], allow_mixed)
 
 
 def read_ids(path: str | Path) -> Iterator[str]:
@@ -269,18 +277,21 @@ def read_ids(path: str | Path) -> Iterator[str]:
                 yield from ids
 
 
-def read_rows(path: str | Path, ids: set[str] | None = None, where: str | None = None) -> Iterator[TokenRow]:
+def read_rows(
+    path: str | Path, ids: set[str] | None = None, where: str | None = None, allow_mixed: bool = False
+) -> Iterator[TokenRow]:
     """Read the rows of the table at `path`, in order.
 
     Args:
         path: a Parquet file or a folder of them, or the URL of either.
         ids: ids to read; None for all.
         where: condition on the columns, see `codectok.tokens.filters`; None for all rows.
+        allow_mixed: as in `read_metadata`.
 
     Raises:
-        InputError: the table is damaged, or the condition is not valid.
+        InputError: the table is damaged or mixed, or the condition is not valid.
     """
-    metadata = read_metadata(path)
+    metadata = read_metadata(path, allow_mixed)
     schema = table_schema(metadata)
     condition = None if where is None else parse_filter(where, schema)
     if ids is not None:

@@ -185,6 +185,10 @@ class Job(ABC):
         """No additions to the report."""
         return JobReporter()
 
+    def notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+        """Return sentences for the user before more units are made, beside the finished ones of `records`."""
+        return ()
+
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
         """True if the job reads the file at `path`, below the root of `argument`.
 

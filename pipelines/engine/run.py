@@ -162,6 +162,9 @@ class _Run:
         units = units_to_do(plan, records.keys() - again, self.options)
         records = {number: record for number, record in records.items() if number not in set(units)}
         self._note_new_conditions(plan, again.intersection(units), units)
+        if units and records:
+            for note in self.job.notes(storage, [records[number] for number in sorted(records)]):
+                self.progress.note(note)
         self._check_space(plan, units)
         folder.clear_unrecorded(units)
         self.progress.planned(plan, list(records.values()), units)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pyarrow as pa
 from pydantic import JsonValue
@@ -22,6 +22,7 @@ from codectok.sources.kinds import Kind
 from codectok.sources.listing.arguments import Argument
 from codectok.sources.opening import open_parquet
 from codectok.sources.source import Source
+from codectok.tokens.mixing import ARITHMETIC_FIELDS, VERSION_FIELDS, arithmetic_of, join_metadata, refuse_uncovered
 from codectok.tokens.source_rows import table_metadata
 from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema, types_of
 
@@ -36,10 +37,12 @@ class CompactOptions:
     Attributes:
         file_megabytes: MB of the table's files to merge into one; larger files are not cut.
         group_megabytes: least MB of codes in a row group.
+        allow_mixed: accept a table of one codec whose codes were computed differently.
     """
 
     file_megabytes: float = 256.0
     group_megabytes: float = 32.0
+    allow_mixed: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.group_megabytes <= self.file_megabytes < math.inf:
@@ -55,12 +58,13 @@ class CompactJob(Job):
     verb = "export compact"
     row_name = "rows"
     kinds = TABLE_KINDS
+    bytes_version = 2  # 2: files record mixed arithmetic
     verifier = CompactVerifier
     output_bytes_per_second = TABLE_BYTES_PER_SECOND
 
     def __init__(self, settings: CompactOptions, table: str) -> None:
         self.settings = settings
-        self.sources = ExportSources.of([table])
+        self.sources = ExportSources.of([table], allow_mixed=settings.allow_mixed)
         with open_parquet(first_file(table)) as file:
             more = columns_of_users(file.schema_arrow, self.sources.metadata)
         # Sorted, so that the order does not depend on the first file.
@@ -68,14 +72,14 @@ class CompactJob(Job):
 
     def options(self) -> Mapping[str, JsonValue]:
         """Options that decide the output, and the settings that all codes of the table share."""
-        metadata = self.sources.metadata
+        metadata, settings = self.sources.metadata, self.settings
         return {
-            "codec": metadata.codec_fingerprint,
-            "dtype": metadata.dtype,
-            "device": metadata.device,
+            **self.sources.options(),
             "pack_frames": None if metadata.device == "cpu" else metadata.pack_frames,
+            "batch_seconds": metadata.batch_seconds,
             **({"columns": types_of(self.more)} if self.more else {}),
-            **asdict(self.settings),
+            "file_megabytes": settings.file_megabytes,
+            "group_megabytes": settings.group_megabytes,
         }
 
     @property
@@ -90,22 +94,28 @@ class CompactJob(Job):
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`."""
-        # Of the unit's first file: the first file of the table may change as the table grows.
-        first = table_metadata(unit.sources[0])
-        metadata = first.model_copy(update={"unit_hash": unit_hash(header_of(self), unit)})
+        metadata = self._metadata_of(unit)
         path = output.folder / part_name(unit.number)
         tables = (table for source in unit.sources for table in self._tables(source, metadata, output))
         write_compact(path, metadata, tables, self.settings.group_megabytes * MEGABYTE, self.more)
 
+    def _metadata_of(self, unit: Unit) -> TableMetadata:
+        """Describe the unit's files, which share the arithmetic and devices of the table, or their mixture.
+
+        Versions are the unit's own: others may come as the table grows.
+        """
+        own = join_metadata([table_metadata(source) for source in unit.sources])
+        shared = self.sources.metadata
+        versions = {name: values for name, values in own.mixed.items() if name in VERSION_FIELDS}
+        update = {field: getattr(shared, field) for field in ARITHMETIC_FIELDS if field in shared.mixed}
+        mixed = {field: tuple(values) for field, values in arithmetic_of(shared).items()}
+        update |= {"mixed": mixed | versions, "unit_hash": unit_hash(header_of(self), unit)}
+        return own.model_copy(update=update)
+
     def _tables(self, source: Source, metadata: TableMetadata, output: UnitOutput) -> Iterator[pa.Table]:
         """Yield the row groups of a file, and count their rows."""
         with open_parquet(source) as file:
-            found = metadata_of_schema(file.schema_arrow, source.where)
-            if not (found.agrees_with(metadata) and found.agrees_with(self.sources.metadata)):
-                raise InputError(
-                    f"{source.where} holds codes of another codec or setting than the other files of the table; keep"
-                    " one table per folder."
-                )
+            refuse_uncovered(self.sources.metadata, source.where, metadata_of_schema(file.schema_arrow, source.where))
             self._check_columns(columns_of_users(file.schema_arrow, metadata), source)
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number, use_threads=False)

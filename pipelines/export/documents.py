@@ -37,13 +37,14 @@ from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.sources.texts import text_rows
 from codectok.storage import Storage
+from codectok.tokens.mixing import arithmetic_of
 from codectok.tokens.source_rows import recordings_in, token_rows
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
 from .neighbours import Neighbours
 from .options import DocumentOptions
-from .sources import EXPORT_KINDS, ExportSources, find_row
+from .sources import EXPORT_KINDS, ExportSources, find_row, table_of_row
 from .verify import DATA_PATHS_FILE, MegatronVerifier, SequencesVerifier
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 
@@ -70,14 +71,15 @@ class DocumentJob(Job):
 
     row_name = "documents"
     # 2: recordings continue in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens
-    # that a tokenizer has elsewhere, texts that are null are `filtered`.
-    bytes_version = 3
+    # that a tokenizer has elsewhere, texts that are null are `filtered`. 4: files record mixed arithmetic.
+    bytes_version = 4
     code_name = "tokens"
     kinds = EXPORT_KINDS
 
     def __init__(self, settings: DocumentOptions, tables: Sequence[str], texts: Sequence[str] = ()) -> None:
         self.settings = settings
-        self.sources = ExportSources.of(tables, texts)
+        voices = [] if settings.voice is None else filter(None, [table_of_row(settings.voice)])
+        self.sources = ExportSources.of(tables, texts, settings.allow_mixed, [*voices])
         self.vocabulary = Vocabulary.for_codec(self.sources.metadata, settings.offset)
         self.templates = _templates(settings, self.sources)
         settings.check_names([*self.sources.tables, *self.sources.texts])
@@ -102,7 +104,7 @@ class DocumentJob(Job):
         settings = self.settings
         voice = self._voice_row
         return {
-            "codec": self.sources.metadata.codec_fingerprint,
+            **self.sources.options(),
             "offset": settings.offset,
             "task": {name: template.model_dump_json() for name, template in sorted(self.templates.items())},
             "texts": list(self.sources.texts),
@@ -284,6 +286,9 @@ class SequencesJob(DocumentJob):
         described = SequencesMetadata(
             codec_name=metadata.codec_name,
             codec_fingerprint=metadata.codec_fingerprint,
+            dtype=metadata.dtype,
+            device=metadata.device,
+            mixed=arithmetic_of(metadata),
             offset=vocabulary.offset,
             codebook_size=vocabulary.codebook_size,
             n_groups=vocabulary.n_groups,

@@ -34,6 +34,7 @@ class DocumentOptions:
         weights: share of tokens of each dataset in the mixture; None to concatenate the datasets.
         until: where a mixture ends, see `codectok.exports.sequences.mixing.mix`.
         part_megabytes: MB of tables and texts per part file.
+        allow_mixed: accept tables of one codec whose codes were computed differently.
     """
 
     template: str = "audio"
@@ -46,6 +47,7 @@ class DocumentOptions:
     weights: Mapping[str, float] | None = None
     until: Until = Until.FIRST
     part_megabytes: float = DEFAULT_PART_MEGABYTES
+    allow_mixed: bool = False
 
     def __post_init__(self) -> None:
         check_unit_megabytes(self.part_megabytes)

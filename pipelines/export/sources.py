@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.sources.kinds import Kind, kind_of
@@ -13,11 +16,14 @@ from codectok.sources.listing.ordering import ordered_sources
 from codectok.sources.listing.sources import Reads, list_sources
 from codectok.sources.source import Source
 from codectok.storage import is_url
+from codectok.tokens.mixing import arithmetic_of, merge_metadata
 from codectok.tokens.source_rows import row_by_id, table_metadata
 from codectok.tokens.table import TableMetadata, TokenRow
 
 TABLE_KINDS: tuple[Kind, ...] = ("parquet",)
 EXPORT_KINDS: tuple[Kind, ...] = ("parquet", "lines")
+# Files whose metadata are read at a time.
+READERS = 16
 # Formats of text that are not supported: refused, since skipping them silently would lose a part of the corpus.
 OTHER_TEXTS = (".json", ".ndjson", ".txt", ".csv", ".tsv", ".arrow", ".gz", ".zst", ".bz2", ".xz", ".zip")
 
@@ -29,7 +35,7 @@ class ExportSources:
     Attributes:
         arguments: arguments for the engine, tables first.
         tables, texts: names of the datasets, in order.
-        metadata: metadata of the codes in the tables.
+        metadata: metadata of the codes in the tables and in `beside`, see `codectok.tokens.mixing.merge_metadata`.
     """
 
     arguments: tuple[str, ...]
@@ -38,11 +44,19 @@ class ExportSources:
     metadata: TableMetadata
 
     @classmethod
-    def of(cls, tables: Sequence[str], texts: Sequence[str] = ()) -> ExportSources:
+    def of(
+        cls, tables: Sequence[str], texts: Sequence[str] = (), allow_mixed: bool = False, beside: Sequence[str] = ()
+    ) -> ExportSources:
         """Open the sources that the command line names.
 
+        Args:
+            tables, texts: token tables and text sources; `NAME=SOURCE` names one.
+            allow_mixed: accept codes of one codec that were computed differently.
+            beside: tables of which single rows are used.
+
         Raises:
-            InputError: a source does not exist, tables are of different codecs, or a table and a text share a name.
+            InputError: a source does not exist, tables are of different codecs or mixed, or a table and a text share a
+                name.
         """
         _refuse_texts(tables)
         table_names = _names(tables)
@@ -52,20 +66,30 @@ class ExportSources:
             raise InputError(
                 f"A table and a text source are both named {both[0]!r}; name one of them, as in text=SOURCE."
             )
-        found = [table_metadata(first_file(table)) for table in tables]
-        for metadata in found:
-            if metadata.codec_fingerprint != found[0].codec_fingerprint:
-                raise InputError(
-                    f"The tables hold codes of different codecs ({found[0].label} and {metadata.label});"
-                    " export them separately."
-                )
+        metadata = merge_metadata(_described([*tables, *beside]), allow_mixed)
         for text in texts:
             first_file(text, EXPORT_KINDS, _reads_text)  # raises InputError for a text source without readable files
-        return cls((*tables, *texts), table_names, text_names, found[0])
+        return cls((*tables, *texts), table_names, text_names, metadata)
+
+    def options(self) -> dict[str, JsonValue]:
+        """Codec, arithmetic and device of the codes, as the plan of an export stores them."""
+        metadata = self.metadata
+        return {
+            "codec": metadata.codec_fingerprint,
+            "dtype": metadata.dtype,
+            "device": metadata.device,
+            **({"mixed": arithmetic_of(metadata)} if arithmetic_of(metadata) else {}),
+        }
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
         """Return True if a file of a table or text is read."""
         return (_reads_table if argument.dataset in self.tables else _reads_text)(argument, path, kind)
+
+
+def table_of_row(row_id: str) -> str | None:
+    """Return the table that `TABLE#ID` names; None for the id of a row in the tables of an export."""
+    other, separator, _ = row_id.partition("#")
+    return other if separator and other and (is_url(other) or Path(other).exists()) else None
 
 
 def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> TokenRow:
@@ -74,15 +98,37 @@ def find_row(tables: Sequence[str], metadata: TableMetadata, row_id: str) -> Tok
     Raises:
         InputError: there is no such row.
     """
-    other, separator, rest = row_id.partition("#")
-    if separator and other and (is_url(other) or Path(other).exists()):
-        tables, row_id = [other], rest
+    other = table_of_row(row_id)
+    if other is not None:
+        tables, row_id = [other], row_id.partition("#")[2]
     for table in tables:
         for source in _files(table):
             row = row_by_id(source, metadata, row_id)
             if row is not None:
                 return row
     raise InputError(f"There is no row {row_id} in {', '.join(tables)}.")
+
+
+def _described(tables: Sequence[str]) -> list[tuple[str, TableMetadata]]:
+    """Read the metadata of all files, several at a time, since each takes a round trip to a store.
+
+    Raises:
+        InputError: the first file of a table is not part of one. Other such files fail in their units.
+    """
+    found = []
+    with ThreadPoolExecutor(READERS) as pool:
+        for table in tables:
+            first, *others = _files(table)
+            found.append((first.where, table_metadata(first)))
+            found += [described for described in pool.map(_described_file, others) if described is not None]
+    return found
+
+
+def _described_file(source: Source) -> tuple[str, TableMetadata] | None:
+    try:
+        return source.where, table_metadata(source)
+    except InputError:
+        return None  # damaged or changed: other units can still be made
 
 
 def _refuse_texts(tables: Sequence[str]) -> None:

@@ -44,12 +44,14 @@ class UnittsOptions:
         style: "parquet" (seven columns), or "audio-json" (a `.audio` file per row).
         offset: id of the first code.
         part_megabytes: MB of the table per part file.
+        allow_mixed: accept tables of one codec whose codes were computed differently.
     """
 
     task: UnittsTask = UnittsTask.TTS
     style: UnittsStyle = UnittsStyle.PARQUET
     offset: int = DEFAULT_OFFSET
     part_megabytes: float = 64.0
+    allow_mixed: bool = False
 
     def __post_init__(self) -> None:
         check_unitts(self.task, self.style)
@@ -60,7 +62,7 @@ class UnittsJob(Job):
     """Writes dialogues to Parquet with seven columns, or a folder of `.audio` files per part."""
 
     verb = "export unitts"
-    bytes_version = 2  # 2: names of .audio files contain the table
+    bytes_version = 3  # 2: names of .audio files contain the table. 3: the plan names arithmetic and device
     row_name = "samples"
     code_name = "tokens"
     verifier = UnittsVerifier
@@ -68,13 +70,15 @@ class UnittsJob(Job):
 
     def __init__(self, settings: UnittsOptions, tables: Sequence[str]) -> None:
         self.settings = settings
-        self.sources = ExportSources.of(tables)
+        self.sources = ExportSources.of(tables, allow_mixed=settings.allow_mixed)
         self.vocabulary = Vocabulary.for_codec(self.sources.metadata, settings.offset)
         self.output_bytes_per_second = 300.0 if settings.style == UnittsStyle.PARQUET else 900.0
 
     def options(self) -> Mapping[str, JsonValue]:
         """Options that decide the output."""
-        return {"codec": self.sources.metadata.codec_fingerprint, **asdict(self.settings)}
+        settings = asdict(self.settings)
+        del settings["allow_mixed"]  # the output depends on the mixture, which the sources name
+        return {**self.sources.options(), **settings}
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
         """Read the same files as other readers of a table."""

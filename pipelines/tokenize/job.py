@@ -33,8 +33,9 @@ from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
 from codectok.storage import Storage, open_storage
 from codectok.tokens.clips import DamagedRest, encode_clips
+from codectok.tokens.mixing import note_of_versions
 from codectok.tokens.slicing import cut_row
-from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
+from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter, read_metadata
 
 from .encoder_server import EncoderServer, RemoteEncoder, load_codec_of_job
 from .options import TokenizeOptions
@@ -136,6 +137,13 @@ class TokenizeJob(Job):
     def reporter(self) -> JobReporter:
         """Writes `stats.json`, and charts how often each code occurs."""
         return TableReporter(self.description)
+
+    def notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+        """Say if other versions of libraries made the first or the last finished part."""
+        parts = [file.name for record in records for file in record.files if file.name.endswith(".parquet")]
+        finished = [(name, read_metadata(f"{storage.url}/{name}")) for name in dict.fromkeys([*parts[:1], *parts[-1:]])]
+        note = note_of_versions([("New parts", TableMetadata.of(self.description)), *finished])
+        return [] if note is None else [note]
 
     def start(self, context: WorkerContext) -> RunUnit:
         """Load the codec, unless a server has it."""

@@ -8,6 +8,8 @@ import typer
 
 from codectok.cli.job_choices import JobChoices, with_job_choices
 
+from .options import AllowMixedOption
+
 NAME = "compact"
 EXAMPLE = "codectok export compact tokens/ compact/"
 
@@ -20,6 +22,7 @@ def run(
         float, typer.Option(help="MB of the table's files to merge into one file; larger files are not cut.")
     ] = 256.0,
     group_megabytes: Annotated[float, typer.Option(help="Least MB of codes in a row group.")] = 32.0,
+    allow_mixed: AllowMixedOption = False,
     *,
     choices: JobChoices,
 ) -> None:
@@ -27,5 +30,5 @@ def run(
     from codectok.cli.jobs import run_and_report
     from codectok.pipelines.export.compact import CompactJob, CompactOptions
 
-    job = CompactJob(CompactOptions(file_megabytes, group_megabytes), table)
+    job = CompactJob(CompactOptions(file_megabytes, group_megabytes, allow_mixed), table)
     run_and_report(job, job.sources.arguments, output, choices)

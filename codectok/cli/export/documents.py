@@ -10,7 +10,7 @@ from codectok.cli.job_choices import JobChoices, with_job_choices
 from codectok.errors import InputError
 from codectok.exports.choices import Packing, TooLong, Until
 
-from .options import ModelOption, OffsetOption, PartMegabytesOption, TokenizerOption, offset_of
+from .options import AllowMixedOption, ModelOption, OffsetOption, PartMegabytesOption, TokenizerOption, offset_of
 
 FORMATS = {
     "sequences": (
@@ -64,6 +64,7 @@ def run(
         typer.Option(help="End a mixture with its first source, or with its last one.", show_default="first"),
     ] = None,
     part_megabytes: PartMegabytesOption = 256.0,
+    allow_mixed: AllowMixedOption = False,
     *,
     choices: JobChoices,
 ) -> None:
@@ -82,7 +83,7 @@ def run(
         raise InputError("--until needs a mixture; give every source a --weight, or leave --until out.")
     if too_long is not None and length is None:
         raise InputError("--too-long needs a length; pass --length.")
-    chosen = offset_of(offset, model, tokenizer, lambda: ExportSources.of(tables).metadata)
+    chosen = offset_of(offset, model, tokenizer, lambda: ExportSources.of(tables, allow_mixed=allow_mixed).metadata)
     settings = DocumentOptions(
         template=templates.pop("", "audio"),
         templates=templates,
@@ -94,6 +95,7 @@ def run(
         weights={name: _number(name, share) for name, share in weights.items()} or None,
         until=until or Until.FIRST,
         part_megabytes=part_megabytes,
+        allow_mixed=allow_mixed,
     )
     job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
     run_and_report(job, job.sources.arguments, output, choices, facts={"offset": chosen})

@@ -29,6 +29,10 @@ ModelOption = Annotated[
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="Folder of the language model's tokenizer, for text.")
 ]
+AllowMixedOption = Annotated[
+    bool,
+    typer.Option("--allow-mixed", help="Mix codes of one codec computed on other devices or in other arithmetic."),
+]
 PartMegabytesOption = Annotated[float, typer.Option("--part-megabytes", help="MB of the sources per part file.")]
 
 
@@ -86,8 +90,9 @@ def described(codec: str) -> CodecDescription:
     from codectok.tokens.table import read_metadata
 
     path = Path(codec)
+    # A vocabulary depends on the codec alone, not on the way in which its codes were computed.
     if is_url(codec):
-        return read_metadata(codec)
+        return read_metadata(codec, allow_mixed=True)
     if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
-        return read_metadata(path)
+        return read_metadata(path, allow_mixed=True)
     return load_codec(codec, device="cpu").describe()

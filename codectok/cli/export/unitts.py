@@ -9,7 +9,7 @@ import typer
 from codectok.cli.job_choices import JobChoices, with_job_choices
 from codectok.exports.choices import UnittsStyle, UnittsTask
 
-from .options import ModelOption, OffsetOption, PartMegabytesOption, offset_of
+from .options import AllowMixedOption, ModelOption, OffsetOption, PartMegabytesOption, offset_of
 
 NAME = "unitts"
 EXAMPLE = "codectok export unitts tokens/ unitts/ --task tts"
@@ -30,6 +30,7 @@ def run(
     offset: OffsetOption = None,
     model: ModelOption = None,
     part_megabytes: PartMegabytesOption = 64.0,
+    allow_mixed: AllowMixedOption = False,
     *,
     choices: JobChoices,
 ) -> None:
@@ -38,6 +39,6 @@ def run(
     from codectok.pipelines.export.sources import ExportSources
     from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
 
-    chosen = offset_of(offset, model, None, lambda: ExportSources.of(tables).metadata)
-    job = UnittsJob(UnittsOptions(task, style, chosen.value, part_megabytes), tables)
+    chosen = offset_of(offset, model, None, lambda: ExportSources.of(tables, allow_mixed=allow_mixed).metadata)
+    job = UnittsJob(UnittsOptions(task, style, chosen.value, part_megabytes, allow_mixed), tables)
     run_and_report(job, job.sources.arguments, output, choices, facts={"offset": chosen})

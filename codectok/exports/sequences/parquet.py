@@ -9,6 +9,7 @@ from typing import Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from codectok.config import StrictModel
 from codectok.tokens.table import METADATA_KEY
@@ -25,6 +26,8 @@ class SequencesMetadata(StrictModel):
 
     Attributes:
         codec_name, codec_fingerprint: codec of the codes.
+        dtype, device: arithmetic and device that computed the codes, or "mixed"; None if an earlier version wrote it.
+        mixed: values of each field in which the tables differ, see `codectok.tokens.table.TableMetadata`.
         offset: id of the first code.
         codebook_size, n_groups, n_residuals: shape of the codec's quantizer.
         vocabulary_end: first id behind codes and special tokens, that is, the embedding rows a model needs.
@@ -38,6 +41,9 @@ class SequencesMetadata(StrictModel):
     version: Literal[1] = 1
     codec_name: str | None
     codec_fingerprint: str | None
+    dtype: str | None = None
+    device: str | None = None
+    mixed: dict[str, list[str]] = Field(default_factory=dict)
     offset: int
     codebook_size: int
     n_groups: int

@@ -65,7 +65,7 @@ def test_recording_continues_in_next_files(parts: int, borders: list[int], tmp_p
 
 def test_table_of_other_codec_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "t" / "part-000000.parquet", rows(2), metadata(fingerprint="other"))
-    with pytest.raises(InputError, match="different codecs"):
+    with pytest.raises(InputError, match="differ in codec"):
         list(token_rows(source_of(tmp_path / "t"), metadata()))
     assert table_metadata(source_of(tmp_path / "t")).codec_fingerprint == "other"
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "plain.parquet")

@@ -24,8 +24,10 @@ from codectok.pipelines.export.compact import CompactJob, CompactOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table
+from codectok.tokens.source_rows import table_metadata
 from codectok.tokens.table import TableMetadata, TokenRow, read_rows
 from tests.helpers.jobs import LOCAL, digests
+from tests.helpers.ranges import sources_of
 from tests.helpers.records import update_record
 from tests.helpers.tables import metadata, write
 
@@ -87,7 +89,7 @@ def test_compacted_table_is_readable(table: Path, tmp_path: Path) -> None:
     compact(table, out := tmp_path / "out")
     opened = open_table(out)
     assert len(opened) == len(ROWS)
-    assert opened.metadata.agrees_with(open_table(table).metadata)
+    assert opened.metadata.model_copy(update={"unit_hash": "0"}) == open_table(table).metadata
     assert opened["c033"].text == "clip 33"
     assert pyarrow.dataset.dataset(out, exclude_invalid_files=True).count_rows() == len(ROWS)
     files = sorted(map(str, out.glob("*.parquet")))
@@ -206,10 +208,35 @@ def test_files_in_subfolders_are_ignored(table: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"codec_fingerprint": "other"}, {"dtype": "bfloat16"}, {"device": "NVIDIA H100"}])
-def test_table_of_mixed_codecs_or_settings_is_refused(change: dict[str, str], table: Path, tmp_path: Path) -> None:
+def test_mixed_table_is_refused_before_and_while_it_grows(change: dict[str, str], table: Path, tmp_path: Path) -> None:
+    compact(table, tmp_path / "out")
     write(table / "part-000099.parquet", [row(99)], metadata().model_copy(update=change))
-    with pytest.raises(CodectokError, match=r"part-000099\.parquet holds codes of another codec or setting"):
-        compact(table, tmp_path / "out")
+    for output, options in (("out", replace(LOCAL, extend=True)), ("new", LOCAL)):
+        with pytest.raises(InputError, match=r"part-000099\.parquet differ in (codec|dtype|device)"):
+            compact(table, tmp_path / output, options)
+    if "codec_fingerprint" in change:
+        return
+    mixing = replace(SMALL, allow_mixed=True)
+    with pytest.raises(InputError, match=r"(dtype was float32|device was cpu) and is mixed"):
+        compact(table, tmp_path / "out", replace(LOCAL, extend=True), mixing)
+    compact(table, tmp_path / "new", settings=mixing)
+    opened = open_table(tmp_path / "new")  # all files record the same mixture
+    ((name, value),) = change.items()
+    assert opened.metadata.mixed == {name: tuple(sorted((value, getattr(metadata(), name))))}
+    assert len(opened) == len(ROWS) + 1
+    verify_output(open_storage(tmp_path / "new"))
+
+
+def test_compacted_parts_record_versions_of_their_files(
+    table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, path in enumerate(sorted(table.glob("*.parquet"))):
+        step = ROWS[7 * number : 7 * number + 7]
+        write(path, step, metadata().model_copy(update={"torch": f"2.{10 + (number > 4)}"}))
+    compact(table, tmp_path / "out")
+    assert any("version of torch: 2.10 and 2.11" in message for message in caplog.messages)
+    found = [table_metadata(source) for source in sources_of(tmp_path / "out")]
+    assert (found[0].torch, found[-1].torch) == ("2.10", "2.11")
 
 
 def test_damaged_file_is_named_and_other_units_finish(table: Path, tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_invalid_document_options_are_refused(values: dict[str, object], message
 
 def test_incompatible_sources_are_refused(table: Path, books: Path, tokenizer: Path, tmp_path: Path) -> None:
     write(tmp_path / "other" / "part-000000.parquet", ROWS[:1], metadata(CODEBOOK, 1, "other"))
-    with pytest.raises(InputError, match="different codecs"):
+    with pytest.raises(InputError, match="differ in codec"):
         SequencesJob(options(), [str(table), str(tmp_path / "other")])
     settings = options(tokenizer=str(tokenizer))
     with pytest.raises(InputError, match="both named 'tokens'"):
