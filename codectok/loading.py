@@ -23,7 +23,12 @@ CodecLoader = Callable[..., AudioCodec]
 """Function `load(name, *, device, dtype, batch_seconds)` behind a scheme; `name` is all that follows the colon."""
 
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*")
-_SCHEMES: Mapping[str, str] = {"transformers": "codectok.codecs.transformers_models.loading:load"}
+_SCHEMES: Mapping[str, str] = {
+    "transformers": "codectok.codecs.transformers_models.loading:load",
+    "bigcodec": "codectok.codecs.packages.bigcodec:load",
+    "speechtokenizer": "codectok.codecs.packages.speechtokenizer:load",
+    "snac": "codectok.codecs.packages.snac:load",
+}
 
 
 def load_codec(
@@ -38,7 +43,8 @@ def load_codec(
     Args:
         name: folder of a codec of ours, or of DistilCodec's (`FOLDER@STEP` chooses a step); a name of either on the
             Hugging Face Hub (`organisation/name`, with `@STEP` for DistilCodec's, else the newest step is taken); or
-            `SCHEME:NAME`, where a scheme is `transformers` or an entry point of the group `codectok.codecs`.
+            `SCHEME:NAME`, where a scheme is `transformers`, `bigcodec`, `speechtokenizer`, `snac`, or an entry point of
+            the group `codectok.codecs`.
         device: "auto" (CUDA if available), "cpu", "cuda" or a device such as "cuda:1".
         dtype: "float32"; codecs of ours also compute in "tf32" (CUDA only) and "bfloat16".
         pack_frames: mel frames that a codec of ours encodes at once; None for its default.

@@ -47,14 +47,15 @@ def run(
         raise InputError(f"{output} is one file; name one clip with --id, or choose a folder.")
     if not one_file and output.is_dir() and any(output.iterdir()):
         raise InputError(f"{output} already holds files; choose another folder.")
-    names = None if one_file else file_names(codes, set(ids) if ids else None)
+    wanted = set(ids) if ids else None
+    names = None if one_file else file_names(codes, wanted)
     seconds, missing = 0.0, set(ids or ())
     count = 0
     destination = output
     remove_leftovers(destination)
     made = nullcontext(output) if one_file else replacing_folder(output)
     with made as output, progress(len(ids) if ids else None, "decode: clips") as report:
-        for name, clip_codes, length in read_clips(codes, set(ids) if ids else None, where, allow_mixed=True):
+        for name, clip_codes, length in read_clips(codes, wanted, where, allow_mixed=True):
             path = output if names is None else output / names.of(name, ".wav")
             # Cut to the length of the clip, since its last frame may reach beyond its end.
             n_samples = write_audio(path, loaded.decode_stream(clip_codes, length), loaded.decoded_sample_rate)

@@ -49,7 +49,7 @@ class TransformersCodec(WholeClipCodec):
         if family.argument is not None:
             self._arguments[family.argument] = choices[self._n_codebooks]
         self._fingerprint, self.weights_sha256 = hashes.codec, hashes.weights
-        self._name = config.model_type + ("" if self._n_codebooks == max(choices) else f"@{self._n_codebooks}")
+        self._name: str = config.model_type + ("" if self._n_codebooks == max(choices) else f"@{self._n_codebooks}")
         self._extractor = None
         if family.feature_extractor is not None:
             extractor_class = getattr(transformers, family.feature_extractor)

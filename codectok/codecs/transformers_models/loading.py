@@ -167,8 +167,9 @@ def _canonical(config: Any) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence transformers: its warnings are errors here, and loading takes seconds."""
-    from transformers.utils import logging
+    from transformers.utils import logging as untyped
 
+    logging: Any = untyped
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,0 +1,1 @@
+"""Tests of codecs of other makers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import codectok
 from codectok.codecs.transformers_models.codec import TransformersCodec
 from codectok.codecs.transformers_models.loading import load
+from codectok.device import inference
 from codectok.errors import AudioError
 from tests.helpers.transformers_models import FAMILIES, own_codes, own_model
 
@@ -128,3 +130,18 @@ def test_description_says_what_computed_the_codes(tiny_model: Folders) -> None:
     assert (described.n_codebooks, described.codebook_size, described.frame_size) == (2, 16, 40)
     assert described.transformers == transformers.__version__ and described.weights_sha256
     assert described.revision is None and described.batch_seconds == 10.0
+
+
+def test_inference_turns_tf32_off_in_all_layers() -> None:
+    backends: Any = torch.backends  # its types lack fp32_precision
+    settings = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "tf32"
+    try:
+        with inference(torch.device("cpu"), tf32=False, autocast=False):
+            assert [setting.fp32_precision for setting in settings] == ["ieee"] * 3
+        assert [setting.fp32_precision for setting in settings] == ["tf32"] * 3
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

@@ -17,6 +17,7 @@ from codectok.codecs.transformers_models.families import FAMILIES
 from codectok.codecs.transformers_models.loading import load
 from codectok.errors import CheckpointError, InputError
 from tests.helpers import transformers_models
+from tests.helpers.hub_server import hub_server
 
 Folders = Callable[[str], Path]
 
@@ -199,7 +200,7 @@ def test_damaged_files_are_an_error(model: Path) -> None:
 
 def test_configuration_that_cannot_encode_is_an_error(tiny_model: Folders, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model("higgs_audio_v2_tokenizer"), tmp_path / "copy"))
-    _edit_config(folder, semantic_sample_rate=24_000)  # three times as many semantic frames as acoustic ones
+    _edit_config(folder, downsample_factor=960)  # twice as many semantic frames as acoustic ones
 
     with pytest.raises(CheckpointError, match="cannot encode"):
         load(str(folder))
@@ -213,3 +214,27 @@ def test_missing_folder_is_an_error(tmp_path: Path) -> None:
 def test_other_precision_is_refused(model: Path) -> None:
     with pytest.raises(InputError, match="float32"):
         load(str(model), dtype="bfloat16")
+
+
+def test_name_on_hub_loads_with_its_commit(
+    tiny_model: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_model("dac")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    with hub_server() as hub:
+        hub.use(monkeypatch, tmp_path)
+        commit = hub.add("lab/dac", {**files, "README.md": b"", "pytorch_model.bin": b"large"})
+        hub.add("lab/gated", files, gated=True)
+        hub.add("lab/bert", {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"large"})
+
+        codec = codectok.load_codec("transformers:lab/dac@2", "cpu")
+
+        assert codec.describe().revision == commit
+        assert codec.fingerprint == load(f"{folder}@2").fingerprint
+        assert sorted(hub.downloads()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+        for name, noun in {"lab/gated": "gated", "lab/none": "no such name", "lab/bert": "a bert"}.items():
+            with pytest.raises(CheckpointError, match=noun):
+                load(name)
+    assert load("lab/dac@2").fingerprint == codec.fingerprint, "from the cache"

@@ -1,0 +1,1 @@
+"""Codecs of other makers' packages: BigCodec, SpeechTokenizer and SNAC."""
