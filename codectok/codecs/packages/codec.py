@@ -74,10 +74,11 @@ class PackageCodec(WholeClipCodec):
 
     def _shortest(self) -> int:
         """Return the number of samples from which on the model encodes a clip, found by trying."""
-        longest = FRAMES_TRIED * self.frame_size
-        if not self._can_encode(longest):
-            raise CheckpointError(f"The model {self.name} cannot encode {longest} samples; it is not usable.")
-        low, high = 0, longest
+        low, high = 0, 1
+        while not self._can_encode(high):
+            low, high = high, 2 * high
+            if low > FRAMES_TRIED * self.frame_size:
+                raise CheckpointError(f"The model {self.name} cannot encode {low} samples; it is not usable.")
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._can_encode(middle) else (middle, high)
