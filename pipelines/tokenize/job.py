@@ -140,7 +140,9 @@ class TokenizeJob(Job):
 
     def notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Say if other versions of libraries made the first or the last finished part."""
-        parts = [file.name for record in records for file in record.files if file.name.endswith(".parquet")]
+        names = [file.name for record in records for file in record.files]
+        # The counts of codes are Parquet files, too, below `_codectok`.
+        parts = [name for name in names if name.endswith(".parquet") and "/" not in name]
         finished = [(name, read_metadata(f"{storage.url}/{name}")) for name in dict.fromkeys([*parts[:1], *parts[-1:]])]
         note = note_of_versions([("New parts", TableMetadata.of(self.description)), *finished])
         return [] if note is None else [note]
