@@ -97,11 +97,14 @@ def test_documentation_page_runs(page: Path, folder: Path, long_recording: None)
         # Other pages continue with the outputs of README's commands; pages write their outputs again.
         for output in ("codec",):
             shutil.rmtree(folder / output, ignore_errors=True)
-    for name, content in FILE.findall(page.read_text(encoding="utf-8")):
+    files = dict(FILE.findall(page.read_text(encoding="utf-8")))
+    for name, content in files.items():
         (folder / name).write_text(content)
         if name == "pyproject.toml":
             write_distribution(folder)
     for language, text in found:
+        if text in files.values():
+            continue
         if language == "python":
             run(["-c", text], folder)
             continue

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from codectok.atomic import write_text
@@ -108,9 +109,8 @@ class HubRepository:
             CheckpointError: no file matches, or they cannot be downloaded.
         """
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import filter_repo_objects
 
-        wanted = list(filter_repo_objects(self.files, allow_patterns=list(patterns)))
+        wanted = [file for file in self.files if any(fnmatchcase(file, pattern) for pattern in patterns)]
         if not wanted:
             raise CheckpointError(f"{self.name} on the Hugging Face Hub holds no {' or '.join(patterns)}.")
         if self.cached is not None:

@@ -162,9 +162,9 @@ class WholeClipBatches:
         with inference(codec.device, tf32=False, autocast=False), self._current_device(), _memory_errors(samples):
             rows = torch.from_numpy(samples).to(codec.device)
             with codec_errors(codec.name, f"encode {n_samples} samples"):
-                together = self._encodes_together(rows)
-                parts = [codec.encode_samples(part) for part in (rows.split(len(rows) if together else 1))]
-            codes = torch.cat([self._checked(codes, len(rows) // len(parts), n_samples) for codes in parts])
+                parts = [rows] if self._encodes_together(rows) else [row[None] for row in rows]
+                encoded = [codec.encode_samples(part) for part in parts]
+            codes = torch.cat([self._checked(part, len(rows) // len(parts), n_samples) for part in encoded])
             done: torch.cuda.Event | None = None
             if codec.device.type == "cuda":
                 codes = codes.to("cpu", non_blocking=True)

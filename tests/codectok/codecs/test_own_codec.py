@@ -79,13 +79,14 @@ def test_own_codec_works_with_every_command(packages: Path, recordings: Path, tm
         assert result.exit_code == 0, result.output
     codec = load_codec("frames:7")
     assert (codec.name, codec.n_codebooks) == ("frames", 1)
-    rows = {row.source: row.codes for row in open_table(table)}
     encoded = dict(read_codes(codes))
-    assert len(rows) == len(encoded) == 4
-    for name, found in rows.items():
-        samples, rate = soundfile.read(recordings / name, dtype="float32")
+    rows = {row.id: row for row in open_table(table)}
+    assert len(rows) == 4
+    assert rows.keys() == encoded.keys()
+    for name, row in rows.items():
+        samples, rate = soundfile.read(recordings / row.source, dtype="float32")
         alone = codec.encode(samples, rate).numpy()
-        np.testing.assert_array_equal(found, alone)
+        np.testing.assert_array_equal(row.codes, alone)
         np.testing.assert_array_equal(encoded[name], alone)
     assert open_table(table).metadata.codec_type == "frames"
     assert soundfile.info(tmp_path / "again.wav").frames == 16_000
