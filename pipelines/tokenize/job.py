@@ -138,7 +138,7 @@ class TokenizeJob(Job):
         """Writes `stats.json`, and charts how often each code occurs."""
         return TableReporter(self.description)
 
-    def notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+    def resume_notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Say if other versions of libraries made the first or the last finished part."""
         parts = [file.name for record in records for file in record.files if file.name.endswith(".parquet")]
         finished = [(name, read_metadata(f"{storage.url}/{name}")) for name in dict.fromkeys([*parts[:1], *parts[-1:]])]
