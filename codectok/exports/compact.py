@@ -10,6 +10,8 @@ import pyarrow as pa
 from codectok.tokens.table import TableMetadata, table_schema, table_writer
 
 MEGABYTE = 1_000_000
+# Readers overflow at 2^31 values of a column chunk, and hold a row group in memory.
+MAX_GROUP_CODES = 1 << 28
 
 
 def write_compact(
@@ -25,7 +27,8 @@ def write_compact(
         path: the file.
         metadata: of the codes in all tables.
         tables: parts of one token table.
-        group_bytes: least size of the codes in a row group; the last group may be smaller.
+        group_bytes: least size of the codes in a row group; the last group may be smaller, and so are groups that would
+            have more than `MAX_GROUP_CODES` codes.
         more: columns that users have added to the token table.
     """
     schema = table_schema(metadata, more)
@@ -41,13 +44,18 @@ def write_compact(
 
 def _groups(tables: Iterable[pa.Table], group_bytes: float) -> Iterator[pa.Table]:
     held: list[pa.Table] = []
-    held_bytes = 0
+    held_bytes = held_codes = 0
     for table in tables:
-        if len(table):
-            held.append(table)
-            held_bytes += table["codes"].nbytes
-        if held and held_bytes >= group_bytes:
+        if not len(table):
+            continue
+        n_codes = sum(len(chunk.flatten()) for chunk in table["codes"].chunks)
+        if held and held_codes + n_codes > MAX_GROUP_CODES:
             yield pa.concat_tables(held).combine_chunks()
-            held, held_bytes = [], 0
+            held, held_bytes, held_codes = [], 0, 0
+        held.append(table)
+        held_bytes, held_codes = held_bytes + table["codes"].nbytes, held_codes + n_codes
+        if held_bytes >= group_bytes:
+            yield pa.concat_tables(held).combine_chunks()
+            held, held_bytes, held_codes = [], 0, 0
     if held:
         yield pa.concat_tables(held).combine_chunks()

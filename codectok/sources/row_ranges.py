@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from .source import Source
 
 BATCH_ROWS = 1024
+# Rows of long recordings are read fewer at a time: lists of a batch together have less than 2^31 values.
+BATCH_VALUES = 1 << 24
 
 
 def rows_in_range(source: Source, n_rows: int) -> range:
@@ -20,6 +22,15 @@ def rows_in_range(source: Source, n_rows: int) -> range:
     if source.first_byte is None or source.last_byte is None or not source.size:
         return range(n_rows)
     return range(-(-source.first_byte * n_rows // source.size), -(-source.last_byte * n_rows // source.size))
+
+
+def batches_of_group(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a row group, in batches of bounded size."""
+    described = file.metadata.row_group(group)
+    values = max((described.column(number).num_values for number in range(described.num_columns)), default=0)
+    rows = BATCH_VALUES * described.num_rows // max(1, values)
+    size = max(1, min(BATCH_ROWS, rows))
+    yield from file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
 
 
 def batches_between(
@@ -31,7 +42,7 @@ def batches_between(
         end = first + file.metadata.row_group(group).num_rows
         if first < stop and end > start:
             number = first
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
+            for batch in batches_of_group(file, group, columns):
                 skipped = max(0, start - number)
                 rows = batch.slice(skipped, max(0, min(stop, number + len(batch)) - number - skipped))
                 if len(rows):

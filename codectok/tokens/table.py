@@ -19,6 +19,7 @@ from codectok.choices import Precision
 from codectok.description import CodecDescription
 from codectok.errors import InputError, damage_errors, shortened
 from codectok.names import utf8_path
+from codectok.sources.row_ranges import batches_of_group
 from codectok.storage import is_url, open_file_system
 
 from .filters import parse_filter
@@ -27,7 +28,9 @@ from .table_checks import TABLE_REMEDY, check_columns, check_values
 
 METADATA_KEY = b"codectok"
 TABLE_FORMAT: Literal["codectok.tokens"] = "codectok.tokens"
+# Readers overflow at 2^31 values of a column chunk, and hold a row group in memory.
 ROW_GROUP_CODES = 1 << 22
+ROW_GROUP_CHARACTERS = 1 << 28
 LARGEST_UINT16_CODEBOOK = 1 << 16
 # Codes of all codebooks together: counting them takes 8 bytes each.
 MAX_CODES = 1 << 26
@@ -146,7 +149,7 @@ class TokenTableWriter:
         self._writer = table_writer(path, self.schema)
         self.n_rows = 0
         self._rows: list[TokenRow] = []
-        self._buffered_codes = 0
+        self._buffered_codes = self._buffered_characters = 0
 
     def __enter__(self) -> Self:
         return self
@@ -161,7 +164,8 @@ class TokenTableWriter:
         self._rows.append(row)
         self.n_rows += 1
         self._buffered_codes += row.codes.size
-        if self._buffered_codes >= ROW_GROUP_CODES:
+        self._buffered_characters += sum(map(len, (row.id, row.source, row.text or "", row.extra or "")))
+        if self._buffered_codes >= ROW_GROUP_CODES or self._buffered_characters >= ROW_GROUP_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
@@ -178,7 +182,7 @@ class TokenTableWriter:
                 values = [getattr(row, field.name) for row in self._rows]
             columns.append(pa.array(values, type=field.type))
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
-        self._rows, self._buffered_codes = [], 0
+        self._rows, self._buffered_codes, self._buffered_characters = [], 0, 0
 
 
 def hash_of_id(row_id: str) -> int:
@@ -301,8 +305,9 @@ def read_rows(
         with file.open() as parquet:
             check_columns(parquet.schema_arrow, table_schema(metadata), str(file))
             # By name, since users may have added columns.
-            for batch in parquet.iter_batches(batch_size=1024, columns=schema.names, use_threads=False):
-                yield from _chosen(batch, condition, metadata, where, str(file))
+            for group in range(parquet.num_row_groups):
+                for batch in batches_of_group(parquet, group, schema.names):
+                    yield from _chosen(batch, condition, metadata, where, str(file))
 
 
 def _chosen(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from codectok.sources.kinds import Kind
 from .job import Job
 
 BATCH_ROWS = 1024
+# Rows with long texts are written fewer at a time, in smaller row groups.
+BATCH_CHARACTERS = 1 << 26
 
 Rows = Callable[[Unit, UnitOutput], Iterable[Mapping[str, Any]]]
 
@@ -69,18 +71,21 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]])
     """Write `rows` to a Parquet file as they come; without rows no file is written."""
     writer: pq.ParquetWriter | None = None
     batch: list[Mapping[str, Any]] = []
+    n_characters = 0
 
     def flush() -> None:
-        nonlocal writer
+        nonlocal writer, n_characters
         if batch:
             writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             batch.clear()
+            n_characters = 0
 
     try:
         for row in rows:
             batch.append(row)
-            if len(batch) == BATCH_ROWS:
+            n_characters += sum(len(value) for value in row.values() if isinstance(value, Sized))
+            if len(batch) == BATCH_ROWS or n_characters >= BATCH_CHARACTERS:
                 flush()
         flush()
     finally:

@@ -17,7 +17,7 @@ from torch import Tensor
 CONFIGS: dict[str, dict[str, Any]] = {
     "bigcodec": {
         "ngf": 4, "use_rnn": True, "rnn_bidirectional": False, "rnn_num_layers": 1, "up_ratios": [2, 2, 2, 5, 5],
-        "dilations": [1, 3, 9], "out_channels": 16, "codebook_size": 64, "vq_num_quantizers": 1, "codebook_dim": 8,
+        "dilations": [1], "out_channels": 16, "codebook_size": 64, "vq_num_quantizers": 1, "codebook_dim": 8,
     },
     "speechtokenizer": {
         "n_filters": 4, "dimension": 16, "semantic_dimension": 24, "strides": [8, 5, 4, 2], "lstm_layers": 1,
@@ -56,6 +56,8 @@ def make_model(kind: str, seed: int = 0) -> Any:
                 tensor.copy_(torch.randn(tensor.shape))
         if package == "speechtokenizer":
             _spread_codebooks(model)
+        if package == "bigcodec":
+            _copy_features(model)
     return model.eval()
 
 
@@ -67,6 +69,14 @@ def _spread_codebooks(model: Any) -> None:
             near = features[torch.randperm(len(features))[: len(layer.codebook)]]
             spread = features.std(0) * 0.7**number
             layer.codebook.copy_(torch.randn(layer.codebook.shape) * spread + (0 if number else near))
+
+
+def _copy_features(model: Any) -> None:
+    """Take features as code vectors, so that codes differ."""
+    layer = model.decoder.quantizer.layers[0]
+    with torch.inference_mode():
+        projected = layer.in_proj(model.encoder(0.3 * torch.randn(1, 1, 12_800))[0].T)
+        layer.codebook.weight.copy_(projected[: len(layer.codebook.weight)])
 
 
 def shrink_decoder(patch: pytest.MonkeyPatch) -> None:

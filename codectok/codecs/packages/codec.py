@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -74,10 +75,11 @@ class PackageCodec(WholeClipCodec):
 
     def _shortest(self) -> int:
         """Return the number of samples from which on the model encodes a clip, found by trying."""
-        longest = FRAMES_TRIED * self.frame_size
-        if not self._can_encode(longest):
-            raise CheckpointError(f"The model {self.name} cannot encode {longest} samples; it is not usable.")
-        low, high = 0, longest
+        low, high = 0, 1
+        while not self._can_encode(high):
+            low, high = high, 2 * high
+            if low > FRAMES_TRIED * self.frame_size:
+                raise CheckpointError(f"The model {self.name} cannot encode {low} samples; it is not usable.")
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._can_encode(middle) else (middle, high)
@@ -98,7 +100,9 @@ def build(files: ModelFiles, make: Callable[[Mapping[str, Any]], Any]) -> Any:
         CheckpointError: the configuration is not valid, or the weights do not fit it.
     """
     try:
-        model = make(files.config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, about its functions that a package uses
+            model = make(files.config)
     except CheckpointError:
         raise
     except Exception as error:  # packages check nothing, so that any exception may come
@@ -114,7 +118,8 @@ def build(files: ModelFiles, make: Callable[[Mapping[str, Any]], Any]) -> Any:
 
 def unoptimized() -> AbstractContextManager[None]:
     """Run functions of TorchScript as they are written: its optimizer fuses them after some calls, and bits change."""
-    context: AbstractContextManager[None] = torch.jit.optimized_execution(False)  # type: ignore[no-untyped-call]
+    jit: Any = torch.jit  # torch has no type annotations for this function
+    context: AbstractContextManager[None] = jit.optimized_execution(False)
     return context
 
 

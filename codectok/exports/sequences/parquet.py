@@ -12,13 +12,17 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from codectok.config import StrictModel
+from codectok.errors import InputError
 from codectok.tokens.table import METADATA_KEY
 
 from .documents import Document
 
 # Statistics of token ids are useless to readers: only document ids have them.
 STATISTICS = ["ids"]
+# Readers overflow at 2^31 values of a column chunk, and hold a row group in memory.
 ROW_GROUP_IDS = 1 << 22
+ROW_GROUP_CHARACTERS = 1 << 28
+MAX_SEQUENCE_IDS = (1 << 31) - 1 - ROW_GROUP_IDS
 
 
 class SequencesMetadata(StrictModel):
@@ -76,7 +80,7 @@ class SequenceWriter:
         self._schema = sequences_schema(metadata)
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", write_statistics=STATISTICS)
         self._waiting: list[Sequence[Document]] = []
-        self._n_ids = 0
+        self._n_ids = self._n_characters = 0
 
     def __enter__(self) -> Self:
         return self
@@ -87,10 +91,18 @@ class SequenceWriter:
         self._writer.close()
 
     def write(self, sequence: Sequence[Document]) -> None:
-        """Append a sequence of documents."""
+        """Append a sequence of documents.
+
+        Raises:
+            InputError: it is longer than a list in Parquet can be.
+        """
+        n_ids = sum(len(document.ids) for document in sequence)
+        if n_ids > MAX_SEQUENCE_IDS:
+            raise InputError(f"The sequence of {sequence[0].id} has {n_ids:,} tokens; pass --length to limit it.")
         self._waiting.append(sequence)
-        self._n_ids += sum(len(document.ids) for document in sequence)
-        if self._n_ids >= ROW_GROUP_IDS:
+        self._n_ids += n_ids
+        self._n_characters += sum(len(document.id) + len(document.dataset) for document in sequence)
+        if self._n_ids >= ROW_GROUP_IDS or self._n_characters >= ROW_GROUP_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
@@ -112,4 +124,4 @@ class SequenceWriter:
             for (offsets, content), field in zip(values, self._schema, strict=True)
         ]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
-        self._waiting, self._n_ids = [], 0
+        self._waiting, self._n_ids, self._n_characters = [], 0, 0

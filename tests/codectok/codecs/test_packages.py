@@ -52,7 +52,7 @@ def clip(n_samples: int, seed: int = 0) -> torch.Tensor:
 def test_codes_equal_those_of_the_package(kind: str, saved: tuple[str, Any]) -> None:
     name, model = saved
     codec = load_codec(name, "cpu")
-    lengths = [codec.min_samples, 12_345, 16_000, 4 * codec.frame_size, 4 * codec.frame_size + 1]  # type: ignore[attr-defined]
+    lengths = [codec.min_samples, 5_001, 4 * codec.frame_size, 4 * codec.frame_size + 1]  # type: ignore[attr-defined]
     clips = [clip(n, seed) for seed, n in enumerate(lengths)]
     for samples, codes in zip(clips, codec.encode_batch(clips, codec.sample_rate), strict=True):
         levels = codes_of(kind, model, samples)
@@ -71,10 +71,10 @@ def test_codes_equal_those_of_the_package(kind: str, saved: tuple[str, Any]) -> 
     assert len({tuple(frame) for frame in codes.tolist()}) > 1
 
 
-@pytest.mark.parametrize("batch_seconds", [0.0, 4.0])
+@pytest.mark.parametrize("batch_seconds", [0.0, 1.0])
 def test_codes_depend_on_the_clip_alone(saved: tuple[str, Any], batch_seconds: float) -> None:
     codec = load_codec(saved[0], "cpu", batch_seconds=batch_seconds)
-    clips = [clip(n, seed) for seed, n in enumerate((12_000, 9_001, 12_000, 12_000, 12_000))]
+    clips = [clip(n, seed) for seed, n in enumerate((6_000, 4_001, 6_000, 6_000, 6_000))]
     alone = [codec.encode(samples, codec.sample_rate) for samples in clips]
     for codes, own in zip(codec.encode_batch(clips[::-1], codec.sample_rate), alone[::-1], strict=True):
         assert torch.equal(codes, own)
@@ -88,8 +88,8 @@ def test_facts_of_packaged_codecs(kind: str, saved: tuple[str, Any]) -> None:
     assert (described.dtype, described.tf32, described.device) == ("float32", False, "cpu")
     assert described.weights_sha256 and described.torch == torch.__version__
     assert codec.codebooks.shape == (codec.n_codebooks, codec.codebook_size, codec.codebooks.shape[2])
-    expected = described.n_frames(10_000)
-    assert expected in (None, len(codec.encode(clip(10_000), codec.sample_rate)))
+    expected = described.n_frames(5_000)
+    assert expected in (None, len(codec.encode(clip(5_000), codec.sample_rate)))
 
 
 def test_decoding_is_repeatable_and_as_long_as_the_clip(kind: str, saved: tuple[str, Any]) -> None:
