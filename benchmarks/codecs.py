@@ -67,8 +67,11 @@ def codec_of(name: str, device: str, batch_seconds: float) -> AudioCodec:
     return TransformersCodec(model, FAMILIES[name], hashes, device=device, batch_seconds=batch_seconds)
 
 
-def measure(name: str, device: str, seconds: float, batch_seconds: float, rounds: int) -> Mapping[str, Any]:
-    """Measure one codec: seconds of work for each second of audio, and memory."""
+def measure(
+    name: str, device: str, seconds: float, batch_seconds: float, rounds: int, threads: int
+) -> Mapping[str, Any]:
+    """Measure one codec: seconds of audio encoded in a second, and memory."""
+    torch.set_num_threads(threads)
     codec = codec_of(name, device, batch_seconds)
     n_samples = round(seconds * codec.sample_rate)
     n_clips = max(1, int(batch_seconds / max(seconds, 1.0)))
@@ -112,9 +115,11 @@ def main() -> None:
     parser.add_argument("--batch-seconds", type=float, default=0.0, help="clips of one length encoded at once")
     parser.add_argument("--memory", type=float, default=8.0, help="GB that the parameters of a codec may take")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median is shown")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
     parser.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
     options = parser.parse_args()
     device = resolve_device(options.device)
+    torch.set_num_threads(options.threads)  # for the description of the machine
     report = common.Report()
     report.console.print(common.machine(device))
     report.console.print(
@@ -131,7 +136,9 @@ def main() -> None:
         if count * BYTES_PER_PARAMETER > options.memory * 1e9:
             table.add_row(name, shown, "skipped: more parameters than --memory allows")
             continue
-        found = measured_alone(name, str(device), options.seconds, options.batch_seconds, options.rounds)
+        found = measured_alone(
+            name, str(device), options.seconds, options.batch_seconds, options.rounds, options.threads
+        )
         if isinstance(found, str):
             table.add_row(name, shown, found)
             continue

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from codectok.config import PRESETS
-from codectok.errors import CheckpointError
+from codectok.config import PRESETS, load_mapping
+from codectok.errors import CheckpointError, ConfigError
 from codectok.model.network import CodecNetwork
+from codectok.names import shortened
 
 from .converted import converted_checkpoint, source_of_conversion
 from .distilcodec import import_distilcodec, step_of_file, steps_in
 from .distilcodec_config import CONFIG_FILES
 from .hub import HUB_NAME, HubRepository, commit_of_folder
 from .native import CONFIG_FILE, MODEL_FILE, CheckpointHeader, is_checkpoint, load_checkpoint
+
+SHOWN_CHARACTERS = 60  # of a text in a foreign configuration
 
 log = logging.getLogger(__name__)
 
@@ -147,14 +149,15 @@ def _refuse_step(name: str, step: str) -> None:
 
 def _refuse_transformers(folder: Path, name: str) -> None:
     """Raise a `CheckpointError` if `folder` holds a model of transformers."""
+    if not (folder / CONFIG_FILE).is_file():
+        return
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        config = load_mapping(folder / CONFIG_FILE)
+    except ConfigError:
         return  # the reader of checkpoints reports it
-    if isinstance(config, dict) and "model_type" in config and "format" not in config:
-        raise CheckpointError(
-            f"{name} is a model of transformers ({config['model_type']}); name it transformers:{name}."
-        )
+    if "model_type" in config and "format" not in config:
+        model_type = shortened(str(config["model_type"]), SHOWN_CHARACTERS)
+        raise CheckpointError(f"{name} is a model of transformers ({model_type}); name it transformers:{name}.")
 
 
 def _listed(steps: Collection[int]) -> str:

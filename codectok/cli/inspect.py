@@ -92,6 +92,7 @@ def _codec_facts(name: str) -> dict[str, object]:
         **_config_facts(codec.config.name, codec.config),
         **({} if size is None else {"size on disk": megabytes(size)}),
         **({} if codec.revision is None else {"revision": codec.revision}),
+        "weights": codec.weights_sha256,
         "fingerprint": codec.fingerprint,
     }
 

@@ -89,7 +89,7 @@ def refuse_different(files: Sequence[Described], fields: Sequence[str] = (*CODEC
         pair = _first_pair(files, field)
         if pair is None:
             continue
-        named = differences(*(metadata for _, metadata in pair), fields)
+        named = differences(pair[0][1], pair[1][1], fields)
         both = f"{pair[0][0]} and {pair[1][0]} differ in {', '.join(named)}"
         if field in CODEC_FIELDS:
             raise InputError(f"{both}; keep codes of different codecs apart.")
@@ -119,7 +119,7 @@ def note_of_versions(files: Sequence[Described]) -> str | None:
     for field in VERSION_FIELDS:
         pair = _first_pair(files, field)
         if pair is not None:
-            named = differences(*(metadata for _, metadata in pair), VERSION_FIELDS)
+            named = differences(pair[0][1], pair[1][1], VERSION_FIELDS)
             return f"{pair[0][0]} and {pair[1][0]} differ in {', '.join(named)}; a few codes may differ, too."
     return None
 

@@ -185,7 +185,7 @@ class Job(ABC):
         """No additions to the report."""
         return JobReporter()
 
-    def notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+    def resume_notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Return sentences for the user before more units are made, beside the finished ones of `records`."""
         return ()
 

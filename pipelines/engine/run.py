@@ -163,7 +163,7 @@ class _Run:
         records = {number: record for number, record in records.items() if number not in set(units)}
         self._note_new_conditions(plan, again.intersection(units), units)
         if units and records:
-            for note in self.job.notes(storage, [records[number] for number in sorted(records)]):
+            for note in self.job.resume_notes(storage, [records[number] for number in sorted(records)]):
                 self.progress.note(note)
         self._check_space(plan, units)
         folder.clear_unrecorded(units)

@@ -77,7 +77,7 @@ class CompactJob(Job):
             **self.sources.options(),
             "pack_frames": None if metadata.device == "cpu" else metadata.pack_frames,
             "batch_seconds": metadata.batch_seconds,
-            **({"columns": types_of(self.more)} if self.more else {}),
+            **({"columns": {**types_of(self.more)}} if self.more else {}),
             "file_megabytes": settings.file_megabytes,
             "group_megabytes": settings.group_megabytes,
         }

@@ -74,11 +74,12 @@ class ExportSources:
     def options(self) -> dict[str, JsonValue]:
         """Codec, arithmetic and device of the codes, as the plan of an export stores them."""
         metadata = self.metadata
+        mixed: dict[str, list[JsonValue]] = {field: [*values] for field, values in arithmetic_of(metadata).items()}
         return {
             "codec": metadata.codec_fingerprint,
             "dtype": metadata.dtype,
             "device": metadata.device,
-            **({"mixed": arithmetic_of(metadata)} if arithmetic_of(metadata) else {}),
+            **({"mixed": {**mixed}} if mixed else {}),
         }
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:

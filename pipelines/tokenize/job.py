@@ -138,9 +138,9 @@ class TokenizeJob(Job):
         """Writes `stats.json`, and charts how often each code occurs."""
         return TableReporter(self.description)
 
-    def notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
+    def resume_notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Say if other versions of libraries made the first or the last finished part."""
-        parts = [file.name for record in records for file in record.files if file.name.endswith(".parquet")]
+        parts = [file.name for record in records for file in record.files if part_name(record.unit) == file.name]
         finished = [(name, read_metadata(f"{storage.url}/{name}")) for name in dict.fromkeys([*parts[:1], *parts[-1:]])]
         note = note_of_versions([("New parts", TableMetadata.of(self.description)), *finished])
         return [] if note is None else [note]

@@ -66,11 +66,10 @@ def reencode(folder: str | Path, codec: AudioCodec, count: int, seed: int = 0) -
         raise InputError(f"{folder} is not the output of `tokenize`: it has no plan that names its sources.")
     _check_codec(table, codec)
     described = codec.describe()
-    exact = (described.dtype, described.device) == (table.metadata.dtype, table.metadata.device) and (
-        described.device == "cpu"
-        or (described.pack_frames, described.batch_seconds)
-        == (table.metadata.pack_frames, table.metadata.batch_seconds)
-    )
+    alike = ["dtype", "device", "batch_seconds"]
+    if described.device != "cpu":
+        alike.append("pack_frames")
+    exact = all(getattr(described, name) == getattr(table.metadata, name) for name in alike)
     numbers = _random_rows(table, count, seed)
     wanted: dict[int, dict[str, TokenRow]] = {}
     for number in numbers:

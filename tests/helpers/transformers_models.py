@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,16 @@ def feature_extractor(model: Any) -> Any:
 
 def save_model(family: str, folder: Path, seed: int = 0) -> Path:
     """Save a random codec and its feature extractor, and return the folder."""
+    from transformers.utils import logging
+
     model = random_model(family, seed=seed)
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
     feature_extractor(model).save_pretrained(folder)
     return folder
 
 
+@lru_cache(maxsize=len(FAMILIES))
 def own_model(folder: Path) -> Any:
     """Load a codec as a user of transformers does."""
     import transformers as hf

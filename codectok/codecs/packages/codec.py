@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -99,7 +100,9 @@ def build(files: ModelFiles, make: Callable[[Mapping[str, Any]], Any]) -> Any:
         CheckpointError: the configuration is not valid, or the weights do not fit it.
     """
     try:
-        model = make(files.config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, about its functions that a package uses
+            model = make(files.config)
     except CheckpointError:
         raise
     except Exception as error:  # packages check nothing, so that any exception may come
@@ -115,7 +118,8 @@ def build(files: ModelFiles, make: Callable[[Mapping[str, Any]], Any]) -> Any:
 
 def unoptimized() -> AbstractContextManager[None]:
     """Run functions of TorchScript as they are written: its optimizer fuses them after some calls, and bits change."""
-    context: AbstractContextManager[None] = torch.jit.optimized_execution(False)  # type: ignore[no-untyped-call]
+    jit: Any = torch.jit  # torch has no type annotations for this function
+    context: AbstractContextManager[None] = jit.optimized_execution(False)
     return context
 
 

@@ -58,7 +58,7 @@ class Flattening:
 
     def flatten(self, codes: Sequence[Tensor]) -> Tensor:
         """Flatten codes [rows, n_frames * count] of each level to [rows, n_frames, n_slots]."""
-        levels = [one.unflatten(1, (-1, count)) for one, count in zip(codes, self.counts, strict=True)]
+        levels = [one.reshape(len(one), -1, count) for one, count in zip(codes, self.counts, strict=True)]
         return torch.stack(
             [levels[level][..., place] for level, place in zip(self.levels, self.positions, strict=True)], -1
         )

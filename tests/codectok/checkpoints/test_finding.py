@@ -11,6 +11,7 @@ import pytest
 
 from codectok import CheckpointError, Codec, load_codec, open_table
 from codectok.audio.files import read_audio
+from codectok.checkpoints.finding import find_codec
 from codectok.loading import absolute_codec_name
 from tests.helpers.command_line import assert_refused, codectok
 from tests.helpers.storage import DATA
@@ -31,13 +32,14 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_distilcodec_folder_loads_by_name(steps: Path) -> None:
-    expected = Codec.from_distilcodec(STUDENT, device="cpu").fingerprint
-    for name in (STUDENT, f"{steps}@42", f"{steps}@00204000", f"{steps}/@204000", steps.absolute().as_posix() + "@42"):
-        codec = load_codec(name, "cpu")
-        assert isinstance(codec, Codec)
-        assert codec.fingerprint == expected
-        assert codec.describe().revision is None
-    assert "g_00204000" in Codec.from_pretrained(f"{steps}@204000", "cpu").header.origin
+    codec = load_codec(f"{steps}@204000", "cpu")
+    assert isinstance(codec, Codec)
+    assert codec.fingerprint == Codec.from_distilcodec(STUDENT, device="cpu").fingerprint
+    assert "g_00204000" in codec.header.origin
+    assert codec.describe().revision is None
+    for name in (f"{steps}@00204000", f"{steps}/@204000", f"{steps.absolute()}@204000"):
+        assert absolute_codec_name(name) == f"{steps.absolute()}@204000"
+    assert absolute_codec_name(STUDENT) == f"{STUDENT.resolve()}@42"
 
 
 @pytest.mark.parametrize(
@@ -75,18 +77,18 @@ def test_folder_name_may_contain_at_and_colon(steps: Path, codec_folder: Path) -
     shutil.copytree(codec_folder, "ours@42")
     shutil.copytree(codec_folder, "distil@42")  # goes before the step of `distil`
     shutil.copytree(STUDENT, "a:b@c")
-    ours = Codec.from_pretrained(codec_folder, "cpu").fingerprint
-    student = Codec.from_distilcodec(STUDENT, device="cpu").fingerprint
-    for name, fingerprint in {
-        "ours@42": ours,
-        "distil@42": ours,
-        "distil/@42": student,
-        "a:b@c": student,
-        "a:b@c@42": student,
+    for name, found in {
+        "ours@42": ("ours@42", None),
+        "distil@42": ("distil@42", None),
+        "distil/@42": ("distil", 42),
+        "a:b@c": ("a:b@c", 42),
+        "a:b@c@42": ("a:b@c", 42),
     }.items():
-        absolute = absolute_codec_name(name)
-        assert absolute.startswith(str(Path.cwd()))
-        assert load_codec(name, "cpu").fingerprint == load_codec(absolute, "cpu").fingerprint == fingerprint
+        place, again = find_codec(name), find_codec(absolute_codec_name(name))
+        assert (
+            (place.folder.resolve(), place.step) == (again.folder, again.step) == (Path(found[0]).resolve(), found[1])
+        )
+    assert load_codec("a:b@c@42", "cpu").name == "distilcodec"
 
 
 def test_commands_take_a_step(steps: Path, corpus: Path) -> None:

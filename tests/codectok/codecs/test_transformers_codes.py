@@ -19,11 +19,6 @@ from tests.helpers.transformers_models import FAMILIES, own_codes, own_model
 
 Folders = Callable[[str], Path]
 
-N_CODEBOOKS = {
-    "encodec": [1, 2, 4], "dac": [1, 2, 3], "mimi": [1, 2, 3, 4], "xcodec": [1, 2, 4],
-    "higgs_audio_v2_tokenizer": [1, 2, 4],
-}  # fmt: skip
-
 
 def _noise(n_samples: int, seed: int) -> np.ndarray:
     return (0.3 * np.random.default_rng(seed).standard_normal(n_samples)).astype(np.float32)
@@ -32,7 +27,7 @@ def _noise(n_samples: int, seed: int) -> np.ndarray:
 def _clips(codec: TransformersCodec) -> list[np.ndarray]:
     """Clips around multiples of a frame, several of one length, and neighbours that are much longer."""
     size = codec.frame_size
-    lengths = [size, 7 * size - 1, 7 * size, 40 * size, 7 * size, 7 * size + 1, size + 1, 7 * size, 2 * size - 1]
+    lengths = [size, 7 * size - 1, 7 * size, 20 * size, 7 * size, 7 * size + 1, size + 1, 7 * size, 2 * size - 1]
     lengths += [codec.min_samples, codec.min_samples + 1]
     return [_noise(max(length, codec.min_samples), seed) for seed, length in enumerate(lengths)]
 
@@ -71,34 +66,28 @@ def test_decoded_clip_is_own_decode_cut_to_its_length(tiny_model: Folders, famil
     assert codec.decoded_sample_rate == (24_000 if family == "neucodec" else codec.sample_rate)
 
 
-@pytest.mark.parametrize(("family", "count"), [(name, n) for name, counts in N_CODEBOOKS.items() for n in counts])
-def test_number_of_codebooks_is_chosen_by_name(tiny_model: Folders, family: str, count: int) -> None:
+@pytest.mark.parametrize("family", ["encodec", "dac", "mimi", "xcodec", "higgs_audio_v2_tokenizer"])
+def test_number_of_codebooks_is_chosen_by_name(tiny_model: Folders, family: str) -> None:
     folder = tiny_model(family)
-    codec = codectok.load_codec(f"transformers:{folder}@{count}")
+    codec = codectok.load_codec(f"transformers:{folder}@2")
     clip = _noise(5 * codec.frame_size, 1)
 
     codes = codec.encode(clip, codec.sample_rate)
 
-    assert codes.shape == (5, count)
-    assert torch.equal(codes, own_codes(own_model(folder), clip)[:, :count])
-    assert codec.n_codebooks == count and len(codec.codebooks) == count
+    assert codes.shape == (5, 2)
+    assert torch.equal(codes, own_codes(own_model(folder), clip)[:, :2])
+    assert codec.n_codebooks == len(codec.codebooks) == 2
     assert len(codec.decode(codes)) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_codebooks_have_a_vector_for_every_code(tiny_model: Folders, family: str) -> None:
-    codec = load(str(tiny_model(family)))
-
-    assert codec.codebooks.shape[:2] == (codec.n_codebooks, codec.codebook_size)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_quantizer_input_has_a_row_for_every_clip(tiny_model: Folders, family: str) -> None:
+def test_code_vectors_and_features_have_their_shapes(tiny_model: Folders, family: str) -> None:
     codec = load(str(tiny_model(family)))
     samples = torch.from_numpy(np.stack([_noise(4 * codec.frame_size, seed) for seed in range(2)]))
     with torch.inference_mode():
         features = codec.quantizer_input(samples)
 
+    assert codec.codebooks.shape[:2] == (codec.n_codebooks, codec.codebook_size)
     assert len(features) == 2 and not torch.equal(features[0], features[1])
 
 

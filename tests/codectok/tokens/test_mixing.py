@@ -122,8 +122,8 @@ def test_revision_and_unknown_fields_agree(tmp_path: Path, caplog: pytest.LogCap
         for name, value in fields.items()
         if name not in ("tf32", "torch", "transformers", "mixed", "weights_sha256", "n_residuals", "batch_seconds")
     }
-    kept = TableMetadata.model_validate(kept)
-    pq.write_table(old.replace_schema_metadata({METADATA_KEY: kept.model_dump_json(exclude_unset=True)}), path)
+    earlier = TableMetadata.model_validate(kept)
+    pq.write_table(old.replace_schema_metadata({METADATA_KEY: earlier.model_dump_json(exclude_unset=True)}), path)
     found = read_metadata(folder)
     assert not caplog.messages
     assert (found.mixed, found.revision, found.torch) == ({}, None, None)

@@ -39,6 +39,7 @@ from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.statistics import STATISTICS_FILE, read_statistics
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
+from codectok.tokens.reader import open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow, read_rows
 from tests.helpers.jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
@@ -73,6 +74,33 @@ def test_slices_have_codes_of_whole_row(seconds: float) -> None:
         assert part.duration == pytest.approx(part.n_samples / RATE)
         assert len(part.codes) == max(1, part.n_samples // FRAME) <= 2.0 * RATE / FRAME
         position += part.n_samples
+
+
+def test_extension_by_another_version_says_so_once(
+    tmp_path: Path, corpus: Path, codec_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes could differ in a few places; another device or precision is refused."""
+
+    class Notes(NullProgress):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def note(self, message: str) -> None:
+            self.said.append(message)
+
+    monkeypatch.setattr(torch, "__version__", "2.10.0")
+    run(job(codec_folder), corpus / "a.wav", out := tmp_path / "out")
+    monkeypatch.undo()
+    sources, extend = [str(corpus / "a.wav"), f"more={corpus / 'b.flac'}"], replace(LOCAL, extend=True)
+    run_job(job(codec_folder), sources, out, extend, progress := Notes())
+    assert len([said for said in progress.said if f"version of torch: {torch.__version__} and 2.10.0" in said]) == 1
+    verify_output(open_storage(out))
+    assert open_table(out).metadata.mixed == {"torch": ("2.10.0", torch.__version__)}
+    again = Notes()
+    run_job(job(codec_folder), sources, out, LOCAL, again)
+    assert not again.said
+    with pytest.raises(InputError, match="dtype was float32 and is bfloat16"):
+        run_job(job(codec_folder, dtype="bfloat16"), sources, out, extend)
 
 
 def test_text_is_cut_between_timed_words() -> None:

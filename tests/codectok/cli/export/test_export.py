@@ -218,6 +218,20 @@ def test_export_unitts(table: Path, tmp_path: Path) -> None:
     assert json.loads(first)[0]["content_list"][0]["audio_infos"]["audio_tokens"] == [152_064] * 5
 
 
+def test_mixed_table_is_exported_on_request(table: Path, tmp_path: Path) -> None:
+    more = [replace(row, id=f"more-{row.id}") for row in read_rows(table)]
+    write(table / "part-000001.parquet", more, metadata(64, 1).model_copy(update={"dtype": "bfloat16"}))
+    commands = [(kind, table, tmp_path / kind, *LOCAL) for kind in ("compact", "unitts", "sequences", "megatron")]
+    for command in [*commands, ("huggingface", table)]:
+        refused = codectok("export", *command)
+        assert_refused(refused, "differ in dtype: float32 and bfloat16", "--allow-mixed")
+        allowed = codectok("export", *command, "--allow-mixed")
+        assert allowed.exit_code == 0, allowed.output
+    shown = squeezed(codectok("inspect", tmp_path / "compact").stdout)
+    assert "mixedoncpu;dtype:bfloat16andfloat32" in shown
+    assert codectok("export", "vocabulary", table, tmp_path / "vocabulary").exit_code == 0
+
+
 def test_invalid_export_arguments_are_refused(table: Path, qwen: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for arguments, words in (
