@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from codectok.checkpoints.hub import download_snapshot
+from codectok.checkpoints.hub import HubRepository
 from codectok.config import load_mapping
 from codectok.errors import CheckpointError, ConfigError, shortened
 
@@ -111,6 +111,7 @@ def _downloaded(name: str, weight_files: Sequence[str]) -> tuple[Path, str]:
     if len(parts) < HUB_PARTS or not all(parts) or Path(parts[0]).exists():
         raise CheckpointError(f"There is no codec folder {name}.")
     within = "".join(f"{part}/" for part in parts[HUB_PARTS:])
-    patterns = [f"{within}{file}" for file in (CONFIG_FILE, *weight_files)]
-    folder, commit = download_snapshot("/".join(parts[:HUB_PARTS]), patterns)
-    return folder / within, commit
+    repository = HubRepository.open("/".join(parts[:HUB_PARTS]))
+    found = [f"{within}{file}" for file in weight_files if f"{within}{file}" in repository.files]
+    folder = repository.download([f"{within}{CONFIG_FILE}", *found[:1]])
+    return folder / within, repository.commit

@@ -16,6 +16,7 @@ from codectok import AudioError, CodectokError, load_codec
 from codectok.codecs.packages.snac import Flattening
 from codectok.errors import CheckpointError
 from codectok.tokens.table import TableMetadata
+from tests.helpers.hub_server import hub_server
 from tests.helpers.packaged_codecs import CONFIGS, WEIGHTS, codes_of, package_of, save_model, shrink_decoder
 
 FACTS = {
@@ -150,6 +151,26 @@ def test_unusable_models_are_refused_in_one_sentence(kind: str, tmp_path: Path) 
         load_codec(f"{package}:{folder}", "cpu")
     with pytest.raises(CodectokError, match="float32"):
         load_codec(f"{package}:{folder}", "cpu", "bfloat16")
+
+
+@pytest.mark.parametrize("within", ["", "/a/b"])
+def test_model_on_hub_loads_with_its_commit(
+    kind: str, saved: tuple[str, Any], within: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, _, folder = saved[0].partition(":")
+    files = {f"{within}/{path.name}".lstrip("/"): path.read_bytes() for path in Path(folder).iterdir()}
+    monkeypatch.chdir(tmp_path)
+    with hub_server() as server:
+        server.use(monkeypatch, tmp_path)
+        commit = server.add("lab/model", {**files, "more.bin": b"", f"{within}/README.md".lstrip("/"): b""})
+        codec = load_codec(f"{package}:lab/model{within}", "cpu")
+        assert len(server.downloads()) == 2
+        with pytest.raises(CheckpointError, match="no such name on the Hugging Face Hub"):
+            load_codec(f"{package}:lab/other", "cpu")
+        with pytest.raises(CheckpointError, match="holds no"):
+            load_codec(f"{package}:lab/model/other", "cpu")
+    assert (codec.describe().revision, codec.name) == (commit, f"lab/model{within}")
+    assert codec.fingerprint == load_codec(saved[0], "cpu").fingerprint
 
 
 class _Code:
