@@ -96,7 +96,7 @@ def test_own_codec_works_with_every_command(packages: Path, recordings: Path, tm
 
 
 def test_unusable_packages_are_one_sentence(packages: Path, tmp_path: Path) -> None:
-    for name, message in (("nothing:x", "no scheme of codecs nothing; known are frames, transformers"),
+    for name, message in (("nothing:x", "no scheme of codecs nothing; known are .*frames, .*transformers"),
                           ("frames:seven", "frames:seven cannot be loaded: ValueError")):  # fmt: skip
         with pytest.raises(CheckpointError, match=message):
             load_codec(name)
