@@ -58,6 +58,8 @@ def make_model(kind: str, seed: int = 0) -> Any:
             _spread_codebooks(model)
         if package == "bigcodec":
             _copy_features(model)
+        if package == "snac":
+            _copy_features_of_levels(model)
     return model.eval()
 
 
@@ -77,6 +79,18 @@ def _copy_features(model: Any) -> None:
     with torch.inference_mode():
         projected = layer.in_proj(model.encoder(0.3 * torch.randn(1, 1, 12_800))[0].T)
         layer.codebook.weight.copy_(projected[: len(layer.codebook.weight)])
+
+
+def _copy_features_of_levels(model: Any) -> None:
+    """Take features of each level as its code vectors, repeated if they are few."""
+    with torch.inference_mode():
+        left = model.encoder(model.preprocess(0.3 * torch.randn(1, 1, 65_536)))
+        for quantizer in model.quantizer.quantizers:
+            pooled = torch.nn.functional.avg_pool1d(left, quantizer.stride, quantizer.stride)
+            projected = quantizer.in_proj(pooled)[0].T
+            size = len(quantizer.codebook.weight)
+            quantizer.codebook.weight.copy_(projected.repeat(size // len(projected) + 1, 1)[:size])
+            left = left - quantizer(left)[0]
 
 
 def shrink_decoder(patch: pytest.MonkeyPatch) -> None:
