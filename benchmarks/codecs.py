@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/codecs.py [--codecs NAME,...] [--device cuda] [--seconds 10] [--batch-seconds 0] [--save]
 
-Every codec of transformers has its default configuration (Higgs: the published strides) and random weights, so nothing
-is downloaded; speed does not depend on the values of weights. Each codec encodes noise of `--seconds`, by `encode` as
+Every codec of transformers has its default configuration (Higgs: strides that fit its other sizes) and random weights,
+so that nothing is downloaded; speed does not depend on the values of weights. Each codec encodes noise of `--seconds`, by `encode` as
 users call it. Codecs run in processes of their own, one after the other, so that each one's memory is measured alone:
 the highest resident memory beyond that of the loaded codec on a CPU, of the allocator on a GPU. Time is the median of
 `--rounds`, after a warm-up. A codec is skipped, with the reason, if its parameters need more memory than `--memory`
@@ -32,9 +32,9 @@ from codectok.device import resolve_device
 
 OURS = ("nano", "distilcodec-v1")
 BYTES_PER_PARAMETER = 4
-# The default sizes of this family do not fit each other; these do, as the published ones.
+# The default sizes of this family do not fit each other; with these strides they do.
 _RATIOS = [8, 5, 4, 2, 3]
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+CHANGED: Mapping[str, Mapping[str, Any]] = {
     "higgs_audio_v2_tokenizer": {
         "acoustic_model_config": {"model_type": "dac", "downsampling_ratios": _RATIOS, "upsampling_ratios": _RATIOS},
     }
@@ -45,7 +45,7 @@ def model_of(family: str, device: str) -> Any:
     """Create a model of the default configuration with random weights; on the device "meta" without any memory."""
     import transformers
 
-    config = transformers.AutoConfig.for_model(family, **PUBLISHED.get(family, {}))
+    config = transformers.AutoConfig.for_model(family, **CHANGED.get(family, {}))
     with torch.device(device):
         return transformers.AutoModel.from_config(config)
 

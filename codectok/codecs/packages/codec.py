@@ -1,4 +1,4 @@
-"""What the packaged codecs share: loading, fingerprint, and the shortest clip."""
+"""Base of the packaged codecs: loading, fingerprint, and the shortest clip."""
 
 from __future__ import annotations
 

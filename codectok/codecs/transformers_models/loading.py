@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ _INCIDENTAL = frozenset(
 )
 _SHOWN_KEYS = 3
 _TRIED_FRAMES = 3
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -120,7 +123,7 @@ def _check_extractor(name: str, folder: Path) -> None:
 
 
 def _load_model(name: str, folder: Path, family: Family, config: Any) -> Any:
-    """Load all weights in float32; the number of missing and unexpected ones must be zero."""
+    """Load all weights in float32; none may be missing."""
     import transformers
 
     auto_class = getattr(transformers, family.auto_class)
@@ -131,17 +134,21 @@ def _load_model(name: str, folder: Path, family: Family, config: Any) -> Any:
         )  # fmt: skip
     except Exception as error:  # damaged files raise exceptions of every kind
         raise CheckpointError(f"The weights of {name} cannot be loaded: {shortened(error)}.") from None
-    for kind, problem in (("missing_keys", "lack"), ("unexpected_keys", "have unexpected")):
-        if keys := sorted(found.get(kind) or ()):
-            more = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
-            raise CheckpointError(
-                f"The weights of {name} {problem} tensors: {', '.join(keys[:_SHOWN_KEYS])}{more}; they do not fit its"
-                " configuration."
-            )
+    if missing := found.get("missing_keys"):
+        raise CheckpointError(
+            f"The weights of {name} lack tensors ({_listed(missing)}); they do not fit its configuration."
+        )
+    if spare := found.get("unexpected_keys"):  # of training, or of a part that the library leaves out
+        log.warning("The weights of %s have tensors that its model does not use (%s).", name, _listed(spare))
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"The tensor {key} of {name} has values that are not finite; download it again.")
     return model.eval().requires_grad_(False)
+
+
+def _listed(keys: Collection[str]) -> str:
+    more = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+    return ", ".join(sorted(keys)[:_SHOWN_KEYS]) + more
 
 
 def _check_encodes(name: str, codec: TransformersCodec) -> None:
