@@ -5,9 +5,9 @@ Usage: python benchmarks/codecs.py [--codecs NAME,...] [--device cuda] [--second
 Every codec of transformers has its default configuration (Higgs: strides that fit its other sizes) and random weights,
 so that nothing is downloaded; speed does not depend on the values of weights. Each codec encodes noise of `--seconds`,
 by `encode` as users call it. Codecs run in processes of their own, one after the other, so that the memory of each is
-measured alone: the highest resident memory beyond that of the loaded codec on a CPU, of the allocator on a GPU. Time is the median of
-`--rounds`, after a warm-up. A codec is skipped, with the reason, if its parameters need more memory than `--memory`
-allows.
+measured alone: the highest resident memory beyond that of the loaded codec on a CPU, of the allocator on a GPU. Time is
+the median of `--rounds`, after a warm-up. A codec is skipped, with the reason, if its parameters need more memory than
+`--memory` allows.
 """
 
 from __future__ import annotations
