@@ -16,7 +16,7 @@ from codectok.choices import Precision
 from codectok.description import CodecDescription, FrameRounding
 from codectok.device import check_precision, inference, resolve_device
 from codectok.errors import AudioError, CodectokError, InputError, described
-from codectok.memory import is_gpu_out_of_memory, is_out_of_memory
+from codectok.memory import gpu_memory_errors, is_out_of_memory
 
 from .base import AudioCodec
 from .whole_clips import MAX_CLIP_SECONDS, WholeClips
@@ -240,15 +240,8 @@ def _shown(value: object) -> str:
     return f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-@contextmanager
-def _memory_errors(samples: np.ndarray) -> Iterator[None]:
-    """Replace out-of-memory errors of a GPU by a message with advice."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not is_gpu_out_of_memory(error):
-            raise
-        raise CodectokError(
-            f"The GPU has too little memory for {samples.shape[0]} clips of {samples.shape[1]:,} samples; use smaller"
-            " batches (--batch-seconds, with a new table), cut recordings, or free the GPU of other processes."
-        ) from None
+def _memory_errors(samples: np.ndarray) -> AbstractContextManager[None]:
+    return gpu_memory_errors(
+        f"{samples.shape[0]} clips of {samples.shape[1]:,} samples",
+        "use smaller batches (--batch-seconds, with a new table), or cut recordings",
+    )

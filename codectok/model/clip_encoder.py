@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -12,31 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codectok.errors import AudioError, CodectokError
-from codectok.memory import is_gpu_out_of_memory
+from codectok.errors import AudioError
+from codectok.memory import gpu_memory_errors
 
 from .packing import Chunk, Pack, PackGeometry, cut_into_chunks, fill_packs
 
 Tag = TypeVar("Tag")
 
 
-@contextmanager
-def memory_errors(pack_frames: int) -> Iterator[None]:
-    """Replace out-of-memory errors of a GPU by a message with advice.
-
-    Raises:
-        CodectokError: the GPU has too little memory for the codec and packs of `pack_frames` frames.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not is_gpu_out_of_memory(error):
-            raise
-        # No automatic retry with smaller packs: codes can depend on their size, so the user has to choose it.
-        raise CodectokError(
-            f"The GPU has too little memory for packs of {pack_frames:,} frames; use smaller packs"
-            " (--pack-frames, with a new table), or free the GPU of other processes."
-        ) from None
+def pack_memory_errors(pack_frames: int) -> AbstractContextManager[None]:
+    """Raise a `CodectokError` with advice if a GPU has too little memory for packs of `pack_frames` frames."""
+    return gpu_memory_errors(f"packs of {pack_frames:,} frames", "use smaller packs (--pack-frames, with a new table)")
 
 
 class PackEncoder(Protocol):
@@ -143,7 +129,7 @@ class PackedClipEncoder:
         """Return the codes [keep, n_codebooks] int64 on the CPU of every chunk, in order, as packs become full."""
         running: deque[tuple[Pack[Tag], Callable[[], Tensor]]] = deque()
         for pack in fill_packs(chunks, self._geometry, self._fixed_length):
-            with memory_errors(self._geometry.pack_frames):
+            with pack_memory_errors(self._geometry.pack_frames):
                 running.append((pack, self._packs.start(pack.samples, *pack.gaps)))
             if len(running) > self._packs.batches_ahead:
                 yield from self._codes_of_chunks(*running.popleft())
@@ -151,7 +137,7 @@ class PackedClipEncoder:
             yield from self._codes_of_chunks(*running.popleft())
 
     def _codes_of_chunks(self, pack: Pack[Tag], wait: Callable[[], Tensor]) -> Iterator[tuple[Tag, Chunk, Tensor]]:
-        with memory_errors(self._geometry.pack_frames):
+        with pack_memory_errors(self._geometry.pack_frames):
             codes = wait()
         for placement in pack.placements:
             start = placement.position + placement.chunk.skip

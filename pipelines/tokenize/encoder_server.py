@@ -14,8 +14,7 @@ from codectok.codecs.base import AudioCodec
 from codectok.description import CodecDescription
 from codectok.errors import AudioError, CodectokError
 from codectok.loading import load_codec
-from codectok.model.clip_encoder import memory_errors
-from codectok.model.packing import DEFAULT_PACK_FRAMES
+from codectok.memory import gpu_memory_errors
 from codectok.pipelines.engine.job import Server, ServerCall
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.unit_clips import clips_of_unit
@@ -43,7 +42,7 @@ class EncoderServer(Server):
 
     def start(self) -> Callable[..., np.ndarray]:
         """Load the codec and return a function that encodes batches; see `_Encoder`."""
-        with memory_errors(self._settings.pack_frames or DEFAULT_PACK_FRAMES):
+        with gpu_memory_errors(f"the codec {self._settings.codec}", "use fewer encoders on it (--encoders-per-gpu)"):
             return _Encoder(load_codec_of_job(self._settings, self._description, self._device_class))
 
     def probe(self, unit: Unit) -> None:
