@@ -67,7 +67,8 @@ def load_codec(
 def absolute_codec_name(name: str | Path) -> str:
     """Return a name by which `load_codec` finds the same codec from any folder.
 
-    A codec on the Hub is downloaded, and its local folder returned.
+    A codec of ours or of DistilCodec's on the Hub is downloaded, and its local folder returned. Names on the Hub behind
+    a scheme stay as they are.
 
     Raises:
         CheckpointError: there is no such codec, or it cannot be downloaded.

@@ -23,9 +23,13 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or _mentions(error, _ALLOCATION_FAILURES)
 
 
+class GPUMemoryError(CodectokError):
+    """A GPU has too little memory."""
+
+
 @contextmanager
 def gpu_memory_errors(subject: str, advice: str) -> Iterator[None]:
-    """Replace out-of-memory errors of a GPU by a `CodectokError` that names the `subject` and ends with `advice`.
+    """Replace out-of-memory errors of a GPU by a `GPUMemoryError` that names the `subject` and ends with `advice`.
 
     Nothing is tried again with smaller batches: codes can depend on their size, so that the user has to choose it.
     """
@@ -34,7 +38,7 @@ def gpu_memory_errors(subject: str, advice: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_gpu_out_of_memory(error):
             raise
-        raise CodectokError(
+        raise GPUMemoryError(
             f"The GPU has too little memory for {subject}; {advice}, or free the GPU of other processes."
         ) from None
 

@@ -133,8 +133,8 @@ class WholeClipCodec(AudioCodec):
 class WholeClipBatches:
     """Computes the codes of clips of one length, on the device of a codec.
 
-    The first batch of a shape is encoded again in another order and company. If the bits of a row depend on them on
-    this device, batches of this shape are encoded row by row.
+    Before the first batch of a shape, noise is encoded at every place of such a batch, and once in other company. If
+    its bits differ on this device, batches of this shape are encoded row by row.
 
     Args:
         codec: encodes.
@@ -153,15 +153,15 @@ class WholeClipBatches:
         """Start encoding `samples` float32 [rows, n]; the result waits for codes int64 [rows, n_frames, n_codebooks].
 
         Raises:
-            AudioError: the codec refuses a clip.
-            CodectokError: the codec failed or returned something else, or the GPU has too little memory.
+            AudioError: the codec refuses a clip, or fails ("unexpected_error").
+            CodectokError: the codec returned something else, the GPU failed, or it has too little memory.
         """
         codec = self._codec
         (samples,) = arrays
         n_samples = samples.shape[1]
         with inference(codec.device, tf32=False, autocast=False), self._current_device(), _memory_errors(samples):
             rows = torch.from_numpy(samples).to(codec.device)
-            with codec_errors(codec.name, f"encode {n_samples} samples"):
+            with codec_errors(codec.name, f"encode {n_samples} samples", of_clip=True):
                 parts = [rows] if self._encodes_together(rows) else [row[None] for row in rows]
                 encoded = [codec.encode_samples(part) for part in parts]
             codes = torch.cat([self._checked(part, len(rows) // len(parts), n_samples) for part in encoded])
@@ -207,23 +207,29 @@ class WholeClipBatches:
         if shape not in self._together:
             generator = torch.Generator().manual_seed(0)
             noise = (0.1 * torch.randn(shape, generator=generator)).to(rows)
-            others = (0.1 * torch.randn(shape, generator=generator)).to(rows)
-            others[-1] = noise[0]
+            copies = noise[:1].expand_as(noise).contiguous()
             try:
-                first, again = (self._features(batch) for batch in (noise, others))
-                self._together[shape] = torch.equal(first[0], again[-1])
+                self._together[shape] = all(
+                    torch.equal(found, expected[:1].expand_as(found))
+                    for expected, found in zip(self._results(noise), self._results(copies), strict=True)
+                )
             except AudioError:  # the codec refuses noise, so that nothing can be compared
                 self._together[shape] = False
         return self._together[shape]
 
-    def _features(self, samples: Tensor) -> Tensor:
-        features = self._codec.quantizer_input(samples)
-        return self._codec.encode_samples(samples) if features is None else features
+    def _results(self, samples: Tensor) -> list[Tensor]:
+        """Codes, which show the search, and the features before it, which show differences that codes may hide."""
+        results = [self._codec.encode_samples(samples), self._codec.quantizer_input(samples)]
+        return [result for result in results if result is not None]
 
 
 @contextmanager
-def codec_errors(name: str, task: str) -> Iterator[None]:
-    """Report an exception of another maker's codec by one sentence; faults of the clip and the machine pass."""
+def codec_errors(name: str, task: str, of_clip: bool = False) -> Iterator[None]:
+    """Report an exception of another maker's codec by one sentence; faults of the machine pass.
+
+    With `of_clip` the exception is an `AudioError` ("unexpected_error"), so that one clip costs no other; too many of
+    them stop a job.
+    """
     try:
         yield
     except (CodectokError, MemoryError, OSError):
@@ -231,9 +237,10 @@ def codec_errors(name: str, task: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise CodectokError(
-            f"The codec {name} failed to {task}: {described(error)}; report it to the maker of the codec."
-        ) from error
+        message = f"The codec {name} failed to {task}: {described(error)}; report it to the maker of the codec."
+        if of_clip and "CUDA" not in str(error):  # a GPU that has failed fails for all clips that follow
+            raise AudioError(message, "unexpected_error") from error
+        raise CodectokError(message) from error
 
 
 def _shown(value: object) -> str:

@@ -109,11 +109,13 @@ class WholeClipEncoder:
             while len(running) > self._batches.batches_ahead:
                 self._finish(running.popleft())
             yield from _complete(order)
-        for group in waiting.values():
-            self._start(group, running)
+        while waiting:
+            self._start(waiting.pop(next(iter(waiting))), running)
+            while len(running) > self._batches.batches_ahead:
+                self._finish(running.popleft())
+            yield from _complete(order)
         while running:
             self._finish(running.popleft())
-            yield from _complete(order)
         yield from _complete(order)
 
     def _whole(self, blocks: Iterable[np.ndarray]) -> np.ndarray:

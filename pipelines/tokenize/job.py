@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -10,6 +11,7 @@ import torch
 from pydantic import JsonValue
 
 from codectok.audio.spans import Span
+from codectok.codec import Codec
 from codectok.codecs.encoders import ClipEncoder
 from codectok.description import CodecDescription
 from codectok.device import check_precision, device_class, resolve_device
@@ -66,6 +68,8 @@ class TokenizeJob(Job):
         self.settings = replace(options, codec=absolute_codec_name(options.codec))
         on_cpu = "float32" if options.dtype == "tf32" else options.dtype
         codec = load_codec(self.settings.codec, "cpu", on_cpu, options.pack_frames, options.batch_seconds)
+        if options.dtype == "tf32" and not isinstance(codec, Codec):
+            raise InputError(f"The codec {options.codec} computes in float32 only; leave --dtype out.")
         device = torch.device("cuda") if gpu_model else resolve_device(options.device)
         check_precision(options.dtype, device)
         self.device_class = gpu_model or device_class(device)
@@ -141,7 +145,10 @@ class TokenizeJob(Job):
     def resume_notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
         """Say if other versions of libraries made the first or the last finished part."""
         parts = [file.name for record in records for file in record.files if part_name(record.unit) == file.name]
-        finished = [(name, read_metadata(f"{storage.url}/{name}")) for name in dict.fromkeys([*parts[:1], *parts[-1:]])]
+        finished = []
+        for name in dict.fromkeys([*parts[:1], *parts[-1:]]):
+            with suppress(InputError):  # a damaged part, which `verify` reports
+                finished.append((name, read_metadata(f"{storage.url}/{name}")))
         note = note_of_versions([("New parts", TableMetadata.of(self.description)), *finished])
         return [] if note is None else [note]
 

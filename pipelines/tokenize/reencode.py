@@ -27,6 +27,7 @@ from codectok.sources.clips import clips_of
 from codectok.storage import open_storage
 from codectok.tokens.clips import ClipReader, encode_clips
 from codectok.tokens.codes_file import file_names
+from codectok.tokens.mixing import VERSION_FIELDS
 from codectok.tokens.reader import TokenTable, open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow
@@ -58,8 +59,8 @@ def reencode(folder: str | Path, codec: AudioCodec, count: int, seed: int = 0) -
 
     Raises:
         InputError: the codec is not the table's, or `folder` is not the output of `tokenize`.
-        VerificationError: codes differ, or a source is missing. On another device near ties may differ, and a tenth of
-            the frames if the codec is of another maker.
+        VerificationError: codes differ, or a source is missing. On another device, or with other versions of libraries,
+            near ties may differ, and a tenth of the frames if the codec is of another maker.
     """
     table, plan = open_table(folder), load_plan(open_storage(folder), {})
     if plan is None or plan.header.verb != "tokenize":
@@ -69,6 +70,7 @@ def reencode(folder: str | Path, codec: AudioCodec, count: int, seed: int = 0) -
     alike = ["dtype", "device", "batch_seconds"]
     if described.device != "cpu":
         alike.append("pack_frames")
+    alike += [name for name in VERSION_FIELDS if getattr(table.metadata, name) is not None]
     exact = all(getattr(described, name) == getattr(table.metadata, name) for name in alike)
     numbers = _random_rows(table, count, seed)
     wanted: dict[int, dict[str, TokenRow]] = {}

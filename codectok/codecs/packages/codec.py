@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 
 import torch
 
+from codectok.checkpoints.native import check_finite_tensors
 from codectok.choices import Precision
 from codectok.codecs.fingerprints import hash_codec
 from codectok.codecs.whole_clip_codec import WholeClipCodec
 from codectok.device import inference
 from codectok.errors import CheckpointError, shortened
+from codectok.memory import is_out_of_memory
 
 from .files import ModelFiles, import_package
 
@@ -89,7 +91,9 @@ class PackageCodec(WholeClipCodec):
         try:
             with inference(self.device, tf32=False, autocast=False):
                 return bool(self.encode_samples(torch.zeros(1, n_samples, device=self.device)).shape[1])
-        except (RuntimeError, ValueError, IndexError, AssertionError):
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
             return False
 
 
@@ -108,6 +112,7 @@ def build(files: ModelFiles, make: Callable[[Mapping[str, Any]], Any]) -> Any:
     except Exception as error:  # packages check nothing, so that any exception may come
         raise CheckpointError(f"The configuration of {files.name} is not valid: {shortened(error)}.") from None
     weights = files.load_weights()
+    check_finite_tensors(weights, str(files.weights))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

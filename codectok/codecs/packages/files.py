@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -73,7 +71,9 @@ class ModelFiles:
             if self.weights.suffix == ".safetensors":
                 return load_file(self.weights)
             loaded = torch.load(self.weights, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        except Exception as error:  # a damaged stream of pickle instructions may raise anything
+            if isinstance(error, OSError) and error.errno is not None:
+                raise CheckpointError(f"{self.weights} cannot be read: {error.strerror}.") from None
             raise CheckpointError(f"{self.weights} does not hold weights alone ({shortened(error)}).") from None
         if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
             raise CheckpointError(f"{self.weights} does not hold the tensors of one model by name.")

@@ -16,7 +16,7 @@ AutoClass = Literal["AutoModel", "AutoModelForAudioTokenization"]
 Inputs = Literal["samples", "whole_frames", "features"]
 Argument = Literal["bandwidth", "num_quantizers", "n_quantizers"]
 
-# A clip is encoded as a whole: 25 to 40 MB for each second in the families without wav2vec2-bert.
+# A clip is encoded as a whole: 20 to 75 MB for each second in the families without wav2vec2-bert.
 MAX_SECONDS = 300.0
 # Semantic encoders of wav2vec2-bert also keep a vector for every pair of frames: 2.3 GB for 60 s, and four times as
 # much for twice the length.

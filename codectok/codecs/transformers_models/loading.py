@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ import torch
 
 from codectok.choices import Precision
 from codectok.codecs.fingerprints import hash_codec
+from codectok.config import MAX_MODULES, load_mapping
 from codectok.device import check_precision, resolve_device
-from codectok.errors import CheckpointError, CodectokError, shortened
+from codectok.errors import CheckpointError, CodectokError, ConfigError, shortened
+from codectok.memory import GPUMemoryError, is_out_of_memory
 
 from .codec import TransformersCodec
 from .families import Family, check_config, family_of
@@ -25,6 +28,7 @@ from .hub import CONFIG_FILE, EXTRACTOR_FILE, find_model
 _INCIDENTAL = frozenset(
     ["_name_or_path", "_commit_hash", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"]
 )
+_COUNTS = re.compile(r"(layers|codebooks|quantizers|blocks|repeat|depth)$")
 _SHOWN_KEYS = 3
 _TRIED_FRAMES = 3
 
@@ -55,7 +59,7 @@ def load(
         config = _load_config(path, folder)
         check_config(path, config.model_type, config)
         _check_extractor(path, folder)
-        choices = family.choices(config)
+        choices = _choices(path, family, config)
         if n_codebooks is not None and n_codebooks not in choices:
             possible = ", ".join(map(str, choices))
             raise CheckpointError(f"{path} cannot encode {n_codebooks} codebooks; possible are {possible}.")
@@ -65,6 +69,17 @@ def load(
     codec = TransformersCodec(model, family, hashes, n_codebooks, revision, device, dtype, batch_seconds)
     _check_encodes(path, codec)
     return codec
+
+
+def _choices(name: str, family: Family, config: Any) -> Mapping[int, Any]:
+    """Return the possible numbers of codebooks; raise a `CheckpointError` if the configuration has none."""
+    try:
+        choices = family.choices(config)
+        if family.codebook_size(config) < 1 or not choices or min(choices) < 1:
+            raise ValueError("it has no codebook")
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The configuration of {name} is invalid: {shortened(error)}.") from None
+    return choices
 
 
 def _split(name: str) -> tuple[str, int | None]:
@@ -88,15 +103,23 @@ def _check_installed() -> None:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no {CONFIG_FILE}, and is not a model of transformers.")
     try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {CONFIG_FILE}, and is not a model of transformers.") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({shortened(error)}); download the model again.") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} is not a JSON object; download the model again.")
+        config = load_mapping(path)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    _check_counts(config, str(path))
     return config
+
+
+def _check_counts(config: Mapping[str, Any], where: str) -> None:
+    """Raise a `CheckpointError` if a number of layers or codebooks is absurd: all of them are built before weights."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _check_counts(value, where)
+        elif _COUNTS.search(key) and isinstance(value, int) and value > MAX_MODULES:
+            raise CheckpointError(f"{where}: {key} is {value}, and must be at most {MAX_MODULES}.")
 
 
 def _load_config(name: str, folder: Path) -> Any:
@@ -111,11 +134,13 @@ def _load_config(name: str, folder: Path) -> Any:
 def _check_extractor(name: str, folder: Path) -> None:
     """Raise a `CheckpointError` if the feature extractor changes the level of clips."""
     path = folder / EXTRACTOR_FILE
-    try:
-        extractor = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    if not path.is_file():
         return  # the configuration of the model says all that is needed
-    if isinstance(extractor, dict) and extractor.get("normalize_audio"):
+    try:
+        extractor = load_mapping(path)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    if extractor.get("normalize_audio"):
         raise CheckpointError(
             f"{name} normalizes the peak of every clip (normalize_audio in {EXTRACTOR_FILE}), which is not supported;"
             " use another codec."
@@ -156,9 +181,13 @@ def _check_encodes(name: str, codec: TransformersCodec) -> None:
     n_samples = max(codec.min_samples, _TRIED_FRAMES * codec.frame_size)
     try:
         codec.encode(np.zeros(n_samples, np.float32), codec.sample_rate)
+    except GPUMemoryError:
+        raise
     except CodectokError as error:
         raise CheckpointError(f"The configuration of {name} cannot encode: {error}") from None
     except (RuntimeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(f"The configuration of {name} cannot encode: {shortened(error)}.") from None
 
 

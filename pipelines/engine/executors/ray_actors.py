@@ -14,7 +14,7 @@ from codectok.pipelines.engine.progress import ProgressCallback
 
 from .local import Outcome
 from .ray_cluster import cluster_resource, ray_session
-from .servers import RunningServer, start_servers
+from .servers import RunningServer, servers_per_gpu, start_servers
 from .worker_pool import WorkerPool
 
 
@@ -31,16 +31,17 @@ def run_on_ray(
     import ray
 
     server = job.server
-    # Every GPU takes a core.
-    expected = (options.gpus or torch.cuda.device_count()) if server and server.gpus else 0
+    per_gpu = servers_per_gpu(server) if server else 0
+    # Every server of a GPU takes a core.
+    expected = (options.gpus or torch.cuda.device_count()) * per_gpu
     with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
         servers: list[RunningServer] = []
         try:
             servers = start_servers(server, options.gpus, progress.note) if server else []
-            gpus = len(servers) if server and server.gpus else 0
+            cores = len(servers) if per_gpu else 0
             pool = WorkerPool(job, context, folder, options.deadline_seconds, progress, servers, check_ray)
-            workers = options.worker_count(int(cluster_resource("CPU")) - gpus, job.threads, len(units))
-            progress.started(workers, job.threads, gpus)
+            workers = options.worker_count(int(cluster_resource("CPU")) - cores, job.threads, len(units))
+            progress.started(workers, job.threads, cores // max(1, per_gpu))
             try:
                 yield from pool.run(plan, units, workers)
             finally:

@@ -86,19 +86,14 @@ class _ServerActor:
 
 
 def start_servers(server: Server, gpus: int | None, on_note: Callable[[str], None]) -> list[RunningServer]:
-    """Start a server on each of `gpus` GPUs (None for all), or one if it needs no GPU; returns when all are ready.
+    """Start servers on each of `gpus` GPUs (None for all), or one if it needs no GPU; returns when all are ready.
 
     Raises:
         InputError: the server needs a GPU, and the cluster has none.
     """
     import ray
 
-    count = 1
-    if server.gpus:
-        available = int(cluster_resource("GPU") / server.gpus)
-        if available == 0:
-            raise InputError("The Ray cluster has no GPU; run on machines that have one, or with --device cpu.")
-        count = min(gpus or available, available)
+    count = server_count(server, gpus)
     actor_class: Any = ray.remote(_ServerActor)
     options = {"num_gpus": server.gpus, "num_cpus": 1 if server.gpus else 0, "max_concurrency": CALLS_AT_ONCE}
     actors = [
@@ -117,6 +112,25 @@ def start_servers(server: Server, gpus: int | None, on_note: Callable[[str], Non
         for actor in actors:
             ray.kill(actor)
         raise
+
+
+def server_count(server: Server, gpus: int | None) -> int:
+    """Number of servers on `gpus` GPUs of the cluster (None for all); 1 for a server that needs none.
+
+    Raises:
+        InputError: the server needs a GPU, and the cluster has none.
+    """
+    if not server.gpus:
+        return 1
+    available = int(cluster_resource("GPU"))
+    if available == 0:
+        raise InputError("The Ray cluster has no GPU; run on machines that have one, or with --device cpu.")
+    return min(gpus or available, available) * servers_per_gpu(server)
+
+
+def servers_per_gpu(server: Server) -> int:
+    """Number of servers that share a GPU; 0 if they need none."""
+    return round(1 / server.gpus) if server.gpus else 0
 
 
 def call_of(server: Actor) -> ServerCall:

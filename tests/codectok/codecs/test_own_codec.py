@@ -17,6 +17,7 @@ from codectok.loading import absolute_codec_name
 from codectok.tokens.codes_file import read_codes
 from tests.helpers.audio import tone
 from tests.helpers.command_line import assert_refused, codectok
+from tests.helpers.jobs import rejects
 from tests.helpers.packages import write_distribution, write_metadata
 
 PAGE = Path(__file__).parents[3] / "docs" / "codecs.md"
@@ -132,7 +133,6 @@ def test_names_of_own_codecs_become_absolute(packages: Path, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("raise ValueError('no luck')", r"The codec frames failed to encode \d+ samples: ValueError .no luck."),
         ("return super().encode_samples(samples)[:, 1:]", r"of shape \[1, 49, 1\] for 16000 samples"),
         ("return super().encode_samples(samples)[0]", "expected are integers of shape"),
         ("return super().encode_samples(samples).float()", "torch.float32"),
@@ -152,6 +152,25 @@ def test_faulty_codec_ends_command_with_its_name(
         "tokenize", recordings, tmp_path / "out", "--codec", "odd:x", "--engine", "local", "--device", "cpu"
     )
     assert_refused(result, "The codec frames", code=1)
+
+
+def test_exception_of_codec_costs_one_clip(packages: Path, recordings: Path, tmp_path: Path) -> None:
+    first = next(iter(sorted(recordings.iterdir())))
+    length = soundfile.info(first).frames
+    add_codec(
+        packages,
+        f"if samples.shape[1] == {length}: raise ValueError('no luck')\n  return super().encode_samples(samples)",
+    )
+    out, options = tmp_path / "out", ["--engine", "local", "--device", "cpu", "--max-rejects", 1]
+    result = codectok("tokenize", recordings, out, "--codec", "odd:x", *options)
+    assert result.exit_code == 0, result.output
+    lost = [reject for reject in rejects(out) if reject["reason"] == "unexpected_error"]
+    assert first.name in [reject["source"] for reject in lost]
+    for reject in lost:
+        assert re.search(r"The codec frames failed to encode \d+ samples: ValueError .no luck.", str(reject["message"]))
+    assert len(open_table(out)) == len(list(recordings.iterdir())) - len(lost) > 0
+    again = codectok("tokenize", recordings, tmp_path / "strict", "--codec", "odd:x", *options[:-2])
+    assert again.exit_code == 1
 
 
 def test_faulty_decoder_is_one_sentence(packages: Path) -> None:

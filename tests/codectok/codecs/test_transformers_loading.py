@@ -170,6 +170,30 @@ def test_wrong_weights_are_an_error(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"codebook_size": 0},
+        {"upsampling_ratios": [0]},
+        {"target_bandwidths": []},
+        {"num_residual_layers": 10**9},
+        {"num_lstm_layers": 10**9},
+    ],
+)
+def test_impossible_sizes_are_one_sentence(model: Path, values: dict[str, object]) -> None:
+    _edit_config(model, **values)
+    with pytest.raises(CheckpointError) as raised:
+        load(str(model))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+def test_nested_configuration_is_one_sentence(model: Path, file: str) -> None:
+    (model / file).write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        load(str(model))
+
+
 def test_spare_weights_are_a_warning(model: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = load(str(model)).fingerprint
     _edit_weights(model, lambda tensors: tensors.update({"encoder.extra": torch.zeros(1)}))
@@ -189,10 +213,10 @@ def test_damaged_files_are_an_error(model: Path) -> None:
     with pytest.raises(CheckpointError, match="configuration"):
         load(str(model))
     (model / "config.json").write_text("[1]")
-    with pytest.raises(CheckpointError, match="JSON object"):
+    with pytest.raises(CheckpointError, match="must hold keys and values"):
         load(str(model))
     (model / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be parsed"):
         load(str(model))
     (model / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -17,15 +17,17 @@ RATE, FRAME = 1000, 10
 
 
 class LevelCodec(WholeClipCodec):
-    """Codes are the levels of frames; `company` adds the sum of the other clips of the batch."""
+    """Codes are levels of frames; `company` adds the sum of the other clips of a batch, `middle` 1 to its second row."""
 
     name, sample_rate, frame_size = "levels", RATE, FRAME
     codebook_size, n_codebooks, fingerprint = 1 << 16, 1, "0" * 64
 
-    def __init__(self, batch_seconds: float = 0.0, company: bool = False, short: bool = False) -> None:
+    def __init__(
+        self, batch_seconds: float = 0.0, company: bool = False, short: bool = False, middle: bool = False
+    ) -> None:
         super().__init__("cpu", batch_seconds=batch_seconds)
         self.shapes: list[tuple[int, int]] = []
-        self.company, self.short = company, short
+        self.company, self.short, self.middle = company, short, middle
 
     def encode_samples(self, samples: Tensor) -> Tensor:
         rows, n_samples = samples.shape
@@ -34,6 +36,8 @@ class LevelCodec(WholeClipCodec):
         levels = padded.reshape(rows, -1, FRAME).abs().sum(2)
         if self.company:
             levels = levels + (levels.sum(0) - levels) * 0.1
+        if self.middle and rows > 1:
+            levels[1] += 1
         codes = (levels * 1000).long() % self.codebook_size
         return codes[:, 1:, None] if self.short else codes[:, :, None]
 
@@ -71,8 +75,9 @@ def test_number_of_rows_depends_on_length_alone() -> None:
     assert WholeClips(RATE).rows(1) == 1
 
 
-def test_rows_that_depend_on_their_company_are_encoded_one_by_one() -> None:
-    codec = LevelCodec(batch_seconds=6.0, company=True)
+@pytest.mark.parametrize("fault", ["company", "middle"])
+def test_rows_that_depend_on_company_or_place_are_encoded_one_by_one(fault: str) -> None:
+    codec = LevelCodec(batch_seconds=6.0, **{fault: True})
     clips = _clips(2000, 2000, 2000, 2000)
 
     codes = codec.encode_batch(clips, RATE)
@@ -80,6 +85,40 @@ def test_rows_that_depend_on_their_company_are_encoded_one_by_one() -> None:
     assert _equal(codes, _own(clips))
     assert codec.shapes.count((3, 2000)) == 2, "two checks of the shape"
     assert codec.shapes.count((1, 2000)) == 6, "three rows of two batches"
+
+
+def test_search_that_depends_on_place_is_noticed_behind_equal_features() -> None:
+    codec = LevelCodec(batch_seconds=6.0, middle=True)
+    codec.quantizer_input = lambda samples: samples  # type: ignore[method-assign]
+    clips = _clips(2000, 2000, 2000)
+    assert _equal(codec.encode_batch(clips, RATE), _own(clips))
+
+
+def test_few_batches_are_on_their_way_at_a_time() -> None:
+    codec = LevelCodec(batch_seconds=20.0)
+    running, most = 0, 0
+
+    class Counted:
+        batches_ahead = 1
+
+        def start(self, *arrays: np.ndarray) -> Callable[[], Tensor]:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            wait = codec.batch_encoder.start(*arrays)
+
+            def finish() -> Tensor:
+                nonlocal running
+                running -= 1
+                return wait()
+
+            return finish
+
+    lengths = range(1000, 1040)
+    encoder = WholeClips(RATE, batch_seconds=20.0).clip_encoder(Counted())
+    found = list(encoder.encode_clips((length, [clip]) for length, clip in zip(lengths, _clips(*lengths), strict=True)))
+    assert [length for length, _ in found] == list(lengths)
+    assert most == 2
 
 
 def test_order_of_clips_is_kept_across_lengths_and_errors() -> None:

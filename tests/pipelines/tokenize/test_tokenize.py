@@ -24,7 +24,7 @@ from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
 from codectok.audio.spans import Span
 from codectok.errors import AudioError
-from codectok.pipelines.engine.executors import worker_pool
+from codectok.pipelines.engine.executors import servers, worker_pool
 from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
 from codectok.pipelines.engine.job import RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
@@ -43,6 +43,7 @@ from codectok.tokens.reader import open_table
 from codectok.tokens.slicing import cut_row
 from codectok.tokens.table import TokenRow, read_rows
 from tests.helpers.jobs import LOCAL, UNIT_SECONDS, digests, rejects, run, shard_job
+from tests.helpers.transformers_models import save_model
 
 from . import test_tokenize
 
@@ -224,6 +225,27 @@ def test_shared_encoder_writes_same_bytes(codec_folder: Path, corpus: Path, tmp_
     run(plain, corpus, tmp_path / "local")
     run(ServedJob(plain.settings), corpus, tmp_path / "served", ON_RAY)
     assert digests(tmp_path / "local") == digests(tmp_path / "served")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_shared_encoder_of_whole_clips_writes_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    options = TokenizeOptions(f"transformers:{save_model('encodec', tmp_path / 'model')}", "cpu", batch_seconds=2.0)
+    run(TokenizeJob(options), corpus, tmp_path / "local")
+    run(ServedJob(options), corpus, tmp_path / "served", ON_RAY)
+    assert digests(tmp_path / "local") == digests(tmp_path / "served")
+
+
+@pytest.mark.parametrize(("encoders", "gpus", "count"), [(1, None, 2), (4, None, 8), (4, 1, 4), (2, 2, 4), (3, 5, 6)])
+def test_encoders_share_each_gpu(
+    encoders: int, gpus: int | None, count: int, codec_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TokenizeOptions(str(codec_folder), "cpu", encoders_per_gpu=encoders)
+    server = EncoderServer(options, TokenizeJob(options).description, "GPU")
+    monkeypatch.setattr(servers, "cluster_resource", lambda name: 2.0)
+    assert servers.server_count(server, gpus) == count
+    monkeypatch.setattr(servers, "cluster_resource", lambda name: 0.0)
+    with pytest.raises(InputError, match="no GPU"):
+        servers.server_count(server, gpus)
 
 
 @pytest.mark.usefixtures("ray_session")
