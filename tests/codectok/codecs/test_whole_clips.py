@@ -17,7 +17,7 @@ RATE, FRAME = 1000, 10
 
 
 class LevelCodec(WholeClipCodec):
-    """Codes are levels of frames; `company` adds the sum of the other clips of a batch, `middle` 1 to its second row."""
+    """Codes are levels of frames; `company` adds the sum of a batch's other clips, `middle` 1 to its second row."""
 
     name, sample_rate, frame_size = "levels", RATE, FRAME
     codebook_size, n_codebooks, fingerprint = 1 << 16, 1, "0" * 64
