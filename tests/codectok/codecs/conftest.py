@@ -9,9 +9,9 @@ import torch
 from tests.helpers.transformers_models import save_model
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Tiny models are slower with several threads."""
+    """Tiny models are slower with several threads, and the bits of their initial weights depend on the number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -171,19 +171,24 @@ def test_wrong_weights_are_an_error(
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("family", "values"),
     [
-        {"codebook_size": 0},
-        {"upsampling_ratios": [0]},
-        {"target_bandwidths": []},
-        {"num_residual_layers": 10**9},
-        {"num_lstm_layers": 10**9},
+        ("dac", {"codebook_size": 0}),
+        ("dac", {"n_codebooks": 0}),
+        ("dac", {"n_codebooks": 10**9}),
+        ("encodec", {"upsampling_ratios": [0]}),
+        ("encodec", {"target_bandwidths": []}),
+        ("encodec", {"num_lstm_layers": 10**9}),
+        ("mimi", {"num_semantic_quantizers": 100}),
     ],
 )
-def test_impossible_sizes_are_one_sentence(model: Path, values: dict[str, object]) -> None:
-    _edit_config(model, **values)
+def test_impossible_sizes_are_one_sentence(
+    tiny_model: Folders, tmp_path: Path, family: str, values: dict[str, object]
+) -> None:
+    folder = Path(shutil.copytree(tiny_model(family), tmp_path / "copy"))
+    _edit_config(folder, **values)
     with pytest.raises(CheckpointError) as raised:
-        load(str(model))
+        load(str(folder))
     assert "\n" not in str(raised.value)
 
 
