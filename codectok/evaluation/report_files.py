@@ -69,6 +69,9 @@ class ReportFiles:
 
     @contextmanager
     def _writing_files(self) -> Iterator[ReportWriter]:
+        if self.report.exists() and self._is_half_written(self.report):
+            # Half written: the report goes before the temporary lines by which the next command would know it.
+            self.report.unlink()
         remove_leftovers(self.report)
         remove_leftovers(self.clips)
         with replacing(self.clips) as temporary, temporary.open("w", encoding="utf-8") as lines:
