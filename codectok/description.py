@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field
 
 from .config import MAX_CODEBOOK_SIZE, MAX_MODULES, MAX_SAMPLE_RATE, StrictModel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Count = TypeVar("Count", int, "np.ndarray")
 
 # Length of a fingerprint in labels and messages.
 SHOWN_CHARACTERS = 12
@@ -82,12 +87,13 @@ class CodecDescription(StrictModel):
         known = "".join(f", {name} {version}" for name, version in versions.items() if version is not None)
         return f"{self.dtype}{' with TF32' if self.tf32 else ''} on {self.device}{known}"
 
-    def n_frames(self, n_samples: int) -> int | None:
-        """Number of code frames of a clip of `n_samples`; None if it does not follow from them."""
+    def n_frames(self, n_samples: Count) -> Count | None:
+        """Number of code frames of a clip of `n_samples`, or of many clips; None if it does not follow from them."""
         whole = n_samples // self.frame_size
         match self.frame_rounding:
             case "down":
-                return max(1, whole)
+                at_least_one: Count = whole + (whole == 0)
+                return at_least_one
             case "up":
                 return -(-n_samples // self.frame_size)
             case "next":

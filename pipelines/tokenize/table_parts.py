@@ -86,10 +86,9 @@ def open_part(
 
 def _frames_follow(metadata: TableMetadata, n_samples: np.ndarray, n_frames: np.ndarray) -> np.ndarray:
     """Return bool [rows]: does the number of frames of a clip, or of a slice of one, follow from its samples?"""
-    right = np.ones(len(n_samples), bool)
-    for row, (samples, frames) in enumerate(zip(n_samples.tolist(), n_frames.tolist(), strict=True)):
-        whole_frames = samples == frames * metadata.frame_size  # a slice that is not the last one
-        right[row] = whole_frames or metadata.n_frames(samples) in (None, frames)
+    whole_frames = n_samples == n_frames.astype(np.int64) * metadata.frame_size  # a slice that is not the last one
+    expected = metadata.n_frames(n_samples)
+    right: np.ndarray = np.ones(len(n_samples), bool) if expected is None else whole_frames | (n_frames == expected)
     return right
 
 

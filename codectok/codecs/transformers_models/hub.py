@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codectok.checkpoints.hub import HUB_NAME, commit_of_folder, download_snapshot
+from codectok.checkpoints.finding import is_hub_name
+from codectok.checkpoints.hub import commit_of_folder, download_snapshot
 from codectok.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -21,7 +22,6 @@ def find_model(name: str) -> tuple[Path, str | None]:
     path = Path(name)
     if path.is_dir():
         return path, commit_of_folder(path.resolve())
-    # If the first part of the name is a local folder, assume a mistyped path instead of a Hub name.
-    if path.exists() or not HUB_NAME.fullmatch(name) or Path(name.split("/")[0]).exists():
+    if path.exists() or not is_hub_name(name):
         raise CheckpointError(f"There is no folder {name} of a codec of transformers.")
     return download_snapshot(name, _FILES)
