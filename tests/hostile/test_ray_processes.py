@@ -132,7 +132,7 @@ def test_cluster_that_is_not_there_is_one_sentence(address: str) -> None:
     started = time.monotonic()
     with pytest.raises(CodectokError, match=re.escape(f"could not be reached at {address}: ")) as error:
         check_answer(address)
-    assert time.monotonic() - started < 11
+    assert time.monotonic() - started < 30
     assert "\n" not in str(error.value)
 
 

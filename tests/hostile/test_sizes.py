@@ -16,7 +16,7 @@ from codectok.exports.tokenizer import load_tokenizer
 from tests.helpers.command_line import assert_refused, codectok
 from tests.helpers.tokenizers import save_tokenizer
 
-SECONDS = 20.0
+SECONDS = 60.0  # a hang takes minutes
 MANY = {
     "depths": ("encoder", {"depths": [4000, 48, 48]}),
     "groups": ("quantizer", {"n_groups": 64, "n_residuals": 64}),
@@ -83,7 +83,7 @@ def test_language_model_with_absurd_sizes_is_refused(codec_folder: Path, tmp_pat
     started = time.monotonic()
     command = ("export", "language-model", tmp_path / "model", tmp_path / "out", "--codec", codec_folder)
     assert_refused(codectok(*command))
-    assert time.monotonic() - started < 2 * SECONDS
+    assert time.monotonic() - started < SECONDS
 
 
 @pytest.mark.parametrize("place", ["vocab", "added"])

@@ -178,7 +178,7 @@ def test_unreachable_hub_is_said(
         assert "copy in the local cache" in message
         with pytest.raises(CheckpointError, match=f"{word}.*, and it is not in the local cache"):
             load_codec("lab/never")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
 
 
 def test_hub_refusals_are_one_sentence(hub: HubServer, ours: str) -> None:
