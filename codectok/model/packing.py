@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,6 +26,8 @@ Tag = TypeVar("Tag")
 # Rows of a matrix product on a CPU: fewer rows are slower, more rows make a single short clip more expensive.
 BLOCK_ROWS = 512
 DEFAULT_PACK_FRAMES = 8192
+# Packs that are filled at the same time, for encoders that need packs of one length.
+OPEN_PACKS = 8
 
 
 class PackGeometry:
@@ -106,7 +108,11 @@ def cut_into_chunks(blocks: Iterable[np.ndarray], geometry: PackGeometry) -> Ite
 
 
 class _Cutter:
-    """Holds the samples of a clip, with reflected edges, from the first frame of the next chunk."""
+    """Holds the samples of a clip, with reflected edges, from the first frame of the next chunk.
+
+    Every copy of the samples costs as much as half of the packing, so that blocks are joined only when they fill a
+    chunk or the clip ends, with the edges in the same step.
+    """
 
     def __init__(self, geometry: PackGeometry) -> None:
         self._geometry = geometry
@@ -122,8 +128,7 @@ class _Cutter:
         self._n_samples += len(block)
         self._n_arrived += len(block)
         if len(self._held) + self._n_arrived <= self._geometry.n_samples(self._geometry.pack_frames):
-            # Join blocks only when they fill a chunk: small blocks would be copied again and again. Copy each of them,
-            # since the caller may reuse its memory.
+            # The caller may reuse the memory of the block.
             self._arrived.append(block.copy())
             return
         self._arrived.append(block)
@@ -134,9 +139,10 @@ class _Cutter:
         if self._n_samples == 0:
             raise AudioError("The waveform has no samples.", "empty")
         config = self._geometry.config
-        self._arrived.append(np.zeros(max(0, config.min_samples - self._n_samples), np.float32))
-        self._join()
-        self._held = np.concatenate([self._held, self._held[-2 : -2 - self._edge : -1]])
+        missing = config.min_samples - self._n_samples
+        if missing > 0:
+            self._arrived.append(np.zeros(missing, np.float32))
+        self._join(at_end=True)
         yield from self._inner_chunks()
         yield self._take(self._frames(), config.n_frames(self._n_samples) - self._code_frames_done, last=True)
 
@@ -149,7 +155,8 @@ class _Cutter:
             self._held = self._held[(size - 2 * receptive_field) * self._geometry.hop :]
 
     def _take(self, frames: int, keep: int, last: bool) -> Chunk:
-        samples = self._held[: self._geometry.n_samples(frames)].copy()
+        # No copy: nothing writes to the held samples.
+        samples = self._held[: self._geometry.n_samples(frames)]
         skip = self._geometry.receptive_field // self._geometry.alignment if self._code_frames_done else 0
         self._code_frames_done += keep
         return Chunk(samples, frames, skip, keep, last)
@@ -157,12 +164,27 @@ class _Cutter:
     def _frames(self) -> int:
         return (len(self._held) - self._geometry.window) // self._geometry.hop + 1
 
-    def _join(self) -> None:
-        self._held = np.concatenate([self._held, *self._arrived])
+    def _join(self, at_end: bool = False) -> None:
+        """Append the arrived blocks, the left edge before the first ones, and `at_end` the right edge."""
+        parts = [self._held, *self._arrived]
         self._arrived, self._n_arrived = [], 0
         if not self._has_left_edge:
-            self._held = np.concatenate([self._held[self._edge : 0 : -1], self._held])
             self._has_left_edge = True
+            parts.insert(0, _first(parts, self._edge + 1)[:0:-1])
+        if at_end:
+            parts.append(_first([part[::-1] for part in reversed(parts)], self._edge + 1)[1:])
+        self._held = np.concatenate(parts)
+
+
+def _first(parts: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Return the first `count` samples of joined `parts`."""
+    taken: list[np.ndarray] = []
+    for part in parts:
+        if count <= 0:
+            break
+        taken.append(part[:count])
+        count -= len(taken[-1])
+    return np.concatenate(taken)
 
 
 @dataclass(frozen=True)
@@ -190,20 +212,57 @@ class Pack(Generic[Tag]):
 
 
 def fill_packs(chunks: Iterable[tuple[Tag, Chunk]], geometry: PackGeometry, fixed_length: bool) -> Iterator[Pack[Tag]]:
-    """Pack `chunks` in their order.
+    """Pack `chunks`, the chunks of one clip in their order.
 
-    With `fixed_length` every pack has `pack_frames` frames; otherwise a pack ends at the next multiple of `unit`.
+    With `fixed_length` every pack has `pack_frames` frames, and a chunk goes into the fullest of several open packs in
+    which it fits, to leave few frames empty. Otherwise a pack ends at the next multiple of `unit`, and the chunks are
+    packed in their order.
     """
-    placements: list[Placement[Tag]] = []
-    end = 0
+    # Only the last chunk of a clip is shorter than a pack, so that it cannot come before another one of its clip.
+    open_packs = [_OpenPack[Tag](geometry)]
+    n_open = OPEN_PACKS if fixed_length else 1
     for tag, chunk in chunks:
-        if placements and end + chunk.n_frames > geometry.pack_frames:
-            yield _assemble(placements, geometry, fixed_length)
-            placements, end = [], 0
-        placements.append(Placement(tag, chunk, end // geometry.alignment))
-        end += geometry.aligned(chunk.n_frames) + geometry.gap
-    if placements:
-        yield _assemble(placements, geometry, fixed_length)
+        fitting = [pack for pack in open_packs if pack.fits(chunk)]
+        if not fitting:
+            if len(open_packs) == n_open:
+                fullest = max(open_packs, key=lambda pack: pack.end)
+                open_packs.remove(fullest)
+                yield _assemble(fullest.placements, geometry, fixed_length)
+            fitting = [_OpenPack(geometry)]
+            open_packs += fitting
+        best = max(fitting, key=lambda pack: pack.end)
+        best.add(tag, chunk)
+        if best.is_full:
+            open_packs.remove(best)
+            yield _assemble(best.placements, geometry, fixed_length)
+    for pack in open_packs:
+        if pack.placements:
+            yield _assemble(pack.placements, geometry, fixed_length)
+
+
+class _OpenPack(Generic[Tag]):
+    """Chunks of a pack that is not full.
+
+    Attributes:
+        placements: places of its chunks.
+        end: first frame at which another chunk may start.
+    """
+
+    def __init__(self, geometry: PackGeometry) -> None:
+        self._geometry = geometry
+        self.placements: list[Placement[Tag]] = []
+        self.end = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.end >= self._geometry.pack_frames
+
+    def fits(self, chunk: Chunk) -> bool:
+        return not self.placements or self.end + chunk.n_frames <= self._geometry.pack_frames
+
+    def add(self, tag: Tag, chunk: Chunk) -> None:
+        self.placements.append(Placement(tag, chunk, self.end // self._geometry.alignment))
+        self.end += self._geometry.aligned(chunk.n_frames) + self._geometry.gap
 
 
 def _assemble(placements: list[Placement[Tag]], geometry: PackGeometry, fixed_length: bool) -> Pack[Tag]:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from codectok import AudioError, Codec, CodectokError, InputError
 from codectok.choices import Precision
-from codectok.config import CodecConfig
+from codectok.config import CodecConfig, named_codec_config
 from codectok.model.clip_encoder import PackBatching, PackedClipEncoder
 from codectok.model.packed_encoder import PackedEncoder
-from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_chunks
+from codectok.model.packing import BLOCK_ROWS, PackGeometry, cut_into_chunks, fill_packs
 from tests.helpers.codecs import NANO, VARIANTS, make_codec, noise
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -267,3 +267,34 @@ def test_codec_describe() -> None:
     assert (described.dtype, described.device, described.pack_frames) == ("bfloat16", "cpu", 1024)
     assert described.codec_name == "nano"
     assert described.codec_fingerprint == make_codec(NANO).fingerprint
+
+
+def test_packs_of_one_length_are_nearly_full() -> None:
+    """Packs that are filled in the order of the clips are 92 % full."""
+    geometry = PackGeometry(named_codec_config("distilcodec-v1"))
+    lengths = np.random.default_rng(0).uniform(2.0, 10.0, 1000)
+    chunks = (
+        (number, chunk)
+        for number, seconds in enumerate(lengths)
+        for chunk in cut_into_chunks([np.zeros(int(seconds * 24_000), np.float32)], geometry)
+    )
+    packs = list(fill_packs(chunks, geometry, fixed_length=True))
+    used = sum(placement.chunk.n_frames for pack in packs for placement in pack.placements)
+    assert used / (len(packs) * geometry.pack_frames) > 0.97
+    found = [placement.tag for pack in packs for placement in pack.placements]
+    assert sorted(found) == list(range(len(lengths)))
+
+
+def test_codes_of_packs_filled_out_of_order_are_those_of_each_clip() -> None:
+    codec = make_codec(VARIANTS["folded"])
+    generator = np.random.default_rng(1)
+    size = codec.geometry.pack_frames * codec.geometry.hop
+    clips = [
+        noise(int(length)) for length in [*generator.integers(1, size, 25), 3 * size, *generator.integers(1, size, 5)]
+    ]
+    batching = PackBatching(codec.geometry, fixed_length=True)
+    found = list(batching.clip_encoder(codec.packed_encoder).encode_clips((n, [clip]) for n, clip in enumerate(clips)))
+    assert [number for number, _ in found] == list(range(len(clips)))
+    for clip, (_, codes) in zip(clips, found, strict=True):
+        assert isinstance(codes, Tensor)
+        assert torch.equal(codes, codec.encode(clip, 24_000))
