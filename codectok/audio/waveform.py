@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -56,8 +57,9 @@ def to_mono(waveform: Tensor | np.ndarray, offset: int = 0) -> np.ndarray:
     mono = samples if samples.ndim == 1 else samples.mean(axis=0, dtype=np.float32)
     if len(mono) == 0:
         raise AudioError("The waveform has no samples.", "empty")
-    check_finite(mono, "The waveform", offset)
-    peak = peak_of(samples)
+    peak = check_finite(mono, "The waveform", offset)
+    if samples is not mono:
+        peak = peak_of(samples)
     if peak > FAR_BEYOND:
         raise AudioError(
             f"The waveform has samples up to {peak:,.5g}, far beyond [-1, 1]; divide scaled integers by their full"
@@ -68,16 +70,18 @@ def to_mono(waveform: Tensor | np.ndarray, offset: int = 0) -> np.ndarray:
 
 
 def peak_of(samples: np.ndarray) -> float:
-    """Largest absolute value of `samples`; 0 if there are none."""
+    """Largest absolute value of `samples`: 0 if there are none, NaN if one of them is NaN."""
     return max(float(samples.max()), -float(samples.min())) if samples.size else 0.0
 
 
-def check_finite(block: np.ndarray, where: str, offset: int = 0) -> None:
-    """Raise an `AudioError` if a sample of `block` [n] or [n, channels] is not finite.
+def check_finite(block: np.ndarray, where: str, offset: int = 0) -> float:
+    """Return the largest magnitude of `block` [n] or [n, channels], or raise an `AudioError` if a sample is not finite.
 
     `offset` is the index of its first sample in the file that `where` names.
     """
-    finite = np.isfinite(block)
-    if not finite.all():
+    peak = peak_of(block)  # NaN if a sample is
+    if not math.isfinite(peak):
+        finite = np.isfinite(block)
         first = offset + int(finite.reshape(len(block), -1).all(axis=1).argmin())
         raise AudioError(f"{where} has samples that are not finite numbers, the first at {first}.", "not_finite")
+    return peak

@@ -268,12 +268,18 @@ class _OpenPack(Generic[Tag]):
 def _assemble(placements: list[Placement[Tag]], geometry: PackGeometry, fixed_length: bool) -> Pack[Tag]:
     used = placements[-1].position * geometry.alignment + placements[-1].chunk.n_frames
     frames = geometry.pack_frames if fixed_length else math.ceil(used / geometry.unit) * geometry.unit
-    samples = np.zeros(geometry.n_samples(frames), np.float32)
+    # Zeros between the chunks only: a pack of zeros would take as long as all its copies.
+    samples = np.empty(geometry.n_samples(frames), np.float32)
+    filled = 0
     gaps = tuple(np.ones(frames // level, bool) for level in geometry.levels)
     for placement in placements:
         start = placement.position * geometry.alignment
         chunk = placement.chunk
-        samples[start * geometry.hop :][: len(chunk.samples)] = chunk.samples
+        first = start * geometry.hop
+        samples[filled:first] = 0
+        filled = first + len(chunk.samples)
+        samples[first:filled] = chunk.samples
         for level, gap in zip(geometry.levels, gaps, strict=True):
             gap[start // level : start // level + chunk.n_frames // level] = False
+    samples[filled:] = 0
     return Pack(samples, gaps, tuple(placements))
