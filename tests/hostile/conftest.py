@@ -7,8 +7,12 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _default_hangup() -> Iterator[None]:
-    """Processes of tests receive SIGHUP, also if the suite itself runs under `nohup`, which they would inherit."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _default_signals() -> Iterator[None]:
+    """Tests and their processes receive SIGHUP and SIGINT, which `nohup` and the background of a shell ignore."""
+    before = {
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
