@@ -7,6 +7,12 @@ from typing import Literal
 Precision = Literal["float32", "tf32", "bfloat16"]
 """Arithmetic of the codec."""
 
+Kernels = Literal["torch", "triton"]
+"""Kernels that compute codes on a GPU: those of torch, or fused ones of ours, compiled by Triton."""
+
+KernelChoice = Literal["auto", "torch", "triton"]
+"""Choice of kernels; "auto" is "triton" where it is faster and this machine can compile."""
+
 Segmenter = Literal["quiet", "fixed", "vad"]
 """Method to cut recordings."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -18,15 +18,19 @@ from codectok.checkpoints.native import CheckpointHeader, save_checkpoint
 from codectok.codecs.base import AudioCodec
 from codectok.codecs.fingerprints import Hashes, hash_codec
 from codectok.model.clip_encoder import PackBatching
+from codectok.model.kernels.support import resolve_kernels
 from codectok.model.network import CodecNetwork
 from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import DEFAULT_PACK_FRAMES, PackGeometry
 from codectok.model.windowed_decoder import WindowedDecoder
 
-from .choices import Precision
+from .choices import KernelChoice, Precision
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
 from .device import check_precision, resolve_device
+
+if TYPE_CHECKING:
+    from codectok.model.packed_decoder import PackedDecoder
 
 
 class Codec(AudioCodec):
@@ -39,11 +43,17 @@ class Codec(AudioCodec):
         dtype: "float32"; "tf32" (CUDA only) and "bfloat16" are faster and change some codes.
         pack_frames: mel frames that are encoded at once, rounded up to a possible size; None for 8192.
         revision: commit of the weights on the Hugging Face Hub; None for a local folder.
+        kernels: "triton" computes in bfloat16 on a GPU with fused kernels, "torch" with torch alone; "auto" is "triton"
+            where this machine can compile it.
+
+    Raises:
+        InputError: unknown device or precision, or kernels that do not run here.
 
     Attributes:
         header: configuration and origin of the weights.
         device: device that computes.
         dtype: precision.
+        kernels: kernels that compute.
         revision: commit of the weights on the Hugging Face Hub; None for a local folder.
         network: the network.
         log_mel: computes log-mel frames.
@@ -58,10 +68,12 @@ class Codec(AudioCodec):
         dtype: Precision = "float32",
         pack_frames: int | None = None,
         revision: str | None = None,
+        kernels: KernelChoice = "auto",
     ) -> None:
         self.header, self.revision = header, revision
         self.device = resolve_device(device)
         self.dtype = check_precision(dtype, self.device)
+        self.kernels = resolve_kernels(kernels, self.device, self.dtype)
         self.network = network.to(self.device)
         self.log_mel = LogMel(header.config.mel).to(self.device)
         self.geometry = PackGeometry(header.config, DEFAULT_PACK_FRAMES if pack_frames is None else pack_frames)
@@ -73,6 +85,7 @@ class Codec(AudioCodec):
         device: str = "auto",
         dtype: Precision = "float32",
         pack_frames: int | None = None,
+        kernels: KernelChoice = "auto",
     ) -> Self:
         """Load a codec from a folder, or by its name on the Hugging Face Hub (`organisation/name`).
 
@@ -82,7 +95,7 @@ class Codec(AudioCodec):
             CheckpointError: there is no such codec, or its tensors do not match its configuration.
         """
         place = find_codec(path)
-        return cls(*place.load(), device, dtype, pack_frames, place.revision)
+        return cls(*place.load(), device, dtype, pack_frames, place.revision, kernels)
 
     @classmethod
     def from_config(
@@ -92,13 +105,14 @@ class Codec(AudioCodec):
         device: str = "auto",
         dtype: Precision = "float32",
         pack_frames: int | None = None,
+        kernels: KernelChoice = "auto",
     ) -> Self:
         """Create an untrained codec.
 
         Args:
             config: a configuration, the name of a preset, or the path of a configuration file.
             seed: seed of the weights.
-            device, dtype, pack_frames: as in `Codec`.
+            device, dtype, pack_frames, kernels: as in `Codec`.
 
         Raises:
             ConfigError: unknown preset, or an invalid configuration file.
@@ -109,7 +123,7 @@ class Codec(AudioCodec):
             torch.manual_seed(seed)
             network = CodecNetwork(config).eval().requires_grad_(False)
         header = CheckpointHeader(origin=f"untrained (seed {seed})", config=config)
-        return cls(header, network, device, dtype, pack_frames)
+        return cls(header, network, device, dtype, pack_frames, kernels=kernels)
 
     @classmethod
     def from_distilcodec(
@@ -119,19 +133,20 @@ class Codec(AudioCodec):
         device: str = "auto",
         dtype: Precision = "float32",
         pack_frames: int | None = None,
+        kernels: KernelChoice = "auto",
     ) -> Self:
         """Load a DistilCodec checkpoint.
 
         Args:
             directory: holds `g_XXXXXXXX` (one per step) and `model_config.json`.
             step: step to load; None if there is only one.
-            device, dtype, pack_frames: as in `Codec`.
+            device, dtype, pack_frames, kernels: as in `Codec`.
 
         Raises:
             CheckpointError: the step does not exist or is ambiguous, or a tensor is missing or has a wrong shape.
             ConfigError: the configuration is not supported.
         """
-        return cls(*import_distilcodec(Path(directory), step), device, dtype, pack_frames)
+        return cls(*import_distilcodec(Path(directory), step), device, dtype, pack_frames, kernels=kernels)
 
     @property
     def config(self) -> CodecConfig:
@@ -190,7 +205,9 @@ class Codec(AudioCodec):
     @cached_property
     def packed_encoder(self) -> PackedEncoder:
         """Computes the codes of packs."""
-        return PackedEncoder(self.network, self.log_mel.of_windows, self.geometry, self.device, self.dtype)
+        return PackedEncoder(
+            self.network, self.log_mel.of_windows, self.geometry, self.device, self.dtype, self._is_fused
+        )
 
     @property
     def batch_encoder(self) -> PackedEncoder:
@@ -201,8 +218,18 @@ class Codec(AudioCodec):
         """Return how clips are packed; on a GPU all packs have one length."""
         return PackBatching(self.geometry, fixed_length=on_gpu)
 
+    @property
+    def _is_fused(self) -> bool:
+        return self.kernels == "triton"
+
     @cached_property
-    def _windowed_decoder(self) -> WindowedDecoder:
+    def _decoder(self) -> WindowedDecoder | PackedDecoder:
+        if self._is_fused:
+            from codectok.model.hifigan_kernels import supports
+            from codectok.model.packed_decoder import PackedDecoder
+
+            if supports(self.network.decoder):
+                return PackedDecoder(self.network, self.device)
         return WindowedDecoder(self.network, self.device, self.dtype)
 
     def describe(self) -> CodecDescription:
@@ -218,6 +245,7 @@ class Codec(AudioCodec):
             sample_rate=self.sample_rate,
             dtype=self.dtype,
             device=self.device_class,
+            kernels=self.kernels,
             weights_sha256=self.weights_sha256,
             tf32=self.dtype == "tf32",
             torch=torch.__version__,
@@ -226,13 +254,13 @@ class Codec(AudioCodec):
 
     def _decode_checked(self, many: Sequence[Tensor]) -> list[Tensor]:
         """Decode clips: faster on a GPU than one by one, and equal to `decode` of each to 1e-5."""
-        return self._windowed_decoder.batch(many)
+        return self._decoder.batch(many)
 
     def decode_stream(self, codes: Tensor | np.ndarray, n_samples: int | None = None) -> Iterator[Tensor]:
         """Decode `codes` to blocks float32 [n] as they are computed; concatenated, they equal `decode_aligned`."""
         start = self.config.left_pad
         end = None if n_samples is None else start + n_samples
-        for block in self._windowed_decoder.stream(self._checked_codes(codes)):
+        for block in self._decoder.stream(self._checked_codes(codes)):
             yield block[start:end]
             start = max(0, start - len(block))
             end = None if end is None else max(0, end - len(block))

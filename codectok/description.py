@@ -45,6 +45,7 @@ class CodecDescription(StrictModel):
         dtype: precision of the encoder.
         tf32: True if matrix products or convolutions were computed in TF32.
         device: device class, "cpu" or the GPU's model.
+        kernels: kernels that computed the codes, see `codectok.choices.Kernels`; "mixed" for a table of both.
         pack_frames: mel frames that are encoded at once, for codecs that pack clips; codes depend on it on a GPU only.
         batch_seconds: audio of clips of one length that are encoded at once, for codecs that encode whole clips.
         torch, transformers: versions that computed the codes; None if an earlier version did not record them, or if
@@ -65,6 +66,7 @@ class CodecDescription(StrictModel):
     dtype: str
     tf32: bool = False
     device: str
+    kernels: str = "torch"
     pack_frames: Annotated[int, Field(gt=0, le=MAX_PACK_FRAMES)] | None = None
     batch_seconds: Annotated[float, Field(ge=0)] | None = None
     torch: str | None = None
@@ -85,7 +87,9 @@ class CodecDescription(StrictModel):
         """Readable arithmetic, device and versions that computed the codes."""
         versions = {"torch": self.torch, "transformers": self.transformers}
         known = "".join(f", {name} {version}" for name, version in versions.items() if version is not None)
-        return f"{self.dtype}{' with TF32' if self.tf32 else ''} on {self.device}{known}"
+        arithmetic = self.dtype + (" with TF32" if self.tf32 else "")
+        kernels = "" if self.kernels == "torch" else f", kernels: {self.kernels}"
+        return f"{arithmetic} on {self.device}{kernels}{known}"
 
     def n_frames(self, n_samples: Count) -> Count | None:
         """Number of code frames of a clip of `n_samples`, or of many clips; None if it does not follow from them."""

@@ -13,7 +13,7 @@ from typing import Any
 from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name
 from codectok.codecs.base import AudioCodec
 
-from .choices import Precision
+from .choices import KernelChoice, Precision
 from .codec import Codec
 from .errors import CheckpointError, CodectokError, InputError, described
 
@@ -37,6 +37,7 @@ def load_codec(
     dtype: Precision = "float32",
     pack_frames: int | None = None,
     batch_seconds: float | None = None,
+    kernels: KernelChoice = "auto",
 ) -> AudioCodec:
     """Load a codec.
 
@@ -49,6 +50,7 @@ def load_codec(
         dtype: "float32"; codecs of ours also compute in "tf32" (CUDA only) and "bfloat16".
         pack_frames: mel frames that a codec of ours encodes at once; None for its default.
         batch_seconds: audio of clips of one length that other codecs encode at once; None for clip by clip.
+        kernels: kernels of a codec of ours on a GPU, see `codectok.choices.Kernels`.
 
     Raises:
         CheckpointError: there is no such codec, or it cannot be loaded.
@@ -58,9 +60,11 @@ def load_codec(
     if scheme is None:
         if batch_seconds is not None:
             raise InputError(f"The codec {name} packs clips end to end; use --pack-frames instead of --batch-seconds.")
-        return Codec.from_pretrained(name, device, dtype, pack_frames)
+        return Codec.from_pretrained(name, device, dtype, pack_frames, kernels)
     if pack_frames is not None:
         raise InputError(f"The codec {name} encodes clips as wholes; use --batch-seconds instead of --pack-frames.")
+    if kernels == "triton":
+        raise InputError(f"Only codecs of ours have kernels, not {name}; leave --kernels out.")
     return loader_of(scheme)(rest, device=device, dtype=dtype, batch_seconds=batch_seconds or 0.0)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from codectok.choices import CancelledChoice, Precision, ScaleChoice
+from codectok.choices import CancelledChoice, KernelChoice, Precision, ScaleChoice
 
 
 class TrainingEngine(StrEnum):
@@ -27,6 +27,10 @@ DtypeOption = Annotated[Precision, typer.Option("--dtype", help="tf32 and bfloat
 PackFramesOption = Annotated[
     int | None,
     typer.Option("--pack-frames", min=1, help="Mel frames encoded at once: memory against speed.", show_default=False),
+]
+KernelsOption = Annotated[
+    KernelChoice,
+    typer.Option("--kernels", help="Kernels on a GPU: fused ones need a C compiler, torch's are slower in bfloat16."),
 ]
 BatchSecondsOption = Annotated[
     float | None,

@@ -16,6 +16,7 @@ from .options import (
     DeviceOption,
     DtypeOption,
     EncodingOption,
+    KernelsOption,
     MaxFileBytesOption,
     MaxFileSecondsOption,
     PackFramesOption,
@@ -40,6 +41,7 @@ def run(
     dtype: DtypeOption = "float32",
     pack_frames: PackFramesOption = None,
     batch_seconds: BatchSecondsOption = None,
+    kernels: KernelsOption = "auto",
     max_seconds: Annotated[
         float | None, typer.Option(help="Slice the codes of longer recordings into several rows.")
     ] = None,
@@ -76,6 +78,7 @@ def run(
         dtype=dtype,
         pack_frames=pack_frames,
         batch_seconds=batch_seconds,
+        kernels=kernels,
         encoders_per_gpu=encoders_per_gpu,
         max_seconds=max_seconds,
         encoder_threads=encoder_threads,

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from codectok.choices import Precision
 from codectok.device import float32_products, inference
 from codectok.errors import CodectokError
-from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE, Downsample
+from codectok.model.quantization.search import SearchMethod
 
-from .convnext import ConvNeXtBlock
 from .cuda_graph import CudaGraph
 from .network import CodecNetwork
 from .packing import BLOCK_ROWS, PackGeometry, cut_into_chunks, fill_packs
-
-Module = TypeVar("Module", bound=nn.Module)
-Layer = Callable[[Tensor], Tensor]
+from .plain_features import Layer, PackFeatures, PlainFeatures
 
 
 class PackedEncoder:
@@ -41,23 +35,34 @@ class PackedEncoder:
         dtype: "bfloat16" computes the two products of every block in bfloat16, "tf32" all products between the log-mel
             and the search in TF32. With both, a GPU searches codes of large codebooks in bfloat16 first and rescores
             the best in float32. Everything else is float32.
+        fused: compute with kernels for GPUs, for dtype "bfloat16"; see `codectok.model.kernels.support`.
     """
 
     def __init__(
-        self, network: CodecNetwork, log_mel: Layer, geometry: PackGeometry, device: torch.device, dtype: Precision
+        self,
+        network: CodecNetwork,
+        log_mel: Layer,
+        geometry: PackGeometry,
+        device: torch.device,
+        dtype: Precision,
+        fused: bool = False,
     ) -> None:
         self.geometry = geometry
         self.device = device
         self.dtype = dtype
-        self._log_mel = log_mel
-        self._encoder = _in_precision(network.encoder, dtype)
-        self._downsamples = cast("Iterable[Downsample]", _in_precision(network.quantizer.downsample, dtype))
-        kernel_sizes = [geometry.config.encoder.kernel_size, BLOCK_KERNEL_SIZE]
-        self._margin = max(kernel_sizes) // 2
         self._on_gpu = device.type == "cuda"
         self._block_rows = geometry.pack_frames if self._on_gpu else BLOCK_ROWS
-        with inference(device, tf32=False, autocast=False):
-            self._encode_frames = network.quantizer.frame_encoder(reduced=self._on_gpu and dtype != "float32")
+        self._pack_features: PackFeatures
+        method: SearchMethod = "reduced" if self._on_gpu and dtype != "float32" else "exact"
+        with inference(device, tf32=False, autocast=False), self._current_device():
+            if fused:
+                from .fused_features import FusedFeatures
+
+                method = "fused"
+                self._pack_features = FusedFeatures(network, log_mel, geometry)
+            else:
+                self._pack_features = PlainFeatures(network, log_mel, geometry, dtype, self._block_rows)
+            self._encode_frames = network.quantizer.frame_encoder(method)
         self._checked_threads: set[int] = set()
         self._graph: CudaGraph | None = None
 
@@ -85,7 +90,7 @@ class PackedEncoder:
     def features(self, *arrays: np.ndarray) -> Tensor:
         """Return the features of a pack before quantization, float32 [code frames, C] on the CPU."""
         with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
-            return self._features(*(torch.from_numpy(array).to(self.device) for array in arrays)).cpu()
+            return self._pack_features(*(torch.from_numpy(array).to(self.device) for array in arrays)).cpu()
 
     def _current_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self._on_gpu else nullcontext()
@@ -106,7 +111,7 @@ class PackedEncoder:
         copies = length // (geometry.aligned(chunk.n_frames) + geometry.gap)
         pack = next(fill_packs([(None, chunk)] * copies, geometry, self._on_gpu))
         inputs = (torch.from_numpy(array).to(self.device) for array in (pack.samples, *pack.gaps))
-        features = self._features(*inputs)
+        features = self._pack_features(*inputs)
         starts = [placement.position for placement in pack.placements]
         for rows in (features, self._encode_rows(features)):
             found = [rows[start : start + chunk.keep] for start in starts]
@@ -120,7 +125,7 @@ class PackedEncoder:
 
     def _codes(self, samples: Tensor, *gaps: Tensor) -> Tensor:
         """Encode `samples` [n] with `gaps` bool [frames] for each level to [code frames, n_codebooks]."""
-        return self._encode_rows(self._features(samples, *gaps))
+        return self._encode_rows(self._pack_features(samples, *gaps))
 
     def _encode_rows(self, features: Tensor) -> Tensor:
         rows = min(self._block_rows, len(features))
@@ -128,53 +133,6 @@ class PackedEncoder:
             return torch.cat(
                 [self._encode_frames(features[start : start + rows]) for start in range(0, len(features), rows)]
             )
-
-    def _features(self, samples: Tensor, *gaps: Tensor) -> Tensor:
-        """Return features before quantization, float32 [code frames, C]."""
-        encoder, margin = self._encoder, self._margin
-        padded = F.pad(samples, (margin * self.geometry.hop, margin * self.geometry.hop))
-        with float32_products():
-            x = self._apply(self._log_mel, padded.unfold(0, self.geometry.window, self.geometry.hop), gaps[0])
-        x = self._apply(
-            lambda rows: encoder.stem_norm(encoder.stem.valid(rows)), x, gaps[0], encoder.stem.receptive_field
-        )
-        for transition, stage in zip([None, *encoder.transitions], encoder.stages, strict=True):
-            if transition is not None:
-                x = self._apply(transition, x, gaps[0])
-            x = self._apply_blocks(stage, x, gaps[0])
-        x = self._apply(encoder.norm, x, gaps[0])
-        for downsample, gap in zip(self._downsamples, gaps[1:], strict=True):
-            x = self._apply(downsample.join, x, gap, factor=downsample.factor)
-            x = self._apply_blocks([downsample.block], x, gap)
-        return x[margin:-margin]
-
-    def _apply_blocks(self, blocks: nn.Module | Sequence[nn.Module], x: Tensor, gap: Tensor) -> Tensor:
-        spare: Tensor | None = None
-        for block in cast("Iterable[ConvNeXtBlock]", blocks):
-            # Alternate between two buffers: new memory is slow at first touch.
-            x, spare = self._apply(block.valid, x, gap, block.depthwise.receptive_field, into=spare), x
-        return x
-
-    def _apply(
-        self, layer: Layer, x: Tensor, gap: Tensor, overlap: int = 0, factor: int = 1, into: Tensor | None = None
-    ) -> Tensor:
-        """Apply `layer` block by block, and set the frames in gaps to zero.
-
-        `layer` maps `overlap` + n * `factor` + `overlap` rows to n. `x` and the result have a margin of zero rows at
-        both ends, the zero padding of the first and the last frame. The result is written to `into` if given.
-        """
-        frames, margin = len(gap), self._margin
-        rows = min(self._block_rows, frames)
-        for start in range(0, frames, rows):
-            first = margin + start * factor
-            block = layer(x[first - overlap : first + rows * factor + overlap])
-            if into is None:
-                into = block.new_empty(frames + 2 * margin, block.shape[1])
-                into[:margin] = into[-margin:] = 0
-            part = into[margin + start : margin + start + rows]
-            torch.where(gap[start : start + rows].unsqueeze(1), block.new_zeros(()), block, out=part)
-        assert into is not None, "a pack has at least one block of rows"
-        return into
 
 
 class FeatureEncoder:
@@ -193,15 +151,3 @@ class FeatureEncoder:
         """Compute the features of a pack, float32 [code frames, C]."""
         features = self._packs.features(*arrays)
         return lambda: features
-
-
-def _in_precision(module: Module, dtype: Precision) -> Module:
-    """Return `module`, or a copy whose ConvNeXt blocks compute their products in bfloat16."""
-    if dtype != "bfloat16":
-        return module
-    module = copy.deepcopy(module)
-    for block in module.modules():
-        if isinstance(block, ConvNeXtBlock):
-            block.expand.bfloat16()
-            block.contract.bfloat16()
-    return module

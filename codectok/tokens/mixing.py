@@ -19,7 +19,7 @@ CODEC_FIELDS = (
     "codec_fingerprint", "codebook_size", "n_codebooks", "n_residuals", "frame_rate", "frame_rounding", "sample_rate",
 )  # fmt: skip
 # Codes of the same codec can differ where two codes are almost equally near.
-ARITHMETIC_FIELDS = ("dtype", "tf32", "device", "pack_frames", "batch_seconds")
+ARITHMETIC_FIELDS = ("dtype", "tf32", "device", "kernels", "pack_frames", "batch_seconds")
 VERSION_FIELDS = ("torch", "transformers")
 _LABELS = {
     "codec_fingerprint": "codec",
@@ -71,7 +71,7 @@ def join_metadata(found: Sequence[TableMetadata]) -> TableMetadata:
         values = {one for metadata in found for one in _values(metadata, field)}
         if len(values) > 1:
             mixed[field] = tuple(sorted(values))
-            update[field] = {"dtype": MIXED, "device": MIXED, "tf32": True}.get(field)
+            update[field] = {"dtype": MIXED, "device": MIXED, "kernels": MIXED, "tf32": True}.get(field)
         else:
             update[field] = getattr(next((metadata for metadata in found if _values(metadata, field)), first), field)
     for field in (*VERSION_FIELDS, "revision"):

@@ -58,7 +58,7 @@ class CompactJob(Job):
     verb = "export compact"
     row_name = "rows"
     kinds = TABLE_KINDS
-    bytes_version = 2  # 2: files record mixed arithmetic
+    bytes_version = 3  # 2: files record mixed arithmetic. 3: and kernels
     verifier = CompactVerifier
     output_bytes_per_second = TABLE_BYTES_PER_SECOND
 

@@ -72,7 +72,7 @@ class DocumentJob(Job):
     row_name = "documents"
     # 2: recordings continue in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens
     # that a tokenizer has elsewhere, texts that are null are `filtered`. 4: files record mixed arithmetic.
-    bytes_version = 4
+    bytes_version = 5
     code_name = "tokens"
     kinds = EXPORT_KINDS
 

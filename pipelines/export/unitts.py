@@ -62,7 +62,7 @@ class UnittsJob(Job):
     """Writes dialogues to Parquet with seven columns, or a folder of `.audio` files per part."""
 
     verb = "export unitts"
-    bytes_version = 3  # 2: names of .audio files contain the table. 3: the plan names arithmetic and device
+    bytes_version = 4  # 2: names of .audio files contain the table. 3: the plan names arithmetic and device. 4: kernels
     row_name = "samples"
     code_name = "tokens"
     verifier = UnittsVerifier

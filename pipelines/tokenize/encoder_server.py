@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from codectok.choices import KernelChoice
 from codectok.codecs.base import AudioCodec
 from codectok.description import CodecDescription
 from codectok.errors import AudioError, CodectokError
@@ -90,7 +92,14 @@ def load_codec_of_job(settings: TokenizeOptions, description: CodecDescription, 
     Raises:
         CodectokError: another codec, or another kind of device, than the job started with.
     """
-    codec = load_codec(settings.codec, settings.device, settings.dtype, settings.pack_frames, settings.batch_seconds)
+    codec = load_codec(
+        settings.codec,
+        settings.device,
+        settings.dtype,
+        settings.pack_frames,
+        settings.batch_seconds,
+        cast("KernelChoice", description.kernels),
+    )
     if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
         raise CodectokError(
             f"A worker has another codec or device than the job: {settings.codec} on"

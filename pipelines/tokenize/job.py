@@ -11,12 +11,15 @@ import torch
 from pydantic import JsonValue
 
 from codectok.audio.spans import Span
+from codectok.choices import Kernels
 from codectok.codec import Codec
+from codectok.codecs.base import AudioCodec
 from codectok.codecs.encoders import ClipEncoder
 from codectok.description import CodecDescription
 from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import AudioError, InputError
 from codectok.loading import absolute_codec_name, load_codec
+from codectok.model.kernels.support import has_kernels, resolve_kernels
 from codectok.names import printable
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.output.folder import unit_hash
@@ -59,7 +62,7 @@ class TokenizeJob(Job):
 
     verb = "tokenize"
     row_name = "rows"
-    bytes_version = 4  # 4: the metadata of parts says more about the codec
+    bytes_version = 5  # 5: other last bits in bfloat16 on a GPU, and metadata of parts that names the kernels
     verifier = TableVerifier
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 
@@ -75,7 +78,12 @@ class TokenizeJob(Job):
         self.device_class = gpu_model or device_class(device)
         # Description of the codec on the device of the workers.
         self.description = codec.describe().model_copy(
-            update={"dtype": options.dtype, "tf32": options.dtype == "tf32", "device": self.device_class}
+            update={
+                "dtype": options.dtype,
+                "tf32": options.dtype == "tf32",
+                "device": self.device_class,
+                "kernels": self._kernels(codec, device, elsewhere=gpu_model is not None),
+            }
         )
         self.frame_size = codec.frame_size
         self._batching = codec.batching(on_gpu=self.device_class != "cpu")
@@ -89,12 +97,26 @@ class TokenizeJob(Job):
             "pack_frames": self.description.pack_frames,
             "batch_seconds": self.description.batch_seconds,
             "device": self.device_class,
+            "kernels": self.description.kernels,
             "encoder_threads": self.settings.encoder_threads if on_cpu else None,
             "max_seconds": self.settings.max_seconds,
             "part_seconds": self.cutting.unit_seconds,
             **reading_options(**{name: getattr(self.settings, name) for name in READING_OPTIONS}),
             **self.settings.sound.values(),
         }
+
+    def _kernels(self, codec: AudioCodec, device: torch.device, elsewhere: bool) -> Kernels:
+        """Return the kernels that all workers use; `elsewhere` if the GPUs are not this machine's."""
+        choice = self.settings.kernels
+        if not isinstance(codec, Codec):
+            if choice == "triton":
+                raise InputError(f"Only codecs of ours have kernels, not {self.settings.codec}; leave --kernels out.")
+            return "torch"
+        if not elsewhere:
+            return resolve_kernels(choice, device, self.settings.dtype)
+        if choice == "auto":
+            return "triton" if has_kernels(device.type, self.settings.dtype) else "torch"
+        return choice
 
     def check_sources(self, listing: Listing) -> None:
         """Raise an `InputError` if the audio column of Parquet files is unknown, or keys of segments could repeat.

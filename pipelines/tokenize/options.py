@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from codectok.audio.sound import MIXED, SoundOptions
-from codectok.choices import CancelledChoice, Precision, ScaleChoice
+from codectok.choices import CancelledChoice, KernelChoice, Precision, ScaleChoice
 from codectok.config import parse
 from codectok.errors import InputError
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds
@@ -28,6 +28,7 @@ class TokenizeOptions:
         dtype: arithmetic of the codec.
         pack_frames: frames that a codec of ours encodes at once.
         batch_seconds: audio of clips of one length that other codecs encode at once; None for clip by clip.
+        kernels: kernels of a codec of ours on a GPU.
         encoders_per_gpu: copies of the codec on each GPU.
         max_seconds: the codes of longer recordings are sliced into several rows.
         encoder_threads: threads of one worker on a CPU; codes can depend on it.
@@ -47,6 +48,7 @@ class TokenizeOptions:
     dtype: Precision = "float32"
     pack_frames: int | None = None
     batch_seconds: float | None = None
+    kernels: KernelChoice = "auto"
     encoders_per_gpu: int = 1
     max_seconds: float | None = None
     encoder_threads: int = 1
@@ -79,6 +81,7 @@ class PlannedOptions(BaseModel):
         device: "cpu", or the model of the GPU.
         pack_frames: frames encoded at once; None for codecs that encode whole clips.
         batch_seconds: audio of clips of one length encoded at once; None for codecs that pack clips.
+        kernels: kernels that compute; plans of earlier versions lack them.
         encoder_threads: threads of one worker; None on a GPU.
         max_seconds: length of the longest row; None if recordings are not sliced.
         channel, cancelled, scale, max_file_seconds: as in `SoundOptions`; plans of earlier versions lack them.
@@ -91,6 +94,7 @@ class PlannedOptions(BaseModel):
     device: str
     pack_frames: int | None
     batch_seconds: float | None = None
+    kernels: str = "torch"
     encoder_threads: int | None
     max_seconds: float | None
     channel: int | Literal["mix", "each"] = "mix"

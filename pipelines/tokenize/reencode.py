@@ -67,7 +67,7 @@ def reencode(folder: str | Path, codec: AudioCodec, count: int, seed: int = 0) -
         raise InputError(f"{folder} is not the output of `tokenize`: it has no plan that names its sources.")
     _check_codec(table, codec)
     described = codec.describe()
-    alike = ["dtype", "device", "batch_seconds"]
+    alike = ["dtype", "device", "kernels", "batch_seconds"]
     if described.device != "cpu":
         alike.append("pack_frames")
     alike += [name for name in VERSION_FIELDS if getattr(table.metadata, name) is not None]

@@ -107,8 +107,9 @@ class TableVerifier(OutputVerifier):
         options = PlannedOptions.from_plan(self.plan)
         if metadata.codec_fingerprint != options.codec:
             raise VerificationError(f"{where} holds codes of another codec than the plan.")
-        found = (metadata.dtype, metadata.device, metadata.pack_frames, metadata.batch_seconds)
-        if found != (options.dtype, options.device, options.pack_frames, options.batch_seconds):
+        found = (metadata.dtype, metadata.device, metadata.pack_frames, metadata.batch_seconds, metadata.kernels)
+        planned = (options.dtype, options.device, options.pack_frames, options.batch_seconds, options.kernels)
+        if found != planned:
             raise VerificationError(
                 f"{where} was computed with another arithmetic, device or size of batches than the plan."
             )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from codectok import Codec
-from codectok.choices import Precision
+from codectok.choices import KernelChoice, Precision
 from codectok.config import (
     CodecConfig,
     EncoderConfig,
@@ -53,10 +53,14 @@ VARIANTS = {
 
 
 def make_codec(
-    config: CodecConfig, device: str = "cpu", dtype: Precision = "float32", pack_frames: int | None = None
+    config: CodecConfig,
+    device: str = "cpu",
+    dtype: Precision = "float32",
+    pack_frames: int | None = None,
+    kernels: KernelChoice = "auto",
 ) -> Codec:
     """Create a codec with random weights that all affect the output, and codebooks that fit noise."""
-    codec = Codec.from_config(config, seed=3, device=device, dtype=dtype, pack_frames=pack_frames)
+    codec = Codec.from_config(config, seed=3, device=device, dtype=dtype, pack_frames=pack_frames, kernels=kernels)
     generator = torch.Generator().manual_seed(4)
     for name, tensor in codec.network.named_parameters():
         # The initial layer scale of 1e-6 would hide the other weights of a block.

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from codectok.errors import ConfigError
 
+from .search import SearchMethod
+
 FrameEncoder = Callable[[Tensor], Tensor]
 """Maps features float32 [n, C] to codes [n, n_codebooks], each row independently."""
 
@@ -48,11 +50,11 @@ class Quantizer(nn.Module, ABC):
         """Decode `codes` [B, T', n_codebooks] to features [B, T, C]."""
 
     @abstractmethod
-    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+    def frame_encoder(self, search: SearchMethod) -> FrameEncoder:
         """Return a fast `encode` for frozen weights.
 
         Args:
-            reduced: search in bfloat16 first, and rescore the best codes in float32.
+            search: how to search a codebook.
         """
 
     @abstractmethod

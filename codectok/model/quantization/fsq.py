@@ -12,6 +12,7 @@ from codectok.config import FiniteScalarQuantizerConfig
 from codectok.model.convnext import truncated_normal_linear
 
 from .base import FrameEncoder, Quantizer, QuantizerOutput
+from .search import SearchMethod
 
 # Keeps bounded values strictly inside the outermost rounding boundary.
 BOUND_MARGIN = 1e-3
@@ -65,7 +66,7 @@ class FiniteScalarQuantizer(Quantizer):
         distances: Tensor = torch.linalg.vector_norm(errors, dim=-1, keepdim=True)
         return distances / self.levels.max()
 
-    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+    def frame_encoder(self, search: SearchMethod) -> FrameEncoder:
         """Return `encode`, which needs no search."""
         return lambda rows: self.encode(rows.unsqueeze(0))[0]
 

@@ -16,6 +16,7 @@ from .distributed import gather_rows, n_ranks, sum_over_ranks
 from .reservoir import Reservoir
 from .residual import ResidualQuantizer, mean_of
 from .scatter import add_rows
+from .search import SearchMethod
 
 # A larger codebook has a larger reservoir, since all its codes may have to be replaced at once.
 MIN_RESERVOIR_VECTORS = 8192
@@ -127,9 +128,9 @@ class GroupedResidualVectorQuantizer(Quantizer):
         parts = zip(self._groups(), self._split(features), codes.chunk(len(self.groups), dim=-1), strict=True)
         return torch.cat([group.distances(part, part_codes) for group, part, part_codes in parts], dim=-1)
 
-    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+    def frame_encoder(self, search: SearchMethod) -> FrameEncoder:
         """Run the frame encoders of all groups on their channels."""
-        encoders = [group.frame_encoder(reduced) for group in self._groups()]
+        encoders = [group.frame_encoder(search) for group in self._groups()]
         return lambda rows: torch.cat([e(part) for e, part in zip(encoders, self._split(rows), strict=True)], dim=1)
 
     @property

@@ -14,7 +14,7 @@ from .base import FrameEncoder, Quantizer, QuantizerOutput
 from .codebook import Codebook
 from .diversity import diversity_loss
 from .k_means import SEARCH_ROWS
-from .search import CodeSearch
+from .search import CodeSearch, SearchMethod
 
 AnyCodebook = TypeVar("AnyCodebook", bound=Codebook)
 
@@ -93,7 +93,7 @@ class ResidualQuantizer(Quantizer, Generic[AnyCodebook]):
         return torch.stack(distances, dim=-1)
 
     @torch.no_grad()
-    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+    def frame_encoder(self, search: SearchMethod) -> FrameEncoder:
         """Return a search over all codebooks; folds the projection into a single codebook if that is faster."""
         project_in, codebooks = self.project_in, self._codebooks()
         if (
@@ -102,18 +102,17 @@ class ResidualQuantizer(Quantizer, Generic[AnyCodebook]):
             and folding_pays(len(codebooks[0].embedding), project_in.in_features, project_in.out_features)
         ):
             centre = _centre_of_features(project_in, codebooks[0])
-            search = _folded_search(project_in, codebooks[0], centre, reduced)
-            return lambda rows: search(rows).unsqueeze(1)
+            folded = _folded_search(project_in, codebooks[0], centre, search)
+            return lambda rows: folded(rows).unsqueeze(1)
         searches = [
-            CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0), reduced)
-            for book in codebooks
+            CodeSearch(book.embedding, -book.half_squared_norms(), book.embedding.mean(0), search) for book in codebooks
         ]
 
         def encode(rows: Tensor) -> Tensor:
             residual = project_in(rows)
             codes = []
-            for codebook, search in zip(codebooks, searches, strict=True):
-                codes.append(search(residual))
+            for codebook, find in zip(codebooks, searches, strict=True):
+                codes.append(find(residual))
                 residual = residual - codebook.lookup(codes[-1])
             return torch.stack(codes, dim=1)
 
@@ -143,13 +142,15 @@ def folding_pays_once(n_rows: int, dim: int, codebook_dim: int) -> bool:
     return n_rows * (codebook_dim - dim) > 2 * codebook_dim * dim
 
 
-def _folded_search(project_in: nn.Linear, codebook: Codebook, centre: Tensor, reduced: bool = False) -> CodeSearch:
+def _folded_search(
+    project_in: nn.Linear, codebook: Codebook, centre: Tensor, method: SearchMethod = "exact"
+) -> CodeSearch:
     """Search for the code e nearest to W x + b without computing W x + b.
 
     argmin |W x + b - e|^2 = argmax x . (W^T e) + b . e - |e|^2 / 2.
     """
     weight, bias, embedding = project_in.weight, project_in.bias, codebook.embedding
-    return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre, reduced)
+    return CodeSearch(embedding @ weight, embedding @ bias - codebook.half_squared_norms(), centre, method)
 
 
 def _centre_of_features(project_in: nn.Linear, codebook: Codebook) -> Tensor:

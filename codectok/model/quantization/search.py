@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,11 @@ OFFSET_COLUMNS = 8
 MIN_CODES_REDUCED = 4096
 
 
+SearchMethod = Literal["exact", "reduced", "fused"]
+"""Score all codes in float32 ("exact"); or score the codes of a large table in half precision, and rescore only the
+best of them in float32: by operations of torch ("reduced"), or by kernels for a GPU ("fused")."""
+
+
 class CodeSearch:
     """Finds argmax_j of `vectors . table[j] + offset[j]`; ties go to the lowest index.
 
@@ -25,47 +33,57 @@ class CodeSearch:
         table: float32 [codebook_size, dim].
         offset: float32 [codebook_size].
         centre: float32 [dim], approximate mean of the vectors; near it scores and their rounding errors are small.
-        reduced: score the codes of a large table in bfloat16, and rescore only the best of them in float32; faster on
-            a GPU only.
+        method: how to search; methods other than "exact" are faster on a GPU only.
     """
 
-    def __init__(self, table: Tensor, offset: Tensor, centre: Tensor, reduced: bool) -> None:
+    def __init__(self, table: Tensor, offset: Tensor, centre: Tensor, method: SearchMethod = "exact") -> None:
         # Terms common to all codes do not affect the argmax, so they are dropped.
         self._table = table - table.mean(0)
         shifted = offset.double() + self._table.double() @ centre.double()
         self._offset = (shifted - shifted.mean()).float()
         self._centre = centre
-        self._half_table: Tensor | None = None
-        if reduced and len(table) >= MIN_CODES_REDUCED:
+        self._find: Callable[[Tensor], Tensor] = self._exact
+        if method != "exact" and len(table) >= MIN_CODES_REDUCED:
             # Equal codes (dead codes are all zero) would displace better candidates.
-            self._distinct = _first_of_equals(table)
-            self._half_table = _in_halves(self._table[self._distinct], self._offset[self._distinct])
+            distinct = _first_of_equals(table)
+            self._find = self._reduced(distinct) if method == "reduced" else self._fused(distinct)
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Find the codes [n] int64 of `vectors` float32 [n, dim]."""
-        vectors = vectors - self._centre
-        return self._exact(vectors) if self._half_table is None else self._reduced(vectors, self._half_table)
+        return self._find(vectors)
 
     def _exact(self, vectors: Tensor) -> Tensor:
+        vectors = vectors - self._centre
         slices = zip(torch.split(self._table, SLICE_CODES), torch.split(self._offset, SLICE_CODES), strict=True)
         best = [torch.addmm(offset, vectors, table.T).max(1) for table, offset in slices]
         winner = torch.stack([values for values, _ in best], 1).argmax(1)
         inside = torch.stack([indices for _, indices in best], 1).gather(1, winner.unsqueeze(1))[:, 0]
         return winner * SLICE_CODES + inside
 
-    def _reduced(self, vectors: Tensor, half_table: Tensor) -> Tensor:
-        ones = vectors.new_ones(len(vectors), OFFSET_COLUMNS)
-        half_vectors = torch.cat([vectors, vectors, ones], 1).bfloat16()
-        scores = torch.unflatten(_product(half_vectors, half_table), 1, (-1, CHUNK_CODES))
-        # The best codes are in the chunks with the largest maxima.
-        chunks = scores.amax(2).topk(min(CANDIDATES, scores.shape[1]), dim=1).indices
-        inside = scores.gather(1, chunks.unsqueeze(2).expand(-1, -1, CHUNK_CODES)).flatten(1)
-        best = inside.topk(CANDIDATES, dim=1).indices
-        candidates = chunks.gather(1, best // CHUNK_CODES) * CHUNK_CODES + best % CHUNK_CODES
-        candidates = self._distinct[candidates.clamp(max=len(self._distinct) - 1)].sort(dim=1).values
-        # Elementwise, since a matrix product may be computed in TF32.
-        exact = (self._table[candidates] * vectors.unsqueeze(1)).sum(2) + self._offset[candidates]
-        return candidates.gather(1, exact.argmax(1, keepdim=True))[:, 0]
+    def _reduced(self, distinct: Tensor) -> Callable[[Tensor], Tensor]:
+        half_table = _in_halves(self._table[distinct], self._offset[distinct])
+
+        def find(vectors: Tensor) -> Tensor:
+            vectors = vectors - self._centre
+            ones = vectors.new_ones(len(vectors), OFFSET_COLUMNS)
+            half_vectors = torch.cat([vectors, vectors, ones], 1).bfloat16()
+            scores = torch.unflatten(_product(half_vectors, half_table), 1, (-1, CHUNK_CODES))
+            # The best codes are in the chunks with the largest maxima.
+            chunks = scores.amax(2).topk(min(CANDIDATES, scores.shape[1]), dim=1).indices
+            inside = scores.gather(1, chunks.unsqueeze(2).expand(-1, -1, CHUNK_CODES)).flatten(1)
+            best = inside.topk(CANDIDATES, dim=1).indices
+            candidates = chunks.gather(1, best // CHUNK_CODES) * CHUNK_CODES + best % CHUNK_CODES
+            candidates = distinct[candidates.clamp(max=len(distinct) - 1)].sort(dim=1).values
+            # Elementwise, since a matrix product may be computed in TF32.
+            exact = (self._table[candidates] * vectors.unsqueeze(1)).sum(2) + self._offset[candidates]
+            return candidates.gather(1, exact.argmax(1, keepdim=True))[:, 0]
+
+        return find
+
+    def _fused(self, distinct: Tensor) -> Callable[[Tensor], Tensor]:
+        from codectok.model.kernels.nearest import FusedSearch
+
+        return FusedSearch(self._table, self._offset, self._centre, distinct)
 
 
 def _first_of_equals(table: Tensor) -> Tensor:

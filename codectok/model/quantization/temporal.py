@@ -18,6 +18,7 @@ from codectok.model.convnext import ConvNeXtBlock, truncated_normal_linear
 from .base import FrameEncoder, Quantizer, QuantizerOutput
 from .distributed import n_ranks, sum_over_ranks
 from .scatter import occurrences
+from .search import SearchMethod
 from .usage import UsageWindow
 
 # Kernel size of the ConvNeXt block after each change of the frame rate.
@@ -130,9 +131,9 @@ class TemporalQuantizer(Quantizer):
         """Distances of the inner quantizer for downsampled `features`."""
         return self.inner.distances(features, codes)
 
-    def frame_encoder(self, reduced: bool) -> FrameEncoder:
+    def frame_encoder(self, search: SearchMethod) -> FrameEncoder:
         """Frame encoder of the inner quantizer, for downsampled features."""
-        return self.inner.frame_encoder(reduced)
+        return self.inner.frame_encoder(search)
 
     @property
     def codebooks(self) -> Tensor:

@@ -19,7 +19,7 @@ def nearest(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 
 def search(codes: torch.Tensor, reduced: bool = False) -> CodeSearch:
-    return CodeSearch(codes, -codes.square().sum(1) / 2, codes.mean(0), reduced)
+    return CodeSearch(codes, -codes.square().sum(1) / 2, codes.mean(0), "reduced" if reduced else "exact")
 
 
 @pytest.mark.parametrize("n_codes", [2, 100, 4096, 4097, 10_000])
@@ -86,7 +86,7 @@ def test_projection_is_folded_where_faster(codebook_size: int, codebook_dim: int
     quantizer.project_in.register_forward_hook(lambda *_: calls.append(1))
     quantizer.requires_grad_(False)
     with torch.inference_mode():
-        codes = quantizer.frame_encoder(reduced=False)(features)
+        codes = quantizer.frame_encoder("exact")(features)
         assert bool(calls) != folded
         assert torch.equal(codes, quantizer.encode(features.unsqueeze(0))[0])
         assert torch.equal(codes[:, 0], nearest(quantizer.project_in(features), codebook.embedding))

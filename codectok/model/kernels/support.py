@@ -1,0 +1,65 @@
+"""Finds out if this machine can compile kernels, and chooses them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import get_args
+
+import torch
+
+from codectok.choices import KernelChoice, Kernels, Precision
+from codectok.errors import InputError
+
+OLDEST = (8, 0)  # compute capability of the first GPUs with products in bfloat16
+
+log = logging.getLogger(__name__)
+
+
+def resolve_kernels(kernels: KernelChoice, device: torch.device, dtype: Precision) -> Kernels:
+    """Choose the kernels of a codec on `device`.
+
+    Kernels of Triton exist for bfloat16 on GPUs; "auto" chooses them there. If this machine cannot compile them, it
+    chooses "torch", and a warning says why.
+
+    Raises:
+        InputError: "triton" does not run here, or an unknown choice.
+    """
+    if kernels not in get_args(KernelChoice):
+        raise InputError(f"There are no kernels {kernels!r}; use {', '.join(get_args(KernelChoice))}.")
+    if kernels == "torch" or (kernels == "auto" and not has_kernels(device.type, dtype)):
+        return "torch"
+    if not has_kernels(device.type, dtype):
+        raise InputError(
+            "Kernels of Triton compute in bfloat16 on a GPU only; use --dtype bfloat16, or leave --kernels out."
+        )
+    problem = problem_with_kernels(device)
+    if problem is None:
+        return "triton"
+    if kernels == "triton":
+        raise InputError(f"Kernels of Triton cannot be compiled here: {problem}; use --kernels torch.")
+    log.warning("Encoding runs without kernels of Triton, which are faster, since %s.", problem)
+    return "torch"
+
+
+def has_kernels(device_type: str, dtype: Precision) -> bool:
+    """Return True if there are kernels of Triton for a type of device, "cpu" or "cuda", and a precision."""
+    return device_type == "cuda" and dtype == "bfloat16"
+
+
+@functools.cache
+def problem_with_kernels(device: torch.device) -> str | None:
+    """Return why kernels cannot be compiled for `device`, a CUDA device; None if they can.
+
+    Triton needs a C compiler, headers of Python, and a GPU of compute capability 8.0 or newer.
+    """
+    if torch.cuda.get_device_capability(device) < OLDEST:
+        return "the GPU is too old"
+    try:
+        from .probe import compile_probe
+
+        compile_probe(device)
+    except Exception as error:  # Triton raises exceptions of many types, its C compiler others
+        lines = str(error).splitlines()
+        return f"a test failed ({lines[0] if lines else type(error).__name__})"
+    return None
