@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import importlib
 import json
 import os
-import pkgutil
 import random
 import shutil
 import sys
@@ -29,6 +27,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.helpers.forks import import_everything
 from tests.helpers.killing import (
     Finished,
     Kills,
@@ -127,20 +126,6 @@ def write_inputs(inputs: Path) -> None:
     write_parts(inputs / "tokens", 30)
     write_model(inputs / "model", qwen2())
     run(shard_job(), speech, inputs / "shards")
-
-
-def import_everything() -> None:
-    """Import the libraries once, so that forked processes start at once; none of their threads may run here."""
-    import ray  # noqa: F401
-    import tensorboard.backend.event_processing.event_accumulator  # noqa: F401
-    import torch.utils.tensorboard  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
-
-    import codectok
-
-    for module in pkgutil.walk_packages(codectok.__path__, "codectok."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
 
 
 def main_of(arguments: Sequence[str]) -> Callable[[], object]:

@@ -6,8 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import soundfile
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import Vocabulary
 from tests.helpers.audio import tone
+from tests.helpers.forks import Forks, forking_process
 from tests.helpers.language_models import qwen2, write_model
 from tests.helpers.megatron import read_indexed
 from tests.helpers.packages import write_distribution
@@ -74,9 +73,15 @@ def snippets(page: Path) -> list[tuple[str, str]]:
     return SNIPPET.findall(page.read_text(encoding="utf-8"))
 
 
-def run(arguments: list[str], folder: Path) -> None:
-    result = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
-    assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with forking_process(tmp_path_factory.mktemp("logs"), everything=True) as forks:
+        yield forks
+
+
+def run(forks: Forks, arguments: list[str], folder: Path) -> None:
+    ended = forks.run_in(folder, arguments)
+    assert ended.status == 0, f"{arguments}\n{ended.output}\n{ended.errors}"
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def long_recording(request: pytest.FixtureRequest, folder: Path) -> Iterator[Non
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_documentation_page_runs(page: Path, folder: Path, long_recording: None) -> None:
+def test_documentation_page_runs(page: Path, folder: Path, forks: Forks, long_recording: None) -> None:
     found = snippets(page)
     assert found, page
     if page.name != "README.md":
@@ -106,7 +111,7 @@ def test_documentation_page_runs(page: Path, folder: Path, long_recording: None)
         if text in files.values():
             continue
         if language == "python":
-            run(["-c", text], folder)
+            run(forks, ["-c", text], folder)
             continue
         for line in text.splitlines():
             command = line.split("#")[0].strip()
@@ -114,7 +119,7 @@ def test_documentation_page_runs(page: Path, folder: Path, long_recording: None)
                 program, verb, *rest = shlex.split(command)
                 assert program == "codectok"
                 faster = FASTER.get(f"export {rest[0]}" if verb == "export" else verb, [])
-                run(["-m", "codectok", verb, *rest, *faster], folder)
+                run(forks, ["-m", "codectok", verb, *rest, *faster], folder)
     if page.name == "exports.md":
         check_exports(folder)
 

@@ -131,7 +131,8 @@ class _Children(Generic[Result]):
         path = json.dumps(sys.path).encode() + b"\n"
         for _ in range(ATTEMPTS):
             self.storage.remove(attempt)
-            child = subprocess.run([sys.executable, "-c", _CHILD], input=path + task, capture_output=True, check=False)
+            command = [sys.executable, "-c", _CHILD, str(os.getpid())]
+            child = subprocess.run(command, input=path + task, capture_output=True, check=False)
             if child.returncode == 0:
                 outcome: Any = pickle.loads(child.stdout)
                 if isinstance(outcome, BaseException):
@@ -172,13 +173,14 @@ def _halves(suspect: Suspect) -> list[Suspect]:
 
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline());"
-    " from codectok.pipelines.engine.crashes import run_child; run_child()"
+    " from codectok.pipelines.engine.crashes import run_child; run_child(int(sys.argv[1]))"
 )
 
 
-def run_child() -> None:
-    """Run one step in a child process, and write its result or error to standard output."""
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+def run_child(parent: int) -> None:
+    """Run one step in a child process of the process `parent`, and write its result or error to standard output."""
+    # The parent may have died while this process was importing its modules.
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     results = sys.stdout.buffer
     sys.stdout = sys.stderr  # text that a library prints must not mix with the result
     outcome: object

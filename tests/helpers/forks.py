@@ -1,9 +1,11 @@
-"""A process that has imported codectok and forks commands: each starts at once, in surroundings that a test chooses."""
+"""A process that has imported libraries and forks commands, which start at once in surroundings that a test chooses."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import resource
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,11 +48,14 @@ class Forks:
         self, arguments: Sequence[object], surroundings: str = "", environment: Mapping[str, str] | None = None
     ) -> Command:
         """Start `codectok` with `arguments`."""
-        self._count += 1
-        log = self._folder / f"{self._count}"
         words = [str(argument) for argument in arguments]
-        asked = {"arguments": words, "log": str(log), "surroundings": surroundings, "environment": environment or {}}
-        return Command(self, self._ask(asked), log)
+        return self._start({"arguments": words, "surroundings": surroundings, "environment": environment or {}})
+
+    def run_in(self, folder: Path, arguments: Sequence[str]) -> Ended:
+        """Run the Python interpreter's `-m codectok ...` or `-c program` in `folder` to its end."""
+        kind, text, *rest = arguments
+        asked = {"program": text} if kind == "-c" else {"arguments": rest}
+        return self._start({**asked, "surroundings": "", "environment": {}, "folder": str(folder)}).wait(600)
 
     def run(
         self, arguments: Sequence[object], surroundings: str = "", environment: Mapping[str, str] | None = None
@@ -61,6 +67,11 @@ class Forks:
         """Exit status of a process; None while it runs."""
         status = self._ask({"poll": process})
         return None if status == "running" else int(status)
+
+    def _start(self, asked: Mapping[str, Any]) -> Command:
+        self._count += 1
+        log = self._folder / f"{self._count}"
+        return Command(self, self._ask({**asked, "log": str(log)}), log)
 
     def _ask(self, question: Mapping[str, Any]) -> Any:
         assert self._server.stdin is not None
@@ -111,11 +122,16 @@ class Command:
 
 
 @contextmanager
-def forking_process(folder: Path) -> Iterator[Forks]:
-    """Start the forking process; it ends with the context."""
+def forking_process(folder: Path, everything: bool = False) -> Iterator[Forks]:
+    """Start the forking process; it ends with the context.
+
+    Args:
+        folder: for logs.
+        everything: import all of codectok, and the parts of libraries that commands use, not only the slowest ones.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.forks"],
+        [sys.executable, "-m", "tests.helpers.forks", *(["everything"] if everything else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -135,10 +151,26 @@ def _serve() -> None:
     import ray  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
+    if "everything" in sys.argv:
+        import_everything()
     for line in sys.stdin:
         asked = json.loads(line)
         answers.write(json.dumps(_poll(asked["poll"]) if "poll" in asked else _fork(asked, answers)) + "\n")
         answers.flush()
+
+
+def import_everything() -> None:
+    """Import all of codectok, and libraries that it imports inside functions; none of their threads may run here."""
+    import ray  # noqa: F401
+    import tensorboard.backend.event_processing.event_accumulator  # noqa: F401
+    import torch.utils.tensorboard  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
+
+    import codectok
+
+    for module in pkgutil.walk_packages(codectok.__path__, "codectok."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def _poll(process: int) -> int | str:
@@ -155,10 +187,10 @@ def _fork(asked: Mapping[str, Any], answers: IO[str]) -> int:
         os.close(answers.fileno())
         os.setsid()
         _surround(asked["log"], asked["surroundings"], asked["environment"])
-        sys.argv = ["codectok", *asked["arguments"]]
-        from codectok.cli.main import main
-
-        main()
+        if "folder" in asked:
+            os.chdir(asked["folder"])
+            sys.path.insert(0, "")
+        _run(asked)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -167,6 +199,18 @@ def _fork(asked: Mapping[str, Any], answers: IO[str]) -> int:
     finally:
         status = _flush(status)
         os._exit(status)
+
+
+def _run(asked: Mapping[str, Any]) -> None:
+    if "program" in asked:
+        sys.argv = ["-c"]
+        sys.modules["__main__"] = main_module = types.ModuleType("__main__")
+        exec(compile(asked["program"], "<string>", "exec"), main_module.__dict__)
+        return
+    sys.argv = ["codectok", *asked["arguments"]]
+    from codectok.cli.main import main
+
+    main()
 
 
 def _flush(status: int) -> int:

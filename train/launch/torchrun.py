@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from codectok.train.config import TrainConfig
 from codectok.train.distributed import local_rank_count
 from codectok.train.run.output import check_output
 from codectok.train.run.preparation import open_segments
+from codectok.train.signals import LAUNCHER
 
 
 def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], workers: int | None) -> None:
@@ -45,6 +47,7 @@ def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], wo
             f"{count} ranks need {count} GPUs, but this machine has {torch.cuda.device_count()}; lower --workers."
         )
     before = signal.signal(signal.SIGUSR1, _stop_ranks)
+    os.environ[LAUNCHER] = str(os.getpid())
     try:
         # Ranks leave their errors for the launcher here; its default folder would never be removed.
         with tempfile.TemporaryDirectory(prefix="codectok-torchrun-") as folder:
@@ -62,6 +65,7 @@ def run_under_torchrun(stages: Sequence[TrainConfig], command: Sequence[str], wo
             ended = f"was killed by {failure.signal_name()}, perhaps for lack of memory"
         raise CodectokError(f"Rank {rank} {ended}; run the same command to resume from the last checkpoint.") from None
     finally:
+        del os.environ[LAUNCHER]
         signal.signal(signal.SIGUSR1, before)
 
 

@@ -144,7 +144,7 @@ def _vital_processes() -> dict[str, Any]:
 @contextmanager
 def _watchdog(owner: str) -> Iterator[None]:
     """Run the watchdog of the processes that `owner` marks; it ends all that are left after the context."""
-    command = [sys.executable, "-I", "-S", watchdog.__file__, owner]
+    command = [sys.executable, "-I", "-S", watchdog.__file__, owner, str(os.getpid())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             yield

@@ -26,11 +26,10 @@ END_SECONDS = 9.0
 END_POLL_SECONDS = 0.2
 
 
-def main(owner: str) -> None:
-    """Wait until the parent ends or closes standard input, then end all processes of `owner`."""
+def main(owner: str, parent: int) -> None:
+    """Wait until the process `parent` ends or closes standard input, then end all processes of `owner`."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    parent = os.getppid()
     # A forked child of the driver may hold the other end of the pipe open, so that the parent is compared as well.
     while os.getppid() == parent and not select.select([sys.stdin], [], [], PARENT_POLL_SECONDS)[0]:
         pass
@@ -85,4 +84,4 @@ def _in_list_of_processes(mark: str) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,13 @@ import torch
 from codectok.errors import InputError
 from codectok.train import SegmentLoader
 from codectok.train.data import batches as batches_module
+from codectok.train.parent import Parent, silence_without
 from codectok.train.signals import STOP_SIGNALS
 from tests.train.conftest import SAMPLE_RATE
 
 from .test_loader import BATCH, batches, data_config, segment_reader
+
+SECONDS_TO_END = 10.0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the sender of a signal")
@@ -70,40 +74,99 @@ def test_shared_memory_error_is_one_sentence(tensor: str, shards: Path, monkeypa
         batches(data_config(shards=shards, num_workers=1), 1)
 
 
-KILLED_WHILE_IT_READS = """
+# Forks a driver for each moment, which is killed at that moment; prints their process ids.
+KILLED_DRIVERS = """
 import multiprocessing, os, signal, sys, time
+from multiprocessing import connection
 from codectok.train import DataConfig, SegmentLoader, SegmentReader
 
-config = DataConfig(shards=sys.argv[1], batch_size=10_000, num_workers=2)
-batches = iter(SegmentLoader(SegmentReader(config, int(sys.argv[2]), 1, seed=0), config))
-next(batches)
-time.sleep(3)
-print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+shards, rate, folder, method, *moments = sys.argv[1:]
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def drive(moment):
+    batch_size = 5_000 if moment == "writing" else 4
+    config = DataConfig(shards=shards, batch_size=batch_size, num_workers=2)
+    if moment == "start":
+        os.register_at_fork(after_in_parent=die)
+    if moment == "second start":
+        forks = iter([lambda: None, die])
+        os.register_at_fork(after_in_parent=lambda: next(forks)())
+    if moment == "connected":
+        connection.answer_challenge = die
+    if moment == "receiving":
+        multiprocessing.reduction.recv_handle = die
+    batches = iter(SegmentLoader(SegmentReader(config, int(rate), 1, seed=0), config))
+    next(batches)
+    time.sleep(2 if moment == "writing" else 0.5)
+    die()
+
+multiprocessing.set_start_method(method)
+drivers = {}
+for moment in moments:
+    driver = os.fork()
+    if driver == 0:
+        os.setsid()
+        os.dup2(os.open(f"{folder}/{moment}", os.O_WRONLY | os.O_CREAT), 2)
+        drive(moment)
+    drivers[driver] = moment
+ended = dict(os.wait() for _ in moments)
+assert set(ended.values()) == {signal.SIGKILL}, {drivers[driver]: status for driver, status in ended.items()}
+with open(f"{folder}/drivers", "w") as file:
+    print(*drivers, file=file)
 """
 
 
-def is_running(process: int) -> bool:
-    """True if the process runs; False if it is missing or a zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def processes_of_session(session: int) -> set[int]:
+    """Processes of a session that are not zombies."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.add(int(folder.name))
+    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers do not notice the death of their parent")
-def test_workers_exit_with_a_killed_parent(shards: Path) -> None:
-    """Even if the pipe to the program is full of keys."""
-    command = [sys.executable, "-c", KILLED_WHILE_IT_READS, str(shards), str(SAMPLE_RATE)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
-        assert program.stdout is not None
-        workers = [int(word) for word in program.stdout.readline().split()]
-        assert program.wait() == -signal.SIGKILL
-    assert len(workers) == 2
-    deadline = time.monotonic() + 15
-    while left := [worker for worker in workers if is_running(worker)]:
+@pytest.mark.parametrize(
+    ("method", "moments"),
+    [
+        ("fork", ["start", "second start", "waiting", "connected", "receiving", "writing"]),
+        pytest.param("forkserver", ["waiting", "connected"], marks=pytest.mark.slow),
+    ],
+)
+def test_workers_of_a_killed_driver_end_silently(method: str, moments: list[str], shards: Path, tmp_path: Path) -> None:
+    """Killed while workers start, wait, write to a full pipe, or hand over a tensor."""
+    command = [sys.executable, "-c", KILLED_DRIVERS, str(shards), str(SAMPLE_RATE), str(tmp_path), method, *moments]
+    subprocess.run(command, check=True, timeout=100)
+    drivers = [int(word) for word in (tmp_path / "drivers").read_text().split()]
+    deadline = time.monotonic() + SECONDS_TO_END
+    while left := set().union(*(processes_of_session(driver) for driver in drivers)):
         if time.monotonic() > deadline:
-            for worker in left:
-                os.kill(worker, signal.SIGKILL)
+            for process in left:
+                os.kill(process, signal.SIGKILL)
             pytest.fail("workers still run")
         time.sleep(0.1)
+    for moment in moments:
+        told = (tmp_path / moment).read_text()
+        # The process that counts the semaphores of a fork server is Python's.
+        assert told == "" if method == "fork" else "Traceback" not in told, (moment, told)
+
+
+def _tell(file: Path) -> None:
+    with file.open("w") as sys.stderr:
+        silence_without(Parent())
+        sys.stderr.write("wrong\n")
+        sys.stderr.flush()
+        assert sys.stderr.fileno() > 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there workers are silenced")
+def test_worker_writes_errors_while_its_parent_runs(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_tell, args=(tmp_path / "error",))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert (tmp_path / "error").read_text() == "wrong\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from codectok.train.signals import LAUNCHER, terminate_with_parent
 from tests.train.conftest import final_state, tiny_config
 
 SECONDS = 300
@@ -75,6 +77,15 @@ def test_ranks_save_a_checkpoint_when_launcher_stops_or_dies(
     assert found, output
     stopped = int(found[1])
     assert stopped < 300 and final_state(tmp_path / "run")["position"] == stopped * 4
+
+
+@pytest.mark.parametrize(("launcher", "code"), [("parent", 0), ("another process", 128 + signal.SIGTERM)])
+def test_rank_ends_if_its_launcher_died_before(launcher: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LAUNCHER, str(os.getpid() if launcher == "parent" else os.getppid()))
+    rank = multiprocessing.get_context("fork").Process(target=terminate_with_parent)
+    rank.start()
+    rank.join()
+    assert rank.exitcode == code
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
