@@ -3,8 +3,9 @@
 Usage: python benchmarks/codecs.py [--families NAME,...] [--device cuda] [--encoders 1,2,4] [--batch-seconds 60]
 
 Every codec of transformers has its default configuration (Higgs: strides that fit its other sizes) and random weights,
-so that nothing is downloaded; speed does not depend on the values of weights. Clips are noise. Rates are seconds of
-audio that are encoded in a second:
+so that nothing is downloaded; speed does not depend on the values of weights. As in `tokenize`, encoders of
+transformers do not hold the parameters of the decoder. Clips are noise. Rates are seconds of audio that are encoded in
+a second:
 
 - clips of 2 to 10 s, of 12 lengths in mixed order, one by one: by one encoder, and by several processes with an encoder
   each, as `tokenize --encoders-per-gpu` runs them;
@@ -32,7 +33,6 @@ from encoder_processes import EncoderError, EncoderProcesses, Facts, Work
 from rich.table import Table
 
 from codectok import Codec
-from codectok.codecs.base import AudioCodec
 from codectok.codecs.fingerprints import Hashes
 from codectok.codecs.transformers_models.codec import TransformersCodec
 from codectok.codecs.transformers_models.families import FAMILIES
@@ -48,8 +48,10 @@ CHANGED: Mapping[str, Mapping[str, Any]] = {
         "acoustic_model_config": {"model_type": "dac", "downsampling_ratios": _RATIOS, "upsampling_ratios": _RATIOS},
     }
 }
-# Modules whose output is quantized, where transformers before 5.24 names them otherwise.
-EARLIER_FEATURES = {"mimi": "downsample"}
+# Modules that transformers before 5.24 names otherwise.
+EARLIER: Mapping[str, Mapping[str, Any]] = {
+    "mimi": {"features": "downsample", "decoder": ("decoder", "decoder_transformer", "upsample")}
+}
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,17 @@ class RandomCodecs:
         made = Codec.from_config(name, device="cpu").network if name in OURS else self.model(name, "meta")
         return sum(one.numel() for one in made.parameters())
 
-    def make(self, name: str, device: str) -> AudioCodec:
+    def make(self, name: str, device: str) -> Codec | TransformersCodec:
         """Make a codec on a device."""
         torch.manual_seed(0)
         if name in OURS:
             return Codec.from_config(name, device=device)
         model = self.model(name, device).eval().requires_grad_(False)
         family = FAMILIES[name]
-        if name in EARLIER_FEATURES and not hasattr(model.encoder, "downsample"):
-            family = replace(family, features=EARLIER_FEATURES[name])
+        if name in EARLIER and EARLIER[name]["features"] in dict(model.named_children()):
+            family = replace(family, **EARLIER[name])
         hashes = Hashes("0" * 64, "0" * 64)  # nothing is compared
-        return TransformersCodec(model, family, hashes, device=device)
+        return TransformersCodec(model, family, hashes, device=device, encoder_only=True)
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ def measure(
         rates.append(_shown(rate) + ("" if all(together) else "*"))
     (megabytes,) = processes.call(1, "megabytes", options.seconds)
     return [
-        name, f"{needed / 1e6:,.0f} M", f"{facts.sample_rate:,}", f"{facts.frame_rate:g}",
-        f"{facts.n_codebooks} x {facts.codebook_size:,}", *rates, "unknown" if megabytes is None else _shown(megabytes),
+        name, f"{needed / 1e6:,.0f} M", f"{facts.n_parameters / 1e6:,.0f} M", f"{facts.sample_rate:,}",
+        f"{facts.frame_rate:g}", f"{facts.n_codebooks} x {facts.codebook_size:,}", *rates, "unknown" if megabytes is None else _shown(megabytes),
     ]  # fmt: skip
 
 
@@ -179,7 +181,7 @@ def main() -> None:
     )
     columns = measurements(options.encoders, options.seconds, options.batch_seconds)
     table = Table(title="Encoding, in seconds of audio a second")
-    headings = ["codec", "param.", "Hz", "frames/s", "codes", *(one.heading for one in columns), "MB a clip"]
+    headings = ["codec", "param.", "held", "Hz", "frames/s", "codes", *(one.heading for one in columns), "MB a clip"]
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "codec" else "right", no_wrap=heading == "codec")
     threads = max(1, options.threads // max(options.encoders))

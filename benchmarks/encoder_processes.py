@@ -15,8 +15,10 @@ import common
 import numpy as np
 import torch
 
+from codectok import Codec
 from codectok.codecs.base import AudioCodec
 from codectok.codecs.encoders import ClipEncoder
+from codectok.codecs.transformers_models.codec import TransformersCodec
 from codectok.codecs.whole_clip_codec import WholeClipBatches
 from codectok.codecs.whole_clips import WholeClips
 from codectok.errors import AudioError, described
@@ -31,7 +33,7 @@ class Codecs(Protocol):
     def n_parameters(self, name: str) -> int:
         """Count the parameters of a codec, without making them."""
 
-    def make(self, name: str, device: str) -> AudioCodec:
+    def make(self, name: str, device: str) -> Codec | TransformersCodec:
         """Make a codec on a device."""
 
 
@@ -54,8 +56,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Facts:
-    """Sizes of a loaded codec."""
+    """Sizes of a loaded codec; its parameters are those that it holds."""
 
+    n_parameters: int
     sample_rate: int
     frame_rate: float
     n_codebooks: int
@@ -87,7 +90,9 @@ class Encoder:
         if self._device != "cpu":
             torch.cuda.empty_cache()
         self._codec = codec = self._codecs.make(name, self._device)
-        return Facts(codec.sample_rate, codec.frame_rate, codec.n_codebooks, codec.codebook_size)
+        network = codec.network if isinstance(codec, Codec) else codec.model
+        count = sum(one.numel() for one in network.parameters())
+        return Facts(count, codec.sample_rate, codec.frame_rate, codec.n_codebooks, codec.codebook_size)
 
     def warm_up(self, work: Work, seconds: float) -> bool:
         """Encode a clip of each length, or a batch, for `seconds` at most.

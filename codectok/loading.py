@@ -29,6 +29,8 @@ _SCHEMES: Mapping[str, str] = {
     "speechtokenizer": "codectok.codecs.packages.speechtokenizer:load",
     "snac": "codectok.codecs.packages.snac:load",
 }
+# Schemes whose loaders have the argument `encoder_only`.
+_ENCODER_ONLY = frozenset(["transformers"])
 
 
 def load_codec(
@@ -37,6 +39,7 @@ def load_codec(
     dtype: Precision = "float32",
     pack_frames: int | None = None,
     batch_seconds: float | None = None,
+    encoder_only: bool = False,
 ) -> AudioCodec:
     """Load a codec.
 
@@ -49,6 +52,8 @@ def load_codec(
         dtype: "float32"; codecs of ours also compute in "tf32" (CUDA only) and "bfloat16".
         pack_frames: mel frames that a codec of ours encodes at once; None for its default.
         batch_seconds: audio of clips of one length that other codecs encode at once; None for clip by clip.
+        encoder_only: keep no weights of the decoder, for codecs of ours and of transformers; decoding is then an
+            error. Codes and fingerprint do not change.
 
     Raises:
         CheckpointError: there is no such codec, or it cannot be loaded.
@@ -58,10 +63,11 @@ def load_codec(
     if scheme is None:
         if batch_seconds is not None:
             raise InputError(f"The codec {name} packs clips end to end; use --pack-frames instead of --batch-seconds.")
-        return Codec.from_pretrained(name, device, dtype, pack_frames)
+        return Codec.from_pretrained(name, device, dtype, pack_frames, encoder_only)
     if pack_frames is not None:
         raise InputError(f"The codec {name} encodes clips as wholes; use --batch-seconds instead of --pack-frames.")
-    return loader_of(scheme)(rest, device=device, dtype=dtype, batch_seconds=batch_seconds or 0.0)
+    more = {"encoder_only": encoder_only} if scheme in _ENCODER_ONLY else {}
+    return loader_of(scheme)(rest, device=device, dtype=dtype, batch_seconds=batch_seconds or 0.0, **more)
 
 
 def absolute_codec_name(name: str | Path) -> str:

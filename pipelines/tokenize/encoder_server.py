@@ -85,12 +85,14 @@ class RemoteEncoder:
 
 
 def load_codec_of_job(settings: TokenizeOptions, description: CodecDescription, device_class: str) -> AudioCodec:
-    """Load the codec of the job.
+    """Load the codec of the job, without its decoder.
 
     Raises:
         CodectokError: another codec, or another kind of device, than the job started with.
     """
-    codec = load_codec(settings.codec, settings.device, settings.dtype, settings.pack_frames, settings.batch_seconds)
+    codec = load_codec(
+        settings.codec, settings.device, settings.dtype, settings.pack_frames, settings.batch_seconds, encoder_only=True
+    )
     if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
         raise CodectokError(
             f"A worker has another codec or device than the job: {settings.codec} on"

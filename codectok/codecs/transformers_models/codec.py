@@ -25,6 +25,7 @@ class TransformersCodec(WholeClipCodec):
         n_codebooks: codes per frame, one of `family.choices`; None for all.
         revision: commit on the Hugging Face Hub; None if unknown.
         device, dtype, batch_seconds: as in `WholeClipCodec`.
+        encoder_only: drop the decoder of `model`, which then can't decode.
 
     Attributes:
         model: the model, on the device.
@@ -40,11 +41,15 @@ class TransformersCodec(WholeClipCodec):
         device: str = "auto",
         dtype: Precision = "float32",
         batch_seconds: float = 0.0,
+        encoder_only: bool = False,
     ) -> None:
         import transformers
 
         super().__init__(device, dtype, batch_seconds)
         config = model.config
+        self.encoder_only = encoder_only
+        if encoder_only:  # before any weights are moved to the device
+            family.drop_decoder(model)
         choices = family.choices(config)
         self.model, self._family, self._config = model.to(self.device), family, config
         self._n_codebooks = max(choices) if n_codebooks is None else n_codebooks
