@@ -136,10 +136,9 @@ def measure(
         rate = processes.rate(column.n_encoders, column.work, options.budget)
         rates.append(_shown(rate) + ("" if all(together) else "*"))
     (megabytes,) = processes.call(1, "megabytes", options.seconds)
-    return [
-        name, f"{needed / 1e6:,.0f} M", f"{facts.n_parameters / 1e6:,.0f} M", f"{facts.sample_rate:,}",
-        f"{facts.frame_rate:g}", f"{facts.n_codebooks} x {facts.codebook_size:,}", *rates, "unknown" if megabytes is None else _shown(megabytes),
-    ]  # fmt: skip
+    sizes = [f"{count / 1e6:,.0f} M" for count in (needed, facts.n_parameters)]
+    codes = [f"{facts.sample_rate:,}", f"{facts.frame_rate:g}", f"{facts.n_codebooks} x {facts.codebook_size:,}"]
+    return [name, *sizes, *codes, *rates, "unknown" if megabytes is None else _shown(megabytes)]
 
 
 def _shown(number: float) -> str:

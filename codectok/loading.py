@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name
+from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name, pinned_name
 from codectok.codecs.base import AudioCodec
 
 from .choices import Precision
@@ -45,7 +45,8 @@ def load_codec(
 
     Args:
         name: folder of a codec of ours, or of DistilCodec's (`FOLDER@STEP` chooses a step); a name of either on the
-            Hugging Face Hub (`organisation/name`, with `@STEP` for DistilCodec's, else the newest step is taken); or
+            Hugging Face Hub (`organisation/name`, with `@STEP` for DistilCodec's, else the newest step is taken;
+            `organisation/name#REVISION` chooses a commit, branch or tag); or
             `SCHEME:NAME`, where a scheme is `transformers`, `bigcodec`, `speechtokenizer`, `snac`, or an entry point of
             the group `codectok.codecs`.
         device: "auto" (CUDA if available), "cpu", "cuda" or a device such as "cuda:1".
@@ -71,10 +72,10 @@ def load_codec(
 
 
 def absolute_codec_name(name: str | Path) -> str:
-    """Return a name by which `load_codec` finds the same codec from any folder.
+    """Return a name by which `load_codec` finds the same codec from any folder, and later.
 
     A codec of ours or of DistilCodec's on the Hub is downloaded, and its local folder returned. Names on the Hub behind
-    a scheme stay as they are.
+    a scheme of this package get the present commit (`NAME#COMMIT`); names behind other schemes stay as they are.
 
     Raises:
         CheckpointError: there is no such codec, or it cannot be downloaded.
@@ -82,8 +83,10 @@ def absolute_codec_name(name: str | Path) -> str:
     scheme, rest = _scheme_of(str(name))
     if scheme is None:
         return find_codec(name).name
-    path, at, choice = (rest, "", "") if Path(rest).exists() else rest.rpartition("@")
-    return f"{scheme}:{Path(path).resolve()}{at}{choice}" if path and Path(path).exists() else str(name)
+    path, at, choice = (rest, "", "") if "@" not in rest or Path(rest).exists() else rest.rpartition("@")
+    if path and Path(path).exists():
+        return f"{scheme}:{Path(path).resolve()}{at}{choice}"
+    return f"{scheme}:{pinned_name(path)}{at}{choice}" if scheme in _SCHEMES else str(name)
 
 
 def is_codec_name(name: str) -> bool:

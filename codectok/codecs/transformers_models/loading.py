@@ -46,7 +46,8 @@ def load(
     """Load a codec of transformers.
 
     Args:
-        name: a folder, or a name on the Hugging Face Hub; with `@N` for the first N codebooks, else all.
+        name: a folder, or a name on the Hugging Face Hub (`#REVISION` chooses a commit, branch or tag); with `@N` for
+            the first N codebooks, else all.
         device, dtype, batch_seconds, encoder_only: as in `codectok.load_codec`.
 
     Raises:
