@@ -1,30 +1,38 @@
 """Compares the encoding speed of the codecs of transformers with that of ours, side by side in one run.
 
-Usage: python benchmarks/codecs.py [--codecs NAME,...] [--device cuda] [--seconds 10] [--batch-seconds 0] [--save]
+Usage: python benchmarks/codecs.py [--families NAME,...] [--device cuda] [--encoders 1,2,4] [--batch-seconds 60]
 
 Every codec of transformers has its default configuration (Higgs: strides that fit its other sizes) and random weights,
-so that nothing is downloaded; speed does not depend on the values of weights. Each codec encodes noise of `--seconds`,
-by `encode` as users call it. Codecs run in processes of their own, one after the other, so that the memory of each is
-measured alone: the highest resident memory beyond that of the loaded codec on a CPU, of the allocator on a GPU. Time is
-the median of `--rounds`, after a warm-up. A codec is skipped, with the reason, if its parameters need more memory than
-`--memory` allows.
+so that nothing is downloaded; speed does not depend on the values of weights. As in `tokenize`, encoders of
+transformers do not hold the parameters of the decoder. Clips are noise. Rates are seconds of audio that are encoded in
+a second:
+
+- clips of 2 to 10 s, of 12 lengths in mixed order, one by one: by one encoder, and by several processes with an encoder
+  each, as `tokenize --encoders-per-gpu` runs them;
+- clips of one length (`--seconds`), one by one and in batches of `--batch-seconds`, as `tokenize --batch-seconds`
+  encodes segments of `shard --segmenter fixed`. A star marks a codec whose bits depend on the company of a row on this
+  device, so that rows are encoded one by one. Codecs of ours pack clips of all lengths.
+
+Each rate is measured for `--budget` seconds after a warm-up. Memory is that of a clip of `--seconds`: the highest
+resident memory beyond that of the loaded codec on a CPU, of the allocator on a GPU. A codec is skipped, with the
+reason, if the installed transformers lacks it, or if its parameters need more memory than `--memory` allows.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import statistics
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import common
-import numpy as np
 import torch
+from encoder_processes import EncoderError, EncoderProcesses, Facts, Work
 from rich.table import Table
 
 from codectok import Codec
-from codectok.codecs.base import AudioCodec
 from codectok.codecs.fingerprints import Hashes
 from codectok.codecs.transformers_models.codec import TransformersCodec
 from codectok.codecs.transformers_models.families import FAMILIES
@@ -32,6 +40,7 @@ from codectok.device import resolve_device
 
 OURS = ("nano", "distilcodec-v1")
 BYTES_PER_PARAMETER = 4
+LENGTHS = (7.1, 2.7, 9.3, 4.2, 10.0, 3.5, 5.6, 2.0, 8.5, 6.4, 4.9, 7.8)
 # The default sizes of this family do not fit each other; with these strides they do.
 _RATIOS = [8, 5, 4, 2, 3]
 CHANGED: Mapping[str, Mapping[str, Any]] = {
@@ -39,119 +48,156 @@ CHANGED: Mapping[str, Mapping[str, Any]] = {
         "acoustic_model_config": {"model_type": "dac", "downsampling_ratios": _RATIOS, "upsampling_ratios": _RATIOS},
     }
 }
+# Modules that transformers before 5.24 names otherwise.
+EARLIER: Mapping[str, Mapping[str, Any]] = {
+    "mimi": {"features": "downsample", "decoder": ("decoder", "decoder_transformer", "upsample")}
+}
 
 
-def model_of(family: str, device: str) -> Any:
-    """Create a model of the default configuration with random weights; on the device "meta" without any memory."""
-    import transformers
+@dataclass(frozen=True)
+class RandomCodecs:
+    """Makes codecs with random weights.
 
-    config = transformers.AutoConfig.for_model(family, **CHANGED.get(family, {}))
-    with torch.device(device):
-        return transformers.AutoModel.from_config(config)
+    Attributes:
+        tiny: make models of a few thousand parameters, to try the script.
+    """
+
+    tiny: bool = False
+
+    def config(self, family: str) -> Any:
+        """Return the configuration of a model."""
+        if self.tiny:
+            sys.path.append(str(Path(__file__).parents[1]))
+            from tests.helpers.transformers_models import tiny_config
+
+            return tiny_config(family)
+        import transformers
+
+        return transformers.AutoConfig.for_model(family, **CHANGED.get(family, {}))
+
+    def model(self, family: str, device: str) -> Any:
+        """Make a model; on the device "meta" without any memory."""
+        import transformers
+
+        with torch.device(device):
+            return transformers.AutoModel.from_config(self.config(family))
+
+    def n_parameters(self, name: str) -> int:
+        """Count the parameters of a codec, without making them."""
+        made = Codec.from_config(name, device="cpu").network if name in OURS else self.model(name, "meta")
+        return sum(one.numel() for one in made.parameters())
+
+    def make(self, name: str, device: str) -> Codec | TransformersCodec:
+        """Make a codec on a device."""
+        torch.manual_seed(0)
+        if name in OURS:
+            return Codec.from_config(name, device=device)
+        model = self.model(name, device).eval().requires_grad_(False)
+        family = FAMILIES[name]
+        if name in EARLIER and EARLIER[name]["features"] in dict(model.named_children()):
+            family = replace(family, **EARLIER[name])
+        hashes = Hashes("0" * 64, "0" * 64)  # nothing is compared
+        return TransformersCodec(model, family, hashes, device=device, encoder_only=True)
 
 
-def n_parameters(name: str) -> int:
-    """Count the parameters of a codec, without making them."""
-    if name in OURS:
-        return sum(one.numel() for one in Codec.from_config(name, device="cpu").network.parameters())
-    return sum(one.numel() for one in model_of(name, "meta").parameters())
+@dataclass(frozen=True)
+class Measurement:
+    """A column of rates."""
+
+    heading: str
+    work: Work
+    n_encoders: int = 1
 
 
-def codec_of(name: str, device: str, batch_seconds: float) -> AudioCodec:
-    """Create a codec with random weights."""
-    torch.manual_seed(0)
-    if name in OURS:
-        return Codec.from_config(name, device=device)
-    model = model_of(name, "cpu").eval().requires_grad_(False)
-    hashes = Hashes("0" * 64, "0" * 64)  # nothing is compared
-    return TransformersCodec(model, FAMILIES[name], hashes, device=device, batch_seconds=batch_seconds)
+def measurements(encoders: Sequence[int], seconds: float, batch_seconds: float) -> list[Measurement]:
+    """Return the columns of the table."""
+    columns = [Measurement(f"2-10 s x{n}", Work(LENGTHS), n) for n in encoders]
+    columns.append(Measurement(f"{seconds:g} s", Work((seconds,))))
+    if batch_seconds > 0:
+        columns.append(Measurement(f"{seconds:g} s batches", Work((seconds,), batch_seconds)))
+    return columns
 
 
 def measure(
-    name: str, device: str, seconds: float, batch_seconds: float, rounds: int, threads: int
-) -> Mapping[str, Any]:
-    """Measure one codec: seconds of audio encoded in a second, and memory."""
-    torch.set_num_threads(threads)
-    codec = codec_of(name, device, batch_seconds)
-    n_samples = round(seconds * codec.sample_rate)
-    n_clips = max(1, int(batch_seconds / max(seconds, 1.0)))
-    noise = np.random.default_rng(0).normal(0, 0.1, (n_clips, n_samples)).astype(np.float32)
-    times = common.interleaved({name: lambda: codec.encode_batch(list(noise), codec.sample_rate)}, rounds)[name]
-    return {
-        "rate": n_clips * seconds / statistics.median(times),
-        "frame_rate": codec.frame_rate,
-        "n_codebooks": codec.n_codebooks,
-        "codebook_size": codec.codebook_size,
-        "sample_rate": codec.sample_rate,
-        "megabytes": common.peak_megabytes(lambda: codec.encode_batch(list(noise), codec.sample_rate), codec.device),
-    }
+    name: str, processes: EncoderProcesses, columns: Sequence[Measurement], options: argparse.Namespace
+) -> list[str]:
+    """Measure a codec, and return its cells of the table.
+
+    Raises:
+        EncoderError: it cannot be measured.
+    """
+    (needed,) = processes.call(1, "n_parameters", name)
+    if needed * BYTES_PER_PARAMETER * max(options.encoders) > options.memory * 1e9:
+        raise EncoderError(f"{max(options.encoders)} x {needed / 1e6:,.0f} M parameters need more than --memory allows")
+    facts: Facts = processes.call(max(options.encoders), "load", name)[0]
+    rates = []
+    for column in columns:
+        together = processes.call(column.n_encoders, "warm_up", column.work, options.budget)
+        rate = processes.rate(column.n_encoders, column.work, options.budget)
+        rates.append(_shown(rate) + ("" if all(together) else "*"))
+    (megabytes,) = processes.call(1, "megabytes", options.seconds)
+    sizes = [f"{count / 1e6:,.0f} M" for count in (needed, facts.n_parameters)]
+    codes = [f"{facts.sample_rate:,}", f"{facts.frame_rate:g}", f"{facts.n_codebooks} x {facts.codebook_size:,}"]
+    return [name, *sizes, *codes, *rates, "unknown" if megabytes is None else _shown(megabytes)]
 
 
-def _work(connection: Any, arguments: tuple[Any, ...]) -> None:
-    connection.send(measure(*arguments))
+def _shown(number: float) -> str:
+    return f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
 
 
-def measured_alone(*arguments: Any) -> Mapping[str, Any] | str:
-    """Run `measure` in a process, and return its result, or a sentence if the process ended without one."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, arguments))
-    process.start()
-    sender.close()
-    try:
-        found: Mapping[str, Any] = receiver.recv()
-    except EOFError:
-        process.join()
-        return f"ended with exit code {process.exitcode}"
-    process.join()
-    return found
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", default=",".join([*OURS, *FAMILIES]), help="names, separated by commas")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--encoders", help="numbers of processes, separated by commas; 1,2,4 on a GPU, 1 on a CPU")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of clips of one length")
+    parser.add_argument("--batch-seconds", type=float, help="audio of a batch; 60 on a GPU, no batches on a CPU")
+    parser.add_argument("--budget", type=float, default=3.0, help="seconds for each rate")
+    parser.add_argument("--memory", type=float, help="GB for the parameters of all encoders; 40 on a GPU, 8 on a CPU")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of all encoders on a CPU")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, to try the script")
+    parser.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
+    options = parser.parse_args()
+    options.device = resolve_device(options.device)
+    on_gpu = options.device.type == "cuda"
+    options.encoders = sorted({int(n) for n in (options.encoders or ("1,2,4" if on_gpu else "1")).split(",")})
+    if options.batch_seconds is None:
+        options.batch_seconds = 60.0 if on_gpu else 0.0
+    if options.memory is None:
+        options.memory = 40.0 if on_gpu else 8.0
+    return options
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--codecs", default=",".join([*OURS, *FAMILIES]), help="names, separated by commas")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
-    parser.add_argument("--batch-seconds", type=float, default=0.0, help="clips of one length encoded at once")
-    parser.add_argument("--memory", type=float, default=8.0, help="GB that the parameters of a codec may take")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median is shown")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
-    parser.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
-    options = parser.parse_args()
-    device = resolve_device(options.device)
+    options = _options()
     torch.set_num_threads(options.threads)  # for the description of the machine
     report = common.Report()
-    report.console.print(common.machine(device))
+    report.console.print(common.machine(options.device))
+    batches = f", batches of {options.batch_seconds:g} s" if options.batch_seconds else ""
     report.console.print(
-        f"Default configurations with random weights, float32; clips of {options.seconds:g} s of noise,"
-        f" {options.batch_seconds:g} s in a batch"
+        f"{'Tiny' if options.tiny else 'Default'} configurations with random weights, float32{batches};"
+        f" {options.budget:g} s for each rate"
     )
-    table = Table(title="Encoding")
-    headings = ("codec", "parameters", "Hz", "frames/s", "books", "codes", "audio s/s", "MB a clip")
+    columns = measurements(options.encoders, options.seconds, options.batch_seconds)
+    table = Table(title="Encoding, in seconds of audio a second")
+    headings = ["codec", "param.", "held", "Hz", "frames/s", "codes", *(one.heading for one in columns), "MB a clip"]
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "codec" else "right", no_wrap=heading == "codec")
-    for name in options.codecs.split(","):
-        count = n_parameters(name)
-        shown = f"{count / 1e6:,.0f} M"
-        if count * BYTES_PER_PARAMETER > options.memory * 1e9:
-            table.add_row(name, shown, "skipped: more parameters than --memory allows")
+    threads = max(1, options.threads // max(options.encoders))
+    processes = EncoderProcesses(max(options.encoders), RandomCodecs(options.tiny), str(options.device), threads)
+    print("; ".join(headings), flush=True)
+    for name in options.families.split(","):
+        try:
+            cells = measure(name, processes, columns, options)
+        except EncoderError as error:
+            report.console.print(f"{name} skipped: {error}")
             continue
-        found = measured_alone(
-            name, str(device), options.seconds, options.batch_seconds, options.rounds, options.threads
-        )
-        if isinstance(found, str):
-            table.add_row(name, shown, found)
-            continue
-        rate, megabytes = found["rate"], found["megabytes"]
-        table.add_row(
-            name, shown, f"{found['sample_rate']:,}", f"{found['frame_rate']:g}", str(found["n_codebooks"]),
-            f"{found['codebook_size']:,}", f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}",
-            "unknown" if megabytes is None else f"{megabytes:,.0f}",
-        )  # fmt: skip
-        print(f"{name} measured", flush=True)
+        print("; ".join(cells), flush=True)  # so that a run which is cut short shows all that it measured
+        table.add_row(*cells)
+    processes.stop()
     report.console.print(table)
     if options.save:
-        report.save(f"codecs-{'cpu' if device.type == 'cpu' else 'gpu'}")
+        report.save(f"codecs-{'cpu' if options.device.type == 'cpu' else 'gpu'}")
 
 
 if __name__ == "__main__":

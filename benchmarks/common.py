@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from codectok import Codec
-from codectok.audio.files import AUDIO_SUFFIXES, read_audio
 from codectok.choices import Precision
 from codectok.errors import CodectokError
 
@@ -50,6 +49,8 @@ def audio_of(folder: Path | None, seconds: float, sample_rate: int) -> np.ndarra
     n_samples = round(seconds * sample_rate)
     if folder is None:
         return np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32)
+    from codectok.audio.files import AUDIO_SUFFIXES, read_audio  # noise needs no library of files
+
     found: list[np.ndarray] = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES):
         try:

@@ -43,6 +43,7 @@ class Codec(AudioCodec):
         dtype: "float32"; "tf32" (CUDA only) and "bfloat16" are faster and change some codes.
         pack_frames: mel frames that are encoded at once, rounded up to a possible size; None for 8192.
         revision: commit of the weights on the Hugging Face Hub; None for a local folder.
+        encoder_only: drop the decoder of `network`, which then can't decode.
         kernels: "triton" computes in bfloat16 on a GPU with fused kernels, "torch" with torch alone; "auto" is "triton"
             where this machine can compile it.
 
@@ -68,13 +69,18 @@ class Codec(AudioCodec):
         dtype: Precision = "float32",
         pack_frames: int | None = None,
         revision: str | None = None,
+        encoder_only: bool = False,
         kernels: KernelChoice = "auto",
     ) -> None:
         self.header, self.revision = header, revision
         self.device = resolve_device(device)
         self.dtype = check_precision(dtype, self.device)
         self.kernels = resolve_kernels(kernels, self.device, self.dtype)
-        self.network = network.to(self.device)
+        self.network, self.encoder_only = network, encoder_only
+        if encoder_only:
+            _ = self._hashes  # of all tensors, while they are there
+            del network.decoder
+        network.to(self.device)
         self.log_mel = LogMel(header.config.mel).to(self.device)
         self.geometry = PackGeometry(header.config, DEFAULT_PACK_FRAMES if pack_frames is None else pack_frames)
 
@@ -85,6 +91,7 @@ class Codec(AudioCodec):
         device: str = "auto",
         dtype: Precision = "float32",
         pack_frames: int | None = None,
+        encoder_only: bool = False,
         kernels: KernelChoice = "auto",
     ) -> Self:
         """Load a codec from a folder, or by its name on the Hugging Face Hub (`organisation/name`).
@@ -95,7 +102,8 @@ class Codec(AudioCodec):
             CheckpointError: there is no such codec, or its tensors do not match its configuration.
         """
         place = find_codec(path)
-        return cls(*place.load(), device, dtype, pack_frames, place.revision, kernels)
+        revision = place.revision
+        return cls(*place.load(), device, dtype, pack_frames, revision, encoder_only, kernels)
 
     @classmethod
     def from_config(
@@ -271,5 +279,10 @@ class Codec(AudioCodec):
         return self.decode(codes)[self.config.left_pad : end]
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` into `directory`."""
+        """Write `config.json` and `model.safetensors` into `directory`.
+
+        Raises:
+            InputError: the codec was loaded without its decoder.
+        """
+        self.check_decoder()
         save_checkpoint(Path(directory), self.header, self.network.state_dict())

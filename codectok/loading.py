@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name
+from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name, pinned_name
 from codectok.codecs.base import AudioCodec
 
 from .choices import KernelChoice, Precision
@@ -29,6 +29,8 @@ _SCHEMES: Mapping[str, str] = {
     "speechtokenizer": "codectok.codecs.packages.speechtokenizer:load",
     "snac": "codectok.codecs.packages.snac:load",
 }
+# Schemes whose loaders have the argument `encoder_only`.
+_ENCODER_ONLY = frozenset(["transformers"])
 
 
 def load_codec(
@@ -37,19 +39,23 @@ def load_codec(
     dtype: Precision = "float32",
     pack_frames: int | None = None,
     batch_seconds: float | None = None,
+    encoder_only: bool = False,
     kernels: KernelChoice = "auto",
 ) -> AudioCodec:
     """Load a codec.
 
     Args:
         name: folder of a codec of ours, or of DistilCodec's (`FOLDER@STEP` chooses a step); a name of either on the
-            Hugging Face Hub (`organisation/name`, with `@STEP` for DistilCodec's, else the newest step is taken); or
+            Hugging Face Hub (`organisation/name`, with `@STEP` for DistilCodec's, else the newest step is taken;
+            `organisation/name#REVISION` chooses a commit, branch or tag); or
             `SCHEME:NAME`, where a scheme is `transformers`, `bigcodec`, `speechtokenizer`, `snac`, or an entry point of
             the group `codectok.codecs`.
         device: "auto" (CUDA if available), "cpu", "cuda" or a device such as "cuda:1".
         dtype: "float32"; codecs of ours also compute in "tf32" (CUDA only) and "bfloat16".
         pack_frames: mel frames that a codec of ours encodes at once; None for its default.
         batch_seconds: audio of clips of one length that other codecs encode at once; None for clip by clip.
+        encoder_only: keep no weights of the decoder, for codecs of ours and of transformers; decoding is then an
+            error. Codes and fingerprint do not change.
         kernels: kernels of a codec of ours on a GPU, see `codectok.choices.Kernels`.
 
     Raises:
@@ -60,19 +66,20 @@ def load_codec(
     if scheme is None:
         if batch_seconds is not None:
             raise InputError(f"The codec {name} packs clips end to end; use --pack-frames instead of --batch-seconds.")
-        return Codec.from_pretrained(name, device, dtype, pack_frames, kernels)
+        return Codec.from_pretrained(name, device, dtype, pack_frames, encoder_only, kernels)
     if pack_frames is not None:
         raise InputError(f"The codec {name} encodes clips as wholes; use --batch-seconds instead of --pack-frames.")
     if kernels == "triton":
         raise InputError(f"Only codecs of ours have kernels, not {name}; leave --kernels out.")
-    return loader_of(scheme)(rest, device=device, dtype=dtype, batch_seconds=batch_seconds or 0.0)
+    more = {"encoder_only": encoder_only} if scheme in _ENCODER_ONLY else {}
+    return loader_of(scheme)(rest, device=device, dtype=dtype, batch_seconds=batch_seconds or 0.0, **more)
 
 
 def absolute_codec_name(name: str | Path) -> str:
-    """Return a name by which `load_codec` finds the same codec from any folder.
+    """Return a name by which `load_codec` finds the same codec from any folder, and later.
 
     A codec of ours or of DistilCodec's on the Hub is downloaded, and its local folder returned. Names on the Hub behind
-    a scheme stay as they are.
+    a scheme of this package get the present commit (`NAME#COMMIT`); names behind other schemes stay as they are.
 
     Raises:
         CheckpointError: there is no such codec, or it cannot be downloaded.
@@ -80,8 +87,10 @@ def absolute_codec_name(name: str | Path) -> str:
     scheme, rest = _scheme_of(str(name))
     if scheme is None:
         return find_codec(name).name
-    path, at, choice = (rest, "", "") if Path(rest).exists() else rest.rpartition("@")
-    return f"{scheme}:{Path(path).resolve()}{at}{choice}" if path and Path(path).exists() else str(name)
+    path, at, choice = (rest, "", "") if "@" not in rest or Path(rest).exists() else rest.rpartition("@")
+    if path and Path(path).exists():
+        return f"{scheme}:{Path(path).resolve()}{at}{choice}"
+    return f"{scheme}:{pinned_name(path)}{at}{choice}" if scheme in _SCHEMES else str(name)
 
 
 def is_codec_name(name: str) -> bool:

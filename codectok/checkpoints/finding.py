@@ -55,8 +55,8 @@ class CodecPlace:
 def find_codec(name: str | Path) -> CodecPlace:
     """Find a codec: a folder of ours or of DistilCodec's, or a name of either on the Hub, which is downloaded.
 
-    `NAME@STEP` chooses a step of DistilCodec's. Without it a folder must hold one step only; of several on the Hub
-    the newest is taken, and a warning is logged.
+    `NAME@STEP` chooses a step of DistilCodec's, `NAME#REVISION` a commit, branch or tag on the Hub. Without a step a
+    folder must hold one only; of several on the Hub the newest is taken, and a warning is logged.
 
     Raises:
         CheckpointError: there is no such codec, it cannot be downloaded, or several steps are there.
@@ -83,6 +83,22 @@ def is_hub_name(name: str) -> bool:
     The first part of a mistyped path is assumed to be a local folder.
     """
     return HUB_NAME.fullmatch(name.partition("@")[0]) is not None and not Path(name.split("/")[0]).exists()
+
+
+def pinned_name(name: str) -> str:
+    """Return a name on the Hub with its present commit, `organisation/name#COMMIT`; other names stay as they are.
+
+    Folders within the repository may follow its name.
+
+    Raises:
+        CheckpointError: there is no such repository, or its commit is unknown because the Hub cannot be reached.
+    """
+    organisation, _, rest = name.partition("/")
+    repository, slash, within = rest.partition("/")
+    if not is_hub_name(f"{organisation}/{repository}"):
+        return name
+    found = HubRepository.open(f"{organisation}/{repository}")
+    return f"{found.name}#{found.commit}{slash}{within}"
 
 
 def _split_step(name: str) -> tuple[str, str | None]:

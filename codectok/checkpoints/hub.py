@@ -16,7 +16,8 @@ from codectok.errors import CheckpointError, CodectokError, shortened
 
 from .cache import cache_folder
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# `organisation/name`, or `organisation/name#REVISION`.
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(#[\w.-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # Without an answer to its first request after this time, the Hub counts as unreachable.
 TIMEOUT_SECONDS = 10.0
@@ -28,7 +29,7 @@ def download_snapshot(name: str, patterns: Sequence[str], revision: str | None =
     """Download files of a repository into the Hub's cache, or find them there if the Hub cannot be reached.
 
     Args:
-        name: `organisation/name`.
+        name: `organisation/name`, or `organisation/name#REVISION`.
         patterns: of files to download, such as "config.json" or "*.safetensors".
         revision: branch, tag or commit; None for the main branch.
 
@@ -70,10 +71,21 @@ class HubRepository:
     def open(cls, name: str, revision: str | None = None) -> HubRepository:
         """Ask the Hub for the commit and the files, or the cache if the Hub cannot be reached.
 
+        The files of a commit never change: if they are known from an earlier answer, the Hub is not asked.
+
+        Args:
+            name, revision: as in `download_snapshot`.
+
         Raises:
             CheckpointError: see `download_snapshot`.
         """
+        name, _, chosen = name.partition("#")
+        revision = revision or chosen or None
         _check_installed(name)
+        if revision is not None and COMMIT.fullmatch(revision):
+            known = _recorded_files(name, revision)
+            if known is not None:
+                return cls(name, revision, revision, known)
         from huggingface_hub import HfApi
 
         try:

@@ -67,7 +67,7 @@ def run(
     sound = SoundOptions.parse(channel, cancelled, scale, max_file_seconds)
     listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict, encoding=encoding)
     sources = [replace(source, max_file_bytes=max_file_bytes) for source in ordered_sources(listing)]
-    loaded = load_codec(codec, device, dtype)
+    loaded = load_codec(codec, device, dtype, encoder_only=True)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0
     with progress(len(sources), "encode: files") as report:

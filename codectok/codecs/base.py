@@ -29,10 +29,12 @@ class AudioCodec(ABC):
     Attributes:
         device: device that computes.
         dtype: precision.
+        encoder_only: True if the weights of the decoder are not held, so that decoding is an error.
     """
 
     device: torch.device
     dtype: Precision
+    encoder_only: bool = False
 
     @property
     @abstractmethod
@@ -159,7 +161,8 @@ class AudioCodec(ABC):
         """Decode `codes` [n_frames, n_codebooks] to a waveform float32 [n] on the CPU, at `decoded_sample_rate`.
 
         Raises:
-            InputError: the codes have another shape, are not integers, or are outside the codebook.
+            InputError: the codes have another shape, are not integers, or are outside the codebook; or the codec was
+                loaded without its decoder.
         """
         return self.decode_batch([codes])[0]
 
@@ -177,9 +180,17 @@ class AudioCodec(ABC):
 
     def reconstruct(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
         """Encode and decode a clip: float32 [n] at `decoded_sample_rate`, aligned with the clip and not longer."""
+        self.check_decoder()
         samples = resample(to_mono(waveform), sample_rate, self.sample_rate)
         codes = torch.cat(list(self.clip_encoder.encode_stream([samples])))
         return self.decode_aligned(codes, len(samples))
+
+    def check_decoder(self) -> None:
+        """Raise an `InputError` if the codec was loaded without its decoder."""
+        if self.encoder_only:
+            raise InputError(
+                f"The codec {self.name} was loaded without its decoder; load it with encoder_only=False to decode."
+            )
 
     @abstractmethod
     def _decode_checked(self, many: Sequence[Tensor]) -> list[Tensor]:
@@ -193,6 +204,8 @@ class AudioCodec(ABC):
         return resample_blocks(mono_blocks(blocks), sample_rate, self.sample_rate)
 
     def _checked_codes(self, codes: Tensor | np.ndarray) -> Tensor:
+        """Check codes that are to be decoded."""
+        self.check_decoder()
         codes = torch.as_tensor(codes).cpu()
         if codes.is_floating_point() or codes.is_complex():
             raise InputError(f"Codes must be integers, but are {codes.dtype}.")

@@ -138,11 +138,14 @@ class WholeClipBatches:
 
     Args:
         codec: encodes.
+
+    Attributes:
+        together: for each shape [rows, n] of a batch so far, True if its rows are encoded together.
     """
 
     def __init__(self, codec: WholeClipCodec) -> None:
         self._codec, self._frames = codec, codec.describe()
-        self._together: dict[tuple[int, int], bool] = {}
+        self.together: dict[tuple[int, int], bool] = {}
 
     @property
     def batches_ahead(self) -> int:
@@ -204,18 +207,18 @@ class WholeClipBatches:
         shape = (rows.shape[0], rows.shape[1])
         if shape[0] == 1:
             return True
-        if shape not in self._together:
+        if shape not in self.together:
             generator = torch.Generator().manual_seed(0)
             noise = (0.1 * torch.randn(shape, generator=generator)).to(rows)
             copies = noise[:1].expand_as(noise).contiguous()
             try:
-                self._together[shape] = all(
+                self.together[shape] = all(
                     torch.equal(found, expected[:1].expand_as(found))
                     for expected, found in zip(self._results(noise), self._results(copies), strict=True)
                 )
             except AudioError:  # the codec refuses noise, so that nothing can be compared
-                self._together[shape] = False
-        return self._together[shape]
+                self.together[shape] = False
+        return self.together[shape]
 
     def _results(self, samples: Tensor) -> list[Tensor]:
         """Codes, which show the search, and the features before it, which show differences that codes may hide."""

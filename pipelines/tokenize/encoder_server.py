@@ -87,7 +87,7 @@ class RemoteEncoder:
 
 
 def load_codec_of_job(settings: TokenizeOptions, description: CodecDescription, device_class: str) -> AudioCodec:
-    """Load the codec of the job.
+    """Load the codec of the job, without its decoder.
 
     Raises:
         CodectokError: another codec, or another kind of device, than the job started with.
@@ -98,7 +98,8 @@ def load_codec_of_job(settings: TokenizeOptions, description: CodecDescription, 
         settings.dtype,
         settings.pack_frames,
         settings.batch_seconds,
-        cast("KernelChoice", description.kernels),
+        encoder_only=True,
+        kernels=cast("KernelChoice", description.kernels),
     )
     if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
         raise CodectokError(

@@ -70,7 +70,9 @@ class TokenizeJob(Job):
         # An absolute path, since workers run elsewhere. On the CPU, to leave the GPU's memory to the workers.
         self.settings = replace(options, codec=absolute_codec_name(options.codec))
         on_cpu = "float32" if options.dtype == "tf32" else options.dtype
-        codec = load_codec(self.settings.codec, "cpu", on_cpu, options.pack_frames, options.batch_seconds)
+        codec = load_codec(
+            self.settings.codec, "cpu", on_cpu, options.pack_frames, options.batch_seconds, encoder_only=True
+        )
         if options.dtype == "tf32" and not isinstance(codec, Codec):
             raise InputError(f"The codec {options.codec} computes in float32 only; leave --dtype out.")
         device = torch.device("cuda") if gpu_model else resolve_device(options.device)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from codectok import AudioError, CheckpointError, Codec, ConfigError, InputError
+from codectok import AudioError, CheckpointError, Codec, ConfigError, InputError, load_codec
 from codectok.config import CodecConfig, EncoderConfig, preset
 from tests.helpers.codecs import NANO, VARIANTS, make_codec, noise
 
@@ -36,6 +36,25 @@ def test_saved_codec_equals_original(codec: Codec, tmp_path: Path) -> None:
     assert torch.equal(again.codebooks, codec.codebooks)
     with pytest.raises(InputError, match="already holds a codec"):
         codec.save_pretrained(tmp_path / "codec")
+
+
+def test_encoder_without_decoder_has_equal_codes(codec: Codec, tmp_path: Path) -> None:
+    codec.save_pretrained(tmp_path / "codec")
+    encoder = load_codec(tmp_path / "codec", device="cpu", encoder_only=True)
+    assert isinstance(encoder, Codec)
+    codes = encoder.encode(noise(10_000), 24_000)
+    assert torch.equal(codes, codec.encode(noise(10_000), 24_000))
+    assert encoder.describe() == codec.describe()
+    assert not [name for name in encoder.network.state_dict() if name.startswith("decoder")]
+    uses = (
+        lambda: encoder.decode(codes),
+        lambda: list(encoder.decode_stream(codes)),
+        lambda: encoder.reconstruct(noise(10_000), 24_000),
+        lambda: encoder.save_pretrained(tmp_path / "other"),
+    )
+    for use in uses:
+        with pytest.raises(InputError, match="without its decoder"):
+            use()
 
 
 def test_codebooks_shape_and_distinct_codes(codec: Codec) -> None:

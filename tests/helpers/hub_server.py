@@ -25,15 +25,17 @@ RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 @dataclass
 class Repository:
-    """Files of a repository at its only commit.
+    """Files of a repository at a commit.
 
     Attributes:
         files: contents by path.
         gated: answer requests of files with 401, as for users who have not accepted the terms.
+        parent: the commit before.
     """
 
     files: dict[str, bytes]
     gated: bool = False
+    parent: Repository | None = None
 
     @property
     def commit(self) -> str:
@@ -61,10 +63,10 @@ class HubServer:
     silent: bool = False
 
     def add(self, name: str, files: Mapping[str, bytes] | Path, gated: bool = False) -> str:
-        """Add a repository with `files`, or all files of a folder, and return its commit."""
+        """Add a repository with `files`, or all files of a folder, and return its commit: a new one of a known name."""
         if isinstance(files, Path):
             files = {str(p.relative_to(files)): p.read_bytes() for p in files.rglob("*") if p.is_file()}
-        self.repositories[name] = Repository(dict(files), gated)
+        self.repositories[name] = Repository(dict(files), gated, self.repositories.get(name))
         return self.repositories[name].commit
 
     def downloads(self) -> list[str]:
@@ -156,10 +158,14 @@ class _Handler(BaseHTTPRequestHandler):
         if repository is None:
             self._error(404 if "authorization" in self.headers else 401, "RepoNotFound", "Repository not found")
             return None
-        if revision not in (None, "main", repository.commit):
+        if revision in (None, "main"):
+            return repository
+        found: Repository | None = repository
+        while found is not None and found.commit != revision:
+            found = found.parent
+        if found is None:
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-            return None
-        return repository
+        return found
 
     def _send_info(self, name: str, revision: str | None) -> None:
         repository = self._repository(name, revision)

@@ -36,7 +36,7 @@ def _semantic_sizes() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _config(family: str) -> Any:
+def tiny_config(family: str) -> Any:
     import transformers as hf
 
     match family:
@@ -87,7 +87,7 @@ def random_model(family: str, config: Any = None, seed: int = 0) -> Any:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = hf.AutoModel.from_config(config or _config(family)).eval()
+        model = hf.AutoModel.from_config(config or tiny_config(family)).eval()
         for name, tensor in model.state_dict().items():
             if name.rpartition(".")[2] in ("embed", "embed_sum"):  # code vectors are zero at first
                 tensor.data.normal_().mul_(0.3)

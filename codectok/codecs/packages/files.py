@@ -43,8 +43,8 @@ class ModelFiles:
         """Find the files of a model.
 
         Args:
-            name: a folder with `config.json` and a file of weights, that file, or `organisation/name` on the Hub,
-                followed by a folder within it where there is one.
+            name: a folder with `config.json` and a file of weights, that file, or `organisation/name` on the Hub (with
+                `#REVISION` for a commit, branch or tag), followed by a folder within it where there is one.
             weight_files: possible names of the file of weights; the first one that exists is used.
 
         Raises:
@@ -54,8 +54,7 @@ class ModelFiles:
         if path.is_file():
             return cls(path.resolve().parent.name, _config(path.parent), path)
         if not path.is_dir():
-            path, revision = _downloaded(name, weight_files)
-            shown = name
+            path, shown, revision = _downloaded(name, weight_files)
         for file in weight_files:
             if (path / file).is_file():
                 return cls(shown, _config(path), path / file, revision)
@@ -105,7 +104,8 @@ def _config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(str(error)) from None
 
 
-def _downloaded(name: str, weight_files: Sequence[str]) -> tuple[Path, str]:
+def _downloaded(name: str, weight_files: Sequence[str]) -> tuple[Path, str, str]:
+    """Download a model; returns its folder, its name without the revision, and its commit."""
     parts = name.split("/")
     # If the first part of the name is a local folder, assume a mistyped path instead of a Hub name.
     if len(parts) < HUB_PARTS or not all(parts) or Path(parts[0]).exists():
@@ -114,4 +114,4 @@ def _downloaded(name: str, weight_files: Sequence[str]) -> tuple[Path, str]:
     repository = HubRepository.open("/".join(parts[:HUB_PARTS]))
     found = [f"{within}{file}" for file in weight_files if f"{within}{file}" in repository.files]
     folder = repository.download([f"{within}{CONFIG_FILE}", *found[:1]])
-    return folder / within, repository.commit
+    return folder / within, "/".join([repository.name, *parts[HUB_PARTS:]]), repository.commit

@@ -25,6 +25,10 @@ class TransformersCodec(WholeClipCodec):
         n_codebooks: codes per frame, one of `family.choices`; None for all.
         revision: commit on the Hugging Face Hub; None if unknown.
         device, dtype, batch_seconds: as in `WholeClipCodec`.
+        encoder_only: drop the decoder of `model`, which then can't decode.
+
+    Attributes:
+        model: the model, on the device.
     """
 
     def __init__(
@@ -37,13 +41,17 @@ class TransformersCodec(WholeClipCodec):
         device: str = "auto",
         dtype: Precision = "float32",
         batch_seconds: float = 0.0,
+        encoder_only: bool = False,
     ) -> None:
         import transformers
 
         super().__init__(device, dtype, batch_seconds)
         config = model.config
+        self.encoder_only = encoder_only
+        if encoder_only:  # before any weights are moved to the device
+            family.drop_decoder(model)
         choices = family.choices(config)
-        self._model, self._family, self._config = model.to(self.device), family, config
+        self.model, self._family, self._config = model.to(self.device), family, config
         self._n_codebooks = max(choices) if n_codebooks is None else n_codebooks
         self._arguments: dict[str, Any] = {"return_dict": True}
         if family.argument is not None:
@@ -97,12 +105,12 @@ class TransformersCodec(WholeClipCodec):
     @property
     def codebooks(self) -> Tensor:
         """Code vectors [n_codebooks, codebook_size, codebook_dim]; of finite scalar quantization, the implied ones."""
-        vectors = self._family.codebooks(self._model)[: self.n_codebooks]
+        vectors = self._family.codebooks(self.model)[: self.n_codebooks]
         return torch.stack([one.detach() for one in vectors])
 
     def encode_samples(self, samples: Tensor) -> Tensor:
         """Encode clips of one length, float32 [rows, n], to codes [rows, n_frames, n_codebooks]."""
-        codes: Tensor = self._model.encode(**self._inputs(samples), **self._arguments).audio_codes
+        codes: Tensor = self.model.encode(**self._inputs(samples), **self._arguments).audio_codes
         if codes.dim() == 4:  # encodec: one frame holds the whole clip
             (codes,) = codes
         return codes.transpose(1, 2)
@@ -111,15 +119,15 @@ class TransformersCodec(WholeClipCodec):
         """Decode codes int64 [1, n_frames, n_codebooks] to samples float32 [1, n]."""
         ours = codes.transpose(1, 2)
         if self._config.model_type == "encodec":
-            audio = self._model.decode(ours[None], [None], return_dict=True).audio_values
+            audio = self.model.decode(ours[None], [None], return_dict=True).audio_values
         else:
-            audio = self._model.decode(audio_codes=ours, return_dict=True).audio_values
+            audio = self.model.decode(audio_codes=ours, return_dict=True).audio_values
         return audio.reshape(1, -1)  # type: ignore[no-any-return]
 
     def quantizer_input(self, samples: Tensor) -> Tensor:
         """Compute the features [rows, ...] that are quantized."""
         found: list[Tensor] = []
-        module = self._model.get_submodule(self._family.features)
+        module = self.model.get_submodule(self._family.features)
         hook = module.register_forward_hook(lambda module, inputs, output: found.append(output))
         try:
             self.encode_samples(samples)

@@ -39,6 +39,7 @@ class Family:
         argument: argument of `encode` that chooses the number of codebooks; None if there is one codebook.
         codebooks: returns the code vectors of every codebook, given the model.
         features: module whose output is quantized.
+        decoder: modules that `encode` does not use.
         feature_extractor: class in transformers for `inputs="features"`.
         max_seconds: longest clip.
     """
@@ -48,6 +49,7 @@ class Family:
     frame_size: str
     codebooks: Callable[[Any], Sequence[Tensor]]
     features: str
+    decoder: Sequence[str]
     decoded_sample_rate: str | None = None
     frame_rounding: FrameRounding = "up"
     inputs: Inputs = "samples"
@@ -74,6 +76,11 @@ class Family:
                 pairs = ((max(1, math.floor(width / kilobits)), width) for width in config.target_bandwidths)
                 return dict(sorted((min(count, config.num_quantizers), width) for count, width in pairs))
 
+    def drop_decoder(self, model: Any) -> None:
+        """Remove the modules of the decoder from a model."""
+        for name in self.decoder:
+            setattr(model, name, None)
+
     def min_samples(self, config: Any) -> int:
         """Return the length of the shortest clip that `encode` takes."""
         if self.frame_rounding != "down":
@@ -86,6 +93,9 @@ def _residual_codebooks(layers: Sequence[Any]) -> list[Tensor]:
     return [layer.codebook.embed for layer in layers]
 
 
+# The decoder of audio, that of semantic features, and the layers before them.
+_TWO_DECODERS = ("acoustic_decoder", "fc2", "decoder_semantic", "fc1")
+
 FAMILIES: Mapping[str, Family] = {
     "encodec": Family(
         auto_class="AutoModel",
@@ -94,6 +104,7 @@ FAMILIES: Mapping[str, Family] = {
         argument="bandwidth",
         codebooks=lambda model: _residual_codebooks(model.quantizer.layers),
         features="encoder",
+        decoder=("decoder",),
     ),
     "dac": Family(
         auto_class="AutoModelForAudioTokenization",
@@ -103,6 +114,7 @@ FAMILIES: Mapping[str, Family] = {
         argument="n_quantizers",
         codebooks=lambda model: [one.codebook.weight for one in model.quantizer.quantizers],
         features="encoder",
+        decoder=("decoder",),
     ),
     "mimi": Family(
         auto_class="AutoModel",
@@ -116,6 +128,7 @@ FAMILIES: Mapping[str, Family] = {
             ]
         ),
         features="encoder.downsample",
+        decoder=("decoder",),
     ),
     "xcodec": Family(
         auto_class="AutoModel",
@@ -125,6 +138,7 @@ FAMILIES: Mapping[str, Family] = {
         argument="bandwidth",
         codebooks=lambda model: _residual_codebooks(model.quantizer.quantizers),
         features="fc",
+        decoder=_TWO_DECODERS,
     ),
     "xcodec2": Family(
         auto_class="AutoModelForAudioTokenization",
@@ -135,6 +149,7 @@ FAMILIES: Mapping[str, Family] = {
         feature_extractor="Xcodec2FeatureExtractor",
         codebooks=lambda model: [model.quantizer.quantizer.codebook],
         features="quantizer.project_in",
+        decoder=("acoustic_decoder",),
         max_seconds=PAIRWISE_SECONDS,
     ),
     "neucodec": Family(
@@ -147,6 +162,7 @@ FAMILIES: Mapping[str, Family] = {
         feature_extractor="NeuCodecFeatureExtractor",
         codebooks=lambda model: [model.quantizer.quantizer.codebook],
         features="quantizer.project_in",
+        decoder=("acoustic_decoder",),
         max_seconds=PAIRWISE_SECONDS,
     ),
     "wavtokenizer": Family(
@@ -155,6 +171,7 @@ FAMILIES: Mapping[str, Family] = {
         frame_size="hop_length",
         codebooks=lambda model: [model.encoder_model.quantizer.codebook.embed],
         features="encoder_model.encoder",
+        decoder=("backbone", "head"),
     ),
     "higgs_audio_v2_tokenizer": Family(
         auto_class="AutoModelForAudioTokenization",
@@ -164,6 +181,7 @@ FAMILIES: Mapping[str, Family] = {
         argument="bandwidth",
         codebooks=lambda model: _residual_codebooks(model.quantizer.quantizers),
         features="fc",
+        decoder=_TWO_DECODERS,
     ),
 }
 """Families by the model type in their configuration."""

@@ -36,13 +36,19 @@ log = logging.getLogger(__name__)
 
 
 def load(
-    name: str, *, device: str = "auto", dtype: Precision = "float32", batch_seconds: float = 0.0
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: Precision = "float32",
+    batch_seconds: float = 0.0,
+    encoder_only: bool = False,
 ) -> TransformersCodec:
     """Load a codec of transformers.
 
     Args:
-        name: a folder, or a name on the Hugging Face Hub; with `@N` for the first N codebooks, else all.
-        device, dtype, batch_seconds: as in `codectok.load_codec`.
+        name: a folder, or a name on the Hugging Face Hub (`#REVISION` chooses a commit, branch or tag); with `@N` for
+            the first N codebooks, else all.
+        device, dtype, batch_seconds, encoder_only: as in `codectok.load_codec`.
 
     Raises:
         CheckpointError: there is no such codec, its type is not supported, its weights are not complete, or it cannot
@@ -66,7 +72,7 @@ def load(
         model = _load_model(path, folder, family, config)
     architecture = {"config": _canonical(raw), "n_codebooks": n_codebooks or max(choices)}
     hashes = hash_codec(json.dumps(architecture, sort_keys=True).encode(), model.state_dict())
-    codec = TransformersCodec(model, family, hashes, n_codebooks, revision, device, dtype, batch_seconds)
+    codec = TransformersCodec(model, family, hashes, n_codebooks, revision, device, dtype, batch_seconds, encoder_only)
     _check_encodes(path, codec)
     return codec
 

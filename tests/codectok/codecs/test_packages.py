@@ -15,6 +15,7 @@ import torch
 from codectok import AudioError, CodectokError, load_codec
 from codectok.codecs.packages.snac import Flattening
 from codectok.errors import CheckpointError
+from codectok.loading import absolute_codec_name
 from codectok.tokens.table import TableMetadata
 from tests.helpers.hub_server import hub_server
 from tests.helpers.packaged_codecs import CONFIGS, WEIGHTS, codes_of, package_of, save_model, shrink_decoder
@@ -169,6 +170,9 @@ def test_model_on_hub_loads_with_its_commit(
             load_codec(f"{package}:lab/other", "cpu")
         with pytest.raises(CheckpointError, match="holds no"):
             load_codec(f"{package}:lab/model/other", "cpu")
+        pinned = absolute_codec_name(f"{package}:lab/model{within}")
+        server.add("lab/model", {"config.json": b"{}"})
+        assert load_codec(pinned, "cpu").describe() == codec.describe()
     assert (codec.describe().revision, codec.name) == (commit, f"lab/model{within}")
     assert codec.fingerprint == load_codec(saved[0], "cpu").fingerprint
 

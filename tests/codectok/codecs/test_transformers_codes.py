@@ -14,7 +14,7 @@ import codectok
 from codectok.codecs.transformers_models.codec import TransformersCodec
 from codectok.codecs.transformers_models.loading import load
 from codectok.device import inference
-from codectok.errors import AudioError
+from codectok.errors import AudioError, InputError
 from tests.helpers.transformers_models import FAMILIES, own_codes, own_model
 
 Folders = Callable[[str], Path]
@@ -48,6 +48,29 @@ def test_codes_equal_own_encode_of_clip_alone(tiny_model: Folders, family: str) 
         assert len(own) == codec.describe().n_frames(len(clip))
         assert torch.equal(single, own)
         assert torch.equal(together, own)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encoder_without_decoder_has_equal_codes(tiny_model: Folders, family: str) -> None:
+    name = f"transformers:{tiny_model(family)}"
+    whole = codectok.load_codec(name, "cpu", batch_seconds=2.5)
+    encoder = codectok.load_codec(name, "cpu", batch_seconds=2.5, encoder_only=True)
+    assert isinstance(whole, TransformersCodec) and isinstance(encoder, TransformersCodec)
+    clips = _clips(whole)
+
+    codes = encoder.encode_batch(clips, encoder.sample_rate)
+
+    assert all(map(torch.equal, codes, whole.encode_batch(clips, whole.sample_rate)))
+    assert encoder.describe() == whole.describe()
+    assert torch.equal(encoder.codebooks, whole.codebooks)
+    held, known = (codec.model.state_dict() for codec in (encoder, whole))
+    assert held.keys() < known.keys()
+    assert not [name for name in held if name.startswith(("decoder", "acoustic_decoder", "backbone", "head"))]
+    with pytest.raises(InputError, match="decoder"):
+        encoder.decode(codes[0])
+    with pytest.raises(InputError, match="decoder"):
+        encoder.reconstruct(clips[0], encoder.sample_rate)
+    assert len(whole.decode(codes[0])) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
