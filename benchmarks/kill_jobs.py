@@ -210,13 +210,15 @@ class VerbKiller:
 
 def contents(folder: Path) -> dict[str, str]:
     """Hash of each file by name, an empty text for each folder, and the metrics of a training run."""
+    from tests.helpers.jobs import content_of
+
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name == "training.pt":
             found[name] = hash_of_state(path)
         elif not set(NOT_COMPARED) & set(path.relative_to(folder).parts):
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            found[name] = hashlib.sha256(content_of(path)).hexdigest() if path.is_file() else ""
         elif path.name == "tensorboard":
             found[name] = json.dumps(sorted(metrics_of(path).items()))
     return found

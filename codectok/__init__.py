@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import phases as _phases  # noqa: F401 - a command begins when it is imported
 from .errors import AudioError, CheckpointError, CodectokError, ConfigError, InputError, VerificationError
 
 if TYPE_CHECKING:

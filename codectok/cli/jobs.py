@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from codectok.formatting import counted, format_duration, megabytes
+from codectok.phases import PROCESS_STARTED, PhaseClock
 
 from .console import ProgressReport, console, facts_table, progress, rows_table, say, warn
 from .interruption import check_interruption
@@ -25,6 +26,11 @@ SHOWN_REJECTS = 5
 LEAST_WEIGHT = 1.0
 
 
+def command_clock() -> PhaseClock:
+    """Return a clock that began with the command, in the phase of imports."""
+    return PhaseClock("imports", PROCESS_STARTED)
+
+
 def run_and_report(
     job: Job,
     sources: Sequence[str],
@@ -32,6 +38,7 @@ def run_and_report(
     choices: JobChoices,
     gpus: int | None = None,
     facts: Mapping[str, object] | None = None,
+    clock: PhaseClock | None = None,
 ) -> None:
     """Run `job` over `sources` into `output`, and show its progress and results.
 
@@ -42,7 +49,9 @@ def run_and_report(
         choices: options of the command line.
         gpus: number of GPUs to use; None for all.
         facts: rows to add to the table of results.
+        clock: clock of the command (`command_clock`); None for one that counts all so far as imports.
     """
+    clock = clock or command_clock()
     from codectok.pipelines.engine.run import run_job
 
     options = choices.run_options(gpus)
@@ -52,7 +61,7 @@ def run_and_report(
     display = _JobDisplay(job)
     try:
         with progress(None, job.verb) as display.report:
-            result = run_job(job, sources, output, options, display)
+            result = run_job(job, sources, output, options, display, clock)
     except KeyboardInterrupt:
         if display.plan is not None:
             warn(
@@ -171,6 +180,8 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
     from codectok.sources.unused import unused_rows
     from codectok.storage import open_storage
 
+    from .times import time_facts
+
     summary = result.summary
     total = summary.total
     facts: dict[str, object] = {
@@ -187,6 +198,8 @@ def _show_summary(job: Job, output: str, result: JobReport, known: Mapping[str, 
     }
     if total.codes:
         facts[job.code_name] = f"{total.codes:,}"
+    if result.timing is not None:
+        facts |= time_facts(result.timing)
     if summary.complete:
         facts["report"] = f"{output}/{REPORT_FILE}"
     console.print()

@@ -63,14 +63,16 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Encode audio files and tars into a table of tokens (Parquet)."""
+    from .jobs import command_clock, run_and_report
+
+    clock = command_clock()
+
     import torch
 
     from codectok.audio.sound import SoundOptions
     from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
     from codectok.pipelines.tokenize.job import TokenizeJob
     from codectok.pipelines.tokenize.options import TokenizeOptions
-
-    from .jobs import run_and_report
 
     options = TokenizeOptions(
         codec=codec,
@@ -90,5 +92,6 @@ def run(
     )
     # A driver without a GPU can still use the GPUs of a cluster.
     elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()
-    job = TokenizeJob(options, gpu_model_of(choices.address) if elsewhere else None)
-    run_and_report(job, sources, output, choices, gpus)
+    with clock.during("codec"):
+        job = TokenizeJob(options, gpu_model_of(choices.address) if elsewhere else None)
+    run_and_report(job, sources, output, choices, gpus, clock=clock)

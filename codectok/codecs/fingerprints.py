@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,10 +26,16 @@ class Hashes:
 def hash_codec(architecture: bytes, tensors: Mapping[str, Tensor]) -> Hashes:
     """Hash a canonical description of the `architecture`, and `tensors` in float32 (integers as they are)."""
     codec, weights = hashlib.sha256(architecture), hashlib.sha256()
-    for key, tensor in sorted(tensors.items()):
-        values = tensor.detach().cpu()
-        data = (values.float() if values.is_floating_point() else values).contiguous().numpy().reshape(-1).view("u1")
-        for digest in (codec, weights):
-            digest.update(f"{key} {list(tensor.shape)}".encode())
-            digest.update(data.data)
+    # Each hash has a thread, and hashlib lets the other one run.
+    with ThreadPoolExecutor(1) as other:
+        for key, tensor in sorted(tensors.items()):
+            values = tensor.detach().cpu()
+            values = values.float() if values.is_floating_point() else values
+            data = values.contiguous().numpy().reshape(-1).view("u1")
+            name = f"{key} {list(tensor.shape)}".encode()
+            weights.update(name)
+            codec.update(name)
+            first = other.submit(codec.update, data.data)
+            weights.update(data.data)
+            first.result()
     return Hashes(codec.hexdigest(), weights.hexdigest())

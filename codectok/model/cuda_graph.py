@@ -11,19 +11,29 @@ from torch import Tensor
 WARM_UPS = 2
 
 
-class PendingResult:
-    """A tensor that a GPU is still computing."""
+class GPUClock:
+    """Seconds in which the GPUs of this process computed batches, by their own clocks."""
 
-    def __init__(self, device_tensor: Tensor) -> None:
+    seconds = 0.0
+
+
+class PendingResult:
+    """A tensor that a GPU is still computing since the event `started`."""
+
+    def __init__(self, device_tensor: Tensor, started: torch.cuda.Event) -> None:
+        self._started: torch.cuda.Event | None = started
         # Queue the copy right behind the computation; queued in `wait`, it would follow all work started since.
         self._tensor = torch.empty(device_tensor.shape, dtype=device_tensor.dtype, pin_memory=True)
         self._tensor.copy_(device_tensor, non_blocking=True)
-        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._copied.record()
 
     def wait(self) -> Tensor:
         """Wait for the tensor and return it on the CPU."""
         self._copied.synchronize()
+        if self._started is not None:
+            GPUClock.seconds += self._started.elapsed_time(self._copied) / 1000
+            self._started = None
         return self._tensor
 
 
@@ -59,8 +69,10 @@ class CudaGraph:
         for own, tensor in self._pairs(arrived):
             own.copy_(tensor)
             tensor.record_stream(work)
+        started = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        started.record()
         self._graph.replay()
-        return PendingResult(self._output)
+        return PendingResult(self._output, started)
 
     def _pairs(self, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self._inputs, inputs, strict=True)

@@ -13,6 +13,7 @@ from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Recording
 from codectok.codecs.encoders import ClipEncoder
 from codectok.errors import AudioError
+from codectok.phases import ENCODING, READING, PhaseClock
 from codectok.sources.channels import clips_of_channels, extra_with_channel
 from codectok.sources.clip import Clip
 
@@ -91,6 +92,7 @@ def encode_clips(
     sound: SoundOptions = MIXED,
     on_decoded: OnDecoded | None = None,
     keep_damaged: bool = False,
+    clock: PhaseClock | None = None,
 ) -> Iterator[tuple[Clip, TokenRow | AudioError | DamagedRest]]:
     """Yield each clip, in order, with its row, or with the error if it cannot be used; neighbours share packs.
 
@@ -102,7 +104,9 @@ def encode_clips(
         sound: how channels and scales become mono samples; with the channel "each", those of a file are clips.
         on_decoded: receives the notes of each clip.
         keep_damaged: a clip without text becomes a row up to damage, followed by the rest; else only an error.
+        clock: receives the times of reading and encoding; None to measure none.
     """
+    clock = clock or PhaseClock()
 
     def blocks(reader: ClipReader) -> Iterator[np.ndarray]:
         try:
@@ -112,8 +116,10 @@ def encode_clips(
         if reader.rest is not None and not keep_damaged:
             raise reader.rest.error
 
-    readers = (ClipReader(clip, encoder.sample_rate, sound) for clip in clips_of_channels(clips, sound))
-    for reader, codes in encoder.encode_clips((reader, blocks(reader)) for reader in readers):
+    found = clock.steps(READING, clips_of_channels(clips, sound))
+    readers = (ClipReader(clip, encoder.sample_rate, sound) for clip in found)
+    samples = ((reader, clock.steps(READING, blocks(reader))) for reader in readers)
+    for reader, codes in clock.steps(ENCODING, encoder.encode_clips(samples)):
         if on_decoded is not None:
             on_decoded(reader.clip, reader.notes)
         if isinstance(codes, AudioError):

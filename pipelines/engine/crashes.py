@@ -21,8 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from codectok.pipelines.engine.output.folder import run_attempt
-from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.output.folder import MadeUnit, run_attempt
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.clips import clips_of
 from codectok.sources.kinds import CONTAINERS
@@ -41,7 +40,7 @@ Suspect = tuple[Source, ...]
 """Spans of one file, which are decoded together, or some clips of a container."""
 
 
-def run_despite_crashes(job: Job, context: WorkerContext, unit: Unit, attempt: str) -> UnitRecord:
+def run_despite_crashes(job: Job, context: WorkerContext, unit: Unit, attempt: str) -> MadeUnit:
     """Run a unit in child processes, without the sources that crash them.
 
     Raises:
@@ -58,7 +57,7 @@ def without_crashing_sources(job: Job, storage: Storage, unit: Unit, attempt: st
     return _Children(partial(_probe, server.probe), job.threads, storage, attempt).run(unit)[0]
 
 
-def _run(job: Job, context: WorkerContext, unit: Unit, attempt: str) -> UnitRecord:
+def _run(job: Job, context: WorkerContext, unit: Unit, attempt: str) -> MadeUnit:
     return run_attempt(job.start(context), unit, context.output, attempt)
 
 

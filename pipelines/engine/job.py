@@ -11,11 +11,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
 from codectok.errors import CodectokError
+from codectok.phases import PhaseClock
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
@@ -44,6 +46,11 @@ class Server(ABC):
 
     gpus: float = 1.0
 
+    @cached_property
+    def clock(self) -> PhaseClock:
+        """Clock of the start, in the process of the server; `start` may name phases."""
+        return PhaseClock("start")
+
     @abstractmethod
     def start(self) -> Callable[..., Any]:
         """Load the service, once, and return the function that answers calls; several threads call it at a time."""
@@ -51,6 +58,10 @@ class Server(ABC):
     @abstractmethod
     def probe(self, unit: Unit) -> None:
         """Do everything with a unit that can crash a worker, without the server; runs in a child process."""
+
+    def gpu_seconds(self) -> float | None:
+        """Time in which the GPU computed answers, by its own clock; None if it is not measured."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -62,12 +73,14 @@ class WorkerContext:
         roots: folder or URL of each dataset, where the corpus lies now.
         first_pass: output of the job's first pass; None if it has none.
         server: calls the job's server; None if there is none, so that the worker does all the work.
+        clock: clock of the worker's start; `Job.start` may name phases.
     """
 
     output: Storage
     roots: Mapping[str, str] = field(default_factory=dict)
     first_pass: Storage | None = None
     server: ServerCall | None = None
+    clock: PhaseClock = field(default_factory=lambda: PhaseClock("start"), compare=False)
 
     def load_plan(self) -> Plan:
         """Load the plan of the job."""
@@ -110,6 +123,10 @@ class JobReporter:
     def examples(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[Example]:
         """Choose clips of the output for the report."""
         return ()
+
+    def statistics(self, storage: Storage, total: Counts) -> Mapping[str, JsonValue]:
+        """Return statistics of the whole output for `stats.json`, in addition to the times of the run."""
+        return {}
 
     def charts(self, storage: Storage) -> Mapping[str, Mapping[int, int]]:
         """Return histograms by title, in addition to the histograms that units counted."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from codectok.errors import CodectokError, InputError
 from codectok.names import JOB_FOLDER
+from codectok.phases import PhaseClock
 from codectok.pipelines.engine.executors.local import Outcome, run_locally
 from codectok.pipelines.engine.executors.ray_actors import run_on_ray
 from codectok.pipelines.engine.output.folder import (
@@ -20,6 +21,7 @@ from codectok.pipelines.engine.output.folder import (
 )
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.report import REPORT_FILE, describe_rejects, write_report
+from codectok.pipelines.engine.output.statistics import STATISTICS_FILE, write_statistics
 from codectok.pipelines.engine.output.summary import JobSummary, is_marked_finished, write_summary
 from codectok.pipelines.engine.output.unit_files import record_name
 from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan, copy_plan
@@ -34,10 +36,11 @@ from .job import FirstPass, Job, WorkerContext
 from .lock import Lock, entry, lock_job, run_name
 from .options import RunOptions
 from .progress import NullProgress, ProgressCallback
+from .timing import END, FIRST_PASS, PLAN, RunTimer, RunTiming
 
 # Number of inputs from which on the share of broken ones is checked while the job runs.
 INPUTS_BEFORE_CHECK = 1000
-FIRST_PASS = f"{JOB_FOLDER}/first-pass"
+FIRST_PASS_FOLDER = f"{JOB_FOLDER}/first-pass"
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class JobReport:
         summary: totals of all complete units, including earlier runs.
         new_units: number of units made by this run.
         failed: units that could not be made.
+        timing: times of this run; None if it made no unit.
     """
 
     summary: JobSummary
     new_units: int
     failed: tuple[FailedUnit, ...] = ()
+    timing: RunTiming | None = None
 
 
 def run_job(
@@ -61,6 +66,7 @@ def run_job(
     output: str | Path,
     options: RunOptions | None = None,
     progress: ProgressCallback | None = None,
+    clock: PhaseClock | None = None,
 ) -> JobReport:
     """Run `job` over `sources` into the folder `output`; the same call again continues a stopped run.
 
@@ -70,12 +76,14 @@ def run_job(
         output: folder or URL, new or of the same job.
         options: how and where to run.
         progress: receives the plan and the progress.
+        clock: clock of a command that began before this call; None to measure this call.
 
     Raises:
         InputError: sources that do not exist, an output that is locked or of another job, or too little space.
         CodectokError: units failed, too many inputs are broken, or none could be used.
     """
-    options, progress = options or RunOptions(), progress or NullProgress()
+    options, progress, timer = options or RunOptions(), progress or NullProgress(), RunTimer(clock)
+    timer.clock.switch(PLAN)
     storage = open_storage(output)
     check_free(storage)
     with ExitStack() as stack:
@@ -85,9 +93,10 @@ def run_job(
             stack.callback(lock.release)
         first_pass = None
         if job.first_pass is not None:
-            first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress)
+            with timer.clock.during(FIRST_PASS):
+                first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress)
         context = WorkerContext(storage, plan.roots, first_pass)
-        report = _Run(job, context, options, progress).run(plan, lock)
+        report = _Run(job, context, options, progress, timer).run(plan, lock)
     _check_failures(report)
     _check_rows(report, job, storage)
     return report
@@ -108,7 +117,7 @@ def _run_first_pass(
     first: FirstPass, plan: Plan, storage: Storage, options: RunOptions, progress: ProgressCallback
 ) -> Storage:
     """Run the first pass over the units of `plan` in a folder inside the output, and return that folder."""
-    inner = open_storage(f"{storage.url}/{FIRST_PASS}")
+    inner = open_storage(f"{storage.url}/{FIRST_PASS_FOLDER}")
     progress.note(f"First, {first.job.verb} runs over all sources.")
     with ExitStack() as stack:
         with entry(inner):
@@ -118,7 +127,7 @@ def _run_first_pass(
             stack.callback(lock.release)
         inner_options = replace(options, limit=None, max_rejects=1.0, check_space=False)
         context = WorkerContext(inner, inner_plan.roots)
-        report = _Run(first.job, context, inner_options, progress).run(inner_plan, lock)
+        report = _Run(first.job, context, inner_options, progress, RunTimer()).run(inner_plan, lock)
     _check_failures(report)
     if not report.summary.complete:
         raise CodectokError(
@@ -151,6 +160,7 @@ class _Run:
     context: WorkerContext
     options: RunOptions
     progress: ProgressCallback
+    timer: RunTimer
     failed: list[FailedUnit] = field(default_factory=list)
 
     def run(self, plan: Plan, lock: Lock) -> JobReport:
@@ -186,11 +196,13 @@ class _Run:
                 f"{passing:,} inputs have changed or were out of reach; once they are as planned, the same command"
                 " tries them again."
             )
+        self.timer.clock.switch(END)
         self._check_rejects(total)
         lock.check()
         self._finish_if_complete(plan)
         new_units = len(units) - len(self.failed)
-        return JobReport(JobSummary.of(plan, records.values()), new_units, tuple(self.failed))
+        summary = JobSummary.of(plan, records.values())
+        return JobReport(summary, new_units, tuple(self.failed), self.timer.timing())
 
     def _note_new_conditions(self, plan: Plan, again: set[int], units: Sequence[int]) -> None:
         if again:
@@ -205,8 +217,8 @@ class _Run:
         self, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
     ) -> Generator[Outcome, None, None]:
         if self.options.engine == "local":
-            return run_locally(self.job, self.context, plan, units, folder, suspects)
-        return run_on_ray(self.job, self.context, plan, units, folder, self.options, self.progress)
+            return run_locally(self.job, self.context, plan, units, folder, suspects, self.timer)
+        return run_on_ray(self.job, self.context, plan, units, folder, self.options, self.progress, self.timer)
 
     def _commit(self, outcomes: Iterator[Outcome], folder: OutputFolder, lock: Lock) -> Iterator[UnitRecord]:
         """Commit finished units, and record failed ones."""
@@ -217,8 +229,10 @@ class _Run:
                 where = folder.write_failure(outcome.unit, outcome.details or outcome.message)
                 self.progress.note(f"Unit {outcome.unit} failed: {outcome.message} (see {where}).")
                 continue
-            record, attempt = outcome
+            made, attempt = outcome
+            record = made.record
             folder.commit(record, attempt)
+            self.timer.finish_unit(made.phases, record.total.input_seconds)
             self.progress.finished(record)
             yield record
 
@@ -236,9 +250,11 @@ class _Run:
                 reporter = self.job.reporter
                 summary = JobSummary.of(plan, ordered)
                 described = reporter.write_files(storage, ordered, summary.total)
+                statistics = reporter.statistics(storage, summary.total)
+                write_statistics(storage, statistics, self.timer.timing())
                 storage.remove(TEMPORARY)
                 write_report(storage, self.job, summary, reporter.examples(storage, ordered))
-                write_summary(storage, plan, summary, ordered, [*described, REPORT_FILE])
+                write_summary(storage, plan, summary, ordered, [*described, STATISTICS_FILE, REPORT_FILE])
 
     def _check_rejects(self, total: Counts) -> None:
         limit = self.options.max_rejects

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from codectok.phases import OTHER, WRITING
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import DEFAULT_UNIT_SECONDS, CuttingPolicy
@@ -64,7 +65,9 @@ class TableJob(Job):
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write the rows of a unit."""
-        write_rows(output.folder / part_name(unit.number), self._schema, self._rows(unit, output))
+        rows = output.clock.steps(OTHER, self._rows(unit, output))
+        with output.clock.during(WRITING):
+            write_rows(output.folder / part_name(unit.number), self._schema, rows)
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.errors import AudioError
+from codectok.phases import READING
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.channels import clips_of_channels
@@ -37,10 +38,12 @@ def decoded_clips(
     damage on. A clip is held in memory as a whole.
     """
     unused = UnusedSound(output, sound)
-    for clip in clips_of_channels(clips_of_unit(unit, output), sound):
+    clock = output.clock
+    for clip in clock.steps(READING, clips_of_channels(clips_of_unit(unit, output), sound)):
         reader = ClipReader(clip, sample_rate, sound)
         try:
-            samples = np.concatenate(list(reader.blocks()))
+            with clock.during(READING):
+                samples = np.concatenate(list(reader.blocks()))
         except AudioError as error:
             count_undecodable(clip, error, output)
             unused.add(clip, reader.notes)

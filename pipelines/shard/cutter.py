@@ -18,6 +18,7 @@ from codectok.audio.segments import Cutter, Segment, limits_in_samples, segments
 from codectok.audio.spans import Recording, Span, cut_between_supervisions, join_short, joined_within
 from codectok.errors import AudioError
 from codectok.keys import make_key
+from codectok.phases import ENCODING, READING
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.shards import Sample, ShardWriter
 from codectok.sources.channels import extra_with_channel
@@ -71,8 +72,10 @@ class RecordingCutter:
         self._unused.add_file(self._source.dataset, self._source.name, self._notes)
 
     def _decoded(self, sample_rate: int, notes: DecodingNotes) -> Generator[np.ndarray, None, None]:
-        source = self._source
-        return stream_audio(source.audio(), sample_rate, source.where, notes, self._sound)
+        source, clock = self._source, self._output.clock
+        with clock.during(READING):
+            audio = source.audio()
+        return clock.steps(READING, stream_audio(audio, sample_rate, source.where, notes, self._sound))
 
     def _fitted_spans(self) -> list[Span]:
         """Return spans cut and joined to fit, in order; with "vad" only the speech in spans without text."""
@@ -178,7 +181,8 @@ class RecordingCutter:
             category=labels.category,
             extra=None if extra is None else json.loads(extra),
         )
-        self._writer.write(make_key(source.dataset, span.key, segment.start), segment.samples, description)
+        with self._output.clock.during(ENCODING):
+            self._writer.write(make_key(source.dataset, span.key, segment.start), segment.samples, description)
         self._seconds += seconds
         self._output.keep(source.dataset, seconds, span=span)
         self._output.observe("duration", math.floor(seconds))

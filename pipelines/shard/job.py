@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from codectok.audio.analysis import speech
 from codectok.choices import AudioFormat
 from codectok.errors import AudioError
+from codectok.phases import READING, WRITING
 from codectok.pipelines.engine.job import Example, FirstPass, Job, JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import shard_name
@@ -110,13 +111,14 @@ class ShardJob(Job):
         path = output.folder / shard_name(unit.number)
         unused = UnusedSound(output, self.settings.sound)
         with ShardWriter(path, self.settings.format) as writer:
-            for recording in recordings_of(unit, output, self.settings.sound):
+            for recording in output.clock.steps(READING, recordings_of(unit, output, self.settings.sound)):
                 new = _without_duplicates(recording, duplicates, output)
                 if new.spans:
                     RecordingCutter(self.settings, new, writer, output, unused).run()
         if not writer.index:
             path.unlink()
             return
+        output.clock.switch(WRITING)
         index = index_path(output.folder, path.name)
         index.parent.mkdir(parents=True)
         write_index(index, writer.index)

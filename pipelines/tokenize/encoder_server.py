@@ -17,8 +17,10 @@ from codectok.description import CodecDescription
 from codectok.errors import AudioError, CodectokError
 from codectok.loading import load_codec
 from codectok.memory import gpu_memory_errors
+from codectok.model.cuda_graph import GPUClock
 from codectok.pipelines.engine.job import Server, ServerCall
 from codectok.pipelines.engine.planning.unit import Unit
+from codectok.pipelines.engine.timing import CODEC
 from codectok.pipelines.engine.unit_clips import clips_of_unit
 from codectok.sources.channels import clips_of_channels
 from codectok.tokens.clips import ClipReader
@@ -27,6 +29,8 @@ from .options import TokenizeOptions
 
 # While the server encodes one batch of a worker, the next one is sent and another one is filled.
 BATCHES_AHEAD = 2
+# Phase of the start: checks and records the computation of a batch.
+FIRST_BATCH = "first batch"
 
 
 class EncoderServer(Server):
@@ -43,9 +47,17 @@ class EncoderServer(Server):
         self.gpus = 1.0 / settings.encoders_per_gpu
 
     def start(self) -> Callable[..., np.ndarray]:
-        """Load the codec and return a function that encodes batches; see `_Encoder`."""
+        """Load the codec, encode a first batch, and return a function that encodes batches; see `_Encoder`."""
         with gpu_memory_errors(f"the codec {self._settings.codec}", "use fewer encoders on it (--encoders-per-gpu)"):
-            return _Encoder(load_codec_of_job(self._settings, self._description, self._device_class))
+            with self.clock.during(CODEC):
+                codec = load_codec_of_job(self._settings, self._description, self._device_class)
+            with self.clock.during(FIRST_BATCH):
+                codec.encode(np.zeros(codec.sample_rate, np.float32), codec.sample_rate)
+            return _Encoder(codec)
+
+    def gpu_seconds(self) -> float | None:
+        """Time in which the GPU encoded batches; None for codecs that do not record their batches."""
+        return GPUClock.seconds or None
 
     def probe(self, unit: Unit) -> None:
         """Decode all clips of a unit."""

@@ -21,6 +21,7 @@ from codectok.errors import AudioError, InputError
 from codectok.loading import absolute_codec_name, load_codec
 from codectok.model.kernels.support import has_kernels, resolve_kernels
 from codectok.names import printable
+from codectok.phases import WRITING
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
@@ -31,6 +32,7 @@ from codectok.pipelines.engine.planning.plan import load_plan, names_of_sources
 from codectok.pipelines.engine.planning.reading import READING_OPTIONS, reading_options
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.planning.unit import Unit
+from codectok.pipelines.engine.timing import CODEC
 from codectok.pipelines.engine.unit_clips import clips_of_unit, reject_rest
 from codectok.sources.clips import UnusedSound, count_undecodable
 from codectok.sources.listing.sources import Listing
@@ -44,7 +46,7 @@ from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter, rea
 
 from .encoder_server import EncoderServer, RemoteEncoder, load_codec_of_job
 from .options import TokenizeOptions
-from .statistics import STATISTICS_FILE, CodeCounts, read_statistics, statistics_of, sum_of_code_counts
+from .statistics import CodeCounts, read_statistics, statistics_of, sum_of_code_counts
 from .verify import TableVerifier
 
 # A killed worker loses minutes of work. On a GPU, parts are small enough that several workers share a small corpus.
@@ -163,7 +165,7 @@ class TokenizeJob(Job):
 
     @property
     def reporter(self) -> JobReporter:
-        """Writes `stats.json`, and charts how often each code occurs."""
+        """Counts and charts how often each code occurs."""
         return TableReporter(self.description)
 
     def resume_notes(self, storage: Storage, records: Sequence[UnitRecord]) -> Sequence[str]:
@@ -179,7 +181,8 @@ class TokenizeJob(Job):
     def start(self, context: WorkerContext) -> RunUnit:
         """Load the codec, unless a server has it."""
         if context.server is None:
-            encoder = load_codec_of_job(self.settings, self.description, self.device_class).clip_encoder
+            with context.clock.during(CODEC):
+                encoder = load_codec_of_job(self.settings, self.description, self.device_class).clip_encoder
         else:
             encoder = self._batching.clip_encoder(RemoteEncoder(context.server))
         return partial(self._write_part, encoder)
@@ -191,9 +194,10 @@ class TokenizeJob(Job):
         counts = CodeCounts(self.description.n_codebooks, self.description.codebook_size)
         sound = self.settings.sound
         unused = UnusedSound(output, sound)
+        output.clock.switch(WRITING)
         with TokenTableWriter(path, metadata) as writer:
             clips = clips_of_unit(unit, output)
-            for clip, row in encode_clips(encoder, clips, sound, unused.add, keep_damaged=True):
+            for clip, row in encode_clips(encoder, clips, sound, unused.add, keep_damaged=True, clock=output.clock):
                 if isinstance(row, TokenRow):
                     output.read(clip.dataset, row.duration)
                     for cut in self._slices(row, clip.span):
@@ -227,12 +231,11 @@ class TableReporter(JobReporter):
     def __init__(self, description: CodecDescription) -> None:
         self._description = description
 
-    def write_files(self, storage: Storage, records: Sequence[UnitRecord], total: Counts) -> Sequence[str]:
-        """Write `stats.json`."""
+    def statistics(self, storage: Storage, total: Counts) -> Mapping[str, JsonValue]:
+        """Statistics of the table."""
         shape = (self._description.n_codebooks, self._description.codebook_size)
         statistics = statistics_of(total, sum_of_code_counts(storage, shape))
-        storage.write(STATISTICS_FILE, statistics.model_dump_json().encode() + b"\n")
-        return [STATISTICS_FILE]
+        return statistics.model_dump(mode="json", exclude={"timing"})
 
     def charts(self, storage: Storage) -> Mapping[str, Mapping[int, int]]:
         """Number of occurrences of each code, a chart for each codebook."""

@@ -10,18 +10,23 @@ from pydantic import Field
 from codectok.config import StrictModel
 from codectok.errors import CodectokError, InputError, damage_errors
 from codectok.evaluation.codebook import CodebookUse, count_codes
-from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.output.records import Counts
+from codectok.pipelines.engine.output.statistics import STATISTICS_FILE
 from codectok.pipelines.engine.output.unit_files import CODE_COUNTS, code_counts_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.timing import RunTiming
 from codectok.sources.unused import UnusedCounts
 from codectok.storage import Storage
 
-STATISTICS_FILE = f"{JOB_FOLDER}/stats.json"
-
 
 class TokenStatistics(StrictModel):
-    """Contents of `stats.json`: `codebooks` in the order of the table's columns, `unused` parts of the inputs."""
+    """Contents of `stats.json`.
+
+    Attributes:
+        codebooks: in the order of the table's columns.
+        unused: parts of the inputs that are not used.
+        timing: times of the run that completed the table; None if an earlier version did not record them.
+    """
 
     rows: int
     hours: float
@@ -29,6 +34,7 @@ class TokenStatistics(StrictModel):
     codes: int
     codebooks: tuple[CodebookUse, ...]
     unused: UnusedCounts = Field(default_factory=dict)
+    timing: RunTiming | None = None
 
 
 def statistics_of(total: Counts, code_counts: np.ndarray) -> TokenStatistics:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from codectok.errors import VerificationError
 from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.output.statistics import STATISTICS_FILE
 from codectok.pipelines.engine.output.summary import JobSummary
 from codectok.pipelines.engine.output.unit_files import code_counts_name
 from codectok.pipelines.engine.output.verify_rejects import verified_rejects
@@ -25,7 +26,7 @@ from codectok.storage import Storage
 from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata, types_of
 
 from .options import PlannedOptions
-from .statistics import STATISTICS_FILE, read_statistics, statistics_of
+from .statistics import read_statistics, statistics_of
 from .table_parts import PartTotals, RowIds, SourceName, compare_totals, open_part
 
 
@@ -82,7 +83,9 @@ class TableVerifier(OutputVerifier):
         except FileNotFoundError:
             raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} is missing.") from None
         counts = np.zeros((len(statistics.codebooks), 0)) if self._counts is None else self._counts
-        if statistics != statistics_of(JobSummary.of(self.plan, self.records).total, counts):
+        if statistics.model_copy(update={"timing": None}) != statistics_of(
+            JobSummary.of(self.plan, self.records).total, counts
+        ):
             raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} does not agree with the rows of the table.")
 
     def check(self, record: UnitRecord, name: str) -> None:

@@ -47,6 +47,13 @@ def read_summary(path: Path, out: Path) -> Iterator[bytes]:
     yield json.dumps(summary, indent=2).encode()
 
 
+def read_statistics(path: Path, out: Path) -> Iterator[bytes]:
+    """Read the statistics of a job, without the times of its run."""
+    statistics = json.loads(path.read_bytes())
+    statistics.pop("timing", None)
+    yield json.dumps(statistics, separators=(",", ":")).encode() + b"\n"
+
+
 def read_evaluation(path: Path, out: Path) -> Iterator[bytes]:
     """Read the report of an evaluation, without the messages of unusable clips."""
     report = json.loads(path.read_bytes())
@@ -101,6 +108,7 @@ RULES = (
     Rule("*/_codectok/rejects/*.parquet", read_rejects, "messages are sentences, which may change"),
     Rule("*/_codectok/records/*.json", read_record, "size and hash of rejects are those of sentences"),
     Rule("*/_codectok/summary.json", read_summary, "so is the hash of records with rejects"),
+    Rule("*/_codectok/stats.json", read_statistics, "times differ from run to run"),
     Rule("*/_codectok/report.html", None, "sentences"),
     Rule("*/_codectok/failures/*", None, "tracebacks"),
     Rule("clips/evaluation*.json", read_evaluation, "messages are sentences"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +199,21 @@ def test_presets_have_published_parameter_counts() -> None:
     # The reference counts the magnitudes of weight norm in the decoder, so it is left out.
     assert counts == [77_242_368, 26_253_824]
     assert EncoderConfig() == preset("distilcodec-teacher").encoder
+
+
+def test_loading_a_codec_leaves_the_compiler_of_torch_unimported(tmp_path: Path) -> None:
+    Codec.from_config("nano").save_pretrained(tmp_path / "codec")
+    program = (
+        "import sys; from codectok import load_codec; load_codec(sys.argv[1], 'cpu').describe();"
+        " print([name for name in ('torch._dynamo', 'torch._inductor', 'sympy') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "codec")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("value", [1e38, -1e38])
+def test_weights_whose_sum_exceeds_float32_are_finite(value: float, tmp_path: Path) -> None:
+    codec = Codec.from_config("nano")
+    codec.network.encoder.stem.weight.data.fill_(value)
+    codec.save_pretrained(tmp_path / "codec")
+    assert Codec.from_pretrained(tmp_path / "codec", "cpu").fingerprint == codec.fingerprint

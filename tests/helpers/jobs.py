@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,19 @@ def run(job: Job, source: Path | str, output: Path | str, options: RunOptions = 
 def digests(folder: Path) -> dict[str, str]:
     """Hash of every file by name, except locks, which name their holder."""
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): hashlib.sha256(content_of(path)).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "locks" not in path.parts
     }
+
+
+def content_of(path: Path) -> bytes:
+    """Contents of a file; of `stats.json` without the times of the run."""
+    if path.name != "stats.json":
+        return path.read_bytes()
+    statistics = json.loads(path.read_bytes())
+    statistics.pop("timing", None)
+    return json.dumps(statistics).encode()
 
 
 def rejects(folder: Path) -> list[dict[str, object]]:

@@ -30,6 +30,7 @@ from codectok.sources.contents import BLOCK_BYTES, BLOCKS, content_in_store, con
 from codectok.sources.rejects import read_rejects
 from codectok.storage import open_storage
 from tests.helpers.audio import tone
+from tests.helpers.jobs import content_of
 
 LOCAL = RunOptions(engine="local", max_rejects=1.0)
 FILES = 4
@@ -109,7 +110,7 @@ def hashes(output: Path) -> dict[str, str]:
     kept = ("_codectok/plan", "_codectok/locks", "_codectok/summary.json", "_codectok/first-pass")
     files = (path for path in sorted(output.rglob("*")) if path.is_file())
     named = ((path.relative_to(output).as_posix(), path) for path in files)
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named if not name.startswith(kept)}
+    return {name: hashlib.sha256(content_of(path)).hexdigest() for name, path in named if not name.startswith(kept)}
 
 
 def reasons(output: Path) -> list[str]:

@@ -4,42 +4,57 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 
+from codectok.phases import PhaseClock
 from codectok.pipelines.engine.crashes import run_despite_crashes
 from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
 from codectok.pipelines.engine.job import Job, WorkerContext
-from codectok.pipelines.engine.output.folder import OutputFolder, run_attempt
-from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.output.folder import MadeUnit, OutputFolder, run_attempt
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.planning.unit import Unit
+from codectok.pipelines.engine.timing import WORKERS, RunTimer
 
-Outcome = tuple[UnitRecord, str] | FailedUnit
-"""Record of a unit with the folder of its attempt, or its failure."""
+Outcome = tuple[MadeUnit, str] | FailedUnit
+"""A unit that was made with the folder of its attempt, or its failure."""
+THIS_PROCESS = "this process"
 
 
 def run_locally(
-    job: Job, context: WorkerContext, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
+    job: Job,
+    context: WorkerContext,
+    plan: Plan,
+    units: Sequence[int],
+    folder: OutputFolder,
+    suspects: set[int],
+    timer: RunTimer,
 ) -> Generator[Outcome, None, None]:
     """Run `units` in their order; `suspects`, in progress when an earlier process died, run in child processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(job.threads)
+    timer.clock.switch(WORKERS)
+    timer.begin_worker(THIS_PROCESS)
     try:
+        context = replace(context, clock=PhaseClock("start"))
         run = job.start(context)
+        timer.worker_ready(THIS_PROCESS, context.clock.seconds())
 
-        def in_this_process(unit: Unit, attempt: str) -> UnitRecord:
+        def in_this_process(unit: Unit, attempt: str) -> MadeUnit:
             return run_attempt(run, unit, folder.storage, attempt)
 
         in_child = partial(run_despite_crashes, job, context)
         for number in units:
+            timer.begin_unit()
             yield _outcome(in_child if number in suspects else in_this_process, plan.unit(number), folder)
     finally:
+        timer.end_worker(THIS_PROCESS)
         torch.set_num_threads(threads)
 
 
-def _outcome(make: Callable[[Unit, str], UnitRecord], unit: Unit, folder: OutputFolder) -> Outcome:
+def _outcome(make: Callable[[Unit, str], MadeUnit], unit: Unit, folder: OutputFolder) -> Outcome:
     number = unit.number
     for turn in range(1, ATTEMPTS + 1):
         attempt = folder.attempt(number, turn)

@@ -11,10 +11,12 @@ from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import OutputFolder
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.progress import ProgressCallback
+from codectok.pipelines.engine.timing import RAY, WORKERS, RunTimer
 
 from .local import Outcome
+from .ray_address import cluster_address
 from .ray_cluster import cluster_resource, ray_session
-from .servers import RunningServer, servers_per_gpu, start_servers
+from .servers import ServerGroup, servers_per_gpu
 from .worker_pool import WorkerPool
 
 
@@ -26,6 +28,7 @@ def run_on_ray(
     folder: OutputFolder,
     options: RunOptions,
     progress: ProgressCallback,
+    timer: RunTimer,
 ) -> Generator[Outcome, None, None]:
     """Run `units` on actors, and yield them in the order in which they finish."""
     import ray
@@ -34,18 +37,22 @@ def run_on_ray(
     per_gpu = servers_per_gpu(server) if server else 0
     # Every server of a GPU takes a core.
     expected = (options.gpus or torch.cuda.device_count()) * per_gpu
+    alone = not ray.is_initialized() and cluster_address(options.address) is None
+    timer.clock.switch(RAY)
     with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
-        servers: list[RunningServer] = []
+        timer.clock.switch(WORKERS)
+        servers = ServerGroup(server, options.gpus, alone, progress.note, timer)
         try:
-            servers = start_servers(server, options.gpus, progress.note) if server else []
-            cores = len(servers) if per_gpu else 0
-            pool = WorkerPool(job, context, folder, options.deadline_seconds, progress, servers, check_ray)
+            cores = len(servers.actors) if per_gpu else 0
+            pool = WorkerPool(job, context, folder, options.deadline_seconds, progress, servers, check_ray, timer)
             workers = options.worker_count(int(cluster_resource("CPU")) - cores, job.threads, len(units))
-            progress.started(workers, job.threads, cores // max(1, per_gpu))
             try:
-                yield from pool.run(plan, units, workers)
+                # Both load their libraries at the same time.
+                pool.start(workers)
+                servers.wait()
+                progress.started(workers, job.threads, cores // max(1, per_gpu))
+                yield from pool.run(plan, units)
             finally:
                 pool.stop()
         finally:
-            for running in servers:
-                ray.kill(running.actor)
+            servers.stop()

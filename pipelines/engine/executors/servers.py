@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from codectok.errors import CodectokError, InputError
 from codectok.pipelines.engine.job import Server, ServerCall
+from codectok.pipelines.engine.timing import RunTimer
 
 from .ray_cluster import cluster_resource
 
@@ -27,14 +28,6 @@ ANSWER_SECONDS = 2.0
 WAITING_NOTE_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class RunningServer:
-    """A server that is ready: its actor, and the node on which it runs."""
-
-    actor: Actor
-    node: str
-
-
 class _ServerActor:
     """A server in an actor's process; measures how long it is busy."""
 
@@ -46,13 +39,17 @@ class _ServerActor:
         self._busy_seconds = 0.0
         self._busy_since = 0.0
         self._ready_since = 0.0
+        self._gpu_seconds = 0.0  # before it was ready
 
-    def start(self) -> str:
-        """Load the server and return the id of its node."""
+    def node(self) -> str:
         import ray
 
-        self._started()
         return str(ray.get_runtime_context().get_node_id())
+
+    def start(self) -> dict[str, float]:
+        """Load the server, and return the seconds of each phase."""
+        self._started()
+        return self._server.clock.seconds()
 
     def call(self, *arguments: Any) -> Any:
         answer = self._started()
@@ -62,17 +59,21 @@ class _ServerActor:
         finally:
             self._count(-1)
 
-    def busy_share(self) -> float:
+    def use(self) -> ServerUse:
         with self._lock:
             now = time.monotonic()
             busy = self._busy_seconds + (now - self._busy_since if self._calls else 0.0)
-            return busy / max(now - self._ready_since, 1e-9)
+            gpu = self._server.gpu_seconds()
+            return ServerUse(now - self._ready_since, busy, None if gpu is None else gpu - self._gpu_seconds)
 
     def _started(self) -> Callable[..., Any]:
         # Not in the constructor, where Ray would hide the reason of a failure; and again after a restart.
         with self._lock:
             if self._answer is None:
-                self._answer, self._ready_since = self._server.start(), time.monotonic()
+                _ = self._server.clock  # starts it
+                self._answer = self._server.start()
+                self._ready_since = time.monotonic()
+                self._gpu_seconds = self._server.gpu_seconds() or 0.0
             return self._answer
 
     def _count(self, change: int) -> None:
@@ -85,33 +86,97 @@ class _ServerActor:
                 self._busy_seconds += now - self._busy_since
 
 
-def start_servers(server: Server, gpus: int | None, on_note: Callable[[str], None]) -> list[RunningServer]:
-    """Start servers on each of `gpus` GPUs (None for all), or one if it needs no GPU; returns when all are ready.
+@dataclass(frozen=True)
+class ServerUse:
+    """Seconds since a server was ready, with calls, and in which its GPU computed (None if not measured)."""
+
+    ready: float
+    busy: float
+    gpu: float | None
+
+
+class ServerGroup:
+    """Servers on each of some GPUs, or one if it needs no GPU; empty if a job has none.
+
+    Args:
+        server: to start; None for none.
+        gpus: number of GPUs; None for all.
+        alone: the Ray runs nothing else, on this machine.
+        on_note: receives notes.
+        timer: receives the times of the servers.
+
+    Attributes:
+        actors: actors of the servers.
 
     Raises:
         InputError: the server needs a GPU, and the cluster has none.
     """
-    import ray
 
-    count = server_count(server, gpus)
-    actor_class: Any = ray.remote(_ServerActor)
-    options = {"num_gpus": server.gpus, "num_cpus": 1 if server.gpus else 0, "max_concurrency": CALLS_AT_ONCE}
-    actors = [
-        actor_class.options(max_restarts=RESTARTS, max_task_retries=RESTARTS, **options).remote(server)
-        for _ in range(count)
-    ]
-    try:
-        nodes = [actor.start.remote() for actor in actors]
-        last_note = time.monotonic()
-        while len(ray.wait(nodes, num_returns=count, timeout=POLL_SECONDS)[0]) < count:
+    def __init__(
+        self, server: Server | None, gpus: int | None, alone: bool, on_note: Callable[[str], None], timer: RunTimer
+    ) -> None:
+        import ray
+
+        self._alone, self._on_note, self._timer = alone, on_note, timer
+        self._begun = time.monotonic()
+        self.actors: list[Actor] = []
+        self._starts: list[Any] = []
+        if server is None:
+            return
+        actor_class: Any = ray.remote(_ServerActor)
+        options = {"num_gpus": server.gpus, "num_cpus": 1 if server.gpus else 0, "max_concurrency": CALLS_AT_ONCE}
+        for _ in range(server_count(server, gpus)):
+            made = actor_class.options(max_restarts=RESTARTS, max_task_retries=RESTARTS, **options).remote(server)
+            self.actors.append(made)
+            self._starts.append(made.start.remote())
+
+    def nodes(self) -> list[str | None]:
+        """Node of each server; None if there is only one.
+
+        Waits for the servers if other programs use the cluster: workers must not take their places.
+        """
+        if self._alone:
+            return [None] * len(self.actors)
+        self.wait()
+        return _answers([actor.node.remote() for actor in self.actors])
+
+    def wait(self) -> None:
+        """Wait until all servers are ready."""
+        import ray
+
+        count, last_note = len(self._starts), time.monotonic()
+        if not count:
+            return
+        while len(ray.wait(self._starts, num_returns=count, timeout=POLL_SECONDS)[0]) < count:
             if time.monotonic() - last_note > WAITING_NOTE_SECONDS:
-                on_note("Not all GPUs are ready yet; other programs may use them.")
+                self._on_note("Not all GPUs are ready yet; other programs may use them.")
                 last_note = time.monotonic()
-        return [RunningServer(actor, node) for actor, node in zip(actors, _answers(nodes), strict=True)]
-    except BaseException:
-        for actor in actors:
+        self._timer.servers_ready(_answers(self._starts), time.monotonic() - self._begun)
+        self._starts = []
+
+    def measure(self) -> float | None:
+        """Return the share of the time in which GPUs or servers were busy; None if a server does not answer."""
+        import ray
+        from ray.exceptions import RayError
+
+        if not self.actors:
+            return None
+        try:
+            uses: list[ServerUse] = ray.get([actor.use.remote() for actor in self.actors], timeout=ANSWER_SECONDS)
+        except RayError:
+            return None
+        ready = max(sum(use.ready for use in uses), 1e-9)
+        self._timer.server_busy = min(1.0, sum(use.busy for use in uses) / ready)
+        measured = [use.gpu for use in uses if use.gpu is not None]
+        self._timer.gpu_busy = min(1.0, sum(measured) / ready) if len(measured) == len(uses) else None
+        return self._timer.server_busy if self._timer.gpu_busy is None else self._timer.gpu_busy
+
+    def stop(self) -> None:
+        """Kill all servers."""
+        import ray
+
+        for actor in self.actors:
             ray.kill(actor)
-        raise
 
 
 def server_count(server: Server, gpus: int | None) -> int:
@@ -141,19 +206,6 @@ def call_of(server: Actor) -> ServerCall:
         return lambda: _answers([reference])[0]
 
     return call
-
-
-def busy_share(servers: list[RunningServer]) -> float | None:
-    """Mean share of the time since their start in which the servers were busy; None if one does not answer."""
-    import ray
-    from ray.exceptions import RayError
-
-    references: list[Any] = [server.actor.busy_share.remote() for server in servers]
-    try:
-        shares: list[float] = ray.get(references, timeout=ANSWER_SECONDS)
-    except RayError:
-        return None
-    return sum(shares) / len(shares)
 
 
 def _answers(references: list[Any]) -> list[Any]:

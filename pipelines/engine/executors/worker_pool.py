@@ -14,18 +14,19 @@ from typing import Any
 import torch
 
 from codectok.errors import CodectokError
+from codectok.phases import PhaseClock
 from codectok.pipelines.engine.crashes import run_despite_crashes, without_crashing_sources
 from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
 from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
-from codectok.pipelines.engine.output.folder import OutputFolder, run_attempt
-from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.output.folder import MadeUnit, OutputFolder, run_attempt
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.progress import ProgressCallback
+from codectok.pipelines.engine.timing import RunTimer
 
 from .local import Outcome
 from .ray_cluster import current_umask
-from .servers import Actor, RunningServer, busy_share, call_of
+from .servers import Actor, ServerGroup, call_of
 
 # Deaths of actors say little about a file, since nodes get lost; but a unit is not tried forever.
 DEATHS = 10
@@ -40,13 +41,16 @@ class _Worker:
 
     def __init__(self, job: Job, context: WorkerContext, server: Actor | None, umask: int) -> None:
         os.umask(umask)
-        self._job, self._context, self._server = job, context, server
+        call = None if server is None else call_of(server)
+        self._job, self._server = job, server
+        self._context = replace(context, server=call, clock=PhaseClock("start"))
 
-    def start(self) -> None:
-        """Load the job. Ray would hide the reason of a failure in the constructor."""
+    def start(self) -> dict[str, float]:
+        """Load the job, and return the seconds of each phase. Ray would hide a failure in the constructor."""
         _ = self._run_unit
+        return self._context.clock.seconds()
 
-    def run(self, unit: Unit, attempt: str, with_care: bool) -> UnitRecord:
+    def run(self, unit: Unit, attempt: str, with_care: bool) -> MadeUnit:
         storage = self._context.output
         if with_care and self._server is None:
             return run_despite_crashes(self._job, self._context, unit, attempt)
@@ -57,8 +61,7 @@ class _Worker:
     @cached_property
     def _run_unit(self) -> RunUnit:
         torch.set_num_threads(self._job.threads)
-        server = None if self._server is None else call_of(self._server)
-        return self._job.start(replace(self._context, server=server))
+        return self._job.start(self._context)
 
 
 @dataclass
@@ -97,6 +100,7 @@ class WorkerPool:
         progress: receives notes.
         servers: servers of the job; workers are spread over them.
         check_ray: raises an error if Ray itself has died.
+        timer: receives the times of workers.
     """
 
     def __init__(
@@ -106,15 +110,16 @@ class WorkerPool:
         folder: OutputFolder,
         deadline_seconds: float,
         progress: ProgressCallback,
-        servers: Sequence[RunningServer],
+        servers: ServerGroup,
         check_ray: Callable[[], None],
+        timer: RunTimer,
     ) -> None:
         import ray
 
         self._job, self._context, self._folder, self._progress = job, context, folder, progress
         self._deadline_seconds, self._check_ray = deadline_seconds, check_ray
-        self._servers = list(servers)
-        self._next_server = itertools.cycle(servers)
+        self._servers, self._timer = servers, timer
+        self._next_server = itertools.cycle(zip(servers.actors, servers.nodes(), strict=True))
         self._last_busy_report = time.monotonic()
         self._actor_class: Any = ray.remote(num_cpus=job.threads)(_Worker)
         self._umask = current_umask()
@@ -123,13 +128,16 @@ class WorkerPool:
         self._waiting: deque[_Task] = deque()
         self._any_started, self._failed_starts = False, 0
 
-    def run(self, plan: Plan, units: Sequence[int], workers: int) -> Generator[Outcome, None, None]:
+    def start(self, workers: int) -> None:
+        """Start workers, and do not wait for them."""
+        for _ in range(workers):
+            self._start_actor()
+
+    def run(self, plan: Plan, units: Sequence[int]) -> Generator[Outcome, None, None]:
         """Run all units, and yield each when it is finished or has failed its last attempt."""
         import ray
 
         self._waiting.extend(_Task(unit) for unit in units)
-        for _ in range(workers):
-            self._start_actor()
         last_sign = time.monotonic()
         while self._waiting or any(call.task for call in self._calls.values()):
             while self._idle and self._waiting:
@@ -147,41 +155,44 @@ class WorkerPool:
             if all_pending and time.monotonic() - last_sign > WAITING_NOTE_SECONDS:
                 self._progress.note("No worker could start yet: the Ray cluster has no free CPU (or GPU).")
                 last_sign = time.monotonic()
+        self._servers.measure()
 
     def stop(self) -> None:
         """Kill all actors."""
+        for actor in [*self._idle, *(call.actor for call in self._calls.values())]:
+            self._kill(actor)
+
+    def _kill(self, actor: Actor) -> None:
         import ray
 
-        for actor in [*self._idle, *(call.actor for call in self._calls.values())]:
-            ray.kill(actor)
+        ray.kill(actor)
+        self._timer.end_worker(actor)
 
     def _start_actor(self) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        server = next(self._next_server, None)
+        server, node = next(self._next_server, (None, None))
         place: dict[str, Any] = {}
-        if server is not None:
+        if node is not None:
             # Beside its server, so that their data stays on the machine.
-            place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(server.node, soft=True)
-        server_actor = None if server is None else server.actor
+            place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         actor_class = self._actor_class.options(**place)
-        actor: Actor = actor_class.remote(self._job, self._context, server_actor, self._umask)
+        actor: Actor = actor_class.remote(self._job, self._context, server, self._umask)
+        self._timer.begin_worker(actor)
         # An actor that waits for a free place holds no unit: it gets its first one when it is ready.
         self._calls[actor.start.remote()] = _Call(actor, None, float("inf"))
 
     def _report_busy_share(self) -> None:
         now = time.monotonic()
-        if self._servers and now - self._last_busy_report > BUSY_REPORT_SECONDS:
+        if now - self._last_busy_report > BUSY_REPORT_SECONDS:
             self._last_busy_report = now
-            share = busy_share(self._servers)
+            share = self._servers.measure()
             if share is not None:
                 self._progress.busy(share)
 
     def _replace_failed_start(self, actor: Actor, error: Exception, hopeless: bool) -> None:
         """Start another actor: one machine may be out of order, but not all of them."""
-        import ray
-
-        ray.kill(actor)
+        self._kill(actor)
         self._failed_starts += 1
         if hopeless or self._failed_starts == DEATHS:
             raise error from None
@@ -190,6 +201,7 @@ class WorkerPool:
 
     def _start_task(self, actor: Actor, task: _Task, plan: Plan) -> None:
         task.attempts += 1
+        self._timer.begin_unit()
         attempt = self._folder.attempt(task.unit, task.attempts)
         reference: Any = actor.run.remote(plan.unit(task.unit), attempt, task.with_care)
         self._calls[reference] = _Call(actor, task, time.monotonic() + self._deadline_seconds)
@@ -201,7 +213,7 @@ class WorkerPool:
 
         task = call.task
         try:
-            record: UnitRecord = ray.get(reference)
+            answer: MadeUnit | dict[str, float] = ray.get(reference)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if task is None:
@@ -221,23 +233,25 @@ class WorkerPool:
                 death = CodectokError(f"Workers die while they start: {describe(error)}.")
                 self._replace_failed_start(call.actor, death, hopeless=False)
                 return None
-            ray.kill(call.actor)
+            self._kill(call.actor)
             self._start_actor()
             task.deaths += 1
             reason = f"its worker died {task.deaths} times ({describe(error)})"
             return self._try_again(task, reason, task.deaths < DEATHS)
         self._idle.append(call.actor)
         self._any_started, self._failed_starts = True, 0
-        return None if task is None else (record, self._folder.attempt(task.unit, task.attempts))
+        if isinstance(answer, MadeUnit):
+            assert task is not None, "a start makes no unit"
+            return answer, self._folder.attempt(task.unit, task.attempts)
+        self._timer.worker_ready(call.actor, answer)
+        return None
 
     def _replace_hanging_actors(self) -> Generator[Outcome, None, None]:
-        import ray
-
         now = time.monotonic()
         for reference, call in list(self._calls.items()):
             if call.task is not None and now > call.deadline:
                 del self._calls[reference]
-                ray.kill(call.actor)
+                self._kill(call.actor)
                 self._start_actor()
                 call.task.timeouts += 1
                 reason = f"it took longer than {self._deadline_seconds / 3600:g} h, {ATTEMPTS} times"

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from codectok.atomic import TEMPORARY_SUFFIX
 from codectok.errors import CodectokError, InputError
 from codectok.names import JOB_FOLDER
+from codectok.phases import WRITING
 from codectok.pipelines.engine.job import RunUnit
 from codectok.pipelines.engine.planning.header import PlanHeader
 from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan
@@ -139,16 +141,26 @@ def finished_units(storage: Storage, plan: Plan) -> dict[int, UnitRecord]:
     }
 
 
-def run_attempt(run: RunUnit, unit: Unit, storage: Storage, attempt: str) -> UnitRecord:
+@dataclass(frozen=True)
+class MadeUnit:
+    """A unit that an attempt has made: its record, and its time in seconds by phase, which no file depends on."""
+
+    record: UnitRecord
+    phases: Mapping[str, float]
+
+
+def run_attempt(run: RunUnit, unit: Unit, storage: Storage, attempt: str) -> MadeUnit:
     """Run a unit in the folder `attempt`; its files are synced to disk when this returns."""
     with storage.staging(attempt) as folder:
         output = UnitOutput(unit, folder)
         for source in unit.crashed:
             _reject_crashed(source, output)
         run(unit, output)
+        output.clock.switch(WRITING)
         output.finish_rejects()
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        return output.record([_synced(path, folder) for path in paths])
+        record = output.record([_synced(path, folder) for path in paths])
+    return MadeUnit(record, output.clock.seconds())
 
 
 def _reject_crashed(source: Source, output: UnitOutput) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codectok.audio.spans import Span
+from codectok.phases import PhaseClock
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.clip import WHOLE
 from codectok.sources.kinds import suffix_of
@@ -23,10 +24,11 @@ class UnitOutput:
     Attributes:
         folder: for files, laid out as in the output folder.
         first_reject: first reject of the unit; None so far.
+        clock: clock of the unit; jobs name its phases (see `codectok.phases`).
     """
 
     def __init__(self, unit: Unit, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.clock = folder, PhaseClock()
         self._unit = unit
         self._counts: dict[str, Counts] = {}
         self._rejects = RejectsWriter(folder / rejects_name(unit.number))

@@ -154,7 +154,7 @@ def test_kill_from_outside_rejects_no_file(corpus: Path, notes: Path, tmp_path: 
     with pytest.raises(CodectokError, match="killed from outside 3 times, the last by signal 9"):
         run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt)
     passing = FaultyJob("SIGKILL", notes, times=3)
-    record = run_despite_crashes(passing, WorkerContext(storage), Unit(0, sources), attempt)
+    record = run_despite_crashes(passing, WorkerContext(storage), Unit(0, sources), attempt).record
     assert "decoder_crash" not in record.total.rejects
 
 
@@ -200,7 +200,7 @@ def test_crashing_clip_in_tar_is_rejected_alone(notes: Path, tmp_path: Path) -> 
     storage, job = LocalStorage(tmp_path / "out"), CrashingClip(3.25, notes)
     sources = tuple(ordered_sources(list_sources(*parse_arguments([str(inside)]), job.kinds)))
     attempt = OutputFolder(storage, "whole").attempt(0, 1)
-    record = run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt)
+    record = run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt).record
     assert (record.total.rows, record.total.inputs, record.total.rejects) == (8, 9, {"decoder_crash": 1})
     (row,) = rejects(tmp_path / "out" / attempt)
     assert (row["source"], row["reason"]) == ("a.tar/5.flac", "decoder_crash")
@@ -215,7 +215,7 @@ def test_spans_of_crashing_file_are_rejected_together(corpus: Path, notes: Path,
     sources = tuple(ordered_sources(list_sources(*parse_arguments([str(tmp_path / "rows.jsonl")]), job.kinds)))
     storage = LocalStorage(tmp_path / "out")
     attempt = OutputFolder(storage, "whole").attempt(0, 1)
-    record = run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt)
+    record = run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt).record
     assert record.total.rejects["decoder_crash"] == 6
     assert record.total.rows > 0
     # The whole, a half, the culprit three times, and the rest.

@@ -29,6 +29,7 @@ from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
 from codectok.pipelines.engine.job import RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.report import REPORT_FILE
+from codectok.pipelines.engine.output.statistics import STATISTICS_FILE
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.progress import NullProgress
@@ -36,7 +37,7 @@ from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.tokenize.encoder_server import EncoderServer
 from codectok.pipelines.tokenize.job import TokenizeJob
 from codectok.pipelines.tokenize.options import TokenizeOptions
-from codectok.pipelines.tokenize.statistics import STATISTICS_FILE, read_statistics
+from codectok.pipelines.tokenize.statistics import read_statistics
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.reader import open_table

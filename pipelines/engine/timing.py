@@ -1,0 +1,141 @@
+"""Measures a run of a job on the driver: its start, its workers by phase, and its speed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from time import monotonic
+from typing import Annotated
+
+from pydantic import Field
+
+from codectok.config import StrictModel
+from codectok.phases import PhaseClock, sum_phases
+
+# Phases of the command, in their order.
+IMPORTS, CODEC, PLAN, FIRST_PASS, RAY, WORKERS, UNITS, END = (
+    *("imports", "codec", "plan", "first pass", "ray", "workers", "units", "end"),
+)
+BEFORE_UNITS = (IMPORTS, CODEC, PLAN, FIRST_PASS, RAY, WORKERS)
+# A worker waits for its next unit, or for the last units of the others.
+WAITING = "waiting"
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RunTiming(StrictModel):
+    """Times of one run, in seconds.
+
+    Attributes:
+        wall: of the whole command.
+        audio: audio that was read.
+        units: number of units made.
+        first_unit_started, first_unit_finished: from the start of the command; None without units.
+        command: the command by phase, adds up to `wall`.
+        workers: number of workers that were started.
+        worker_phases: all workers by phase, adds up to the sum of their lives.
+        server_phases: start of all servers by phase; empty without servers.
+        server_busy: share of the time in which servers had work; None without servers.
+        gpu_busy: share of the time in which the GPUs computed batches, by their own clocks; None if not measured.
+    """
+
+    wall: Seconds
+    audio: Seconds
+    units: int
+    first_unit_started: Seconds | None = None
+    first_unit_finished: Seconds | None = None
+    command: dict[str, Seconds]
+    workers: int
+    worker_phases: dict[str, Seconds]
+    server_phases: dict[str, Seconds] = Field(default_factory=dict)
+    server_busy: Share | None = None
+    gpu_busy: Share | None = None
+
+    @property
+    def times_real_time(self) -> float:
+        """Hours of audio in an hour of the command."""
+        return self.audio / self.wall if self.wall else 0.0
+
+    @property
+    def before_units(self) -> dict[str, float]:
+        """The command by phase, up to the start of the first unit."""
+        return {phase: self.command[phase] for phase in BEFORE_UNITS if phase in self.command}
+
+
+class RunTimer:
+    """Collects the times of a run on the driver.
+
+    Attributes:
+        clock: phases of the command; its main thread changes them.
+        server_busy, gpu_busy: see `RunTiming`.
+
+    Args:
+        clock: of a command that began earlier; None for one that begins now.
+    """
+
+    def __init__(self, clock: PhaseClock | None = None) -> None:
+        self.clock = clock or PhaseClock(PLAN)
+        self.server_busy: float | None = None
+        self.gpu_busy: float | None = None
+        self._server_phases: dict[str, float] = {}
+        self._worker_phases: dict[str, float] = {}
+        self._begun: dict[Hashable, float] = {}
+        self._workers = self._units = 0
+        self._lives = self._audio = 0.0
+        self._first_started: float | None = None
+        self._first_finished: float | None = None
+
+    def begin_worker(self, worker: Hashable) -> None:
+        """Called when a worker, with any key, is asked for."""
+        self._begun[worker] = monotonic()
+        self._workers += 1
+
+    def worker_ready(self, worker: Hashable, phases: Mapping[str, float]) -> None:
+        """Called with the phases of the start of a worker; the rest of the time since then is `IMPORTS`."""
+        life = monotonic() - self._begun[worker]
+        imports = {IMPORTS: max(0.0, life - sum(phases.values()))}
+        self._worker_phases = sum_phases([self._worker_phases, imports, phases])
+
+    def end_worker(self, worker: Hashable) -> None:
+        """Called when a worker ends."""
+        self._lives += monotonic() - self._begun.pop(worker)
+
+    def servers_ready(self, servers: Sequence[Mapping[str, float]], seconds: float) -> None:
+        """Called with the phases of the start of each server, `seconds` after they were asked for."""
+        imports = sum(max(0.0, seconds - sum(phases.values())) for phases in servers)
+        self._server_phases = sum_phases([{IMPORTS: imports}, *servers])
+
+    def begin_unit(self) -> None:
+        """Called when a unit begins."""
+        if self._first_started is None:
+            self.clock.switch(UNITS)
+            self._first_started = self.clock.elapsed
+
+    def finish_unit(self, phases: Mapping[str, float], audio: float) -> None:
+        """Called with the phases of a finished unit, and the seconds of audio that it read."""
+        if self._first_finished is None:
+            self._first_finished = self.clock.elapsed
+        self._units += 1
+        self._audio += audio
+        self._worker_phases = sum_phases([self._worker_phases, phases])
+
+    def timing(self) -> RunTiming | None:
+        """Times so far; None if no unit was made."""
+        if not self._units:
+            return None
+        command = self.clock.seconds()
+        lives = self._lives + sum(monotonic() - begun for begun in self._begun.values())
+        waiting = {WAITING: max(0.0, lives - sum(self._worker_phases.values()))}
+        return RunTiming(
+            wall=sum(command.values()),
+            audio=self._audio,
+            units=self._units,
+            first_unit_started=self._first_started,
+            first_unit_finished=self._first_finished,
+            command=command,
+            workers=self._workers,
+            worker_phases=self._worker_phases | waiting,
+            server_phases=self._server_phases,
+            server_busy=self.server_busy,
+            gpu_busy=self.gpu_busy,
+        )
