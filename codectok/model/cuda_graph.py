@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +38,44 @@ class PendingResult:
         return self._tensor
 
 
+# Calls whose inputs may be on their way to the GPU at a time.
+STAGES = 3
+
+
+class _Stage:
+    """Memory through which the inputs of one call pass: pinned on the CPU, since only such copies run beside others.
+
+    Args:
+        inputs: tensors on the GPU of the shapes of the inputs.
+        copies: stream of the copies.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor], copies: torch.cuda.Stream) -> None:
+        self._pinned = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in inputs]
+        self._arrived = [torch.empty_like(tensor) for tensor in inputs]
+        self._copies = copies
+        self._sent, self._used = (torch.cuda.Event() for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def send(self, inputs: Sequence[Tensor]) -> None:
+        """Start copies of `inputs` on the CPU to the GPU."""
+        self._sent.synchronize()
+        for pinned, tensor in zip(self._pinned, inputs, strict=True):
+            pinned.copy_(tensor)
+        with torch.cuda.stream(self._copies):
+            self._copies.wait_event(self._used)
+            for arrived, pinned in zip(self._arrived, self._pinned, strict=True):
+                arrived.copy_(pinned, non_blocking=True)
+            self._sent.record(self._copies)
+
+    def receive(self, into: Sequence[Tensor]) -> None:
+        """Copy what was sent to `into` on the GPU, in the current stream."""
+        work = torch.cuda.current_stream()
+        work.wait_event(self._sent)
+        for own, arrived in zip(into, self._arrived, strict=True):
+            own.copy_(arrived)
+        self._used.record(work)
+
+
 class CudaGraph:
     """Records a function of tensors on the current CUDA device.
 
@@ -47,7 +86,9 @@ class CudaGraph:
 
     def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
         self._inputs = [tensor.cuda() for tensor in inputs]
-        self._copies: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        copies: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # Calls take turns; each copies while the GPU still computes the one before.
+        self._stages = itertools.cycle([_Stage(self._inputs, copies) for _ in range(STAGES)])
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -61,18 +102,10 @@ class CudaGraph:
 
     def __call__(self, inputs: Sequence[Tensor]) -> PendingResult:
         """Queue the computation for `inputs` on the CPU."""
-        # Copy to separate buffers on another stream, while the GPU still computes the previous call.
-        with torch.cuda.stream(self._copies):
-            arrived = [tensor.pin_memory().to(own.device, non_blocking=True) for own, tensor in self._pairs(inputs)]
-        work = torch.cuda.current_stream()
-        work.wait_stream(self._copies)
-        for own, tensor in self._pairs(arrived):
-            own.copy_(tensor)
-            tensor.record_stream(work)
+        stage = next(self._stages)
+        stage.send(inputs)
+        stage.receive(self._inputs)
         started = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         started.record()
         self._graph.replay()
         return PendingResult(self._output, started)
-
-    def _pairs(self, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self._inputs, inputs, strict=True)
