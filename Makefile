@@ -10,7 +10,7 @@ CODEC ?= nano
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-hostile lint docs bench
+.PHONY: demo test test-slow test-hostile lint docs bench bench-gpu
 
 demo: $(INSTALLED)
 	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh "$(DEMO)" "$(AUDIO)"
@@ -40,6 +40,9 @@ docs: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/encode.py --codec $(CODEC)
 	$(BIN)/python benchmarks/decode.py --codec $(CODEC)
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py --codec $(if $(filter nano,$(CODEC)),distilcodec-v1,$(CODEC)) --save
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -44,6 +44,21 @@ def load(name: str, device: str, dtype: Precision = "float32") -> Codec:
     return Codec.from_config(name, device=device, dtype=dtype)
 
 
+def variants(name: str, device: str) -> dict[str, Codec]:
+    """Load a codec in every precision and with all kernels that the device has; the first one is float32."""
+    exact = load(name, device)
+    found = {"float32": exact}
+    dtypes: list[Precision] = ["bfloat16"] if exact.device.type == "cpu" else ["tf32", "bfloat16"]
+    for dtype in dtypes:
+        made = load(name, device, dtype)
+        if made.kernels == "triton":
+            plain = Codec(made.header, made.network, device, dtype, kernels="torch")
+            found |= {f"{dtype}, torch": plain, f"{dtype}, triton": made}
+        else:
+            found[dtype] = made
+    return found
+
+
 def audio_of(folder: Path | None, seconds: float, sample_rate: int) -> np.ndarray:
     """Concatenate the recordings in `folder`, repeated as needed, to mono float32 [n]; noise without a folder."""
     n_samples = round(seconds * sample_rate)

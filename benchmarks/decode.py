@@ -2,8 +2,9 @@
 
 Usage: python benchmarks/decode.py [--codec PRESET|DIR] [--device cuda] [--audio FOLDER] [--save]
 
-Compares windowed decoding with the network applied to each whole clip in float32, and with batches padded to the
-longest clip, on the codes of clips of 2-10 s and of one long file. Differences are between samples in [-1, 1].
+Compares decoding in windows, and by kernels of Triton in packs, with the network applied to each whole clip in float32,
+and with batches padded to the longest clip, on the codes of clips of 2-10 s and of one long file. Differences are
+between samples in [-1, 1].
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from codectok import Codec
-from codectok.choices import Precision
 from codectok.device import inference
 
 PADDED_BATCH = 8
@@ -62,10 +62,9 @@ def flops_per_frame(codec: Codec) -> float:
 
 def main() -> None:
     options = common.parser("Speed, memory and exactness of decoding.").parse_args()
-    exact = common.load(options.codec, options.device)
+    codecs = common.variants(options.codec, options.device)
+    exact = codecs["float32"]
     on_gpu = exact.device.type == "cuda"
-    dtypes: list[Precision] = ["float32", "tf32", "bfloat16"] if on_gpu else ["float32", "bfloat16"]
-    codecs = {dtype: common.load(options.codec, options.device, dtype) for dtype in dtypes}
     seconds = options.seconds or (1200.0 if on_gpu else 24.0)
     audio = common.audio_of(options.audio, seconds, exact.sample_rate)
     clips = common.clips_of(audio, exact.sample_rate)
@@ -86,7 +85,7 @@ def main() -> None:
             "padded, float32": lambda many=many: decode_padded(exact, many),
         }
         for dtype, codec in codecs.items():
-            runs[f"windows, {dtype}"] = lambda codec=codec, many=many: codec.decode_batch(many)
+            runs[f"ours, {dtype}"] = lambda codec=codec, many=many: codec.decode_batch(many)
         times = common.interleaved(runs, options.rounds)
         whole = decode_whole(exact, many)
         for way, run in runs.items():

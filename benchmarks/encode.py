@@ -22,11 +22,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from codectok import Codec
-from codectok.choices import Precision
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.device import inference
-from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import cut_into_chunks, fill_packs
+from codectok.model.plain_features import in_precision
 from codectok.model.quantization.residual import folding_pays
 from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
 
@@ -34,13 +33,15 @@ from codectok.model.quantization.search import MIN_CODES_REDUCED, OFFSET_COLUMNS
 class Products:
     """The matrix products of encoding, without any other operation."""
 
-    def __init__(self, encoder: PackedEncoder, codec: Codec, frames: int) -> None:
+    def __init__(self, codec: Codec, frames: int) -> None:
         self.frames, self.device, self.dtype = frames, codec.device, codec.dtype
-        level = encoder.geometry.alignment
-        roots = [(encoder._encoder, frames), *((root, frames // level) for root in encoder._downsamples)]
+        level = codec.geometry.alignment
+        encoder = in_precision(codec.network.encoder, codec.dtype)
+        downsample = in_precision(codec.network.quantizer.downsample, codec.dtype)
+        roots = [(encoder, frames), *((root, frames // level) for root in downsample)]
         modules = [(module, rows) for root, rows in roots for module in root.modules()]
         weights = [(module.weight, rows) for module, rows in modules if isinstance(module, nn.Linear)]
-        weights.append((encoder._encoder.stem.weight.flatten(1), frames))
+        weights.append((encoder.stem.weight.flatten(1), frames))
         weights += [(weight, frames // level) for weight in search_weights(codec)]
         self.work = [
             (torch.randn(rows, w.shape[1], dtype=w.dtype, device=w.device), w.contiguous()) for w, rows in weights
@@ -81,7 +82,7 @@ def search_weights(codec: Codec) -> list[Tensor]:
     return [weight.to(codec.device) for _ in range(quantizer.n_groups) for weight in group]
 
 
-def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, float]:
+def products_table(codecs: dict[str, Codec], rounds: int) -> tuple[Table, float]:
     """Return the first table, and the rate in FLOP/s of float32 products over whole packs."""
     table = Table(title="One pack from samples to codes beside its bare products, median ratio of each round")
     for heading in ("precision", "frames", "encode ms", "products ms, whole", "in blocks", "ratio, whole", "in blocks"):
@@ -93,9 +94,9 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
         samples = np.random.default_rng(0).normal(0, 0.1, frames * geometry.hop).astype(np.float32)
         chunks = ((None, chunk) for chunk in cut_into_chunks([samples], geometry))
         pack = next(fill_packs(chunks, geometry, fixed_length=codec.device.type == "cuda"))
-        products = Products(encoder, codec, len(pack.gaps[0]))
+        products = Products(codec, len(pack.gaps[0]))
         runs: dict[str, Callable[[], object]] = {
-            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.samples, *pack.gaps),
+            "encode": lambda encoder=encoder, pack=pack: encoder.start(pack.samples, *pack.gaps)(),
             "whole": lambda products=products: products.run(products.frames),
             "blocks": lambda products=products, encoder=encoder: products.run(encoder._block_rows),
         }
@@ -114,11 +115,11 @@ def products_table(codecs: dict[Precision, Codec], rounds: int) -> tuple[Table, 
     return table, rate
 
 
-def throughput_table(codecs: dict[Precision, Codec], audio: np.ndarray, rounds: int, rate: float) -> Table:
+def throughput_table(codecs: dict[str, Codec], audio: np.ndarray, rounds: int, rate: float) -> Table:
     """Return the second table."""
     exact = codecs["float32"]
     work = {"clips of 2-10 s": common.clips_of(audio, exact.sample_rate), "one long file": [audio]}
-    products = Products(exact.packed_encoder, exact, 1024)
+    products = Products(exact, 1024)
     flops_per_second = products.flops / 1024 * exact.sample_rate / exact.config.mel.hop_length
     table = Table(title=f"{len(audio) / exact.sample_rate:,.0f} s of audio, median of {rounds}")
     for heading in ("audio", "way", "audio s/s", "x padded", "of product rate", "peak MB", "equal codes"):
@@ -161,11 +162,8 @@ def throughput_table(codecs: dict[Precision, Codec], audio: np.ndarray, rounds: 
 def main() -> None:
     parser = common.parser("Speed, memory and exactness of encoding.")
     options = parser.parse_args()
-    dtypes: list[Precision] = ["float32", "bfloat16"]
-    exact = common.load(options.codec, options.device)
-    if exact.device.type == "cuda":
-        dtypes.insert(1, "tf32")
-    codecs = {dtype: common.load(options.codec, options.device, dtype) for dtype in dtypes}
+    codecs = common.variants(options.codec, options.device)
+    exact = codecs["float32"]
     report = common.Report()
     report.console.print(f"{exact.config.name}, {exact.header.origin}\n{common.machine(exact.device)}")
     report.console.print(f"audio: {'recordings' if options.audio else 'noise'}")

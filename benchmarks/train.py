@@ -132,15 +132,15 @@ def speed_table(processes: dict[Way, StepProcess], config: TrainConfig, rounds: 
     table = Table(title=f"Steps on {config.data.batch_size} segments of {length:.2f} s, median of {rounds}")
     for heading in ("way", "steps/s", "audio s/s", "x plain", "peak MB"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
-    for way in WAYS:
+    for way in processes:
         median = statistics.median(round_[way] for round_ in taken)
-        faster = statistics.median(round_["plain"] / round_[way] for round_ in taken)
+        faster = statistics.median(round_["plain"] / round_[way] for round_ in taken) if "plain" in processes else None
         peak = peaks[way]
         table.add_row(
             way,
             f"{1 / median:.3f}",
             f"{seconds / median:.1f}",
-            f"{faster:.2f}",
+            "-" if faster is None else f"{faster:.2f}",
             "-" if peak is None else f"{peak:,.0f}",
         )
     return table
@@ -153,14 +153,17 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings that replace the file's")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is shown")
+    parser.add_argument("--only-ours", action="store_true", help="do not measure the plain steps")
     parser.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
     options = parser.parse_args()
     config = load_train_config(options.config, ["data.shards=none", *options.set])
     device = resolve_device(options.device)
     report = common.Report()
     report.console.print(f"{config.codec.name}, {config.precision}\n{common.machine(device)}")
-    processes = {way: StepProcess.start(way, config, device) for way in WAYS}
-    report.console.print(losses_table(processes))
+    ways: tuple[Way, ...] = ("ours",) if options.only_ours else WAYS
+    processes = {way: StepProcess.start(way, config, device) for way in ways}
+    if not options.only_ours:
+        report.console.print(losses_table(processes))
     report.console.print(speed_table(processes, config, options.rounds))
     for process in processes.values():
         process.stop()
