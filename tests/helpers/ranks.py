@@ -21,7 +21,15 @@ from codectok.train.distributed import leave_process_group
 ROOT = Path(__file__).parents[2]
 SECONDS = 120
 # Ranks are forked from a process that has imported these; codectok itself might there be another one.
-LIBRARIES = ["torch", "torch.distributed", "torch._dynamo", "torch.utils.tensorboard", "pydantic", "pytest", "soundfile"]
+LIBRARIES = [
+    "torch",
+    "torch.distributed",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "pydantic",
+    "pytest",
+    "soundfile",
+]
 
 
 def run_on_ranks(work: Callable[..., Any], n_ranks: int, *arguments: Any) -> list[Any]:
