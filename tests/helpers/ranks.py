@@ -20,6 +20,16 @@ from codectok.train.distributed import leave_process_group
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120
+# Ranks are forked from a process that has imported these; codectok itself might there be another one.
+LIBRARIES = [
+    "torch",
+    "torch.distributed",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "pydantic",
+    "pytest",
+    "soundfile",
+]
 
 
 def run_on_ranks(work: Callable[..., Any], n_ranks: int, *arguments: Any) -> list[Any]:
@@ -28,10 +38,11 @@ def run_on_ranks(work: Callable[..., Any], n_ranks: int, *arguments: Any) -> lis
     `work` must be a module-level function with arguments that can be pickled and a result that torch can save. No
     process and no file is left behind; a rank that fails or takes too long fails the test.
     """
-    spawn = multiprocessing.get_context("spawn")
+    clean = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    clean.set_forkserver_preload(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix="ct-ranks-") as folder:
         arguments_of = [(work, rank, n_ranks, folder, arguments) for rank in range(n_ranks)]
-        ranks = [spawn.Process(target=_run, args=each, daemon=True) for each in arguments_of]
+        ranks = [clean.Process(target=_run, args=each, daemon=True) for each in arguments_of]
         try:
             # New processes must find this package, no matter how pytest was started.
             with mock.patch.object(sys, "path", [str(ROOT), *sys.path]):

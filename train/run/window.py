@@ -63,8 +63,12 @@ class MetricsWindow:
         self._paused_seconds += time.monotonic() - started
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, equal on all ranks."""
-        return {"sums": self._sums_over_ranks(), "counts": dict(self._counts), "steps": self._n_steps}
+        """The sums so far, equal on all ranks.
+
+        This window continues with the same sums, so that later means have the bits of a run that resumes from here.
+        """
+        self._sums = self._sums_over_ranks()
+        return {"sums": dict(self._sums), "counts": dict(self._counts), "steps": self._n_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the window of `state_dict`; raise a `ValueError` if `state` is not one."""

@@ -159,14 +159,19 @@ def test_statistics_match_rows(codec_folder: Path, corpus: Path, tmp_path: Path)
     assert digests(tmp_path / "out").items() > before.items()
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_encoder_threads_are_part_of_plan(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    run(job(codec_folder, encoder_threads=2), corpus / "a.wav", tmp_path / "out")
+    with pytest.raises(InputError, match="encoder-threads was 2 and is 1"):
+        run(job(codec_folder), corpus / "a.wav", tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_encoder_threads_do_the_same_on_ray(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     two = job(codec_folder, encoder_threads=2)
     run(two, corpus, tmp_path / "local")
     run(two, corpus, tmp_path / "ray", replace(LOCAL, engine="ray"))
     assert digests(tmp_path / "local") == digests(tmp_path / "ray")
-    with pytest.raises(InputError, match="encoder-threads was 2 and is 1"):
-        run(job(codec_folder), corpus, tmp_path / "local")
 
 
 @pytest.mark.parametrize("options", [{"max_seconds": 0.0}, {"encoder_threads": 0}, {"part_seconds": -1.0}])
@@ -221,13 +226,32 @@ ON_RAY = RunOptions(engine="ray", workers=2, max_rejects=1.0)
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_shared_encoder_writes_same_bytes(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_shared_encoder_writes_same_bytes_and_its_utilization_is_reported(
+    codec_folder: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "BUSY_REPORT_SECONDS", 0.0)
+
+    class Busy(NullProgress):
+        shares: ClassVar[list[float]] = []
+        staff: ClassVar[list[tuple[int, int, int]]] = []
+
+        def started(self, workers: int, threads: int, gpus: int) -> None:
+            self.staff.append((workers, threads, gpus))
+
+        def busy(self, share: float) -> None:
+            self.shares.append(share)
+
     plain = job(codec_folder, pack_frames=1024)
     run(plain, corpus, tmp_path / "local")
-    run(ServedJob(plain.settings), corpus, tmp_path / "served", ON_RAY)
+    run_job(ServedJob(plain.settings), [str(corpus)], tmp_path / "served", ON_RAY, Busy())
     assert digests(tmp_path / "local") == digests(tmp_path / "served")
+    assert Busy.staff == [(2, 1, 0)]
+    assert Busy.shares
+    assert all(0 <= share <= 1 for share in Busy.shares)
+    assert Busy.shares[-1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_shared_encoder_of_whole_clips_writes_same_bytes(corpus: Path, tmp_path: Path) -> None:
     options = TokenizeOptions(f"transformers:{save_model('encodec', tmp_path / 'model')}", "cpu", batch_seconds=2.0)
@@ -300,39 +324,17 @@ def crash(unit: Unit) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_crashing_file_beside_encoder_server_is_rejected(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
-    plain = job(codec_folder)
-    run(plain, corpus, tmp_path / "clean")
-    run(CrashingServedJob(plain.settings), corpus, tmp_path / "out", ON_RAY)
+    (tmp_path / "in").mkdir()
+    for name in ("a.wav", "b.flac", "text.wav"):
+        shutil.copy(corpus / name, tmp_path / "in")
+    plain = job(codec_folder, part_seconds=100.0)
+    run(CrashingServedJob(plain.settings), tmp_path / "in", tmp_path / "out", replace(ON_RAY, workers=1))
     reasons = {row["source"]: row["reason"] for row in rejects(tmp_path / "out")}
-    assert reasons == {row["source"]: row["reason"] for row in rejects(tmp_path / "clean")} | {
-        "b.flac": "decoder_crash"
-    }
-    kept = {row.id for row in read_rows(tmp_path / "out")}
-    assert kept == {row.id for row in read_rows(tmp_path / "clean") if row.source != "b.flac"}
+    assert reasons == {"text.wav": "unreadable", "b.flac": "decoder_crash"}
+    run(plain, tmp_path / "in" / "a.wav", tmp_path / "clean")
+    kept, expected = ([row.codes for row in read_rows(tmp_path / name)] for name in ("out", "clean"))
+    np.testing.assert_array_equal(kept, expected)
     verify_output(open_storage(tmp_path / "out"))
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_encoder_server_utilization_is_reported(
-    codec_folder: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_pool, "BUSY_REPORT_SECONDS", 0.0)
-
-    class Busy(NullProgress):
-        shares: ClassVar[list[float]] = []
-        staff: ClassVar[list[tuple[int, int, int]]] = []
-
-        def started(self, workers: int, threads: int, gpus: int) -> None:
-            self.staff.append((workers, threads, gpus))
-
-        def busy(self, share: float) -> None:
-            self.shares.append(share)
-
-    run_job(ServedJob(job(codec_folder).settings), [str(corpus)], tmp_path / "out", ON_RAY, Busy())
-    assert Busy.staff == [(2, 1, 0)]
-    assert Busy.shares
-    assert all(0 <= share <= 1 for share in Busy.shares)
-    assert Busy.shares[-1] > 0
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -22,6 +22,7 @@ from codectok.train.run.checkpoint import save_training_state
 from codectok.train.run.metrics_log import MetricsLog
 from codectok.train.run.preparation import open_validation
 from codectok.train.run.validation import clips_of_rank
+from codectok.train.run.window import MetricsWindow
 from tests.helpers.ranks import run_on_ranks
 from tests.train.conftest import tiny_config
 
@@ -106,3 +107,23 @@ def storages_of_gradients() -> int:
 
 def test_gradients_are_views_of_buckets() -> None:
     assert run_on_ranks(storages_of_gradients, 2) == [1, 1]
+
+
+def logged_means() -> list[dict[str, float]]:
+    """Means of a window that was saved in its middle, by the run that goes on, and by one that resumes from it."""
+    ranks, device = own_rank(), torch.device("cpu")
+    losses = torch.rand(8, generator=torch.Generator().manual_seed(ranks.rank)) / 3
+    going_on, resumed = MetricsWindow(ranks, device), MetricsWindow(ranks, device)
+    for loss in losses[:5]:
+        going_on.add({"loss": loss})
+    resumed.load_state_dict(going_on.state_dict())
+    for window in (going_on, resumed):
+        for loss in losses[5:]:
+            window.add({"loss": loss})
+    return [going_on.means(), resumed.means()]
+
+
+def test_metrics_of_a_resumed_window_are_equal_on_several_ranks() -> None:
+    (going_on, resumed), others = run_on_ranks(logged_means, 2)
+    assert going_on == resumed
+    assert others == [going_on, resumed]
