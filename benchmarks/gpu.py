@@ -60,9 +60,7 @@ def steps(options: argparse.Namespace, folder: Path) -> list[Step]:
         Step("encode", (str(HERE / "encode.py"), *made, "--rounds", "3", "--seconds", str(options.audio)), 70),
         Step("decode", (str(HERE / "decode.py"), *made, "--rounds", "1", "--seconds", str(options.audio / 12)), 50),
         Step("job", (*job, "--dtype", "bfloat16"), 60),
-        Step(
-            "small codec", (str(HERE / "encode.py"), "--codec", "nano", *made[2:], "--seconds", str(options.audio)), 40
-        ),
+        Step("small codec", (str(HERE / "encode.py"), *small, "--seconds", str(options.audio)), 40),
         Step("train small", (*train, "--config", "small"), 40),
         Step("train student", (*train, "--config", "student"), 40),
     ]

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from codectok.audio.resample import resample, resample_blocks
 from codectok.audio.waveform import mono_blocks, to_mono
+from codectok.batches import BatchEncoder
 from codectok.choices import Precision
 from codectok.description import CodecDescription
 from codectok.device import device_class
 from codectok.errors import AudioError, InputError
 
-from .encoders import BatchEncoder, Batching, ClipEncoder
+from .encoders import Batching, ClipEncoder
 
 
 class AudioCodec(ABC):

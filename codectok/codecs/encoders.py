@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
+from codectok.batches import BatchEncoder
 from codectok.errors import AudioError
 
 Tag = TypeVar("Tag")
-
-
-class BatchEncoder(Protocol):
-    """Computes the codes of batches: packs, or clips of one length."""
-
-    @property
-    def batches_ahead(self) -> int:
-        """Number of batches to start before waiting for the codes of the first."""
-
-    def start(self, *arrays: np.ndarray) -> Callable[[], Tensor]:
-        """Start encoding a batch, given the arrays of a `Batching`.
-
-        Returns:
-            A function that waits for the codes, int64 on the CPU.
-        """
 
 
 class ClipEncoder(Protocol):

@@ -10,9 +10,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from torch import Tensor
 
+from codectok.batches import BatchEncoder, PendingClip, complete_clips
 from codectok.errors import AudioError
-
-from .encoders import BatchEncoder
 
 Tag = TypeVar("Tag")
 
@@ -51,12 +50,8 @@ class WholeClips:
 
 
 @dataclass
-class _Clip(Generic[Tag]):
-    """A clip on its way; `result` is None until its codes are there."""
-
-    tag: Tag
+class _WholeClip(PendingClip[Tag]):
     samples: np.ndarray | None = None
-    result: Tensor | AudioError | None = None
 
 
 class WholeClipEncoder:
@@ -87,12 +82,12 @@ class WholeClipEncoder:
         self, clips: Iterable[tuple[Tag, Iterable[np.ndarray]]]
     ) -> Iterator[tuple[Tag, Tensor | AudioError]]:
         """Encode many clips, see `codectok.codecs.base.AudioCodec.encode_clips`."""
-        order: deque[_Clip[Tag]] = deque()
-        waiting: dict[int, list[_Clip[Tag]]] = {}  # by length, the oldest first
+        order: deque[PendingClip[Tag]] = deque()
+        waiting: dict[int, list[_WholeClip[Tag]]] = {}  # by length, the oldest first
         running: deque[_Batch[Tag]] = deque()
         n_waiting = 0
         for tag, blocks in clips:
-            clip = _Clip(tag)
+            clip = _WholeClip(tag)
             order.append(clip)
             try:
                 clip.samples = self._whole(blocks)
@@ -108,15 +103,15 @@ class WholeClipEncoder:
                 n_waiting -= self._start(waiting.pop(next(iter(waiting))), running)
             while len(running) > self._batches.batches_ahead:
                 self._finish(running.popleft())
-            yield from _complete(order)
+            yield from complete_clips(order)
         while waiting:
             self._start(waiting.pop(next(iter(waiting))), running)
             while len(running) > self._batches.batches_ahead:
                 self._finish(running.popleft())
-            yield from _complete(order)
+            yield from complete_clips(order)
         while running:
             self._finish(running.popleft())
-        yield from _complete(order)
+        yield from complete_clips(order)
 
     def _whole(self, blocks: Iterable[np.ndarray]) -> np.ndarray:
         """Join the blocks of a clip."""
@@ -140,7 +135,7 @@ class WholeClipEncoder:
             )
         return np.concatenate(joined)
 
-    def _start(self, group: list[_Clip[Tag]], running: deque[_Batch[Tag]]) -> int:
+    def _start(self, group: list[_WholeClip[Tag]], running: deque[_Batch[Tag]]) -> int:
         """Start the batch of a group, and return the number of its samples."""
         samples = [clip.samples for clip in group if clip.samples is not None]
         length = len(samples[0])
@@ -174,7 +169,7 @@ class WholeClipEncoder:
 class _Batch(Generic[Tag]):
     """A batch on its way: its clips, their samples [rows, n], and a function that waits for the codes, or an error."""
 
-    clips: list[_Clip[Tag]]
+    clips: list[_WholeClip[Tag]]
     rows: np.ndarray
     wait: Callable[[], Tensor] | AudioError
 
@@ -186,11 +181,3 @@ def _result(wait: Callable[[], Tensor] | AudioError) -> Tensor | AudioError:
         return wait()
     except AudioError as error:
         return error
-
-
-def _complete(order: deque[_Clip[Tag]]) -> Iterator[tuple[Tag, Tensor | AudioError]]:
-    """Remove clips from the front of the queue as far as they are complete."""
-    while order and order[0].result is not None:
-        clip = order.popleft()
-        assert clip.result is not None
-        yield clip.tag, clip.result

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from codectok.batches import BatchEncoder, PendingClip, complete_clips
 from codectok.errors import AudioError
 from codectok.memory import gpu_memory_errors
 
@@ -23,21 +24,6 @@ Tag = TypeVar("Tag")
 def pack_memory_errors(pack_frames: int) -> AbstractContextManager[None]:
     """Raise a `CodectokError` with advice if a GPU has too little memory for packs of `pack_frames` frames."""
     return gpu_memory_errors(f"packs of {pack_frames:,} frames", "use smaller packs (--pack-frames, with a new table)")
-
-
-class PackEncoder(Protocol):
-    """Computes the codes of packs."""
-
-    @property
-    def batches_ahead(self) -> int:
-        """Number of packs to start before waiting for the codes of the first."""
-
-    def start(self, *arrays: np.ndarray) -> Callable[[], Tensor]:
-        """Start encoding a pack, given `samples` and `gaps` of `codectok.model.packing.Pack`.
-
-        Returns:
-            A function that waits for the codes, int64 [code frames, n_codebooks] on the CPU.
-        """
 
 
 @dataclass(frozen=True)
@@ -52,18 +38,14 @@ class PackBatching:
     geometry: PackGeometry
     fixed_length: bool
 
-    def clip_encoder(self, batches: PackEncoder) -> PackedClipEncoder:
+    def clip_encoder(self, batches: BatchEncoder) -> PackedClipEncoder:
         """Return an encoder of clips that computes their packs with `batches`."""
         return PackedClipEncoder(self, batches)
 
 
 @dataclass
-class _PendingClip(Generic[Tag]):
-    """A clip whose codes are not complete yet; `result` is None until they are."""
-
-    tag: Tag
+class _PackedClip(PendingClip[Tag]):
     codes: list[Tensor] = field(default_factory=list)
-    result: Tensor | AudioError | None = None
 
 
 class PackedClipEncoder:
@@ -74,7 +56,7 @@ class PackedClipEncoder:
         packs: computes the codes of packs.
     """
 
-    def __init__(self, batching: PackBatching, packs: PackEncoder) -> None:
+    def __init__(self, batching: PackBatching, packs: BatchEncoder) -> None:
         self._geometry = batching.geometry
         self._fixed_length = batching.fixed_length
         self._packs = packs
@@ -106,11 +88,11 @@ class PackedClipEncoder:
             The tag of each clip in order, and its codes int64 [n_frames, n_codebooks], or the error that its blocks
             raised.
         """
-        pending: deque[_PendingClip[Tag]] = deque()
+        pending: deque[PendingClip[Tag]] = deque()
 
-        def chunks() -> Iterator[tuple[_PendingClip[Tag], Chunk]]:
+        def chunks() -> Iterator[tuple[_PackedClip[Tag], Chunk]]:
             for tag, blocks in clips:
-                clip = _PendingClip(tag)
+                clip = _PackedClip(tag)
                 pending.append(clip)
                 try:
                     for chunk in cut_into_chunks(blocks, self._geometry):
@@ -122,8 +104,8 @@ class PackedClipEncoder:
             clip.codes.append(codes)
             if chunk.last:
                 clip.result = torch.cat(clip.codes)
-            yield from _complete(pending)
-        yield from _complete(pending)
+            yield from complete_clips(pending)
+        yield from complete_clips(pending)
 
     def encode_chunks(self, chunks: Iterable[tuple[Tag, Chunk]]) -> Iterator[tuple[Tag, Chunk, Tensor]]:
         """Return the codes [keep, n_codebooks] int64 on the CPU of every chunk, in order, as packs become full."""
@@ -142,11 +124,3 @@ class PackedClipEncoder:
         for placement in pack.placements:
             start = placement.position + placement.chunk.skip
             yield placement.tag, placement.chunk, codes[start : start + placement.chunk.keep].clone()
-
-
-def _complete(pending: deque[_PendingClip[Tag]]) -> Iterator[tuple[Tag, Tensor | AudioError]]:
-    """Remove clips from the front of the queue as far as they are complete."""
-    while pending and pending[0].result is not None:
-        clip = pending.popleft()
-        assert clip.result is not None
-        yield clip.tag, clip.result
