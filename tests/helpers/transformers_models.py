@@ -118,11 +118,14 @@ def feature_extractor(model: Any) -> Any:
     return classes[config.model_type]()
 
 
-def save_model(family: str, folder: Path, seed: int = 0) -> Path:
-    """Save a random codec and its feature extractor, and return the folder."""
+def save_model(family: str, folder: Path, seed: int = 0, **values: object) -> Path:
+    """Save a random codec and its feature extractor, and return the folder; `values` change its configuration."""
     from transformers.utils import logging
 
-    model = random_model(family, seed=seed)
+    config = tiny_config(family)
+    for name, value in values.items():
+        setattr(config, name, value)
+    model = random_model(family, config, seed)
     logging.disable_progress_bar()
     model.save_pretrained(folder)
     feature_extractor(model).save_pretrained(folder)

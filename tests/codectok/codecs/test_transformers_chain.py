@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +19,18 @@ from codectok import load_codec
 from codectok.cli.main import app
 from codectok.tokens.reader import open_table
 from tests.helpers.command_line import codectok
+from tests.helpers.hub_server import hub_server
 from tests.helpers.jobs import digests, rejects
 from tests.helpers.killing import Moment, run_and_kill
 from tests.helpers.tokenizers import save_tokenizer
-from tests.helpers.transformers_models import FAMILIES
+from tests.helpers.transformers_models import FAMILIES, save_model
 
 Folders = Callable[[str], Path]
+PAGE = Path(__file__).parents[3] / "docs" / "codecs.md"
+# Tiny models have fewer codebooks than the page chooses.
+ENOUGH_CODEBOOKS: Mapping[str, Mapping[str, Any]] = {
+    "encodec": {"target_bandwidths": [0.8, 6.4]}, "dac": {"n_codebooks": 9}, "mimi": {"num_quantizers": 8},
+}  # fmt: skip
 LOCAL = ("--engine", "local", "--max-rejects", "1")
 
 
@@ -100,18 +110,51 @@ def test_single_commands_take_codecs_of_transformers(tiny_model: Folders, corpus
     _run("export", "vocabulary", codec, tmp_path / "vocabulary")
 
 
+def _commands_of_page(name: str) -> tuple[list[list[str]], str]:
+    """Return the commands of the page for one codec, and its name with the number of codebooks that the page chooses.
+
+    The page shows the commands for its first codec, and lists the names of the others.
+    """
+    page = PAGE.read_text(encoding="utf-8")
+    (block,) = re.findall(r"```text\n(codectok tokenize \S+ \S+ --codec transformers:.*?)```", page, re.DOTALL)
+    shown = re.findall(r"transformers:[\w./@-]+", block)[0]
+    (codec,) = {found for found in re.findall(r"transformers:([\w./-]+(?:@\d+)?)", page) if found.split("@")[0] == name}
+    commands = [shlex.split(line.replace(shown, f"transformers:{codec}"))[1:] for line in block.splitlines()]
+    return commands, f"transformers:{codec}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_killed_chain_resumes(tiny_model: Folders, corpus: Path, tmp_path: Path, family: str) -> None:
+def test_commands_of_page_run_and_resume(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
     torch.set_num_threads(1)
-    codec = f"transformers:{tiny_model(family)}"
-    table, straight = tmp_path / "tokens", tmp_path / "straight"
-    command = _tokenize(corpus, table, codec)
-
-    killed = run_and_kill(partial(app, command), table, tmp_path / "log", Moment("before a change", 25))
-    _run(*command)
-    _run(*_tokenize(corpus, straight, codec))
+    monkeypatch.chdir(tmp_path)
+    (row,) = re.findall(rf"^\| `{family}` \| (.*?) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    published = row.strip("`") if row.startswith("`") else f"{family}/"
+    (tokenize, verify, export), codec = _commands_of_page(published)
+    shutil.copytree(corpus, "recordings")
+    save_tokenizer(Path("qwen"))
+    model = save_model(family, tmp_path / family, **ENOUGH_CODEBOOKS.get(family, {}))
+    tokenize += ["--device", "cpu", "--part-seconds", "1", *LOCAL]
+    with hub_server() as hub:
+        hub.use(monkeypatch, tmp_path)
+        if published != f"{family}/":
+            hub.add(published, model)
+            shutil.rmtree(model)
+        table = Path(tokenize[2]).absolute()
+        killed = run_and_kill(partial(app, tokenize), table, tmp_path / "log", Moment("before a change", 25))
+        _run(*tokenize)
+        _run(*tokenize[:2], "straight", *tokenize[3:])
+        _run(*verify)
+        _run(*export, *LOCAL)
+        n_codebooks = load_codec(codec, "cpu").n_codebooks
 
     assert killed.status < 0, killed.log
-    assert _parts(straight) == _parts(table) != {}
-    _assert_chain(table, corpus, codec, tmp_path, save_tokenizer(tmp_path / "tokenizer"))
+    assert _parts(Path("straight")) == _parts(table) != {}
+    rows = list(open_table(table))
+    assert {row.codes.shape[1] for row in rows} == {n_codebooks}
+    assert len(rows) + len(rejects(table)) == 5
+    assert len(list(Path("listen").iterdir())) >= min(5, len(rows))
+    sequences = [row for file in sorted(Path("sequences").glob("*.parquet")) for row in _rows(file)]
+    assert sum(len(row["input_ids"]) for row in sequences) > sum(row.codes.size for row in rows)
