@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codectok.choices import KernelChoice
 from codectok.formatting import format_duration, megabytes
 
 from .console import facts_table, progress, rows_table
@@ -96,7 +97,8 @@ def _sampled(
     metadata = open_table(table).metadata
     # TF32 exists only on GPUs; on a CPU, compare codes as from another device.
     dtype = "float32" if metadata.precision == "tf32" and resolve_device(device).type == "cpu" else metadata.precision
-    loaded = load_codec(codec, device, dtype, metadata.pack_frames, metadata.batch_seconds)
+    kernels: KernelChoice = "torch" if metadata.kernels == "torch" else "auto"
+    loaded = load_codec(codec, device, dtype, metadata.pack_frames, metadata.batch_seconds, kernels=kernels)
     if n_reencoded:
         found = reencode(table, loaded, n_reencoded, seed)
         share = f"{found.equal_frames:,} of {found.frames:,} frames of {found.rows:,} rows are equal"

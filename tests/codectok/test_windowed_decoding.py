@@ -24,16 +24,27 @@ def random_codes(codec: Codec, n_frames: int) -> torch.Tensor:
     return torch.randint(codec.codebook_size, (n_frames, codec.n_codebooks))
 
 
+def assert_near(found: torch.Tensor, expected: torch.Tensor, codec: Codec) -> None:
+    """Compare samples of full scale on a CPU; on a GPU relative to the signal.
+
+    There libraries choose among algorithms by the length of the input, some of which transform it.
+    """
+    if codec.device.type == "cpu":
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    else:
+        assert float((found - expected).norm()) < 1e-4 * float(expected.norm())
+
+
 def assert_decodes_as_a_whole(codec: Codec) -> None:
     size = 40 + 2 * decoder_receptive_field(codec.config)
     clips = [random_codes(codec, n) for n in (1, 2, size - 1, size, size + 1, size + 40, 3 * size + 7, size, 2)]
     for codes, found in zip(clips, codec.decode_batch(clips), strict=True):
         with torch.inference_mode():
             whole = codec.network.decode(codes.unsqueeze(0).to(codec.device))[0].cpu()
-        torch.testing.assert_close(found, whole, rtol=0, atol=1e-5)
-        torch.testing.assert_close(codec.decode(codes), found, rtol=0, atol=1e-5)
+        assert_near(found, whole, codec)
+        assert_near(codec.decode(codes), found, codec)
         streamed = torch.cat(list(codec.decode_stream(codes)))
-        torch.testing.assert_close(streamed, found[codec.config.left_pad :], rtol=0, atol=1e-5)
+        assert_near(streamed, found[codec.config.left_pad :], codec)
         n_samples = len(codes) * codec.frame_size // 2
         cut = torch.cat(list(codec.decode_stream(codes, n_samples)))
         assert torch.equal(cut, streamed[:n_samples])

@@ -23,6 +23,7 @@ ARITHMETIC = [
     ({"device": H100}, {}, f"device: {H100} and cpu"),
     ({"dtype": "bfloat16"}, {}, "dtype: bfloat16 and float32"),
     (GPU | {"tf32": True}, GPU, "TF32: on and off"),
+    (GPU | {"kernels": "triton"}, GPU, "kernels: triton and torch"),
     (GPU | {"pack_frames": 512}, GPU, "pack_frames: 512 and 4096"),
     ({"batch_seconds": 20.0}, {"batch_seconds": 0.0}, "batch_seconds: 20.0 and 0.0"),
     ({"dtype": "tf32", "device": "A"}, {"device": "B"}, "dtype: tf32 and float32, TF32: on and off, device: A and B"),

@@ -23,6 +23,7 @@ import torch
 from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
 from codectok.audio.spans import Span
+from codectok.choices import KernelChoice, Precision
 from codectok.errors import AudioError
 from codectok.pipelines.engine.executors import servers, worker_pool
 from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
@@ -34,7 +35,7 @@ from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.progress import NullProgress
 from codectok.pipelines.engine.run import run_job
-from codectok.pipelines.tokenize.encoder_server import EncoderServer
+from codectok.pipelines.tokenize.encoder_server import EncoderServer, load_codec_of_job
 from codectok.pipelines.tokenize.job import TokenizeJob
 from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.statistics import read_statistics
@@ -367,6 +368,25 @@ def test_gpu_job_is_created_without_gpu(codec_folder: Path) -> None:
     assert made.options()["encoder_threads"] is None
     assert made.server is not None
     assert made.threads == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kernels", "expected"),
+    [("bfloat16", "auto", "triton"), ("bfloat16", "torch", "torch"), ("float32", "auto", "torch")],
+)
+def test_job_names_kernels_that_all_its_workers_use(
+    codec_folder: Path, dtype: Precision, kernels: KernelChoice, expected: str
+) -> None:
+    options = TokenizeOptions(str(codec_folder), dtype=dtype, kernels=kernels)
+    made = TokenizeJob(options, gpu_model="NVIDIA H100 80GB HBM3")
+    assert made.options()["kernels"] == made.description.kernels == expected
+
+
+def test_worker_without_the_kernels_of_its_job_is_refused(codec_folder: Path) -> None:
+    options = TokenizeOptions(str(codec_folder), device="cpu", dtype="bfloat16")
+    description = TokenizeJob(options, gpu_model="cpu").description
+    with pytest.raises(InputError, match="on a GPU only"):
+        load_codec_of_job(options, description, "cpu")
 
 
 def test_shards_with_colliding_ids_are_refused(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
