@@ -31,6 +31,7 @@ def run_on_ray(
     timer: RunTimer,
 ) -> Generator[Outcome, None, None]:
     """Run `units` on actors, and yield them in the order in which they finish."""
+    timer.clock.switch(RAY)
     import ray
 
     server = job.server
@@ -38,7 +39,6 @@ def run_on_ray(
     # Every server of a GPU takes a core.
     expected = (options.gpus or torch.cuda.device_count()) * per_gpu
     alone = not ray.is_initialized() and cluster_address(options.address) is None
-    timer.clock.switch(RAY)
     with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
         timer.clock.switch(WORKERS)
         servers = ServerGroup(server, options.gpus, alone, progress.note, timer)
