@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,6 +44,9 @@ def feature_maps(convs: Iterable[nn.Module], x: Tensor, slope: float) -> list[Te
     """Outputs of all layers, applied to `x` one after the other, each followed by a leaky ReLU."""
     maps: list[Tensor] = []
     for conv in convs:
+        if x.is_cuda and x.dim() == 4:
+            # cuDNN computes convolutions in two dimensions so, and would convert every input and gradient.
+            x = x.contiguous(memory_format=torch.channels_last)
         # In place: no convolution needs its own output in the backward pass.
         x = F.leaky_relu(conv(x), slope, inplace=True)
         maps.append(x)
