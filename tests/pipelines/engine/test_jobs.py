@@ -38,7 +38,7 @@ def shards(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_output_is_independent_of_engine_and_workers(
     workers: int, corpus: Path, shards: Path, codec_folder: Path, tmp_path: Path
 ) -> None:

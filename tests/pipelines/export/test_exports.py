@@ -119,7 +119,7 @@ def test_resumed_export_writes_same_bytes(
     verify_output(open_storage(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("template", ["tts", "interleaved"])
+@pytest.mark.parametrize("template", ["tts", pytest.param("interleaved", marks=pytest.mark.slow)])
 def test_workers_do_not_change_bytes(template: str, tokenizer: Path, tmp_path: Path, ray_session: None) -> None:
     tokens = write_parts(tmp_path / "tokens", 7)
     settings = options(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import ray
 import ray.cloudpickle
 import soundfile
 import torch
@@ -25,7 +26,7 @@ from codectok.audio.files import read_audio
 from codectok.audio.spans import Span
 from codectok.choices import KernelChoice, Precision
 from codectok.errors import AudioError
-from codectok.pipelines.engine.executors import servers, worker_pool
+from codectok.pipelines.engine.executors import ray_cluster, servers, worker_pool
 from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
 from codectok.pipelines.engine.job import RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
@@ -343,6 +344,17 @@ def test_cluster_without_gpus_has_no_gpu_model() -> None:
     assert gpu_model_of(None) is None
 
 
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU can be used")
+def test_gpu_unusable_by_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote: Any = ray.remote
+    monkeypatch.setattr(ray, "remote", lambda num_gpus: remote(num_gpus=0))
+    monkeypatch.setattr(ray_cluster, "cluster_resource", lambda name: 1.0)
+    with pytest.raises(CodectokError, match=r"has a GPU that torch cannot use there: .*--device cpu"):
+        gpu_model_of(None)
+
+
+@pytest.mark.slow
 def test_gpu_unusable_by_torch_is_an_error(codec_folder: Path) -> None:
     script = (
         "import ray\n"

@@ -53,17 +53,6 @@ def test_unusable_data_is_reported_before_ranks_start(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_torchrun_ranks_leave_no_temporary_files(shards: Path, tmp_path: Path) -> None:
-    launcher = start_run(shards, tmp_path, steps=4)
-    output, errors = launcher.communicate(timeout=SECONDS)
-    assert launcher.returncode == 0, errors
-    left = [path.name for path in (tmp_path / "temporary").iterdir()]
-    assert [name for name in left if not name.startswith("torchinductor")] == []  # torch's cache
-    assert output.count("step       4/4") == 1
-    assert output.count("finished") == 1  # only the first rank prints
-    assert final_state(tmp_path / "run")["position"] == 4 * 4
-
-
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
 def test_ranks_save_a_checkpoint_when_launcher_stops_or_dies(
     number: signal.Signals, shards: Path, tmp_path: Path
@@ -101,11 +90,16 @@ def test_killed_rank_is_reported(shards: Path, tmp_path: Path) -> None:
     assert "Rank 1 was killed by SIGKILL" in errors
 
 
-def test_stages_run_one_after_the_other(shards: Path, tmp_path: Path) -> None:
+def test_stages_run_one_after_the_other_and_leave_no_temporary_files(shards: Path, tmp_path: Path) -> None:
     described = json.loads(tiny_config(shards, tmp_path, *SETTINGS, steps=2).model_dump_json(exclude={"output"}))
     path = tmp_path / "runs.yaml"
     path.write_text(json.dumps({**described, "output": str(tmp_path / "runs"), "stages": {"first": {}, "second": {}}}))
-    launcher = start(str(path), temporary=tmp_path)
-    _, errors = launcher.communicate(timeout=SECONDS)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    launcher = start(str(path), temporary=temporary)
+    output, errors = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0, errors
+    left = [path.name for path in temporary.iterdir()]
+    assert [name for name in left if not name.startswith("torchinductor")] == []  # torch's cache
+    assert output.count("step       2/2") == 2  # only the first rank prints
     assert [final_state(tmp_path / "runs" / stage)["position"] for stage in ("first", "second")] == [2 * 4, 2 * 4]
