@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 from codectok.formatting import counted, format_duration
 
 from .console import facts_table, progress, rows_table, say, warn
-from .jobs import SHOWN_REJECTS
+from .jobs import SHOWN_REJECTS, command_clock
 from .options import (
     AudioColumnOption,
     CancelledOption,
@@ -25,6 +26,7 @@ from .options import (
     ScaleOption,
     StrictOption,
 )
+from .times import phases_in_seconds
 
 if TYPE_CHECKING:
     from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
@@ -71,6 +73,8 @@ def run(
 
     Runs in this process, one clip at a time. For whole corpora use `tokenize`, which counts codes, too.
     """
+    clock = command_clock()
+
     from codectok.audio.sound import SoundOptions
     from codectok.evaluation.corpus import evaluate
     from codectok.evaluation.report_files import ReportFiles
@@ -78,7 +82,9 @@ def run(
 
     sound = SoundOptions.parse(channel, cancelled, scale, max_file_seconds)
     files = None if out is None else ReportFiles(out)
+    clock.switch("codec")
     loaded = load_codec(codec, device, dtype)
+    clock.switch("other")
     with ExitStack() as stack:
         writer = None if files is None else stack.enter_context(files.writing())
         shown = stack.enter_context(progress(None, "evaluate: files"))
@@ -107,18 +113,20 @@ def run(
             strict=strict,
             encoding=encoding,
             max_file_bytes=max_file_bytes,
+            clock=clock,
         )
         if writer is not None:
-            writer.finish(report)
+            with clock.during("writing"):
+                writer.finish(report)
     for clip in report.unused[:SHOWN_REJECTS]:
         warn(f"Not measured ({clip.reason}): {clip.source}: {clip.message}")
     if len(report.unused) > SHOWN_REJECTS:
         where = " in the report" if files is not None else "; pass --out to list all"
         warn(f"Not measured: {counted(len(report.unused) - SHOWN_REJECTS, 'more clip')}{where}.")
-    _show(report, files)
+    _show(report, files, clock.seconds())
 
 
-def _show(report: EvaluationReport, files: ReportFiles | None) -> None:
+def _show(report: EvaluationReport, files: ReportFiles | None, phases: Mapping[str, float]) -> None:
     from codectok.sources.unused import unused_rows
 
     codec = report.codec
@@ -129,6 +137,7 @@ def _show(report: EvaluationReport, files: ReportFiles | None) -> None:
         "clips": f"{report.clips:,}, {format_duration(report.seconds)}, {report.frames:,} frames",
         "not measured": f"{counted(len(report.unused), 'clip')}; {report.ignored:,} other files",
     }
+    facts["time"] = f"{format_duration(sum(phases.values()))}: {phases_in_seconds(phases)}"
     if files is not None:
         facts["report"] = f"{files.report}, one line a clip in {files.clips}"
     facts_table("codectok evaluate", facts)

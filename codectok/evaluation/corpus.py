@@ -12,6 +12,7 @@ from codectok.audio.analysis.mel import LogMel
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.codecs.base import AudioCodec
 from codectok.errors import AudioError, CodectokError, InputError
+from codectok.phases import ENCODING, READING, PhaseClock
 from codectok.sources.channels import clips_of_channels
 from codectok.sources.clips import UnusedSound, count_undecodable, readable_clips
 from codectok.sources.kinds import AUDIO_KINDS, suffix_of
@@ -80,6 +81,7 @@ def evaluate(
     strict: bool = False,
     encoding: str | None = None,
     max_file_bytes: int | None = None,
+    clock: PhaseClock | None = None,
 ) -> EvaluationReport:
     """Encode and decode the clips of a test set, and measure the reconstruction.
 
@@ -96,11 +98,13 @@ def evaluate(
         strict: refuse manifests with lines that cannot be used.
         encoding: of manifests and texts without a byte-order mark; None for UTF-8.
         max_file_bytes: largest file or sample that is read, see `codectok.sources.source.Source`.
+        clock: receives the times of reading, encoding, decoding and measuring; None to measure none.
 
     Raises:
         InputError: a source does not exist, or a limit is impossible.
         CodectokError: no clip can be measured.
     """
+    clock = clock or PhaseClock()
     _check_limits(limit, max_seconds)
     check_max_bytes(max_file_bytes)
     listing = list_sources(*parse_arguments(sources, AUDIO_KINDS), AUDIO_KINDS, strict=strict, encoding=encoding)
@@ -111,12 +115,12 @@ def evaluate(
     for source in ordered_sources(listing):
         source = replace(source, audio_column=audio_column, encoding=encoding, max_file_bytes=max_file_bytes)
         clips = readable_clips(source, unused)
-        for clip in clips_of_channels(clips, sound):
+        for clip in clock.steps(READING, clips_of_channels(clips, sound)):
             if totals.clips == limit:
                 break
             reader = ClipReader(clip, codec.decoded_sample_rate, sound)
             try:
-                measured, codes = _measured(codec, log_mel, reader, max_seconds, sound)
+                measured, codes = _measured(codec, log_mel, reader, max_seconds, sound, clock)
             except AudioError as error:
                 count_undecodable(clip, error, unused)
             else:
@@ -148,13 +152,23 @@ def _check_limits(limit: int | None, max_seconds: float | None) -> None:
 
 
 def _measured(
-    codec: AudioCodec, log_mel: LogMel, reader: ClipReader, max_seconds: float | None, sound: SoundOptions
+    codec: AudioCodec,
+    log_mel: LogMel,
+    reader: ClipReader,
+    max_seconds: float | None,
+    sound: SoundOptions,
+    clock: PhaseClock,
 ) -> tuple[ClipMeasures, np.ndarray]:
     """The measures and the codes of a clip; raises `AudioError` if it cannot be decoded."""
     clip, rate = reader.clip, codec.decoded_sample_rate
-    samples = _samples(reader, rate, max_seconds, sound)
-    codes = codec.encode(samples, rate).numpy()
-    reconstruction = codec.decode_aligned(codes)[: len(samples)].numpy()
+    with clock.during(READING):
+        samples = _samples(reader, rate, max_seconds, sound)
+    with clock.during(ENCODING):
+        codes = codec.encode(samples, rate).numpy()
+    with clock.during("decoding"):
+        reconstruction = codec.decode_aligned(codes)[: len(samples)].numpy()
+    with clock.during("measuring"):
+        measures = measure(log_mel, samples, reconstruction, rate)
     measured = ClipMeasures(
         id=clip.id,
         dataset=clip.dataset,
@@ -162,7 +176,7 @@ def _measured(
         start=clip.start,
         seconds=len(samples) / rate,
         frames=len(codes),
-        measures=measure(log_mel, samples, reconstruction, rate),
+        measures=measures,
     )
     return measured, codes
 

@@ -422,3 +422,18 @@ def test_corpus_without_rows_is_an_error(codec_folder: Path, tmp_path: Path) -> 
     soundfile.write(tmp_path / "in" / "empty.wav", np.zeros(0, np.float32), RATE)
     with pytest.raises(CodectokError, match="Nothing was written"):
         run(job(codec_folder), tmp_path / "in", tmp_path / "out")
+
+
+def test_worker_or_server_with_other_weights_is_refused(corpus: Path, tmp_path: Path) -> None:
+    Codec.from_config("nano", seed=1).save_pretrained(tmp_path / "codec")
+    planned = ServedJob(TokenizeOptions(str(tmp_path / "codec"), device="cpu"))
+    same = planned.server
+    same.start()
+    assert {"codec", "first batch"} <= set(same.clock.seconds())
+    shutil.rmtree(tmp_path / "codec")
+    Codec.from_config("nano", seed=2).save_pretrained(tmp_path / "codec")
+    with pytest.raises(CodectokError, match="another codec"):
+        planned.server.start()
+    with pytest.raises(CodectokError, match="another codec"):
+        run(planned, corpus, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.parquet"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
+
+import numpy as np
 
 LONGEST_HEADER = 16
 INFO_SIZE = 34
@@ -24,7 +27,8 @@ def _crc_table(polynomial: int, width: int) -> tuple[int, ...]:
 
 
 CRC8 = _crc_table(0x07, 8)
-CRC16 = _crc_table(0x8005, 16)
+POLYNOMIAL16 = 0x8005
+POWERS = 32767  # of x that differ modulo this polynomial
 
 
 class FrameHeader(NamedTuple):
@@ -101,12 +105,27 @@ def frame_ends(data: bytes) -> list[int]:
 
     One of them is the end if the frame is whole; each other one arises by chance (1 of 65,536 bytes).
     """
-    table, crc, ends = CRC16, 0, []
-    for offset, byte in enumerate(data, 1):
-        crc = (crc << 8 & 0xFFFF) ^ table[crc >> 8 ^ byte]
-        if not crc:
-            ends.append(offset)
+    values = np.frombuffer(data, np.uint8)
+    # A CRC is a remainder of polynomials. It is 0 where the sum of bytes times x ** (-8 * offset) is 0; the sums of all
+    # beginnings of `data` are found at once. `weights` are x ** (bit - 8 * offset).
+    weights = np.resize(_weights_of_bytes(), len(values))
+    terms = np.zeros(len(values), np.uint16)
+    for bit in range(8):
+        terms ^= weights * (values >> bit & 1)
+        weights = weights << 1 ^ (weights >> 15) * np.uint16(POLYNOMIAL16)
+    ends: list[int] = (np.flatnonzero(np.bitwise_xor.accumulate(terms) == 0) + 1).tolist()
     return ends
+
+
+@cache
+def _weights_of_bytes() -> np.ndarray:
+    """Powers 0, -8, -16 ... of x modulo the polynomial of the CRC-16, uint16; they repeat after `POWERS`."""
+    powers, power = np.zeros(POWERS, np.uint16), 1
+    for exponent in range(POWERS):
+        powers[exponent] = power
+        power = power << 1 ^ (0x10000 | POLYNOMIAL16 if power & 0x8000 else 0)
+    weights: np.ndarray = powers[-8 * np.arange(POWERS) % POWERS]
+    return weights
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from codectok.audio.files import audio_info
-from codectok.audio.framing.flac.frames import frame_header
+from codectok.audio.framing.flac.frames import frame_ends, frame_header
 from codectok.audio.framing.flac.layout import layout_of_flac
 from tests.helpers.audio import tone
 from tests.helpers.framing import decode, plain
@@ -223,3 +223,15 @@ def test_shards_hold_all_samples_of_joined_and_damaged_files(tmp_path: Path) -> 
     assert row["reason"] == "decode_error" and "cut.flac" in str(row["source"])
     kept = [len(samples) for sample, samples in all_samples(tmp_path / "out") if "joined" in str(sample)]
     assert sum(kept) == pytest.approx(2 * N / RATE * 24_000, abs=2)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 2, 3, 5000, 70_000])
+def test_ends_of_frames_are_where_the_crc_is_zero(n_bytes: int) -> None:
+    data = np.random.default_rng(n_bytes).integers(0, 256, n_bytes, dtype=np.uint8).tobytes() + bytes(3)
+    crc, expected = 0, []
+    for offset, byte in enumerate(data, 1):
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = crc << 1 ^ (0x18005 if crc & 0x8000 else 0)
+        expected += [offset] if crc == 0 else []
+    assert frame_ends(data) == expected
