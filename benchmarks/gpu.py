@@ -3,7 +3,8 @@
 Usage: python benchmarks/gpu.py [--codec distilcodec-v1] [--device cuda] [--seconds 330] [--only STEP ...] [--save]
 
 Every step is a process with a limit of time, so that one that fails or hangs leaves the others their share. The job
-reads FLAC files from tars; its last table says where its time went. Takes less than six minutes.
+reads FLAC files from tars with one core; its last table says where its time went. Takes less than six minutes, and
+returns 1 if a step failed.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def write_tars(folder: Path, seconds: float) -> None:
                 tar.addfile(member, io.BytesIO(content))
 
 
-def run(step: Step, seconds: float) -> str:
-    """Run a step for at most `seconds`, print its output, and return it."""
+def run(step: Step, seconds: float) -> tuple[str, bool]:
+    """Run a step for at most `seconds`, print its output, and return it, and True if it succeeded."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path[1:]]), "COLUMNS": "118"}
     command = [sys.executable, *step.command]
     started = time.monotonic()
@@ -97,13 +98,13 @@ def run(step: Step, seconds: float) -> str:
             command, cwd=HERE.parent, env=environment, timeout=seconds, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
-        output, end = done.stdout, f"exit code {done.returncode}"
+        output, end, good = done.stdout, f"exit code {done.returncode}", done.returncode == 0
     except subprocess.TimeoutExpired as error:
         output = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
-        end = "stopped at its limit"
+        end, good = "stopped at its limit", False
     text = f"\n== {step.name}\n{output.rstrip()}\n({end} after {time.monotonic() - started:.0f} s)"
     print(text, flush=True)
-    return text
+    return text, good
 
 
 def main() -> int:
@@ -117,7 +118,7 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     device = resolve_device(options.device)
-    texts = [common.machine(device)]
+    texts, failed = [common.machine(device)], 0
     print(texts[0], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for step in steps(options, Path(folder)):
@@ -127,6 +128,7 @@ def main() -> int:
             if left < LEAST_SECONDS:
                 texts.append(f"\n== {step.name}\n(skipped: no time is left)")
                 print(texts[-1], flush=True)
+                failed += 1
                 continue
             if step.name == "job":
                 write_tars(Path(folder) / "tars", 6 * options.audio)
@@ -137,13 +139,15 @@ def main() -> int:
                         tuple(str(Path(folder) / "codec") if part == options.codec else part for part in step.command),
                         step.seconds,
                     )
-            texts.append(run(step, min(step.seconds, left)))
+            text, good = run(step, min(step.seconds, left))
+            texts.append(text)
+            failed += not good
     if options.save:
         card = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         name = re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
         common.RESULTS.mkdir(exist_ok=True)
         (common.RESULTS / f"gpu-{name}.txt").write_text("\n".join(texts) + "\n")
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

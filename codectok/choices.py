@@ -11,7 +11,7 @@ Kernels = Literal["torch", "triton"]
 """Kernels that compute codes on a GPU: those of torch, or fused ones of ours, compiled by Triton."""
 
 KernelChoice = Literal["auto", "torch", "triton"]
-"""Choice of kernels; "auto" is "triton" where it is faster and this machine can compile."""
+"""Choice of kernels; "auto" is "triton" in bfloat16 on a GPU where this machine can compile, else "torch"."""
 
 Segmenter = Literal["quiet", "fixed", "vad"]
 """Method to cut recordings."""

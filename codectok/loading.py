@@ -56,7 +56,7 @@ def load_codec(
         batch_seconds: audio of clips of one length that other codecs encode at once; None for clip by clip.
         encoder_only: keep no weights of the decoder, for codecs of ours and of transformers; decoding is then an
             error. Codes and fingerprint do not change.
-        kernels: kernels of a codec of ours on a GPU, see `codectok.choices.Kernels`.
+        kernels: kernels of a codec of ours on a GPU, see `codectok.choices.KernelChoice`.
 
     Raises:
         CheckpointError: there is no such codec, or it cannot be loaded.

@@ -29,7 +29,7 @@ def time_facts(timing: RunTiming) -> dict[str, object]:
     total = format_duration(sum(timing.worker_phases.values()))
     facts["workers"] = f"{phases_in_shares(timing.worker_phases)} of {total} of {counted(timing.workers, 'worker')}"
     if timing.gpu_busy is not None:
-        facts["GPU"] = f"computed in {timing.gpu_busy:.0%} of the time"
+        facts["GPU"] = f"computed for an encoder in {timing.gpu_busy:.0%} of its time"
     elif timing.server_busy is not None:
         facts["encoders busy"] = f"{timing.server_busy:.0%} of the time"
     return facts

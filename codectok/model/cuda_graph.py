@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,6 +17,7 @@ class GPUClock:
     """Seconds in which the GPUs of this process computed batches, by their own clocks."""
 
     seconds = 0.0
+    lock = threading.Lock()
 
 
 class PendingResult:
@@ -33,7 +35,8 @@ class PendingResult:
         """Wait for the tensor and return it on the CPU."""
         self._copied.synchronize()
         if self._started is not None:
-            GPUClock.seconds += self._started.elapsed_time(self._copied) / 1000
+            with GPUClock.lock:
+                GPUClock.seconds += self._started.elapsed_time(self._copied) / 1000
             self._started = None
         return self._tensor
 
@@ -87,6 +90,7 @@ class CudaGraph:
     def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
         self._inputs = [tensor.cuda() for tensor in inputs]
         copies: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._lock = threading.Lock()
         # Calls take turns; each copies while the GPU still computes the one before.
         self._stages = itertools.cycle([_Stage(self._inputs, copies) for _ in range(STAGES)])
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -101,7 +105,11 @@ class CudaGraph:
             self._output = function(*self._inputs)
 
     def __call__(self, inputs: Sequence[Tensor]) -> PendingResult:
-        """Queue the computation for `inputs` on the CPU."""
+        """Queue the computation for `inputs` on the CPU; several threads may call it."""
+        with self._lock:
+            return self._queue(inputs)
+
+    def _queue(self, inputs: Sequence[Tensor]) -> PendingResult:
         stage = next(self._stages)
         stage.send(inputs)
         stage.receive(self._inputs)

@@ -41,12 +41,12 @@ class FusedHiFiGAN:
             for upsample, blocks in zip(decoder.upsamples, decoder.blocks, strict=True)
         ]
         self._post = LastConvolution(decoder.post)
-        layers = [layer for layer in decoder.modules() if isinstance(layer, nn.Conv1d)]
         self._device = decoder.pre.weight.device
-        self._margin = max(layer.dilation[0] * (layer.kernel_size[0] // 2) for layer in layers)
-        # Later stages have more rows a frame.
-        first = cast("nn.ConvTranspose1d", decoder.upsamples[0])
-        self.reach = max(decoder.pre.kernel_size[0] // 2, -(-self._margin // first.stride[0]))
+        stages = max(stage.reach for stage in self._stages)
+        self._margin = max(self._pre.reach, stages, decoder.post.kernel_size[0] // 2)
+        # A stage has at least the first one's rows a frame; the first transposed convolution works on frames.
+        first = self._stages[0]
+        self.reach = max(self._pre.reach, first.upsample.reach, -(-self._margin // first.rate))
 
     def __call__(self, features: Tensor, gap: Tensor) -> Tensor:
         """Map `features` [n, C], zero where `gap` [n], to a waveform float32 [n * product of the upsampling rates]."""
@@ -71,8 +71,8 @@ class _Stage:
     """A transposed convolution, and the mean of parallel residual blocks."""
 
     def __init__(self, upsample: nn.ConvTranspose1d, blocks: nn.ModuleList) -> None:
-        self._upsample = Convolution.of_transposed(upsample)
-        self._rate, self._channels = upsample.stride[0], upsample.out_channels
+        self.upsample = Convolution.of_transposed(upsample)
+        self.rate, self._channels = upsample.stride[0], upsample.out_channels
         self._blocks = [
             [
                 (Convolution.of(cast("nn.Conv1d", dilated)), Convolution.of(cast("nn.Conv1d", plain)))
@@ -80,15 +80,17 @@ class _Stage:
             ]
             for block in cast("list[ResidualBlock]", list(blocks))
         ]
+        convolutions = [self.upsample, *(each for block in self._blocks for pair in block for each in pair)]
+        self.reach = max(each.reach for each in convolutions)
 
     def __call__(self, rows: Rows, gap: Tensor, new: NewRows, dtype: torch.dtype) -> Rows:
         """Map activated rows to the activated rows of the next stage, of type `dtype`."""
-        n_in, n_rows = len(rows.inner), len(rows.inner) * self._rate
+        n_in, n_rows = len(rows.inner), len(rows.inner) * self.rate
         first, first_activated = (new(n_rows, self._channels, HALF) for _ in range(2))
         # A row of the product holds the successive output rows of one input row.
-        wide = (n_in, self._rate * self._channels)
+        wide = (n_in, self.rate * self._channels)
         epilogue = Epilogue(result=first.inner.view(wide), activated=first_activated.inner.view(wide))
-        self._upsample(rows, gap, epilogue)
+        self.upsample(rows, gap, epilogue)
         between, x_activated = (new(n_rows, self._channels, HALF) for _ in range(2))
         x, total = (new(n_rows, self._channels, HALF).inner for _ in range(2))
         output = new(n_rows, self._channels, dtype)

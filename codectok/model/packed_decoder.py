@@ -7,6 +7,7 @@ than a pack is cut into windows that overlap by the decoder's receptive field.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,12 +63,13 @@ class PackedDecoder:
         self._gap: int = max(BLOCK_KERNEL_SIZE // 2, self._decoder.reach)
         mel_frames = self._frame_size // network.config.mel.hop_length
         self._size = -(-max(pack_frames, 4 * self._receptive_field * mel_frames) // mel_frames)
+        self._lock = threading.Lock()
         self._graph: CudaGraph | None = None
 
     def stream(self, codes: Tensor) -> Iterator[Tensor]:
         """Decode `codes` [n_frames, n_codebooks] to blocks float32 [n] on the CPU."""
         for _, _, samples in self._decode([codes]):
-            yield samples
+            yield samples.clone()  # a view would keep the pinned memory of a whole pack
 
     def batch(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """Decode the codes [n_frames, n_codebooks] of each clip to float32 [n] on the CPU."""
@@ -112,8 +114,9 @@ class PackedDecoder:
             if self._device.type != "cuda":
                 return self._waveform(codes, gap)
             with torch.cuda.device(self._device):
-                if self._graph is None:
-                    self._graph = CudaGraph(self._waveform, [codes, gap])
+                with self._lock:
+                    if self._graph is None:
+                        self._graph = CudaGraph(self._waveform, [codes, gap])
                 return self._graph([codes, gap])
 
     def _samples(self, pack: Sequence[_Placed], result: PendingResult | Tensor) -> Iterator[tuple[int, int, Tensor]]:

@@ -51,7 +51,7 @@ class EncoderServer(Server):
         with gpu_memory_errors(f"the codec {self._settings.codec}", "use fewer encoders on it (--encoders-per-gpu)"):
             with self.clock.during(CODEC):
                 codec = load_codec_of_job(self._settings, self._description, self._device_class)
-            with self.clock.during(FIRST_BATCH):
+            with self.clock.during(FIRST_BATCH), suppress(AudioError):  # a codec may refuse silence, or a second of it
                 codec.encode(np.zeros(codec.sample_rate, np.float32), codec.sample_rate)
             return _Encoder(codec)
 

@@ -19,7 +19,7 @@ from codectok.description import CodecDescription
 from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import AudioError, InputError
 from codectok.loading import absolute_codec_name, load_codec
-from codectok.model.kernels.support import has_kernels, resolve_kernels
+from codectok.model.kernels.support import resolve_kernels, wanted_kernels
 from codectok.names import printable
 from codectok.phases import WRITING
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
@@ -118,9 +118,7 @@ class TokenizeJob(Job):
             return "torch"
         if not elsewhere:
             return resolve_kernels(choice, device, self.settings.dtype)
-        if choice == "auto":
-            return "triton" if has_kernels(device.type, self.settings.dtype) else "torch"
-        return choice
+        return wanted_kernels(choice, device.type, self.settings.dtype)
 
     def check_sources(self, listing: Listing) -> None:
         """Raise an `InputError` if the audio column of Parquet files is unknown, or keys of segments could repeat.

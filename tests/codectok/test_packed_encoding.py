@@ -37,7 +37,8 @@ def lengths(config: CodecConfig, seed: int) -> list[int]:
 def features_of(codec: Codec, clips: list[np.ndarray], pack_frames: int) -> list[Tensor]:
     """Features before the search: floats show differences that codes may hide."""
     geometry = PackGeometry(codec.config, pack_frames)
-    encoder = PackedEncoder(codec.network, codec.log_mel.of_windows, geometry, codec.device, codec.dtype)
+    log_mel, fused = codec.log_mel.of_windows, codec.kernels == "triton"
+    encoder = PackedEncoder(codec.network, log_mel, geometry, codec.device, codec.dtype, fused)
     encoder._encode_frames = torch.clone
     found: list[list[Tensor]] = [[] for _ in clips]
     chunks = ((number, chunk) for number, clip in enumerate(clips) for chunk in cut_into_chunks([clip], geometry))

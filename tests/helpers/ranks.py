@@ -38,11 +38,7 @@ def run_on_ranks(work: Callable[..., Any], n_ranks: int, *arguments: Any) -> lis
     `work` must be a module-level function with arguments that can be pickled and a result that torch can save. No
     process and no file is left behind; a rank that fails or takes too long fails the test.
     """
-<<<<<<< HEAD
-    clean: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-=======
     clean = multiprocessing.get_context("forkserver")
->>>>>>> w-a
     clean.set_forkserver_preload(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix="ct-ranks-") as folder:
         arguments_of = [(work, rank, n_ranks, folder, arguments) for rank in range(n_ranks)]

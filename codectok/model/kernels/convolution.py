@@ -149,7 +149,8 @@ class Tiles:
         """Return the tiles for `n_in` channels to `n_out`; fixed, so that codes and samples are equal in every run."""
         columns = min(_power_of_two_in(n_out), 128)
         depth = min(_power_of_two_in(n_in), 64)
-        return cls(128 if columns >= 64 else 256, columns, depth, 8 if columns >= 128 else 4, 3)
+        # All stages of larger tiles would not fit into the shared memory of small GPUs.
+        return cls(256 if columns <= 32 and depth <= 32 else 128, columns, depth, 8 if columns >= 128 else 4, 3)
 
 
 class Convolution:
@@ -166,6 +167,8 @@ class Convolution:
         self._weight = weight.bfloat16().contiguous()
         self._bias = bias.float().contiguous()
         self._dilation, self._first = dilation, first
+        # Rows on each side of an output row that it depends on.
+        self.reach = max(-first, first + dilation * (len(weight) - 1), 0)
         self.out_channels = self._weight.shape[2]
 
     @classmethod
@@ -198,6 +201,7 @@ class Convolution:
         """Convolve `rows`; `gap` bool [frames] marks frames whose rows are zero in the output."""
         taps, n_in, n_out = self._weight.shape
         n_rows = len(rows.inner)
+        assert self.reach <= rows.margin, "a kernel would read beyond its rows"
         tiles = Tiles.of(n_in, n_out)
         programs = triton.cdiv(n_rows, tiles.rows) * (n_out // tiles.columns)
         _convolution_kernel[(programs,)](

@@ -72,7 +72,7 @@ def _rescore_kernel(
     numbers = tl.arange(0, KEYS)
     left = tl.load(keys + row * n_keys + numbers, mask=numbers < n_keys, other=-2147483648)
     best_score = float("-inf")
-    best_code = tl.full((), 2147483647, tl.int32)
+    best_code = tl.load(code_at)  # for scores that are not numbers
     for _ in range(CANDIDATES):
         key = tl.max(left, 0)
         number = tl.min(tl.where(left == key, numbers, KEYS), 0)

@@ -25,26 +25,31 @@ def resolve_kernels(kernels: KernelChoice, device: torch.device, dtype: Precisio
     Raises:
         InputError: "triton" does not run here, or an unknown choice.
     """
-    if kernels not in get_args(KernelChoice):
-        raise InputError(f"There are no kernels {kernels!r}; use {', '.join(get_args(KernelChoice))}.")
-    if kernels == "torch" or (kernels == "auto" and not has_kernels(device.type, dtype)):
+    if wanted_kernels(kernels, device.type, dtype) == "torch":
         return "torch"
-    if not has_kernels(device.type, dtype):
-        raise InputError(
-            "Kernels of Triton compute in bfloat16 on a GPU only; use --dtype bfloat16, or leave --kernels out."
-        )
     problem = problem_with_kernels(device)
     if problem is None:
         return "triton"
     if kernels == "triton":
-        raise InputError(f"Kernels of Triton cannot be compiled here: {problem}; use --kernels torch.")
-    log.warning("Encoding runs without kernels of Triton, which are faster, since %s.", problem)
+        raise InputError(f"Kernels of Triton cannot be compiled here: {problem}; use torch's (--kernels torch).")
+    log.warning("Encoding and decoding are slower than with kernels of Triton, which cannot be used: %s.", problem)
     return "torch"
 
 
-def has_kernels(device_type: str, dtype: Precision) -> bool:
-    """Return True if there are kernels of Triton for a type of device, "cpu" or "cuda", and a precision."""
-    return device_type == "cuda" and dtype == "bfloat16"
+def wanted_kernels(kernels: KernelChoice, device_type: str, dtype: Precision) -> Kernels:
+    """Choose the kernels for a type of device, "cpu" or "cuda", of a machine that can compile them.
+
+    Raises:
+        InputError: "triton" for another device or precision, or an unknown choice.
+    """
+    if kernels not in get_args(KernelChoice):
+        raise InputError(f"There are no kernels {kernels!r}; use {', '.join(get_args(KernelChoice))}.")
+    exist = device_type == "cuda" and dtype == "bfloat16"
+    if kernels == "triton" and not exist:
+        raise InputError(
+            "Kernels of Triton compute in bfloat16 on a GPU only; use --dtype bfloat16, or leave --kernels out."
+        )
+    return "torch" if kernels == "torch" or not exist else "triton"
 
 
 @functools.cache

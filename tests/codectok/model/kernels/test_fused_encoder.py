@@ -17,6 +17,8 @@ from tests.helpers.codecs import VARIANTS, make_codec, noise
 pytest.importorskip("triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# On a machine with a GPU kernels are compiled for it.
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 # The scale of new blocks is 1e-6, which would hide their errors.
 SCALE = 0.3
 

@@ -9,6 +9,8 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# On a machine with a GPU kernels are compiled for it.
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from codectok import Codec
 from codectok.config import CodecConfig
+from codectok.model.hifigan import HiFiGANDecoder
 from codectok.model.windowed_decoder import WindowedDecoder
 from tests.helpers.codecs import NANO, VARIANTS, make_codec
 from tests.helpers.triton_interpreter import interpret_bfloat16_products
@@ -15,6 +16,8 @@ from tests.helpers.triton_interpreter import interpret_bfloat16_products
 pytest.importorskip("triton")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# On a machine with a GPU kernels are compiled for it.
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 # Narrow, since the interpreter is slow; with two residual blocks in parallel.
 NARROW = NANO.model_copy(
     update={
@@ -73,6 +76,52 @@ def test_packed_decoding_equals_decoding_alone(config: CodecConfig) -> None:
         # The interpreter truncates where a GPU rounds, twice the error.
         assert 0 < float((samples - expected).norm()) < 3 * float((rounded - expected).norm())
         assert float((rounded - expected).norm() / expected.norm()) < 0.05
+
+
+@pytest.mark.parametrize(("kernel_sizes", "rates"), [((64, 24), (8, 8)), ((24, 64), (8, 8)), ((4, 32), (2, 32))])
+def test_wide_transposed_convolutions_stay_within_their_rows(
+    kernel_sizes: tuple[int, int], rates: tuple[int, int]
+) -> None:
+    from codectok.model.hifigan_kernels import FusedHiFiGAN
+
+    decoder = (
+        HiFiGANDecoder(
+            NARROW.decoder.model_copy(
+                update={
+                    "initial_channels": 64,
+                    "upsample_rates": rates,
+                    "upsample_kernel_sizes": kernel_sizes,
+                    "pre_kernel_size": 3,
+                    "post_kernel_size": 3,
+                    "resblock_kernel_sizes": (3,),
+                    "resblock_dilations": ((1,),),
+                }
+            ),
+            32,
+        )
+        .requires_grad_(False)
+        .to(DEVICE)
+    )
+    fused = FusedHiFiGAN(decoder)
+    n_frames = 3
+    features = torch.randn(2 * n_frames + fused.reach, 32, device=DEVICE)
+    gap = torch.zeros(len(features), dtype=torch.bool, device=DEVICE)
+    gap[n_frames:-n_frames] = True
+    features[gap] = 0
+    with torch.inference_mode():
+        found = fused(features, gap).view(len(features), -1)
+        for part in (slice(0, n_frames), slice(len(features) - n_frames, None)):
+            expected = decoder(features[part].unsqueeze(0))[0]
+            assert float((found[part].flatten() - expected).norm() / expected.norm()) < 0.05
+
+
+@pytest.mark.gpu
+def test_codec_decodes_batches_like_clips_alone_on_gpu() -> None:
+    codec = make_codec(VARIANTS["folded"], device="cuda", dtype="bfloat16")
+    assert codec.kernels == "triton"
+    clips = clips_of(codec, (1, 200, 5000, 30))
+    for codes, samples in zip(clips, codec.decode_batch(clips), strict=True):
+        assert torch.equal(codec.decode(codes), samples)
 
 
 @pytest.mark.parametrize("variant", ["inverse-stft"])
