@@ -151,7 +151,7 @@ class PackedEncoder:
         if not (difference < MAX_KERNEL_DIFFERENCE and equal > MIN_EQUAL_CODES):
             raise CodectokError(
                 f"Kernels of Triton compute features that differ by {difference:.1%} from torch's on this GPU, and"
-                f" find {equal:.1%} of the codes; use torch's (kernels="torch", or --kernels torch of tokenize), and report it."
+                f" find {equal:.1%} of the codes; use torch's (tokenize --kernels torch), and report it."
             )
 
     def _codes(self, samples: Tensor, *gaps: Tensor) -> Tensor:
