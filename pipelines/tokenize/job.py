@@ -117,7 +117,8 @@ class TokenizeJob(Job):
                 raise InputError(f"Only codecs of ours have kernels, not {self.settings.codec}; leave --kernels out.")
             return "torch"
         if not elsewhere:
-            return resolve_kernels(choice, device, self.settings.dtype)
+            # Not compiled here: the GPU's memory is left to the workers, which refuse to run if they cannot.
+            return resolve_kernels(choice, device, self.settings.dtype, compile_one=False)
         return wanted_kernels(choice, device.type, self.settings.dtype)
 
     def check_sources(self, listing: Listing) -> None:

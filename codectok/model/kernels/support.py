@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import shutil
+from importlib.util import find_spec
 from typing import get_args
 
 import torch
@@ -12,22 +15,29 @@ from codectok.choices import KernelChoice, Kernels, Precision
 from codectok.errors import InputError
 
 OLDEST = (8, 0)  # compute capability of the first GPUs with products in bfloat16
+COMPILERS = ("cc", "gcc", "clang")  # Triton compiles the code that launches a kernel with one of them
 
 log = logging.getLogger(__name__)
 
 
-def resolve_kernels(kernels: KernelChoice, device: torch.device, dtype: Precision) -> Kernels:
+def resolve_kernels(kernels: KernelChoice, device: torch.device, dtype: Precision, compile_one: bool = True) -> Kernels:
     """Choose the kernels of a codec on `device`.
 
     Kernels of Triton exist for bfloat16 on GPUs; "auto" chooses them there. If this machine cannot compile them, it
     chooses "torch", and a warning says why.
+
+    Args:
+        kernels: the choice.
+        device: device that computes.
+        dtype: arithmetic.
+        compile_one: compile a kernel and run it on the GPU, else only look for a compiler.
 
     Raises:
         InputError: "triton" does not run here, or an unknown choice.
     """
     if wanted_kernels(kernels, device.type, dtype) == "torch":
         return "torch"
-    problem = problem_with_kernels(device)
+    problem = missing_for_kernels(device) or (problem_with_kernels(device) if compile_one else None)
     if problem is None:
         return "triton"
     if kernels == "triton":
@@ -52,14 +62,20 @@ def wanted_kernels(kernels: KernelChoice, device_type: str, dtype: Precision) ->
     return "torch" if kernels == "torch" or not exist else "triton"
 
 
-@functools.cache
-def problem_with_kernels(device: torch.device) -> str | None:
-    """Return why kernels cannot be compiled for `device`, a CUDA device; None if they can.
-
-    Triton needs a C compiler, headers of Python, and a GPU of compute capability 8.0 or newer.
-    """
+def missing_for_kernels(device: torch.device) -> str | None:
+    """Return what Triton misses to compile kernels for `device`, a CUDA device; None if nothing seems to be missing."""
     if torch.cuda.get_device_capability(device) < OLDEST:
         return "the GPU is too old"
+    if find_spec("triton") is None:
+        return "the package triton is not installed"
+    if not os.environ.get("CC") and not any(shutil.which(name) for name in COMPILERS):
+        return "there is no C compiler"
+    return None
+
+
+@functools.cache
+def problem_with_kernels(device: torch.device) -> str | None:
+    """Return why a kernel cannot be compiled and run on `device`, a CUDA device; None if it can."""
     try:
         from .probe import compile_probe
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -27,6 +29,7 @@ GPU = torch.device("cuda", 0)
 def test_kernels_are_chosen(
     choice: KernelChoice, device: str, dtype: Precision, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(support, "missing_for_kernels", lambda device: None)
     monkeypatch.setattr(support, "problem_with_kernels", lambda device: None)
     assert resolve_kernels(choice, torch.device(device), dtype) == expected
 
@@ -34,11 +37,28 @@ def test_kernels_are_chosen(
 def test_machine_without_compiler_uses_torch_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(support, "problem_with_kernels", lambda device: "there is no C compiler")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
     assert resolve_kernels("auto", GPU, "bfloat16") == "torch"
     assert "there is no C compiler" in caplog.text
     with pytest.raises(InputError, match=r"there is no C compiler; use torch's \(--kernels torch\)"):
         resolve_kernels("triton", GPU, "bfloat16")
+
+
+def test_kernel_that_does_not_run_is_noticed_where_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support, "missing_for_kernels", lambda device: None)
+    monkeypatch.setattr(support, "problem_with_kernels", lambda device: "a test failed")
+    assert resolve_kernels("auto", GPU, "bfloat16") == "torch"
+    assert resolve_kernels("auto", GPU, "bfloat16", compile_one=False) == "triton"
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+def test_old_gpu_has_no_kernels(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setenv("CC", "cc")
+    pytest.importorskip("triton")
+    assert support.missing_for_kernels(GPU) == ("the GPU is too old" if capability < (8, 0) else None)
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("cpu", "bfloat16"), ("cuda", "float32")])
