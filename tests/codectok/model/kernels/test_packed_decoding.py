@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from codectok import Codec
-from codectok.config import CodecConfig
+from codectok.config import CodecConfig, DecoderConfig
 from codectok.model.hifigan import HiFiGANDecoder
 from codectok.model.windowed_decoder import WindowedDecoder
 from tests.helpers.codecs import NANO, VARIANTS, make_codec
@@ -84,24 +84,16 @@ def test_wide_transposed_convolutions_stay_within_their_rows(
 ) -> None:
     from codectok.model.hifigan_kernels import FusedHiFiGAN
 
-    decoder = (
-        HiFiGANDecoder(
-            NARROW.decoder.model_copy(
-                update={
-                    "initial_channels": 64,
-                    "upsample_rates": rates,
-                    "upsample_kernel_sizes": kernel_sizes,
-                    "pre_kernel_size": 3,
-                    "post_kernel_size": 3,
-                    "resblock_kernel_sizes": (3,),
-                    "resblock_dilations": ((1,),),
-                }
-            ),
-            32,
-        )
-        .requires_grad_(False)
-        .to(DEVICE)
+    config = DecoderConfig(
+        initial_channels=64,
+        upsample_rates=rates,
+        upsample_kernel_sizes=kernel_sizes,
+        pre_kernel_size=3,
+        post_kernel_size=3,
+        resblock_kernel_sizes=(3,),
+        resblock_dilations=((1,),),
     )
+    decoder = HiFiGANDecoder(config, 32).requires_grad_(False).to(DEVICE)
     fused = FusedHiFiGAN(decoder)
     n_frames = 3
     features = torch.randn(2 * n_frames + fused.reach, 32, device=DEVICE)
