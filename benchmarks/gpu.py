@@ -54,7 +54,10 @@ def steps(options: argparse.Namespace, folder: Path) -> list[Step]:
     device, codec = options.device, options.codec
     made = ("--codec", codec, "--device", device)
     small = ("--codec", "nano", "--device", device)
-    job = ("-m", "codectok", "tokenize", str(folder / "tars"), str(folder / "table"), "--engine", "local", *made)
+    # The command loads a codec from a folder, so that an untrained preset is saved before.
+    saved = codec if Path(codec).is_dir() else str(folder / "codec")
+    places = (str(folder / "tars"), str(folder / "table"))
+    job = ("-m", "codectok", "tokenize", *places, "--engine", "local", "--codec", saved, "--device", device)
     train = (str(HERE / "train.py"), "--device", device, "--rounds", "3", "--only-ours")
     return [
         Step("tests", ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"), 100),
@@ -134,11 +137,6 @@ def main() -> int:
                 write_tars(Path(folder) / "tars", 6 * options.audio)
                 if not Path(options.codec).is_dir():
                     common.load(options.codec, "cpu").save_pretrained(Path(folder) / "codec")
-                    step = Step(
-                        step.name,
-                        tuple(str(Path(folder) / "codec") if part == options.codec else part for part in step.command),
-                        step.seconds,
-                    )
             text, good = run(step, min(step.seconds, left))
             texts.append(text)
             failed += not good

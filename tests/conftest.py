@@ -20,6 +20,7 @@ if not torch.cuda.is_available():
 from codectok import Codec
 from tests.helpers.audio import tone
 from tests.helpers.exports import write_parts
+from tests.helpers.hub_server import HubServer, hub_server
 from tests.helpers.storage import DATA
 
 
@@ -27,6 +28,16 @@ from tests.helpers.storage import DATA
 def golden(request: pytest.FixtureRequest) -> Path:
     """A folder with a reference checkpoint, its input and its outputs."""
     return DATA / "golden" / request.param
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A stand-in Hub that this process uses, with empty caches, in an empty working folder."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    with hub_server() as server:
+        server.use(monkeypatch, tmp_path)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,16 @@ WARPS = 8
 
 
 @triton.jit
+def _tile_of_program(n_rows, n_channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return the rows and columns of this program, the columns that are channels, and the numbers that exist."""
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < n_channels
+    mask = (rows < n_rows)[:, None] & inside[None, :]
+    return rows, columns, inside, mask
+
+
+@triton.jit
 def _normalize(x, mask, norm_weight, norm_bias, columns, inside, n_channels, epsilon):
     """Layer norm of the rows of `x` [rows, channels], in float32."""
     mean = tl.sum(x, 1) / n_channels
@@ -34,10 +44,7 @@ def _depthwise_norm_kernel(
     frames, taps, bias, norm_weight, norm_bias, result, n_rows, n_channels, epsilon,
     KERNEL_SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < n_channels
-    mask = (rows < n_rows)[:, None] & inside[None, :]
+    rows, columns, inside, mask = _tile_of_program(n_rows, n_channels, ROWS, COLUMNS)
     first = tl.load(bias + columns, mask=inside, other=0.0)
     total = tl.zeros((ROWS, COLUMNS), tl.float32) + first[None, :]
     for tap in tl.static_range(KERNEL_SIZE):
@@ -54,10 +61,7 @@ def _norm_kernel(
     frames, bias, gap, norm_weight, norm_bias, result, terms, n_rows, n_channels, epsilon,
     HAS_BIAS: tl.constexpr, HAS_GAP: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < n_channels
-    mask = (rows < n_rows)[:, None] & inside[None, :]
+    rows, columns, inside, mask = _tile_of_program(n_rows, n_channels, ROWS, COLUMNS)
     place = rows[:, None] * n_channels + columns[None, :]
     x = tl.load(frames + place, mask=mask, other=0.0)
     if HAS_BIAS:
@@ -82,10 +86,7 @@ def _add_kernel(
     frames, branch, vector, gap, n_rows, n_channels,
     RESIDUAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < n_channels
-    mask = (rows < n_rows)[:, None] & inside[None, :]
+    rows, columns, inside, mask = _tile_of_program(n_rows, n_channels, ROWS, COLUMNS)
     place = rows[:, None] * n_channels + columns[None, :]
     value = tl.load(vector + columns, mask=inside, other=0.0)[None, :]
     x = tl.load(frames + place, mask=mask, other=0.0)

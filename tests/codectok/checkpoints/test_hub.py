@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,20 +19,10 @@ from codectok.checkpoints import CheckpointHeader, converted, import_distilcodec
 from codectok.checkpoints.hub import download_snapshot
 from codectok.loading import absolute_codec_name
 from codectok.model.network import CodecNetwork
-from tests.helpers.hub_server import HubServer, hub_server
+from tests.helpers.hub_server import HubServer
 from tests.helpers.storage import DATA
 
 STUDENT = DATA / "golden" / "student"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A stand-in Hub that this process uses, with empty caches, in an empty working folder."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    with hub_server() as server:
-        server.use(monkeypatch, tmp_path)
-        yield server
 
 
 @pytest.fixture

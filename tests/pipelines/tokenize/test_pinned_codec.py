@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,8 @@ from codectok.pipelines.tokenize.encoder_server import load_codec_of_job
 from codectok.pipelines.tokenize.job import TokenizeJob
 from codectok.pipelines.tokenize.options import TokenizeOptions
 from tests.helpers.codecs import noise
-from tests.helpers.hub_server import HubServer, hub_server
+from tests.helpers.hub_server import HubServer
 from tests.helpers.transformers_models import save_model
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    with hub_server() as server:
-        server.use(monkeypatch, tmp_path)
-        yield server
 
 
 def test_worker_loads_commit_of_driver_after_hub_has_moved(
