@@ -33,7 +33,7 @@ def run(
     from codectok.atomic import remove_leftovers
     from codectok.audio.files import check_output, read_audio, write_audio
     from codectok.audio.sound import SoundOptions
-    from codectok.evaluation.metrics import log_mel_error, log_mel_of
+    from codectok.evaluation.metrics.signal import log_mel_error, log_mel_of
     from codectok.loading import load_codec
 
     check_output(output)

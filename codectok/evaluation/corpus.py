@@ -25,7 +25,8 @@ from codectok.sources.source import check_max_bytes
 from codectok.sources.unused import Unused, UnusedCounts, add_unused
 from codectok.tokens.clips import ClipReader
 
-from .metrics import log_mel_of
+from .metrics.signal import log_mel_of
+from .metrics.speech_quality import missing_measures
 from .reconstruction import (
     ClipMeasures,
     EvaluationOptions,
@@ -35,7 +36,6 @@ from .reconstruction import (
     measure,
     report_of,
 )
-from .speech_quality import missing_measures
 
 
 @dataclass

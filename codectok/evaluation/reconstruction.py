@@ -19,8 +19,8 @@ from codectok.description import CodecDescription
 from codectok.sources.unused import UnusedCounts, sum_unused
 
 from .codebook import CodebookUse, count_codes
-from .metrics import log_mel_error, si_sdr, stft_distance
-from .speech_quality import installed_measures
+from .metrics.signal import log_mel_error, si_sdr, stft_distance
+from .metrics.speech_quality import installed_measures
 
 
 class ClipMeasures(StrictModel):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from codectok.evaluation.codebook import CodebookUse
-from codectok.evaluation.speech_quality import installed_measures
+from codectok.evaluation.metrics.speech_quality import installed_measures
 from codectok.train.trainer.trainer import Trainer
 
 from .metrics_log import MetricsLog

@@ -16,9 +16,9 @@ import torch
 from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
 from codectok.evaluation.corpus import evaluate
-from codectok.evaluation.metrics import log_mel_error, si_sdr, stft_distance
+from codectok.evaluation.metrics.signal import log_mel_error, si_sdr, stft_distance
+from codectok.evaluation.metrics.speech_quality import installed_measures
 from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
-from codectok.evaluation.speech_quality import installed_measures
 from codectok.shards import Sample, ShardWriter
 from tests.helpers.audio import tone
 from tests.helpers.codecs import VARIANTS, make_codec

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from codectok.evaluation import speech_quality
-from codectok.evaluation.metrics import SI_SDR_LIMIT, STFT_RESOLUTIONS, si_sdr, stft_distance
-from codectok.evaluation.speech_quality import installed_measures, missing_measures, stoi
+from codectok.evaluation.metrics import speech_quality
+from codectok.evaluation.metrics.signal import SI_SDR_LIMIT, STFT_RESOLUTIONS, si_sdr, stft_distance
+from codectok.evaluation.metrics.speech_quality import installed_measures, missing_measures, stoi
 from tests.helpers.audio import tone
 
 

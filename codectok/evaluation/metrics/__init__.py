@@ -1,0 +1,1 @@
+"""Metrics of one reconstruction, and the metrics that an evaluation measures."""
