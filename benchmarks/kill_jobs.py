@@ -79,6 +79,8 @@ def verbs_of(inputs: Path) -> list[Verb]:
     corpus, table, codec, model = (str(inputs / name) for name in ("speech", "tokens", "codec", "model"))
     shard = ("shard", corpus, "OUT", "--shard-seconds", "15", "--max-rejects", "1")
     encoder = ("--codec", codec, "--device", "cpu")
+    quick = ("--metrics", "si_sdr,stft", "--controls", "original,noise", "--unit-seconds", "15", "--max-rejects", "1")
+    evaluate = ("evaluate", corpus, "OUT", *encoder, *quick)
     documents = ("--task", "tts", "--tokenizer", model, "--offset", "400", "--part-megabytes", "0.004")
     sizes = ("--file-megabytes", "0.01", "--group-megabytes", "0.001")
     packed = ("--packing", "next-fit", "--length", "64")
@@ -95,8 +97,7 @@ def verbs_of(inputs: Path) -> list[Verb]:
         Verb("export tokenizer", ("export", "tokenizer", model, "OUT", "--codec", codec)),
         Verb("export language-model", ("export", "language-model", model, "OUT", "--codec", codec)),
         Verb("export huggingface", ("export", "huggingface", "OUT", "--overwrite")),
-        Verb("evaluate", ("evaluate", corpus, *encoder, "--out", "OUT", "--limit", "3")),
-        Verb("evaluate .json", ("evaluate", corpus, *encoder, "--out", "OUT/report.json", "--limit", "3")),
+        Verb("evaluate", evaluate, both),
         Verb("train", train, both),
         Verb("train, workers", (*train, "--engine", "local", "data.num_workers=1", "checkpoint_interval=2")),
     ]

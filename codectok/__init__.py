@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from codectok.codecs.base import AudioCodec
     from codectok.codecs.fingerprints import hash_codec
     from codectok.codecs.whole_clip_codec import WholeClipCodec
-    from codectok.evaluation.corpus import evaluate
     from codectok.sources.clip import Clip
     from codectok.sources.rejects import Reject
     from codectok.tokens.reader import TokenTable, open_table
@@ -40,7 +39,6 @@ __all__ = [
     "Vocabulary",
     "WholeClipCodec",
     "__version__",
-    "evaluate",
     "hash_codec",
     "load_codec",
     "open_table",
@@ -58,7 +56,6 @@ _LAZY = {
     "TokenTable": "codectok.tokens.reader",
     "Vocabulary": "codectok.tokens.vocabulary",
     "WholeClipCodec": "codectok.codecs.whole_clip_codec",
-    "evaluate": "codectok.evaluation.corpus",
     "hash_codec": "codectok.codecs.fingerprints",
     "load_codec": "codectok.loading",
     "open_table": "codectok.tokens.reader",

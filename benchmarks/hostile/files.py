@@ -131,6 +131,7 @@ class Codecs(FileKind):
 
     def commands(self, place: Path, path: Path, base: Path, codec: Path) -> list[Command]:
         """All verbs that load a codec."""
+        quick = ("--metrics", "si_sdr", "--controls", "none")
         own, speech, table = place / "codec", base / "speech", base / "table"
         with_codec = ("--codec", own, "--device", "cpu")
         return [
@@ -138,7 +139,7 @@ class Codecs(FileKind):
             ("encode", speech, place / "codes.npz", *with_codec),
             ("tokenize", speech, place / "out", *with_codec, *LOCAL),
             ("decode", table, place / "wav", *with_codec),
-            ("evaluate", speech, *with_codec, "--limit", 1),
+            ("evaluate", speech, place / "evaluation", *with_codec, *LOCAL, *quick),
             ("reconstruct", speech / "clip-0.wav", place / "again.wav", *with_codec),
             ("verify", table, *with_codec, "--reencode", 2),
             ("export", "vocabulary", own, place / "vocabulary"),

@@ -2,64 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codectok.formatting import counted, format_duration
+from codectok.errors import InputError
 
-from .console import facts_table, progress, rows_table, say, warn
-from .jobs import SHOWN_REJECTS, command_clock
+from .console import console, rows_table, say, warn
+from .job_choices import JobChoices, with_job_choices
 from .options import (
     AudioColumnOption,
     CancelledOption,
     ChannelOption,
-    CodecOption,
     DeviceOption,
     DtypeOption,
     EncodingOption,
     MaxFileBytesOption,
     MaxFileSecondsOption,
     ScaleOption,
-    StrictOption,
 )
-from .times import phases_in_seconds
 
 if TYPE_CHECKING:
-    from codectok.evaluation.reconstruction import ClipMeasures, EvaluationReport
-    from codectok.evaluation.report_files import ReportFiles
+    from codectok.evaluation.summary import EvaluationSummary
 
 NAME = "evaluate"
-EXAMPLE = "codectok evaluate testset/ --codec codec/ --out evaluation/"
-DESCRIPTIONS = {
-    "mel_l1": "mean absolute difference of natural log-mels, 0 is best",
-    "stft": "distance of magnitudes at three resolutions, 0 is best",
-    "si_sdr": "scale-invariant signal to distortion in dB, higher is better",
-    "stoi": "intelligibility of speech, 1 is best",
-    "pesq": "quality of speech (wide band), 1 to 4.64",
-}
+EXAMPLE = "codectok evaluate testset/ evaluation/ --codec codec/ --codec old=other-codec/"
+PRESETS = ("librispeech-test-clean",)
 
 
+@with_job_choices
 def run(
     sources: Annotated[
-        list[str], typer.Argument(help="Folders, patterns, audio files, WebDataset tars, manifests, or URLs.")
+        list[str],
+        typer.Argument(
+            metavar="TESTSET...",
+            help="Folders, patterns, audio files, WebDataset tars, manifests, or URLs; NAME=SOURCE names a dataset.",
+        ),
     ],
-    codec: CodecOption,
-    out: Annotated[
+    output: Annotated[str, typer.Argument(help="Folder or URL for the results: new, or of the same job to resume.")],
+    codecs: Annotated[
+        list[str],
+        typer.Option(
+            "--codec",
+            help="Codec to measure, as in `tokenize`; NAME=CODEC names it; repeat it to compare.",
+            metavar="[NAME=]CODEC",
+        ),
+    ],
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Metrics, separated by commas.", show_default="all that are installed"),
+    ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            help="Controls to measure beside the codecs, separated by commas, or none.",
+            show_default="all that are installed",
+        ),
+    ] = None,
+    stability: Annotated[
+        bool, typer.Option(help="Encode changed copies of each clip, too, and compare their codes.")
+    ] = True,
+    utmos: Annotated[
         Path | None,
-        typer.Option(help="New .json file or folder for the report; a file of JSON lines next to it lists the clips."),
+        typer.Option(help="Your TorchScript file of UTMOS, called with float32 [1, n] at 16 kHz.", show_default=False),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Measure only the first N clips.", show_default=False)
+    recognizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Speech recognizer MODULE:FUNCTION, called with float32 [n] and 16000.", show_default="pocketsphinx"
+        ),
     ] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(help="Measure only the first N seconds of longer clips.", show_default=False)
+    preset: Annotated[
+        str | None,
+        typer.Option(help=f"Follow the protocol of published figures: {', '.join(PRESETS)}.", show_default=False),
     ] = None,
-    audio_column: AudioColumnOption = None,
+    references: Annotated[
+        bool, typer.Option("--references", help="Write originals, reconstructions, and lists for tools such as VERSA.")
+    ] = False,
+    max_seconds: Annotated[float, typer.Option(help="Measure only the first N seconds of longer clips.")] = 30.0,
+    share: Annotated[float, typer.Option(help="Measure this share of the clips, chosen by their ids.")] = 1.0,
+    unit_seconds: Annotated[float, typer.Option(help="Audio in one unit, estimated from file sizes.")] = 600.0,
     encoding: EncodingOption = None,
+    audio_column: AudioColumnOption = None,
     max_file_bytes: MaxFileBytesOption = None,
     max_file_seconds: MaxFileSecondsOption = None,
     device: DeviceOption = "auto",
@@ -67,103 +92,112 @@ def run(
     channel: ChannelOption = "mix",
     cancelled: CancelledOption = "first",
     scale: ScaleOption = "refuse",
-    strict: StrictOption = False,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use; all of the machine or cluster by default.")] = None,
+    *,
+    choices: JobChoices,
 ) -> None:
-    """Encode and decode a test set, and measure its reconstruction and the use of the codebooks.
+    """Measure how well codecs reconstruct a test set, beside controls, and how stable their codes are."""
+    from .jobs import command_clock, run_and_report
 
-    Runs in this process, one clip at a time. For whole corpora use `tokenize`, which counts codes, too.
-    """
     clock = command_clock()
 
+    import torch
+
     from codectok.audio.sound import SoundOptions
-    from codectok.evaluation.corpus import evaluate
-    from codectok.evaluation.report_files import ReportFiles
-    from codectok.loading import load_codec
+    from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
+    from codectok.pipelines.evaluate.job import EvaluateJob
+    from codectok.pipelines.evaluate.options import EvaluateOptions, NamedCodec
 
-    sound = SoundOptions.parse(channel, cancelled, scale, max_file_seconds)
-    files = None if out is None else ReportFiles(out)
-    clock.switch("codec")
-    loaded = load_codec(codec, device, dtype)
-    clock.switch("other")
-    with ExitStack() as stack:
-        writer = None if files is None else stack.enter_context(files.writing())
-        shown = stack.enter_context(progress(None, "evaluate: files"))
-        seconds = 0.0
-
-        def so_far() -> str:
-            return f"({format_duration(seconds)} of audio)"
-
-        def note(clip: ClipMeasures) -> None:
-            nonlocal seconds
-            seconds += clip.seconds
-            shown.advance(so_far(), 0)
-            if writer is not None:
-                writer.add(clip)
-
-        report = evaluate(
-            loaded,
-            sources,
-            limit,
-            max_seconds,
-            on_listed=shown.set_total,
-            on_source=lambda: shown.advance(so_far()),
-            on_clip=note,
-            audio_column=audio_column,
-            sound=sound,
-            strict=strict,
-            encoding=encoding,
-            max_file_bytes=max_file_bytes,
-            clock=clock,
-        )
-        if writer is not None:
-            with clock.during("writing"):
-                writer.finish(report)
-    for clip in report.unused[:SHOWN_REJECTS]:
-        warn(f"Not measured ({clip.reason}): {clip.source}: {clip.message}")
-    if len(report.unused) > SHOWN_REJECTS:
-        where = " in the report" if files is not None else "; pass --out to list all"
-        warn(f"Not measured: {counted(len(report.unused) - SHOWN_REJECTS, 'more clip')}{where}.")
-    _show(report, files, clock.seconds())
+    if preset is not None:
+        metrics = _metrics_of_preset(preset, sources, metrics)
+    options = EvaluateOptions(
+        codecs=NamedCodec.parse_all(codecs),
+        device=device,
+        dtype=dtype,
+        metrics=_names(metrics),
+        controls=() if controls == "none" else _names(controls),
+        stability=stability,
+        utmos=utmos,
+        recognizer=recognizer,
+        references=references,
+        max_seconds=None if preset is not None else max_seconds,
+        share=share,
+        unit_seconds=unit_seconds,
+        encoding=encoding,
+        audio_column=audio_column,
+        max_file_bytes=max_file_bytes,
+        sound=SoundOptions.parse(channel, cancelled, scale, max_file_seconds),
+    )
+    # A driver without a GPU can still use the GPUs of a cluster.
+    elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()
+    with clock.during("codec"):
+        job = EvaluateJob(options, gpu_model_of(choices.address) if elsewhere else None)
+    report = run_and_report(job, sources, output, choices, gpus, clock=clock)
+    if report is not None and report.summary.complete:
+        _show(output)
 
 
-def _show(report: EvaluationReport, files: ReportFiles | None, phases: Mapping[str, float]) -> None:
-    from codectok.sources.unused import unused_rows
+def _names(joined: str | None) -> tuple[str, ...] | None:
+    return None if joined is None else tuple(name.strip() for name in joined.split(",") if name.strip())
 
-    codec = report.codec
-    facts: dict[str, object] = {
-        "codec": f"{codec.codec_name} ({codec.codec_fingerprint[:16]}), {codec.dtype} on {codec.device}",
-        "rate": f"{codec.frame_rate:g} frames a second of {counted(codec.n_codebooks, 'code')},"
-        f" {report.bits_per_second:,.0f} bits a second ({report.entropy_bits_per_second:,.0f} by entropy)",
-        "clips": f"{report.clips:,}, {format_duration(report.seconds)}, {report.frames:,} frames",
-        "not measured": f"{counted(len(report.unused), 'clip')}; {report.ignored:,} other files",
-    }
-    facts["time"] = f"{format_duration(sum(phases.values()))}: {phases_in_seconds(phases)}"
-    if files is not None:
-        facts["report"] = f"{files.report}, one line a clip in {files.clips}"
-    facts_table("codectok evaluate", facts)
-    if report.parts:
-        rows_table("not used", ("part", "name", "number", "example"), unused_rows(report.parts))
+
+def _metrics_of_preset(preset: str, sources: list[str], metrics: str | None) -> str:
+    from codectok.evaluation.librispeech import METRICS, PRESET, check_test_clean
+
+    if preset != PRESET:
+        raise InputError(f"There is no preset {preset}; known are {', '.join(PRESETS)}.")
+    if len(sources) != 1:
+        raise InputError(f"--preset {PRESET} measures one folder, not {len(sources)}; give test-clean alone.")
+    check_test_clean(sources[0].rpartition("=")[2])
+    return metrics or ",".join(METRICS)
+
+
+def _show(output: str) -> None:
+    from codectok.evaluation.summary import EvaluationSummary
+    from codectok.pipelines.evaluate.files import PAGE_FILE, SUMMARY_FILE
+    from codectok.storage import open_storage
+
+    summary = EvaluationSummary.model_validate_json(open_storage(output).read(SUMMARY_FILE))
+    systems = [*summary.codecs, *summary.controls]
+    everything = summary.categories["all"]
+    console.print()
     rows_table(
-        "reconstruction",
-        ("measure", "mean", "clips", "description"),
+        "means and 95 % confidence intervals",
+        ("metric", "better", *systems),
         [
-            (name, "none" if mean.mean is None else f"{mean.mean:.4f}", f"{mean.clips:,}", DESCRIPTIONS[name])
-            for name, mean in report.means.items()
+            (name, metric.better, *(_cell(summary, system, name) for system in systems))
+            for name, metric in summary.metrics.items()
         ],
     )
     rows_table(
-        "codebooks",
-        ("codebook", "used", "share", "entropy (bits)", "perplexity"),
+        "codes",
+        ("codec", "bits/s", "by entropy", "by n-grams", "used", "perplexity"),
         [
             (
-                number,
-                f"{use.used:,} of {len(use.counts):,}",
-                f"{use.used_share:.1%}",
-                f"{use.entropy:.3f}",
-                f"{use.perplexity:,.1f}",
+                label,
+                f"{codes.bits_per_second:,.0f}",
+                f"{codes.entropy_bits_per_second:,.0f}",
+                "none" if codes.ngram_bits_per_second is None else f"{codes.ngram_bits_per_second:,.0f}",
+                ", ".join(f"{book.used_share:.1%}" for book in codes.codebooks),
+                ", ".join(f"{book.perplexity:,.0f}" for book in codes.codebooks),
             )
-            for number, use in enumerate(report.codebooks)
+            for label, codes in everything.codes.items()
         ],
     )
-    for name, package in report.not_installed.items():
-        say(f"Not measured here: {name}, {DESCRIPTIONS[name]}; install it with pip install {package}.")
+    for name, metric in summary.metrics.items():
+        if metric.not_told_apart:
+            warn(f"{name} does not rate the original above {', '.join(metric.not_told_apart)} on this data.")
+    if summary.cut:
+        say(f"{summary.cut:,} clips are longer than what was measured of them (--max-seconds).")
+    for name, needed in summary.not_installed.items():
+        say(f"Not measured here: {name}; it needs {needed}.")
+    say(f"Tables, charts and clips to listen to: {output}/{PAGE_FILE}")
+
+
+def _cell(summary: EvaluationSummary, system: str, name: str) -> str:
+    estimate = summary.categories["all"].systems[system].get(name)
+    if estimate is None or estimate.mean is None:
+        return ""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:.3f}"
+    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"

@@ -39,8 +39,8 @@ def run_and_report(
     gpus: int | None = None,
     facts: Mapping[str, object] | None = None,
     clock: PhaseClock | None = None,
-) -> None:
-    """Run `job` over `sources` into `output`, and show its progress and results.
+) -> JobReport | None:
+    """Run `job` over `sources` into `output`, and show its progress and results; None after a dry run.
 
     Args:
         job: job to run.
@@ -57,7 +57,7 @@ def run_and_report(
     options = choices.run_options(gpus)
     if choices.dry_run:
         _show_preview(job, sources, output, options, facts or {})
-        return
+        return None
     display = _JobDisplay(job)
     try:
         with progress(None, job.verb) as display.report:
@@ -78,6 +78,7 @@ def run_and_report(
         for reject in read_rejects(open_storage(output), SHOWN_REJECTS):
             warn(f"Rejected: {reject.source}: {reject.message}")
     _show_summary(job, output, result, facts or {})
+    return result
 
 
 class _JobDisplay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +50,11 @@ class OutputVerifier(ABC):
 
     def __init__(self, storage: Storage, plan: Plan, records: Sequence[UnitRecord]) -> None:
         self.storage, self.plan, self.records = storage, plan, records
+
+    @classmethod
+    def files_about_the_whole(cls, storage: Storage) -> Collection[str]:
+        """Return the names of files of the output that belong to no unit; `described_files` by default."""
+        return cls.described_files
 
     @abstractmethod
     def check(self, record: UnitRecord, name: str) -> None:

@@ -98,7 +98,7 @@ def complete_records(storage: Storage, plan: Plan) -> list[UnitRecord]:
 def _refuse_orphans(storage: Storage, records: Sequence[UnitRecord], verifier: type[OutputVerifier] | None) -> None:
     """Raise an error for a file that belongs to no unit and does not describe the whole output."""
     known = {file.name for record in records for file in record.files} | {CARD_FILE}
-    known.update(described_files(storage) if verifier is None else verifier.described_files)
+    known.update(described_files(storage) if verifier is None else verifier.files_about_the_whole(storage))
     for name in storage.sizes():
         expected = not name.startswith(f"{JOB_FOLDER}/") or name.startswith(
             tuple(f"{folder}/" for folder in SIDE_FOLDERS)

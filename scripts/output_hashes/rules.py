@@ -54,14 +54,6 @@ def read_statistics(path: Path, out: Path) -> Iterator[bytes]:
     yield json.dumps(statistics, separators=(",", ":")).encode() + b"\n"
 
 
-def read_evaluation(path: Path, out: Path) -> Iterator[bytes]:
-    """Read the report of an evaluation, without the messages of unusable clips."""
-    report = json.loads(path.read_bytes())
-    for clip in report["unused"]:
-        del clip["message"]
-    yield json.dumps(report, indent=2).encode()
-
-
 def read_training(path: Path, out: Path) -> Iterator[bytes]:
     """Read names and values of a training checkpoint, in the order of names."""
     import torch
@@ -111,7 +103,7 @@ RULES = (
     Rule("*/_codectok/stats.json", read_statistics, "times differ from run to run"),
     Rule("*/_codectok/report.html", None, "sentences"),
     Rule("*/_codectok/failures/*", None, "tracebacks"),
-    Rule("clips/evaluation*.json", read_evaluation, "messages are sentences"),
+    Rule("*/report.html", None, "sentences"),
     Rule("train/*/training.pt", read_training, "an archive; what counts are its values by their names"),
     Rule("train/*/tensorboard/*", None, "times, host and process, also in the names of files"),
     Rule("train/*/ray/*", None, "what Ray notes for itself, with times"),

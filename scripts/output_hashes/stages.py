@@ -65,6 +65,7 @@ MIXED = (
     " segment_seconds: 0.256, batch_size: 4}'"
 )
 STUDENT, TEACHER = "--codec import/student --device cpu", "--codec import/teacher --device cpu"
+MEASURES = "--metrics mel,si_sdr,stft --controls original,noise --engine local"
 TOKENIZER, MODEL = "--tokenizer inputs/models/tokenizer", "--model inputs/models/language"
 TALKS = "tokenize/talks"
 
@@ -149,8 +150,8 @@ loss.waveform=1.0 loss.diversity=0.1
             chain(f"""
                 decode {TALKS} clips/from-table {STUDENT} --where "duration > 3 and language == 'nl'"
                 reconstruct inputs/made/sweep.opus clips/again.flac {STUDENT} --dtype bfloat16
-                evaluate inputs/voices inputs/broken {TEACHER} --out clips/evaluation.json
-                evaluate {EVERY_SOURCE} {STUDENT} --limit 20 --max-seconds 1.5 --out clips/evaluation
+                evaluate inputs/voices inputs/broken clips/evaluation-teacher {TEACHER} {MEASURES} --max-rejects 1
+                evaluate {EVERY_SOURCE} clips/evaluation {STUDENT} {MEASURES} --share 0.2 --max-seconds 1.5
             """),
         ],
         needs=("import", "tokenize"),
@@ -250,7 +251,7 @@ loss.waveform=1.0 loss.diversity=0.1
                 encode inputs/voices refuse/nothing.txt {STUDENT}
                 decode clips/student.npz refuse/nothing {TEACHER}
                 reconstruct inputs/made/tone.wav refuse/nothing.mp3 {STUDENT}
-                evaluate inputs/voices {STUDENT} --out clips/evaluation.json
+                evaluate inputs/voices clips/evaluation {STUDENT} {MEASURES}
                 export sequences {TALKS} refuse/nothing --task tts {LOCAL}
                 export language-model export/language refuse/nothing --codec import/student
                 export huggingface export/compact

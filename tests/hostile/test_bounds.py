@@ -23,6 +23,7 @@ from codectok.sources import decompression
 from codectok.sources.decompression import Decompressed
 from tests.helpers.audio import tone
 from tests.helpers.command_line import assert_refused, codectok
+from tests.helpers.evaluation import QUICK
 from tests.helpers.jobs import rejects, run, shard_job, tokenize_job
 from tests.helpers.tars import all_samples, write_tar
 
@@ -198,11 +199,11 @@ def test_encode_and_evaluate_have_both_limits(codec_folder: Path, tmp_path: Path
         encoded = codectok("encode", folder, tmp_path / f"{reason}.npz", *codec, *limit)
         assert encoded.exit_code == 0, encoded.output
         assert "long.flac" in encoded.output
-        report = tmp_path / f"{reason}.json"
-        measured = codectok("evaluate", folder, "--out", report, *codec, *limit)
+        out = tmp_path / reason
+        measured = codectok("evaluate", folder, out, *codec, *limit, *QUICK, "--max-rejects", 1)
         assert measured.exit_code == 0, measured.output
-        (unused,) = json.loads(report.read_text())["unused"]
-        assert (unused["source"], unused["reason"]) == ("long.flac", reason)
+        (row,) = rejects(out)
+        assert (row["source"], row["reason"]) == ("long.flac", reason)
 
 
 def test_limits_that_are_not_set_do_not_change_plans(codec_folder: Path) -> None:

@@ -24,7 +24,7 @@ def kill_jobs(folder: Path, *options: str) -> dict[str, dict[str, object]]:
 
 
 def test_killed_commands_complete(tmp_path: Path) -> None:
-    verbs = "shard,export sequences,export vocabulary,export tokenizer,export language-model,evaluate .json,train"
+    verbs = "shard,export sequences,export vocabulary,export tokenizer,export language-model,evaluate,train"
     rows = kill_jobs(tmp_path, "--kills", "8", "--engines", "local", "--seed", "7", "--verbs", verbs)
     assert len(rows) == 9
     for row in rows.values():

@@ -15,6 +15,7 @@ import soundfile
 
 from codectok.names import printable, utf8_path
 from tests.helpers.audio import tone
+from tests.helpers.evaluation import QUICK
 
 BAD = "b\udce9d"  # a byte of Latin-1
 NAMES = ["été.wav", f"n{BAD}.wav", "sub日/c.wav", f"sub{BAD}/d.wav", "\u202e.wav", "a\nb.wav"]
@@ -68,7 +69,7 @@ def verbs(codec: str) -> list[list[str]]:
         ["encode", corpus, "codesé.npz", "--codec", codec, "--device", "cpu"],
         ["decode", f"codes{BAD}.parquet", f"wavs{BAD}", "--codec", codec, "--device", "cpu"],
         ["reconstruct", f"{corpus}/n{BAD}.wav", f"again{BAD}.wav", "--codec", codec, "--device", "cpu"],
-        ["evaluate", corpus, "--codec", codec, "--device", "cpu", "--limit", "1", "--out", f"report{BAD}.json"],
+        ["evaluate", corpus, f"evaluation{BAD}", "--codec", codec, "--device", "cpu", *QUICK],
     ]
 
 

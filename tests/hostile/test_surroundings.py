@@ -19,6 +19,7 @@ from _pytest.mark import ParameterSet
 from codectok import Codec
 from tests.helpers.audio import tone
 from tests.helpers.command_line import one_line
+from tests.helpers.evaluation import QUICK
 from tests.helpers.exports import write_parts
 from tests.helpers.forks import Command, Ended, Forks, forking_process
 from tests.helpers.jobs import digests, rejects
@@ -63,7 +64,7 @@ def commands(inputs: Path) -> dict[str, Arguments]:
         "shard": lambda out: ["shard", speech, out, "--shard-seconds", 3, *local],
         "megatron": lambda out: ["export", "megatron", table, out, *parts],
         "vocabulary": lambda out: ["export", "vocabulary", codec, out],
-        "evaluate": lambda out: ["evaluate", speech, *encoder, "--out", out, "--limit", 1, "--max-seconds", 1],
+        "evaluate": lambda out: ["evaluate", speech, out, *encoder, *QUICK, "--max-seconds", 1, "--no-space-check"],
     }
 
 

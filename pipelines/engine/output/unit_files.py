@@ -8,18 +8,21 @@ from codectok.names import JOB_FOLDER
 from codectok.shards import INDEX_FOLDER
 from codectok.sources.rejects import REJECTS_FOLDER
 
-PART_PREFIX, SHARD_PREFIX = "part-", "shard-"
+PART_PREFIX, SHARD_PREFIX, AUDIO_PREFIX = "part-", "shard-", "audio-"
 RECORDS = f"{JOB_FOLDER}/records"
 FAILURES = f"{JOB_FOLDER}/failures"
 CODE_COUNTS = f"{JOB_FOLDER}/codes"
+# Rows of an evaluation, before they are joined, and the audio of its examples.
+CLIPS, EXAMPLES = f"{JOB_FOLDER}/clips", f"{JOB_FOLDER}/examples"
 # Folders with a file about each part or shard; `verify` expects no other files in them.
-SIDE_FOLDERS = (INDEX_FOLDER, REJECTS_FOLDER, CODE_COUNTS)
+SIDE_FOLDERS = (INDEX_FOLDER, REJECTS_FOLDER, CODE_COUNTS, CLIPS, EXAMPLES)
 
 _STARTS = (
     PART_PREFIX,
     SHARD_PREFIX,
+    AUDIO_PREFIX,
     f"{INDEX_FOLDER}/{SHARD_PREFIX}",
-    *(f"{folder}/" for folder in (RECORDS, REJECTS_FOLDER, FAILURES, CODE_COUNTS)),
+    *(f"{folder}/" for folder in (RECORDS, REJECTS_FOLDER, FAILURES, CODE_COUNTS, CLIPS, EXAMPLES)),
 )
 # A file of a unit, or a file in a folder of a unit.
 _UNIT_FILE = re.compile(rf"(?:{'|'.join(map(re.escape, _STARTS))})(\d{{6,}})(?:\.\w+|/[^/]+)?")

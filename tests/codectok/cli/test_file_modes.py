@@ -13,6 +13,7 @@ from codectok.cli.export.app import app as export_app
 from codectok.cli.main import app
 from tests.helpers.audio import tone
 from tests.helpers.command_line import codectok, command_names
+from tests.helpers.evaluation import QUICK
 from tests.helpers.language_models import qwen2, write_model
 from tests.helpers.modes import umask, wrong_modes
 from tests.helpers.storage import DATA
@@ -29,7 +30,7 @@ COMMANDS = (
     "encode given/speech codes.parquet --codec run/codec",
     "decode codes.npz decoded --codec run/codec",
     "reconstruct given/speech/0.wav again.flac --codec run/codec",
-    "evaluate given/speech --codec run/codec --limit 1 --out evaluation",
+    "evaluate given/speech evaluation --codec run/codec --max-rejects 1 " + " ".join(QUICK),
     "verify tokens --codec run/codec --decode 2 --to listen",
     "export compact tokens compact --engine local",
     "export huggingface compact",

@@ -19,6 +19,7 @@ from codectok import load_codec
 from codectok.cli.main import app
 from codectok.tokens.reader import open_table
 from tests.helpers.command_line import codectok
+from tests.helpers.evaluation import QUICK
 from tests.helpers.hub_server import hub_server
 from tests.helpers.jobs import digests, rejects
 from tests.helpers.killing import Moment, run_and_kill
@@ -106,7 +107,7 @@ def test_single_commands_take_codecs_of_transformers(tiny_model: Folders, corpus
     _run("reconstruct", corpus / "a1.wav", tmp_path / "again.wav", "--codec", codec)
     again = soundfile.info(tmp_path / "again.wav")
     assert (again.samplerate, again.frames) == (8000, 5600)
-    _run("evaluate", corpus, "--codec", codec, "--out", tmp_path / "report.json")
+    _run("evaluate", corpus, tmp_path / "evaluation", "--codec", codec, *QUICK)
     _run("export", "vocabulary", codec, tmp_path / "vocabulary")
 
 

@@ -14,6 +14,7 @@ from codectok.sources.encodings import StrictText, UndecodableError, check_encod
 from codectok.sources.manifests.read import read_manifest
 from codectok.tokens.table import read_rows
 from tests.helpers.command_line import assert_refused, codectok
+from tests.helpers.evaluation import QUICK
 from tests.helpers.jobs import rejects, run, shard_job
 from tests.helpers.tars import all_samples, write_tar
 
@@ -114,5 +115,6 @@ def test_encode_and_evaluate_read_manifests_of_a_named_encoding(codec_folder: Pa
     done = codectok("encode", manifest, codes, "--codec", codec_folder, "--encoding", "latin-1")
     assert done.exit_code == 0, done.output
     assert [row.text for row in read_rows(codes)] == ["café"]
-    measured = codectok("evaluate", manifest, "--codec", codec_folder, "--encoding", "latin-1")
+    options = ("--codec", codec_folder, "--encoding", "latin-1", *QUICK)
+    measured = codectok("evaluate", manifest, tmp_path / "out", *options)
     assert measured.exit_code == 0, measured.output

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from codectok import Codec, SoundOptions, evaluate, read_audio
+from codectok import Codec, SoundOptions, read_audio
 from codectok.pipelines import decoded_clips
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
@@ -26,6 +26,7 @@ from codectok.shards import ShardWriter
 from codectok.sources.clips import UnusedSound
 from codectok.sources.source import Source
 from tests.helpers.audio import tone
+from tests.helpers.evaluation import evaluated
 from tests.helpers.jobs import rejects, run, shard_job
 from tests.helpers.tars import all_samples, read_samples
 
@@ -175,13 +176,12 @@ def test_token_table_follows_the_options_and_encodes_again(
     assert report.summary.total.rows == len(rows)
 
 
-def test_evaluation_follows_the_options(calls: Path, codec_folder: Path) -> None:
-    codec = Codec.from_pretrained(codec_folder, device="cpu")
-    assert evaluate(codec, [str(calls)], max_seconds=1.0, sound=EACH).clips == 5
-    report = evaluate(codec, [str(calls)], max_seconds=1.0, sound=REJECT)
-    assert [clip.reason for clip in report.unused] == ["cancelled"]
-    assert report.options.cancelled == "reject"
-    assert report.parts["mixed_channels"]["2 channels"].count == 2
+def test_evaluation_follows_the_options(calls: Path, codec_folder: Path, tmp_path: Path) -> None:
+    _, rows = evaluated(codec_folder, calls, tmp_path / "each", max_seconds=1.0, sound=EACH)
+    assert len(rows) == 5
+    report, rows = evaluated(codec_folder, calls, tmp_path / "reject", max_seconds=1.0, sound=REJECT)
+    assert [row["reason"] for row in rejects(tmp_path / "reject")] == ["cancelled"]
+    assert report.summary.total.unused["mixed_channels"]["2 channels"].count == 2
 
 
 def test_bytes_behind_audio_count_once_for_all_channels(tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ from codectok.audio.files import stream_audio
 from codectok.audio.sound import SoundOptions
 from codectok.codec import Codec
 from codectok.errors import AudioError, VerificationError
-from codectok.evaluation.corpus import evaluate
-from codectok.evaluation.reconstruction import ClipMeasures
 from codectok.pipelines.tokenize.job import TokenizeJob
 from codectok.pipelines.tokenize.options import TokenizeOptions
 from codectok.pipelines.tokenize.reencode import reencode
@@ -26,6 +24,7 @@ from codectok.storage import open_storage
 from codectok.tokens.table import read_rows
 from tests.helpers.audio import tone
 from tests.helpers.command_line import assert_refused, codectok
+from tests.helpers.evaluation import evaluated
 from tests.helpers.jobs import rejects, run, tokenize_job
 from tests.helpers.records import update_record
 from tests.helpers.tars import write_tar
@@ -118,14 +117,12 @@ def test_verify_finds_rejected_rest_without_its_row(damaged: Path, codec_folder:
         verify_output(open_storage(table))
 
 
-def test_evaluate_measures_audio_before_damage(damaged: Path, codec_folder: Path) -> None:
-    clips: list[ClipMeasures] = []
-    report = evaluate(Codec.from_pretrained(codec_folder, device="cpu"), [str(damaged)], on_clip=clips.append)
+def test_evaluate_measures_audio_before_damage(damaged: Path, codec_folder: Path, tmp_path: Path) -> None:
+    _, (clip,) = evaluated(codec_folder, damaged, tmp_path / "out")
     n_samples = len(good(damaged))
-    (clip,) = clips
-    assert clip.seconds == pytest.approx(n_samples / RATE)
-    (unused,) = report.unused
-    assert unused.reason == "decode_error" and unused.start == pytest.approx(n_samples / RATE)
+    assert clip["seconds"] == pytest.approx(n_samples / RATE)
+    (row,) = rejects(tmp_path / "out")
+    assert row["reason"] == "decode_error" and row["start"] == pytest.approx(n_samples / RATE)
 
 
 def test_encode_refuses_a_damaged_file(damaged: Path, codec_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import soundfile
 
 from codectok import Codec, CodectokError, InputError
 from codectok.config import preset
-from codectok.evaluation.corpus import evaluate
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.verify.output import verify_output
@@ -21,6 +20,7 @@ from codectok.sources.manifests.read import read_manifest
 from codectok.storage import open_storage
 from tests.helpers.audio import tone
 from tests.helpers.command_line import codectok
+from tests.helpers.evaluation import evaluated
 from tests.helpers.jobs import LOCAL, rejects, run, shard_job, tokenize_job
 from tests.helpers.tars import all_samples
 
@@ -75,8 +75,9 @@ def test_bad_lines_are_rejected_by_tokenize_and_evaluate(manifest: Path, codec: 
     report = run(tokenize_job(codec), manifest, tmp_path / "out")
     assert report.summary.total.rows == 1
     assert sorted(str(row["source"]) for row in rejects(tmp_path / "out")) == NAMES
-    measured = evaluate(Codec.from_pretrained(codec), [str(manifest)])
-    assert sorted((clip.source, clip.reason) for clip in measured.unused) == [(name, "invalid_row") for name in NAMES]
+    report, measured = evaluated(codec, manifest, tmp_path / "evaluation")
+    assert (report.summary.total.rows, len(measured)) == (1, 1)
+    assert sorted(str(row["source"]) for row in rejects(tmp_path / "evaluation")) == NAMES
 
 
 def test_encode_skips_bad_lines(manifest: Path, codec: Path, tmp_path: Path) -> None:

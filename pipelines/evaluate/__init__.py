@@ -1,0 +1,1 @@
+"""Job `evaluate`: measures reconstructions of codecs on a test set."""

@@ -1,0 +1,211 @@
+"""Job `evaluate`: reconstructs a test set with codecs and controls, and measures each clip."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+
+from codectok.audio.files import encode_audio
+from codectok.codec import Codec
+from codectok.device import check_precision, device_class, resolve_device
+from codectok.errors import InputError
+from codectok.evaluation.controls import CONTROLS, Control
+from codectok.evaluation.metrics.base import Metric, Quantity
+from codectok.evaluation.metrics.registry import metrics, missing_packages, quantities_of
+from codectok.evaluation.stability import QUANTITIES as STABILITY
+from codectok.loading import load_codec
+from codectok.phases import WRITING
+from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.cutting import CuttingPolicy
+from codectok.pipelines.engine.planning.reading import READING_OPTIONS, reading_options
+from codectok.pipelines.engine.planning.unit import Unit
+from codectok.pipelines.engine.table_job import write_rows
+from codectok.pipelines.engine.timing import CODEC
+from codectok.sources.listing.sources import Listing
+from codectok.sources.parquet.check import check_audio_columns
+
+from .clips import TestClip, clips_to_measure
+from .examples import ExampleChooser, badness
+from .files import ORIGINAL, audio_name, clips_name, examples_name, rows_schema
+from .measuring import ClipMeasurer, CodecFacts, MeasuredClip
+from .options import EvaluateOptions
+from .reconstruction import CodecServer, CodecsOnDevice, remote
+from .results import EvaluationReporter
+from .setting import Setting
+from .verify import EvaluationVerifier
+
+# Metrics that tell the worst clips; the first that is measured decides.
+WORST_BY = ("mel", "mel_l1", "pesq", "stoi")
+
+
+class EvaluateJob(Job):
+    """Measures the clips of a test set; each unit becomes a table of rows, and some examples to listen to.
+
+    Args:
+        options: which codecs are measured, and how.
+        gpu_model: name of the cluster's GPUs, for a driver without a GPU; None to use `options.device`.
+    """
+
+    verb = "evaluate"
+    row_name = "clips"
+    verifier = EvaluationVerifier
+
+    def __init__(self, options: EvaluateOptions, gpu_model: str | None = None) -> None:
+        self.settings = options
+        device = torch.device("cuda") if gpu_model else resolve_device(options.device)
+        check_precision(options.dtype, device)
+        self.device_class = gpu_model or device_class(device)
+        self.codecs = tuple(self._facts(label.label, label.name) for label in options.codecs)
+        self.sample_rate = max(codec.decoded_rate for codec in self.codecs)
+        metrics_used = self._metrics()
+        self.controls = self._controls()
+        self.quantities: tuple[Quantity, ...] = (
+            *quantities_of(metrics_used),
+            *(STABILITY if options.stability else ()),
+        )
+        self._versions: dict[str, JsonValue] = {
+            quantity.name: {package: version(package) for package in sorted(metric.packages.values())}
+            for metric in metrics_used
+            for quantity in metric.quantities
+        }
+
+    def _facts(self, label: str, name: str) -> CodecFacts:
+        # On the CPU, to leave the GPU's memory to the workers.
+        dtype = self.settings.dtype
+        codec = load_codec(name, "cpu", "float32" if dtype == "tf32" else dtype)
+        if dtype == "tf32" and not isinstance(codec, Codec):
+            raise InputError(f"The codec {name} computes in float32 only; leave --dtype out.")
+        codec.check_decoder()
+        found = {"dtype": dtype, "tf32": dtype == "tf32", "device": self.device_class}
+        return CodecFacts(label, codec.describe().model_copy(update=found), codec.decoded_sample_rate)
+
+    def _metrics(self) -> list[Metric]:
+        return metrics(self.settings.utmos, self.settings.recognizer, self.settings.metrics)
+
+    def _controls(self) -> tuple[str, ...]:
+        wanted = self.settings.controls
+        if wanted is None:
+            return tuple(name for name, control in CONTROLS.items() if control.available())
+        for name in wanted:
+            if name not in CONTROLS:
+                raise InputError(f"There is no control {name}; known are {', '.join(CONTROLS)}.")
+            if not CONTROLS[name].available():
+                raise InputError(f"The control {name} needs {CONTROLS[name].needs}, which is not installed.")
+        return tuple(name for name in CONTROLS if name in wanted)
+
+    def options(self) -> Mapping[str, JsonValue]:
+        """Everything that determines the figures; codecs by their fingerprints, since their folders may move."""
+        settings = self.settings
+        utmos = settings.utmos
+        return {
+            "codecs": [[codec.label, codec.description.codec_fingerprint] for codec in self.codecs],
+            "dtype": settings.dtype,
+            "device": self.device_class,
+            "sample_rate": self.sample_rate,
+            "metrics": self._versions,
+            "controls": list(self.controls),
+            "stability": settings.stability,
+            "utmos": None if utmos is None else hashlib.sha256(utmos.read_bytes()).hexdigest(),
+            "recognizer": settings.recognizer,
+            "references": settings.references,
+            "max_seconds": settings.max_seconds,
+            "share": settings.share,
+            "unit_seconds": settings.unit_seconds,
+            **reading_options(**{name: getattr(settings, name) for name in READING_OPTIONS}),
+            **settings.sound.values(),
+        }
+
+    def check_sources(self, listing: Listing) -> None:
+        """Raise an `InputError` if the audio column of Parquet files is unknown."""
+        check_audio_columns(listing, self.settings.audio_column)
+
+    @property
+    def cutting(self) -> CuttingPolicy:
+        """Units of `unit_seconds`."""
+        return CuttingPolicy(self.settings.unit_seconds)
+
+    @property
+    def server(self) -> Server | None:
+        """The codecs on a GPU; None on CPUs, where each worker has them."""
+        if self.device_class == "cpu":
+            return None
+        return CodecServer(self.settings, [codec.description for codec in self.codecs], self.device_class)
+
+    @property
+    def reporter(self) -> JobReporter:
+        """Joins the rows of all units, and writes the summary and the page."""
+        settings = self.settings
+        missing = dict(missing_packages()) if settings.metrics is None else {}
+        for name, control in CONTROLS.items() if settings.controls is None else ():
+            if not control.available():
+                missing[name] = control.needs
+        setting = Setting(
+            {codec.label: codec.description for codec in self.codecs},
+            self.controls,
+            self.quantities,
+            self.sample_rate,
+            missing,
+        )
+        return EvaluationReporter(setting, self.worst_by, settings.references)
+
+    @property
+    def worst_by(self) -> Quantity | None:
+        """Metric that tells the worst clips; None if no metric has a direction."""
+        directed = {quantity.name: quantity for quantity in self.quantities if quantity.better != "neither"}
+        return next((directed[name] for name in (*WORST_BY, *directed) if name in directed), None)
+
+    def start(self, context: WorkerContext) -> RunUnit:
+        """Load the codecs, unless a server has them."""
+        if context.server is None:
+            with context.clock.during(CODEC):
+                descriptions = [codec.description for codec in self.codecs]
+                reconstruct = CodecsOnDevice(self.settings, descriptions, self.device_class).reconstruct
+        else:
+            reconstruct = remote(context.server)
+        controls: Sequence[Control] = [CONTROLS[name] for name in self.controls]
+        measurer = ClipMeasurer(self.codecs, reconstruct, controls, self._metrics(), self.sample_rate)
+        return partial(self._measure_unit, measurer)
+
+    def _measure_unit(self, measurer: ClipMeasurer, unit: Unit, output: UnitOutput) -> None:
+        """Write the rows and the examples of a unit."""
+        examples = ExampleChooser()
+        rates = [self.sample_rate, *dict.fromkeys(codec.description.sample_rate for codec in self.codecs)]
+        path = output.folder / clips_name(unit.number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clips = clips_to_measure(unit, output, self.settings, list(dict.fromkeys(rates)))
+
+        def rows() -> Iterator[Mapping[str, Any]]:
+            for number, clip in enumerate(clips):
+                measured = measurer.measure(clip, output.clock)
+                self._keep(clip, measured, output, examples)
+                if self.settings.references:
+                    self._write_audio(clip, measured, output, unit.number, number)
+                yield from measured.rows
+
+        with output.clock.during(WRITING):
+            write_rows(path, rows_schema(self.quantities), output.clock.steps("other", rows()))
+            examples.write(output.folder / examples_name(unit.number))
+
+    def _keep(self, clip: TestClip, measured: MeasuredClip, output: UnitOutput, examples: ExampleChooser) -> None:
+        first, original = measured.rows[0], clip.samples[self.sample_rate]
+        codes = sum(row["n_frames"] or 0 for row in measured.rows)
+        output.keep(clip.clip.dataset, len(original) / self.sample_rate, codes, clip.clip.span)
+        if clip.is_cut:
+            output.observe("cut", 0)
+        worst_by = self.worst_by
+        value = None if worst_by is None else badness(first[worst_by.name], worst_by)
+        examples.add(clip, value, {ORIGINAL: original, **measured.audio}, self.sample_rate)
+
+    def _write_audio(self, clip: TestClip, measured: MeasuredClip, output: UnitOutput, unit: int, number: int) -> None:
+        """Write the original and the reconstructions of a clip."""
+        for system, samples in {ORIGINAL: clip.samples[self.sample_rate], **measured.audio}.items():
+            path = output.folder / audio_name(unit, number, system)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_audio(samples, self.sample_rate, "flac"))

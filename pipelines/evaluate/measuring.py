@@ -1,0 +1,123 @@
+"""Measures one clip: reconstructs it with all codecs and controls, and compares each with the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from codectok.audio.resample import resample
+from codectok.description import CodecDescription
+from codectok.evaluation.controls import Control
+from codectok.evaluation.metrics.alignment import align
+from codectok.evaluation.metrics.base import Metric, Signal, UndefinedMetricError
+from codectok.evaluation.metrics.registry import measure_pair, quantities_of
+from codectok.phases import ENCODING, PhaseClock
+
+from .clips import TestClip, seed_of
+from .files import CODES_COLUMN, DELAY_COLUMN, REASONS_COLUMN
+from .reconstruction import Reconstruct
+
+MEASURING = "measuring"
+
+
+@dataclass(frozen=True)
+class CodecFacts:
+    """A codec of an evaluation.
+
+    Attributes:
+        label: name in the results.
+        description: the codec, on the device of the workers.
+        decoded_rate: sample rate of its reconstructions in Hz.
+    """
+
+    label: str
+    description: CodecDescription
+    decoded_rate: int
+
+
+@dataclass(frozen=True)
+class MeasuredClip:
+    """Rows of a clip, one for each codec and control, and their audio by name, float32 [n]."""
+
+    rows: Sequence[Mapping[str, Any]]
+    audio: Mapping[str, np.ndarray]
+
+
+class ClipMeasurer:
+    """Measures clips.
+
+    Args:
+        codecs: in the order in which `reconstruct` numbers them.
+        reconstruct: encodes and decodes clips.
+        controls: to measure beside the codecs.
+        metrics: to compute.
+        sample_rate: at which reconstructions are compared.
+    """
+
+    def __init__(
+        self,
+        codecs: Sequence[CodecFacts],
+        reconstruct: Reconstruct,
+        controls: Sequence[Control],
+        metrics: Sequence[Metric],
+        sample_rate: int,
+    ) -> None:
+        self._codecs, self._reconstruct, self._controls = codecs, reconstruct, controls
+        self._metrics, self._rate = metrics, sample_rate
+        self._names = [quantity.name for quantity in quantities_of(metrics)]
+
+    def measure(self, clip: TestClip, clock: PhaseClock) -> MeasuredClip:
+        """Measure a clip."""
+        original = Signal(clip.samples[self._rate], self._rate)
+        rows, audio = [], {}
+        for number, codec in enumerate(self._codecs):
+            with clock.during(ENCODING):
+                samples = clip.samples[codec.description.sample_rate]
+                made = self._reconstruct(number, samples, seed_of(clip.clip))
+            if isinstance(made, str):
+                rows.append(self._row(clip, codec.label, original, made))
+                continue
+            audio[codec.label] = resample(made.samples, codec.decoded_rate, self._rate)[: len(original.samples)]
+            with clock.during(MEASURING):
+                row = self._row(clip, codec.label, original, audio[codec.label])
+            row["n_frames"], row[CODES_COLUMN] = len(made.codes), made.codes.reshape(-1)
+            row |= made.stability
+            rows.append(row)
+        for control in self._controls:
+            with clock.during(MEASURING):
+                rows.append(self._row(clip, control.name, original, self._controlled(control, clip, original)))
+        return MeasuredClip(rows, audio)
+
+    def _controlled(self, control: Control, clip: TestClip, original: Signal) -> np.ndarray | str:
+        try:
+            return control.reconstruct(original.samples, self._rate, seed_of(clip.clip))
+        except UndefinedMetricError as error:
+            return str(error)
+
+    def _row(self, clip: TestClip, system: str, original: Signal, made: np.ndarray | str) -> dict[str, Any]:
+        """Row of one codec or control; `made` is its reconstruction, or the reason why there is none."""
+        span = clip.clip.span
+        row: dict[str, Any] = {
+            "id": clip.clip.id,
+            "dataset": clip.clip.dataset,
+            "source": clip.clip.source,
+            "start": clip.clip.start,
+            "seconds": original.seconds,
+            "category": clip.category,
+            "language": span.labels.language,
+            "text": span.text,
+            "system": system,
+            "n_frames": None,
+            DELAY_COLUMN: None,
+            CODES_COLUMN: None,
+        }
+        if isinstance(made, str):
+            return row | dict.fromkeys(self._names) | {REASONS_COLUMN: dict.fromkeys(self._names, made)}
+        # The same object, so that values of the original are computed once.
+        other = original if made is original.samples else Signal(made, self._rate)
+        aligned = align(original, other, span.text, span.labels.language)
+        values, reasons = measure_pair(self._metrics, aligned.pair)
+        return row | values | {DELAY_COLUMN: aligned.delay, REASONS_COLUMN: dict(sorted(reasons.items()))}
