@@ -270,10 +270,11 @@ def _code_facts(clips: Sequence[np.ndarray | None], folds: np.ndarray, descripti
         count_codes(counts, codes)
     uses = [CodebookUse.of(row) for row in counts]
     rate = description.frame_rate
-    offsets = np.arange(description.n_codebooks) * description.codebook_size
-    flat = [(codes.astype(np.int64) + offsets).reshape(-1) for codes, _ in known]
-    vocabulary = description.n_codebooks * description.codebook_size
-    bits = ngram_bits(flat, vocabulary, np.array([fold for _, fold in known], np.int64))
+    bits = ngram_bits(
+        [codes for codes, _ in known],
+        description.n_codebooks * description.codebook_size,
+        np.array([fold for _, fold in known], np.int64),
+    )
     return CodeFacts(
         tokens=int(counts.sum()),
         codebooks=tuple(

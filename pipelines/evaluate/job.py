@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -89,16 +89,19 @@ class EvaluateJob(Job):
     def _metrics(self) -> list[Metric]:
         return metrics(self.settings.utmos, self.settings.recognizer, self.settings.metrics)
 
-    def _controls(self) -> tuple[str, ...]:
+    def _controls(self) -> tuple[Control, ...]:
         wanted = self.settings.controls
         if wanted is None:
-            return tuple(name for name, control in CONTROLS.items() if control.available())
+            return tuple(control for control in CONTROLS if control.available())
+        known = {control.name: control for control in CONTROLS}
         for name in wanted:
-            if name not in CONTROLS:
-                raise InputError(f"There is no control {name}; known are {', '.join(CONTROLS)}.")
-            if not CONTROLS[name].available():
-                raise InputError(f"The control {name} needs {CONTROLS[name].needs}, which is not installed.")
-        return tuple(name for name in CONTROLS if name in wanted)
+            if name not in known:
+                raise InputError(f"There is no control {name}; known are {', '.join(known)}.")
+            if missing := known[name].missing_tools():
+                raise InputError(
+                    f"The control {name} needs {' and '.join(missing)}; install the package {known[name].package}."
+                )
+        return tuple(control for control in CONTROLS if control.name in wanted)
 
     def options(self) -> Mapping[str, JsonValue]:
         """Everything that determines the figures; codecs by their fingerprints, since their folders may move."""
@@ -110,7 +113,7 @@ class EvaluateJob(Job):
             "device": self.device_class,
             "sample_rate": self.sample_rate,
             "metrics": self._versions,
-            "controls": list(self.controls),
+            "controls": [control.name for control in self.controls],
             "stability": settings.stability,
             "utmos": None if utmos is None else hashlib.sha256(utmos.read_bytes()).hexdigest(),
             "recognizer": settings.recognizer,
@@ -143,12 +146,12 @@ class EvaluateJob(Job):
         """Joins the rows of all units, and writes the summary and the page."""
         settings = self.settings
         missing = dict(missing_packages()) if settings.metrics is None else {}
-        for name, control in CONTROLS.items() if settings.controls is None else ():
+        for control in CONTROLS if settings.controls is None else ():
             if not control.available():
-                missing[name] = control.needs
+                missing[control.name] = control.package or ""
         setting = Setting(
             {codec.label: codec.description for codec in self.codecs},
-            self.controls,
+            [control.name for control in self.controls],
             self.quantities,
             self.sample_rate,
             missing,
@@ -169,8 +172,7 @@ class EvaluateJob(Job):
                 reconstruct = CodecsOnDevice(self.settings, descriptions, self.device_class).reconstruct
         else:
             reconstruct = remote(context.server)
-        controls: Sequence[Control] = [CONTROLS[name] for name in self.controls]
-        measurer = ClipMeasurer(self.codecs, reconstruct, controls, self._metrics(), self.sample_rate)
+        measurer = ClipMeasurer(self.codecs, reconstruct, self.controls, self._metrics(), self.sample_rate)
         return partial(self._measure_unit, measurer)
 
     def _measure_unit(self, measurer: ClipMeasurer, unit: Unit, output: UnitOutput) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 
 from codectok.audio.resample import resample
 from codectok.description import CodecDescription
+from codectok.errors import AudioError
 from codectok.evaluation.controls import Control
 from codectok.evaluation.metrics.alignment import align
-from codectok.evaluation.metrics.base import Metric, Signal, UndefinedMetricError
+from codectok.evaluation.metrics.base import Metric, Signal
 from codectok.evaluation.metrics.registry import measure_pair, quantities_of
 from codectok.phases import ENCODING, PhaseClock
 
@@ -94,7 +95,7 @@ class ClipMeasurer:
     def _controlled(self, control: Control, clip: TestClip, original: Signal) -> np.ndarray | str:
         try:
             return control.reconstruct(original.samples, self._rate, seed_of(clip.clip))
-        except UndefinedMetricError as error:
+        except AudioError as error:
             return str(error)
 
     def _row(self, clip: TestClip, system: str, original: Signal, made: np.ndarray | str) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class ClipMeasurer:
         if isinstance(made, str):
             return row | dict.fromkeys(self._names) | {REASONS_COLUMN: dict.fromkeys(self._names, made)}
         # The same object, so that values of the original are computed once.
-        other = original if made is original.samples else Signal(made, self._rate)
+        other = original if np.array_equal(made, original.samples) else Signal(made, self._rate)
         aligned = align(original, other, span.text, span.labels.language)
         values, reasons = measure_pair(self._metrics, aligned.pair)
         return row | values | {DELAY_COLUMN: aligned.delay, REASONS_COLUMN: dict(sorted(reasons.items()))}

@@ -49,7 +49,7 @@ class NamedCodec:
         for name in names:
             labelled = _LABELLED.fullmatch(name)
             label, codec = (labelled[1], labelled[2]) if labelled else (_label_of(name), name)
-            if label in (codec.label for codec in found) or label in CONTROLS:
+            if label in (codec.label for codec in found) or label in (control.name for control in CONTROLS):
                 raise InputError(f"The name {label} is taken; give the codec another one: --codec NAME={codec}.")
             found.append(cls(label, absolute_codec_name(codec)))
         return tuple(found)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from codectok.audio.files import read_audio
 from codectok.evaluation.html_report import HtmlReport
 from codectok.evaluation.metrics.base import Quantity
 from codectok.evaluation.published import PUBLISHED, TEST_SET
-from codectok.evaluation.spectrogram import spectrogram_png
 from codectok.evaluation.summary import ALL, CategorySummary, Estimate, EvaluationSummary
 from codectok.formatting import counted, format_duration
 from codectok.storage import Storage
 
-from .examples import Example, choose_examples
-from .files import ORIGINAL, PAGE_FILE
+from .examples import choose_examples
+from .files import PAGE_FILE
 from .setting import Setting, tables_of_units
 
 BINS = 30
