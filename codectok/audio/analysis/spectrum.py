@@ -48,6 +48,11 @@ class Spectrum:
         The filters of the standard are applied as factors on the spectrum. This takes a tenth of the time of filtering
         samples; for 99 of 100 recordings the result differs by at most 0.15 LUFS.
         """
+        loudness = self.unrounded_loudness()
+        return None if loudness is None else round(loudness, 1)
+
+    def unrounded_loudness(self) -> float | None:
+        """Compute the integrated loudness in LUFS without rounding, for differences; None if no block is above -70."""
         if self._n_hops < BLOCK_HOPS:
             return None
         spectrum = torch.view_as_real(torch.fft.rfft(self._hops)).flatten(1)
@@ -57,7 +62,7 @@ class Spectrum:
         if len(audible) == 0:
             return None
         gated = audible[audible > audible.mean() * 10 ** (RELATIVE_GATE / 10)]
-        return round(OFFSET + 10 * math.log10(gated.mean()), 1)
+        return OFFSET + 10 * math.log10(gated.mean())
 
     def bandwidth(self) -> int:
         """Return the highest frequency in Hz that is ever within 80 dB of the loudest one, to 100 Hz; 0 for silence."""

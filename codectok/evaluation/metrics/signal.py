@@ -1,8 +1,10 @@
-"""Metrics of a reconstruction."""
+"""Signal metrics: log-mel and STFT distances, and the ratio of signal to distortion."""
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from codectok.audio.analysis.mel import LogMel
 from codectok.codec import Codec
 from codectok.codecs.base import AudioCodec
 from codectok.config import MelConfig
+
+from .base import Metric, Pair, Quantity, UndefinedMetricError
+from .conditions import require_samples
 
 # n_fft, win_length, hop_length in samples (Yamamoto et al. 2020).
 STFT_RESOLUTIONS = ((512, 240, 50), (1024, 600, 120), (2048, 1200, 240))
@@ -23,9 +28,7 @@ def log_mel_of(codec: AudioCodec) -> LogMel:
     """Return the spectrogram that compares reconstructions of a codec: its own, or DistilCodec's at its rate."""
     if isinstance(codec, Codec):
         return codec.log_mel
-    rate = codec.decoded_sample_rate
-    default = MelConfig()
-    return LogMel(MelConfig(sample_rate=rate, f_max=min(default.f_max, rate / 2))).to(codec.device)
+    return _log_mel_at(codec.decoded_sample_rate).to(codec.device)
 
 
 @torch.inference_mode()
@@ -93,3 +96,56 @@ def si_sdr(original: Tensor, reconstruction: Tensor) -> float | None:
     if distortion <= 0:
         return SI_SDR_LIMIT
     return min(SI_SDR_LIMIT, max(-SI_SDR_LIMIT, 10 * math.log10(signal / distortion)))
+
+
+class MelL1(Metric):
+    """Mean absolute difference of DistilCodec's log-mel spectrograms at the clips' rate."""
+
+    quantities = (Quantity("mel_l1", "lower", "mean absolute difference of DistilCodec's log-mels, natural logarithm"),)
+
+    def measure(self, pair: Pair) -> Mapping[str, float]:
+        """Return `mel_l1`; undefined for clips shorter than a window of the spectrogram."""
+        log_mel = _kept_log_mel(pair.original.sample_rate)
+        require_samples(pair, log_mel.config.n_fft)
+        return {"mel_l1": log_mel_error(log_mel, *_tensors(pair))}
+
+
+class StftDistance(Metric):
+    """Multi-resolution STFT distance, see `stft_distance`."""
+
+    quantities = (
+        Quantity("stft", "lower", "spectral convergence plus difference of log magnitudes, mean of three resolutions"),
+    )
+
+    def measure(self, pair: Pair) -> Mapping[str, float]:
+        """Return `stft`; undefined for clips shorter than the longest window."""
+        require_samples(pair, max(n_fft for n_fft, _, _ in STFT_RESOLUTIONS))
+        distance = stft_distance(*_tensors(pair))
+        if distance is None:
+            raise UndefinedMetricError("the original is silent")
+        return {"stft": distance}
+
+
+class SiSdr(Metric):
+    """Scale-invariant signal-to-distortion ratio, see `si_sdr`."""
+
+    quantities = (Quantity("si_sdr", "higher", "scale-invariant ratio of signal to distortion in dB, -100 to 100"),)
+
+    def measure(self, pair: Pair) -> Mapping[str, float]:
+        """Return `si_sdr`; -100 dB for a silent reconstruction."""
+        ratio = si_sdr(*_tensors(pair))
+        if ratio is None:
+            raise UndefinedMetricError("the original is silent")
+        return {"si_sdr": ratio}
+
+
+def _log_mel_at(sample_rate: int) -> LogMel:
+    default = MelConfig()
+    return LogMel(MelConfig(sample_rate=sample_rate, f_max=min(default.f_max, sample_rate / 2)))
+
+
+_kept_log_mel = functools.cache(_log_mel_at)
+
+
+def _tensors(pair: Pair) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(pair.original.samples), torch.from_numpy(pair.reconstruction.samples)

@@ -1,28 +1,25 @@
-"""Intelligibility (STOI) and quality (PESQ) of reconstructed speech; needs the extra `eval`."""
+"""Intelligibility (STOI) and quality (PESQ) of reconstructed speech as functions, for validation during training."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
-from codectok.audio.resample import resample
-
-PESQ_RATE = 16_000
-# STOI compares 30 frames of 256 samples with a hop of 128 at 10 kHz; shorter clips have no value.
-STOI_SECONDS = (29 * 128 + 256) / 10_000
-# pystoi returns this if too few frames are left without pauses; all other values are results, also negative ones.
-TOO_FEW_FRAMES = 1e-5
+from .base import Metric, Pair, Signal, UndefinedMetricError
+from .conditions import check_pair
+from .intelligibility import Stoi
+from .wide_band_pesq import Pesq
 
 Measure = Callable[[np.ndarray, np.ndarray, int], float | None]
 
 
 def installed_measures() -> Mapping[str, Measure]:
     """Return the metrics whose packages are installed, by name."""
-    return {name: measure for name, (package, measure) in MEASURES.items() if find_spec(package) is not None}
+    missing = missing_measures()
+    return {name: measure for name, (_, measure) in MEASURES.items() if name not in missing}
 
 
 def missing_measures() -> Mapping[str, str]:
@@ -30,35 +27,18 @@ def missing_measures() -> Mapping[str, str]:
     return {name: package for name, (package, _) in MEASURES.items() if find_spec(package) is None}
 
 
-def stoi(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> float | None:
-    """Short-time objective intelligibility (Taal et al. 2011) of aligned clips [n], from -1 to 1.
-
-    Returns None if the original is silent or holds too little speech.
-    """
-    from pystoi import stoi as measure
-
-    if len(original) < STOI_SECONDS * sample_rate or np.ptp(original) == 0:
-        return None
-    with warnings.catch_warnings():
-        # pystoi warns about too few frames.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = float(measure(original, reconstruction, sample_rate))
-    return None if found == TOO_FEW_FRAMES else found
-
-
-def pesq(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> float | None:
-    """Wide-band PESQ (ITU-T P.862.2) of aligned clips [n], from 1 to 4.64.
-
-    Returns None if the clip holds no utterance or is too short.
-    """
-    import pesq as package
-
-    resampled: list[Any] = [resample(samples, sample_rate, PESQ_RATE) for samples in (original, reconstruction)]
+def _measure(metric: Metric, original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> float | None:
+    """Value of aligned clips [n]; None if it is undefined."""
+    pair = Pair(Signal(original, sample_rate), Signal(reconstruction, sample_rate))
     try:
-        return float(package.pesq(PESQ_RATE, *resampled, mode="wb"))
-    except (package.NoUtterancesError, package.BufferTooShortError):
+        check_pair(pair)
+        return metric.measure(pair)[metric.quantities[0].name]
+    except UndefinedMetricError:
         return None
 
+
+stoi: Measure = partial(_measure, Stoi())
+pesq: Measure = partial(_measure, Pesq())
 
 # Each with the package that it needs.
 MEASURES: Mapping[str, tuple[str, Measure]] = {"stoi": ("pystoi", stoi), "pesq": ("pesq", pesq)}
