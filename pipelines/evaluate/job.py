@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import InputError
 from codectok.evaluation.controls import CONTROLS, Control
 from codectok.evaluation.metrics.base import Metric, Quantity
-from codectok.evaluation.metrics.registry import metrics, missing_packages, quantities_of
+from codectok.evaluation.metrics.registry import metric_name, metrics, missing_packages
 from codectok.evaluation.stability import QUANTITIES as STABILITY
 from codectok.loading import load_codec
 from codectok.phases import WRITING
@@ -67,13 +68,14 @@ class EvaluateJob(Job):
         metrics_used = self._metrics()
         self.controls = self._controls()
         self.quantities: tuple[Quantity, ...] = (
-            *quantities_of(metrics_used),
+            *(quantity for metric in metrics_used for quantity in metric.quantities),
             *(STABILITY if options.stability else ()),
         )
         self._versions: dict[str, JsonValue] = {
-            quantity.name: {package: version(package) for package in sorted(metric.packages.values())}
+            metric_name(metric): {
+                package: version(package) for module, package in sorted(metric.packages.items()) if find_spec(module)
+            }
             for metric in metrics_used
-            for quantity in metric.quantities
         }
 
     def _facts(self, label: str, name: str) -> CodecFacts:
@@ -145,7 +147,7 @@ class EvaluateJob(Job):
     def reporter(self) -> JobReporter:
         """Joins the rows of all units, and writes the summary and the page."""
         settings = self.settings
-        missing = dict(missing_packages()) if settings.metrics is None else {}
+        missing = dict(missing_packages(settings.recognizer)) if settings.metrics is None else {}
         for control in CONTROLS if settings.controls is None else ():
             if not control.available():
                 missing[control.name] = control.package or ""

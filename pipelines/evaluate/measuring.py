@@ -14,7 +14,7 @@ from codectok.errors import AudioError
 from codectok.evaluation.controls import Control
 from codectok.evaluation.metrics.alignment import align
 from codectok.evaluation.metrics.base import Metric, Signal
-from codectok.evaluation.metrics.registry import measure_pair, quantities_of
+from codectok.evaluation.metrics.registry import measure_pair
 from codectok.phases import ENCODING, PhaseClock
 
 from .clips import TestClip, seed_of
@@ -68,7 +68,7 @@ class ClipMeasurer:
     ) -> None:
         self._codecs, self._reconstruct, self._controls = codecs, reconstruct, controls
         self._metrics, self._rate = metrics, sample_rate
-        self._names = [quantity.name for quantity in quantities_of(metrics)]
+        self._names = [quantity.name for metric in metrics for quantity in metric.quantities]
 
     def measure(self, clip: TestClip, clock: PhaseClock) -> MeasuredClip:
         """Measure a clip."""

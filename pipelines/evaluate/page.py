@@ -8,12 +8,10 @@ import numpy as np
 
 from codectok.evaluation.html_report import HtmlReport
 from codectok.evaluation.metrics.base import Quantity
-from codectok.evaluation.published import PUBLISHED, TEST_SET
 from codectok.evaluation.summary import ALL, CategorySummary, Estimate, EvaluationSummary
 from codectok.formatting import counted, format_duration
 from codectok.storage import Storage
 
-from .examples import choose_examples
 from .files import PAGE_FILE
 from .setting import Setting, tables_of_units
 
@@ -38,8 +36,6 @@ def write_page(storage: Storage, summary: EvaluationSummary, setting: Setting, w
                 _differences(category),
             )
     _histograms(page, storage, setting)
-    page.table(f"Published figures, on {TEST_SET}", ("codec", "bits/s", "STOI", "PESQ", "UTMOS", ""), _published())
-    _examples(page, storage, setting, worst_by)
     storage.write(PAGE_FILE, page.render().encode())
 
 
@@ -70,7 +66,9 @@ def _overview(page: HtmlReport, summary: EvaluationSummary) -> None:
         rows.append(("cut", f"{counted(summary.cut, 'clip')} longer than what was measured"))
     rows += [(f"without {name}", f"needs {needed}") for name, needed in summary.not_installed.items()]
     page.table("In all", ("", ""), rows)
-    page.table("Metrics", ("metric", "description"), [(name, facts.description) for name, facts in summary.metrics.items()])
+    page.table(
+        "Metrics", ("metric", "description"), [(name, facts.description) for name, facts in summary.metrics.items()]
+    )
 
 
 def _means(summary: EvaluationSummary, category: CategorySummary) -> Iterator[tuple[str, ...]]:
@@ -90,7 +88,9 @@ def with_interval(estimate: Estimate | None) -> str:
 
 
 def _doubts(page: HtmlReport, summary: EvaluationSummary) -> None:
-    doubts = [(name, ", ".join(facts.not_told_apart)) for name, facts in summary.metrics.items() if facts.not_told_apart]
+    doubts = [
+        (name, ", ".join(facts.not_told_apart)) for name, facts in summary.metrics.items() if facts.not_told_apart
+    ]
     if doubts:
         page.table(
             "Metrics that cannot be trusted on this data", ("metric", "does not rate the original above"), doubts
@@ -141,25 +141,10 @@ def _histograms(page: HtmlReport, storage: Storage, setting: Setting) -> None:
             if len(found) > 1:
                 step = _nice_step(float(np.ptp(found)) / BINS)
                 bins, counts = np.unique(np.floor(found / step).astype(np.int64), return_counts=True)
-                page.histogram(f"{name} of {label}", dict(zip(bins.tolist(), counts.tolist(), strict=True)), step)
+                page.histogram(f"{name} of {label}", dict(zip(bins.tolist(), counts.tolist(), strict=True)))
 
 
 def _nice_step(width: float) -> float:
     """The next larger of 1, 2 and 5 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(max(width, 1e-6)))
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width))
-
-
-def _published() -> Iterator[tuple[str, ...]]:
-    for row in PUBLISHED:
-        yield row.codec, f"{row.bits_per_second:,}", f"{row.stoi:.2f}", f"{row.pesq:.2f}", f"{row.utmos:.2f}", row.note
-
-
-def _examples(page: HtmlReport, storage: Storage, setting: Setting, worst_by: Quantity | None) -> None:
-    for chosen in choose_examples(storage):
-        where = "" if chosen.category == ALL else f" of {chosen.category}"
-        if worst_by is not None:
-            page.comparisons(
-                f"The worst clips{where} by {worst_by.name}", [_comparison(each, setting, worst_by) for each in chosen.worst]
-            )
-        page.comparisons(f"Random clips{where}", [_comparison(each, setting, worst_by) for each in chosen.by_lot])

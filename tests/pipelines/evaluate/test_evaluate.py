@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray.cloudpickle
 import soundfile
+import torch
 
 from codectok import Codec, CodectokError, InputError, VerificationError, read_audio
 from codectok.evaluation.controls import CONTROLS
@@ -29,12 +32,12 @@ from codectok.pipelines.evaluate.job import EvaluateJob
 from codectok.pipelines.evaluate.options import EvaluateOptions, NamedCodec
 from codectok.pipelines.verify.output import verify_output
 from codectok.sources.clip import Clip
+from codectok.tokens.table import read_rows
 from tests.helpers.audio import tone
 from tests.helpers.codecs import VARIANTS, make_codec
 from tests.helpers.command_line import assert_refused, codectok, one_line
 from tests.helpers.evaluation import QUICK, evaluated
 from tests.helpers.jobs import LOCAL, digests, rejects, run, tokenize_job
-from tests.helpers.tables import read_rows
 
 METRICS = ("mel", "stft", "si_sdr")
 # Actors cannot import the tests.
@@ -97,6 +100,16 @@ def summary_of(out: Path) -> EvaluationSummary:
     return EvaluationSummary.model_validate_json((out / "summary.json").read_text())
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in a worker: the last bits of a product can depend on threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_rows_equal_values_computed_by_hand(output: Path, test_set: Path, codecs: dict[str, Path]) -> None:
     rows = rows_of(output)
     assert [row["system"] for row in rows[:5]] == ["one", "two", "original", "silence", "noise"]
@@ -223,8 +236,6 @@ def test_extended_test_set_is_measured(codecs: dict[str, Path], tmp_path: Path) 
 
 
 def test_verify_finds_changed_files(output: Path, tmp_path: Path) -> None:
-    import shutil
-
     verify_output(output)
     for name in ("metrics.parquet", "summary.json", "_codectok/clips/000001.parquet"):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
@@ -236,7 +247,7 @@ def test_verify_finds_changed_files(output: Path, tmp_path: Path) -> None:
         else:
             table = pq.read_table(path)
             pq.write_table(table.slice(1), path)
-        with pytest.raises(VerificationError, match=Path(name).name):
+        with pytest.raises(VerificationError, match=f"{Path(name).name}|units are not complete"):
             verify_output(tmp_path / "copy")
 
 
@@ -255,7 +266,16 @@ def test_references_list_the_audio(output: Path, test_set: Path) -> None:
 
 def test_page_holds_tables_pictures_and_players(output: Path) -> None:
     page = (output / "report.html").read_text()
-    for part in ("mel", "stable_shift_1", "Category speech", "DistilCodec", "<audio", "<svg", "data:image/png", "worst"):
+    for part in (
+        "mel",
+        "stable_shift_1",
+        "Category speech",
+        "DistilCodec",
+        "<audio",
+        "<svg",
+        "data:image/png",
+        "worst",
+    ):
         assert part in page
     assert "http://" not in page.replace("http://www.w3.org/", "") and "https://" not in page
 
@@ -272,12 +292,9 @@ def test_share_and_longest_seconds(codec_folder: Path, test_set: Path, tmp_path:
 def test_unusable_clips_are_rejected(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     report, rows = evaluated(codec_folder, corpus, tmp_path / "out", max_seconds=1.0)
     assert {row["source"] for row in rows} >= {"a.wav", "sub folder/c ü.ogg", "truncated.flac"}
-    assert {row["source"]: row["reason"] for row in rejects(tmp_path / "out")} >= {
-        "text.wav": "unreadable",
-        "empty.wav": "empty",
-        "nan.wav": "not_finite",
-        "no-samples.wav": "empty",
-    }
+    unused = {row["source"]: row["reason"] for row in rejects(tmp_path / "out")}
+    expected = {"text.wav": "unreadable", "empty.wav": "empty", "nan.wav": "not_finite", "no-samples.wav": "empty"}
+    assert unused == expected  # the damage of truncated.flac lies behind the first second
     assert report.summary.total.ignored == 1
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "text.wav").write_text("text")
@@ -316,8 +333,10 @@ def test_preset_checks_the_copy_of_librispeech(codec_folder: Path, tmp_path: Pat
     assert_refused(codectok(*command), "does not lie in the layout")
 
 
-def test_labels_of_codecs() -> None:
-    parsed = NamedCodec.parse_all(["a/b=c/codec", "transformers:kyutai/mimi@8"])
-    assert [codec.label for codec in parsed][1].startswith("mimi")
-    with pytest.raises(InputError, match="taken"):
-        NamedCodec.parse_all(["original=somewhere"])
+def test_labels_of_codecs(codecs: dict[str, Path]) -> None:
+    path = str(codecs["one"])
+    parsed = NamedCodec.parse_all([path, f"name={path}/"])
+    assert [(codec.label, codec.name) for codec in parsed] == [("one-codebook", path), ("name", path)]
+    for names in ([path, path], [f"original={path}"], []):
+        with pytest.raises(InputError, match=r"taken|No codec"):
+            NamedCodec.parse_all(names)
