@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from functools import partial
-from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import InputError
 from codectok.evaluation.controls import CONTROLS, Control
 from codectok.evaluation.metrics.base import Metric, Quantity
-from codectok.evaluation.metrics.registry import metric_name, metrics, missing_packages
+from codectok.evaluation.metrics.registry import installed_versions, metric_name, metrics, missing_packages
 from codectok.evaluation.stability import QUANTITIES as STABILITY
 from codectok.loading import load_codec
 from codectok.phases import WRITING
@@ -72,10 +70,7 @@ class EvaluateJob(Job):
             *(STABILITY if options.stability else ()),
         )
         self._versions: dict[str, JsonValue] = {
-            metric_name(metric): {
-                package: version(package) for module, package in sorted(metric.packages.items()) if find_spec(module)
-            }
-            for metric in metrics_used
+            metric_name(metric): installed_versions(metric) for metric in metrics_used
         }
 
     def _facts(self, label: str, name: str) -> CodecFacts:

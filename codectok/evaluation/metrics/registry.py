@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +29,8 @@ METRICS: tuple[type[Metric], ...] = (
     MelL1, MultiMel, StftDistance, SiSdr, Loudness, F0Error, VoicingError,
     Stoi, ExtendedStoi, Pesq, VisqolAudio, VisqolSpeech, Dnsmos, DistillMos, Utmos, SpeakerSimilarity, WordErrors,
 )  # fmt: skip
+# Name of a distribution in a requirement.
+_REQUIREMENT = re.compile(r"[\w.-]+")
 UTMOS, WORD_ERRORS = Utmos.quantities[0].name, WordErrors.quantities[0].name
 
 
@@ -104,6 +108,12 @@ def measure_pair(chosen: Iterable[Metric], pair: Pair) -> tuple[dict[str, float 
             if not finite:
                 reasons[name] = "the result is not finite"
     return values, reasons
+
+
+def installed_versions(metric: Metric) -> dict[str, str]:
+    """Return the versions of the distributions that a metric uses, by name."""
+    names = (_REQUIREMENT.match(package) for module, package in metric.packages.items() if find_spec(module))
+    return {name[0]: version(name[0]) for name in sorted(filter(None, names), key=lambda name: name[0])}
 
 
 def metric_name(metric: Metric | type[Metric]) -> str:
