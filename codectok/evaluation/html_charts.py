@@ -103,7 +103,9 @@ class _Axis:
         if may_be_logarithmic:
             if 0 < low < high / 2:
                 low = 0.0
-            if low == high:
+            if low == high == 0:
+                high = 1.0
+            elif low == high:
                 low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
         elif low == high:
             low, high = low - 1, high + 1

@@ -122,6 +122,10 @@ class HtmlReport:
         image = f'<img alt="{escape(description)}" src="{data_url("image/png", png)}">'
         self._sections.append(f'<h2>{escape(title)}</h2>\n<figure class="picture">{image}</figure>')
 
+    def heading(self, title: str) -> None:
+        """Begin a section."""
+        self._sections.append(f"<h2>{escape(title)}</h2>")
+
     def paragraph(self, text: str) -> None:
         """Add a paragraph."""
         self._sections.append(f"<p>{escape(text)}</p>")
