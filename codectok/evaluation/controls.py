@@ -90,7 +90,8 @@ class Noise(Control):
         """Return noise of the clip's length and power."""
         noise = np.random.default_rng(seed).standard_normal(len(_checked(samples)))
         powers = [float(np.mean(np.square(values, dtype=np.float64))) for values in (samples, noise)]
-        return (noise * np.sqrt(powers[0] / powers[1])).astype(np.float32)
+        scaled: np.ndarray = noise * np.sqrt(powers[0] / powers[1])
+        return scaled.astype(np.float32)
 
 
 class CodedControl(Control):

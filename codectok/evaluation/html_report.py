@@ -1,12 +1,14 @@
-"""Self-contained HTML reports: tables, histograms, and clips to listen to."""
+"""Self-contained HTML reports: tables, charts, pictures, and clips to listen to."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+
+from .html_charts import LineChart, line_chart
+from .html_players import Comparison, comparison_html, data_url
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em; color: #222 }
@@ -16,6 +18,22 @@ th { border-bottom: 1px solid #999; font-weight: 600 } td.number, th.number { te
 tr:nth-child(even) td { background: #f6f6f6 }
 svg { display: block; margin: .5em 0 } rect { fill: #4477aa } text { font-size: 11px; fill: #555 }
 audio { height: 2em; vertical-align: middle } .clip { margin: .4em 0 } .caption { margin-left: .7em }
+h3 { font-size: 1em; margin: 1.4em 0 .4em } figure { margin: 0 } figcaption { font-size: .9em }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(24em, 1fr)); gap: 1.2em 2em }
+.chart figcaption { font-weight: 600 } .chart svg { width: 100%; margin: .2em 0 }
+.chart polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round }
+.grid { stroke: #e4e4e4 } .axis { stroke: #999 }
+.legend { display: flex; flex-wrap: wrap; gap: 0 1.2em; font-size: .85em; padding-left: 4.4em }
+.players { display: grid; grid-template-columns: repeat(auto-fit, minmax(16em, 1fr)); gap: .8em }
+.players img { display: block; width: 100%; height: 7em } .players audio { width: 100%; margin: .3em 0 0 }
+.picture img { max-width: 100% } pre { background: #f6f6f6; padding: .8em; overflow: auto; font-size: .85em }
+summary { cursor: pointer } @media print { audio { display: none } }
+"""
+# One clip is heard at a time.
+SCRIPT = """
+addEventListener("play", (event) => {
+  for (const player of document.querySelectorAll("audio")) if (player !== event.target) player.pause()
+}, true)
 """
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 26, 4, 120
 LABEL_HEIGHT, TOP = 16, 14
@@ -80,16 +98,46 @@ class HtmlReport:
     def clips(self, title: str, clips: Iterable[tuple[str, str, bytes]]) -> None:
         """Add audio players for `clips`: caption, MIME type, and bytes of the file."""
         lines = [
-            f'<div class="clip"><audio controls preload="none" src="data:{mime};base64,'
-            f'{base64.b64encode(data).decode()}"></audio><span class="caption">{escape(caption)}</span></div>'
+            f'<div class="clip"><audio controls preload="none" aria-label="{escape(caption)}"'
+            f' src="{data_url(mime, data)}"></audio><span class="caption">{escape(caption)}</span></div>'
             for caption, mime, data in clips
         ]
         if lines:
             self._sections.append(f"<h2>{escape(title)}</h2>\n" + "\n".join(lines))
 
+    def line_charts(self, title: str, charts: Iterable[LineChart]) -> None:
+        """Add line charts side by side; charts without a finite value are left out."""
+        figures = [figure for figure in map(line_chart, charts) if figure]
+        if figures:
+            self._sections.append(f'<h2>{escape(title)}</h2>\n<div class="charts">{"".join(figures)}</div>')
+
+    def comparisons(self, title: str, comparisons: Iterable[Comparison]) -> None:
+        """Add rows of players: versions of a clip side by side, with their pictures."""
+        rows = [comparison_html(comparison) for comparison in comparisons]
+        if rows:
+            self._sections.append(f"<h2>{escape(title)}</h2>\n" + "\n".join(rows))
+
+    def picture(self, title: str, png: bytes, description: str) -> None:
+        """Add a PNG picture; the description stands for it where it is not seen."""
+        image = f'<img alt="{escape(description)}" src="{data_url("image/png", png)}">'
+        self._sections.append(f'<h2>{escape(title)}</h2>\n<figure class="picture">{image}</figure>')
+
+    def heading(self, title: str) -> None:
+        """Begin a section."""
+        self._sections.append(f"<h2>{escape(title)}</h2>")
+
+    def paragraph(self, text: str) -> None:
+        """Add a paragraph."""
+        self._sections.append(f"<p>{escape(text)}</p>")
+
+    def folded_text(self, title: str, text: str) -> None:
+        """Add a long text of fixed width that opens on a click."""
+        self._sections.append(f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>")
+
     def render(self) -> str:
         """Return the page as HTML."""
         title = escape(self._title)
-        head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+        view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style><script>{SCRIPT}</script>'
         body = "\n".join(self._sections)
         return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n'

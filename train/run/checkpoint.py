@@ -79,6 +79,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def saved_steps(folder: Path) -> tuple[int, ...]:
+    """Steps of the checkpoints in `folder`, in order."""
+    return tuple(int(path.name.removeprefix("step-")) for path in _checkpoints(folder))
+
+
 def is_training_checkpoint(folder: Path) -> bool:
     """True if `folder` was written by `save_training_state`."""
     return (folder / STATE_FILE).is_file()

@@ -80,6 +80,7 @@ def test_help_is_fast_and_shows_examples() -> None:
     assert verbs == {
         "shard",
         "train",
+        "report",
         "tokenize",
         "encode",
         "decode",

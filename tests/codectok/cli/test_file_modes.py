@@ -25,6 +25,7 @@ COMMANDS = (
     "import-distilcodec given/student imported --step 42",
     "shard given/speech shards --deduplicate --validation 0.5 --shard-seconds 2 --max-rejects 1 --engine local",
     f"train nano data.shards=shards output=run {TRAINING} --engine local",
+    "report run",
     "tokenize given/clips.jsonl tokens --codec run/codec --max-rejects 1 --engine local",
     "encode given/speech codes.npz --codec run/codec",
     "encode given/speech codes.parquet --codec run/codec",
