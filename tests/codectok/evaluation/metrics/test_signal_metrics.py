@@ -16,7 +16,9 @@ RATE = 24_000
 
 
 def _pair(original: np.ndarray, reconstruction: np.ndarray, sample_rate: int = RATE) -> Pair:
-    return Pair(*(Signal(samples.astype(np.float32), sample_rate) for samples in (original, reconstruction)))
+    return Pair(
+        Signal(original.astype(np.float32), sample_rate), Signal(reconstruction.astype(np.float32), sample_rate)
+    )
 
 
 @pytest.mark.parametrize("metric", [MelL1(), MultiMel(), StftDistance()], ids=lambda metric: metric.quantities[0].name)
@@ -87,7 +89,9 @@ def test_loudness_difference_matches_pyloudnorm() -> None:
 
 def _pulses(pitch: float, seconds: float = 1.5) -> np.ndarray:
     phase = np.arange(round(seconds * RATE)) * pitch / RATE
-    return sum(np.sin(2 * np.pi * n * phase) / n for n in range(1, 20)) * 0.1
+    harmonics = np.arange(1, 20)[:, None]
+    pulses: np.ndarray = (np.sin(2 * np.pi * harmonics * phase) / harmonics).sum(0) * 0.1
+    return pulses
 
 
 @pytest.mark.slow  # pyin is compiled for half a minute when it runs for the first time
