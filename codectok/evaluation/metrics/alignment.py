@@ -74,7 +74,7 @@ def _delay(original: Signal, reconstruction: Signal) -> int | None:
     length = min(len(x), len(y) + largest)
     correlations = np.abs(_correlations(x[:length], y, largest)) / _norms(x, y, largest)
     highest = correlations.max()
-    if highest < LOWEST_CORRELATION:
+    if not highest >= LOWEST_CORRELATION:
         return None
     lags = np.flatnonzero(correlations >= highest - TIE) - largest
     return int(min(lags, key=lambda lag: (abs(lag), lag)))

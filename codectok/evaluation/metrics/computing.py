@@ -1,4 +1,4 @@
-"""One thread for the models of metrics, so that figures do not depend on the number of cores."""
+"""How metrics compute: on one thread, so that figures do not depend on the number of cores, and without messages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import torch
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with PyTorch on one thread, without gradients."""
+    """Compute with PyTorch on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
 

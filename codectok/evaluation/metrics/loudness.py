@@ -24,7 +24,8 @@ class Loudness(Metric):
 
 
 def _loudness(signal: Signal, name: str) -> float:
-    loudness = signal.keep("loudness", lambda: Spectrum(signal.samples, signal.sample_rate).unrounded_loudness())
+    # A copy: arrays that workers share cannot be written, of which PyTorch warns.
+    loudness = signal.keep("loudness", lambda: Spectrum(signal.samples.copy(), signal.sample_rate).unrounded_loudness())
     if loudness is None:
         raise UndefinedMetricError(f"no 0.4 s of the {name} are above -70 LUFS")
     return loudness

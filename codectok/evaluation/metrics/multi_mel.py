@@ -33,7 +33,7 @@ class MultiMel(Metric):
     def measure(self, pair: Pair) -> Mapping[str, float]:
         """Return `mel`; undefined for clips shorter than the longest window."""
         require_samples(pair, max(size for size, _ in RESOLUTIONS))
-        original, reconstruction = (torch.from_numpy(one.samples) for one in (pair.original, pair.reconstruction))
+        original, reconstruction = (torch.tensor(one.samples) for one in (pair.original, pair.reconstruction))
         return {"mel": multi_mel_distance(original, reconstruction, pair.original.sample_rate)}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from codectok.errors import CheckpointError, described
 
 from .base import Metric, Pair, Quantity
-from .computing import one_thread, quiet
+from .computing import quiet
 from .conditions import WIDE_BAND_RATE, require_speech_to_rate
 
 # DistillMOS rates windows of 7.68 s, at most 1 s apart.
@@ -58,11 +58,11 @@ class DistillMos(Metric):
         import torch
 
         require_speech_to_rate(pair)
-        samples = torch.from_numpy(pair.reconstruction.at(WIDE_BAND_RATE))
+        samples = torch.tensor(pair.reconstruction.at(WIDE_BAND_RATE))
         samples = torch.nn.functional.pad(samples, (0, max(0, DISTILLMOS_WINDOW - len(samples))))
         excess = len(samples) - DISTILLMOS_WINDOW
         starts = [int(share * excess) for share in np.linspace(0, 1, math.ceil(excess / DISTILLMOS_HOP) + 1)]
-        with one_thread():
+        with torch.inference_mode():
             # Windows one by one: all those of a minute would need gigabytes.
             scores = [float(_distillmos()(samples[None, start : start + DISTILLMOS_WINDOW])) for start in starts]
         return {"distillmos": math.fsum(scores) / len(scores)}
@@ -90,8 +90,8 @@ class Utmos(Metric):
         import torch
 
         require_speech_to_rate(pair)
-        samples = torch.from_numpy(pair.reconstruction.at(WIDE_BAND_RATE))[None]
-        with one_thread():
+        samples = torch.tensor(pair.reconstruction.at(WIDE_BAND_RATE))[None]
+        with torch.inference_mode():
             self._model = self._model or _torch_script(self._path)
             try:
                 return {"utmos": float(self._model(samples))}

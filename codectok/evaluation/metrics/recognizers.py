@@ -31,7 +31,10 @@ def load_recognizer(name: str) -> Recognizer:
     try:
         found = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     except Exception as error:  # a module of the user may raise anything
-        raise InputError(f"The recognizer {name} cannot be imported: {described(error)}.") from None
+        raise InputError(
+            f"The recognizer {name} cannot be imported ({described(error)}); install it, or put its folder into"
+            " PYTHONPATH."
+        ) from None
     if not callable(found):
         raise InputError(f"The recognizer {name} is not callable.")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from codectok.errors import InputError
 
 from .base import Metric, Pair, UndefinedMetricError
+from .computing import one_thread
 from .conditions import check_pair
 from .intelligibility import ExtendedStoi, Stoi
 from .loudness import Loudness
@@ -31,6 +32,8 @@ METRICS: tuple[type[Metric], ...] = (
 )  # fmt: skip
 # Name of a distribution in a requirement.
 _REQUIREMENT = re.compile(r"[\w.-]+")
+# Of values: rounding errors in float64 depend on the alignment of memory.
+DIGITS = 9
 UTMOS, WORD_ERRORS = Utmos.quantities[0].name, WordErrors.quantities[0].name
 
 
@@ -86,7 +89,7 @@ def missing_packages(recognizer: str | None = None) -> Mapping[str, str]:
 
 
 def measure_pair(chosen: Iterable[Metric], pair: Pair) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Measure a pair.
+    """Measure a pair, with values of 9 digits.
 
     Returns:
         The value of each quantity, None if it is undefined, and the reasons of the undefined ones; both by name.
@@ -97,14 +100,15 @@ def measure_pair(chosen: Iterable[Metric], pair: Pair) -> tuple[dict[str, float 
         names = [quantity.name for quantity in metric.quantities]
         try:
             check_pair(pair)
-            measured = metric.measure(pair)
+            with one_thread():
+                measured = metric.measure(pair)
         except UndefinedMetricError as error:
             values |= dict.fromkeys(names)
             reasons |= dict.fromkeys(names, str(error))
             continue
         for name in names:
             finite = math.isfinite(measured[name])
-            values[name] = measured[name] if finite else None
+            values[name] = float(f"{measured[name]:.{DIGITS}g}") if finite else None
             if not finite:
                 reasons[name] = "the result is not finite"
     return values, reasons

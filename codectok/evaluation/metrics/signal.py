@@ -148,4 +148,5 @@ _kept_log_mel = functools.cache(_log_mel_at)
 
 
 def _tensors(pair: Pair) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(pair.original.samples), torch.from_numpy(pair.reconstruction.samples)
+    # Copies: arrays that workers share cannot be written, of which PyTorch warns.
+    return torch.tensor(pair.original.samples), torch.tensor(pair.reconstruction.samples)

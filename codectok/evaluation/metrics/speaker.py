@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .base import Metric, Pair, Quantity, Signal
-from .computing import one_thread
 from .conditions import WIDE_BAND_RATE, require_speech_to_rate
 
 TARGET_DBFS = -30  # to which the encoder was trained; louder clips stay as they are
@@ -43,8 +42,7 @@ def _embedding(signal: Signal) -> np.ndarray:
 
 def _compute_embedding(samples: np.ndarray) -> np.ndarray:
     encoder, normalize = _package()
-    with one_thread():
-        found: np.ndarray = encoder.embed_utterance(normalize(samples, TARGET_DBFS, increase_only=True))
+    found: np.ndarray = encoder.embed_utterance(normalize(samples, TARGET_DBFS, increase_only=True))
     return found.astype(np.float64)
 
 
