@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from codectok.errors import CodectokError
 from codectok.names import printable
 
-from . import decode, encode, evaluate, import_distilcodec, inspect, reconstruct, shard, tokenize, train, verify
+from . import decode, encode, evaluate, import_distilcodec, inspect, listen, reconstruct, shard, tokenize, train, verify
 from .console import fail
 from .encoding import use_utf8
 from .export import app as export
@@ -90,7 +90,9 @@ def _root(
     """Turn audio corpora into token tables for language models, and train the codec that makes the tokens."""
 
 
-for _verb in (shard, train, tokenize, encode, decode, reconstruct, evaluate, inspect, verify, import_distilcodec):
+for _verb in (
+    shard, train, tokenize, encode, decode, reconstruct, evaluate, listen, inspect, verify, import_distilcodec,
+):  # fmt: skip
     app.command(_verb.NAME, epilog=f"Example: `{_verb.EXAMPLE}`")(_verb.run)
 
 app.add_typer(export.app, name=export.NAME)

@@ -1,0 +1,104 @@
+"""The page of results: means with intervals, and how each listener rated the hidden reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from codectok.evaluation.html_report import HtmlReport
+from codectok.formatting import counted
+
+from .intervals import MeanRating, mean_rating
+from .rows import RatingRow
+from .scales import BY_NAME, MUSHRA, SCALE_ORDER
+from .stored_test import REFERENCE, ListeningTest
+
+# Post-screening of ITU-R BS.1534: listeners who rate the hidden reference below 90 on more than 15 % of the pages.
+LOWEST_REFERENCE, LARGEST_SHARE = 90, 0.15
+
+
+def mean_ratings(test: ListeningTest, rows: Iterable[RatingRow]) -> dict[tuple[str, str], MeanRating]:
+    """Compute the mean of each scale and system over the ratings of complete pages."""
+    values: dict[tuple[str, str], list[tuple[str, str, float]]] = {}
+    for row in rows:
+        if row.complete:
+            values.setdefault((row.scale, row.system), []).append((row.listener, row.trial, row.value))
+    return {
+        (scale, system.name): mean_rating(values[scale, system.name], test.seed)
+        for scale in SCALE_ORDER
+        for system in test.systems
+        if (scale, system.name) in values
+    }
+
+
+def reference_shares(rows: Iterable[RatingRow]) -> dict[str, tuple[int, int]]:
+    """Count for each listener the hidden references rated below 90 in MUSHRA, and all of them, on complete pages."""
+    counts: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        if row.complete and row.system == REFERENCE and row.scale == MUSHRA.name:
+            low, total = counts.get(row.listener, (0, 0))
+            counts[row.listener] = low + (row.value < LOWEST_REFERENCE), total + 1
+    return counts
+
+
+def screened_out(rows: Iterable[RatingRow]) -> frozenset[str]:
+    """Return the listeners whom ITU-R BS.1534 excludes for their ratings of the hidden reference."""
+    return frozenset(name for name, (low, total) in reference_shares(rows).items() if low > LARGEST_SHARE * total)
+
+
+def results_page(test: ListeningTest, rows: Sequence[RatingRow]) -> str:
+    """Return the page as HTML."""
+    report = HtmlReport("Listening test")
+    complete = [row for row in rows if row.complete]
+    listeners = sorted({row.listener for row in rows})
+    facts = [
+        ("listeners", str(len(listeners))),
+        ("ratings", f"{len(complete):,} on complete pages, {len(rows) - len(complete):,} on others"),
+        ("test", f"{counted(len(test.clips), 'clip')}, {len(test.systems)} systems, scale {test.scale}"),
+        ("levels", "as they were" if test.keep_levels else "stimuli have the loudness of their reference"),
+    ]
+    report.table("Test", ("", ""), facts)
+    report.table("Systems", ("system", "kind", "source"), [(s.name, s.kind, s.source or "") for s in test.systems])
+    _means_tables(report, test, complete, "")
+    excluded = screened_out(complete)
+    if excluded and excluded != set(listeners):
+        kept = [row for row in complete if row.listener not in excluded]
+        _means_tables(report, test, kept, f" without {counted(len(excluded), 'listener')} (see below)")
+    _listeners_table(report, test, rows)
+    return report.render()
+
+
+def _means_tables(report: HtmlReport, test: ListeningTest, rows: Sequence[RatingRow], suffix: str) -> None:
+    means = mean_ratings(test, rows)
+    for name, scale in BY_NAME.items():
+        found = [(system.name, means[name, system.name]) for system in test.systems if (name, system.name) in means]
+        if found:
+            report.table(
+                f"{scale.title}, {scale.lowest} to {scale.highest}{suffix}",
+                ("system", "mean", "95 % interval", "ratings"),
+                [(system, f"{mean.mean:.2f}", interval_text(mean), f"{mean.ratings:,}") for system, mean in found],
+            )
+
+
+def interval_text(mean: MeanRating) -> str:
+    """Format the interval of a mean."""
+    return "none" if mean.low is None or mean.high is None else f"{mean.low:.2f} to {mean.high:.2f}"
+
+
+def _listeners_table(report: HtmlReport, test: ListeningTest, rows: Sequence[RatingRow]) -> None:
+    """Add how each listener rated the hidden reference."""
+    shares, excluded = reference_shares(rows), screened_out(rows)
+    table = []
+    for listener in sorted({row.listener for row in rows}):
+        own = [row for row in rows if row.listener == listener]
+        pages = len({row.trial for row in own if row.complete})
+        cells = [listener, f"{pages} of {len(test.pages)}"]
+        for name in SCALE_ORDER:
+            values = [row.value for row in own if row.complete and row.scale == name and row.system == REFERENCE]
+            cells.append(f"{sum(values) / len(values):.2f}" if values else "none")
+        low, total = shares.get(listener, (0, 0))
+        cells.append(f"{low / total:.0%} ({low} of {total})" if total else "none")
+        cells.append("excluded" if listener in excluded else "kept" if total else "none")
+        table.append(cells)
+    means = [f"mean {BY_NAME[name].title.lower()}" for name in SCALE_ORDER]
+    header = ("listener", "pages", *means, f"MUSHRA below {LOWEST_REFERENCE}", "by BS.1534")
+    report.table("Hidden reference by listener", header, table)
