@@ -20,6 +20,7 @@ audio { height: 2em; vertical-align: middle } .clip { margin: .4em 0 } .caption 
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 26, 4, 120
 LABEL_HEIGHT, TOP = 16, 14
 MOST_BARS, MOST_LABELS = 64, 32
+LABEL_WIDTH, LINE_WIDTH, ROW_HEIGHT, LONGEST_LABEL = 180, 560, 26, 26
 
 
 class HtmlReport:
@@ -86,6 +87,36 @@ class HtmlReport:
         ]
         if lines:
             self._sections.append(f"<h2>{escape(title)}</h2>\n" + "\n".join(lines))
+
+    def intervals(
+        self, title: str, scale: tuple[float, float], rows: Sequence[tuple[str, float, float, float]]
+    ) -> None:
+        """Add a chart of means with their intervals: label, low end, mean, high end."""
+        start, end = scale
+        height = len(rows) * ROW_HEIGHT + LABEL_HEIGHT
+
+        def x(value: float) -> float:
+            return LABEL_WIDTH + LINE_WIDTH * (min(max(value, start), end) - start) / (end - start)
+
+        parts = []
+        for value in ticks:
+            parts.append(
+                f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{height - LABEL_HEIGHT}" stroke="#ddd"/>'
+                f'<text x="{x(value):.1f}" y="{height - 3}" text-anchor="middle">{value:g}</text>'
+            )
+        for place, (label, low, mean, high) in enumerate(rows):
+            y = (place + 0.5) * ROW_HEIGHT
+            shown = label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}\u2026"
+            parts.append(
+                f'<text x="{LABEL_WIDTH - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(shown)}</text>'
+                f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#4477aa"'
+                ' stroke-width="3"/>'
+                f'<circle cx="{x(mean):.1f}" cy="{y:.1f}" r="5" fill="#4477aa">'
+                f"<title>{escape(label)}: {mean:.2f} ({low:.2f} to {high:.2f})</title></circle>"
+            )
+        width = LABEL_WIDTH + LINE_WIDTH + BAR_WIDTH
+        chart = f'<svg viewBox="0 0 {width} {height}" width="{width}" style="max-width: 100%">{"".join(parts)}</svg>'
+        self._sections.append(f"<h2>{escape(title)}</h2>\n{chart}")
 
     def render(self) -> str:
         """Return the page as HTML."""

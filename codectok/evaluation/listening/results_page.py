@@ -9,7 +9,7 @@ from codectok.formatting import counted
 
 from .intervals import MeanRating, mean_rating
 from .rows import RatingRow
-from .scales import BY_NAME, MUSHRA, SCALE_ORDER
+from .scales import BY_NAME, MUSHRA, SCALE_ORDER, SCALES
 from .stored_test import REFERENCE, ListeningTest
 
 # Post-screening of ITU-R BS.1534: listeners who rate the hidden reference below 90 on more than 15 % of the pages.
@@ -71,12 +71,25 @@ def _means_tables(report: HtmlReport, test: ListeningTest, rows: Sequence[Rating
     means = mean_ratings(test, rows)
     for name, scale in BY_NAME.items():
         found = [(system.name, means[name, system.name]) for system in test.systems if (name, system.name) in means]
-        if found:
-            report.table(
-                f"{scale.title}, {scale.lowest} to {scale.highest}{suffix}",
-                ("system", "mean", "95 % interval", "ratings"),
-                [(system, f"{mean.mean:.2f}", interval_text(mean), f"{mean.ratings:,}") for system, mean in found],
+        if not found:
+            continue
+        title = f"{scale.title}, {scale.lowest} to {scale.highest}{suffix}"
+        lines = [
+            (system, mean.low, mean.mean, mean.high)
+            for system, mean in found
+            if mean.low is not None and mean.high is not None
+        ]
+        if lines:
+            report.intervals(
+                f"{title}: means and 95 % intervals",
+                range(scale.lowest, scale.highest + 1, 20 if scale is MUSHRA else 1),
+                lines,
             )
+        report.table(
+            title,
+            ("system", "mean", "95 % interval", "ratings"),
+            [(system, f"{mean.mean:.2f}", interval_text(mean), f"{mean.ratings:,}") for system, mean in found],
+        )
 
 
 def interval_text(mean: MeanRating) -> str:
@@ -87,18 +100,20 @@ def interval_text(mean: MeanRating) -> str:
 def _listeners_table(report: HtmlReport, test: ListeningTest, rows: Sequence[RatingRow]) -> None:
     """Add how each listener rated the hidden reference."""
     shares, excluded = reference_shares(rows), screened_out(rows)
+    scales = [scale for kind in test.kinds for scale in SCALES[kind]]
     table = []
     for listener in sorted({row.listener for row in rows}):
-        own = [row for row in rows if row.listener == listener]
-        pages = len({row.trial for row in own if row.complete})
-        cells = [listener, f"{pages} of {len(test.pages)}"]
-        for name in SCALE_ORDER:
-            values = [row.value for row in own if row.complete and row.scale == name and row.system == REFERENCE]
+        own = [row for row in rows if row.listener == listener and row.complete]
+        cells = [listener, f"{len({row.trial for row in own})} of {len(test.pages)}"]
+        for scale in scales:
+            values = [row.value for row in own if row.scale == scale.name and row.system == REFERENCE]
             cells.append(f"{sum(values) / len(values):.2f}" if values else "none")
-        low, total = shares.get(listener, (0, 0))
-        cells.append(f"{low / total:.0%} ({low} of {total})" if total else "none")
-        cells.append("excluded" if listener in excluded else "kept" if total else "none")
+        if "mushra" in test.kinds:
+            low, total = shares.get(listener, (0, 0))
+            cells.append(f"{low / total:.0%} ({low} of {total})" if total else "none")
+            cells.append("excluded" if listener in excluded else "kept" if total else "none")
         table.append(cells)
-    means = [f"mean {BY_NAME[name].title.lower()}" for name in SCALE_ORDER]
-    header = ("listener", "pages", *means, f"MUSHRA below {LOWEST_REFERENCE}", "by BS.1534")
+    header = ["listener", "pages", *(f"mean {scale.title.lower()}" for scale in scales)]
+    if "mushra" in test.kinds:
+        header += [f"rated below {LOWEST_REFERENCE}", "by BS.1534"]
     report.table("Hidden reference by listener", header, table)
