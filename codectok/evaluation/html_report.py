@@ -88,11 +88,9 @@ class HtmlReport:
         if lines:
             self._sections.append(f"<h2>{escape(title)}</h2>\n" + "\n".join(lines))
 
-    def intervals(
-        self, title: str, scale: tuple[float, float], rows: Sequence[tuple[str, float, float, float]]
-    ) -> None:
-        """Add a chart of means with their intervals: label, low end, mean, high end."""
-        start, end = scale
+    def intervals(self, title: str, ticks: Sequence[float], rows: Sequence[tuple[str, float, float, float]]) -> None:
+        """Add a chart of means with intervals on a scale with `ticks`; rows are label, low end, mean, high end."""
+        start, end = ticks[0], ticks[-1]
         height = len(rows) * ROW_HEIGHT + LABEL_HEIGHT
 
         def x(value: float) -> float:

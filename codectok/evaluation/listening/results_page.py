@@ -80,11 +80,8 @@ def _means_tables(report: HtmlReport, test: ListeningTest, rows: Sequence[Rating
             if mean.low is not None and mean.high is not None
         ]
         if lines:
-            report.intervals(
-                f"{title}: means and 95 % intervals",
-                range(scale.lowest, scale.highest + 1, 20 if scale is MUSHRA else 1),
-                lines,
-            )
+            ticks = range(scale.lowest, scale.highest + 1, 20 if scale is MUSHRA else 1)
+            report.intervals(f"{title}: means and 95 % intervals", ticks, lines)
         report.table(
             title,
             ("system", "mean", "95 % interval", "ratings"),

@@ -65,6 +65,9 @@ class Session:
 class Sessions:
     """The sessions of a test, in a folder with one file for each listener; safe to use from several threads.
 
+    Attributes:
+        test: the test.
+
     Args:
         folder: of the test.
         test: the test.
@@ -77,7 +80,7 @@ class Sessions:
     def __init__(
         self, folder: Path, test: ListeningTest, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._test, self._now = test, now
+        self.test, self._now = test, now
         self._folder = folder / RATINGS_FOLDER
         self._folder.mkdir(exist_ok=True)
         self._lock = Lock()
@@ -162,11 +165,11 @@ class Sessions:
         return session
 
     def _current_page(self, session: Session, page: str) -> Page:
-        if page not in self._test.pages:
+        if page not in self.test.pages:
             raise InputError(f"There is no page {page}.")
         if page in session.completed:
             raise ConflictError(f"Page {page} is complete.")
-        return self._test.pages[page]
+        return self.test.pages[page]
 
     def _store(self, session: Session, line: Line) -> None:
         if session.lines >= MOST_LINES:
@@ -179,12 +182,12 @@ class Sessions:
 
     def _state(self, session: Session) -> dict[str, Any]:
         key = _key(session.listener)
-        pages = pages_of(self._test, key)
+        pages = pages_of(self.test, key)
         current = next((page for page in pages if page.id not in session.completed), None)
         return {
-            "test": self._test.id,
+            "test": self.test.id,
             "listener": session.listener,
-            "sample_rate": self._test.sample_rate,
+            "sample_rate": self.test.sample_rate,
             "pages": len(pages),
             "completed": len(session.completed),
             "page": None if current is None else self._shown(session, key, current),
@@ -192,7 +195,7 @@ class Sessions:
 
     def _shown(self, session: Session, key: str, page: Page) -> dict[str, Any]:
         """A page as its listener may see it: without names of systems."""
-        stimuli = stimuli_of(self._test, key, page)
+        stimuli = stimuli_of(self.test, key, page)
 
         def ratings(stimulus: str) -> Iterator[tuple[str, int]]:
             for scale in page.scales:
