@@ -13,13 +13,13 @@ from codectok.audio.sound import MIXED, SoundOptions
 from codectok.errors import AudioError, CodectokError, InputError
 from codectok.sources.clip import Clip
 from codectok.sources.clips import count_undecodable, readable_clips
-from codectok.sources.kinds import AUDIO_KINDS
+from codectok.sources.kinds import AUDIO_KINDS, CONTAINERS
 from codectok.sources.listing.arguments import parse_arguments
 from codectok.sources.listing.ordering import ordered_sources
 from codectok.sources.listing.sources import list_sources
 from codectok.sources.parquet.check import check_audio_columns
 from codectok.sources.rejects import Reject
-from codectok.sources.source import check_max_bytes
+from codectok.sources.source import Source, check_max_bytes
 from codectok.sources.unused import Unused
 from codectok.tokens.clips import ClipReader
 
@@ -47,14 +47,14 @@ class Excerpt:
 
     Attributes:
         clip: the clip, without the bytes of its file.
-        is_file: True if the clip is a whole file.
+        path: of its file in the corpus, or of its sample in a tar or Parquet file; None for a part of a file.
         first: index of the excerpt's first sample in the clip.
         clip_seconds: duration of the clip, of which at most `SEARCHED_SECONDS` are read.
         samples: float32 [n] at `SAMPLE_RATE`.
     """
 
     clip: Clip
-    is_file: bool
+    path: str | None
     first: int
     clip_seconds: float
     samples: np.ndarray
@@ -106,14 +106,15 @@ def choose_excerpts(
         CodectokError: no clip can be used.
     """
     skipped = Skipped()
+    found = _clips(sources, options, skipped)
     # More than needed, since some cannot be used; the bytes of the others are dropped as they are read.
-    candidates = heapq.nsmallest(8 * count + 64, _clips(sources, options, skipped), key=lambda clip: _rank(seed, clip))
+    candidates = heapq.nsmallest(8 * count + 64, found, key=lambda candidate: _rank(seed, candidate[0]))
     excerpts: list[Excerpt] = []
-    for clip in candidates:
+    for clip, path in candidates:
         if len(excerpts) == count:
             break
         try:
-            excerpts.append(_excerpt(clip, max_seconds, options.sound))
+            excerpts.append(_excerpt(clip, path, max_seconds, options.sound))
         except AudioError as error:
             count_undecodable(clip, error, skipped)
         else:
@@ -136,7 +137,8 @@ def read_beginning(blocks: Iterator[np.ndarray]) -> np.ndarray:
     return np.concatenate(found)[:wanted]
 
 
-def _clips(sources: Sequence[str], options: CorpusOptions, skipped: Skipped) -> Iterator[Clip]:
+def _clips(sources: Sequence[str], options: CorpusOptions, skipped: Skipped) -> Iterator[tuple[Clip, str | None]]:
+    """Yield all clips, with the paths that files of reconstructions may have."""
     if options.sound.channel == "each":
         raise InputError("Stimuli have one channel; give --channel mix or a number.")
     check_max_bytes(options.max_file_bytes)
@@ -151,14 +153,24 @@ def _clips(sources: Sequence[str], options: CorpusOptions, skipped: Skipped) -> 
             encoding=options.encoding,
             max_file_bytes=options.max_file_bytes,
         )
-        yield from readable_clips(source, skipped)
+        for clip in readable_clips(source, skipped):
+            yield clip, _path_of(clip, source)
+
+
+def _path_of(clip: Clip, source: Source) -> str | None:
+    if clip.span.start > 0 or clip.span.end is not None:
+        return None
+    if source.kind not in CONTAINERS:
+        return clip.source
+    # A sample that was cut from a recording has the name of that recording.
+    return clip.source.removeprefix(f"{source.name}/") if clip.source.startswith(f"{source.name}/") else None
 
 
 def _rank(seed: int, clip: Clip) -> bytes:
     return hashlib.sha256(f"{seed}\0{clip.id}".encode("utf-8", "surrogatepass")).digest()
 
 
-def _excerpt(clip: Clip, max_seconds: float, sound: SoundOptions) -> Excerpt:
+def _excerpt(clip: Clip, path: str | None, max_seconds: float, sound: SoundOptions) -> Excerpt:
     reader = ClipReader(clip, SAMPLE_RATE, sound)
     samples = read_beginning(reader.blocks())
     sound.refuse_cancelled(reader.notes, clip.span.start, clip.span.start + len(samples) / SAMPLE_RATE, clip.name)
@@ -169,6 +181,4 @@ def _excerpt(clip: Clip, max_seconds: float, sound: SoundOptions) -> Excerpt:
     excerpt = samples[first : first + length]
     if not active_blocks(block_powers(excerpt, SAMPLE_RATE)).any():
         raise AudioError(f"{clip.name} is silent.", "silent")
-    is_file = not isinstance(clip.audio, bytes) and clip.span.start == 0 and clip.span.end is None
-    seconds = len(samples) / SAMPLE_RATE
-    return Excerpt(replace(clip, audio=b""), is_file, first, seconds, excerpt.copy())
+    return Excerpt(replace(clip, audio=b""), path, first, len(samples) / SAMPLE_RATE, excerpt.copy())

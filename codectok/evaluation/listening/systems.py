@@ -87,8 +87,8 @@ def reconstructions(
 class ReconstructionFolder:
     """A folder of reconstructions, with one file for each excerpt.
 
-    A clip that is a whole file has the file with the same path without suffix, relative to the folder; it may begin
-    with the name of the data set. Every clip may have a file that is named by its id.
+    The file of a clip has the path of its reference without suffix: relative to the corpus, or to the tar or Parquet
+    file; it may begin with the name of the data set. Every clip may have a file that is named by its id.
 
     Raises:
         InputError: files for some excerpts are missing.
@@ -116,6 +116,12 @@ class ReconstructionFolder:
                     f" {printable(paths[1].name)}; remove one of them."
                 )
         self._paths = [paths[0] for paths in found]
+        repeated = next((path for path in self._paths if self._paths.count(path) > 1), None)
+        if repeated is not None:
+            raise InputError(
+                f"Two clips have the same file of the system {system.name}, {printable(repeated)}; name its files with"
+                " the data set or the tar in front, or by the ids of the clips."
+            )
 
     def read(self) -> Iterator[np.ndarray]:
         """Yield the reconstruction of each excerpt.
@@ -138,7 +144,8 @@ def _names(excerpt: Excerpt) -> list[str]:
     """Names without suffix that the file of an excerpt may have, the likeliest first."""
     clip = excerpt.clip
     names = [clip.id] if clip.span.id is None else [clip.span.id, clip.id]
-    if not excerpt.is_file:
+    if excerpt.path is None:
         return names
-    stem = PurePosixPath(clip.source).with_suffix("").as_posix()
-    return [stem, f"{clip.dataset}/{stem}", *names]
+    stem = PurePosixPath(excerpt.path).with_suffix("").as_posix()
+    whole = PurePosixPath(clip.source).with_suffix("").as_posix()
+    return list(dict.fromkeys([stem, whole, f"{clip.dataset}/{whole}", *names]))
