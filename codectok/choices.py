@@ -27,3 +27,6 @@ CancelledChoice = Literal["first", "reject"]
 
 ScaleChoice = Literal["refuse", "auto"]
 """Treatment of floating-point samples far beyond full scale: an error, or division by the scale of integers."""
+
+ListeningScale = Literal["clarity", "mushra", "both"]
+"""Scales of a listening test: speech and background clarity from 1 to 5, quality from 0 to 100, or both in turn."""

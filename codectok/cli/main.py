@@ -12,7 +12,20 @@ from typer.core import TyperGroup
 from codectok.errors import CodectokError
 from codectok.names import printable
 
-from . import decode, encode, evaluate, import_distilcodec, inspect, reconstruct, report, shard, tokenize, train, verify
+from . import (
+    decode,
+    encode,
+    evaluate,
+    import_distilcodec,
+    inspect,
+    listen,
+    reconstruct,
+    report,
+    shard,
+    tokenize,
+    train,
+    verify,
+)
 from .console import fail
 from .encoding import use_utf8
 from .export import app as export
@@ -91,7 +104,7 @@ def _root(
 
 
 for _verb in (
-    shard, train, report, tokenize, encode, decode, reconstruct, evaluate, inspect, verify, import_distilcodec,
+    shard, train, report, tokenize, encode, decode, reconstruct, evaluate, listen, inspect, verify, import_distilcodec,
 ):  # fmt: skip
     app.command(_verb.NAME, epilog=f"Example: `{_verb.EXAMPLE}`")(_verb.run)
 

@@ -38,6 +38,7 @@ addEventListener("play", (event) => {
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 26, 4, 120
 LABEL_HEIGHT, TOP = 16, 14
 MOST_BARS, MOST_LABELS = 64, 32
+LABEL_WIDTH, LINE_WIDTH, ROW_HEIGHT, LONGEST_LABEL = 180, 560, 26, 26
 
 
 class HtmlReport:
@@ -66,8 +67,8 @@ class HtmlReport:
         body = "\n".join(line("td", row) for row in rows)
         self._sections.append(f"<h2>{escape(title)}</h2>\n<table>{head}\n{body}\n</table>")
 
-    def histogram(self, title: str, counts: Mapping[int, int]) -> None:
-        """Add a bar chart of `counts` by integer step; neighbouring steps share a bar if there are many."""
+    def histogram(self, title: str, counts: Mapping[int, int], unit: float = 1.0) -> None:
+        """Add a bar chart of `counts` by integer step of `unit`; neighbouring steps share a bar if there are many."""
         if not any(counts.values()):
             return
         step_size = math.ceil((max(counts) + 1 - min(counts)) / MOST_BARS)
@@ -86,11 +87,11 @@ class HtmlReport:
             middle = x + BAR_WIDTH / 2
             bars.append(
                 f'<rect x="{x}" y="{y:.1f}" width="{BAR_WIDTH}" height="{height:.1f}">'
-                f"<title>{step}: {counts.get(step, 0):,}</title></rect>"
+                f"<title>{step * unit:.6g}: {counts.get(step, 0):,}</title></rect>"
             )
             if place % labelled == 0:
                 y = TOP + CHART_HEIGHT + LABEL_HEIGHT - 4
-                bars.append(f'<text x="{middle}" y="{y}" text-anchor="middle">{step}</text>')
+                bars.append(f'<text x="{middle}" y="{y}" text-anchor="middle">{step * unit:.6g}</text>')
         width, height = len(steps) * (BAR_WIDTH + BAR_GAP), TOP + CHART_HEIGHT + LABEL_HEIGHT
         chart = f'<svg viewBox="0 0 {width} {height}" width="{width}" style="max-width: 100%">{"".join(bars)}</svg>'
         self._sections.append(f"<h2>{escape(title)}</h2>\n{chart}")
@@ -133,6 +134,34 @@ class HtmlReport:
     def folded_text(self, title: str, text: str) -> None:
         """Add a long text of fixed width that opens on a click."""
         self._sections.append(f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>")
+
+    def intervals(self, title: str, ticks: Sequence[float], rows: Sequence[tuple[str, float, float, float]]) -> None:
+        """Add a chart of means with intervals on a scale with `ticks`; rows are label, low end, mean, high end."""
+        start, end = ticks[0], ticks[-1]
+        height = len(rows) * ROW_HEIGHT + LABEL_HEIGHT
+
+        def x(value: float) -> float:
+            return LABEL_WIDTH + LINE_WIDTH * (min(max(value, start), end) - start) / (end - start)
+
+        parts = []
+        for value in ticks:
+            parts.append(
+                f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{height - LABEL_HEIGHT}" stroke="#ddd"/>'
+                f'<text x="{x(value):.1f}" y="{height - 3}" text-anchor="middle">{value:g}</text>'
+            )
+        for place, (label, low, mean, high) in enumerate(rows):
+            y = (place + 0.5) * ROW_HEIGHT
+            shown = label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}\u2026"
+            parts.append(
+                f'<text x="{LABEL_WIDTH - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(shown)}</text>'
+                f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#4477aa"'
+                ' stroke-width="3"/>'
+                f'<circle cx="{x(mean):.1f}" cy="{y:.1f}" r="5" fill="#4477aa">'
+                f"<title>{escape(label)}: {mean:.2f} ({low:.2f} to {high:.2f})</title></circle>"
+            )
+        width = LABEL_WIDTH + LINE_WIDTH + BAR_WIDTH
+        chart = f'<svg viewBox="0 0 {width} {height}" width="{width}" style="max-width: 100%">{"".join(parts)}</svg>'
+        self._sections.append(f"<h2>{escape(title)}</h2>\n{chart}")
 
     def render(self) -> str:
         """Return the page as HTML."""

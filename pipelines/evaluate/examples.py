@@ -47,7 +47,7 @@ class Example:
 
 
 def badness(value: float | None, quantity: Quantity) -> float | None:
-    """Return a number that is larger for worse clips; None if the metric is undefined."""
+    """Turn a metric into a number that is larger for worse clips, or back; None if it is undefined."""
     return None if value is None else -value if quantity.better == "higher" else value
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
+import soundfile
 
+from codectok.evaluation.html_players import Comparison, Player
 from codectok.evaluation.html_report import HtmlReport
 from codectok.evaluation.metrics.base import Quantity
+from codectok.evaluation.published import PUBLISHED_HEADER, published_rows
+from codectok.evaluation.spectrogram import spectrograms
 from codectok.evaluation.summary import ALL, CategorySummary, Estimate, EvaluationSummary
 from codectok.formatting import counted, format_duration
 from codectok.storage import Storage
 
-from .files import PAGE_FILE
+from .examples import Example, badness, choose_examples
+from .files import ORIGINAL, PAGE_FILE
 from .setting import Setting, tables_of_units
 
 BINS = 30
@@ -36,6 +42,8 @@ def write_page(storage: Storage, summary: EvaluationSummary, setting: Setting, w
                 _differences(category),
             )
     _histograms(page, storage, setting)
+    page.table("Published figures", PUBLISHED_HEADER, published_rows())
+    _examples(page, storage, setting, worst_by)
     storage.write(PAGE_FILE, page.render().encode())
 
 
@@ -141,10 +149,33 @@ def _histograms(page: HtmlReport, storage: Storage, setting: Setting) -> None:
             if len(found) > 1:
                 step = _nice_step(float(np.ptp(found)) / BINS)
                 bins, counts = np.unique(np.floor(found / step).astype(np.int64), return_counts=True)
-                page.histogram(f"{name} of {label}", dict(zip(bins.tolist(), counts.tolist(), strict=True)))
+                page.histogram(f"{name} of {label}", dict(zip(bins.tolist(), counts.tolist(), strict=True)), step)
 
 
 def _nice_step(width: float) -> float:
     """The next larger of 1, 2 and 5 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(max(width, 1e-6)))
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width))
+
+
+def _examples(page: HtmlReport, storage: Storage, setting: Setting, worst_by: Quantity | None) -> None:
+    for chosen in choose_examples(storage):
+        if worst_by is not None and chosen.worst:
+            title = f"The worst clips of {chosen.category} by {worst_by.name} of {setting.systems[0]}"
+            page.comparisons(title, [_comparison(example, worst_by) for example in chosen.worst])
+        page.comparisons(
+            f"Clips of {chosen.category} chosen by lot", [_comparison(example, worst_by) for example in chosen.by_lot]
+        )
+
+
+def _comparison(example: Example, worst_by: Quantity | None) -> Comparison:
+    """The original and its reconstructions, with pictures of one scale."""
+    names = [ORIGINAL, *(name for name in example.audio if name != ORIGINAL)]
+    decoded = [soundfile.read(io.BytesIO(example.audio[name]), dtype="float32") for name in names]
+    pictures = spectrograms([samples for samples, _ in decoded], decoded[0][1])
+    value = None if worst_by is None else badness(example.badness, worst_by)
+    shown = "" if worst_by is None or value is None else f", {worst_by.name} {value:.3f}"
+    players = [
+        Player(name, example.audio[name], "audio/flac", picture) for name, picture in zip(names, pictures, strict=True)
+    ]
+    return Comparison(f"{example.id}{shown}", players)

@@ -1,0 +1,1 @@
+"""Blind listening tests in the browser: preparation, a small server, and results."""
