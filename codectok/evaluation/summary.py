@@ -195,7 +195,7 @@ def _category(
     estimates = _estimates(intervals(columns, recordings))
     rows = [estimates[start : start + n_quantities] for start in range(0, len(estimates), n_quantities)]
     names = [quantity.name for quantity in found.quantities]
-    numbers = np.flatnonzero(mask)
+    numbers = np.flatnonzero(mask).tolist()
     return CategorySummary(
         clips=n_clips,
         recordings=len(np.unique(recordings)),

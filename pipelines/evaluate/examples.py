@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -142,8 +143,10 @@ def choose_examples(storage: Storage) -> list[ChosenExamples]:
     return [ChosenExamples(each.category, with_audio(each.worst), with_audio(each.by_lot)) for each in chosen]
 
 
-def _rows(storage: Storage, name: str, columns: list[str] | None) -> list[dict[str, object]]:
+def _rows(storage: Storage, name: str, columns: list[str] | None) -> list[dict[str, Any]]:
     data = storage.read(name)
     with damage_errors(f"{storage.url}/{name}", "run the job again into another folder"):
-        rows: list[dict[str, object]] = pq.read_table(pa.BufferReader(data), columns, use_threads=False).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(
+            pa.BufferReader(data), columns=columns, use_threads=False
+        ).to_pylist()
     return rows

@@ -35,7 +35,7 @@ from .examples import ExampleChooser, badness
 from .files import ORIGINAL, audio_name, clips_name, examples_name, rows_schema
 from .measuring import ClipMeasurer, CodecFacts, MeasuredClip
 from .options import EvaluateOptions
-from .reconstruction import CodecServer, CodecsOnDevice, remote
+from .reconstruction import CodecServer, CodecsOnDevice, Reconstruct, remote
 from .results import EvaluationReporter
 from .setting import Setting
 from .verify import EvaluationVerifier
@@ -70,7 +70,7 @@ class EvaluateJob(Job):
             *(STABILITY if options.stability else ()),
         )
         self._versions: dict[str, JsonValue] = {
-            metric_name(metric): installed_versions(metric) for metric in metrics_used
+            metric_name(metric): {**installed_versions(metric)} for metric in metrics_used
         }
 
     def _facts(self, label: str, name: str) -> CodecFacts:
@@ -166,7 +166,8 @@ class EvaluateJob(Job):
         if context.server is None:
             with context.clock.during(CODEC):
                 descriptions = [codec.description for codec in self.codecs]
-                reconstruct = CodecsOnDevice(self.settings, descriptions, self.device_class).reconstruct
+                on_device = CodecsOnDevice(self.settings, descriptions, self.device_class)
+            reconstruct: Reconstruct = on_device.reconstruct
         else:
             reconstruct = remote(context.server)
         measurer = ClipMeasurer(self.codecs, reconstruct, self.controls, self._metrics(), self.sample_rate)

@@ -45,7 +45,7 @@ class NamedCodec:
         """
         if not names:
             raise InputError("No codec is given; pass one or more with --codec.")
-        found = []
+        found: list[Self] = []
         for name in names:
             labelled = _LABELLED.fullmatch(name)
             label, codec = (labelled[1], labelled[2]) if labelled else (_label_of(name), name)
