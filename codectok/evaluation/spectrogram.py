@@ -90,7 +90,8 @@ def _palette() -> bytes:
     away = HELIX_HUE * shade * (1 - shade) / 2
     cosine, sine = (np.array(factors) for factors in ((-0.14861, -0.29227, 1.97294), (1.78277, -0.90649, 0.0)))
     colours = shade + away * (cosine * np.cos(angle) + sine * np.sin(angle))
-    return np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8).tobytes()
+    rounded: np.ndarray = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+    return rounded.tobytes()
 
 
 def _mel_bank(size: int, sample_rate: int, n_bands: int) -> np.ndarray:
@@ -103,4 +104,5 @@ def _mel_bank(size: int, sample_rate: int, n_bands: int) -> np.ndarray:
     low, high = np.minimum(low, centre - resolution), np.maximum(high, centre + resolution)
     bins = np.arange(size // 2 + 1)[:, np.newaxis] * resolution
     triangles: np.ndarray = np.clip(np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0, None)
-    return triangles / triangles.sum(0)
+    triangles /= triangles.sum(0)
+    return triangles

@@ -59,7 +59,7 @@ def charts_by_section(scalars: Scalars) -> Iterator[tuple[str, list[LineChart]]]
 
 def value_rows(scalars: Scalars) -> list[tuple[str, ...]]:
     """Return the rows of a table with the columns `VALUE_HEADER`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, points in sorted(scalars.items()):
         if points:
             values = [value for _, value in points]

@@ -24,9 +24,9 @@ def clip_comparisons(events: RunEvents) -> Iterator[Comparison]:
     """Iterate over the first clips that were logged; clips whose audio cannot be read are left out."""
     numbers = sorted(int(found[1]) for tag in events.audio if (found := _TAG.fullmatch(tag)))
     for number in numbers[:MOST_CLIPS]:
-        originals, found = (events.audio.get(f"{PREFIX}{number}/{kind}", []) for kind in ("original", "reconstruction"))
+        originals, made = (events.audio.get(f"{PREFIX}{number}/{kind}", []) for kind in ("original", "reconstruction"))
         versions = {"original": originals[0]} if originals else {}
-        versions |= {f"step {clip.step:,}": clip for clip in (found[:1] + found[-1:])}
+        versions |= {f"step {clip.step:,}": clip for clip in (made[:1] + made[-1:])}
         comparison = _comparison(number, versions)
         if comparison is not None:
             yield comparison
