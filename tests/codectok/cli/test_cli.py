@@ -85,6 +85,7 @@ def test_help_is_fast_and_shows_examples() -> None:
         "decode",
         "reconstruct",
         "evaluate",
+        "listen",
         "inspect",
         "verify",
         "import-distilcodec",
