@@ -134,7 +134,7 @@ def run(
 def _prepare(out: Path, options: PreparationOptions) -> None:
     from codectok.evaluation.listening.preparation import prepare_test
 
-    with progress(None, "listen: clips") as shown:
+    with progress(None, "listen: prepare") as shown:
         test, skipped = prepare_test(out, options, shown.set_total, shown.advance)
     if len(test.clips) < options.clips:
         warn(f"Only {counted(len(test.clips), 'clip')} of {options.clips} can be used for the test.")

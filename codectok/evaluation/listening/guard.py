@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 RESULTS = "results"  # first part of the owner's addresses, which have a key of their own
-LOOPBACK_NAMES = frozenset(["localhost", "127.0.0.1", "[::1]"])
 HEADERS: Mapping[str, str] = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -63,7 +63,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self._key is None and _name_of(host) not in LOOPBACK_NAMES:
+        if self._key is None and not _is_loopback(host):
             return plain_page(400, "Unknown host", "Open this test by the address that the terminal shows.")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
@@ -89,7 +89,12 @@ def plain_page(status: int, title: str, message: str) -> HTMLResponse:
     return HTMLResponse(page, status, {"content-security-policy": PLAIN_POLICY, "cache-control": "no-store"})
 
 
-def _name_of(host: str) -> str:
-    """A Host header without its port."""
+def _is_loopback(host: str) -> bool:
+    """True for a Host header that names this machine itself, with any port, since it may be reached by a tunnel."""
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    return name.lower()
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -88,19 +88,18 @@ def prepare_test(
     Args:
         folder: new or empty.
         options: of the test.
-        on_total: called with the number of steps.
-        on_step: called after each excerpt and each reconstruction.
+        on_total: called with the number of steps, once the clips are chosen.
+        on_step: called after each reconstruction.
 
     Raises:
         InputError: the folder is not empty, or an option or source cannot be used.
         CodectokError: no clip can be used.
     """
     check_new_folder(folder)
-    on_total(options.clips * (1 + len(options.codecs) + len(options.folders)))
     excerpts, skipped = choose_excerpts(
-        options.sources, options.clips, options.max_seconds, options.seed, options.corpus, on_step
+        options.sources, options.clips, options.max_seconds, options.seed, options.corpus
     )
-    on_total(len(excerpts) * (1 + len(options.codecs) + len(options.folders)))
+    on_total(len(excerpts) * (len(options.codecs) + len(options.folders)))
     # Before any codec is loaded, since a missing file ends the preparation.
     folders = [ReconstructionFolder(system, excerpts, options.corpus.sound) for system in options.folders]
     with replacing_folder(folder) as temporary:

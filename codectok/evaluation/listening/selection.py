@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-import heapq
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,7 +66,6 @@ class Skipped:
 
     count: int = 0
     first: str | None = None
-    ignored: int = field(default=0)
 
     def read(self, dataset: str, seconds: float | None = None) -> None:
         """Not counted here."""
@@ -76,8 +75,7 @@ class Skipped:
         self.skip(reject.message)
 
     def ignore(self, dataset: str, name: str) -> None:
-        """Count a file without audio."""
-        self.ignored += 1
+        """Not counted: a file without audio is no clip."""
 
     def leave_unused(self, dataset: str, unused: Unused) -> None:
         """Not counted here."""
@@ -94,35 +92,33 @@ def choose_excerpts(
     max_seconds: float,
     seed: int,
     options: CorpusOptions,
-    on_excerpt: Callable[[], None] = lambda: None,
 ) -> tuple[list[Excerpt], Skipped]:
     """Choose `count` clips at random and read the loudest excerpt of each; fewer if the corpus has fewer.
 
     The choice depends on the seed and on the ids of the clips, not on the location or the order of the corpus. Clips
-    that are shorter than a second, silent or damaged are passed over.
+    that are shorter than a second, silent or damaged are passed over. Memory holds `count` excerpts and one clip.
 
     Raises:
         InputError: a source does not exist.
         CodectokError: no clip can be used.
     """
     skipped = Skipped()
-    found = _clips(sources, options, skipped)
-    # More than needed, since some cannot be used; the bytes of the others are dropped as they are read.
-    candidates = heapq.nsmallest(8 * count + 64, found, key=lambda candidate: _rank(seed, candidate[0]))
-    excerpts: list[Excerpt] = []
-    for clip, path in candidates:
-        if len(excerpts) == count:
-            break
+    chosen: list[tuple[bytes, Excerpt]] = []  # the lowest ranks of usable clips so far, in order
+    for clip, path in _clips(sources, options, skipped):
+        rank = _rank(seed, clip)
+        if len(chosen) == count and rank >= chosen[-1][0]:
+            continue
         try:
-            excerpts.append(_excerpt(clip, path, max_seconds, options.sound))
+            excerpt = _excerpt(clip, path, max_seconds, options.sound)
         except AudioError as error:
             count_undecodable(clip, error, skipped)
         else:
-            on_excerpt()
-    if not excerpts:
-        reason = "the sources hold no audio" if skipped.first is None else f"the first: {skipped.first}"
+            bisect.insort(chosen, (rank, excerpt), key=lambda one: one[0])
+            del chosen[count:]
+    if not chosen:
+        reason = "the sources hold no audio." if skipped.first is None else f"the first: {skipped.first}"
         raise CodectokError(f"No clip can be used for a listening test; {reason}")
-    return excerpts, skipped
+    return [excerpt for _, excerpt in chosen], skipped
 
 
 def read_beginning(blocks: Iterator[np.ndarray]) -> np.ndarray:

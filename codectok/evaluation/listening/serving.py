@@ -160,10 +160,12 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _shown_host(host: str, address: str) -> str:
-    """The host in an address that a browser on another machine can open."""
-    if ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
+    """The host in an address that a browser can open; on loopback not by a name that could belong to others."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if found.is_unspecified:
         return socket.gethostname()
-    return f"[{host}]" if ":" in host else host
+    shown = address if found.is_loopback and host != "localhost" else host
+    return f"[{shown}]" if ":" in shown else shown
 
 
 @contextmanager

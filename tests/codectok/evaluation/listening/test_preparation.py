@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,13 @@ def test_choice_depends_on_seed_alone(originals: Path, halved: Path, tmp_path: P
     assert not first.stimulus_ids & again.stimulus_ids
     seeds = {tuple(chosen(prepare_test(tmp_path / str(n), options(originals, halved, seed=n))[0])) for n in range(1, 5)}
     assert len(seeds) > 1
+
+
+def test_more_clips_keep_those_of_fewer(originals: Path, halved: Path, tmp_path: Path) -> None:
+    # Also when unusable clips lie between them.
+    tests = [prepare_test(tmp_path / str(n), options(originals, halved, clips=n))[0] for n in (1, 2, 4, 5)]
+    for fewer, more in pairwise(tests):
+        assert chosen(more)[: len(fewer.clips)] == chosen(fewer)
 
 
 def test_kept_levels_stay(originals: Path, halved: Path, tmp_path: Path) -> None:
