@@ -11,6 +11,8 @@ SILENCE = 2.0**-16
 # Models that rate speech return numbers for any length; a syllable takes about 0.2 s.
 SHORTEST_SPEECH = 0.5
 WIDE_BAND_RATE = 16_000
+# Full scale is 1. Squares of larger samples come near the limit of float32.
+LARGEST = 1e9
 
 
 def check_pair(pair: Pair) -> None:
@@ -33,14 +35,14 @@ def check_pair(pair: Pair) -> None:
         raise UndefinedMetricError("the clip is empty")
     for name, signal in (("original", original), ("reconstruction", reconstruction)):
         if not is_finite(signal):
-            raise UndefinedMetricError(f"the {name} holds samples that are not finite")
+            raise UndefinedMetricError(f"the {name} holds samples that are not finite or above {LARGEST:g}")
     if is_silent(original):
         raise UndefinedMetricError("the original is silent")
 
 
 def is_finite(signal: Signal) -> bool:
-    """Return True if all samples are finite."""
-    return signal.keep("is_finite", lambda: bool(np.isfinite(signal.samples).all()))
+    """Return True if all samples are finite, and at most 10^9 times full scale."""
+    return signal.keep("is_finite", lambda: bool((np.abs(signal.samples) <= LARGEST).all()))
 
 
 def is_silent(signal: Signal) -> bool:

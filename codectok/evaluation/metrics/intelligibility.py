@@ -42,10 +42,13 @@ class ExtendedStoi(Metric):
 
 
 def _stoi(pair: Pair, extended: bool) -> float:
-    from pystoi import stoi
-
     require_rate(pair, RATE)
     require_seconds(pair, SHORTEST)
+    if is_silent(pair.reconstruction):
+        # Envelopes without a course do not correlate; the extended variant returns the correlation with rounding noise.
+        return 0.0
+    from pystoi import stoi
+
     original, reconstruction = pair.original.samples, pair.reconstruction.samples
     with warnings.catch_warnings(), _fixed_seed():
         # pystoi warns about too few frames.
@@ -53,8 +56,7 @@ def _stoi(pair: Pair, extended: bool) -> float:
         found = float(stoi(original, reconstruction, pair.original.sample_rate, extended=extended))
     if found == TOO_FEW_FRAMES:
         raise UndefinedMetricError(f"the original holds less than {SHORTEST:g} s without pauses")
-    # Envelopes without a course do not correlate; the extended variant returns the correlation with rounding noise.
-    return 0.0 if is_silent(pair.reconstruction) else found
+    return found
 
 
 @contextmanager

@@ -50,9 +50,10 @@ def _pesq(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
     if np.ptp(reconstruction) < SILENCE:
         return WORST
     clips: list[Any] = [np.ascontiguousarray(samples, np.float32) for samples in (original, reconstruction)]
-    try:
-        return float(package.pesq(WIDE_BAND_RATE, *clips, mode="wb"))
-    except package.NoUtterancesError:
+    errors = package.PesqError
+    found = package.pesq(WIDE_BAND_RATE, *clips, mode="wb", on_error=errors.RETURN_VALUES)
+    if found == errors.NO_UTTERANCES_DETECTED:
         return None
-    except package.BufferTooShortError:
-        raise UndefinedMetricError(f"the clip is shorter than {SHORTEST:g} s") from None
+    if not found >= 0:  # NaN, too
+        raise UndefinedMetricError("PESQ found no result")
+    return float(found)

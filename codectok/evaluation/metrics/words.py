@@ -40,11 +40,11 @@ class WordErrors(Metric):
         Raises:
             CodectokError: the user's recognizer failed.
         """
-        import jiwer
-
         text = self._text(pair)
         require_rate(pair, WIDE_BAND_RATE)
         require_seconds(pair, SHORTEST_SPEECH)
+        import jiwer
+
         heard, original = self._transcript(pair.reconstruction), self._transcript(pair.original)
         wer, wer_original = (float(jiwer.wer(text, words)) for words in (heard, original))
         cer, cer_original = (float(jiwer.cer(text, words)) for words in (heard, original))

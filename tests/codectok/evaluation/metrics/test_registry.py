@@ -55,7 +55,7 @@ def _undefined_pairs() -> Mapping[str, Pair]:
         "other length": _pair(clip, clip[:-1]),
         "other rate": Pair(Signal(clip, RATE), Signal(clip, 16_000), "some words", "en"),
     }
-    for value in (math.nan, math.inf, -math.inf):
+    for value in (math.nan, math.inf, -math.inf, 1e30):
         broken = clip.copy()
         broken[700] = value
         pairs |= {f"{value} in reconstruction": _pair(clip, broken), f"{value} in original": _pair(broken, clip)}

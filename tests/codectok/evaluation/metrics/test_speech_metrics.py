@@ -18,7 +18,9 @@ from codectok.evaluation.metrics.visqol_scores import VisqolAudio, VisqolSpeech
 from codectok.evaluation.metrics.wide_band_pesq import WORST, Pesq
 from tests.helpers.audio import voice
 
+# Tests of packages with models are slow: loading takes seconds, and compiling ViSQOL ten at the first time.
 RATE = 16_000
+scripted = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 @functools.cache
@@ -80,6 +82,7 @@ def test_pesq_of_many_utterances_is_mean_of_parts() -> None:
     assert Pesq().measure(_pair(double, dropped))["pesq"] == pytest.approx((4.644 + WORST) / 2, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_dnsmos_is_that_of_speechmos() -> None:
     dnsmos = pytest.importorskip("speechmos.dnsmos")
     clip, noisy = _clips()
@@ -92,7 +95,8 @@ def test_dnsmos_is_that_of_speechmos() -> None:
     assert Dnsmos().measure(_pair(clip, loud)) == clipped
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(9.3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [3, 9.3])
 def test_distillmos_is_that_of_package(seconds: float, capsys: pytest.CaptureFixture[str]) -> None:
     """Its windows are rated one by one."""
     package = pytest.importorskip("distillmos")
@@ -104,6 +108,7 @@ def test_distillmos_is_that_of_package(seconds: float, capsys: pytest.CaptureFix
     assert found == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_speaker_similarity_is_cosine_of_embeddings() -> None:
     resemblyzer = pytest.importorskip("resemblyzer")
     clip, noisy = _clips()
@@ -118,7 +123,7 @@ def test_speaker_similarity_is_cosine_of_embeddings() -> None:
     assert SpeakerSimilarity().measure(_pair(clip, other))["speaker_similarity"] < wanted
 
 
-@pytest.mark.slow  # compiled for 10 s when it runs for the first time
+@pytest.mark.slow
 def test_visqol_is_that_of_package() -> None:
     api = pytest.importorskip("visqol.api")
     for metric, mode, rate in ((VisqolAudio(), "audio", 48_000), (VisqolSpeech(), "speech", RATE)):
@@ -143,6 +148,7 @@ class _Samples(torch.nn.Module):
         return waves
 
 
+@scripted
 def test_utmos_is_result_of_file(tmp_path: Path) -> None:
     clip, noisy = _clips()
     torch.jit.script(_Loudest()).save(tmp_path / "utmos.pt")
@@ -150,6 +156,7 @@ def test_utmos_is_result_of_file(tmp_path: Path) -> None:
     assert found == pytest.approx(1 + float(np.abs(noisy).max()))
 
 
+@scripted
 def test_utmos_refuses_other_files(tmp_path: Path) -> None:
     torch.jit.script(_Samples()).save(tmp_path / "samples.pt")
     (tmp_path / "text.pt").write_text("no model")

@@ -89,6 +89,7 @@ def test_failure_of_recognizer_is_named(name: str, word: str) -> None:
         WordErrors(f"{HERE}:{name}").measure(_pair())
 
 
+@pytest.mark.slow
 def test_pocketsphinx_does_not_depend_on_earlier_clips() -> None:
     pytest.importorskip("pocketsphinx")
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
