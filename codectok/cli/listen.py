@@ -90,7 +90,7 @@ def run(
     strict: StrictOption = False,
 ) -> None:
     """Run a blind listening test in the browser: codecs and folders beside a hidden reference and a low anchor."""
-    from codectok.evaluation.listening.serving import check_packages, serve_test, stored_results
+    from codectok.evaluation.listening.serving import check_address, check_packages, serve_test, stored_results
     from codectok.evaluation.listening.stored_test import is_listening_test, load_test
 
     is_new = not is_listening_test(out)
@@ -120,6 +120,8 @@ def run(
             dtype=dtype,
             corpus=CorpusOptions(audio_column, sound, strict, encoding, max_file_bytes),
         )
+        if serve:
+            check_address(host, port)  # before work that takes minutes
         _prepare(out, options)
     else:
         _refuse_preparation(context, out)

@@ -10,8 +10,8 @@ from importlib.resources import files
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
-def listeners_page() -> tuple[str, str]:
-    """Return the page as HTML, and its content security policy."""
+def listeners_page(test_id: str) -> tuple[str, str]:
+    """Return the page as HTML, and its content security policy; a browser remembers a listener's name by the test."""
     page = files("codectok.evaluation.listening").joinpath("page.html").read_text(encoding="utf-8")
     hashes = {"script": "", "style": ""}
     for tag, content in _INLINE.findall(page):
@@ -21,4 +21,4 @@ def listeners_page() -> tuple[str, str]:
         f"default-src 'none'; script-src{hashes['script']}; style-src{hashes['style']}; connect-src 'self';"
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return page, policy
+    return page.replace('<meta name="test" content="">', f'<meta name="test" content="{test_id}">'), policy

@@ -81,7 +81,7 @@ class ListeningServer:
     ) -> None:
         self._folder, self._test, self._sessions = folder, test, sessions
         self._owner_key, self._on_failure = owner_key, on_failure
-        self._page, self._policy = listeners_page()
+        self._page, self._policy = listeners_page(test.id)
         self._files = {name: stimulus_path(folder, name) for name in test.stimulus_ids}
         routes = [
             Route("/", self._show_page),
@@ -98,7 +98,9 @@ class ListeningServer:
             HTTPException: self._answer,
             ClientDisconnect: self._answer,
         }
-        self.app: ASGIApp = Guard(Starlette(routes=routes, exception_handlers=handlers), listeners_key)
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = False
+        self.app: ASGIApp = Guard(app, listeners_key)
 
     async def _show_page(self, request: Request) -> Response:
         return HTMLResponse(self._page, headers={"content-security-policy": self._policy, "cache-control": "no-store"})

@@ -52,6 +52,11 @@ def check_packages() -> None:
         ) from None
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise an `InputError` if the server could not listen at this address now."""
+    _bind(host, port).close()
+
+
 def serve_test(
     folder: Path,
     test: ListeningTest,
@@ -125,6 +130,7 @@ def _run(server: object, bound: socket.socket, on_start: Callable[[], None]) -> 
     config = uvicorn.Config(
         server.app,  # type: ignore[attr-defined]
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -273,7 +273,7 @@ def check_loop(page: Any) -> None:
     assert page.evaluate("() => player.region") is None
     page.keyboard.press("Space")
     page.evaluate("() => player.seek(24000)")
-    page.keyboard.press("]")
+    page.keyboard.press("o")
     assert page.evaluate("() => player.region") == [0, 24_000]
     page.keyboard.press("Escape")
 
@@ -305,7 +305,7 @@ async ([region, times]) => {
 
 def test_switching_keeps_position_to_the_sample(browser_page: Any) -> None:
     page = browser_page
-    html = listeners_page()[0]
+    html = listeners_page("0")[0]
     page.route("http://127.0.0.1:1/", lambda route: route.fulfill(body=html, content_type="text/html"))
     page.goto("http://127.0.0.1:1/")
     for region in (None, [3000, 9000]):

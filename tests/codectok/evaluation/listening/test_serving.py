@@ -123,6 +123,9 @@ def test_taken_port_is_one_sentence(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_refused(codectok("listen", folder, "--port", port), f"Port {port}", "--port 0")
+        new = ["listen", folder.parent / "new", "--reference", folder, "--folder", f"x={folder}"]
+        assert_refused(codectok(*new, "--port", port), f"Port {port}")  # before the preparation
+        assert not (folder.parent / "new").exists()
 
 
 def test_unknown_host_is_one_sentence(folder: Path) -> None:
