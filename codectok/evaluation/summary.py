@@ -15,6 +15,7 @@ from codectok.description import CodecDescription
 
 from .bootstrap import Intervals, intervals
 from .codebook import CodebookUse, count_codes
+from .discrimination import discrimination
 from .metrics.base import Quantity
 from .ngram import ngram_bits
 
@@ -175,11 +176,14 @@ def summarize(
     if names != [ALL]:
         chosen |= {name: found.categories == name for name in names}
     categories = {name: _category(found, codes, codecs, mask) for name, mask in chosen.items()}
+    doubts = _not_told_apart(found)
     facts = {
         quantity.name: MetricFacts(
-            better=quantity.better, description=quantity.description, not_told_apart=_not_told_apart(found, number)
+            better=quantity.better,
+            description=quantity.description,
+            not_told_apart=doubts.get(quantity.name, ()),
         )
-        for number, quantity in enumerate(found.quantities)
+        for quantity in found.quantities
     }
     return categories, facts
 
@@ -247,20 +251,14 @@ def _sign_of(estimate: Estimate) -> int:
     return int(estimate.low > 0) - int(estimate.high < 0)
 
 
-def _not_told_apart(found: Measurements, number: int) -> tuple[str, ...]:
-    """Controls that the metric does not rate lower than the original with 95 % confidence, where it rates both."""
-    quantity = found.quantities[number]
-    if quantity.better == "neither" or CEILING not in found.systems:
-        return ()
-    below = [name for name in BELOW_CEILING if name in found.systems]
-    values = found.values[:, :, number]
-    ceiling = values[:, found.systems.index(CEILING)]
-    differences = np.stack([ceiling - values[:, found.systems.index(name)] for name in below], axis=1)
-    wanted = 1 if quantity.better == "higher" else -1
-    estimates = _estimates(intervals(differences, found.recordings)) if below else []
-    return tuple(
-        name for name, estimate in zip(below, estimates, strict=True) if estimate.clips and _sign_of(estimate) != wanted
-    )
+def _not_told_apart(found: Measurements) -> dict[str, tuple[str, ...]]:
+    """Controls that each metric does not rate lower than the original with 95 % confidence, by metric."""
+    if CEILING not in found.systems:
+        return {}
+    values = {system: found.values[:, number] for number, system in enumerate(found.systems)}
+    below = {name: values[name] for name in BELOW_CEILING if name in values}
+    compared = discrimination(found.quantities, values[CEILING], below, found.recordings)
+    return {name: result.not_told_apart for name, result in compared.items()}
 
 
 def _code_facts(clips: Sequence[np.ndarray | None], folds: np.ndarray, description: CodecDescription) -> CodeFacts:

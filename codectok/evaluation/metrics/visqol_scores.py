@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -59,6 +60,9 @@ def _visqol(pair: Pair, mode: Literal["audio", "speech"]) -> float:
 @functools.cache
 def _package(mode: str) -> Any:
     from visqol.api import VisqolApi
+
+    # It logs, for example, that patches at the end of a clip are left out.
+    logging.getLogger("visqol").setLevel(logging.ERROR)
 
     api = VisqolApi()
     # The other mapping of speech needs a runtime of TFLite; figures must not depend on what else is installed.
