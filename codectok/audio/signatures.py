@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from .framing.mpeg.frames import chain_length, format_at
-from .framing.window import Window
+from codectok.audio.framing.mpeg.frames import chain_length, format_at
+from codectok.audio.framing.window import Window
 
 HEAD_BYTES = 4096
 """First bytes of a file that `signature_of` looks at."""

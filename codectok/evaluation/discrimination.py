@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codectok.evaluation.metrics.base import Quantity
+
 from .bootstrap import intervals
-from .metrics.base import Quantity
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 
 from codectok.config import StrictModel
 from codectok.description import CodecDescription
+from codectok.evaluation.codes.codebook import CodebookUse, count_codes
+from codectok.evaluation.codes.ngram import ngram_bits
+from codectok.evaluation.metrics.base import Quantity
 
 from .bootstrap import Intervals, intervals
-from .codebook import CodebookUse, count_codes
 from .discrimination import discrimination
-from .metrics.base import Quantity
-from .ngram import ngram_bits
 
 ALL = "all"
 # The ceiling, and the controls that every metric should rate lower.
@@ -66,7 +66,7 @@ class CodeFacts(StrictModel):
         codebooks: use of each codebook.
         bits_per_second: bit rate with log2(codebook_size) bits a code.
         entropy_bits_per_second: bit rate with ideal entropy coding of each codebook on these clips.
-        ngram_bits: bits a token of a language model of n-grams, see `codectok.evaluation.ngram`; None with too few
+        ngram_bits: bits a token of a language model of n-grams, see `codectok.evaluation.codes.ngram`; None with too few
             tokens.
         ngram_bits_per_second: the same in bits a second of audio.
     """

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from codectok.errors import InputError, first_line
 from codectok.parquet_damage import PARQUET_DAMAGE
+from codectok.sources.stores.files import open_url
 
 from .source import Source
-from .stores.files import open_url
 
 
 @contextmanager

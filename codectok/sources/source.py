@@ -17,12 +17,12 @@ from codectok.config import StrictModel
 from codectok.errors import AudioError, InputError
 from codectok.names import printable
 from codectok.reading import reading
+from codectok.sources.stores.files import fetch, info_of
+from codectok.sources.stores.web import too_large
 from codectok.storage import is_url
 
 from .contents import content_in_store, content_of_file
 from .kinds import Kind
-from .stores.files import fetch, info_of
-from .stores.web import too_large
 
 # Fields of a source that a row of a manifest can set.
 ROW_FIELDS = ("start", "end", "id", "text", "language", "speaker", "category", "supervisions")

@@ -14,10 +14,10 @@ from codectok.audio.files import encode_audio
 from codectok.codec import Codec
 from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import InputError
-from codectok.evaluation.controls import CONTROLS, Control
+from codectok.evaluation.codes.stability import QUANTITIES as STABILITY
+from codectok.evaluation.controls.controls import CONTROLS, Control
 from codectok.evaluation.metrics.base import Metric, Quantity
 from codectok.evaluation.metrics.registry import installed_versions, metric_name, metrics, missing_packages
-from codectok.evaluation.stability import QUANTITIES as STABILITY
 from codectok.loading import load_codec
 from codectok.phases import WRITING
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext

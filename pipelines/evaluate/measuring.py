@@ -11,7 +11,7 @@ import numpy as np
 from codectok.audio.resample import resample
 from codectok.description import CodecDescription
 from codectok.errors import AudioError
-from codectok.evaluation.controls import Control
+from codectok.evaluation.controls.controls import Control
 from codectok.evaluation.metrics.alignment import align
 from codectok.evaluation.metrics.base import Metric, Signal
 from codectok.evaluation.metrics.registry import measure_pair

@@ -12,7 +12,7 @@ from typing import Self
 from codectok.audio.sound import MIXED, SoundOptions
 from codectok.choices import Precision
 from codectok.errors import InputError
-from codectok.evaluation.controls import CONTROLS
+from codectok.evaluation.controls.controls import CONTROLS
 from codectok.loading import absolute_codec_name
 from codectok.pipelines.engine.planning.cutting import check_unit_seconds
 from codectok.sources.encodings import check_encoding

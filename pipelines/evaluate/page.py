@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import soundfile
 
-from codectok.evaluation.html_players import Comparison, Player
-from codectok.evaluation.html_report import HtmlReport
 from codectok.evaluation.metrics.base import Quantity
+from codectok.evaluation.pages.players import Comparison, Player
+from codectok.evaluation.pages.report import HtmlReport
+from codectok.evaluation.pages.spectrogram import spectrograms
 from codectok.evaluation.published import PUBLISHED_HEADER, published_rows
-from codectok.evaluation.spectrogram import spectrograms
 from codectok.evaluation.summary import ALL, CategorySummary, Estimate, EvaluationSummary
 from codectok.formatting import counted, format_duration
 from codectok.storage import Storage

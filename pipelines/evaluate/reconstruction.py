@@ -12,7 +12,7 @@ import numpy as np
 from codectok.codecs.base import AudioCodec
 from codectok.description import CodecDescription
 from codectok.errors import AudioError, CodectokError
-from codectok.evaluation.stability import stability
+from codectok.evaluation.codes.stability import stability
 from codectok.loading import load_codec
 from codectok.memory import gpu_memory_errors
 from codectok.pipelines.engine.job import Server, ServerCall

@@ -16,7 +16,7 @@ from codectok.choices import Precision
 from codectok.codec import Codec
 from codectok.codecs.base import AudioCodec
 from codectok.errors import AudioError, InputError, VerificationError
-from codectok.evaluation.near_ties import are_near_ties
+from codectok.evaluation.codes.near_ties import are_near_ties
 from codectok.model.clip_encoder import PackedClipEncoder
 from codectok.model.packed_encoder import FeatureEncoder
 from codectok.pipelines.engine.output.unit_files import unit_of_file

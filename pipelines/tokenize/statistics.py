@@ -9,7 +9,7 @@ from pydantic import Field
 
 from codectok.config import StrictModel
 from codectok.errors import CodectokError, InputError, damage_errors
-from codectok.evaluation.codebook import CodebookUse, count_codes
+from codectok.evaluation.codes.codebook import CodebookUse, count_codes
 from codectok.pipelines.engine.output.records import Counts
 from codectok.pipelines.engine.output.statistics import STATISTICS_FILE
 from codectok.pipelines.engine.output.unit_files import CODE_COUNTS, code_counts_name

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codectok.errors import VerificationError, first_line
-from codectok.evaluation.codebook import count_codes
+from codectok.evaluation.codes.codebook import count_codes
 from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.storage import Storage

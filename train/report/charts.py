@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from codectok.evaluation.html_charts import LineChart, Point, shown
+from codectok.evaluation.pages.line_charts import LineChart, Point, shown
 from codectok.train.run.validation import PREFIX
 
 Scalars = Mapping[str, Sequence[Point]]

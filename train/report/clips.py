@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import soundfile
 
-from codectok.evaluation.html_players import Comparison, Player
-from codectok.evaluation.spectrogram import spectrograms
+from codectok.evaluation.pages.players import Comparison, Player
+from codectok.evaluation.pages.spectrogram import spectrograms
 from codectok.train.run.validation import PREFIX
 
 from .events import RunEvents, StoredAudio

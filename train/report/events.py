@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from codectok.errors import InputError
-from codectok.evaluation.html_charts import Point, thinned
+from codectok.evaluation.pages.line_charts import Point, thinned
 
 PATTERN = "events.out.tfevents.*"
 # A record is the length of its data and its checksum (12 bytes), the data, and their checksum (4 bytes).

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from codectok.config import CodecConfig
-from codectok.evaluation.html_charts import shown
-from codectok.evaluation.html_report import HtmlReport
+from codectok.evaluation.pages.line_charts import shown
+from codectok.evaluation.pages.report import HtmlReport
 from codectok.train.run.output import BEST_FOLDER, CODEC_FOLDER
 from codectok.train.run.validation import ERROR
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codectok.evaluation.codebook import CodebookUse
+from codectok.evaluation.codes.codebook import CodebookUse
 from codectok.evaluation.metrics.speech_quality import installed_measures
 from codectok.train.trainer.trainer import Trainer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from codectok.audio.framing.window import Window
+from .window import Window
 
 ID3_HEADER = 10
 ID3_FOOTER_FLAG = 0x10

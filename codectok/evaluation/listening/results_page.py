@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from codectok.evaluation.html_report import HtmlReport
+from codectok.evaluation.pages.report import HtmlReport
 from codectok.formatting import counted
 
 from .intervals import MeanRating, mean_rating

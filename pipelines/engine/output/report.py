@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from codectok.evaluation.html_report import HtmlReport
+from codectok.evaluation.pages.report import HtmlReport
 from codectok.formatting import counted, format_duration
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.job import Example, Job

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from codectok.errors import AudioError, CodectokError
-from codectok.evaluation import tools
-from codectok.evaluation.controls import CONTROLS, CodedControl, Control
-from codectok.evaluation.ogg import payload_bytes
-from codectok.evaluation.tools import pipe
+from codectok.evaluation.controls import programs as tools
+from codectok.evaluation.controls.controls import CONTROLS, CodedControl, Control
+from codectok.evaluation.controls.ogg import payload_bytes
+from codectok.evaluation.controls.programs import pipe
 
 RATE = 24_000
 BY_NAME = {control.name: control for control in CONTROLS}

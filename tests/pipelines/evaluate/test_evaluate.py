@@ -18,11 +18,11 @@ import soundfile
 import torch
 
 from codectok import Codec, CodectokError, InputError, VerificationError, read_audio
-from codectok.evaluation.controls import CONTROLS
+from codectok.evaluation.codes.stability import stability
+from codectok.evaluation.controls.controls import CONTROLS
 from codectok.evaluation.metrics.alignment import align
 from codectok.evaluation.metrics.base import Signal
 from codectok.evaluation.metrics.registry import measure_pair, metrics
-from codectok.evaluation.stability import stability
 from codectok.evaluation.summary import EvaluationSummary
 from codectok.pipelines.engine.job import Server
 from codectok.pipelines.engine.options import RunOptions

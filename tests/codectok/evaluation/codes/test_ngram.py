@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from codectok.evaluation.ngram import ngram_bits
+from codectok.evaluation.codes.ngram import ngram_bits
 
 HALVES = np.array([0, 1])
 

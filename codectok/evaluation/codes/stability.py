@@ -10,8 +10,7 @@ from torch import Tensor
 
 from codectok.codecs.base import AudioCodec
 from codectok.errors import AudioError
-
-from .metrics.base import Quantity
+from codectok.evaluation.metrics.base import Quantity
 
 QUIET_DECIBELS = -6.0
 NOISE_DECIBELS = 40.0

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from .html_charts import LineChart, line_chart
-from .html_players import Comparison, comparison_html, data_url
+from .line_charts import LineChart, line_chart
+from .players import Comparison, comparison_html, data_url
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em; color: #222 }

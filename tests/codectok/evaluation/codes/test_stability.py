@@ -9,7 +9,7 @@ from torch import Tensor
 
 from codectok.codecs.whole_clip_codec import WholeClipCodec
 from codectok.errors import AudioError
-from codectok.evaluation.stability import QUANTITIES, stability
+from codectok.evaluation.codes.stability import QUANTITIES, stability
 from tests.helpers.codecs import NANO, make_codec, noise
 
 RATE, FRAME = 8000, 16

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from codectok.evaluation.spectrogram import HEIGHT, WIDTH, mel_levels, png, spectrograms
+from codectok.evaluation.pages.spectrogram import HEIGHT, WIDTH, mel_levels, png, spectrograms
 
 RATE = 16_000
 

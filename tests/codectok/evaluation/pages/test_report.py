@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from codectok.evaluation.html_charts import HEIGHT, WIDTH, LineChart, line_chart, shown, thinned
-from codectok.evaluation.html_players import Comparison, Player
-from codectok.evaluation.html_report import HtmlReport
+from codectok.evaluation.pages.line_charts import HEIGHT, WIDTH, LineChart, line_chart, shown, thinned
+from codectok.evaluation.pages.players import Comparison, Player
+from codectok.evaluation.pages.report import HtmlReport
 
 HOSTILE = "<script>alert(\"1\")</script> & 'quoted'"
 

@@ -12,7 +12,7 @@ from codectok.audio.resample import resample
 from codectok.errors import AudioError
 
 from .ogg import payload_bytes
-from .tools import pipe
+from .programs import pipe
 
 OPUS_RATE = 48_000
 CODEC2_RATE = 8_000

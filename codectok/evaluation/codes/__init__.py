@@ -1,0 +1,1 @@
+"""Statistics of codes: use, cost for a language model, stability, near ties."""

@@ -1,0 +1,1 @@
+"""Controls: reconstructions of known quality, beside which codecs are measured."""

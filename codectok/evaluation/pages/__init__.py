@@ -1,0 +1,1 @@
+"""Pages of HTML: tables, charts, pictures and players that open from the disk."""
