@@ -66,8 +66,8 @@ class CodeFacts(StrictModel):
         codebooks: use of each codebook.
         bits_per_second: bit rate with log2(codebook_size) bits a code.
         entropy_bits_per_second: bit rate with ideal entropy coding of each codebook on these clips.
-        ngram_bits: bits a token of a language model of n-grams, see `codectok.evaluation.codes.ngram`; None with too few
-            tokens.
+        ngram_bits: bits a token of a language model of n-grams, see `codectok.evaluation.codes.ngram`; None with
+            too few tokens.
         ngram_bits_per_second: the same in bits a second of audio.
     """
 
