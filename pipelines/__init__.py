@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from codectok.pipelines.engine.table_job import TableJob
     from codectok.pipelines.engine.unit_clips import clips_of_unit, decoded_clips
     from codectok.pipelines.engine.verifier import OutputVerifier
+    from codectok.pipelines.evaluate.job import EvaluateJob
+    from codectok.pipelines.evaluate.options import EvaluateOptions, NamedCodec
     from codectok.pipelines.shard.job import ShardJob
     from codectok.pipelines.shard.options import ShardOptions
     from codectok.pipelines.tokenize.job import TokenizeJob
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Counts",
     "CuttingPolicy",
+    "EvaluateJob",
+    "EvaluateOptions",
     "Example",
     "FirstPass",
     "Job",
     "JobReport",
     "JobReporter",
     "JobShare",
+    "NamedCodec",
     "NullProgress",
     "OutputVerifier",
     "ProgressCallback",
@@ -62,12 +67,15 @@ __all__ = [
 _MODULES = {
     "Counts": "engine.output.records",
     "CuttingPolicy": "engine.planning.cutting",
+    "EvaluateJob": "evaluate.job",
+    "EvaluateOptions": "evaluate.options",
     "Example": "engine.job",
     "FirstPass": "engine.job",
     "Job": "engine.job",
     "JobReport": "engine.run",
     "JobReporter": "engine.job",
     "JobShare": "engine.lock",
+    "NamedCodec": "evaluate.options",
     "NullProgress": "engine.progress",
     "OutputVerifier": "engine.verifier",
     "ProgressCallback": "engine.progress",
