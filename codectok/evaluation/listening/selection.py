@@ -75,7 +75,7 @@ class Skipped:
         self.skip(reject.message)
 
     def ignore(self, dataset: str, name: str) -> None:
-        """Not counted: a file without audio is no clip."""
+        """Files without audio are not counted."""
 
     def leave_unused(self, dataset: str, unused: Unused) -> None:
         """Not counted here."""

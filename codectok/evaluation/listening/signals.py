@@ -53,7 +53,7 @@ def block_powers(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def active_blocks(powers: np.ndarray) -> np.ndarray:
-    """Return a mask of the blocks that count for the loudness: those above the two gates of ITU-R BS.1770."""
+    """Return a mask of the blocks that count for the loudness, which lie above both gates of ITU-R BS.1770."""
     levels = _level(powers)
     active = levels > ABSOLUTE_GATE
     if not active.any():
@@ -68,7 +68,7 @@ def loudness(samples: np.ndarray, sample_rate: int, active: np.ndarray | None = 
     Args:
         samples: float [n].
         sample_rate: in Hz.
-        active: blocks that count, such as those of another signal; None to gate by these samples.
+        active: blocks that count, such as the active ones of another signal; None to gate by these samples.
     """
     powers = block_powers(samples, sample_rate)
     active = active_blocks(powers) if active is None else active

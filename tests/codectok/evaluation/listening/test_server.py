@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +17,11 @@ pytest.importorskip("httpx2", reason="httpx2 is not installed")
 from starlette.testclient import TestClient
 
 from codectok.errors import InputError
-from codectok.evaluation.listening.access import access_keys
 from codectok.evaluation.listening.server import LARGEST_BODY, ListeningServer
 from codectok.evaluation.listening.sessions import Sessions
 from codectok.evaluation.listening.stored_test import load_test
-from tests.helpers.listening import SYSTEMS, write_listening_test
-
-OWNER, KEY = "owner-key-owner-key", "listeners-key-listeners"
-HOST = "http://127.0.0.1:8765"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_listening_test(tmp_path / "test", "both")
-    (tmp_path / "secret.wav").write_bytes(b"secret")
-    (tmp_path / "test" / "secret.wav").write_bytes(b"secret")
-    (tmp_path / "test" / "stimuli" / "secret.wav").write_bytes(b"secret")
-    return tmp_path / "test"
-
-
-def serve(folder: Path, key: str | None = None, base_url: str = HOST) -> TestClient:
-    test = load_test(folder)
-    server = ListeningServer(folder, test, Sessions(folder, test), OWNER, key)
-    return TestClient(server.app, base_url=base_url, follow_redirects=False)
-
-
-@pytest.fixture
-def client(folder: Path) -> Iterator[TestClient]:
-    with serve(folder) as client:
-        yield client
-
-
-def start(client: TestClient, name: str = "Ann", prefix: str = "") -> dict[str, Any]:
-    answer = client.post(f"{prefix}/api/session", json={"name": name})
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+from tests.helpers.listening import SYSTEMS
+from tests.helpers.listening_client import HOST, OWNER, serve, start
 
 
 def rate_all(client: TestClient, state: dict[str, Any], values: dict[str, int]) -> dict[str, Any]:
@@ -169,65 +137,6 @@ def send_raw(client: TestClient, path: str) -> Any:
     return client.send(request)
 
 
-def test_guard_keeps_addresses_without_key_out(folder: Path) -> None:
-    test = load_test(folder)
-    stimulus = test.clips[0].labelled
-    with serve(folder, KEY, "http://test.example:8765") as client:
-        paths = [
-            "/",
-            f"/audio/{stimulus}",
-            "/api/session",
-            f"/{KEY[:-1]}/",
-            f"/{KEY}x/",
-            "/%C3%BC/",
-            f"//{KEY}/",
-        ]
-        for path in paths:
-            answer = client.get(path) if "session" not in path else client.post(path, json={"name": "Ann"})
-            assert answer.status_code == 403
-            assert "complete address" in answer.text
-        page = client.get(f"/{KEY}/")
-        assert (page.status_code, "<title>Listening test</title>" in page.text) == (200, True)
-        assert client.get(f"/{KEY}/audio/{stimulus}").status_code == 200
-        assert start(client, prefix=f"/{KEY}")["completed"] == 0
-        assert client.get(f"/{KEY}/audio/{OWNER}").status_code == 404
-
-
-@pytest.mark.parametrize("key", [None, KEY])
-def test_results_need_key_of_owner(folder: Path, key: str | None) -> None:
-    with serve(folder, key) as client:
-        for given in ("", "x", KEY, OWNER[:-1], OWNER + "x", "%C3%BC"):
-            assert client.get(f"/results/{given}").status_code in (403, 404)
-            assert client.get(f"/results/{given}/results.parquet").status_code in (403, 404)
-        assert not (folder / "results.parquet").exists()
-        assert client.get(f"/results/{OWNER}").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("127.0.0.1:8765", 200),
-        ("localhost", 200),
-        ("LOCALHOST:1", 200),
-        ("[::1]:8765", 200),
-        ("127.0.1.1:8765", 200),
-        ("192.0.2.1:8765", 400),
-        ("evil.example", 400),
-        ("127.0.0.1.evil.example:8765", 400),
-        ("localhost.evil.example", 400),
-        ("", 400),
-    ],
-)
-def test_loopback_refuses_names_of_other_hosts(client: TestClient, host: str, status: int) -> None:
-    assert client.get("/", headers={"host": host}).status_code == status
-
-
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9"])
-def test_other_origins_are_refused(client: TestClient, origin: str) -> None:
-    assert client.post("/api/session", json={"name": "Ann"}, headers={"origin": origin}).status_code == 403
-    assert client.post("/api/session", json={"name": "Ann"}, headers={"origin": HOST}).status_code == 200
-
-
 @pytest.mark.parametrize("path", ["/api/session", "/api/rating", "/api/page"])
 def test_large_bodies_are_refused(client: TestClient, path: str) -> None:
     blocks = (b" " * (LARGEST_BODY // 4) for _ in range(5))  # without a length in the header
@@ -298,25 +207,6 @@ def test_disk_failure_is_not_answered_as_saved(folder: Path) -> None:
         assert start(client)["page"]["stimuli"][0]["ratings"] == {}
     assert len(failures) == 1
     assert "ratings" in failures[0]
-
-
-def test_policy_of_page_allows_its_script_alone(client: TestClient) -> None:
-    answer = client.get("/")
-    policy = answer.headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert len(re.findall("'sha256-", policy)) == 2
-    assert not re.search(r'(src|href)="?https?:|url\(|@import', answer.text)
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
-
-
-def test_keys_stay_the_same_and_are_private(folder: Path) -> None:
-    keys = access_keys(folder)
-    assert access_keys(folder) == keys
-    assert keys.listeners != keys.owner
-    assert len(keys.owner) >= 32
-    assert (folder / "access.json").stat().st_mode & 0o077 == 0
 
 
 def test_missing_stimulus_is_one_sentence(folder: Path) -> None:
