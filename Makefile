@@ -51,4 +51,6 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev-s3]'
+	@if command -v cc >/dev/null; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[eval]'; \
+		else echo "There is no C compiler: metrics that need one are not installed, and their tests are skipped."; fi
 	@touch $@
