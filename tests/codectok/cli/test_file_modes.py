@@ -32,6 +32,7 @@ COMMANDS = (
     "decode codes.npz decoded --codec run/codec",
     "reconstruct given/speech/0.wav again.flac --codec run/codec",
     "evaluate given/speech evaluation --codec run/codec --max-rejects 1 " + " ".join(QUICK),
+    "listen listening --reference given/speech --codec run/codec --clips 1 --no-serve",
     "verify tokens --codec run/codec --decode 2 --to listen",
     "export compact tokens compact --engine local",
     "export huggingface compact",
