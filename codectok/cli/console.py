@@ -18,6 +18,8 @@ from codectok.formatting import format_duration
 from .streams import Stream
 
 PLAIN_LINE_SECONDS = 60.0
+# Names of rows in tables that are not broken into lines.
+LONGEST_ROW_NAME = 24
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 console = Console(file=cast(IO[str], Stream("stdout")), highlight=False, soft_wrap=True)
@@ -52,8 +54,11 @@ def facts_table(title: str, facts: Mapping[str, object]) -> None:
 def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table with one line for each row."""
     table = Table(title=title, title_justify="left")
-    for name in header:
-        table.add_column(name, overflow="fold")
+    rows = [*rows]
+    # The names of rows stay whole if they are short; the other columns share the rest.
+    names_are_short = max((len(str(row[0])) for row in rows), default=0) <= LONGEST_ROW_NAME
+    for number, name in enumerate(header):
+        table.add_column(name, overflow="fold", no_wrap=names_are_short and number == 0)
     for row in rows:
         table.add_row(*[_escape(str(value)) for value in row])
     console.print(table, soft_wrap=False)

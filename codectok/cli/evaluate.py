@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codectok.errors import InputError
+from codectok.formatting import counted
 
 from .console import console, rows_table, say, warn
 from .job_choices import JobChoices, with_job_choices
@@ -24,10 +26,12 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from codectok.evaluation.summary import EvaluationSummary
+    from codectok.evaluation.summary import Estimate, EvaluationSummary
 
 NAME = "evaluate"
 EXAMPLE = "codectok evaluate testset/ evaluation/ --codec codec/ --codec old=other-codec/"
+# Direction of better values.
+ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 PRESETS = ("librispeech-test-clean",)
 
 
@@ -153,22 +157,26 @@ def _metrics_of_preset(preset: str, sources: list[str], metrics: str | None) -> 
 
 
 def _show(output: str) -> None:
-    from codectok.evaluation.summary import EvaluationSummary
+    from codectok.evaluation.summary import ALL, EvaluationSummary
     from codectok.pipelines.evaluate.files import PAGE_FILE, SUMMARY_FILE
     from codectok.storage import open_storage
 
     summary = EvaluationSummary.model_validate_json(open_storage(output).read(SUMMARY_FILE))
-    systems = [*summary.codecs, *summary.controls]
-    everything = summary.categories["all"]
+    everything = summary.categories[ALL]
+    measured = [name for name in summary.metrics if any(name in found for found in everything.systems.values())]
     console.print()
-    rows_table(
-        "means and 95 % confidence intervals",
-        ("metric", "better", *systems),
-        [
-            (name, metric.better, *(_cell(summary, system, name) for system in systems))
-            for name, metric in summary.metrics.items()
-        ],
-    )
+    for title, systems, names, with_intervals in _tables_of_metrics(summary, measured):
+        rows_table(
+            title,
+            ("metric", *systems),
+            [
+                (
+                    f"{name} {ARROWS[summary.metrics[name].better]}",
+                    *(_cell(everything.systems[system].get(name), with_intervals) for system in systems),
+                )
+                for name in names
+            ],
+        )
     rows_table(
         "codes",
         ("codec", "bits/s", "by entropy", "by n-grams", "used", "perplexity"),
@@ -187,17 +195,33 @@ def _show(output: str) -> None:
     for name, metric in summary.metrics.items():
         if metric.not_told_apart:
             warn(f"{name} does not rate the original above {', '.join(metric.not_told_apart)} on this data.")
+    if undefined := [name for name in summary.metrics if name not in measured]:
+        say(f"Undefined for all clips: {', '.join(undefined)}; the reasons are in {output}/metrics.parquet.")
     if summary.cut:
-        say(f"{summary.cut:,} clips are longer than what was measured of them (--max-seconds).")
+        say(f"{counted(summary.cut, 'clip')} longer than what was measured (--max-seconds).")
     for name, needed in summary.not_installed.items():
         say(f"Not measured here: {name}; it needs {needed}.")
-    say(f"Tables, charts and clips to listen to: {output}/{PAGE_FILE}")
+    say(f"Intervals, charts and clips to listen to: {output}/{PAGE_FILE}")
 
 
-def _cell(summary: EvaluationSummary, system: str, name: str) -> str:
-    estimate = summary.categories["all"].systems[system].get(name)
+def _tables_of_metrics(
+    summary: EvaluationSummary, measured: Sequence[str]
+) -> Iterator[tuple[str, list[str], list[str], bool]]:
+    """Yield title, columns and metrics of each table, and True to show intervals; controls have no codes."""
+    everything = summary.categories["all"]
+    of_codes = [name for name in measured if not any(name in everything.systems[each] for each in summary.controls)]
+    sound = [name for name in measured if name not in of_codes]
+    if sound:
+        yield "means", [*summary.codecs, *summary.controls], sound, bool(not summary.controls)
+    if of_codes:
+        yield "of the codecs alone, with half the 95 % interval", list(summary.codecs), of_codes, True
+
+
+def _cell(estimate: Estimate | None, with_interval: bool) -> str:
+    from codectok.evaluation.pages.line_charts import shown
+
     if estimate is None or estimate.mean is None:
         return ""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.mean:.3f}"
-    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    if not with_interval or estimate.low is None or estimate.high is None:
+        return shown(estimate.mean)
+    return f"{shown(estimate.mean)} ±{shown((estimate.high - estimate.low) / 2)}"

@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from codectok.evaluation.metrics.base import Quantity
+from codectok.evaluation.pages.line_charts import shown
 from codectok.evaluation.pages.players import Comparison, Player
 from codectok.evaluation.pages.report import HtmlReport
 from codectok.evaluation.pages.spectrogram import spectrograms
@@ -42,6 +43,9 @@ def write_page(storage: Storage, summary: EvaluationSummary, setting: Setting, w
                 _differences(category),
             )
     _histograms(page, storage, setting)
+    page.table(
+        "Metrics", ("metric", "description"), [(name, facts.description) for name, facts in summary.metrics.items()]
+    )
     page.table("Published figures", PUBLISHED_HEADER, published_rows())
     _examples(page, storage, setting, worst_by)
     storage.write(PAGE_FILE, page.render().encode())
@@ -74,9 +78,6 @@ def _overview(page: HtmlReport, summary: EvaluationSummary) -> None:
         rows.append(("cut", f"{counted(summary.cut, 'clip')} longer than what was measured"))
     rows += [(f"without {name}", f"needs {needed}") for name, needed in summary.not_installed.items()]
     page.table("In all", ("", ""), rows)
-    page.table(
-        "Metrics", ("metric", "description"), [(name, facts.description) for name, facts in summary.metrics.items()]
-    )
 
 
 def _means(summary: EvaluationSummary, category: CategorySummary) -> Iterator[tuple[str, ...]]:
@@ -91,8 +92,8 @@ def with_interval(estimate: Estimate | None) -> str:
     if estimate is None or estimate.mean is None:
         return ""
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.mean:.3f}"
-    return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+        return shown(estimate.mean)
+    return f"{shown(estimate.mean)} ({shown(estimate.low)} to {shown(estimate.high)})"
 
 
 def _doubts(page: HtmlReport, summary: EvaluationSummary) -> None:
