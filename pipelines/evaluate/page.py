@@ -42,12 +42,12 @@ def write_page(storage: Storage, summary: EvaluationSummary, setting: Setting, w
                 ("metric", "difference", INTERVAL, "better"),
                 _differences(category),
             )
+    _examples(page, storage, setting, worst_by)
     _histograms(page, storage, setting)
     page.table(
         "Metrics", ("metric", "description"), [(name, facts.description) for name, facts in summary.metrics.items()]
     )
     page.table("Published figures", PUBLISHED_HEADER, published_rows())
-    _examples(page, storage, setting, worst_by)
     storage.write(PAGE_FILE, page.render().encode())
 
 
