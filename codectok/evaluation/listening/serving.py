@@ -115,7 +115,7 @@ def _run(server: object, bound: socket.socket, on_start: Callable[[], None]) -> 
         def capture_signals(self) -> Iterator[None]:
             before = {number: signal.getsignal(number) for number in SIGNALS}
             for number in SIGNALS:
-                if before[number] is not signal.SIG_IGN:
+                if number != signal.SIGHUP or before[number] is not signal.SIG_IGN:
                     signal.signal(number, self.handle_exit)
             try:
                 yield
