@@ -167,6 +167,8 @@ class HtmlReport:
         """Return the page as HTML."""
         title = escape(self._title)
         view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style><script>{SCRIPT}</script>'
         body = "\n".join(self._sections)
+        # A page without players needs no script, and may forbid all.
+        script = f"<script>{SCRIPT}</script>" if "<audio " in body else ""
+        head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>{script}'
         return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n'
