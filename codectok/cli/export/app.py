@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from . import compact, documents, huggingface, language_model, tokenizer, unitts, vocabulary
+from . import codec, compact, documents, huggingface, language_model, tokenizer, unitts, vocabulary
 
 NAME = "export"
 
 app = typer.Typer(no_args_is_help=True, help="Convert a token table to another format.")
 
 for _format in (
+    codec,
     compact,
     vocabulary,
     unitts,

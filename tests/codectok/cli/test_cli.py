@@ -94,6 +94,7 @@ def test_help_is_fast_and_shows_examples() -> None:
     assert [group.name for group in app.registered_groups] == ["export"]
     forms = command_names(export.app)
     assert forms == {
+        "codec",
         "compact",
         "vocabulary",
         "unitts",

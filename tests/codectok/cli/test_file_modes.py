@@ -34,6 +34,7 @@ COMMANDS = (
     "evaluate given/speech evaluation --codec run/codec --max-rejects 1 " + " ".join(QUICK),
     "listen listening --reference given/speech --codec run/codec --clips 1 --no-serve",
     "verify tokens --codec run/codec --decode 2 --to listen",
+    "export codec run exported",
     "export compact tokens compact --engine local",
     "export huggingface compact",
     "export vocabulary run/codec vocabulary --offset 400",

@@ -1,0 +1,32 @@
+"""`codectok export codec`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codectok.cli.console import facts_table
+
+NAME = "codec"
+EXAMPLE = "codectok export codec run/ codec-so-far/"
+
+
+def run(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder of a training checkpoint, or of a run for its newest one.")
+    ],
+    output: Annotated[Path, typer.Argument(help="Folder for the codec; new or empty.")],
+) -> None:
+    """Write the codec of a training checkpoint, also of a run that is still training."""
+    from codectok.names import check_new_folder
+    from codectok.train.run.checkpoint_codec import codec_of_checkpoint
+
+    check_new_folder(output)
+    codec = codec_of_checkpoint(checkpoint)
+    codec.save_pretrained(output)
+    facts_table(
+        "codectok export codec",
+        {"output": output, "codec": codec.describe().label, "origin": codec.header.origin},
+    )

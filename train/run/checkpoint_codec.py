@@ -1,0 +1,57 @@
+"""The codec of a training checkpoint, for inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codectok.checkpoints.native import CheckpointHeader, build_network
+from codectok.codec import Codec
+from codectok.config import load_mapping, parse
+from codectok.errors import InputError
+from codectok.model.network import CodecNetwork
+from codectok.train.config import TrainConfig
+from codectok.train.trainer.averaging import WeightAverage
+
+from .checkpoint import (
+    CONFIG_FILE,
+    checkpoint_errors,
+    is_training_checkpoint,
+    latest_checkpoint,
+    load_training_state,
+)
+from .output import CHECKPOINT_FOLDER
+
+
+def codec_of_checkpoint(folder: Path) -> Codec:
+    """Return the codec of a checkpoint on the CPU, with averaged weights if the run averages them.
+
+    It is the codec that the run would write if it ended at this step. The run may still be training.
+
+    Args:
+        folder: of a checkpoint, or of a run, whose newest checkpoint is taken.
+
+    Raises:
+        InputError: the folder is neither, or the run has no checkpoint yet.
+        CheckpointError: the checkpoint is damaged.
+    """
+    checkpoint: Path | None = folder
+    if not is_training_checkpoint(folder):
+        checkpoint = latest_checkpoint(folder / CHECKPOINT_FOLDER)
+    if checkpoint is None:
+        raise InputError(f"{folder} is neither a training checkpoint nor a run that has one; give such a folder.")
+    path = checkpoint / CONFIG_FILE
+    config = parse(TrainConfig, load_mapping(path), str(path))
+    state = load_training_state(checkpoint)
+    network = CodecNetwork(config.codec)
+    network.prepare_for_training()
+    with checkpoint_errors(checkpoint):
+        network.load_state_dict(state["network"])
+        if config.weight_average is not None:
+            average = WeightAverage(network, config.weight_average)
+            average.load_state_dict(state["average"])
+            with average.applied():
+                weights = {name: tensor.clone() for name, tensor in network.inference_state_dict().items()}
+        else:
+            weights = network.inference_state_dict()
+    header = CheckpointHeader(origin=f"trained for {state['step']} steps", config=config.codec)
+    return Codec(header, build_network(config.codec, weights, "the trained network"), device="cpu")
