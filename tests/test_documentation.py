@@ -40,6 +40,7 @@ FASTER = {
     "shard": ["--engine", "local"],
     "tokenize": ["--engine", "local"],
     "listen": ["--no-serve"],
+    "evaluate": ["--engine", "local", "--metrics", "mel,si_sdr"],
     **{f"export {form}": ["--engine", "local"] for form in ("sequences", "megatron", "unitts", "compact")},
 }
 
