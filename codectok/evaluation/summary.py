@@ -171,10 +171,9 @@ def summarize(
     found: Measurements, codes: Codes, codecs: Mapping[str, CodecDescription]
 ) -> tuple[dict[str, CategorySummary], dict[str, MetricFacts]]:
     """Summarize all clips and each category, and say which metrics tell the original from the controls."""
-    names = sorted(set(found.categories.tolist()))
     chosen = {ALL: np.ones(len(found.seconds), bool)}
-    if names != [ALL]:
-        chosen |= {name: found.categories == name for name in names}
+    # A category of this very name is not shown by itself.
+    chosen |= {name: found.categories == name for name in sorted({*found.categories.tolist()} - {ALL})}
     categories = {name: _category(found, codes, codecs, mask) for name, mask in chosen.items()}
     doubts = _not_told_apart(found)
     facts = {
