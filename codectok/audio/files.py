@@ -154,6 +154,7 @@ def _mono(
         for stream in decoded_streams(source, where, notes):
             if stream.sample_rate not in SAMPLE_RATES:
                 raise AudioError(f"{where} has an impossible sample rate of {stream.sample_rate} Hz.", "unsupported")
+            notes.sample_rate = min(notes.sample_rate or stream.sample_rate, stream.sample_rate)
             may_be_scaled = is_float(stream.encoding, sound.scale)
             if may_be_scaled and divisor is None:
                 divisor = file_divisor(source, where, sound.scale)

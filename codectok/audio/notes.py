@@ -16,6 +16,7 @@ class DecodingNotes:
         channels: number of channels; of the stream with the most, if there are several.
         mixed_channels: number of channels that were mixed to one; 0 if the file is mono or one channel was chosen.
         loud_samples: number of mono samples beyond [-1, 1], before the rate is converted.
+        sample_rate: of the file in Hz, the lowest if its streams differ; 0 before the first block.
         cancelled: start and end in seconds of each part in which the channels cancel each other, in order.
     """
 
@@ -25,6 +26,7 @@ class DecodingNotes:
     channels: int = 0
     mixed_channels: int = 0
     loud_samples: int = 0
+    sample_rate: int = 0
     cancelled: list[tuple[float, float]] = field(default_factory=list)
 
     def add_cancelled(self, start: float, end: float) -> None:

@@ -33,6 +33,8 @@ EXAMPLE = "codectok evaluate testset/ evaluation/ --codec codec/ --codec old=oth
 # Direction of better values.
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 PRESETS = ("librispeech-test-clean",)
+# Longer clips are cut by default: some metrics take longer than the clip.
+LONGEST_SECONDS = 30.0
 
 
 @with_job_choices
@@ -84,7 +86,10 @@ def run(
     references: Annotated[
         bool, typer.Option("--references", help="Write originals, reconstructions, and lists for tools such as VERSA.")
     ] = False,
-    max_seconds: Annotated[float, typer.Option(help="Measure only the first N seconds of longer clips.")] = 30.0,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(help="Measure only the first N seconds of longer clips.", show_default=f"{LONGEST_SECONDS:g}"),
+    ] = None,
     share: Annotated[float, typer.Option(help="Measure this share of the clips, chosen by their ids.")] = 1.0,
     unit_seconds: Annotated[float, typer.Option(help="Audio in one unit, estimated from file sizes.")] = 600.0,
     encoding: EncodingOption = None,
@@ -113,7 +118,11 @@ def run(
     from codectok.pipelines.evaluate.options import EvaluateOptions, NamedCodec
 
     if preset is not None:
-        metrics = _metrics_of_preset(preset, sources, metrics)
+        if share != 1 or max_seconds is not None:
+            raise InputError(f"--preset {preset} measures all clips whole; leave --share and --max-seconds out.")
+        metrics = _metrics_of_preset(preset, sources, metrics, utmos is not None)
+    elif max_seconds is None:
+        max_seconds = LONGEST_SECONDS
     options = EvaluateOptions(
         codecs=NamedCodec.parse_all(codecs),
         device=device,
@@ -124,7 +133,8 @@ def run(
         utmos=utmos,
         recognizer=recognizer,
         references=references,
-        max_seconds=None if preset is not None else max_seconds,
+        max_seconds=max_seconds,
+        preset=preset,
         share=share,
         unit_seconds=unit_seconds,
         encoding=encoding,
@@ -145,15 +155,15 @@ def _names(joined: str | None) -> tuple[str, ...] | None:
     return None if joined is None else tuple(name.strip() for name in joined.split(",") if name.strip())
 
 
-def _metrics_of_preset(preset: str, sources: list[str], metrics: str | None) -> str:
+def _metrics_of_preset(preset: str, sources: list[str], metrics: str | None, with_utmos: bool) -> str:
     from codectok.evaluation.librispeech import METRICS, PRESET, check_test_clean
 
     if preset != PRESET:
         raise InputError(f"There is no preset {preset}; known are {', '.join(PRESETS)}.")
     if len(sources) != 1:
         raise InputError(f"--preset {PRESET} measures one folder, not {len(sources)}; give test-clean alone.")
-    check_test_clean(sources[0].rpartition("=")[2])
-    return metrics or ",".join(METRICS)
+    check_test_clean(sources[0] if Path(sources[0]).exists() else sources[0].rpartition("=")[2])
+    return metrics or ",".join([*METRICS, *(["utmos"] if with_utmos else [])])
 
 
 def _show(output: str) -> None:
@@ -185,7 +195,7 @@ def _show(output: str) -> None:
                 label,
                 f"{codes.bits_per_second:,.0f}",
                 f"{codes.entropy_bits_per_second:,.0f}",
-                "none" if codes.ngram_bits_per_second is None else f"{codes.ngram_bits_per_second:,.0f}",
+                "too few" if codes.ngram_bits_per_second is None else f"{codes.ngram_bits_per_second:,.0f}",
                 ", ".join(f"{book.used_share:.1%}" for book in codes.codebooks),
                 ", ".join(f"{book.perplexity:,.0f}" for book in codes.codebooks),
             )
@@ -198,7 +208,7 @@ def _show(output: str) -> None:
     if undefined := [name for name in summary.metrics if name not in measured]:
         say(f"Undefined for all clips: {', '.join(undefined)}; the reasons are in {output}/metrics.parquet.")
     if summary.cut:
-        say(f"{counted(summary.cut, 'clip')} longer than what was measured (--max-seconds).")
+        say(f"Only the beginning of {counted(summary.cut, 'longer clip')} was measured (--max-seconds).")
     for name, needed in summary.not_installed.items():
         say(f"Not measured here: {name}; it needs {needed}.")
     say(f"Intervals, charts and clips to listen to: {output}/{PAGE_FILE}")
@@ -208,7 +218,9 @@ def _tables_of_metrics(
     summary: EvaluationSummary, measured: Sequence[str]
 ) -> Iterator[tuple[str, list[str], list[str], bool]]:
     """Yield title, columns and metrics of each table, and True to show intervals; controls have no codes."""
-    everything = summary.categories["all"]
+    from codectok.evaluation.summary import ALL
+
+    everything = summary.categories[ALL]
     of_codes = [name for name in measured if not any(name in everything.systems[each] for each in summary.controls)]
     sound = [name for name in measured if name not in of_codes]
     if sound:

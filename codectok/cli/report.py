@@ -25,7 +25,7 @@ def run(
 ) -> None:
     """Write a page about a training run: losses, use of the codes, validation clips, configuration.
 
-    The run may have ended or still go on. The page holds all that it shows, and opens without a network.
+    The run may have ended, or may still be running. The page holds all that it shows, and opens without a network.
     """
     from codectok.atomic import remove_leftovers, write_text
     from codectok.train.report.page import run_page

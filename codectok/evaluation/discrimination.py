@@ -1,4 +1,4 @@
-"""Checks that metrics tell the original from silence and noise on the data at hand."""
+"""Checks that metrics tell the original from worse controls, such as silence and noise, on the data at hand."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ class Discrimination:
     told_apart: tuple[str, ...]
     not_told_apart: tuple[str, ...]
     undefined: tuple[str, ...]
-
-    @property
-    def is_flagged(self) -> bool:
-        """True if a reader must not trust the quantity on this data: a floor looks as good as the original."""
-        return bool(self.not_told_apart)
 
 
 def discrimination(

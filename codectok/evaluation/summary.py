@@ -17,9 +17,10 @@ from codectok.evaluation.codes.ngram import ngram_bits
 from codectok.evaluation.metrics.base import Quantity
 
 from .bootstrap import Intervals, intervals
-from .discrimination import discrimination
+from .discrimination import Discrimination, discrimination
 
 ALL = "all"
+DIGITS = 9
 # The ceiling, and the controls that every metric should rate lower.
 CEILING, BELOW_CEILING = "original", ("opus_6k", "codec2_1200", "noise", "silence")
 
@@ -98,11 +99,13 @@ class CategorySummary(StrictModel):
 
 
 class MetricFacts(StrictModel):
-    """A metric: direction, description, and the controls from which it cannot tell the original on this data."""
+    """A metric: direction, description, the controls from which it cannot tell the original on this data, and the
+    controls where this cannot be said, since it is defined for fewer than two recordings."""
 
     better: Literal["higher", "lower", "neither"]
     description: str
     not_told_apart: tuple[str, ...] = ()
+    not_compared: tuple[str, ...] = ()
 
 
 class EvaluationSummary(StrictModel):
@@ -112,6 +115,7 @@ class EvaluationSummary(StrictModel):
         codecs: the codecs and their settings, by name.
         controls: names of the controls.
         sample_rate: at which reconstructions are compared, in Hz.
+        preset: protocol that the test set follows; None for none.
         metrics: the metrics, by name.
         delays: median delay of each codec and control in samples, positive for late ones; None if not measured.
         categories: results by category; "all" holds those of all clips.
@@ -124,6 +128,7 @@ class EvaluationSummary(StrictModel):
     codecs: dict[str, CodecDescription]
     controls: tuple[str, ...]
     sample_rate: int
+    preset: str | None
     metrics: dict[str, MetricFacts]
     delays: dict[str, float | None]
     categories: dict[str, CategorySummary]
@@ -175,12 +180,13 @@ def summarize(
     # A category of this very name is not shown by itself.
     chosen |= {name: found.categories == name for name in sorted({*found.categories.tolist()} - {ALL})}
     categories = {name: _category(found, codes, codecs, mask) for name, mask in chosen.items()}
-    doubts = _not_told_apart(found)
+    doubts = _compared_with_controls(found)
     facts = {
         quantity.name: MetricFacts(
             better=quantity.better,
             description=quantity.description,
-            not_told_apart=doubts.get(quantity.name, ()),
+            not_told_apart=doubts[quantity.name].not_told_apart if quantity.name in doubts else (),
+            not_compared=doubts[quantity.name].undefined if quantity.name in doubts else (),
         )
         for quantity in found.quantities
     }
@@ -232,7 +238,8 @@ def _estimates(found: Intervals) -> list[Estimate]:
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    # The last bits depend on the library that sums.
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
 def _difference(first: str, second: str, estimate: Estimate, quantity: Quantity) -> Difference:
@@ -250,14 +257,13 @@ def _sign_of(estimate: Estimate) -> int:
     return int(estimate.low > 0) - int(estimate.high < 0)
 
 
-def _not_told_apart(found: Measurements) -> dict[str, tuple[str, ...]]:
-    """Controls that each metric does not rate lower than the original with 95 % confidence, by metric."""
+def _compared_with_controls(found: Measurements) -> dict[str, Discrimination]:
+    """Compare the original with the controls that every metric should rate lower, by metric."""
     if CEILING not in found.systems:
         return {}
     values = {system: found.values[:, number] for number, system in enumerate(found.systems)}
     below = {name: values[name] for name in BELOW_CEILING if name in values}
-    compared = discrimination(found.quantities, values[CEILING], below, found.recordings)
-    return {name: result.not_told_apart for name, result in compared.items()}
+    return discrimination(found.quantities, values[CEILING], below, found.recordings)
 
 
 def _code_facts(clips: Sequence[np.ndarray | None], folds: np.ndarray, description: CodecDescription) -> CodeFacts:

@@ -23,17 +23,19 @@ from .options import EvaluateOptions
 
 
 @dataclass(frozen=True)
-class TestClip:
+class EvaluatedClip:
     """A clip of the test set.
 
     Attributes:
         clip: the clip.
         samples: float32 [n] by sample rate, cut to the same seconds.
+        source_rate: sample rate of the file in Hz.
         is_cut: True if the clip is longer than what is measured.
     """
 
     clip: Clip
     samples: dict[int, np.ndarray]
+    source_rate: int
     is_cut: bool
 
     @property
@@ -55,7 +57,7 @@ def seed_of(clip: Clip) -> int:
 
 def clips_to_measure(
     unit: Unit, output: UnitOutput, settings: EvaluateOptions, rates: Sequence[int]
-) -> Iterator[TestClip]:
+) -> Iterator[EvaluatedClip]:
     """Yield the clips of a unit that are measured, at all `rates`; unusable ones are rejected or ignored in `output`.
 
     A clip is decoded once for each rate, so that codecs get the samples that they get in `tokenize`.
@@ -80,7 +82,7 @@ def clips_to_measure(
         output.read(clip.dataset, len(first) / rates[0])
         unused.add(clip, reader.notes)
         reject_rest(clip, reader.rest, output)
-        yield TestClip(clip, {rates[0]: first, **others}, is_cut)
+        yield EvaluatedClip(clip, {rates[0]: first, **others}, reader.notes.sample_rate, is_cut)
 
 
 def _read(reader: ClipReader, rate: int, max_seconds: float | None, sound: SoundOptions) -> tuple[np.ndarray, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from codectok.evaluation.metrics.base import Quantity
 from codectok.pipelines.engine.output.unit_files import EXAMPLES
 from codectok.storage import Storage
 
-from .clips import TestClip, fraction_of
+from .clips import EvaluatedClip, fraction_of
 from .files import EXAMPLES_SCHEMA
 
 WORST, BY_LOT = 10, 10
@@ -59,7 +59,9 @@ class ExampleChooser:
         self._worst: dict[str, list[Example]] = {}
         self._by_lot: dict[str, list[Example]] = {}
 
-    def add(self, clip: TestClip, badness: float | None, audio: Mapping[str, np.ndarray], sample_rate: int) -> None:
+    def add(
+        self, clip: EvaluatedClip, badness: float | None, audio: Mapping[str, np.ndarray], sample_rate: int
+    ) -> None:
         """Add a clip if it belongs to the examples so far; `audio` float32 [n] by name."""
         category = clip.category
         worst, by_lot = self._worst.setdefault(category, []), self._by_lot.setdefault(category, [])
@@ -114,12 +116,14 @@ class ChosenExamples:
     by_lot: Sequence[Example]
 
 
-def choose_examples(storage: Storage) -> list[ChosenExamples]:
-    """Choose the examples of the whole from those of all units, for each category in alphabetical order."""
+def choose_examples(storage: Storage, categories: Collection[str]) -> list[ChosenExamples]:
+    """Choose the examples of the whole from those of all units, for some categories in alphabetical order."""
     found: dict[str, dict[str, Example]] = {}
     places: dict[str, str] = {}
     for name in sorted(storage.sizes(EXAMPLES)):
         for row in _rows(storage, name, ["id", "category", "badness", "lot"]):
+            if row["category"] not in categories:
+                continue
             found.setdefault(row["category"], {})[row["id"]] = Example(**row, audio={})
             places[row["id"]] = name
     chosen = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import JsonValue
 from codectok.audio.files import encode_audio
 from codectok.codec import Codec
 from codectok.device import check_precision, device_class, resolve_device
-from codectok.errors import InputError
+from codectok.errors import CodectokError, InputError
 from codectok.evaluation.codes.stability import QUANTITIES as STABILITY
 from codectok.evaluation.controls.controls import CONTROLS, Control
 from codectok.evaluation.metrics.base import Metric, Quantity
@@ -30,14 +31,14 @@ from codectok.pipelines.engine.timing import CODEC
 from codectok.sources.listing.sources import Listing
 from codectok.sources.parquet.check import check_audio_columns
 
-from .clips import TestClip, clips_to_measure
+from .clips import EvaluatedClip, clips_to_measure
 from .examples import ExampleChooser, badness
+from .facts import EvaluationFacts
 from .files import ORIGINAL, audio_name, clips_name, examples_name, rows_schema
 from .measuring import ClipMeasurer, CodecFacts, MeasuredClip
 from .options import EvaluateOptions
 from .reconstruction import CodecServer, CodecsOnDevice, Reconstruct, remote
 from .results import EvaluationReporter
-from .setting import Setting
 from .verify import EvaluationVerifier
 
 # Metrics that tell the worst clips; the first that is measured decides.
@@ -69,6 +70,8 @@ class EvaluateJob(Job):
             *(quantity for metric in metrics_used for quantity in metric.quantities),
             *(STABILITY if options.stability else ()),
         )
+        if not self.quantities:
+            raise InputError("No metric is left to measure; name one with --metrics, or leave --no-stability out.")
         self._versions: dict[str, JsonValue] = {
             metric_name(metric): {**installed_versions(metric)} for metric in metrics_used
         }
@@ -114,6 +117,7 @@ class EvaluateJob(Job):
             "stability": settings.stability,
             "utmos": None if utmos is None else hashlib.sha256(utmos.read_bytes()).hexdigest(),
             "recognizer": settings.recognizer,
+            "preset": settings.preset,
             "references": settings.references,
             "max_seconds": settings.max_seconds,
             "share": settings.share,
@@ -146,14 +150,15 @@ class EvaluateJob(Job):
         for control in CONTROLS if settings.controls is None else ():
             if not control.available():
                 missing[control.name] = control.package or ""
-        setting = Setting(
+        facts = EvaluationFacts(
             {codec.label: codec.description for codec in self.codecs},
             [control.name for control in self.controls],
             self.quantities,
             self.sample_rate,
             missing,
+            settings.preset,
         )
-        return EvaluationReporter(setting, self.worst_by, settings.references)
+        return EvaluationReporter(facts, self.worst_by, settings.references)
 
     @property
     def worst_by(self) -> Quantity | None:
@@ -170,8 +175,24 @@ class EvaluateJob(Job):
             reconstruct: Reconstruct = on_device.reconstruct
         else:
             reconstruct = remote(context.server)
-        measurer = ClipMeasurer(self.codecs, reconstruct, self.controls, self._metrics(), self.sample_rate)
+        measurer = ClipMeasurer(
+            *(self.codecs, reconstruct, self.controls, self._checked_metrics(), self.sample_rate),
+            self.settings.stability,
+        )
         return partial(self._measure_unit, measurer)
+
+    def _checked_metrics(self) -> list[Metric]:
+        """The metrics, in a worker; a `CodectokError` if its packages are others than those of the driver."""
+        found = self._metrics()
+        versions = {metric_name(metric): {**installed_versions(metric)} for metric in found}
+        if versions != self._versions:
+            names = sorted(
+                name for name in {*versions, *self._versions} if versions.get(name) != self._versions.get(name)
+            )
+            raise CodectokError(
+                f"A worker has other packages than the driver for {', '.join(names)}; install the same everywhere."
+            )
+        return found
 
     def _measure_unit(self, measurer: ClipMeasurer, unit: Unit, output: UnitOutput) -> None:
         """Write the rows and the examples of a unit."""
@@ -193,17 +214,33 @@ class EvaluateJob(Job):
             write_rows(path, rows_schema(self.quantities), output.clock.steps("other", rows()))
             examples.write(output.folder / examples_name(unit.number))
 
-    def _keep(self, clip: TestClip, measured: MeasuredClip, output: UnitOutput, examples: ExampleChooser) -> None:
-        first, original = measured.rows[0], clip.samples[self.sample_rate]
+    def _keep(self, clip: EvaluatedClip, measured: MeasuredClip, output: UnitOutput, examples: ExampleChooser) -> None:
+        original = clip.samples[self.sample_rate]
         codes = sum(row["n_frames"] or 0 for row in measured.rows)
         output.keep(clip.clip.dataset, len(original) / self.sample_rate, codes, clip.clip.span)
         if clip.is_cut:
             output.observe("cut", 0)
-        worst_by = self.worst_by
-        value = None if worst_by is None else badness(first[worst_by.name], worst_by)
-        examples.add(clip, value, {ORIGINAL: original, **measured.audio}, self.sample_rate)
+        examples.add(
+            clip,
+            self._worst_of(measured.rows[: len(self.codecs)]),
+            {ORIGINAL: original, **measured.audio},
+            self.sample_rate,
+        )
 
-    def _write_audio(self, clip: TestClip, measured: MeasuredClip, output: UnitOutput, unit: int, number: int) -> None:
+    def _worst_of(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
+        """Badness of the worst codec; infinite if one refuses the clip, None if the metric is undefined for all."""
+        quantity = self.worst_by
+        if quantity is None:
+            return None
+        if any(row["n_frames"] is None for row in rows):
+            return math.inf
+        return max(
+            (value for row in rows if (value := badness(row[quantity.name], quantity)) is not None), default=None
+        )
+
+    def _write_audio(
+        self, clip: EvaluatedClip, measured: MeasuredClip, output: UnitOutput, unit: int, number: int
+    ) -> None:
         """Write the original and the reconstructions of a clip."""
         for system, samples in {ORIGINAL: clip.samples[self.sample_rate], **measured.audio}.items():
             path = output.folder / audio_name(unit, number, system)

@@ -47,7 +47,8 @@ class NamedCodec:
             raise InputError("No codec is given; pass one or more with --codec.")
         found: list[Self] = []
         for name in names:
-            labelled = _LABELLED.fullmatch(name)
+            # A path with an equals sign in it is a path.
+            labelled = None if Path(name).exists() else _LABELLED.fullmatch(name)
             label, codec = (labelled[1], labelled[2]) if labelled else (_label_of(name), name)
             if label in (codec.label for codec in found) or label in (control.name for control in CONTROLS):
                 raise InputError(f"The name {label} is taken; give the codec another one: --codec NAME={codec}.")
@@ -73,6 +74,7 @@ class EvaluateOptions:
         stability: encode changed copies of each clip, too, and compare their codes.
         utmos: TorchScript file that predicts a mean opinion score; None to leave it out.
         recognizer: `module:function` that recognizes speech; None for pocketsphinx.
+        preset: name of the protocol that the test set follows; None for none.
         references: write originals and reconstructions, with lists for other tools.
         max_seconds: of a clip that are measured, from its beginning; None for all.
         share: share of the clips that are measured, chosen by their ids.
@@ -92,6 +94,7 @@ class EvaluateOptions:
     stability: bool = True
     utmos: Path | None = None
     recognizer: str | None = None
+    preset: str | None = None
     references: bool = False
     max_seconds: float | None = None
     share: float = 1.0
@@ -106,6 +109,8 @@ class EvaluateOptions:
             object.__setattr__(self, "encoding", check_encoding(self.encoding))
         check_max_bytes(self.max_file_bytes)
         check_unit_seconds(self.unit_seconds)
+        if self.utmos is not None:
+            object.__setattr__(self, "utmos", self.utmos.resolve())  # workers may run in another folder
         if not self.codecs:
             raise InputError("No codec is given; pass one or more.")
         if not 0 < self.share <= 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,20 +20,21 @@ from codectok.formatting import counted, format_duration
 from codectok.storage import Storage
 
 from .examples import Example, badness, choose_examples
+from .facts import EvaluationFacts, tables_of_units
 from .files import ORIGINAL, PAGE_FILE
-from .setting import Setting, tables_of_units
 
 BINS = 30
+MOST_CATEGORIES = 10
 INTERVAL = "mean (95 % confidence interval)"
 
 
-def write_page(storage: Storage, summary: EvaluationSummary, setting: Setting, worst_by: Quantity | None) -> None:
+def write_page(storage: Storage, summary: EvaluationSummary, facts: EvaluationFacts, worst_by: Quantity | None) -> None:
     """Write `report.html`; its bytes depend on the rows only."""
     page = HtmlReport("codectok evaluate")
     _overview(page, summary)
     for name, category in summary.categories.items():
         if name != ALL or len(summary.categories) != 2:
-            page.table(f"{_title(name)}: {INTERVAL}", ("metric", "better", *setting.systems), _means(summary, category))
+            page.table(f"{_title(name)}: {INTERVAL}", ("metric", "better", *facts.systems), _means(summary, category))
     _doubts(page, summary)
     page.table("Codes", CODE_COLUMNS, _codes(summary))
     if len(summary.codecs) > 1:
@@ -42,12 +44,13 @@ def write_page(storage: Storage, summary: EvaluationSummary, setting: Setting, w
                 ("metric", "difference", INTERVAL, "better"),
                 _differences(category),
             )
-    _examples(page, storage, setting, worst_by)
-    _histograms(page, storage, setting)
+    _examples(page, storage, summary, worst_by)
+    _histograms(page, storage, facts)
     page.table(
         "Metrics", ("metric", "description"), [(name, facts.description) for name, facts in summary.metrics.items()]
     )
-    page.table("Published figures", PUBLISHED_HEADER, published_rows())
+    own = _own_rows(summary)
+    page.table("Published figures, and those of these codecs", PUBLISHED_HEADER, [*own, *published_rows()])
     storage.write(PAGE_FILE, page.render().encode())
 
 
@@ -75,9 +78,11 @@ def _overview(page: HtmlReport, summary: EvaluationSummary) -> None:
         ),
     ]
     if summary.cut:
-        rows.append(("cut", f"{counted(summary.cut, 'clip')} longer than what was measured"))
+        rows.append(("cut", f"only the beginning of {counted(summary.cut, 'longer clip')} was measured"))
+    if everything.recordings < 2:
+        rows.append(("intervals", "none: they need two recordings or more"))
     rows += [(f"without {name}", f"needs {needed}") for name, needed in summary.not_installed.items()]
-    page.table("In all", ("", ""), rows)
+    page.table("Overview", ("", ""), rows)
 
 
 def _means(summary: EvaluationSummary, category: CategorySummary) -> Iterator[tuple[str, ...]]:
@@ -122,7 +127,7 @@ def _codes(summary: EvaluationSummary) -> Iterator[tuple[str, ...]]:
                 ", ".join(f"{book.perplexity:,.0f}" for book in codes.codebooks),
                 f"{codes.bits_per_second:,.0f}",
                 f"{codes.entropy_bits_per_second:,.0f}",
-                "" if unknown else f"{codes.ngram_bits_per_second:,.0f}",
+                "too few" if unknown else f"{codes.ngram_bits_per_second:,.0f}",
                 "" if unknown else f"{codes.ngram_bits:.2f}",
             )
 
@@ -134,17 +139,17 @@ def _differences(category: CategorySummary) -> Iterator[tuple[str, ...]]:
             yield name, pair, with_interval(found.estimate), found.better or "neither"
 
 
-def _histograms(page: HtmlReport, storage: Storage, setting: Setting) -> None:
+def _histograms(page: HtmlReport, storage: Storage, facts: EvaluationFacts) -> None:
     """Chart the values of each metric, one chart for each codec."""
-    names = [quantity.name for quantity in setting.quantities]
-    values: dict[str, list[np.ndarray]] = {label: [] for label in setting.codecs}
+    names = [quantity.name for quantity in facts.quantities]
+    values: dict[str, list[np.ndarray]] = {label: [] for label in facts.codecs}
     for _, table in tables_of_units(storage):
         columns = [table[name].fill_null(float("nan")).to_numpy() for name in names]
-        rows = np.stack(columns, axis=1).reshape(-1, len(setting.systems), len(names))
-        for number, label in enumerate(setting.codecs):
+        rows = np.stack(columns, axis=1).reshape(-1, len(facts.systems), len(names))
+        for number, label in enumerate(facts.codecs):
             values[label].append(rows[:, number])
     for position, name in enumerate(names):
-        for label in setting.codecs:
+        for label in facts.codecs:
             found = np.concatenate(values[label])[:, position]
             found = found[np.isfinite(found)]
             if len(found) > 1:
@@ -159,14 +164,41 @@ def _nice_step(width: float) -> float:
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width))
 
 
-def _examples(page: HtmlReport, storage: Storage, setting: Setting, worst_by: Quantity | None) -> None:
-    for chosen in choose_examples(storage):
+def _own_rows(summary: EvaluationSummary) -> list[tuple[str, ...]]:
+    """Rows of the codecs, with the columns of the published figures."""
+    everything = summary.categories[ALL]
+
+    def mean(label: str, name: str) -> str:
+        found = everything.systems[label].get(name)
+        return "" if found is None or found.mean is None else f"{found.mean:.2f}"
+
+    return [
+        (
+            label,
+            f"{codes.bits_per_second:,.0f}",
+            *(mean(label, name) for name in ("stoi", "pesq", "utmos")),
+            ", ".join(f"{book.used_share:.1%}" for book in codes.codebooks),
+            ", ".join(f"{book.perplexity:,.0f}" for book in codes.codebooks),
+            summary.preset or "this test set",
+            "measured here",
+        )
+        for label, codes in everything.codes.items()
+    ]
+
+
+def _examples(page: HtmlReport, storage: Storage, summary: EvaluationSummary, worst_by: Quantity | None) -> None:
+    """Add players for the categories with the most clips."""
+    by_size = sorted(summary.categories.keys() - {ALL}, key=lambda name: (-summary.categories[name].clips, name))
+    with_players = [ALL, *by_size[:MOST_CATEGORIES]]  # clips of a category of the name of ALL have no entry
+    for chosen in choose_examples(storage, with_players):
         if worst_by is not None and chosen.worst:
-            title = f"The worst clips of {chosen.category} by {worst_by.name} of {setting.systems[0]}"
+            title = f"The worst clips of {chosen.category}, by {worst_by.name} of the worst codec"
             page.comparisons(title, [_comparison(example, worst_by) for example in chosen.worst])
         page.comparisons(
-            f"Clips of {chosen.category} chosen by lot", [_comparison(example, worst_by) for example in chosen.by_lot]
+            f"Random clips of {chosen.category}", [_comparison(example, worst_by) for example in chosen.by_lot]
         )
+    if without := by_size[MOST_CATEGORIES:]:
+        page.paragraph(f"Categories without players, since they have the fewest clips: {', '.join(without)}.")
 
 
 def _comparison(example: Example, worst_by: Quantity | None) -> Comparison:
@@ -175,8 +207,10 @@ def _comparison(example: Example, worst_by: Quantity | None) -> Comparison:
     decoded = [soundfile.read(io.BytesIO(example.audio[name]), dtype="float32") for name in names]
     pictures = spectrograms([samples for samples, _ in decoded], decoded[0][1])
     value = None if worst_by is None else badness(example.badness, worst_by)
-    shown = "" if worst_by is None or value is None else f", {worst_by.name} {value:.3f}"
+    measured = ""
+    if worst_by is not None and value is not None and math.isfinite(value):
+        measured = f", {worst_by.name} {value:.3f}"
     players = [
         Player(name, example.audio[name], "audio/flac", picture) for name, picture in zip(names, pictures, strict=True)
     ]
-    return Comparison(f"{example.id}{shown}", players)
+    return Comparison(f"{example.id}{measured}", players)

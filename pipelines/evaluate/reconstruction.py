@@ -78,6 +78,8 @@ class CodecsOnDevice:
             except AudioError as error:
                 return str(error)
             decoded = codec.decode_aligned(codes, len(samples)).numpy()
+            if not len(decoded) or not np.isfinite(decoded).all():
+                return "the codec decodes to no samples, or to samples that are not finite"
             shares = stability(codec, samples, codes.numpy(), seed) if self._with_stability else {}
         return Reconstruction(codes.numpy().astype(np.int32), decoded, shares)
 

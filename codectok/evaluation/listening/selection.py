@@ -32,7 +32,7 @@ SEARCHED_SECONDS = 120.0  # from the start of a clip: the excerpt lies in them
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """How clips are found and read; see `codectok.evaluation.corpus.evaluate`."""
+    """How clips are found and read; see `codectok.pipelines.evaluate.options.EvaluateOptions`."""
 
     audio_column: str | None = None
     sound: SoundOptions = MIXED

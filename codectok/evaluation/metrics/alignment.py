@@ -61,7 +61,7 @@ def align(original: Signal, reconstruction: Signal, text: str | None = None, lan
 def _cut(signal: Signal, start: int, length: int) -> Signal:
     if start == 0 and length == len(signal.samples):
         return signal
-    return Signal(signal.samples[start : start + length], signal.sample_rate)
+    return Signal(signal.samples[start : start + length], signal.sample_rate, signal.source_rate)
 
 
 def _delay(original: Signal, reconstruction: Signal) -> int | None:

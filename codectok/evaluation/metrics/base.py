@@ -24,10 +24,12 @@ class Signal:
     Attributes:
         samples: float32 [n].
         sample_rate: in Hz.
+        source_rate: rate of the recording, if it was lower before a conversion; at most `sample_rate`.
     """
 
-    def __init__(self, samples: np.ndarray, sample_rate: int) -> None:
+    def __init__(self, samples: np.ndarray, sample_rate: int, source_rate: int | None = None) -> None:
         self.samples, self.sample_rate = samples, sample_rate
+        self.source_rate = min(source_rate or sample_rate, sample_rate)
         self._kept: dict[Any, Any] = {}
 
     @property

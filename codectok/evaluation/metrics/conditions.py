@@ -69,8 +69,8 @@ def require_samples(pair: Pair, count: int) -> None:
 
 
 def require_rate(pair: Pair, sample_rate: int) -> None:
-    """Raise `UndefinedMetricError` if the sample rate is lower."""
-    if pair.original.sample_rate < sample_rate:
+    """Raise `UndefinedMetricError` if the sample rate of the recording is lower."""
+    if pair.original.source_rate < sample_rate:
         raise UndefinedMetricError(f"the sample rate is below {sample_rate:,} Hz")
 
 

@@ -49,10 +49,10 @@ class HtmlReport:
         self._sections: list[str] = []
 
     def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Add a table; columns whose cells all begin with a digit are right-aligned."""
+        """Add a table; columns whose cells are numbers, begin with one or are empty are right-aligned."""
         rows = [list(row) for row in rows]
         numeric = [
-            bool(rows) and all(row[column][:1].isdigit() for row in rows) and column > 0
+            bool(rows) and all(row[column].lstrip("-")[:1].isdigit() or not row[column] for row in rows) and column > 0
             for column in range(len(header))
         ]
 

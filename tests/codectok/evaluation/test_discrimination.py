@@ -32,7 +32,7 @@ def test_floors_are_told_apart_in_the_better_direction() -> None:
         "distance": Discrimination(("silence", "noise"), (), ()),
         "rating": Discrimination((), ("silence", "noise"), ()),
     }
-    assert [name for name, of in found.items() if of.is_flagged] == ["rating"]
+    assert [name for name, of in found.items() if of.not_told_apart] == ["rating"]
 
 
 def test_one_recording_says_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Setting of an evaluation, and the rows that its units wrote."""
+"""EvaluationFacts of an evaluation, and the rows that its units wrote."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .files import unit_of_clips
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvaluationFacts:
     """What was measured.
 
     Attributes:
@@ -27,6 +27,7 @@ class Setting:
         quantities: metrics and shares of equal codes.
         sample_rate: at which reconstructions are compared.
         not_installed: metrics and controls that were left out, with what they need.
+        preset: protocol that the test set follows; None for none.
     """
 
     codecs: Mapping[str, CodecDescription]
@@ -34,6 +35,7 @@ class Setting:
     quantities: Sequence[Quantity]
     sample_rate: int
     not_installed: Mapping[str, str]
+    preset: str | None
 
     @property
     def systems(self) -> list[str]:
