@@ -12,6 +12,7 @@ import numpy as np
 
 from codectok.errors import InputError
 from codectok.exports.tokenizer import load_tokenizer, tokenizer_errors
+from codectok.tokens.layouts.layout import is_private_use
 from codectok.tokens.layouts.loading import default_layout, preset_of_token
 from codectok.tokens.vocabulary import (
     BEGIN_AUDIO,
@@ -244,6 +245,8 @@ def _refuse_overlap(vocabulary: Vocabulary, known: dict[str, int]) -> None:
                 f" {end - 1}; pass --offset with the number of rows of the model's embedding."
             )
     own = [token_id for token, token_id in known.items() if layout.is_code_token(token)]
+    if layout.kind == "characters" and not any(is_private_use(token) for token in known):
+        own = []  # characters behind the private-use area are text, too
     foreign = [token for token in known if default_layout().is_code_token(token)]
     if foreign and layout != default_layout():
         raise InputError(

@@ -186,6 +186,11 @@ class TokenLayout(StrictModel):
         return by_pair or bool(fields & {*COMPLETE_FIELDS, "codebook", "slot"})
 
 
+def is_private_use(text: str) -> bool:
+    """Return True for a single character of a private-use area."""
+    return len(text) == 1 and any(start <= ord(text) <= end for start, end in PRIVATE_USE_AREAS)
+
+
 def check_kind(layout: TokenLayout) -> None:
     """Raise `ValueError` if the settings do not belong to the layout's kind."""
     needs = {"template": ("token",), "characters": ("first_character",), "ids": ("first_id", "token")}[layout.kind]

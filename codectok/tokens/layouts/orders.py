@@ -131,10 +131,11 @@ def _columns(
         columns[codebook].append(cell)
     n_frames = max(map(len, columns))
     for codebook, (column, column_end) in enumerate(zip(columns, ends, strict=True)):
-        for frame in range(len(column), n_frames):
-            message = f"Frame {frame} lacks the code of codebook {codebook}."
+        lacking = n_frames - len(column)
+        if lacking:
+            message = f"The column of codebook {codebook} lacks {lacking} of {n_frames} codes; frames may be shifted."
             problems.append(LayoutProblem(column_end, "missing", message))
-            column.append(Cell(column_end, MISSING))
+            column += [Cell(column_end, MISSING)] * lacking
     return [list(row) for row in zip(*columns, strict=True)]
 
 
