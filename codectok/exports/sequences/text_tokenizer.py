@@ -257,7 +257,9 @@ def _refuse_overlap(vocabulary: Vocabulary, known: dict[str, int]) -> None:
         raise InputError(
             f"The tokenizer has audio tokens from {min(own)} on, not from {first}; pass --offset {min(own)}."
         )
-    if own and len(own) != vocabulary.n_codes:
+    # Tokenizers of models with fixed ids may have more tokens of the same form.
+    spare = layout.first_id is not None and len(own) > vocabulary.n_codes
+    if own and len(own) != vocabulary.n_codes and not spare:
         raise InputError(
             f"The tokenizer has audio tokens of another codec: {len(own)} for codes, but this codec has"
             f" {vocabulary.n_codes} codes; give the tokenizer that was extended for it, or one without audio tokens."

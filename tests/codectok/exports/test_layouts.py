@@ -153,3 +153,16 @@ def test_offset_leaves_room_for_marks(tmp_path: Path) -> None:
     low = SPACED.model_copy(update={"first_id": ROWS + 1})
     with pytest.raises(InputError, match="within the 320 rows"):
         extend_language_model(tmp_path / "model", tmp_path / "no", codec, layout=low)
+
+
+def test_tokenizer_with_further_tokens_of_a_layout_is_accepted(base: Path, tmp_path: Path) -> None:
+    """As Orpheus's, which has some tokens behind those of the codes; too few tokens are those of another codec."""
+    n_fill = 398 - len(TextTokenizer(base).known_tokens())
+    fill = [f"<|fill{number}|>" for number in range(n_fill)]
+    vocabulary = Vocabulary(60, n_residuals=2, offset=400, layout=SPACED)
+    tokens = list(vocabulary.tokens())
+    more = save_tokenizer(tmp_path / "more", [*fill, *tokens, "<a160>", "<a161>"])
+    assert TokenIds.of(vocabulary, TextTokenizer(more)).special_tokens == {"<begin>": 398, "<end>": 399}
+    fewer = save_tokenizer(tmp_path / "fewer", [*fill, *tokens[:-5]])
+    with pytest.raises(InputError, match="another codec"):
+        TokenIds.of(vocabulary, TextTokenizer(fewer))
