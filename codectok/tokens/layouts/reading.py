@@ -32,12 +32,17 @@ class CodesReading:
 
 @dataclass(frozen=True)
 class _Token:
-    """A token at a position up to `end`: the number of a code or None, and the string."""
+    """A token at a position: the number of a code or None, the string, and how messages name it."""
 
     position: int
-    end: int
     number: int | None
     text: str
+    shown: str
+
+    @classmethod
+    def of_text(cls, position: int, number: int | None, text: str) -> _Token:
+        shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} ..."
+        return cls(position, number, text, repr(shown))
 
 
 def text_of(codes: np.ndarray, vocabulary: Vocabulary, structure: bool = False) -> str:
@@ -93,7 +98,8 @@ def read_ids(
     for place, token_id in enumerate(map(int, ids)):
         number = token_id - vocabulary.offset
         is_code = 0 <= number < vocabulary.n_codes and token_id not in names
-        tokens.append(_Token(place, place + 1, number if is_code else None, names.get(token_id, f"the id {token_id}")))
+        shown = f"The id {token_id}"
+        tokens.append(_Token(place, number if is_code else None, names.get(token_id, shown), shown))
     return _read(tokens, len(tokens), vocabulary, "token", strict)
 
 
@@ -104,15 +110,15 @@ def _tokens_in(text: str, vocabulary: Vocabulary) -> Iterator[_Token]:
     place = 0
     for found in pattern.finditer(text):
         if text[place : found.start()].strip():
-            yield _Token(place, found.start(), None, text[place : found.start()])
+            yield _Token.of_text(place, None, text[place : found.start()])
         place = found.end()
         number: int | None = None
         if found[0] not in special:
             number = vocabulary.number_of(found[0])
             number = UNKNOWN if number is None else number
-        yield _Token(found.start(), place, number, found[0])
+        yield _Token.of_text(found.start(), number, found[0])
     if text[place:].strip():
-        yield _Token(place, len(text), None, text[place:])
+        yield _Token.of_text(place, None, text[place:])
 
 
 def _read(tokens: list[_Token], length: int, vocabulary: Vocabulary, unit: str, strict: bool) -> CodesReading:
@@ -123,7 +129,7 @@ def _read(tokens: list[_Token], length: int, vocabulary: Vocabulary, unit: str, 
     end = next((place for place in behind if tokens[place].text in layout.ends), len(tokens))
     outside = [*tokens[: max(begin, 0)], *tokens[end + 1 :]]
     problems += [
-        LayoutProblem(token.position, "misplaced", f"The code {_shown(token.text)} stands outside of the audio.")
+        LayoutProblem(token.position, "misplaced", f"{token.shown} stands outside of the audio.")
         for token in outside
         if token.number is not None
     ]
@@ -135,13 +141,10 @@ def _read(tokens: list[_Token], length: int, vocabulary: Vocabulary, unit: str, 
     problems.sort(key=lambda problem: problem.position)
     if strict and problems:
         first = problems[0]
-        more = "" if len(problems) == 1 else f" ({len(problems) - 1} more problems)"
-        raise InputError(f"Not codes of the layout {layout.name} at {unit} {first.position}: {first.message}{more}")
+        more = "" if len(problems) == 1 else f" ({len(problems) - 1} further problems)"
+        message = f"{first.message.rstrip('.')}{more}."
+        raise InputError(f"The codes of the layout {layout.name} cannot be read at {unit} {first.position}: {message}")
     return CodesReading(numbers % vocabulary.stride, tuple(problems))
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} ...")
 
 
 def _cells(tokens: Iterable[_Token], vocabulary: Vocabulary, problems: list[LayoutProblem]) -> list[Cell]:
@@ -154,7 +157,7 @@ def _cells(tokens: Iterable[_Token], vocabulary: Vocabulary, problems: list[Layo
             continue
         unknown = number is None or number < 0 or number % vocabulary.stride >= vocabulary.codebook_size
         if unknown:
-            message = f"{_shown(token.text)} is not a code of this vocabulary."
+            message = f"{token.shown} is not a code of this vocabulary."
             problems.append(LayoutProblem(token.position, "unknown", message))
         if number is not None:
             # A token that looks like a code takes the place of one.

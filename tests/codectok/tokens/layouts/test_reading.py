@@ -79,7 +79,7 @@ def test_problems_have_positions() -> None:
     places = [text.index(part) for part in ("oh", "<|s_100", "<|s_07", "<|TEXT", "<|s_9999")]
     assert found == [(place, "unknown") for place in places]
     assert "'oh'" in reading.problems[0].message
-    with pytest.raises(InputError, match=r"character 7: 'oh' .* \(4 more problems\)"):
+    with pytest.raises(InputError, match=r"character 7: 'oh' .* \(4 further problems\)\.$"):
         read_text(text, vocabulary, strict=True)
 
 
@@ -134,7 +134,7 @@ def test_unknown_code_removes_its_frame(order: str, delay: int) -> None:
     reading = read_ids(ids, vocabulary)
     np.testing.assert_array_equal(reading.codes, np.delete(codes, frame, 0))
     assert [(problem.position, problem.kind) for problem in reading.problems] == [(wrong, "unknown")]
-    with pytest.raises(InputError, match=f"at token {wrong}: 'the id 615'"):
+    with pytest.raises(InputError, match=f"at token {wrong}: The id 615 is"):
         read_ids(ids, vocabulary, strict=True)
 
 
