@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from codectok.errors import CodectokError, InputError, shortened
-from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary, is_code_token
+from codectok.tokens.layouts.loading import default_layout
+from codectok.tokens.layouts.record import LAYOUT_FILE, LayoutRecord
+from codectok.tokens.vocabulary import Vocabulary
 
 from .optional import need_transformers
 
@@ -101,31 +103,49 @@ def _extend(tokenizer: Any, folder: Path, output: Path, vocabulary: Vocabulary) 
     from tokenizers import AddedToken
 
     known: dict[str, int] = tokenizer.get_vocab()
-    wanted = list(vocabulary.tokens())
+    wanted, special = list(vocabulary.tokens()), vocabulary.special_tokens
     # At any offset: strings of old codes cannot be distinguished from strings of new ones.
-    taken = next((token for token in (*SPECIAL_TOKENS, *filter(is_code_token, known)) if token in known), None)
+    layouts = (vocabulary.layout, default_layout())
+    old = (token for token in known if any(layout.is_code_token(token) for layout in layouts))
+    taken = next((token for token in (*special, *old) if token in known), None)
     if taken is not None:
         raise InputError(f"{folder} already has the token {taken}; give a tokenizer without audio tokens.")
-    n_unused = vocabulary.offset - max(known.values(), default=-1) - 1
+    n_unused = vocabulary.first - max(known.values(), default=-1) - 1
     if n_unused > MAX_UNUSED_TOKENS:
         raise InputError(
             f"{folder} has tokens up to id {max(known.values())}, and the codes would begin {n_unused:,} ids later, at"
-            f" {vocabulary.offset}; pass --offset with the number of rows of the model's embedding."
+            f" {vocabulary.first}; pass --offset with the number of rows of the model's embedding."
         )
     if n_unused < 0:
         raise InputError(
-            f"{folder} has tokens up to id {max(known.values())}, but the codes would begin at {vocabulary.offset};"
-            " pass --offset with the number of rows of the model's embedding."
+            f"{folder} has tokens up to id {max(known.values())}, but the codes would begin at {vocabulary.first};"
+            f" {_remedy(vocabulary)}."
         )
     names = (f"<|unused{number}|>" for number in count())
-    unused = list(islice((name for name in names if name not in known and name not in SPECIAL_TOKENS), n_unused))
-    codes = wanted[: -len(SPECIAL_TOKENS)]
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (*unused, *codes)])
-    # Keep the tokenizer's special tokens, such as the marks of a conversation's turns.
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": list(SPECIAL_TOKENS)}, replace_extra_special_tokens=False
+    unused = list(islice((name for name in names if name not in known and name not in special), n_unused))
+    before = vocabulary.layout.n_before
+    codes = wanted[before : before + vocabulary.n_codes]
+    groups = (
+        [(unused, False), (special, True), (codes, False)] if before else [((*unused, *codes), False), (special, True)]
     )
-    if tokenizer.convert_tokens_to_ids(wanted) != list(range(vocabulary.offset, vocabulary.end)):
+    for tokens, are_special in groups:
+        if are_special and tokens:
+            # Keep the tokenizer's special tokens, such as the marks of a conversation's turns.
+            added = {"additional_special_tokens": list(tokens)}
+            tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
+        elif tokens:
+            tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    if tokenizer.convert_tokens_to_ids(wanted) != list(range(vocabulary.first, vocabulary.end)):
         raise InputError(f"The tokenizer in {folder} cannot be extended: it does not number new tokens consecutively.")
     tokenizer.save_pretrained(output)
+    if vocabulary.layout != default_layout():
+        record = LayoutRecord.of(vocabulary.layout)
+        (output / LAYOUT_FILE).write_text(record.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
     return n_unused
+
+
+def _remedy(vocabulary: Vocabulary) -> str:
+    """Return advice for a tokenizer that has tokens at the ids of codes."""
+    if vocabulary.layout.first_id is not None:
+        return f"the layout {vocabulary.layout.name} decides that id, so choose another --layout"
+    return "pass --offset with the number of rows of the model's embedding"

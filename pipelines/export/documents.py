@@ -37,6 +37,7 @@ from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.sources.texts import text_rows
 from codectok.storage import Storage
+from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.mixing import arithmetic_of
 from codectok.tokens.source_rows import recordings_in, token_rows
 from codectok.tokens.table import TokenRow
@@ -80,7 +81,7 @@ class DocumentJob(Job):
         self.settings = settings
         voices = [] if settings.voice is None else filter(None, [table_of_row(settings.voice)])
         self.sources = ExportSources.of(tables, texts, settings.allow_mixed, [*voices])
-        self.vocabulary = Vocabulary.for_codec(self.sources.metadata, settings.offset)
+        self.vocabulary = Vocabulary.for_codec(self.sources.metadata, settings.offset, settings.layout)
         self.templates = _templates(settings, self.sources)
         settings.check_names([*self.sources.tables, *self.sources.texts])
         self._voice_row: TokenRow | None = None
@@ -103,8 +104,10 @@ class DocumentJob(Job):
         """Options that decide ids and their order."""
         settings = self.settings
         voice = self._voice_row
+        layout = LayoutRecord.unless_default(settings.layout)
         return {
             **self.sources.options(),
+            **({} if layout is None else {"layout": f"{layout.name} {layout.sha256}"}),
             "offset": settings.offset,
             "task": {name: template.model_dump_json() for name, template in sorted(self.templates.items())},
             "texts": list(self.sources.texts),
@@ -298,6 +301,7 @@ class SequencesJob(DocumentJob):
             tokenizer=self._tokenizer_fingerprint,
             length=self.settings.packing.length,
             unit_hash=hash_of_unit,
+            layout=LayoutRecord.unless_default(vocabulary.layout, with_definition=False),
         )
         return SequenceWriter(path.with_suffix(".parquet"), described)
 

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 from codectok.config import parse
 from codectok.errors import InputError
-from codectok.exports.choices import Until
+from codectok.exports.choices import TooLong, Until
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.exports.sequences.templates import VOICE_TEMPLATE
 from codectok.pipelines.engine.planning.plan import Plan
+from codectok.tokens.layouts.layout import TokenLayout
+from codectok.tokens.layouts.loading import default_layout
 from codectok.tokens.vocabulary import DEFAULT_OFFSET
 
 DEFAULT_PART_MEGABYTES = 256.0
@@ -35,6 +37,7 @@ class DocumentOptions:
         until: where a mixture ends, see `codectok.exports.sequences.mixing.mix`.
         part_megabytes: MB of tables and texts per part file.
         allow_mixed: accept tables of one codec whose codes were computed differently.
+        layout: how codes are written; UniTTS's by default.
     """
 
     template: str = "audio"
@@ -48,9 +51,15 @@ class DocumentOptions:
     until: Until = Until.FIRST
     part_megabytes: float = DEFAULT_PART_MEGABYTES
     allow_mixed: bool = False
+    layout: TokenLayout = field(default_factory=default_layout)
 
     def __post_init__(self) -> None:
         check_unit_megabytes(self.part_megabytes)
+        if self.layout.order != "flat" and self.packing.too_long in (TooLong.TRUNCATE, TooLong.SPLIT):
+            raise InputError(
+                f"Audio of the layout {self.layout.name} cannot be cut, because its codebooks are {self.layout.order};"
+                " pass --too-long drop or keep."
+            )
         for name, weight in (self.weights or {}).items():
             if not 0 < weight < math.inf:
                 raise InputError(f"The weight of {name} must be a number above 0, not {weight:g}.")

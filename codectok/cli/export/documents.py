@@ -10,7 +10,15 @@ from codectok.cli.job_choices import JobChoices, with_job_choices
 from codectok.errors import InputError
 from codectok.exports.choices import Packing, TooLong, Until
 
-from .options import AllowMixedOption, ModelOption, OffsetOption, PartMegabytesOption, TokenizerOption, offset_of
+from .options import (
+    AllowMixedOption,
+    LayoutOption,
+    ModelOption,
+    OffsetOption,
+    PartMegabytesOption,
+    TokenizerOption,
+    offset_of,
+)
 
 FORMATS = {
     "sequences": (
@@ -65,6 +73,7 @@ def run(
     ] = None,
     part_megabytes: PartMegabytesOption = 256.0,
     allow_mixed: AllowMixedOption = False,
+    layout: LayoutOption = "unitts",
     *,
     choices: JobChoices,
 ) -> None:
@@ -74,7 +83,9 @@ def run(
     from codectok.pipelines.export.documents import MegatronJob, SequencesJob
     from codectok.pipelines.export.options import DocumentOptions
     from codectok.pipelines.export.sources import ExportSources
+    from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
 
+    loaded_layout = load_layout(layout)
     templates = _named(task or ["audio"], "--task")
     weights = _named(weight or [], "--weight")
     if "" in weights:
@@ -83,7 +94,13 @@ def run(
         raise InputError("--until needs a mixture; give every source a --weight, or leave --until out.")
     if too_long is not None and length is None:
         raise InputError("--too-long needs a length; pass --length.")
-    chosen = offset_of(offset, model, tokenizer, lambda: ExportSources.of(tables, allow_mixed=allow_mixed).metadata)
+    chosen = offset_of(
+        offset,
+        model,
+        tokenizer,
+        lambda: ExportSources.of(tables, allow_mixed=allow_mixed).metadata,
+        loaded_layout,
+    )
     settings = DocumentOptions(
         template=templates.pop("", "audio"),
         templates=templates,
@@ -96,9 +113,15 @@ def run(
         until=until or Until.FIRST,
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,
+        layout=loaded_layout,
+    )
+    facts = (
+        {"offset": chosen}
+        if loaded_layout.name == DEFAULT_LAYOUT
+        else {"offset": chosen, "layout": loaded_layout.label}
     )
     job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
-    run_and_report(job, job.sources.arguments, output, choices, facts={"offset": chosen})
+    run_and_report(job, job.sources.arguments, output, choices, facts=facts)
 
 
 def _named(values: list[str], option: str) -> dict[str, str]:

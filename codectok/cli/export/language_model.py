@@ -12,6 +12,8 @@ from codectok.cli.options import CodecOption
 from codectok.errors import InputError
 from codectok.exports.choices import RowStart
 
+from .options import LayoutOption
+
 if TYPE_CHECKING:
     from codectok.exports.language_model.embedding_rows import RowScale
 
@@ -48,18 +50,21 @@ def run(
             help="Add rows without a token, so that N divides the number of rows; for tensor parallelism.",
         ),
     ] = 1,
+    layout: LayoutOption = "unitts",
 ) -> None:
     """Extend a causal language model of transformers, and its tokenizer, with the tokens of a codec."""
     from codectok.exports.language_model.embedding_rows import RowOptions
     from codectok.exports.language_model.extend import extend_language_model
     from codectok.exports.language_model.folder import ModelFolder
     from codectok.loading import load_codec
+    from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
 
+    loaded_layout = load_layout(layout)
     options = RowOptions(start, _scale(scale), seed)
     n_files = len(ModelFolder(model).files)
     loaded = load_codec(codec, device="cpu")
     with progress(n_files, "export language-model: files") as report:
-        done = extend_language_model(model, output, loaded, offset, options, report.advance, pad_to)
+        done = extend_language_model(model, output, loaded, offset, options, report.advance, pad_to, loaded_layout)
     used = done.options
     scaled = "" if used.start == RowStart.RANDOM else f", scale {used.scale}"
     padding = done.rows - done.vocabulary.end
@@ -67,6 +72,7 @@ def run(
         "output": output,
         "rows": f"{done.text_rows:,} -> {done.rows:,}",
         **({} if pad_to == 1 else {"padding": f"{padding:,} rows without a token, to a multiple of {pad_to:,}"}),
+        **({} if loaded_layout.name == DEFAULT_LAYOUT else {"layout": loaded_layout.label}),
         "offset": done.vocabulary.offset,
         "codes": f"{done.vocabulary.n_codes:,} from {done.vocabulary.offset} on",
         "rows of codes": f"{used.start}{scaled}",

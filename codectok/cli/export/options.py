@@ -13,6 +13,7 @@ from codectok.errors import InputError
 
 if TYPE_CHECKING:
     from codectok.description import CodecDescription
+    from codectok.tokens.layouts.layout import TokenLayout
 
 OffsetOption = Annotated[
     int | None,
@@ -28,6 +29,14 @@ ModelOption = Annotated[
 ]
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="Folder of the language model's tokenizer, for text.")
+]
+LayoutOption = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        help="How codes are written as tokens: unitts, llasa, neutts, spark, apertus, orpheus, soda, or a YAML or JSON"
+        " file.",
+    ),
 ]
 AllowMixedOption = Annotated[
     bool,
@@ -48,7 +57,11 @@ class Offset:
 
 
 def offset_of(
-    offset: int | None, model: Path | None, tokenizer: Path | None, codec: Callable[[], CodecDescription]
+    offset: int | None,
+    model: Path | None,
+    tokenizer: Path | None,
+    codec: Callable[[], CodecDescription],
+    layout: TokenLayout | None = None,
 ) -> Offset:
     """Return the offset that the options decide.
 
@@ -56,14 +69,18 @@ def offset_of(
         offset, model: the options of these names.
         tokenizer: folder that may hold the model's configuration, too.
         codec: returns the codec of the codes; called only if it has to be checked.
+        layout: how codes are written; by default as in UniTTS.
 
     Raises:
         InputError: both options are given, the model's number of rows is missing, or a folder has the tokens of
-            another codec.
+            another codec or layout.
     """
     from codectok.exports.language_model.vocabulary import has_vocabulary, read_model_vocabulary
+    from codectok.tokens.layouts.loading import default_layout
+    from codectok.tokens.layouts.record import check_same_layout, read_layout_record
     from codectok.tokens.vocabulary import DEFAULT_OFFSET
 
+    layout = layout or default_layout()
     if offset is not None and model is not None:
         raise InputError("--offset and --model both decide the offset; pass one of them.")
     folders = [] if model is None else [model]
@@ -73,13 +90,27 @@ def offset_of(
     for folder, vocabulary in found.items():
         if vocabulary.audio is not None:
             vocabulary.check_codec(codec(), folder)
+            vocabulary.check_layout(layout, folder)
+    record = None if tokenizer is None else read_layout_record(tokenizer)
+    if record is not None:
+        check_same_layout(record, layout, f"The tokenizer in {tokenizer}")
+    if layout.first_id is not None:
+        if offset not in (None, layout.first_id):
+            raise InputError(
+                f"The layout {layout.name} has its codes from {layout.first_id} on, not from {offset}; leave --offset"
+                " out."
+            )
+        return Offset(layout.first_id, f"by the layout {layout.name}")
     if offset is not None:
         return Offset(offset, "as given")
     if not folders:
-        return Offset(DEFAULT_OFFSET, "assumed: the rows of Qwen2.5-7B; for another model pass --model")
+        return Offset(
+            DEFAULT_OFFSET + layout.n_before, "assumed: the rows of Qwen2.5-7B; for another model pass --model"
+        )
     folder, first = folders[0], found[folders[0]]
     if first.audio is None:
-        return Offset(first.rows, f"the rows of {folder}")
+        marks = f", and {layout.n_before} special tokens" if layout.n_before else ""
+        return Offset(first.rows + layout.n_before, f"the rows of {folder}{marks}")
     return Offset(first.offset, f"as in {folder}, which has these tokens")
 
 

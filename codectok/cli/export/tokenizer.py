@@ -9,7 +9,7 @@ import typer
 
 from codectok.cli.console import facts_table
 
-from .options import ModelOption, OffsetOption, described, offset_of
+from .options import LayoutOption, ModelOption, OffsetOption, described, offset_of
 
 NAME = "tokenizer"
 EXAMPLE = "codectok export tokenizer Qwen2.5-7B/ tokenizer/ --codec codec/"
@@ -21,19 +21,23 @@ def run(
     codec: Annotated[str, typer.Option(help="Folder or name of a codec, or a token table (also its URL).")],
     offset: OffsetOption = None,
     model: ModelOption = None,
+    layout: LayoutOption = "unitts",
 ) -> None:
     """Extend a tokenizer of transformers with the tokens of a codec."""
     from codectok.atomic import replacing_folder
     from codectok.exports.tokenizer import extend_tokenizer
+    from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
     from codectok.tokens.vocabulary import Vocabulary
 
+    loaded_layout = load_layout(layout)
     described_codec = described(codec)
-    chosen = offset_of(offset, model, tokenizer, lambda: described_codec)
-    vocabulary = Vocabulary.for_codec(described_codec, chosen.value)
+    chosen = offset_of(offset, model, tokenizer, lambda: described_codec, loaded_layout)
+    vocabulary = Vocabulary.for_codec(described_codec, chosen.value, loaded_layout)
     with replacing_folder(output) as temporary:
         n_unused = extend_tokenizer(tokenizer, temporary, vocabulary)
     facts = {
         "output": output,
+        **({} if loaded_layout.name == DEFAULT_LAYOUT else {"layout": loaded_layout.label}),
         "offset": chosen,
         "codes": f"{vocabulary.n_codes:,} from {vocabulary.offset} on",
         "unused tokens before them": f"{n_unused:,}",

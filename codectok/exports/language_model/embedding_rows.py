@@ -82,7 +82,9 @@ class TextRows:
         return cls((total / tensor.shape[0]).float(), math.sqrt(squares / math.prod(tensor.shape)))
 
 
-def audio_rows(codebooks: Tensor, text: TextRows, options: RowOptions, tensor: str) -> Iterator[Tensor]:
+def audio_rows(
+    codebooks: Tensor, text: TextRows, options: RowOptions, tensor: str, stride: int | None = None
+) -> Iterator[Tensor]:
     """Yield rows float32 [n, width] for all codes, in blocks.
 
     Args:
@@ -90,6 +92,7 @@ def audio_rows(codebooks: Tensor, text: TextRows, options: RowOptions, tensor: s
         text: statistics of the model's rows.
         options: how rows are initialized.
         tensor: name that seeds random rows together with `options.seed`, so that tensors get different rows.
+        stride: rows of each codebook; rows without a code are the mean of the text rows.
 
     Raises:
         InputError: the code vectors do not have the width that `options` require, or a codebook holds zeros only.
@@ -116,6 +119,7 @@ def audio_rows(codebooks: Tensor, text: TextRows, options: RowOptions, tensor: s
             factor = text.rms / _root_mean_square(blocks())
             for block in blocks():
                 yield block * factor
+        yield from mean_rows(text, (stride or len(codebook)) - len(codebook))
 
 
 def mean_rows(text: TextRows, count: int) -> Iterator[Tensor]:

@@ -16,7 +16,9 @@ from codectok.description import CodecDescription
 from codectok.errors import InputError
 from codectok.exports.tokenizer import extend_tokenizer, has_tokenizer
 from codectok.exports.vocabulary import VocabularyFile
-from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
+from codectok.tokens.layouts.layout import TokenLayout
+from codectok.tokens.layouts.loading import default_layout
+from codectok.tokens.vocabulary import Vocabulary
 
 from .embedding_rows import RowOptions, TextRows, audio_rows, mean_rows
 from .folder import INDEX_FILE, ModelFolder, VocabularyTensor, dump_json
@@ -56,6 +58,7 @@ def extend_language_model(
     options: RowOptions | None = None,
     on_file: Callable[[], None] = lambda: None,
     pad_to_multiple_of: int = 1,
+    layout: TokenLayout | None = None,
 ) -> ExtendedModel:
     """Write the causal language model in `source` to the new folder `output`, with rows for a codec's tokens.
 
@@ -71,16 +74,19 @@ def extend_language_model(
         options: how rows of codes are initialized.
         on_file: called after each weight file.
         pad_to_multiple_of: rows without a token follow the last one, up to a multiple of this number.
+        layout: how codes are written; by default as in UniTTS.
 
     Raises:
-        InputError: `source` is not a model that can be extended, `output` is not empty, or `options` do not fit.
+        InputError: `source` is not a model that can be extended, `output` is not empty, or `options` or `layout` do
+            not fit.
     """
     if pad_to_multiple_of < 1:
         raise InputError(f"The vocabulary can be padded to a multiple of 1 or more, not of {pad_to_multiple_of}.")
     folder = _text_model(source)
     text_rows = folder.vocabulary.rows
-    offset = _checked_offset(source, text_rows, offset)
-    vocabulary = Vocabulary.for_codec(codec.describe(), offset)
+    layout = layout or default_layout()
+    offset = _checked_offset(source, text_rows, offset, layout)
+    vocabulary = Vocabulary.for_codec(codec.describe(), offset, layout)
     rows = -(-vocabulary.end // pad_to_multiple_of) * pad_to_multiple_of
     tensors = folder.vocabulary_tensors(rows)
     options = options or RowOptions()
@@ -120,13 +126,26 @@ def _text_model(source: Path) -> ModelFolder:
     return folder
 
 
-def _checked_offset(source: Path, text_rows: int, offset: int | None) -> int:
-    if offset is not None and offset < text_rows:
+def _checked_offset(source: Path, text_rows: int, offset: int | None, layout: TokenLayout) -> int:
+    first = text_rows + layout.n_before
+    if layout.first_id is not None and layout.first_id < first:
+        raise InputError(
+            f"The layout {layout.name} has its tokens from {layout.first_id - layout.n_before} on, within the"
+            f" {text_rows} rows of the embedding of {source}; choose another --layout."
+        )
+    if offset is None:
+        return first if layout.first_id is None else layout.first_id
+    if offset < text_rows:
         raise InputError(
             f"The offset {offset} lies within the {text_rows} rows of the embedding of {source}; leave it out, or give"
             " a larger one."
         )
-    return text_rows if offset is None else offset
+    if offset < first:
+        raise InputError(
+            f"The offset {offset} leaves no ids for the {layout.n_before} special tokens of the layout {layout.name}"
+            f" behind the {text_rows} rows of the embedding of {source}; leave it out, or give {first} or more."
+        )
+    return offset
 
 
 def _write_weights(file: Path, rows: Mapping[str, NewRows], output: Path) -> None:
@@ -150,7 +169,7 @@ def _new_rows(
     def blocks() -> Iterator[Tensor]:
         first = vocabulary.offset - stored.shape[0]
         yield from mean_rows(text, first)
-        yield from audio_rows(codebooks, text, options, tensor.role)
+        yield from audio_rows(codebooks, text, options, tensor.role, vocabulary.stride)
         yield from mean_rows(text, count - first - vocabulary.n_codes)
 
     return NewRows(count, blocks())
@@ -175,7 +194,7 @@ def _write_config(
     folder: ModelFolder, codec: CodecDescription, vocabulary: Vocabulary, rows: int, multiple: int, output: Path
 ) -> None:
     config = folder.config_with(rows)
-    special = {token: vocabulary.id_of(token) for token in SPECIAL_TOKENS}
+    special = {token: vocabulary.id_of(token) for token in vocabulary.special_tokens}
     described = VocabularyFile.of(codec, vocabulary, special)
     if multiple > 1:
         described = described.model_copy(update={"pad_vocabulary_to_multiple_of": multiple})

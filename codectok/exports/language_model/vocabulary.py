@@ -12,6 +12,8 @@ from codectok.config import load_mapping
 from codectok.description import CodecDescription, codec_label
 from codectok.errors import InputError
 from codectok.exports.vocabulary import VocabularyFile
+from codectok.tokens.layouts.layout import TokenLayout
+from codectok.tokens.layouts.record import check_same_layout
 from codectok.tokens.vocabulary import LARGEST_ID
 
 CONFIG_FILE = "config.json"
@@ -76,6 +78,11 @@ class ModelVocabulary:
                 f"The model in {folder} has the tokens of another codec ({own}, not {codec.label}); give the model that"
                 " was extended for this one, or one without audio tokens."
             )
+
+    def check_layout(self, layout: TokenLayout, folder: Path) -> None:
+        """Raise `InputError` if the model in `folder` has audio tokens of another layout."""
+        if self.audio is not None:
+            check_same_layout(self.audio.layout, layout, f"The model in {folder}")
 
 
 def rows_section(config: dict[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class DocumentBuilder:
         self.template = template
         self._tokens, self._tokenizer, self._voice = tokens, tokenizer, voice
         self._extra_names = template.extra_names
+        self._padding = tokens.padding_id
         items = [item for item in template.items if isinstance(item, TokenItem)]
         self._special = {item.token: np.array([tokens.of_token(item.token)], np.int32) for item in items}
 
@@ -146,7 +147,7 @@ class DocumentBuilder:
         for before, item, behind in zip((None, *items), items, (*items[1:], None), strict=False):
             if isinstance(item, CodesItem):
                 start = sum(map(len, found))
-                ids = self._tokens.vocabulary.ids_of(self._codes(item, row)).astype(np.int32)
+                ids = self._tokens.vocabulary.ids_of(self._codes(item, row), self._padding).astype(np.int32)
                 marks = (int(isinstance(neighbour, TokenItem)) for neighbour in (before, behind))
                 spans.append(CodeSpan(start, start + len(ids), self._tokens.vocabulary.n_codebooks, *marks))
                 found.append(ids)

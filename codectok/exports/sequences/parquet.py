@@ -13,6 +13,7 @@ from pydantic import Field
 
 from codectok.config import StrictModel
 from codectok.errors import InputError
+from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.table import METADATA_KEY
 
 from .documents import Document
@@ -39,6 +40,7 @@ class SequencesMetadata(StrictModel):
         tokenizer: fingerprint of the text tokenizer; None without one.
         length: largest number of tokens in a sequence; None for no limit.
         unit_hash: hash of the unit of work that wrote the file.
+        layout: how codes are written; None for UniTTS's layout.
     """
 
     format: Literal["codectok.sequences"] = "codectok.sequences"
@@ -57,6 +59,7 @@ class SequencesMetadata(StrictModel):
     tokenizer: str | None
     length: int | None
     unit_hash: str
+    layout: LayoutRecord | None = None
 
 
 def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
@@ -70,7 +73,8 @@ def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
 
     fields = [column("input_ids", pa.int32()), column("lengths", pa.int32())]
     fields += [column(name, pa.string()) for name in ("ids", "datasets")]
-    return pa.schema(fields, metadata={METADATA_KEY: metadata.model_dump_json().encode()})
+    stored = metadata.model_dump_json(exclude=None if metadata.layout else {"layout"})
+    return pa.schema(fields, metadata={METADATA_KEY: stored.encode()})
 
 
 class SequenceWriter:

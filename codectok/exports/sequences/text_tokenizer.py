@@ -12,7 +12,18 @@ import numpy as np
 
 from codectok.errors import InputError
 from codectok.exports.tokenizer import load_tokenizer, tokenizer_errors
-from codectok.tokens.vocabulary import DEFAULT_OFFSET, LARGEST_ID, SPECIAL_TOKENS, Vocabulary, is_code_token
+from codectok.tokens.layouts.layout import is_private_use
+from codectok.tokens.layouts.loading import default_layout, preset_of_token
+from codectok.tokens.vocabulary import (
+    BEGIN_AUDIO,
+    BEGIN_INNER_AUDIO,
+    DEFAULT_OFFSET,
+    END_AUDIO,
+    END_INNER_AUDIO,
+    LARGEST_ID,
+    SPECIAL_TOKENS,
+    Vocabulary,
+)
 
 from .templates import END_OF_SEQUENCE
 
@@ -169,10 +180,12 @@ class TokenIds:
     @property
     def special_tokens(self) -> dict[str, int]:
         """Ids of the special tokens that accompany codes."""
-        return {name: self.of_token(name) for name in SPECIAL_TOKENS}
+        return {name: self.of_token(name) for name in self.vocabulary.special_tokens}
 
     def of_token(self, name: str) -> int:
         """Return the id of a token, or of the end of a sequence for "eos".
+
+        UniTTS's marks around audio stand for those of the layout.
 
         Raises:
             InputError: neither the tokenizer nor the vocabulary has the token.
@@ -181,30 +194,72 @@ class TokenIds:
             if self.end_of_sequence is None:
                 raise InputError("The token that ends a sequence is unknown; pass --eos with its id.")
             return self.end_of_sequence
+        name = self._in_layout(name)
         if name in self.known:
             return self.known[name]
-        if name in SPECIAL_TOKENS:
+        if name in self.vocabulary.special_tokens:
             return self.vocabulary.id_of(name)
         raise InputError(f"The token {name!r} of the template is unknown; pass a --tokenizer that has it.")
+
+    @property
+    def padding_id(self) -> int | None:
+        """Id at the empty places of a layout with a delay; None without one."""
+        padding = self.vocabulary.layout.padding
+        return None if padding is None else self.of_token(padding)
+
+    def _in_layout(self, name: str) -> str:
+        """Return the layout's own token for a mark of UniTTS around audio, and other tokens as they are."""
+        layout = self.vocabulary.layout
+        if name not in SPECIAL_TOKENS or name in layout.special_tokens:
+            return name
+        own = {
+            BEGIN_AUDIO: layout.begin_audio,
+            END_AUDIO: layout.end_audio,
+            BEGIN_INNER_AUDIO: layout.begin_inner_audio or layout.begin_audio,
+            END_INNER_AUDIO: layout.end_inner_audio or layout.end_audio,
+        }
+        if name in own and own[name] is None:
+            raise InputError(
+                f"The template needs {name}, but the layout {layout.name} has no such mark; name one in the layout, or"
+                " give a template without it."
+            )
+        return own.get(name) or name
 
 
 def _refuse_overlap(vocabulary: Vocabulary, known: dict[str, int]) -> None:
     """Refuse other tokens among the ids of audio tokens, and audio tokens at other ids."""
-    first = vocabulary.offset
+    first, layout = vocabulary.offset, vocabulary.layout
     # If the tokenizer knows all special tokens, the vocabulary's ids for them are not used.
-    end = first + vocabulary.n_codes if known.keys() >= set(SPECIAL_TOKENS) else vocabulary.end
+    knows_special = known.keys() >= set(vocabulary.special_tokens)
+    begin, end = (first, first + vocabulary.n_codes) if knows_special else (vocabulary.first, vocabulary.end)
     for token, token_id in known.items():
-        if first <= token_id < end and token != vocabulary.token(token_id):
+        if begin <= token_id < end and token != vocabulary.token(token_id):
+            other = preset_of_token(token)
+            if other not in (None, layout.name):
+                raise InputError(
+                    f"The tokenizer has audio tokens of the layout {other}, such as {token} at {token_id}, not of the"
+                    f" layout {layout.name}; pass --layout {other}."
+                )
             raise InputError(
-                f"The tokenizer has the token {token!r} at {token_id}, among the audio tokens from {first} to"
+                f"The tokenizer has the token {token!r} at {token_id}, among the audio tokens from {begin} to"
                 f" {end - 1}; pass --offset with the number of rows of the model's embedding."
             )
-    own = [token_id for token, token_id in known.items() if is_code_token(token)]
+    own = [token_id for token, token_id in known.items() if layout.is_code_token(token)]
+    if layout.kind == "characters" and not any(is_private_use(token) for token in known):
+        own = []  # characters behind the private-use area are text, too
+    foreign = [token for token in known if default_layout().is_code_token(token)]
+    if foreign and layout != default_layout():
+        raise InputError(
+            f"The tokenizer has audio tokens of the layout unitts, such as {foreign[0]}, not of the layout"
+            f" {layout.name}; pass --layout unitts, or a tokenizer without audio tokens."
+        )
     if own and min(own) != first:
         raise InputError(
             f"The tokenizer has audio tokens from {min(own)} on, not from {first}; pass --offset {min(own)}."
         )
-    if own and len(own) != vocabulary.n_codes:
+    # Tokenizers of models with fixed ids may have more tokens of the same form.
+    spare = layout.first_id is not None and len(own) > vocabulary.n_codes
+    if own and len(own) != vocabulary.n_codes and not spare:
         raise InputError(
             f"The tokenizer has audio tokens of another codec: {len(own)} for codes, but this codec has"
             f" {vocabulary.n_codes} codes; give the tokenizer that was extended for it, or one without audio tokens."

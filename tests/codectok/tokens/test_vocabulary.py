@@ -113,7 +113,7 @@ def test_string_of_another_vocabulary_has_no_id(token: str) -> None:
 def test_invalid_vocabulary_is_refused() -> None:
     for arguments in ({"codebook_size": 0}, {"codebook_size": 4, "n_groups": 0}):
         with pytest.raises(InputError, match="at least one"):
-            Vocabulary(**arguments)
+            Vocabulary(**arguments)  # type: ignore[arg-type]
     for offset in (-1, 2**31 - 10):
         with pytest.raises(InputError, match="impossible"):
             Vocabulary(4, offset=offset)
