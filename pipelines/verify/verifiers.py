@@ -8,10 +8,13 @@ from codectok.pipelines.evaluate.job import EvaluateJob
 from codectok.pipelines.export.compact import CompactJob
 from codectok.pipelines.export.documents import MegatronJob, SequencesJob
 from codectok.pipelines.export.unitts import UnittsJob
+from codectok.pipelines.imports.job import ImportCodesJob
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.tokenize.job import TokenizeJob
 
-JOBS: tuple[type[Job], ...] = (ShardJob, TokenizeJob, EvaluateJob, SequencesJob, MegatronJob, UnittsJob, CompactJob)
+JOBS: tuple[type[Job], ...] = (
+    ShardJob, TokenizeJob, EvaluateJob, SequencesJob, MegatronJob, UnittsJob, CompactJob, ImportCodesJob,
+)  # fmt: skip
 
 
 def verifier_of(verb: str) -> type[OutputVerifier] | None:
