@@ -96,8 +96,9 @@ class ImportCodesJob(Job):
                 for name in imported.found.left_out:
                     output.leave_unused(imported.dataset, Unused("columns", name, example=imported.source))
                 if isinstance(row, AudioError):
-                    output.read(imported.dataset)
-                    output.reject(Reject.of(row, imported.dataset, imported.source, "read"))
+                    seconds = imported.row.duration if isinstance(imported.row, TokenRow) else None
+                    output.read(imported.dataset, seconds)
+                    output.reject(Reject.of(row, imported.dataset, imported.source, "read", duration=seconds))
                     continue
                 output.read(imported.dataset, row.duration)
                 output.keep(imported.dataset, row.duration, row.codes.size, imported.found.span)
