@@ -58,17 +58,18 @@ class SidecarWriter:
         """Append a sequence of documents."""
         self._dataset.write(sequence)
         for document in sequence:
+            clips = document.clips or (document.id,)
             row = {
                 "document": self._n_sequences,
                 "start": self._n_ids,
                 "length": len(document.ids),
-                "ids": document.clips or (document.id,),
+                "ids": clips,
                 "dataset": document.dataset,
                 "source": document.source,
             }
             self._rows.append(row)
             self._n_ids += len(document.ids)
-            self._n_characters += sum(map(len, (*row["ids"], document.source or "")))
+            self._n_characters += sum(map(len, clips)) + len(document.source or "")
         self._n_sequences += 1
         if len(self._rows) >= ROW_GROUP_ROWS or self._n_characters >= ROW_GROUP_CHARACTERS:
             self._flush()

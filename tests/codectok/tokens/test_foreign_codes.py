@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -80,7 +82,8 @@ def test_offset_is_subtracted_as_exports_add_it() -> None:
 
 
 def test_lists_become_arrays() -> None:
-    for value in ([1, 2], [[1, 2], [3, 4]], [[[1], [2]]], [], [[], []]):
+    values: list[list[Any]] = [[1, 2], [[1, 2], [3, 4]], [[[1], [2]]], [], [[], []]]
+    for value in values:
         np.testing.assert_array_equal(array_of(value), np.array(value, np.int64))
     for wrong in ([[1], [2, 3]], [[1], 2], [[[[1]]]], [1.0], [True], [None], "12", {"a": 1}, [2**63]):
         with pytest.raises(AudioError):
