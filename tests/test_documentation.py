@@ -41,7 +41,7 @@ FASTER = {
     "tokenize": ["--engine", "local"],
     "import": ["--engine", "local"],
     "listen": ["--no-serve"],
-    **{f"export {form}": ["--engine", "local"] for form in ("sequences", "megatron", "unitts", "compact")},
+    **{f"export {form}": ["--engine", "local"] for form in ("sequences", "megatron", "unitts", "compact", "codes")},
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import compact, documents, huggingface, language_model, tokenizer, unitts, vocabulary
+from . import codes, compact, documents, huggingface, language_model, tokenizer, unitts, vocabulary
 
 NAME = "export"
 
@@ -14,6 +14,7 @@ for _format in (
     compact,
     vocabulary,
     unitts,
+    codes,
     huggingface,
     tokenizer,
     language_model,

@@ -95,6 +95,7 @@ def test_help_is_fast_and_shows_examples() -> None:
     assert [group.name for group in app.registered_groups] == ["export", "import"]
     forms = command_names(export.app)
     assert forms == {
+        "codes",
         "compact",
         "vocabulary",
         "unitts",
