@@ -30,3 +30,6 @@ ScaleChoice = Literal["refuse", "auto"]
 
 ListeningScale = Literal["clarity", "mushra", "both"]
 """Scales of a listening test: speech and background clarity from 1 to 5, quality from 0 to 100, or both in turn."""
+
+CodeLayout = Literal["auto", "frames", "codebooks"]
+"""Order of codes of other makers: frame after frame, or codebook after codebook; "auto" decides by the shape."""

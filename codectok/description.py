@@ -16,6 +16,7 @@ Count = TypeVar("Count", int, "np.ndarray")
 # Length of a fingerprint in labels and messages.
 SHOWN_CHARACTERS = 12
 MAX_PACK_FRAMES = 1 << 32
+UNKNOWN = "unknown"  # arithmetic and device of codes that other programs computed
 
 FrameRounding = Literal["down", "up", "next"]
 """Number of frames of n samples: floor(n / frame_size) but at least 1, ceil(n / frame_size), or the floor plus 1."""
@@ -85,6 +86,8 @@ class CodecDescription(StrictModel):
     @property
     def made_with(self) -> str:
         """Readable arithmetic, device and versions that computed the codes."""
+        if self.dtype == UNKNOWN:
+            return "another program, whose codes were imported"
         versions = {"torch": self.torch, "transformers": self.transformers}
         known = "".join(f", {name} {version}" for name, version in versions.items() if version is not None)
         arithmetic = self.dtype + (" with TF32" if self.tf32 else "")

@@ -39,9 +39,10 @@ FASTER = {
     "train": ["steps=2", "data.batch_size=2", "discriminators.start_step=1"],
     "shard": ["--engine", "local"],
     "tokenize": ["--engine", "local"],
+    "import": ["--engine", "local"],
     "listen": ["--no-serve"],
     "evaluate": ["--engine", "local", "--metrics", "mel,si_sdr"],
-    **{f"export {form}": ["--engine", "local"] for form in ("sequences", "megatron", "unitts", "compact")},
+    **{f"export {form}": ["--engine", "local"] for form in ("sequences", "megatron", "unitts", "compact", "codes")},
 }
 
 

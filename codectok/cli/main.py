@@ -29,6 +29,7 @@ from . import (
 from .console import fail
 from .encoding import use_utf8
 from .export import app as export
+from .imports import app as imports
 from .interruption import is_interrupted, listen_for_signals
 from .streams import flush_streams, has_reader, lose, open_closed_streams
 
@@ -109,6 +110,7 @@ for _verb in (
     app.command(_verb.NAME, epilog=f"Example: `{_verb.EXAMPLE}`")(_verb.run)
 
 app.add_typer(export.app, name=export.NAME)
+app.add_typer(imports.app, name=imports.NAME)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ SHOWN_SOURCES = 20
 
 
 def run(
-    target: Annotated[str, typer.Argument(help="Folder or URL written by `shard`, `tokenize` or `export`.")],
+    target: Annotated[str, typer.Argument(help="Folder or URL written by `shard`, `tokenize`, `import` or `export`.")],
     codec: Annotated[str | None, typer.Option(help="Folder or name of the codec, for --reencode and --decode.")] = None,
     reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of N random rows again, and compare.")] = 0,
     decode: Annotated[int, typer.Option(min=0, help="Decode N random rows to wav files.")] = 0,

@@ -46,6 +46,14 @@ class UnittsStyle(StrEnum):
     AUDIO_JSON = "audio-json"
 
 
+class CodesForm(StrEnum):
+    """Format of exported codes: Parquet with `audio_codes`, a `.npy` file per row, or JSON lines."""
+
+    AUDIO_CODES = "audio-codes"
+    NPY = "npy"
+    JSONL = "jsonl"
+
+
 class RowStart(StrEnum):
     """How embedding rows of codes are initialized."""
 

@@ -1,7 +1,6 @@
 """Texts in Parquet or JSON lines, row by row.
 
-A source may be a range of a file's bytes. A line belongs to the range that holds its first byte; for rows of Parquet
-see `row_ranges`.
+A source may be a range of a file's bytes; see `line_ranges` and `row_ranges`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from codectok.errors import AudioError, InputError, Reason
 from codectok.extras import is_missing, text_of_label
 from codectok.reading import reading
 
-from .encodings import MAX_LINE_BYTES, UndecodableError, lines_of
+from .encodings import UndecodableError
 from .labels import columns_of
-from .opening import open_parquet, open_source
+from .line_ranges import lines_in_range
+from .opening import open_parquet
 from .row_ranges import batches_between, rows_in_range
 from .source import Source
 
@@ -69,25 +69,12 @@ def _texts_of_parquet(source: Source, extra: Collection[str]) -> Iterator[TextRo
 
 
 def _texts_of_lines(source: Source, extra: Collection[str]) -> Iterator[TextRow]:
-    with open_source(source) as file:
-        position, end = source.first_byte or 0, source.last_byte
-        if position:
-            file.seek(position - 1)
-            while rest := file.readline(MAX_LINE_BYTES):  # of a line that begins before
-                position += len(rest)
-                if rest.endswith(b"\n"):
-                    break
-            position -= 1
-        try:
-            for line in lines_of(file):
-                if end is not None and position >= end:
-                    break
-                name = f"{source.name}:{position}"
-                position += len(line)
-                if line.strip():
-                    yield _usable_row(_json(line), name, extra)
-        except UndecodableError as error:
-            raise InputError(f"{source.where} cannot be read: {error}.") from None
+    try:
+        for position, line in lines_in_range(source):
+            if line.strip():
+                yield _usable_row(_json(line), f"{source.name}:{position}", extra)
+    except UndecodableError as error:
+        raise InputError(f"{source.where} cannot be read: {error}.") from None
 
 
 def _usable_row(row: object, name: str, extra: Collection[str]) -> TextRow:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError, model_validator
 
 from codectok.choices import Precision
-from codectok.description import CodecDescription
+from codectok.description import UNKNOWN, CodecDescription
 from codectok.errors import InputError, damage_errors, shortened
 from codectok.names import utf8_path
 from codectok.parquet_damage import PARQUET_DAMAGE
@@ -58,8 +58,8 @@ class TableMetadata(CodecDescription):
 
     @property
     def precision(self) -> Precision:
-        """Arithmetic in which the codes were computed; "float32" if it is mixed."""
-        return "float32" if "dtype" in self.mixed else cast(Precision, self.dtype)
+        """Arithmetic in which the codes were computed; "float32" if it is mixed or unknown."""
+        return "float32" if "dtype" in self.mixed or self.dtype == UNKNOWN else cast(Precision, self.dtype)
 
     @property
     def made_with(self) -> str:

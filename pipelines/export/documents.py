@@ -16,10 +16,10 @@ from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.exports.sequences.documents import Document, DocumentBuilder, MissingFieldError, Voice
-from codectok.exports.sequences.megatron import IndexedDatasetWriter
 from codectok.exports.sequences.mixing import Stream, mix
 from codectok.exports.sequences.packing import fit, pack
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
+from codectok.exports.sequences.sidecar import SidecarWriter
 from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesItem, Template, load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
@@ -310,12 +310,13 @@ class MegatronJob(DocumentJob):
     """Writes sequences as Megatron's indexed datasets, one prefix per part."""
 
     verb = "export megatron"
+    bytes_version = 6  # 6: a list of the documents beside each prefix
     verifier = MegatronVerifier
     output_bytes_per_second = 400.0
 
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
-        """Open the writer of `part-NNNNNN.bin` and `part-NNNNNN.idx`."""
-        return IndexedDatasetWriter(path, self.largest_id + 1)
+        """Open the writer of `part-NNNNNN.bin`, its index `part-NNNNNN.idx`, and its documents in `.parquet`."""
+        return SidecarWriter(path, self.largest_id + 1)
 
     @property
     def reporter(self) -> JobReporter:

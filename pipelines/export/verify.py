@@ -19,9 +19,12 @@ from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY
 
+from .verify_sidecar import check_sidecar
+
 DATA_PATHS_FILE = "data-paths.txt"
 HEADER = struct.Struct("<9sQBQQ")
 BLOCK_BYTES = 1 << 22
+FIRST_WITH_SIDECARS = 6  # version of the bytes of `export megatron`
 
 
 def check_sequences(storage: Storage, name: str, record: UnitRecord) -> None:
@@ -113,8 +116,10 @@ class MegatronVerifier(OutputVerifier):
     described_files = (DATA_PATHS_FILE,)
 
     def check(self, record: UnitRecord, name: str) -> None:
-        """Check the index of a prefix."""
+        """Check the index of a prefix, and its list of documents."""
         check_megatron(self.storage, name, record)
+        if name.endswith(".idx") and self.plan.header.bytes_version >= FIRST_WITH_SIDECARS:
+            check_sidecar(self.storage, name.removesuffix(".idx"), record)
 
 
 class UnittsVerifier(OutputVerifier):

@@ -5,13 +5,18 @@ from __future__ import annotations
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.pipelines.evaluate.job import EvaluateJob
+from codectok.pipelines.export.codes import CodesJob
 from codectok.pipelines.export.compact import CompactJob
 from codectok.pipelines.export.documents import MegatronJob, SequencesJob
 from codectok.pipelines.export.unitts import UnittsJob
+from codectok.pipelines.imports.job import ImportCodesJob
 from codectok.pipelines.shard.job import ShardJob
 from codectok.pipelines.tokenize.job import TokenizeJob
 
-JOBS: tuple[type[Job], ...] = (ShardJob, TokenizeJob, EvaluateJob, SequencesJob, MegatronJob, UnittsJob, CompactJob)
+JOBS: tuple[type[Job], ...] = (
+    ShardJob, TokenizeJob, EvaluateJob, SequencesJob, MegatronJob, UnittsJob, CompactJob, CodesJob,
+    ImportCodesJob,
+)  # fmt: skip
 
 
 def verifier_of(verb: str) -> type[OutputVerifier] | None:

@@ -45,6 +45,8 @@ class Document:
         seconds: duration of its audio.
         code_spans: positions of its codes.
         n_end: number of ids at its end that belong to the template's `end`.
+        clips: ids of all its rows; parts of a document that is split have those of the whole.
+        source: of its rows, or of its text; None if unknown.
     """
 
     ids: np.ndarray
@@ -53,6 +55,8 @@ class Document:
     seconds: float = 0.0
     code_spans: tuple[CodeSpan, ...] = ()
     n_end: int = 0
+    clips: tuple[str, ...] = ()
+    source: str | None = None
 
 
 class MissingFieldError(InputError):
@@ -120,7 +124,7 @@ class DocumentBuilder:
                     current = None
                 on_missing(row, error)
             else:
-                current.add(encoded, row.duration)
+                current.add(encoded, row)
         if current is not None:
             yield current.document(dataset)
 
@@ -135,11 +139,18 @@ class DocumentBuilder:
             [ids for item in items for ids in self._text_or_token(item, values, text_id)]
             for items in ((*self.template.begin, *self.template.row), self.template.end)
         )
-        return Document(_joined([*begin, *end]), text_id, dataset, n_end=sum(map(len, end)))
+        return Document(
+            _joined([*begin, *end]),
+            text_id,
+            dataset,
+            n_end=sum(map(len, end)),
+            clips=(text_id,),
+            source=values.get("source"),
+        )
 
     def _open(self, first: TokenRow) -> _OpenDocument:
         end, begin = self._encode(self.template.end, first), self._encode(self.template.begin, first)
-        return _OpenDocument(first.id, end, [begin])
+        return _OpenDocument(first.id, first.source, end, [begin])
 
     def _encode(self, items: Sequence[TemplateItem], row: TokenRow) -> _EncodedItems:
         found: list[np.ndarray] = []
@@ -191,17 +202,20 @@ class _OpenDocument:
     """A document to which rows are added; `n_ids` includes its end."""
 
     id: str
+    source: str
     end: _EncodedItems
     encoded: list[_EncodedItems]
     seconds: float = 0.0
+    clips: list[str] = field(default_factory=list)
     n_ids: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.n_ids = sum(len(items.ids) for items in (*self.encoded, self.end))
 
-    def add(self, items: _EncodedItems, seconds: float) -> None:
+    def add(self, items: _EncodedItems, row: TokenRow) -> None:
         self.encoded.append(items)
-        self.seconds += seconds
+        self.clips.append(row.id)
+        self.seconds += row.duration
         self.n_ids += len(items.ids)
 
     def document(self, dataset: str) -> Document:
@@ -211,7 +225,8 @@ class _OpenDocument:
             spans += [replace(span, start=start + span.start, stop=start + span.stop) for span in items.code_spans]
             start += len(items.ids)
         ids = _joined([items.ids for items in (*self.encoded, self.end)])
-        return Document(ids, self.id, dataset, self.seconds, tuple(spans), len(self.end.ids))
+        clips = tuple(self.clips)
+        return Document(ids, self.id, dataset, self.seconds, tuple(spans), len(self.end.ids), clips, self.source)
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:

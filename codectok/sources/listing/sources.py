@@ -260,10 +260,12 @@ def list_sources(
         for file in rows.add(read_folders(root, files, covered, encoding)) if with_words else files:
             kind = kind_of(file.path)
             read = _is_wanted(kind, file.path, kinds) if reads is None else reads(argument, file.path, kind)
-            if kind is not None and read:
+            if read and (kind is not None or reads is not None):
                 if with_words:
                     alone.append(builder.count)
-                rows.add_file(file, kind, row_of_tar(root, file.path) if kind == "tar" and not with_words else None)
+                rows.add_file(
+                    file, kind or "unknown", row_of_tar(root, file.path) if kind == "tar" and not with_words else None
+                )
             elif kind is None and "unknown" in kinds:
                 others.append(file)
             else:

@@ -37,6 +37,7 @@ class CuttingPolicy:
             unit holds an equal share of every dataset.
         whole_files: with `unit_bytes`, units hold neighbouring files of one dataset instead.
         in_every_unit: with `unit_bytes`, datasets that every unit must have a share of.
+        empty_files: with `unit_bytes`, files without a byte belong to units too, so that they become rejects.
     """
 
     unit_seconds: float = DEFAULT_UNIT_SECONDS
@@ -44,6 +45,7 @@ class CuttingPolicy:
     unit_bytes: float | None = None
     whole_files: bool = False
     in_every_unit: Sequence[str] = ()
+    empty_files: bool = False
 
 
 class ByteRange(NamedTuple):
@@ -90,7 +92,7 @@ def cut_listing(listing: Listing, positions: Sequence[int], policy: CuttingPolic
             raise InputError(f"The size of {listing.paths[i]} is unknown, so it cannot be cut into parts.")
     if policy.whole_files:
         return _cut_between_files(listing, positions, policy.unit_bytes)
-    return _cut_into_shares(listing, positions, policy.unit_bytes, policy.in_every_unit)
+    return _cut_into_shares(listing, positions, policy)
 
 
 def check_unit_seconds(unit_seconds: float) -> None:
@@ -212,9 +214,7 @@ def _cut_between_files(listing: Listing, positions: Sequence[int], unit_bytes: f
     return cut.build()
 
 
-def _cut_into_shares(
-    listing: Listing, positions: Sequence[int], unit_bytes: float, in_every_unit: Sequence[str]
-) -> Cut:
+def _cut_into_shares(listing: Listing, positions: Sequence[int], policy: CuttingPolicy) -> Cut:
     """Cut files into units of about `unit_bytes`: unit k of n holds the k-th n-th of each dataset.
 
     Files become ranges of bytes; a row belongs to the range in which it begins (see `codectok.sources.row_ranges`).
@@ -223,10 +223,10 @@ def _cut_into_shares(
         _Files(listing, list(group)) for _, group in itertools.groupby(positions, key=lambda i: listing.datasets[i])
     ]
     total = sum(files.total for files in datasets)
-    n_units = max(1, math.ceil(total / unit_bytes))
+    n_units = max(1, math.ceil(total / (policy.unit_bytes or math.inf)))
     if datasets:
-        sizes = dict.fromkeys(in_every_unit, 0) | {files.name: files.total for files in datasets}
-        _refuse_small_shares({name: sizes[name] for name in in_every_unit}, n_units, total)
+        sizes = dict.fromkeys(policy.in_every_unit, 0) | {files.name: files.total for files in datasets}
+        _refuse_small_shares({name: sizes[name] for name in policy.in_every_unit}, n_units, total)
     cut = _CutBuilder()
     for unit in range(n_units):
         size = 0
@@ -234,6 +234,9 @@ def _cut_into_shares(
             for i, byte_range in files.share(unit, n_units):
                 cut.add(i, None if byte_range == (0, listing.sizes[i]) else byte_range)
                 size += byte_range.last - byte_range.first
+            if unit == 0 and policy.empty_files:
+                for i in files.empty:
+                    cut.add(i)
         cut.end_unit(SPLITS[0], size / TABLE_BYTES_PER_SECOND)
     return cut.build()
 
@@ -246,6 +249,7 @@ class _Files:
         self._positions = positions
         self._borders = list(itertools.accumulate((listing.sizes[i] or 0 for i in positions), initial=0))
         self.total = self._borders[-1]
+        self.empty = [i for i in positions if not listing.sizes[i]]
 
     def share(self, unit: int, n_units: int) -> Iterator[tuple[int, ByteRange]]:
         """Positions of the files in the share of a unit, with the range of each."""

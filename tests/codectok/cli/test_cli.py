@@ -17,6 +17,7 @@ import soundfile
 from codectok import Codec
 from codectok.audio.files import read_audio
 from codectok.cli.export import app as export
+from codectok.cli.imports import app as imports
 from codectok.cli.main import app
 from tests.helpers.command_line import assert_refused, codectok, command_names, one_line
 from tests.helpers.storage import DATA
@@ -91,10 +92,11 @@ def test_help_is_fast_and_shows_examples() -> None:
         "verify",
         "import-distilcodec",
     }
-    assert [group.name for group in app.registered_groups] == ["export"]
+    assert [group.name for group in app.registered_groups] == ["export", "import"]
     forms = command_names(export.app)
     assert forms == {
         "codec",
+        "codes",
         "compact",
         "vocabulary",
         "unitts",
@@ -109,7 +111,9 @@ def test_help_is_fast_and_shows_examples() -> None:
     shown = one_line(codectok("export", "--help").stdout)
     for form in forms:
         assert form in shown
-    for words in (*((verb,) for verb in verbs), *(("export", form) for form in forms)):
+    assert command_names(imports.app) == {"codes"}
+    groups = (*(("export", form) for form in forms), ("import", "codes"))
+    for words in (*((verb,) for verb in verbs), *groups):
         page = codectok(*words, "--help")
         assert page.exit_code == 0
         assert f"codectok {' '.join(words)} " in one_line(page.stdout).partition("Example:")[2]

@@ -1,0 +1,1 @@
+"""Command line of `codectok import`: one module per format."""

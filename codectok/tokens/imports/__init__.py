@@ -1,0 +1,1 @@
+"""Codes that other programs wrote, read row by row."""

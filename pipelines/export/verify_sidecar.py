@@ -1,0 +1,59 @@
+"""Checks of the lists of documents beside Megatron's indexed datasets."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from codectok.errors import VerificationError, first_line
+from codectok.exports.sequences.sidecar import SIDECAR_SCHEMA, SIDECAR_SUFFIX
+from codectok.parquet_damage import PARQUET_DAMAGE
+from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.storage import Storage
+
+HEADER_BYTES = 34
+NUMBERS = ["document", "start", "length", "dataset"]
+
+
+def check_sidecar(storage: Storage, prefix: str, record: UnitRecord) -> None:
+    """Compare the list of documents beside `PREFIX.idx`, which is right, with the index and the record.
+
+    Raises:
+        VerificationError: the list is missing or damaged, or does not agree with them.
+    """
+    name = f"{prefix}{SIDECAR_SUFFIX}"
+    where = f"{storage.url}/{name}"
+    if name not in {file.name for file in record.files}:
+        raise VerificationError(f"{where} is missing: the list of the documents of {prefix}.bin.")
+    index = storage.read(f"{prefix}.idx")
+    lengths = np.frombuffer(index, "<i4", int.from_bytes(index[18:26], "little"), HEADER_BYTES)
+    found = np.zeros(len(lengths), np.int64)
+    datasets: Counter[str] = Counter()
+    position, document = 0, -1
+    try:
+        with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+            if not file.schema_arrow.equals(SIDECAR_SCHEMA):
+                raise VerificationError(f"{where} has other columns than a list of documents.")
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, use_threads=False)
+                numbers, starts, sizes = (table[column].to_numpy() for column in NUMBERS[:3])
+                steps = np.diff(numbers, prepend=document)
+                ends = position + np.cumsum(sizes)
+                if not (np.isin(steps, (0, 1)).all() and (sizes >= 0).all() and (starts == ends - sizes).all()):
+                    raise VerificationError(f"{where} does not list the documents of {prefix}.bin in order.")
+                if len(numbers) and (numbers[-1] >= len(found) or numbers[0] < 0):
+                    raise VerificationError(f"{where} lists documents that {prefix}.idx does not have.")
+                np.add.at(found, numbers, sizes)
+                if len(numbers):
+                    position, document = int(ends[-1]), int(numbers[-1])
+                datasets.update(table["dataset"].to_pylist())
+                if not all(table["ids"].to_pylist()):
+                    raise VerificationError(f"{where} has a document without the id of a clip.")
+    except (*PARQUET_DAMAGE, OSError) as error:
+        raise VerificationError(f"{where} cannot be read: {first_line(error)}") from None
+    if not np.array_equal(found, lengths):
+        raise VerificationError(f"{where} does not match {prefix}.idx: documents have other lengths.")
+    if datasets != {dataset: counts.rows for dataset, counts in record.counts.items() if counts.rows}:
+        raise VerificationError(f"{where} has documents of other datasets than its record says.")

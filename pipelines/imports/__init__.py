@@ -1,0 +1,1 @@
+"""Job `import codes`: a token table of codes that other programs wrote."""
