@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from codectok.cli.export.app import app as export_app
+from codectok.cli.imports.app import app as import_app
 from codectok.cli.main import app
 from tests.helpers.audio import tone
 from tests.helpers.command_line import codectok, command_names
@@ -35,6 +36,8 @@ COMMANDS = (
     "listen listening --reference given/speech --codec run/codec --clips 1 --no-serve",
     "verify tokens --codec run/codec --decode 2 --to listen",
     "export codec run exported",
+    "export codes tokens plain --form jsonl --engine local",
+    "import codes plain imported-codes --codec run/codec --engine local",
     "export compact tokens compact --engine local",
     "export huggingface compact",
     "export vocabulary run/codec vocabulary --offset 400",
@@ -69,7 +72,7 @@ def write_lines(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def verb_of(command: str) -> str:
-    found = re.match(r"(export )?\S+", command)
+    found = re.match(r"(export |import )?\S+", command)
     assert found, command
     return found[0]
 
@@ -78,6 +81,7 @@ def test_all_writing_verbs_are_tested() -> None:
     """All but `inspect`, which writes nothing."""
     verbs = command_names(app) - {"inspect"}
     forms = {f"export {name}" for name in command_names(export_app)}
+    forms |= {f"import {name}" for name in command_names(import_app)}
     assert {verb_of(command) for command in COMMANDS} == verbs | forms
 
 
