@@ -45,7 +45,8 @@ def write_page(storage: Storage, summary: EvaluationSummary, facts: EvaluationFa
                 _differences(category),
             )
     _examples(page, storage, summary, worst_by)
-    _histograms(page, storage, facts)
+    with page.folded("Charts of all metrics and codecs"):
+        _histograms(page, storage, facts)
     page.table(
         "Metrics", ("metric", "description"), [(name, facts.description) for name, facts in summary.metrics.items()]
     )

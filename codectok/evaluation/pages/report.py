@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 
 from .line_charts import LineChart, line_chart
@@ -130,6 +131,15 @@ class HtmlReport:
     def paragraph(self, text: str) -> None:
         """Add a paragraph."""
         self._sections.append(f"<p>{escape(text)}</p>")
+
+    @contextmanager
+    def folded(self, title: str) -> Iterator[None]:
+        """Fold all that is added in the context; it opens on a click."""
+        start = len(self._sections)
+        yield
+        if len(self._sections) > start:
+            inside = "\n".join(self._sections[start:])
+            self._sections[start:] = [f"<details><summary>{escape(title)}</summary>\n{inside}\n</details>"]
 
     def folded_text(self, title: str, text: str) -> None:
         """Add a long text of fixed width that opens on a click."""

@@ -137,3 +137,17 @@ def test_numbers_are_short() -> None:
     assert [shown(value) for value in values] == [
         "0", "1.23e+06", "123,456", "1,000", "12.3", "1.00", "0.0123", "1e-05", "-2.50", "nan",
     ]  # fmt: skip
+
+
+def test_folded_sections_stand_in_one_element() -> None:
+    report = HtmlReport("page")
+    report.heading("before")
+    with report.folded("more"):
+        report.heading("first")
+        report.heading("second")
+    with report.folded("nothing"):
+        pass
+    page = report.render()
+    assert "nothing" not in page
+    inside = page[page.index("<details>") : page.index("</details>")]
+    assert all(word in inside for word in ("more", "first", "second")) and "before" not in inside
