@@ -1,6 +1,6 @@
 """Measures how long evaluation takes: processor time of each metric, and how `evaluate` scales with workers.
 
-Usage: python benchmarks/evaluate.py [--codec PRESET] [--audio FOLDER] [--seconds 90] [--workers 2] [--save]
+Usage: python benchmarks/evaluate.py [--codec PRESET] [--audio FOLDER] [--seconds 90] [--metrics NAMES] [--workers 2] [--save]
 
 The first table holds processor times of a clip and one reconstruction, with values of the original computed once,
 as `evaluate` does. The second runs `codectok evaluate` on Ray, with all installed metrics and controls, with one
@@ -36,14 +36,14 @@ TEXT = "the quick brown fox jumps over the lazy dog"
 UNIT_SECONDS = 1.0
 
 
-def metrics_table(clips: list[np.ndarray], rate: int) -> Table:
+def metrics_table(clips: list[np.ndarray], rate: int, names: tuple[str, ...] | None) -> Table:
     """Time each metric on clips with some noise."""
     seconds = sum(len(clip) for clip in clips) / rate
     table = Table(title=f"{len(clips)} clips of {seconds / len(clips):.1f} s on average, one core")
     for heading in ("metric", "ms a clip", "x real time"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     total = 0.0
-    for metric in metrics():
+    for metric in metrics(names=names):
         times = []
         for number, clip in enumerate([clips[0], *clips]):  # the first one loads models
             noise = np.random.default_rng(number).normal(0, 0.01, len(clip)).astype(np.float32)
@@ -83,23 +83,25 @@ def scaling_table(options: EvaluateOptions, audio: Path, workers: int, rounds: i
 def main() -> None:
     """Print both tables."""
     made = common.parser("Measure how long evaluation takes.")
+    made.add_argument("--metrics", help="names of metrics, separated by commas; all that are installed without it")
     made.add_argument("--workers", type=int, default=2, help="number of workers to compare with one")
     made.set_defaults(codec="nano", seconds=90.0, rounds=1, device="cpu")
     options = made.parse_args()
+    names = tuple(options.metrics.split(",")) if options.metrics else None
     torch.set_num_threads(1)
     codec: Codec = common.load(options.codec, "cpu")
     report = common.Report()
     report.console.print(f"{codec.config.name}\n{common.machine(codec.device)}")
     report.console.print(f"audio: {'recordings' if options.audio else 'noise'}")
     clips = common.clips_of(common.audio_of(options.audio, options.seconds, codec.sample_rate), codec.sample_rate)
-    report.console.print(metrics_table(clips[:8], codec.sample_rate))
+    report.console.print(metrics_table(clips[:8], codec.sample_rate, names))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         codec.save_pretrained(scratch / "codec")
         for number, clip in enumerate(clips):
             write_audio(scratch / "clips" / f"{number:05d}.flac", [clip], codec.sample_rate)
         evaluated = EvaluateOptions(
-            NamedCodec.parse_all([str(scratch / "codec")]), device="cpu", unit_seconds=UNIT_SECONDS
+            NamedCodec.parse_all([str(scratch / "codec")]), device="cpu", unit_seconds=UNIT_SECONDS, metrics=names
         )
         ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, num_cpus=options.workers)
         try:
