@@ -1,6 +1,6 @@
 """Measures how long evaluation takes: processor time of each metric, and how `evaluate` scales with workers.
 
-Usage: python benchmarks/evaluate.py [--codec PRESET] [--audio FOLDER] [--seconds 90] [--metrics NAMES] [--workers 2] [--save]
+Usage: python benchmarks/evaluate.py [--codec PRESET] [--audio FOLDER] [--seconds 90] [--metrics NAMES] [--save]
 
 The first table holds processor times of a clip and one reconstruction, with values of the original computed once,
 as `evaluate` does. The second runs `codectok evaluate` on Ray, with all installed metrics and controls, with one
