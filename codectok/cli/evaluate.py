@@ -106,14 +106,11 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Measure how well codecs reconstruct a test set, beside controls, and how stable their codes are."""
-    from .jobs import command_clock, run_and_report
+    from .jobs import command_clock, gpu_model_elsewhere, run_and_report
 
     clock = command_clock()
 
-    import torch
-
     from codectok.audio.sound import SoundOptions
-    from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
     from codectok.pipelines.evaluate.job import EvaluateJob
     from codectok.pipelines.evaluate.options import EvaluateOptions, NamedCodec
 
@@ -142,10 +139,8 @@ def run(
         max_file_bytes=max_file_bytes,
         sound=SoundOptions.parse(channel, cancelled, scale, max_file_seconds),
     )
-    # A driver without a GPU can still use the GPUs of a cluster.
-    elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()
     with clock.during("codec"):
-        job = EvaluateJob(options, gpu_model_of(choices.address) if elsewhere else None)
+        job = EvaluateJob(options, gpu_model_elsewhere(choices, device))
     report = run_and_report(job, sources, output, choices, gpus, clock=clock)
     if report is not None and report.summary.complete:
         _show(output)

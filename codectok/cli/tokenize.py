@@ -63,14 +63,11 @@ def run(
     choices: JobChoices,
 ) -> None:
     """Encode audio files and tars into a table of tokens (Parquet)."""
-    from .jobs import command_clock, run_and_report
+    from .jobs import command_clock, gpu_model_elsewhere, run_and_report
 
     clock = command_clock()
 
-    import torch
-
     from codectok.audio.sound import SoundOptions
-    from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
     from codectok.pipelines.tokenize.job import TokenizeJob
     from codectok.pipelines.tokenize.options import TokenizeOptions
 
@@ -90,8 +87,6 @@ def run(
         max_file_bytes=max_file_bytes,
         sound=SoundOptions.parse(channel, cancelled, scale, max_file_seconds),
     )
-    # A driver without a GPU can still use the GPUs of a cluster.
-    elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()
     with clock.during("codec"):
-        job = TokenizeJob(options, gpu_model_of(choices.address) if elsewhere else None)
+        job = TokenizeJob(options, gpu_model_elsewhere(choices, device))
     run_and_report(job, sources, output, choices, gpus, clock=clock)
