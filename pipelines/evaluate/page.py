@@ -15,12 +15,11 @@ from codectok.evaluation.pages.players import Comparison, Player
 from codectok.evaluation.pages.report import HtmlReport
 from codectok.evaluation.pages.spectrogram import spectrograms
 from codectok.evaluation.published import PUBLISHED_HEADER, published_rows
-from codectok.evaluation.summary import ALL, CategorySummary, Estimate, EvaluationSummary
+from codectok.evaluation.summary import ALL, CategorySummary, Estimate, EvaluationSummary, Measurements
 from codectok.formatting import counted, format_duration
 from codectok.storage import Storage
 
 from .examples import Example, badness, choose_examples
-from .facts import EvaluationFacts, tables_of_units
 from .files import ORIGINAL, PAGE_FILE
 
 BINS = 30
@@ -28,13 +27,13 @@ MOST_CATEGORIES = 10
 INTERVAL = "mean (95 % confidence interval)"
 
 
-def write_page(storage: Storage, summary: EvaluationSummary, facts: EvaluationFacts, worst_by: Quantity | None) -> None:
+def write_page(storage: Storage, summary: EvaluationSummary, found: Measurements, worst_by: Quantity | None) -> None:
     """Write `report.html`; its bytes depend on the rows only."""
     page = HtmlReport("codectok evaluate")
     _overview(page, summary)
     for name, category in summary.categories.items():
         if name != ALL or len(summary.categories) != 2:
-            page.table(f"{_title(name)}: {INTERVAL}", ("metric", "better", *facts.systems), _means(summary, category))
+            page.table(f"{_title(name)}: {INTERVAL}", ("metric", "better", *found.systems), _means(summary, category))
     _doubts(page, summary)
     page.table("Codes", CODE_COLUMNS, _codes(summary))
     if len(summary.codecs) > 1:
@@ -46,7 +45,7 @@ def write_page(storage: Storage, summary: EvaluationSummary, facts: EvaluationFa
             )
     _examples(page, storage, summary, worst_by)
     with page.folded("Charts of all metrics and codecs"):
-        _histograms(page, storage, facts)
+        _histograms(page, summary, found)
     page.table(
         "Metrics", ("metric", "description"), [(name, facts.description) for name, facts in summary.metrics.items()]
     )
@@ -140,23 +139,18 @@ def _differences(category: CategorySummary) -> Iterator[tuple[str, ...]]:
             yield name, pair, with_interval(found.estimate), found.better or "neither"
 
 
-def _histograms(page: HtmlReport, storage: Storage, facts: EvaluationFacts) -> None:
+def _histograms(page: HtmlReport, summary: EvaluationSummary, found: Measurements) -> None:
     """Chart the values of each metric, one chart for each codec."""
-    names = [quantity.name for quantity in facts.quantities]
-    values: dict[str, list[np.ndarray]] = {label: [] for label in facts.codecs}
-    for _, table in tables_of_units(storage):
-        columns = [table[name].fill_null(float("nan")).to_numpy() for name in names]
-        rows = np.stack(columns, axis=1).reshape(-1, len(facts.systems), len(names))
-        for number, label in enumerate(facts.codecs):
-            values[label].append(rows[:, number])
-    for position, name in enumerate(names):
-        for label in facts.codecs:
-            found = np.concatenate(values[label])[:, position]
-            found = found[np.isfinite(found)]
-            if len(found) > 1:
-                step = _nice_step(float(np.ptp(found)) / BINS)
-                bins, counts = np.unique(np.floor(found / step).astype(np.int64), return_counts=True)
-                page.histogram(f"{name} of {label}", dict(zip(bins.tolist(), counts.tolist(), strict=True)), step)
+    for position, quantity in enumerate(found.quantities):
+        for label in summary.codecs:
+            values = found.values[:, found.systems.index(label), position]
+            values = values[np.isfinite(values)]
+            if len(values) > 1:
+                step = _nice_step(float(np.ptp(values)) / BINS)
+                bins, counts = np.unique(np.floor(values / step).astype(np.int64), return_counts=True)
+                page.histogram(
+                    f"{quantity.name} of {label}", dict(zip(bins.tolist(), counts.tolist(), strict=True)), step
+                )
 
 
 def _nice_step(width: float) -> float:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from codectok.errors import CodectokError
 from codectok.evaluation.metrics.base import Quantity
-from codectok.evaluation.summary import EvaluationSummary, Measurements, median_delays, summarize
+from codectok.evaluation.summary import Codes, EvaluationSummary, Measurements, median_delays, summarize
 from codectok.names import printable
 from codectok.pipelines.engine.job import JobReporter
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
@@ -41,9 +41,10 @@ class EvaluationReporter(JobReporter):
             return ()
         names = [METRICS_FILE, SUMMARY_FILE, PAGE_FILE]
         storage.write(METRICS_FILE, joined_rows(storage, self._facts))
-        summary = summarize_output(storage, records, self._facts)
+        found, codes = read_measurements(storage, self._facts)
+        summary = summary_of(found, codes, records, self._facts)
         storage.write(SUMMARY_FILE, (summary.model_dump_json(indent=2) + "\n").encode())
-        write_page(storage, summary, self._facts, self._worst_by)
+        write_page(storage, summary, found, self._worst_by)
         if self._references:
             for name, content in lists_of_references(storage, self._facts).items():
                 storage.write(name, content)
@@ -51,9 +52,10 @@ class EvaluationReporter(JobReporter):
         return names
 
 
-def summarize_output(storage: Storage, records: Sequence[UnitRecord], facts: EvaluationFacts) -> EvaluationSummary:
-    """Compute the summary from the rows of all units."""
-    found, codes = _measurements(storage, facts)
+def summary_of(
+    found: Measurements, codes: Codes, records: Sequence[UnitRecord], facts: EvaluationFacts
+) -> EvaluationSummary:
+    """Compute the summary from the measurements and codes of all units."""
     categories, metrics = summarize(found, codes, facts.codecs)
     return EvaluationSummary(
         codecs=dict(facts.codecs),
@@ -79,8 +81,12 @@ def joined_rows(storage: Storage, facts: EvaluationFacts) -> bytes:
     return content
 
 
-def _measurements(storage: Storage, facts: EvaluationFacts) -> tuple[Measurements, dict[str, list[np.ndarray | None]]]:
-    """Read the rows of all units."""
+def read_measurements(storage: Storage, facts: EvaluationFacts) -> tuple[Measurements, Codes]:
+    """Read the rows of all units.
+
+    Raises:
+        CodectokError: several clips have one id.
+    """
     n_systems = len(facts.systems)
     codes: dict[str, list[np.ndarray | None]] = {label: [] for label in facts.codecs}
     values, delays, seconds = [], [], []

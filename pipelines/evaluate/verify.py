@@ -19,7 +19,7 @@ from codectok.storage import Storage
 from .facts import EvaluationFacts, tables_of_units
 from .files import CODES_COLUMN, METRICS_FILE, REFERENCES_FILE, SUMMARY_FILE
 from .references import lists_of_references
-from .results import summarize_output
+from .results import read_measurements, summary_of
 
 
 class EvaluationVerifier(OutputVerifier):
@@ -50,7 +50,7 @@ class EvaluationVerifier(OutputVerifier):
         for name, content in (lists_of_references(self.storage, facts) if self._has_lists() else {}).items():
             if self.storage.read(name) != content:
                 raise VerificationError(f"{self.storage.url}/{name} does not list the audio of the rows.")
-        if summarize_output(self.storage, self.records, facts) != stored:
+        if summary_of(*read_measurements(self.storage, facts), self.records, facts) != stored:
             raise VerificationError(f"{self.storage.url}/{SUMMARY_FILE} does not follow from the rows.")
 
     def _compare_rows(self, facts: EvaluationFacts) -> None:
