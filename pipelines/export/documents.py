@@ -23,7 +23,7 @@ from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
 from codectok.exports.sequences.patterns import PatternBuilder
 from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX, SidecarWriter
-from codectok.exports.sequences.template_files import TEXT_TEMPLATE, load_template
+from codectok.exports.sequences.template_files import load_template
 from codectok.exports.sequences.templates import CodesItem, PatternTemplate, Template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
@@ -60,6 +60,9 @@ NOTICEABLE_SHARE = 0.01
 # Largest duration that advice suggests for rows, in seconds.
 USUAL_SECONDS = 30
 
+
+SequencesOf = Callable[[Unit, UnitOutput], Iterator[tuple[str, list[Document]]]]
+"""Yields the sequences of a unit, each with the name of its folder, and counts documents and rejects in the output."""
 
 BuilderOf = Callable[[str], DocumentBuilder]
 """Returns the builder of a dataset's documents, by name."""
@@ -147,22 +150,34 @@ class DocumentJob(Job):
         return DocumentReporter(self)
 
     def start(self, context: WorkerContext) -> RunUnit:
+        """Load what all units share, and return the function that writes the sequences of a unit."""
+        return partial(self._write_part, self.start_sequences(context))
+
+    def start_sequences(self, context: WorkerContext) -> SequencesOf:
         """Load the tokenizer, and the order of files if recordings continue from one to the next."""
         tokenizer = self._load_tokenizer()
         tokens = TokenIds.of(self.vocabulary, tokenizer, self.settings.end_of_sequence)
         by_recording = any(template.document == "recording" for template in self.templates.values())
         neighbours = Neighbours(context.load_plan()) if by_recording else None
-        return partial(self._write_part, _Loaded(tokenizer, tokens, neighbours))
+        return partial(self._sequences, _Loaded(tokenizer, tokens, neighbours))
 
-    def _write_part(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> None:
+    def task_of(self, dataset: str) -> str:
+        """Name of the template of a dataset's documents."""
+        return (
+            self.settings.task_of_text(dataset) if dataset in self.sources.texts else self.settings.template_of(dataset)
+        )
+
+    def _write_part(self, sequences_of: SequencesOf, unit: Unit, output: UnitOutput) -> None:
         def opened(folder: str, length: int | None) -> AbstractContextManager[Writer]:
             path = output.folder / folder / part_name(unit.number, "")
             path.parent.mkdir(exist_ok=True)
             return self.writer(path, unit_hash(header_of(self), unit), length)
 
-        packings = self.settings.packings
-        sequences = packed(self._kept(self._mixture(loaded, unit, output), output), packings)
-        write_sequences(_observed(sequences, output), packings, opened)
+        write_sequences(_observed(sequences_of(unit, output), output), self.settings.packings, opened)
+
+    def _sequences(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, list[Document]]]:
+        """Yield the sequences of a unit, each with the name of its folder."""
+        return packed(self._kept(self._mixture(loaded, unit, output), output), self.settings.packings)
 
     def _kept(self, documents: Iterable[Document], output: UnitOutput) -> Iterator[Document]:
         """Count documents."""
@@ -385,7 +400,7 @@ def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, T
             raise InputError("--switch-token is for patterns such as --task ATAT; leave it out.")
         templates |= {name: template.with_switch(settings.switch) for name, template in by_pattern.items()}
     for name in sources.texts:
-        templates[name] = load_template(settings.templates.get(name, TEXT_TEMPLATE))
+        templates[name] = load_template(settings.task_of_text(name))
         if any(isinstance(item, CodesItem) for item in templates[name].items):
             raise InputError(f"The template of {name} has codes, but {name} is text; give one with text and tokens.")
     return templates
