@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, Gemma3Config, PretrainedConfig, Q
 
 from .tokenizers import save_tokenizer
 
-# More rows than the tokenizer has tokens.
-ROWS = 320
+# More rows than the tokenizer has tokens; the others are padding.
+ROWS, TOKENS = 320, 277
 
 
 def qwen2(hidden_size: int = 64, layers: int = 2, tied: bool = False, rows: int = ROWS) -> Qwen2Config:
