@@ -94,7 +94,7 @@ def extend_language_model(
     vocabulary = Vocabulary.for_codec(codec.describe(), text.offset(offset, layout), layout)
     text.check_named_ids(vocabulary)
     rows = -(-max(text.rows, vocabulary.end) // pad_to_multiple_of) * pad_to_multiple_of
-    tensors = folder.vocabulary_tensors(rows)
+    tensors = folder.vocabulary_tensors()
     options = options or RowOptions()
     with replacing_folder(output) as temporary:
         unused = None if tokenizer is None else extend_tokenizer(source, temporary, vocabulary, tokenizer)

@@ -102,7 +102,10 @@ class TextIds:
             return layout.first_id
         if wanted is None:
             if self.end > self.rows:
-                raise InputError(f"{self._text[0].upper()}{self._text[1:]}, have no row; pass --offset tokens.")
+                raise InputError(
+                    f"The tokens of {self.folder} go up to id {self.end - 1}, but the embedding has {self.rows} rows;"
+                    " pass --offset tokens."
+                )
             return self.rows + before
         if wanted == BEHIND_TOKENS:
             if self.tokens is None:

@@ -15,14 +15,12 @@ import pytest
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
     PhiConfig,
     PretrainedConfig,
-    PreTrainedModel,
 )
 
 from codectok import Codec, InputError
@@ -36,7 +34,18 @@ from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
 from tests.helpers.codebook_learning import codebooks_of, first_group
 from tests.helpers.codecs import NANO
-from tests.helpers.language_models import ROWS, TOKENS, gemma3, qwen2, write_model
+from tests.helpers.language_models import (
+    ROWS,
+    TOKENS,
+    embedding_of,
+    gemma3,
+    load,
+    matrices,
+    output_of,
+    qwen2,
+    remove_tokenizer,
+    write_model,
+)
 
 SIZES: dict[str, Any] = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 SMALL: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -55,36 +64,6 @@ def codec() -> Codec:
     """A codec whose code vectors are as wide as the embeddings below."""
     quantizer = VectorQuantizerConfig(codebook_size=200, codebook_dim=64)
     return Codec.from_config(NANO.model_copy(update={"quantizer": quantizer}), seed=1, device="cpu")
-
-
-def load(folder: Path) -> PreTrainedModel:
-    """Load a model, and check that the folder's tensors match the model in names and shapes."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
-    model, info = loaded
-    assert isinstance(model, PreTrainedModel)
-    assert not any(info.values()), info
-    return model.eval()
-
-
-def embedding_of(model: PreTrainedModel) -> torch.nn.Embedding:
-    embedding = model.get_input_embeddings()
-    assert isinstance(embedding, torch.nn.Embedding)
-    return embedding
-
-
-def output_of(model: PreTrainedModel) -> torch.nn.Linear:
-    output = model.get_output_embeddings()
-    assert isinstance(output, torch.nn.Linear)
-    return output
-
-
-def remove_tokenizer(folder: Path) -> None:
-    for path in folder.glob("tokenizer*"):
-        path.unlink()
-
-
-def matrices(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-    return embedding_of(model).weight.detach(), output_of(model).weight.detach()
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
