@@ -74,11 +74,11 @@ def run(
     used = done.options
     scaled = "" if used.start == RowStart.RANDOM else f", scale {used.scale}"
     padding = done.rows - done.vocabulary.end
-    reused = f"{done.reused_rows:,} of the rows had no token before"
+    reused = f"{done.reused_rows:,} that had no token"
     facts = {
         "output": output,
         "rows": f"{done.text_rows:,} -> {done.rows:,}",
-        **({"rows of padding used": reused} if done.reused_rows else {}),
+        **({"old rows reused": reused} if done.reused_rows else {}),
         **({} if pad_to == 1 else {"padding": f"{padding:,} rows without a token, to a multiple of {pad_to:,}"}),
         **({} if loaded_layout.name == DEFAULT_LAYOUT else {"layout": loaded_layout.label}),
         "offset": done.vocabulary.offset,

@@ -95,7 +95,7 @@ def test_extended_tokenizer_reveals_a_model_without_its_entry(
     config = json.loads(path.read_text())
     del config["codectok"]
     path.write_text(json.dumps(config))
-    with pytest.raises(InputError, match="already has (the token|tokens of the layout)"):
+    with pytest.raises(InputError, match=r"already has (the token|tokens of the layout)"):
         extend_language_model(tmp_path / "out", tmp_path / "twice", codec, layout=load_layout(second))
     (tmp_path / "out" / LAYOUT_FILE).unlink(missing_ok=True)
     with pytest.raises(InputError, match="already has the token"):
