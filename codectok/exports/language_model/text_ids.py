@@ -69,7 +69,7 @@ class TextIds:
         if self.tokens is None:
             return self.rows
         named = (token_id for ids in self.named.values() for token_id in ids if token_id < self.rows)
-        return 1 + max(*self.tokens, *named)
+        return 1 + max(max(self.tokens), max(named, default=-1))
 
     @property
     def has_token(self) -> Tensor | None:
@@ -103,8 +103,8 @@ class TextIds:
         if wanted is None:
             if self.end > self.rows:
                 raise InputError(
-                    f"The tokens of {self.folder} go up to id {self.end - 1}, but the embedding has {self.rows} rows;"
-                    " pass --offset tokens."
+                    f"The tokenizer in {self.folder} has tokens up to id {self.end - 1}, but the embedding has"
+                    f" {self.rows} rows; pass --offset tokens."
                 )
             return self.rows + before
         if wanted == BEHIND_TOKENS:
@@ -135,7 +135,7 @@ class TextIds:
     def _text(self) -> str:
         if self.tokens is None:
             return f"the {self.rows} rows of the embedding of {self.folder}"
-        return f"the tokens of {self.folder}, which go up to id {self.end - 1}"
+        return f"the ids that {self.folder} uses for text, up to {self.end - 1}"
 
 
 def _named_ids(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, frozenset[int]]]:

@@ -152,7 +152,7 @@ def test_offset_leaves_room_for_marks(tmp_path: Path) -> None:
     done = extend_language_model(tmp_path / "model", tmp_path / "out", codec, layout=llasa)
     assert done.vocabulary.offset == ROWS + 8
     low = SPACED.model_copy(update={"first_id": TOKENS + 1})
-    with pytest.raises(InputError, match=r"layout spaced .* within the tokens"):
+    with pytest.raises(InputError, match=r"layout spaced .* within the ids"):
         extend_language_model(tmp_path / "model", tmp_path / "no", codec, layout=low)
 
 

@@ -118,7 +118,7 @@ def test_export_language_model_uses_rows_of_padding(model: Path, codec: Path, tm
         "0 unused tokens",
     ):
         assert part in shown
-    for wrong, message in (("token", "an id or tokens"), ("-5", "an id or tokens"), (TOKENS - 1, "within the tokens")):
+    for wrong, message in (("token", "an id or tokens"), ("-5", "an id or tokens"), (TOKENS - 1, "uses for text")):
         assert_refused(codectok(*arguments, tmp_path / "no", "--offset", wrong), message)
     assert not (tmp_path / "no").exists()
 

@@ -317,7 +317,7 @@ def test_unsuitable_models_are_refused_without_output(codec: Codec, tmp_path: Pa
             extend_language_model(folder, tmp_path / "out", codec, offset)
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
-    refused("offset 276 lies within the tokens of .* up to id 276", offset=276)
+    refused("offset 276 lies within the ids that .* up to 276", offset=276)
     narrow = Codec.from_config("nano", device="cpu")
     with pytest.raises(InputError, match="code vectors have 32 values and the embedding 64"):
         extend_language_model(tmp_path / "lm", tmp_path / "out", narrow, options=RowOptions(RowStart.CODEBOOK))

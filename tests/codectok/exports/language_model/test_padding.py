@@ -151,15 +151,15 @@ def test_ids_of_tokens_are_not_given_to_codes(codec: Codec, tmp_path: Path) -> N
             extend_language_model(source, tmp_path / "out", codec, offset, layout=layout)
         assert not (tmp_path / "out").exists()
 
-    refused(f"offset {TOKENS - 1} lies within the tokens of .* up to id 276; .* {TOKENS} or more", TOKENS - 1)
+    refused(f"offset {TOKENS - 1} lies within the ids that .* up to 276; .* {TOKENS} or more", TOKENS - 1)
     refused("offset 0 lies within", 0)
     refused("offset -1 lies within", -1)
     low = FIXED.model_copy(update={"first_id": TOKENS - 1})
-    refused("layout fixed has its tokens from 276 on, within the tokens", layout=low)
+    refused("layout fixed has its tokens from 276 on, within the ids that .* uses for text", layout=low)
     refused("layout fixed decides", "tokens", FIXED)
     # An id that the configuration names has an owner, also without a token.
     set_config(source, {"pad_token_id": 300})
-    refused("offset 300 lies within the tokens of .* up to id 300", 300)
+    refused("offset 300 lies within the ids that .* up to 300", 300)
     done = extend_language_model(source, tmp_path / "behind", codec, "tokens")
     assert (done.vocabulary.offset, done.unused_tokens) == (301, 301 - TOKENS)
     set_config(source, {"pad_token_id": ROWS})
@@ -178,7 +178,7 @@ def test_ids_of_tokens_are_not_given_to_codes(codec: Codec, tmp_path: Path) -> N
 def test_tokenizer_with_more_tokens_than_rows(codec: Codec, tmp_path: Path) -> None:
     """As after tokens were added to a tokenizer, and the model was not resized."""
     write_model(tmp_path / "lm", qwen2(rows=TOKENS - 7))
-    with pytest.raises(InputError, match=r"tokens of .* up to id 276, .* has 270 rows; pass --offset tokens"):
+    with pytest.raises(InputError, match=r"tokens up to id 276, .* has 270 rows; pass --offset tokens"):
         extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
     done = extend_language_model(tmp_path / "lm", tmp_path / "out", codec, "tokens")
     assert (done.vocabulary.offset, done.reused_rows, done.rows) == (TOKENS, 0, TOKENS + 108)
