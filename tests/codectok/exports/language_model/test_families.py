@@ -71,7 +71,7 @@ def codec() -> Codec:
 
 def config_of(family: str, tied: bool) -> PretrainedConfig:
     kind, options = FAMILIES[family]
-    return kind(**SIZES, **options, tie_word_embeddings=tied)
+    return kind(**{**SIZES, **options, "tie_word_embeddings": tied})
 
 
 def assert_extended(source: Path, output: Path, codec: Codec, first: int) -> None:

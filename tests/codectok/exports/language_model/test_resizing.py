@@ -135,5 +135,5 @@ def test_original_tokenizer_numbers_new_tokens_from_padding_on(tmp_path: Path) -
     """They take the ids of `<|unused0|>` and so on, and with enough of them those of audio."""
     tokenizer = AutoTokenizer.from_pretrained(save_tokenizer(tmp_path))
     tokenizer.add_tokens([f"<|late{number}|>" for number in range(ROWS - TOKENS + 1)])
-    first, last = tokenizer.convert_tokens_to_ids(["<|late0|>", f"<|late{ROWS - TOKENS}|>"])
-    assert (first, last) == (TOKENS, ROWS) == (TOKENS, Vocabulary(N_CODES, offset=ROWS).first)
+    found = tokenizer.convert_tokens_to_ids(["<|late0|>", f"<|late{ROWS - TOKENS}|>"])
+    assert found == [TOKENS, ROWS] == [TOKENS, Vocabulary(N_CODES, offset=ROWS).first]
