@@ -57,6 +57,10 @@ def test_export_tokenizer(table: Path, model: Path, codec: Path, tmp_path: Path)
         assert result.exit_code == 0, result.output
         assert f"tokens │ {ROWS + size + 8:,} " in one_line(result.stdout)
         assert len(AutoTokenizer.from_pretrained(out)) == ROWS + size + 8
+    arguments = ("export", "tokenizer", model, tmp_path / "padding", "--codec", table)
+    result = codectok(*arguments, "--offset", TOKENS)
+    assert f"old rows reused │ {ROWS - TOKENS}; initialize them" in one_line(result.stdout)
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "padding")) == TOKENS + 64 + 8
     arguments = ("export", "tokenizer", model, tmp_path / "no", "--codec", table)
     assert_refused(codectok(*arguments, "--offset", 5), "the codes would begin at 5")
     assert_refused(codectok("export", "tokenizer", table, tmp_path / "no", "--codec", table), "holds no tokenizer")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -291,6 +292,17 @@ def test_embedding_with_two_names_grows_once(codec: Codec, tmp_path: Path) -> No
     assert torch.equal(matrices(after)[1][ROWS : ROWS + 200], codec.codebooks[0] / 100)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_parameters"] == after.num_parameters() == before.num_parameters() + 208 * 64
+
+
+def test_output_that_is_stored_beside_its_tied_embedding_grows_alike(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2(tied=True))
+    tensors = load_file(tmp_path / "lm" / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, tmp_path / "lm" / "model.safetensors", metadata={"format": "pt"})
+    extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions(RowStart.RANDOM))
+    made = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(made["lm_head.weight"], made["model.embed_tokens.weight"])
+    assert embedding_of(model := load(tmp_path / "out")).weight is output_of(model).weight
 
 
 def test_extended_model_is_refused(codec: Codec, tmp_path: Path) -> None:
