@@ -22,7 +22,7 @@ from .vocabulary import CONFIG_FILE
 
 Offset = int | Literal["tokens"]
 BEHIND_TOKENS: Literal["tokens"] = "tokens"
-GENERATION_FILE = "generation_config.json"
+GENERATION_FILE, TEXT_SECTION = "generation_config.json", "text_config"
 # Such as pad_token_id, image_token_index and forced_token_ids.
 ID_KEY = re.compile(r"(^|_)token_(id|ids|index)$")
 
@@ -139,9 +139,10 @@ class TextIds:
 
 
 def _named_ids(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, frozenset[int]]]:
+    """Yield the ids in a configuration by key; those of other models in it, such as an image encoder, do not count."""
     for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _named_ids(value, f"{prefix}{key}.")
+        if key == TEXT_SECTION and isinstance(value, Mapping):
+            yield from _named_ids(value, f"{key}.")
         elif ID_KEY.search(key):
             values = value if isinstance(value, list) else [value]
             ids = frozenset(item for item in values if isinstance(item, int) and not isinstance(item, bool))

@@ -164,9 +164,12 @@ def test_ids_of_tokens_are_not_given_to_codes(codec: Codec, tmp_path: Path) -> N
     assert (done.vocabulary.offset, done.unused_tokens) == (301, 301 - TOKENS)
     set_config(source, {"pad_token_id": ROWS})
     refused(r"config.json \(pad_token_id\) names the id 320, .* audio token <\|g0r0_320\|>")
-    set_config(source, {"pad_token_id": 0, "nested": {"image_token_index": ROWS + 101}})
-    refused(r"config.json \(nested.image_token_index\) .* token <\|endofaudio\|>")
-    set_config(source, {"nested": {"image_token_index": 50_256}})  # behind all rows
+    set_config(source, {"pad_token_id": 0, "text_config": {"image_token_index": ROWS + 101}})
+    refused(r"config.json \(text_config.image_token_index\) .* token <\|endofaudio\|>")
+    # An id behind all rows, and one of another model's vocabulary.
+    others = {"text_config": None, "image_token_index": 50_256, "encoder": {"pad_token_id": ROWS}}
+    set_config(source, others)
+    assert extend_language_model(source, tmp_path / "fits", codec).vocabulary.offset == ROWS
     set_config(source, {"eos_token_id": [0, ROWS + 5]}, "generation_config.json")
     refused(r"generation_config.json \(eos_token_id\) names the id 325")
     set_config(source, {"eos_token_id": [0]}, "generation_config.json")
