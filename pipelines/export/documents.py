@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 from pydantic import JsonValue
 
 from codectok.errors import InputError
-from codectok.exports.sequences.builder import DocumentBuilder, RowsBuilder
+from codectok.exports.sequences.builder import DocumentBuilder
+from codectok.exports.sequences.builders import make_builder
 from codectok.exports.sequences.documents import Document, MissingFieldError
 from codectok.exports.sequences.items import Voice
 from codectok.exports.sequences.megatron import TYPES, code_of_ids
 from codectok.exports.sequences.mixing import Stream, mix
 from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
-from codectok.exports.sequences.patterns import PatternBuilder
 from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX, SidecarWriter
 from codectok.exports.sequences.template_files import load_template
 from codectok.exports.sequences.templates import CodesItem, PatternTemplate, Template
@@ -93,7 +93,7 @@ class DocumentJob(Job):
         tokens = TokenIds.of(self.vocabulary, tokenizer, settings.end_of_sequence)
         voice = self._voice(()) if settings.voice is not None else None
         for template in self.templates.values():
-            self._builder_of(template, tokens, tokenizer, voice)
+            make_builder(template, tokens, tokenizer, voice, settings.loss)
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
         self.end_of_sequence = tokens.end_of_sequence
@@ -233,19 +233,7 @@ class DocumentJob(Job):
     def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
-        return self._builder_of(template, loaded.tokens, loaded.tokenizer, voice)
-
-    def _builder_of(
-        self,
-        template: Template | PatternTemplate,
-        tokens: TokenIds,
-        tokenizer: TextTokenizer | None,
-        voice: Voice | None,
-    ) -> DocumentBuilder:
-        loss, seed = self.settings.loss, self.settings.seed
-        if isinstance(template, PatternTemplate):
-            return PatternBuilder(template, tokens, tokenizer, voice, loss, seed)
-        return RowsBuilder(template, tokens, tokenizer, voice, loss)
+        return make_builder(template, loaded.tokens, loaded.tokenizer, voice, self.settings.loss, self.settings.seed)
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
         """Return the voice for the rows of `sources`."""
