@@ -15,11 +15,13 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from codectok.errors import InputError
-from codectok.exports.sequences.documents import Document, DocumentBuilder, MissingFieldError, Voice
+from codectok.exports.sequences.builder import DocumentBuilder, RowsBuilder
+from codectok.exports.sequences.documents import Document, MissingFieldError
+from codectok.exports.sequences.items import Voice
 from codectok.exports.sequences.mixing import Stream, mix
 from codectok.exports.sequences.packing import fit, pack
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
-from codectok.exports.sequences.sidecar import SidecarWriter
+from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX, SidecarWriter
 from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesItem, Template, load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
@@ -92,7 +94,7 @@ class DocumentJob(Job):
         tokens = TokenIds.of(self.vocabulary, tokenizer, settings.end_of_sequence)
         voice = self._voice(()) if settings.voice is not None else None
         for template in self.templates.values():
-            DocumentBuilder(template, tokens, tokenizer, voice)
+            RowsBuilder(template, tokens, tokenizer, voice, settings.loss)
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
         self.end_of_sequence = tokens.end_of_sequence
@@ -109,7 +111,8 @@ class DocumentJob(Job):
             **self.sources.options(),
             **({} if layout is None else {"layout": f"{layout.name} {layout.sha256}"}),
             "offset": settings.offset,
-            "task": {name: template.model_dump_json() for name, template in sorted(self.templates.items())},
+            "task": {name: self._described(template) for name, template in sorted(self.templates.items())},
+            **({} if settings.loss is None else {"loss": settings.loss}),
             "texts": list(self.sources.texts),
             "tokenizer": self._tokenizer_fingerprint,
             "eos": self.end_of_sequence,
@@ -121,6 +124,12 @@ class DocumentJob(Job):
             "part_megabytes": settings.part_megabytes,
             **asdict(settings.packing),
         }
+
+    def _described(self, template: Template) -> str:
+        """Everything of a template that decides the output: the answer is one more part of a row without a loss."""
+        if self.settings.loss is None:
+            return template.without_answer.model_dump_json(exclude={"answer"})
+        return template.model_dump_json()
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
         """Read the same files of a table as its other readers, and all files of a text."""
@@ -203,7 +212,7 @@ class DocumentJob(Job):
     def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
-        return DocumentBuilder(template, loaded.tokens, loaded.tokenizer, voice)
+        return RowsBuilder(template, loaded.tokens, loaded.tokenizer, voice, self.settings.loss)
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
         """Return the voice for the rows of `sources`."""
@@ -302,6 +311,7 @@ class SequencesJob(DocumentJob):
             length=self.settings.packing.length,
             unit_hash=hash_of_unit,
             layout=LayoutRecord.unless_default(vocabulary.layout, with_definition=False),
+            loss=self.settings.loss,
         )
         return SequenceWriter(path.with_suffix(".parquet"), described)
 
@@ -315,8 +325,8 @@ class MegatronJob(DocumentJob):
     output_bytes_per_second = 400.0
 
     def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
-        """Open the writer of `part-NNNNNN.bin`, its index `part-NNNNNN.idx`, and its documents in `.parquet`."""
-        return SidecarWriter(path, self.largest_id + 1)
+        """Open the writer of `part-NNNNNN.bin`, its index `.idx`, its documents `.parquet`, and its loss mask."""
+        return SidecarWriter(path, self.largest_id + 1, self.settings.loss is not None)
 
     @property
     def reporter(self) -> JobReporter:
@@ -333,7 +343,7 @@ class MegatronReporter(DocumentReporter):
             f"{record.total.codes} {file.name.removesuffix('.bin')}\n"
             for record in records
             for file in record.files
-            if file.name.endswith(".bin")
+            if file.name.endswith(".bin") and not file.name.endswith(f"{LOSS_MASK_SUFFIX}.bin")
         ]
         storage.write(DATA_PATHS_FILE, "".join(lines).encode())
         return [DATA_PATHS_FILE]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from codectok.config import parse
 from codectok.errors import InputError
-from codectok.exports.choices import TooLong, Until
+from codectok.exports.choices import Loss, TooLong, Until, check_choice
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.exports.sequences.templates import VOICE_TEMPLATE
 from codectok.pipelines.engine.planning.plan import Plan
@@ -38,6 +38,7 @@ class DocumentOptions:
         part_megabytes: MB of tables and texts per part file.
         allow_mixed: accept tables of one codec whose codes were computed differently.
         layout: how codes are written; UniTTS's by default.
+        loss: positions that a model learns, to be stored as labels; None to store none.
     """
 
     template: str = "audio"
@@ -52,8 +53,11 @@ class DocumentOptions:
     part_megabytes: float = DEFAULT_PART_MEGABYTES
     allow_mixed: bool = False
     layout: TokenLayout = field(default_factory=default_layout)
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
+        if self.loss is not None:
+            check_choice(self.loss, Loss)
         check_unit_megabytes(self.part_megabytes)
         if self.layout.order != "flat" and self.packing.too_long in (TooLong.TRUNCATE, TooLong.SPLIT):
             raise InputError(

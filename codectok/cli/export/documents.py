@@ -8,7 +8,7 @@ import typer
 
 from codectok.cli.job_choices import JobChoices, with_job_choices
 from codectok.errors import InputError
-from codectok.exports.choices import Packing, TooLong, Until
+from codectok.exports.choices import Loss, Packing, TooLong, Until
 
 from .options import (
     AllowMixedOption,
@@ -71,6 +71,10 @@ def run(
         Until | None,
         typer.Option(help="End a mixture with its first source, or with its last one.", show_default="first"),
     ] = None,
+    loss: Annotated[
+        Loss | None,
+        typer.Option(help="Add labels that learn all tokens, audio alone, or answers.", show_default=False),
+    ] = None,
     part_megabytes: PartMegabytesOption = 256.0,
     allow_mixed: AllowMixedOption = False,
     layout: LayoutOption = "unitts",
@@ -114,6 +118,7 @@ def run(
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,
         layout=loaded_layout,
+        loss=loss,
     )
     facts = (
         {"offset": chosen}

@@ -87,20 +87,20 @@ def fit(
 
 def _truncated(document: Document, length: int) -> Document:
     """Keep the first ids and the template's end; audio that is cut keeps whole frames and its closing token."""
-    ids = document.ids
+    n_ids = len(document.ids)
     cut = max(0, length - document.n_end)
-    closing = ids[:0]
+    closing = slice(0, 0)
     for span in document.code_spans:
         if span.start - span.opening < cut < span.stop + span.closing:
             frames = (cut - span.closing - span.start) // span.frame
             if frames > 0:
-                closing = ids[span.stop : span.stop + span.closing]
+                closing = slice(span.stop, span.stop + span.closing)
                 cut = span.start + frames * span.frame
             else:
                 cut = span.start - span.opening
             break
-    end = ids[len(ids) - document.n_end :][:length]
-    return replace(document, ids=np.concatenate([ids[:cut], closing, end]), code_spans=(), n_end=0)
+    end = slice(n_ids - document.n_end, n_ids - document.n_end + length)
+    return _selected(document, (slice(0, cut), closing, end))
 
 
 def _split(document: Document, length: int) -> Iterator[Document]:
@@ -113,5 +113,14 @@ def _split(document: Document, length: int) -> Iterator[Document]:
                 border = end - (end - span.start) % span.frame
                 end = border if border > start else end
         seconds = document.seconds if start == 0 else 0.0
-        yield replace(document, ids=document.ids[start:end], seconds=seconds, code_spans=(), n_end=0)
+        yield replace(_selected(document, (slice(start, end),)), seconds=seconds)
         start = end
+
+
+def _selected(document: Document, places: tuple[slice, ...]) -> Document:
+    """Keep the ids at some places."""
+    ids = np.concatenate([document.ids[place] for place in places])
+    learned = document.learned
+    if learned is not None:
+        learned = np.concatenate([learned[place] for place in places])
+    return replace(document, ids=ids, learned=learned, code_spans=(), n_end=0)

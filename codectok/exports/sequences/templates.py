@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Tag, ValidationError, model_validator
 
 from codectok.config import StrictModel
 from codectok.errors import InputError
@@ -61,25 +61,15 @@ TemplateItem = Annotated[
 ]
 
 
-class Template(StrictModel):
-    """Items of a document: `begin`, then `row` once per row, then `end`.
-
-    Attributes:
-        document: "row": each row is a document; "recording": all rows of a recording, in order, are one document.
-        begin: items before the first row.
-        row: items of each row.
-        end: items behind the last row, without codes; truncated documents keep them.
-    """
+class DocumentTemplate(StrictModel):
+    """Base of templates: items of documents, in the order in which a document may hold them."""
 
     document: Literal["row", "recording"] = "row"
-    begin: tuple[TemplateItem, ...] = ()
-    row: Annotated[tuple[TemplateItem, ...], Field(min_length=1)]
-    end: tuple[TemplateItem, ...] = ()
 
     @property
     def items(self) -> tuple[TemplateItem, ...]:
         """All items, in order."""
-        return (*self.begin, *self.row, *self.end)
+        raise NotImplementedError
 
     @property
     def has_text(self) -> bool:
@@ -108,6 +98,44 @@ class Template(StrictModel):
         return CodesItem(codes="voice") in self.items
 
 
+class Template(DocumentTemplate):
+    """Items of a document: `begin`, then `row` and `answer` once per row, then `end`.
+
+    Attributes:
+        document: "row": each row is a document; "recording": all rows of a recording, in order, are one document.
+        begin: items before the first row.
+        row: first items of each row, which a language model is given.
+        answer: further items of each row, which a language model learns to answer.
+        end: items behind the last row, without codes; truncated documents keep them.
+    """
+
+    begin: tuple[TemplateItem, ...] = ()
+    row: tuple[TemplateItem, ...] = ()
+    answer: tuple[TemplateItem, ...] = ()
+    end: tuple[TemplateItem, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.of_row:
+            raise ValueError("row and answer are empty")
+        return self
+
+    @property
+    def of_row(self) -> tuple[TemplateItem, ...]:
+        """Items of each row, in order."""
+        return (*self.row, *self.answer)
+
+    @property
+    def items(self) -> tuple[TemplateItem, ...]:
+        """All items, in order."""
+        return (*self.begin, *self.of_row, *self.end)
+
+    @property
+    def without_answer(self) -> Template:
+        """The template of the same documents whose items of a row are all in `row`."""
+        return self.model_copy(update={"row": self.of_row, "answer": ()})
+
+
 def load_template(name: str | Path) -> Template:
     """Load a template that comes with codectok, by its name, or one from a YAML file.
 
@@ -133,10 +161,11 @@ def _parse(text: str, name: str) -> Template:
         template = Template.model_validate(parse_yaml(text, f"The template {name}"))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "its top"
+        where = ".".join(str(part) for part in first["loc"])
+        where = where or ("row" if first["type"] == "value_error" else "its top")
         raise InputError(
             f"The template {name} cannot be understood at {where}: give lists of `text: ...`, `token: ...`,"
-            " `codes: row` or `codes: voice` under begin, row and end."
+            " `codes: row` or `codes: voice` under begin, row, answer and end."
         ) from None
     for item in template.items:
         fields = item.fields if isinstance(item, TextItem) else []
@@ -145,8 +174,8 @@ def _parse(text: str, name: str) -> Template:
             known = f"{', '.join(FIELDS)} and {EXTRA}NAME"
             raise InputError(f"The template {name} has a field {{{unknown[0]}}}; choose from {known}.")
     if CodesItem(codes="row") in (*template.begin, *template.end):
-        raise InputError(f"The template {name} has `codes: row` outside `row`; move it there.")
+        raise InputError(f"The template {name} has `codes: row` outside `row` and `answer`; move it there.")
     if any(isinstance(item, CodesItem) for item in template.end):
         # Truncation keeps the end whole.
-        raise InputError(f"The template {name} has codes under `end`; put them under `begin` or `row`.")
+        raise InputError(f"The template {name} has codes under `end`; put them under `begin`, `row` or `answer`.")
     return template

@@ -12,7 +12,7 @@ import pytest
 
 from codectok import InputError
 from codectok.exports.choices import Packing
-from codectok.exports.sequences.documents import Voice
+from codectok.exports.sequences.items import Voice
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.pipelines.export import documents
 from codectok.pipelines.export.documents import SequencesJob
