@@ -78,8 +78,8 @@ class RowIndex:
         """Read rows, each row group once and in order; codes have the type in which the table stores them."""
         wanted: dict[int, list[str]] = defaultdict(list)
         for reference in dict.fromkeys(references):
-            for row in self._places(reference):
-                wanted[row].append(reference)
+            for place in self._places(reference):
+                wanted[place].append(reference)
         found: dict[str, list[tuple[str, TokenRow]]] = {reference: [] for reference in references}
         for number, table, row in self._read(sorted(wanted)):
             for reference in wanted[number]:
@@ -126,7 +126,9 @@ def _fingerprint(sources: Sequence[Source]) -> str:
     digest = hashlib.sha256()
     for source in sources:
         local = source.url is None
-        content = content_of_file(source.location, source.size) if local else content_in_store(info_of(source.url or ""))
+        content = (
+            content_of_file(source.location, source.size) if local else content_in_store(info_of(source.url or ""))
+        )
         digest.update(repr((source.path, source.size, table_metadata(source).unit_hash, content)).encode())
     return digest.hexdigest()
 
@@ -172,7 +174,6 @@ def _chosen(reference: str, rows: Sequence[tuple[str, TokenRow]]) -> FoundRow:
     tables = list(dict.fromkeys(table for table, _ in rows))
     if len(tables) == 1:
         return FoundRow(None, f"The audio {reference} is {len(rows)} times in the table {tables[0]}.")
-    return FoundRow(
-        None,
-        f"The audio {reference} is in the tables {' and '.join(tables)}; write {tables[0]}{QUALIFIER}ID for one of them.",
-    )
+    names = " and ".join(tables)
+    example = f"{tables[0]}{QUALIFIER}ID"
+    return FoundRow(None, f"The audio {reference} is in the tables {names}; write {example} for one of them.")

@@ -15,7 +15,7 @@ from codectok.exports.chat.conversations import ConversationError
 from codectok.exports.chat.documents import ChatBuilder
 from codectok.exports.chat.reading import ConversationRow, conversation_rows
 from codectok.exports.chat.templates import OF_TOKENIZER, load_conversation_template
-from codectok.exports.choices import TooLong
+from codectok.exports.choices import Loss, TooLong
 from codectok.exports.sequences.documents import Document
 from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
@@ -50,6 +50,7 @@ class ChatOptions(DocumentOptions):
     chat_template: str = OF_TOKENIZER
     today: date | None = None
     part_megabytes: float = 32.0
+    loss: Loss | None = Loss.ANSWER
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +78,7 @@ class ChatDocuments(DocumentJob):
         self._table_hashes = fingerprint_of_tables(self._tables)
         # Detect missing and unsuitable options here, not in a worker.
         loaded = self._load(RowIndex({}, self.sources.metadata))
-        self.describe(loaded.tokens, loaded.tokenizer)
+        self._describe(loaded.tokens, loaded.tokenizer)
 
     def options(self) -> Mapping[str, JsonValue]:
         """Options that decide ids and their order, the tables among them."""
@@ -89,8 +90,9 @@ class ChatDocuments(DocumentJob):
             "tables": dict(self._table_hashes),
             "offset": settings.offset,
             "template": self._label,
-            "tokenizer": self.tokenizer_fingerprint,
+            "tokenizer": self._tokenizer_fingerprint,
             "eos": self.end_of_sequence,
+            "loss": settings.loss,
             "texts": list(self.sources.texts),
             "weights": None if settings.weights is None else dict(settings.weights),
             "until": settings.until if settings.weights else None,

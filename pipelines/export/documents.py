@@ -97,6 +97,10 @@ class DocumentJob(Job):
             RowsBuilder(template, tokens, tokenizer, voice, settings.loss)
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
+        self._describe(tokens, tokenizer)
+
+    def _describe(self, tokens: TokenIds, tokenizer: TextTokenizer | None) -> None:
+        """Set the attributes that describe the ids of the output."""
         self.end_of_sequence = tokens.end_of_sequence
         self.vocabulary_end = self.vocabulary.end_with(tokens.special_tokens.values())
         self.largest_id = max(self.vocabulary_end - 1, self.end_of_sequence or 0, *tokens.known.values())
@@ -153,9 +157,9 @@ class DocumentJob(Job):
         tokens = TokenIds.of(self.vocabulary, tokenizer, self.settings.end_of_sequence)
         by_recording = any(template.document == "recording" for template in self.templates.values())
         neighbours = Neighbours(context.load_plan()) if by_recording else None
-        return partial(self._write_part, _Loaded(tokenizer, tokens, neighbours))
+        return partial(self._write_part, Loaded(tokenizer, tokens, neighbours))
 
-    def _write_part(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> None:
+    def _write_part(self, loaded: Loaded, unit: Unit, output: UnitOutput) -> None:
         # Cached, since a builder may read the whole part to know the voices in it.
         builder_of = cache(partial(self._builder, loaded, unit))
         self._refuse_missing(loaded, unit, builder_of, output.folder)
@@ -175,7 +179,7 @@ class DocumentJob(Job):
             for left in output.folder.glob(f"{path.name}.*"):
                 left.unlink()
 
-    def _refuse_missing(self, loaded: _Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
+    def _refuse_missing(self, loaded: Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
         """Raise `LastingUnitError` if a weighted dataset has no document in the unit."""
         for name in self.settings.weights or ():
             with TemporaryDirectory(dir=folder) as trial:
@@ -194,13 +198,13 @@ class DocumentJob(Job):
         """Open the writer of a part; `path` has no suffix yet."""
 
     def _stream(
-        self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
+        self, loaded: Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
     ) -> Iterator[Document]:
         """Yield the documents of a dataset; rows are counted the first time only."""
         return self._documents(loaded, name, unit, builder_of, None if again else output)
 
     def _documents(
-        self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
+        self, loaded: Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
     ) -> Iterator[Document]:
         """Yield the documents of a dataset, and count rows and rejects in `output`."""
         sources, builder = _sources_of(name, unit), builder_of(name)
@@ -209,7 +213,7 @@ class DocumentJob(Job):
         # Before mixing, so that shares count the documents that are written.
         return fit(documents, self.settings.packing, partial(_reject_long, output))
 
-    def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
+    def _builder(self, loaded: Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
         return RowsBuilder(template, loaded.tokens, loaded.tokenizer, voice, self.settings.loss)
@@ -245,7 +249,7 @@ class DocumentJob(Job):
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """State that all units of a worker share; `neighbours` is None if no document is a whole recording."""
 
     tokenizer: TextTokenizer | None

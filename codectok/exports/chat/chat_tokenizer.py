@@ -20,14 +20,6 @@ AUDIO = 0  # number of the mark that stands for audio
 
 
 @dataclass(frozen=True)
-class EncodedAudio:
-    """Ids of audio, and the part of the conversation that they stand for."""
-
-    ids: np.ndarray
-    part: AudioPart
-
-
-@dataclass(frozen=True)
 class Encoded:
     """Ids of a conversation.
 
@@ -120,7 +112,7 @@ def _disguised(
     from tokenizers import AddedToken, Tokenizer
 
     spaces = [token for token in described["added_tokens"] if is_space(token["content"])]
-    inner = Tokenizer.from_str(json.dumps({**described, "added_tokens": spaces, "post_processor": None}))
+    inner: Any = Tokenizer.from_str(json.dumps({**described, "added_tokens": spaces, "post_processor": None}))
     inner.no_truncation()
     inner.no_padding()
     model_ids = set(inner.get_vocab(with_added_tokens=False).values())

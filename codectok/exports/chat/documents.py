@@ -73,7 +73,9 @@ class ChatBuilder:
             ConversationError: an audio is missing, or the template or tokenizer cannot be used for it.
         """
         pieces = self._template.render(conversation, self._finder)
-        unknown = next((piece.content for piece in pieces if piece.is_token and piece.content not in self._tokenizer.names), None)
+        unknown = next(
+            (piece.content for piece in pieces if piece.is_token and piece.content not in self._tokenizer.names), None
+        )
         if unknown is not None:
             raise ConversationError(f"It needs the token {unknown}, which the tokenizer lacks.")
         audio = [self._audio(piece, rows) for piece in pieces if isinstance(piece.content, AudioPart)]

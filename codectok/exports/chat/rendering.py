@@ -58,7 +58,9 @@ class TokenFinder:
 
     def hide(self, text: str) -> str:
         """Put `ESCAPE` before each string of a token in a user's text, also before one that the text ends within."""
-        found = [start for start in self._starts(text) if self._length_at(text, start) or text[start:] in self._prefixes]
+        found = [
+            start for start in self._starts(text) if self._length_at(text, start) or text[start:] in self._prefixes
+        ]
         pieces = [text[first:last] for first, last in zip([0, *found], [*found, len(text)], strict=True)]
         return ESCAPE.join(pieces)
 
@@ -89,6 +91,7 @@ class TokenFinder:
     def _length_at(self, text: str, start: int) -> int:
         """Length of the longest token whose string begins at `start`; 0 without one."""
         for length in self._lengths[text[start]]:
-            if text[start : start + length] in self._names:
+            found = text[start : start + length]
+            if len(found) == length and found in self._names:
                 return length
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -81,20 +80,21 @@ class LearnedSpans:
         """String before an answer, in a template without a generation prompt."""
         if "header" not in self._known:
             question = self._render([_QUESTION], False)
-            answers = [self._render([_QUESTION, {"role": ASSISTANT, "content": one}], False) for one in ("Yes.", "No!")]
-            common = os.path.commonprefix(answers)
-            self._known["header"] = common.removeprefix(question) if common.startswith(question) else ""
+            both = self._render(_PROBE, False)
+            found = both.startswith(question) and "Yes." in both
+            self._known["header"] = both[len(question) : both.index("Yes.", len(question))] if found else ""
         return self._known["header"]
 
     def _ending(self) -> str:
         """String behind an answer, up to its last token; "" without a token."""
         if "ending" not in self._known:
-            _, _, rest = self._render([_QUESTION, {"role": ASSISTANT, "content": "Yes."}], False).rpartition("Yes.")
+            _, _, rest = self._render(_PROBE, False).rpartition("Yes.")
             self._known["ending"] = rest[: max((end for _, end in self._finder.find(rest)), default=0)]
         return self._known["ending"]
 
 
 _QUESTION = {"role": "user", "content": "Why?"}
+_PROBE = (_QUESTION, {"role": ASSISTANT, "content": "Yes."})
 
 
 def _hold(messages: Sequence[Mapping[str, Any]], text: str) -> bool:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ class JinjaTemplate(ConversationTemplate):
     def __init__(self, tokenizer: Any, folder: Path, source: str | None = None, today: date | None = None) -> None:
         self._folder = folder
         self._special = dict(tokenizer.special_tokens_map)
-        self._sources = {with_tools: _dated(_source(tokenizer, folder, source, with_tools), today) for with_tools in (False, True)}
+        self._sources = {
+            with_tools: _dated(_source(tokenizer, folder, source, with_tools), today) for with_tools in (False, True)
+        }
         described = repr((sorted(self._special.items()), self._sources[False], self._sources[True]))
         self.label = f"{OF_TOKENIZER if source is None else 'file'} {hashlib.sha256(described.encode()).hexdigest()}"
 
@@ -120,8 +123,8 @@ class JinjaTemplate(ConversationTemplate):
             plain, _ = self._render(_messages(conversation, str)[0], tools)
             if text.replace(ESCAPE, "") != plain:
                 raise ConversationError(
-                    "The chat template handles a string in a text as a token, such as <think>; put such parts into their"
-                    " own fields ('reasoning_content', 'tool_calls')."
+                    "The chat template handles a string in a text as a token, such as <think>; put such parts into"
+                    " their own fields ('reasoning_content', 'tool_calls')."
                 )
         found = sorted(number for _, _, number in marks_in(text))
         if found != list(range(len(audio))):
@@ -131,7 +134,9 @@ class JinjaTemplate(ConversationTemplate):
             )
         return list(_pieces(text, spans, finder, audio))
 
-    def _rendered(self, messages: list[dict[str, Any]], tools: Any, finder: TokenFinder) -> tuple[str, list[tuple[int, int]]]:
+    def _rendered(
+        self, messages: list[dict[str, Any]], tools: Any, finder: TokenFinder
+    ) -> tuple[str, list[tuple[int, int]]]:
         text, generated = self._render(messages, tools)
         if generated is None:
             generated = LearnedSpans(self._renderer(tools), finder, self._headers).of(messages, text)
@@ -158,17 +163,26 @@ class JinjaTemplate(ConversationTemplate):
         source = self._sources[bool(tools)]
         marked = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
         try:
-            rendered, generated = render_jinja_template(
-                conversations=[list(messages)],
+            rendered: Any = render_jinja_template(
+                conversations=[[dict(message) for message in messages]],
                 tools=tools or None,
                 chat_template=source,
                 return_assistant_tokens_mask=marked,
                 add_generation_prompt=prompt,
                 **self._special,
             )
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise ConversationError(f"The chat template refuses it: {shortened(error)}.") from None
-        return rendered[0], [(start, end) for start, end in generated[0]] if marked else None
+        texts, generated = rendered
+        return texts[0], [(start, end) for start, end in generated[0]] if marked else None
 
 
 _PROBE = (("user", "Hi."), (ASSISTANT, "Yes."), ("user", "Why?"), (ASSISTANT, "No!"))
@@ -201,8 +215,8 @@ def _source(tokenizer: Any, folder: Path, source: str | None, with_tools: bool) 
         return source
     if not tokenizer.chat_template:
         raise InputError(
-            f"The tokenizer in {folder} has no chat template; give that of a model for conversations, or pass --template"
-            " with a Jinja file or unitts."
+            f"The tokenizer in {folder} has no chat template; give that of a model for conversations, or pass"
+            " --template with a Jinja file or unitts."
         )
     with tokenizer_errors(f"The chat template of {folder} cannot be used"):
         return str(tokenizer.get_chat_template(None, [{}] if with_tools else None))
@@ -261,15 +275,27 @@ def _pieces(
 ) -> Iterator[Piece]:
     tokens = dict(finder.find(text))
     marks = {start: (end, number) for start, end, number in marks_in(text)}
-    borders = sorted({0, len(text), *tokens, *tokens.values(), *marks, *(end for end, _ in marks.values()), *(place for span in spans for place in span)})
+    borders = sorted(
+        {
+            0,
+            len(text),
+            *tokens,
+            *tokens.values(),
+            *marks,
+            *(end for end, _ in marks.values()),
+            *(place for span in spans for place in span),
+        }
+    )
     inside = 0
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         if start < inside:
             continue  # a border within a token
         learned = any(first <= start < last for first, last in spans)
         if start in tokens:
             inside = tokens[start]
-            yield Piece(text[start:inside], any(first < inside and start < last for first, last in spans), is_token=True)
+            yield Piece(
+                text[start:inside], any(first < inside and start < last for first, last in spans), is_token=True
+            )
         elif start in marks:
             inside, number = marks[start]
             yield Piece(audio[number], learned)

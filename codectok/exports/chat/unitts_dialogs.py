@@ -83,7 +83,9 @@ def _parts(content: Mapping[str, Any], text: str, where: str) -> Iterator[Part]:
         yield TokenPart(end)
         yield TextPart("\n")
     else:
-        raise ConversationError(f"{where} has a content of the type {kind!r}; types are text, audio, audio_text, cot and tool.")
+        raise ConversationError(
+            f"{where} has a content of the type {kind!r}; types are text, audio, audio_text, cot and tool."
+        )
 
 
 def _text(text: str) -> Iterator[TextPart]:
