@@ -66,6 +66,8 @@ class ChatTokenizer:
             self._marks = {name: mark_of(number) for number, name in enumerate(ids, start=AUDIO + 1)}
             flags = {token["content"]: token for token in own}
             self._inner, self._ids = _disguised(described, self._marks, flags, ids)
+            # With some normalizers, a token behind a text is text.
+            self._marks = {name: mark for name, mark in self._marks.items() if self._is_found(mark)}
         self._is_token = np.zeros(len(self._ids), bool)
         for mark in (mark_of(AUDIO), *self._marks.values()):
             self._is_token[self._inner.token_to_id(mark)] = True
@@ -99,6 +101,9 @@ class ChatTokenizer:
         places = np.flatnonzero(raw == self._audio_id)
         return Encoded(self._ids[raw], sums[end] > sums[start], tuple(int(place) for place in places))
 
+    def _is_found(self, mark: str) -> bool:
+        return self._inner.token_to_id(mark) in self._inner.encode(f".{mark}.", add_special_tokens=False).ids
+
     def _text_of(self, piece: Piece) -> str:
         if isinstance(piece.content, AudioPart):
             return mark_of(AUDIO)
@@ -128,7 +133,4 @@ def _disguised(
         raise ValueError("its ids have gaps")
     lookup = np.arange(1 + max(*model_ids, *real, inner.token_to_id(mark_of(AUDIO))), dtype=np.int32)
     lookup[list(real)] = list(real.values())
-    for mark in marks.values():
-        if inner.encode(mark, add_special_tokens=False).ids[-1:] != [inner.token_to_id(mark)]:
-            raise ValueError("it changes characters that Unicode reserves")
     return inner, lookup

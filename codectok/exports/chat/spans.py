@@ -67,8 +67,11 @@ class LearnedSpans:
         if text.startswith(whole):
             ends.append(self._end_in(text, start, len(whole)))
         ending = self._ending()
-        place = text.find(ending, start) if ending else -1
-        return [*ends, place + len(ending)] if place >= 0 else ends
+        if ending:
+            # Behind a token of the template, since a text may hold the same string.
+            tokens = (start + end for _, end in self._finder.find(text[start:]))
+            ends += [end for end in tokens if text.endswith(ending, start, end)][:1]
+        return ends
 
     def _end_in(self, text: str, start: int, end: int) -> int:
         """Return the end of the last token in a span, or of its text if spaces alone follow no token."""
