@@ -130,7 +130,7 @@ def _fingerprint(sources: Sequence[Source]) -> str:
             content_of_file(source.location, source.size) if local else content_in_store(info_of(source.url or ""))
         )
         digest.update(repr((source.path, source.size, table_metadata(source).unit_hash, content)).encode())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def _ids_of(source: Source, metadata: TableMetadata) -> Iterator[tuple[np.ndarray, np.ndarray]]:

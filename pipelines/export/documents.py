@@ -176,7 +176,7 @@ class DocumentJob(Job):
                 output.observe("sequence", sum(len(document.ids) for document in sequence) // HISTOGRAM_STEP)
                 writer.write(sequence)
         if not output.rows:
-            for left in output.folder.glob(f"{path.name}.*"):
+            for left in output.folder.glob(f"{path.name}[._]*"):
                 left.unlink()
 
     def _refuse_missing(self, loaded: Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
