@@ -98,6 +98,7 @@ class ChatDocuments(DocumentJob):
             "until": settings.until if settings.weights else None,
             "part_megabytes": settings.part_megabytes,
             **asdict(settings.packing),
+            **({"shorter_lengths": sorted(settings.shorter_lengths)} if settings.shorter_lengths else {}),
         }
 
     def start(self, context: WorkerContext) -> RunUnit:
@@ -160,7 +161,9 @@ class ChatReporter(DocumentReporter):
     def advice(self, datasets: Mapping[str, Counts]) -> Sequence[str]:
         """Suggest options that suit conversations."""
         return [
-            line.replace("of the texts in", "of the conversations in").replace("--too-long split", "--too-long truncate")
+            line.replace("of the texts in", "of the conversations in").replace(
+                "--too-long split", "--too-long truncate"
+            )
             for line in super().advice(datasets)
         ]
 

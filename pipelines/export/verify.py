@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow.parquet as pq
 
 from codectok.errors import VerificationError
 from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX
 from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.pipelines.engine.output.summary import described_files
 from codectok.pipelines.engine.verifier import OutputVerifier
+from codectok.storage import Storage
 
 from .verify_amounts import Amounts, compare_amounts
 from .verify_megatron import check_dataset, check_loss_mask
@@ -32,7 +36,10 @@ class SequencesVerifier(OutputVerifier):
 class MegatronVerifier(OutputVerifier):
     """Checks the output of `export megatron`."""
 
-    described_files = (DATA_PATHS_FILE,)
+    @classmethod
+    def files_about_the_whole(cls, storage: Storage) -> Collection[str]:
+        """The lists of prefixes."""
+        return {DATA_PATHS_FILE, *described_files(storage)}
 
     def check(self, record: UnitRecord, name: str) -> None:
         """Check all indexed datasets of a unit with what belongs to them, together with its first index."""

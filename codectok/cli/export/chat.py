@@ -42,7 +42,14 @@ def run(
     offset: OffsetOption = None,
     model: ModelOption = None,
     packing: Annotated[Packing, typer.Option(help="How conversations are packed into sequences.")] = Packing.NONE,
-    length: Annotated[int | None, typer.Option(min=1, help="Largest number of tokens in a sequence.")] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Largest number of tokens in a sequence; several write conversations to a folder for each length.",
+            show_default=False,
+        ),
+    ] = None,
     too_long: Annotated[
         TooLong | None, typer.Option(help="How longer conversations are handled (not split).", show_default="drop")
     ] = None,
@@ -59,7 +66,7 @@ def run(
     from codectok.pipelines.export.sources import ExportSources
     from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
 
-    if too_long is not None and length is None:
+    if too_long is not None and not length:
         raise InputError("--too-long needs a length; pass --length.")
     loaded_layout = load_layout(layout)
     chosen = offset_of(
@@ -68,7 +75,8 @@ def run(
     settings = ChatOptions(
         tokenizer=str(tokenizer.absolute()),
         offset=chosen.value,
-        packing=PackingOptions(packing, length, too_long or TooLong.DROP),
+        packing=PackingOptions(packing, max(length or [], default=None), too_long or TooLong.DROP),
+        shorter_lengths=tuple(sorted(length or [])[:-1]),
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,
         layout=loaded_layout,

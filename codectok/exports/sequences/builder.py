@@ -111,7 +111,7 @@ class RowsBuilder(DocumentBuilder):
                     current = None
                 on_missing(row, error)
             else:
-                current.add(encoded, row)
+                current.add(encoded, row, row.duration)
         if current is not None:
             yield current.document(dataset)
 
@@ -152,11 +152,11 @@ class OpenDocument:
     def __post_init__(self) -> None:
         self.n_ids = sum(len(items.ids) for items in (*self.encoded, self.end))
 
-    def add(self, items: EncodedItems, row: TokenRow) -> None:
-        """Append a row."""
+    def add(self, items: EncodedItems, row: TokenRow, seconds: float) -> None:
+        """Append a row, with `seconds` of its audio."""
         self.encoded.append(items)
         self.clips.append(row.id)
-        self.seconds += row.duration
+        self.seconds += seconds
         self.n_ids += len(items.ids)
 
     def document(self, dataset: str, pattern: str | None = None) -> Document:

@@ -44,6 +44,7 @@ class Document:
         source: of its rows, or of its text; None if unknown.
         learned: bool [n], True for ids that a model learns to predict; None if that was not asked for.
         pattern: pattern of its audio and text, such as ATAT; None if it follows none.
+        truncated: True if ids were cut off.
     """
 
     ids: np.ndarray
@@ -56,6 +57,7 @@ class Document:
     source: str | None = None
     learned: np.ndarray | None = None
     pattern: str | None = None
+    truncated: bool = False
 
 
 class MissingFieldError(InputError):
@@ -85,5 +87,5 @@ def positions_of(documents: Sequence[Document]) -> np.ndarray:
     """Return int32 [n] for the ids of all documents, one behind the other: the position of an id in its document."""
     lengths = lengths_of(documents)
     firsts = np.cumsum(lengths, dtype=np.int64) - lengths
-    positions = np.arange(int(lengths.sum(dtype=np.int64)), dtype=np.int64) - np.repeat(firsts, lengths)
+    positions: np.ndarray = np.arange(int(lengths.sum(dtype=np.int64)), dtype=np.int64) - np.repeat(firsts, lengths)
     return positions.astype(np.int32)

@@ -6,7 +6,7 @@ import struct
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 UINT8, INT32, UINT16 = 1, 4, 8
 # Types of values by their code in the index.
-TYPES = {UINT8: np.dtype("u1"), INT32: np.dtype("<i4"), UINT16: np.dtype("<u2")}
+TYPES: dict[int, np.dtype[Any]] = {UINT8: np.dtype("u1"), INT32: np.dtype("<i4"), UINT16: np.dtype("<u2")}
 # Megatron stores vocabularies below this size in 16 bits; it reads the type from the index, other readers assume it.
 SMALL_VOCABULARY = 65_500
 

@@ -50,23 +50,36 @@ class _OpenSequence:
         self.filled += len(document.ids)
 
 
-def pack(documents: Iterable[Document], options: PackingOptions) -> Iterator[list[Document]]:
-    """Pack documents into sequences, deterministically; a document longer than a sequence stays alone (see `fit`)."""
-    length = options.length
-    limit = 1 if options.packing == Packing.NEXT_FIT else OPEN_SEQUENCES
-    waiting: list[_OpenSequence] = []
-    for document in documents:
-        if options.packing == Packing.NONE or length is None or len(document.ids) > length:
-            yield [document]
-            continue
-        fits = next((one for one in waiting if one.filled + len(document.ids) <= length), None)
+class Packer:
+    """Packs documents into sequences, deterministically.
+
+    A document longer than a sequence stays alone, see `fit`.
+    """
+
+    def __init__(self, options: PackingOptions) -> None:
+        self._options = options
+        self._limit = 1 if options.packing == Packing.NEXT_FIT else OPEN_SEQUENCES
+        self._open: list[_OpenSequence] = []
+
+    def add(self, document: Document) -> list[Document] | None:
+        """Add a document, and return the sequence that it completes, if any."""
+        length = self._options.length
+        if self._options.packing == Packing.NONE or length is None or len(document.ids) > length:
+            return [document]
+        complete: list[Document] | None = None
+        fits = next((one for one in self._open if one.filled + len(document.ids) <= length), None)
         if fits is None:
-            if len(waiting) == limit:
-                yield waiting.pop(0).documents
+            if len(self._open) == self._limit:
+                complete = self._open.pop(0).documents
             fits = _OpenSequence()
-            waiting.append(fits)
+            self._open.append(fits)
         fits.add(document)
-    yield from (one.documents for one in waiting)
+        return complete
+
+    def finish(self) -> Iterator[list[Document]]:
+        """Yield the sequences that still have room."""
+        while self._open:
+            yield self._open.pop(0).documents
 
 
 def fit(
@@ -100,7 +113,7 @@ def _truncated(document: Document, length: int) -> Document:
                 cut = span.start - span.opening
             break
     end = slice(n_ids - document.n_end, n_ids - document.n_end + length)
-    return _selected(document, (slice(0, cut), closing, end))
+    return replace(_selected(document, (slice(0, cut), closing, end)), truncated=True)
 
 
 def _split(document: Document, length: int) -> Iterator[Document]:

@@ -252,6 +252,19 @@ def test_truncation_keeps_something_to_learn(instruct: Path, talks: Path, table:
         settings(instruct, packing=PackingOptions(Packing.NONE, 110, TooLong.SPLIT))
 
 
+@pytest.mark.parametrize("make", JOBS)
+def test_several_lengths_have_folders(
+    make: type[ChatSequencesJob | ChatMegatronJob], instruct: Path, talks: Path, table: Path, tmp_path: Path
+) -> None:
+    packing = PackingOptions(Packing.NEXT_FIT, 400)
+    chosen = settings(instruct, packing=packing, shorter_lengths=(200,))
+    export(make(chosen, [str(talks)], [str(table)]), tmp_path / "out")
+    assert {path.parent.name for path in (tmp_path / "out").rglob("part-*.parquet")} == {"length-200", "length-400"}
+    verify_output(open_storage(tmp_path / "out"))
+    with pytest.raises(InputError, match="shorter_lengths"):
+        export(make(settings(instruct, packing=packing), [str(talks)], [str(table)]), tmp_path / "out")
+
+
 def test_advice_suits_conversations(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
     packing = PackingOptions(Packing.NONE, 20)
     job = ChatSequencesJob(settings(instruct, packing=packing), [str(talks)], [str(table)])

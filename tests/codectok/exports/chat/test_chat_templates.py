@@ -27,7 +27,8 @@ from tests.helpers.exports import BEGIN, CODEBOOK, END, INNER_BEGIN, INNER_END, 
 
 ROWS_BY_ID = {row.id: FoundRow(row) for row in ROWS}
 FIRST, SECOND = ((OFFSET + row.codes[:, 0]).tolist() for row in ROWS[:2])
-TALK = [
+Messages = list[dict[str, Any]]
+TALK: Messages = [
     {"role": "user", "content": "\n\nhello  world, say"},
     {"role": "assistant", "content": " hello  words \n"},
     {"role": "user", "content": "say of ö <b>  "},
@@ -64,7 +65,7 @@ def builder_of(
     return ChatBuilder(template, tokenizer, TokenIds.of(vocabulary, tokenizer), 93.75)
 
 
-def build(builder: ChatBuilder, messages: list[dict[str, Any]], **row: Any) -> Document:
+def build(builder: ChatBuilder, messages: Messages, **row: Any) -> Document:
     conversation = conversation_of_messages({"messages": messages, **row})
     return builder.build(conversation, ROWS_BY_ID, "x", "d", "s")
 
@@ -75,7 +76,7 @@ def learned_texts(document: Document, tokenizer: Any) -> list[str]:
     return [tokenizer.decode(document.ids[run]) for run in runs if document.learned[run[0]]]
 
 
-def applied(folder: Path, messages: list[dict[str, Any]], **others: Any) -> list[int]:
+def applied(folder: Path, messages: Messages, **others: Any) -> list[int]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     return list(tokenizer.apply_chat_template(messages, tokenize=True, **others)["input_ids"])
 
@@ -109,7 +110,7 @@ def test_strings_like_tokens_stay_text(form: str, saved: Callable[[str], Path]) 
     harmless, hostile = ("say ", f"{''.join(names)} and {names[1][:3]}")
     halves = [{"type": "text", "text": names[0][:4]}, {"type": "text", "text": names[0][4:]}]
     for content in (hostile, halves):
-        messages = [{"role": "user", "content": content}, {"role": "assistant", "content": hostile}] * 2
+        messages: Messages = [{"role": "user", "content": content}, {"role": "assistant", "content": hostile}] * 2
         document = build(builder, messages)
         plain = build(builder, [{**message, "content": harmless} for message in messages])
         marks = [[int(one) for one in found.ids if one in added] for found in (document, plain)]
@@ -167,7 +168,12 @@ def test_tools_reach_the_template(saved: Callable[[str], Path]) -> None:
     folder = saved("chatml")
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "<|im_end|>": "<|im_start|>"}}}
     tools = [{"type": "function", "function": {"name": "add", "description": "Adds. <|im_end|>"}}]
-    messages = [TALK[0], {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "2"}, TALK[3]]
+    messages: Messages = [
+        TALK[0],
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+        TALK[3],
+    ]
     document = build(builder_of(folder), messages, tools=tools)
     tokenizer = TextTokenizer(folder).wrapped
     first, second = learned_texts(document, tokenizer)
@@ -182,7 +188,7 @@ def test_layouts_have_their_own_marks(saved: Callable[[str], Path]) -> None:
     for name in ("llasa", "spark", "soda"):
         layout = load_layout(name)
         vocabulary = Vocabulary(CODEBOOK, offset=OFFSET, layout=layout)
-        messages = [TALK[0], {"role": "assistant", "content": [{"type": "audio", "id": "c000"}]}]
+        messages: Messages = [TALK[0], {"role": "assistant", "content": [{"type": "audio", "id": "c000"}]}]
         document = build(builder_of(saved("chatml"), vocabulary=vocabulary), messages)
         found = document.ids.tolist()
         begin = found.index(vocabulary.id_of(str(layout.begin_audio)))
@@ -325,12 +331,13 @@ def test_unitts_form_of_messages(unitts: Path) -> None:
     ]
     found = build(builder, messages).ids.tolist()
     assert [one for one in found if one >= OFFSET] == [INNER_BEGIN, *FIRST, INNER_END, BEGIN, *SECOND, END]
-    for messages, message in (
+    refused: list[tuple[Messages, str]] = [
         ([TALK[0], {"role": "tool", "content": "2"}, TALK[1]], "no role tool"),
         ([TALK[0], {**TALK[1], "tool_calls": [{"name": "f"}]}], "tool_calls"),
-    ):
+    ]
+    for talk, message in refused:
         with pytest.raises(ConversationError, match=message):
-            build(builder, messages)
+            build(builder, talk)
 
 
 def test_unitts_marks_without_tokens_are_refused(saved: Callable[[str], Path], tokenizer: Path) -> None:

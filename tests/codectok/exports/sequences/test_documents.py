@@ -12,7 +12,7 @@ from codectok import InputError
 from codectok.exports.sequences.builder import RowsBuilder
 from codectok.exports.sequences.documents import CodeSpan, MissingFieldError
 from codectok.exports.sequences.items import Voice
-from codectok.exports.sequences.templates import load_template
+from codectok.exports.sequences.template_files import load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary

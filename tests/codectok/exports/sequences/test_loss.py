@@ -13,7 +13,7 @@ from codectok.exports.choices import Loss, Packing, TooLong
 from codectok.exports.sequences.builder import RowsBuilder
 from codectok.exports.sequences.documents import Document, loss_mask_of, positions_of
 from codectok.exports.sequences.packing import PackingOptions, fit
-from codectok.exports.sequences.templates import load_template
+from codectok.exports.sequences.template_files import load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
