@@ -46,6 +46,13 @@ class ChatFormat(StrEnum):
     MEGATRON = "megatron"
 
 
+class AudioKey(StrEnum):
+    """Column of a token table by which conversations name audio."""
+
+    ID = "id"
+    SOURCE = "source"
+
+
 class UnittsTask(StrEnum):
     """Contents of a UniTTS dialogue: audio alone, text before audio, or audio before text."""
 

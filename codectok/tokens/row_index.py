@@ -1,4 +1,4 @@
-"""Rows of several token tables by id, for jobs that need some rows in any order."""
+"""Rows of several token tables by id or source, for jobs that need some rows in any order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,20 +34,23 @@ class FoundRow:
 
 
 class RowIndex:
-    """Index of the rows of token tables by id: 20 bytes of memory per row.
+    """Index of the rows of token tables by id or source: 20 bytes of memory per row.
 
-    A reference to a row is its id, or `TABLE#ID` if several tables have the id.
+    A reference to a row is its id, or `TABLE#ID` if several tables have the id; likewise for sources.
 
     Args:
         tables: files of each table, by its name.
         metadata: of all the tables.
+        key: column that references name, "id" or "source".
 
     Raises:
         InputError: a file is damaged, or is not part of these tables.
     """
 
-    def __init__(self, tables: Mapping[str, Sequence[Source]], metadata: TableMetadata) -> None:
-        self._metadata = metadata
+    def __init__(
+        self, tables: Mapping[str, Sequence[Source]], metadata: TableMetadata, key: Literal["id", "source"] = "id"
+    ) -> None:
+        self._metadata, self._key = metadata, key
         self._files = [(name, source) for name, sources in tables.items() for source in sources]
         self._names = tuple(tables)
         hashes: list[np.ndarray] = []
@@ -54,7 +58,7 @@ class RowIndex:
         starts = [0]
         for _, source in self._files:
             count = 0
-            for found_hashes, found_frames in _ids_of(source, metadata):
+            for found_hashes, found_frames in _keys_of(source, metadata, key):
                 hashes.append(found_hashes)
                 frames.append(found_frames)
                 count += len(found_hashes)
@@ -83,12 +87,13 @@ class RowIndex:
         found: dict[str, list[tuple[str, TokenRow]]] = {reference: [] for reference in references}
         for number, table, row in self._read(sorted(wanted)):
             for reference in wanted[number]:
-                if row.id == reference or f"{table}{QUALIFIER}{row.id}" == reference:
+                key = getattr(row, self._key)
+                if reference in (key, f"{table}{QUALIFIER}{key}"):
                     found[reference].append((table, row))
         return {reference: _chosen(reference, rows) for reference, rows in found.items()}
 
     def _places(self, reference: str) -> list[int]:
-        """Numbers of the rows whose ids have the hash of a reference."""
+        """Numbers of the rows whose keys have the hash of a reference."""
         places = self._with_hash(reference)
         for name in self._names:
             if reference.startswith(f"{name}{QUALIFIER}"):
@@ -96,8 +101,8 @@ class RowIndex:
                 places += [row for row in inside if self._files[self._file_of(row)][0] == name]
         return places
 
-    def _with_hash(self, row_id: str) -> list[int]:
-        wanted = np.uint64(hash_of_id(row_id))
+    def _with_hash(self, key: str) -> list[int]:
+        wanted = np.uint64(hash_of_id(key))
         first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
         return [int(row) for row in self._rows[first:last]]
 
@@ -133,14 +138,14 @@ def _fingerprint(sources: Sequence[Source]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _ids_of(source: Source, metadata: TableMetadata) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield hashes and numbers of frames of the rows of a file."""
+def _keys_of(source: Source, metadata: TableMetadata, key: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield hashes of the keys, and numbers of frames, of the rows of a file."""
     with open_parquet(source) as file:
         check_metadata(file, source, metadata)
-        for _, batch in batches_between(file, 0, file.metadata.num_rows, ["id", "n_frames"]):
-            if batch["id"].null_count or batch["n_frames"].null_count:
-                raise InputError(f"{source.where} is damaged (a row has no id or no frames); write the table again.")
-            hashes = np.fromiter(map(hash_of_id, batch["id"].to_pylist()), np.uint64, len(batch))
+        for _, batch in batches_between(file, 0, file.metadata.num_rows, [key, "n_frames"]):
+            if batch[key].null_count or batch["n_frames"].null_count:
+                raise InputError(f"{source.where} is damaged (a row has no {key} or no frames); write the table again.")
+            hashes = np.fromiter(map(hash_of_id, batch[key].to_pylist()), np.uint64, len(batch))
             yield hashes, batch["n_frames"].to_numpy().astype(np.uint32)
 
 

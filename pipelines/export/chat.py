@@ -15,7 +15,7 @@ from codectok.exports.chat.conversations import ConversationError
 from codectok.exports.chat.documents import ChatBuilder
 from codectok.exports.chat.reading import ConversationRow, conversation_rows
 from codectok.exports.chat.templates import OF_TOKENIZER, load_conversation_template
-from codectok.exports.choices import Loss, TooLong
+from codectok.exports.choices import AudioKey, Loss, TooLong, check_choice
 from codectok.exports.sequences.documents import Document
 from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
@@ -44,16 +44,19 @@ class ChatOptions(DocumentOptions):
 
     Attributes:
         chat_template: "tokenizer", "unitts" or a Jinja file.
+        key: column of the tables by which conversations name audio.
         today: date that the template writes as today's; None if it writes none.
     """
 
     chat_template: str = OF_TOKENIZER
+    key: AudioKey = AudioKey.ID
     today: date | None = None
     part_megabytes: float = 32.0
     loss: Loss | None = Loss.ANSWER
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self.key, AudioKey)
         if self.tokenizer is None:
             raise InputError("Conversations need a tokenizer: pass --tokenizer with its folder.")
         if self.packing.too_long == TooLong.SPLIT:
@@ -77,7 +80,7 @@ class ChatDocuments(DocumentJob):
         self._tables = files_of_tables(tables)
         self._table_hashes = fingerprint_of_tables(self._tables)
         # Detect missing and unsuitable options here, not in a worker.
-        loaded = self._load(RowIndex({}, self.sources.metadata))
+        loaded = self._load(self._index({}))
         self._describe(loaded.tokens, loaded.tokenizer)
 
     def options(self) -> Mapping[str, JsonValue]:
@@ -88,6 +91,7 @@ class ChatDocuments(DocumentJob):
             **self.sources.options(),
             **({} if layout is None else {"layout": f"{layout.name} {layout.sha256}"}),
             "tables": dict(self._table_hashes),
+            "key": settings.key,
             "offset": settings.offset,
             "template": self._label,
             "tokenizer": self._tokenizer_fingerprint,
@@ -103,7 +107,10 @@ class ChatDocuments(DocumentJob):
 
     def start(self, context: WorkerContext) -> RunUnit:
         """Load the tokenizer and the index of the tables' rows."""
-        return partial(self._write_part, self._load(RowIndex(self._tables, self.sources.metadata)))
+        return partial(self._write_part, self._load(self._index(self._tables)))
+
+    def _index(self, tables: Mapping[str, Sequence[Source]]) -> RowIndex:
+        return RowIndex(tables, self.sources.metadata, "id" if self.settings.key == AudioKey.ID else "source")
 
     def _load(self, index: RowIndex) -> LoadedChat:
         settings = self.settings
@@ -172,7 +179,7 @@ class ChatReporter(DocumentReporter):
 
 
 class ChatMegatronReporter(ChatReporter, MegatronReporter):
-    """Writes the list of parts that Megatron reads, and gives the advice of `ChatReporter`."""
+    """Writes the list of parts that Megatron reads, with the advice of `ChatReporter`."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import typer
 
 from codectok.cli.job_choices import JobChoices, with_job_choices
 from codectok.errors import InputError
-from codectok.exports.choices import ChatFormat, Packing, TooLong
+from codectok.exports.choices import AudioKey, ChatFormat, Packing, TooLong
 
 from .options import AllowMixedOption, LayoutOption, ModelOption, OffsetOption, PartMegabytesOption, offset_of
 
@@ -29,6 +29,9 @@ def run(
         list[str], typer.Option(help="Token table with the audio of the conversations; NAME=TABLE names one.")
     ],
     tokenizer: Annotated[Path, typer.Option(help="Folder of the language model's tokenizer, with its chat template.")],
+    key: Annotated[
+        AudioKey, typer.Option(help="How conversations name audio: by the id of a row, or by its source.")
+    ] = AudioKey.ID,
     template: Annotated[
         str, typer.Option(help="The chat template: `tokenizer` for its own, `unitts`, or a Jinja file.")
     ] = "tokenizer",
@@ -81,6 +84,7 @@ def run(
         allow_mixed=allow_mixed,
         layout=loaded_layout,
         chat_template=template,
+        key=key,
         today=None if date is None else date.date(),
     )
     facts = {"offset": chosen}

@@ -54,6 +54,12 @@ def test_ids_of_several_tables_need_a_name(tables: list[str]) -> None:
     assert index.count_codes("none") == 0
 
 
+def test_sources_name_rows(tables: list[str]) -> None:
+    index = RowIndex(files_of_tables(tables[:1]), metadata(), "source")
+    assert "30 times in the table one" in index.find(["a.wav"])["a.wav"].problem
+    assert index.find([EVERYTHING[0].id])[EVERYTHING[0].id].row is None
+
+
 def test_equal_hashes_are_told_apart(tables: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_index, "hash_of_id", lambda row_id: len(row_id))
     index = RowIndex(files_of_tables(tables), metadata())

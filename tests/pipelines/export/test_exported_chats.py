@@ -261,7 +261,7 @@ def test_several_lengths_have_folders(
     export(make(chosen, [str(talks)], [str(table)]), tmp_path / "out")
     assert {path.parent.name for path in (tmp_path / "out").rglob("part-*.parquet")} == {"length-200", "length-400"}
     verify_output(open_storage(tmp_path / "out"))
-    with pytest.raises(InputError, match="shorter_lengths"):
+    with pytest.raises(InputError, match="shorter-lengths"):
         export(make(settings(instruct, packing=packing), [str(talks)], [str(table)]), tmp_path / "out")
 
 
