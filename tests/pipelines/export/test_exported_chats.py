@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from codectok import CodectokError, InputError
-from codectok.exports.choices import Packing, TooLong
+from codectok.exports.choices import AudioKey, Packing, TooLong
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.pipelines.engine.job import RunUnit, WorkerContext
@@ -91,6 +91,17 @@ def test_conversations_become_sequences_with_labels(instruct: Path, talks: Path,
         assert row["position_ids"] == list(range(len(row["input_ids"])))
         assert row["lengths"] == [len(row["input_ids"])]
     assert verify_output(open_storage(tmp_path / "out")).rows == len(TALKS)
+
+
+def test_audio_is_named_by_source(instruct: Path, tmp_path: Path) -> None:
+    rows = [replace(row, source=f"{row.id}.wav") for row in ROWS[:5]]
+    write(tmp_path / "tokens" / "part-000000.parquet", rows, metadata(CODEBOOK, 1))
+    path = write_talks(tmp_path / "talks.jsonl", [asked("c000.wav", "tokens#c004.wav")])
+    job = ChatSequencesJob(settings(instruct, key=AudioKey.SOURCE), [str(path)], [str(tmp_path / "tokens")])
+    export(job, tmp_path / "out")
+    (row,) = sequences(tmp_path / "out")
+    audio = [INNER_BEGIN, *ids_of("c000"), INNER_END, BEGIN, *ids_of("c004"), END]
+    assert [one for one in row["input_ids"] if one >= OFFSET] == audio
 
 
 def test_megatron_has_the_same_ids_and_mask(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
