@@ -85,7 +85,7 @@ def verbs_of(inputs: Path) -> list[Verb]:
     documents = ("--task", "tts", "--tokenizer", model, "--offset", "400", "--part-megabytes", "0.004")
     talks = str(inputs / "talks.jsonl")
     instruct = ("--tokenizer", str(inputs / "instruct"), "--offset", "400", "--part-megabytes", "0.004")
-    megatron = ("--format", "megatron")
+    filled, megatron = ("--packing", "next-fit", "--length", "400"), ("--format", "megatron")
     sizes = ("--file-megabytes", "0.01", "--group-megabytes", "0.001")
     packed = ("--packing", "next-fit", "--length", "64")
     train = ("train", "nano", "codec={}", *TINY, f"data.shards={inputs / 'shards'}", "output=OUT", "steps=7")
@@ -97,7 +97,7 @@ def verbs_of(inputs: Path) -> list[Verb]:
         Verb("export sequences", ("export", "sequences", table, "OUT", *documents, *packed), both),
         Verb("export megatron", ("export", "megatron", table, "OUT", *documents), both),
         Verb("export unitts", ("export", "unitts", table, "OUT", "--offset", "400", "--part-megabytes", "0.004"), both),
-        Verb("export chat", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *packed), both),
+        Verb("export chat", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *filled), both),
         Verb("export chat, Megatron", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *megatron), both),
         Verb("export vocabulary", ("export", "vocabulary", codec, "OUT", "--offset", "400")),
         Verb("export tokenizer", ("export", "tokenizer", model, "OUT", "--codec", codec)),

@@ -71,6 +71,35 @@ GENERATION = """\
     {%- else %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endif %}
 {%- endfor %}"""
 
+# The conversation, not only its last turn, ends with a token.
+ENDED = """\
+{%- for message in messages %}{{ '<|' + message.role + '|>\\n' + message.content + '<|end|>\\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"""
+
+# The last answer ends with another token than the answers before it.
+RETURNED = """\
+{%- for message in messages %}
+    {{- '<|start|>' + message.role + '<|message|>' + message.content }}
+    {{- '<|return|>' if loop.last and message.role == 'assistant' else '<|end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"""
+
+# Thoughts are asked for, but answers have none.
+PROMPTED = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"""
+
+# Contents must be lists of parts.
+PARTS = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
 DATED = "{{ strftime_now('%d %b %Y') + '\\n' }}" + CHATML
 
 IM_TOKENS = ("<|im_start|>", "<|im_end|>")
@@ -81,6 +110,10 @@ FORMS: dict[str, tuple[str, Sequence[str]]] = {
     "gemma": (GEMMA, ("<bos>", "<start_of_turn>", "<end_of_turn>")),
     "mistral": (MISTRAL, ("<s>", "</s>")),
     "generation": (GENERATION, IM_TOKENS),
+    "ended": (ENDED, ("<|user|>", "<|assistant|>", "<|end|>")),
+    "returned": (RETURNED, ("<|start|>", "<|message|>", "<|end|>", "<|return|>")),
+    "prompted": (PROMPTED, (*IM_TOKENS, "<think>")),
+    "parts": (PARTS, IM_TOKENS),
     "dated": (DATED, IM_TOKENS),
 }
 

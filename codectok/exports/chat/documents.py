@@ -16,8 +16,9 @@ from codectok.tokens.vocabulary import BEGIN_AUDIO, BEGIN_INNER_AUDIO, END_AUDIO
 from .chat_tokenizer import ChatTokenizer
 from .conversations import AudioPart, Conversation, ConversationError
 from .rendering import Piece, TokenFinder
-from .templates import UNITTS, ConversationTemplate
+from .template import ConversationTemplate
 from .unitts_dialogs import WRAPPED
+from .unitts_template import UNITTS
 
 
 class EncodedAudio(NamedTuple):

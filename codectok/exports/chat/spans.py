@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .conversations import ASSISTANT, ConversationError
@@ -13,21 +13,29 @@ Render = Callable[[Sequence[Mapping[str, Any]], bool], str]
 
 Span = tuple[int, int]
 
+_ANSWER = "Yes."
+# Two questions and answers, to find out about a template.
+PROBE = (("user", "Why?"), (ASSISTANT, _ANSWER), ("user", "Sure?"), (ASSISTANT, "No!"))
+
 
 class LearnedSpans:
     """Spans of the assistant's turns without their headers, up to the token that ends a turn.
 
-    A turn begins where the messages before it end if they are rendered with a generation prompt. It ends where the
-    messages up to it end, or with the string that ends the answer of a short conversation.
+    A turn begins where the generation prompt behind the messages before it ends, as far as the conversation has the
+    same text. It ends where the messages up to it end, or with a token that ends an answer of a short conversation.
 
     Args:
         render: renders messages with the template.
+        content_of: returns the content of a message with a text.
         finder: of tokens in rendered text.
-        known: strings of the template that were found out before; those of this template are added.
+        known: strings of the template that were found out before; further ones are added.
     """
 
-    def __init__(self, render: Render, finder: TokenFinder, known: dict[str, str]) -> None:
+    def __init__(
+        self, render: Render, content_of: Callable[[str], Any], finder: TokenFinder, known: dict[str, tuple[str, ...]]
+    ) -> None:
         self._render, self._finder, self._known = render, finder, known
+        self._probe = [{"role": role, "content": content_of(text)} for role, text in PROBE]
 
     def of(self, messages: Sequence[Mapping[str, Any]], text: str) -> list[Span]:
         """Return the spans in `text`, the rendered `messages`.
@@ -41,9 +49,9 @@ class LearnedSpans:
         for number, start, following, limit in zip(
             turns, starts, [*turns[1:], len(messages)], [*starts[1:], len(text)], strict=True
         ):
-            between = [message for message in messages[number + 1 : following] if message["role"] == "user"]
+            between = [text_of(message) for message in messages[number + 1 : following] if message["role"] == "user"]
             ends = (end for end in self._ends(messages[: number + 1], start, text) if end <= limit)
-            end = next((end for end in ends if _hold(between, text[end:limit])), None)
+            end = next((end for end in ends if all(one in text[end:limit] for one in between)), None)
             if end is None or end < start:
                 raise _unstable(number)
             spans.append((start, end))
@@ -51,30 +59,35 @@ class LearnedSpans:
 
     def _start(self, messages: Sequence[Mapping[str, Any]], number: int, text: str) -> int:
         before = messages[:number]
-        head = self._render(before, True)
-        if not text.startswith(head):
-            raise _unstable(number)
-        header = ""
-        if head == self._render(before, False):
-            # The template ignores the request for a header, or has none.
+        prompt, bare = self._render(before, True), self._render(before, False)
+        if prompt == bare and text.startswith(bare):
+            # The template ignores the request for a prompt, or has none.
             header = self._header()
-        return len(head) + (len(header) if text.startswith(header, len(head)) else 0)
+            return len(bare) + (len(header) if text.startswith(header, len(bare)) else 0)
+        same = len(commonprefix(prompt, text))
+        if same == len(prompt):
+            return same
+        # A prompt may go on with a token that this answer lacks, such as <think>.
+        borders = [end for _, end in self._finder.find(prompt)] + [
+            end for end in range(1, same + 1) if prompt[end - 1] == "\n"
+        ]
+        start = max((end for end in borders if end <= same), default=0)
+        if start <= len(commonprefix(prompt, bare)):
+            raise _unstable(number)
+        return start
 
-    def _ends(self, messages: Sequence[Mapping[str, Any]], start: int, text: str) -> list[int]:
-        """Return the places where a turn may end, the most certain one first."""
-        ends = []
+    def _ends(self, messages: Sequence[Mapping[str, Any]], start: int, text: str) -> Iterator[int]:
+        """Yield the places where a turn may end, the most certain one first."""
         whole = self._render(messages, False)
         if text.startswith(whole):
-            ends.append(self._end_in(text, start, len(whole)))
-        ending = self._ending()
-        if ending:
-            # Behind a token of the template, since a text may hold the same string.
-            tokens = (start + end for _, end in self._finder.find(text[start:]))
-            ends += [end for end in tokens if text.endswith(ending, start, end)][:1]
-        return ends
+            yield self._end_in(text, start, len(whole))
+        # Behind tokens of the template, since a text may hold the same strings.
+        tokens = [start + end for _, end in self._finder.find(text[start:])]
+        for ending in self._endings():
+            yield from [end for end in tokens if text.endswith(ending, start, end)][:1]
 
     def _end_in(self, text: str, start: int, end: int) -> int:
-        """Return the end of the last token in a span, or of its text if spaces alone follow no token."""
+        """Return the end of the last token in a span, or of its text if more than spaces follow the token."""
         last = max((start + last for _, last in self._finder.find(text[start:end])), default=start)
         rest = text[last:end]
         return last if last > start and not rest.strip() else start + len(text[start:end].rstrip())
@@ -82,30 +95,37 @@ class LearnedSpans:
     def _header(self) -> str:
         """String before an answer, in a template without a generation prompt."""
         if "header" not in self._known:
-            question = self._render([_QUESTION], False)
-            both = self._render(_PROBE, False)
-            found = both.startswith(question) and "Yes." in both
-            self._known["header"] = both[len(question) : both.index("Yes.", len(question))] if found else ""
-        return self._known["header"]
+            question, both = (self._render(self._probe[:count], False) for count in (1, 2))
+            found = both.startswith(question) and _ANSWER in both
+            self._known["header"] = (both[len(question) : both.index(_ANSWER, len(question))] if found else "",)
+        return self._known["header"][0]
 
-    def _ending(self) -> str:
-        """String behind an answer, up to its last token; "" without a token."""
-        if "ending" not in self._known:
-            _, _, rest = self._render(_PROBE, False).rpartition("Yes.")
-            self._known["ending"] = rest[: max((end for _, end in self._finder.find(rest)), default=0)]
-        return self._known["ending"]
-
-
-_QUESTION = {"role": "user", "content": "Why?"}
-_PROBE = (_QUESTION, {"role": ASSISTANT, "content": "Yes."})
+    def _endings(self) -> tuple[str, ...]:
+        """Strings behind an answer, each up to a token: all tokens behind a last answer, and fewer."""
+        if "endings" not in self._known:
+            last, inner = (self._render(self._probe[:count], False).rpartition(_ANSWER)[2] for count in (2, 3))
+            endings = [last[:end] for _, end in self._finder.find(last)][::-1]
+            endings += [inner[:end] for _, end in self._finder.find(inner)][:1]
+            self._known["endings"] = tuple(dict.fromkeys(endings))
+        return self._known["endings"]
 
 
-def _hold(messages: Sequence[Mapping[str, Any]], text: str) -> bool:
-    return all(str(message.get("content", "")).strip() in text for message in messages)
+def text_of(message: Mapping[str, Any]) -> str:
+    """Return the text of a message, without spaces around it; it may be in a list of parts."""
+    content = message.get("content", "")
+    parts = [part.get("text", "") for part in content] if isinstance(content, list) else [content]
+    return "".join(map(str, parts)).strip()
+
+
+def commonprefix(one: str, other: str) -> str:
+    """Return the longest string with which both begin."""
+    length = min(len(one), len(other))
+    return one[: next((place for place in range(length) if one[place] != other[place]), length)]
 
 
 def _unstable(number: int) -> ConversationError:
     return ConversationError(
-        f"The chat template renders the turns before message {number + 1} differently without it, so that the part to"
-        f" learn is unknown; give a template with {{% generation %}}, or conversations that end with this answer."
+        f"The chat template renders the turns around message {number + 1} differently without the later ones, so that"
+        " the part to learn is unknown; give a template with {% generation %}, or conversations that end with this"
+        " answer."
     )

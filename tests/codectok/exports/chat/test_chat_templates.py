@@ -42,8 +42,18 @@ HEADERS = {
     "gemma": "<start_of_turn>model\n",
     "mistral": "[/INST]",
     "generation": "<|im_start|>assistant\n",
+    "ended": "<|assistant|>\n",
+    "returned": "<|start|>assistant",
+    "prompted": "<|im_start|>assistant\n",
+    "parts": "<|im_start|>assistant\n",
 }
-ENDS = {"llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "mistral": "</s>"}
+ENDS = {
+    "llama3": ["<|eot_id|>"] * 2,
+    "gemma": ["<end_of_turn>"] * 2,
+    "mistral": ["</s>"] * 2,
+    "ended": ["<|end|>", "<|end|>\n<|endoftext|>"],
+    "returned": ["<|end|>", "<|return|>"],
+}
 Build = Callable[..., Document]
 
 
@@ -78,6 +88,8 @@ def learned_texts(document: Document, tokenizer: Any) -> list[str]:
 
 def applied(folder: Path, messages: Messages, **others: Any) -> list[int]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if folder.name == "parts":
+        messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
     return list(tokenizer.apply_chat_template(messages, tokenize=True, **others)["input_ids"])
 
 
@@ -89,8 +101,7 @@ def test_ids_equal_those_of_the_tokenizer(form: str, saved: Callable[[str], Path
     assert document.ids.tolist() == applied(folder, TALK)
     whole, learned = tokenizer.decode(document.ids), learned_texts(document, tokenizer)
     assert len(learned) == 2
-    end = ENDS.get(form, "<|im_end|>")
-    for text, said in zip(learned, ("hello  words", "the world"), strict=True):
+    for text, said, end in zip(learned, ("hello  words", "the world"), ENDS.get(form, ["<|im_end|>"] * 2), strict=True):
         assert said in text
         assert text.endswith(end)
         assert whole[: whole.index(text)].removesuffix(" ").endswith(HEADERS[form])
@@ -134,7 +145,7 @@ def test_template_that_looks_into_texts(saved: Callable[[str], Path], tmp_path: 
 
 
 @pytest.mark.parametrize("form", HEADERS)
-def test_audio_is_inside_marks_of_its_role(form: str, saved: Callable[[str], Path]) -> None:
+def test_audio_is_inside_marks_of_its_role(form: str, saved: Callable[[str], Path], tmp_path: Path) -> None:
     folder = saved(form)
     asked = [{"type": "audio", "id": "c000"}, {"type": "text", "text": "say"}]
     answer = [{"type": "text", "text": "yes"}, {"type": "audio", "id": "c001"}]
@@ -143,6 +154,7 @@ def test_audio_is_inside_marks_of_its_role(form: str, saved: Callable[[str], Pat
     # The same with tokens of the tokenizer in place of the audio: text merges with its neighbours in the same way.
     added = TextTokenizer(folder).wrapped
     added.add_tokens(["<AUDIO_A>", "<AUDIO_B>"], special_tokens=True)
+    added.save_pretrained(tmp_path / form)
     texts = [{"role": "user", "content": "<AUDIO_A>say"}, {"role": "assistant", "content": "yes<AUDIO_B>"}]
     wanted = []
     marked = dict(
@@ -152,7 +164,7 @@ def test_audio_is_inside_marks_of_its_role(form: str, saved: Callable[[str], Pat
             strict=True,
         )
     )
-    for token_id in added.apply_chat_template(texts, tokenize=True)["input_ids"]:
+    for token_id in applied(tmp_path / form, texts):
         wanted += marked.get(token_id, [token_id])
     assert document.ids.tolist() == wanted
     assert document.learned is not None
@@ -264,7 +276,7 @@ def test_unusable_conversations_are_refused(saved: Callable[[str], Path], tokeni
 
 def test_audio_that_a_template_drops_is_refused(saved: Callable[[str], Path], tmp_path: Path) -> None:
     dropping = (
-        "{% for m in messages %}{% if not loop.first or messages|length < 3 %}{{ m.content }}{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if not loop.first or messages|length < 5 %}{{ m.content }}{% endif %}{% endfor %}"
     )
     marked = dropping.replace("{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}")
     (tmp_path / "a.jinja").write_text(marked)
@@ -272,7 +284,7 @@ def test_audio_that_a_template_drops_is_refused(saved: Callable[[str], Path], tm
     audio = {"role": "user", "content": [{"type": "audio", "id": "c000"}]}
     build(builder, [audio, TALK[1]])
     with pytest.raises(ConversationError, match="c000 exactly once"):
-        build(builder, [audio, *TALK[1:]])
+        build(builder, [audio, *TALK[1:], TALK[0]])
 
 
 @pytest.fixture(scope="module")
