@@ -19,7 +19,7 @@ from codectok.exports.choices import AudioKey, Loss, TooLong, check_choice
 from codectok.exports.sequences.documents import Document
 from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
-from codectok.pipelines.engine.job import JobReporter, RunUnit, WorkerContext
+from codectok.pipelines.engine.job import JobReporter, WorkerContext
 from codectok.pipelines.engine.output.records import Counts
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
@@ -29,7 +29,16 @@ from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.row_index import RowIndex, fingerprint_of_tables
 from codectok.tokens.vocabulary import Vocabulary
 
-from .documents import BuilderOf, DocumentJob, DocumentReporter, Loaded, MegatronJob, MegatronReporter, SequencesJob
+from .documents import (
+    BuilderOf,
+    DocumentJob,
+    DocumentReporter,
+    Loaded,
+    MegatronJob,
+    MegatronReporter,
+    SequencesJob,
+    SequencesOf,
+)
 from .options import DocumentOptions
 from .sources import ExportSources, files_of_tables
 
@@ -105,9 +114,13 @@ class ChatDocuments(DocumentJob):
             **({"shorter_lengths": sorted(settings.shorter_lengths)} if settings.shorter_lengths else {}),
         }
 
-    def start(self, context: WorkerContext) -> RunUnit:
+    def start_sequences(self, context: WorkerContext) -> SequencesOf:
         """Load the tokenizer and the index of the tables' rows."""
-        return partial(self._write_part, self._load(self._index(self._tables)))
+        return partial(self._sequences, self._load(self._index(self._tables)))
+
+    def task_of(self, dataset: str) -> str:
+        """Name of the template."""
+        return self.settings.chat_template
 
     def _index(self, tables: Mapping[str, Sequence[Source]]) -> RowIndex:
         return RowIndex(tables, self.sources.metadata, "id" if self.settings.key == AudioKey.ID else "source")

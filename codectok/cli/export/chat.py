@@ -59,10 +59,14 @@ def run(
     part_megabytes: PartMegabytesOption = 32.0,
     allow_mixed: AllowMixedOption = False,
     layout: LayoutOption = "unitts",
+    sample: Annotated[
+        str, typer.Option(help="Parts in which --dry-run counts conversations: a number, or all.", metavar="N|all")
+    ] = "1",
     *,
     choices: JobChoices,
 ) -> None:
     """Make data for instruction tuning of conversations with audio; answers of the assistant are learned."""
+    from codectok.cli.export.dry_run import show_documents
     from codectok.cli.jobs import run_and_report
     from codectok.exports.sequences.packing import PackingOptions
     from codectok.pipelines.export.chat import ChatMegatronJob, ChatOptions, ChatSequencesJob
@@ -92,3 +96,5 @@ def run(
     make = ChatSequencesJob if format_ == ChatFormat.SEQUENCES else ChatMegatronJob
     job = make(settings, conversations, tokens)
     run_and_report(job, job.sources.arguments, output, choices, facts=shown)
+    if choices.dry_run:
+        show_documents(job, output, choices, sample)

@@ -328,6 +328,8 @@ def test_command_makes_and_extends_output(instruct: Path, talks: Path, table: Pa
     result = codectok("export", "chat", talks, tmp_path / "out", *common, "--dry-run")
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "out").exists()
+    assert f"{len(TALKS)}" in result.output
+    assert "tokenizer" in result.output
     for more in ((), ("--format", "megatron"), ("--template", "unitts")):
         output = tmp_path / ("out" + "".join(more[1:]))
         result = codectok("export", "chat", talks, output, *common, *more)
