@@ -132,14 +132,16 @@ class JinjaTemplate(ConversationTemplate):
                 add_generation_prompt=prompt,
                 **self._special,
             )
+        except ImportError as error:
+            raise InputError(f"The chat template cannot be used: {shortened(error)}.") from None
         except (
             TemplateError,
             TypeError,
             ValueError,
-            KeyError,
+            LookupError,
             AttributeError,
             ArithmeticError,
-            RecursionError,
+            RuntimeError,
         ) as error:
             raise ConversationError(f"The chat template refuses it: {shortened(error)}.") from None
         texts, generated = rendered

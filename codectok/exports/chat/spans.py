@@ -64,9 +64,9 @@ class LearnedSpans:
             # The template ignores the request for a prompt, or has none.
             header = self._header()
             return len(bare) + (len(header) if text.startswith(header, len(bare)) else 0)
+        if text.startswith(prompt):
+            return len(prompt)
         same = len(commonprefix(prompt, text))
-        if same == len(prompt):
-            return same
         # A prompt may go on with a token that this answer lacks, such as <think>.
         borders = [end for _, end in self._finder.find(prompt)] + [
             end for end in range(1, same + 1) if prompt[end - 1] == "\n"

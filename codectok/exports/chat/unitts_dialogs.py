@@ -68,8 +68,8 @@ def _parts(content: Mapping[str, Any], text: str, where: str) -> Iterator[Part]:
     kind = content.get("type")
     if kind == "text":
         yield from _text(text)
-    elif kind in AUDIO_MARKS:
-        audio = _audio(content, AUDIO_MARKS[str(kind)], where)
+    elif isinstance(kind, str) and kind in AUDIO_MARKS:
+        audio = _audio(content, AUDIO_MARKS[kind], where)
         if AUDIO_MARKER not in text and (kind != "audio" or text):
             raise ConversationError(f"{where} has audio, but no {AUDIO_MARKER} in the text beside it.")
         for number, piece in enumerate((text or AUDIO_MARKER).split(AUDIO_MARKER)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,8 @@ def test_dialog_of_unitts_is_read() -> None:
         (dialog({"type": "text", "content": "hi"}, kind="bot"), "type 'bot'"),
         (dialog(), "Turn 1 is empty"),
         (dialog({"type": "image", "content": ""}), "type 'image'"),
+        (dialog({"type": [], "content": ""}), "type"),
+        (dialog({"type": "text", "content": {}}), "not text"),
         (dialog({"type": "audio_text", "content": "no", "audio_infos": {"id": "a"}}), r"no <\|audio\|>"),
         (dialog({"type": "audio", "content": ""}), "without 'audio_tokens' or an id"),
         (dialog({"type": "audio", "audio_infos": {"audio_tokens": [1.5]}}), "not a list of ids"),
@@ -169,3 +172,41 @@ def test_dialog_of_unitts_is_read() -> None:
 def test_unknown_dialogs_are_refused(row: dict[str, Any], message: str) -> None:
     with pytest.raises(ConversationError, match=message):
         conversation_of_dialog(row)
+
+
+TALKS: list[dict[str, Any]] = [
+    {
+        "messages": [
+            {"role": "user", "content": [{"type": "audio", "id": "a"}, {"type": "text", "text": "hi"}]},
+            {"role": "assistant", "content": "yes", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+    },
+    {"messages": [{"role": "user", "content": "a <audio>", "audio_ids": ["a"]}, ANSWER]},
+    dialog(
+        {"type": "cot", "content": "hm"},
+        {"type": "audio_text", "content": "<|audio|>", "audio_infos": {"audio_tokens": [400]}},
+    ),
+]
+OTHERS = [None, 1, 1.5, True, "", "x", [], {}, [[]], {"a": None}, -1, "\ud800", 2**70, [None], {"type": "text"}]
+
+
+def mutated(value: Any, choice: random.Random) -> Any:
+    """Replace, drop and repeat some parts of a JSON value."""
+    if choice.random() < 0.08:
+        return choice.choice(OTHERS)
+    if isinstance(value, dict):
+        return {key: mutated(inner, choice) for key, inner in value.items() if choice.random() > 0.04}
+    if isinstance(value, list):
+        return [mutated(inner, choice) for inner in value for _ in range(choice.choice([1, 1, 1, 1, 2, 0]))]
+    return value
+
+
+def test_mutated_conversations_are_read_or_refused(tmp_path: Path) -> None:
+    choice = random.Random(0)
+    lines = [json.dumps(mutated(choice.choice(TALKS), choice)) for _ in range(1000)]
+    (tmp_path / "c.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    found = list(conversation_rows(source_of(tmp_path / "c.jsonl")))
+    assert len(found) == len(lines)
+    assert {row.reason for row in found if row.conversation is None} == {"unreadable", "filtered"}
+    assert any(row.conversation is not None for row in found)
