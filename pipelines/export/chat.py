@@ -20,7 +20,6 @@ from codectok.exports.sequences.documents import Document
 from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.job import JobReporter, WorkerContext
-from codectok.pipelines.engine.output.records import Counts
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.rejects import Reject
@@ -178,14 +177,7 @@ class ChatMegatronJob(ChatDocuments, MegatronJob):
 class ChatReporter(DocumentReporter):
     """Advises if many conversations were left out as too long."""
 
-    def advice(self, datasets: Mapping[str, Counts]) -> Sequence[str]:
-        """Suggest options that suit conversations."""
-        return [
-            line.replace("of the texts in", "of the conversations in").replace(
-                "--too-long split", "--too-long truncate"
-            )
-            for line in super().advice(datasets)
-        ]
+    texts, remedy = "conversations", "truncate"
 
     def _fitting_seconds(self, name: str) -> int:
         return 0  # there is text beside all audio

@@ -279,7 +279,14 @@ class Loaded:
 
 
 class DocumentReporter(JobReporter):
-    """Advises if much was left out as too long."""
+    """Advises if much was left out as too long.
+
+    Attributes:
+        texts: name of documents without a table.
+        remedy: how to keep documents that are too long.
+    """
+
+    texts, remedy = "texts", "split"
 
     def __init__(self, job: DocumentJob) -> None:
         self._job = job
@@ -296,8 +303,9 @@ class DocumentReporter(JobReporter):
                 fitting = self._fitting_seconds(name)
                 cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
                 advice.append(
-                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was dropped, in documents longer"
-                    f" than --length {settings.packing.length}; {cut}pass --too-long split or a greater --length."
+                    f"{share:.0%} of the {'audio' if audio else self.texts} in {name} was dropped, in documents longer"
+                    f" than --length {settings.packing.length}; {cut}pass --too-long {self.remedy} or a greater"
+                    " --length."
                 )
         return advice
 
