@@ -188,7 +188,23 @@ TALKS: list[dict[str, Any]] = [
         {"type": "audio_text", "content": "<|audio|>", "audio_infos": {"audio_tokens": [400]}},
     ),
 ]
-OTHERS = [None, 1, 1.5, True, "", "x", [], {}, [[]], {"a": None}, -1, "\ud800", 2**70, [None], {"type": "text"}]
+OTHERS: list[Any] = [
+    None,
+    1,
+    1.5,
+    True,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    {"a": None},
+    -1,
+    "\ud800",
+    2**70,
+    [None],
+    {"type": "text"},
+]
 
 
 def mutated(value: Any, choice: random.Random) -> Any:
