@@ -146,3 +146,17 @@ def test_cluster_without_a_token_is_joined_by_all(open_head: str, home: Path) ->
     (home / "out").rename(home / "first")
     done = export(open_head, home, RAY_AUTH_TOKEN=TOKEN)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.cluster
+def test_machines_with_another_codectok_get_ours(home: Path) -> None:
+    """The head's path leads to another codectok, which cannot do anything."""
+    other = home / "other" / "codectok"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise ImportError('this is another codectok')\n")
+    with tempfile.TemporaryDirectory(prefix="head") as folder:
+        variables = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(home / "other")}
+        with ray_head(Path(folder), variables) as address:
+            done = export(address, home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (home / "out" / "_codectok" / "probes").exists()
