@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -82,6 +83,9 @@ def verbs_of(inputs: Path) -> list[Verb]:
     quick = ("--metrics", "si_sdr,stft", "--controls", "original,noise", "--unit-seconds", "15", "--max-rejects", "1")
     evaluate = ("evaluate", corpus, "OUT", *encoder, *quick)
     documents = ("--task", "tts", "--tokenizer", model, "--offset", "400", "--part-megabytes", "0.004")
+    talks = str(inputs / "talks.jsonl")
+    instruct = ("--tokenizer", str(inputs / "instruct"), "--offset", "400", "--part-megabytes", "0.004")
+    filled, megatron = ("--packing", "next-fit", "--length", "400"), ("--format", "megatron")
     sizes = ("--file-megabytes", "0.01", "--group-megabytes", "0.001")
     packed = ("--packing", "next-fit", "--length", "64")
     train = ("train", "nano", "codec={}", *TINY, f"data.shards={inputs / 'shards'}", "output=OUT", "steps=7")
@@ -93,6 +97,8 @@ def verbs_of(inputs: Path) -> list[Verb]:
         Verb("export sequences", ("export", "sequences", table, "OUT", *documents, *packed), both),
         Verb("export megatron", ("export", "megatron", table, "OUT", *documents), both),
         Verb("export unitts", ("export", "unitts", table, "OUT", "--offset", "400", "--part-megabytes", "0.004"), both),
+        Verb("export chat", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *filled), both),
+        Verb("export chat, Megatron", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *megatron), both),
         Verb("export vocabulary", ("export", "vocabulary", codec, "OUT", "--offset", "400")),
         Verb("export tokenizer", ("export", "tokenizer", model, "OUT", "--codec", codec)),
         Verb("export language-model", ("export", "language-model", model, "OUT", "--codec", codec)),
@@ -110,6 +116,7 @@ def write_inputs(inputs: Path) -> None:
 
     from codectok import Codec
     from tests.helpers.audio import tone
+    from tests.helpers.chat import save_chat_tokenizer
     from tests.helpers.exports import write_parts
     from tests.helpers.jobs import run, shard_job
     from tests.helpers.language_models import qwen2, write_model
@@ -126,7 +133,18 @@ def write_inputs(inputs: Path) -> None:
     Codec.from_config("nano", seed=1).save_pretrained(inputs / "codec")
     write_parts(inputs / "tokens", 30)
     write_model(inputs / "model", qwen2())
+    save_chat_tokenizer(inputs / "instruct", "chatml")
+    talks = [
+        {"messages": [spoken("user", f"c{n:03d}"), spoken("assistant", f"c{n * 7 % 83:03d}")], "id": f"t{n}"}
+        for n in range(60)
+    ]
+    (inputs / "talks.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
     run(shard_job(), speech, inputs / "shards")
+
+
+def spoken(role: str, name: str) -> dict[str, Any]:
+    """A message of one clip."""
+    return {"role": role, "content": [{"type": "audio", "id": name}]}
 
 
 def main_of(arguments: Sequence[str]) -> Callable[[], object]:

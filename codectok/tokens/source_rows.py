@@ -35,7 +35,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
             `metadata` names.
     """
     with open_parquet(source) as file:
-        _check_metadata(file, source, metadata)
+        check_metadata(file, source, metadata)
         wanted = rows_in_range(source, file.metadata.num_rows)
         for _, row in _rows_from(file, source.where, wanted.start, wanted.stop, metadata):
             yield row
@@ -44,7 +44,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
 def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:
     """The row with an id in a token table's file, or None; only ids are read of the other rows."""
     with open_parquet(source) as file:
-        _check_metadata(file, source, metadata)
+        check_metadata(file, source, metadata)
         for first, batch in batches_between(file, 0, file.metadata.num_rows, ["id"]):
             place = pc.index(batch["id"], row_id).as_py()
             if place >= 0:
@@ -64,7 +64,7 @@ def recordings_in(
         after: files behind this one, in which the last recording may continue.
     """
     with open_parquet(source) as file:
-        _check_metadata(file, source, metadata)
+        check_metadata(file, source, metadata)
         n_rows = file.metadata.num_rows
         wanted = rows_in_range(source, n_rows)
         if not wanted:
@@ -94,7 +94,8 @@ def _last_recording(files: Iterable[Source]) -> tuple[str, str] | None:
     return None
 
 
-def _check_metadata(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
+def check_metadata(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
+    """Raise an `InputError` if an opened file is not part of the token table that `metadata` describes."""
     found = metadata_of_schema(file.schema_arrow, source.where)
     check_columns(file.schema_arrow, table_schema(metadata), source.where)
     refuse_uncovered(metadata, source.where, found)

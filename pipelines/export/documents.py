@@ -96,6 +96,10 @@ class DocumentJob(Job):
             make_builder(template, tokens, tokenizer, voice, settings.loss)
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
+        self._describe(tokens, tokenizer)
+
+    def _describe(self, tokens: TokenIds, tokenizer: TextTokenizer | None) -> None:
+        """Set the attributes that describe the ids of the output."""
         self.end_of_sequence = tokens.end_of_sequence
         self.vocabulary_end = self.vocabulary.end_with(tokens.special_tokens.values())
         self.largest_id = max(self.vocabulary_end - 1, self.end_of_sequence or 0, *tokens.known.values())
@@ -159,7 +163,7 @@ class DocumentJob(Job):
         tokens = TokenIds.of(self.vocabulary, tokenizer, self.settings.end_of_sequence)
         by_recording = any(template.document == "recording" for template in self.templates.values())
         neighbours = Neighbours(context.load_plan()) if by_recording else None
-        return partial(self._sequences, _Loaded(tokenizer, tokens, neighbours))
+        return partial(self._sequences, Loaded(tokenizer, tokens, neighbours))
 
     def task_of(self, dataset: str) -> str:
         """Name of the template of a dataset's documents."""
@@ -175,7 +179,7 @@ class DocumentJob(Job):
 
         write_sequences(_observed(sequences_of(unit, output), output), self.settings.packings, opened)
 
-    def _sequences(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, list[Document]]]:
+    def _sequences(self, loaded: Loaded, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, list[Document]]]:
         """Yield the sequences of a unit, each with the name of its folder."""
         return packed(self._kept(self._mixture(loaded, unit, output), output), self.settings.packings)
 
@@ -185,7 +189,7 @@ class DocumentJob(Job):
             output.keep(document.dataset, document.seconds, len(document.ids))
             yield document
 
-    def _mixture(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> Iterator[Document]:
+    def _mixture(self, loaded: Loaded, unit: Unit, output: UnitOutput) -> Iterator[Document]:
         """Return the documents of a unit in their order, after a look at sources that must not be empty."""
         # Cached, since a builder may read the whole part to know the voices in it.
         builder_of = cache(partial(self._builder, loaded, unit))
@@ -196,7 +200,7 @@ class DocumentJob(Job):
         }
         return mix(streams, self.settings.weights, self.settings.until)
 
-    def _refuse_missing(self, loaded: _Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
+    def _refuse_missing(self, loaded: Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
         """Raise `LastingUnitError` if a weighted dataset has no document in the unit."""
         for name in self.settings.weights or ():
             with TemporaryDirectory(dir=folder) as trial:
@@ -215,13 +219,13 @@ class DocumentJob(Job):
         """Open the writer of a part with sequences of a length; `path` has no suffix yet."""
 
     def _stream(
-        self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
+        self, loaded: Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
     ) -> Iterator[Document]:
         """Yield the documents of a dataset; rows are counted the first time only."""
         return self._documents(loaded, name, unit, builder_of, None if again else output)
 
     def _documents(
-        self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
+        self, loaded: Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
     ) -> Iterator[Document]:
         """Yield the documents of a dataset, and count rows and rejects in `output`."""
         sources, builder = _sources_of(name, unit), builder_of(name)
@@ -230,7 +234,7 @@ class DocumentJob(Job):
         # Before mixing, so that shares count the documents that are written.
         return fit(documents, self.settings.packing, partial(_reject_long, output))
 
-    def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
+    def _builder(self, loaded: Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
         return make_builder(template, loaded.tokens, loaded.tokenizer, voice, self.settings.loss, self.settings.seed)
@@ -266,7 +270,7 @@ class DocumentJob(Job):
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """State that all units of a worker share; `neighbours` is None if no document is a whole recording."""
 
     tokenizer: TextTokenizer | None
@@ -275,7 +279,14 @@ class _Loaded:
 
 
 class DocumentReporter(JobReporter):
-    """Advises if much was left out as too long."""
+    """Advises if much was left out as too long.
+
+    Attributes:
+        texts: name of documents without a table.
+        remedy: how to keep documents that are too long.
+    """
+
+    texts, remedy = "texts", "split"
 
     def __init__(self, job: DocumentJob) -> None:
         self._job = job
@@ -292,8 +303,9 @@ class DocumentReporter(JobReporter):
                 fitting = self._fitting_seconds(name)
                 cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
                 advice.append(
-                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was dropped, in documents longer"
-                    f" than --length {settings.packing.length}; {cut}pass --too-long split or a greater --length."
+                    f"{share:.0%} of the {'audio' if audio else self.texts} in {name} was dropped, in documents longer"
+                    f" than --length {settings.packing.length}; {cut}pass --too-long {self.remedy} or a greater"
+                    " --length."
                 )
         return advice
 
