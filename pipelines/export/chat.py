@@ -31,14 +31,13 @@ from codectok.tokens.vocabulary import Vocabulary
 from .documents import (
     BuilderOf,
     DocumentJob,
-    DocumentReporter,
     Loaded,
     MegatronJob,
-    MegatronReporter,
     SequencesJob,
     SequencesOf,
 )
 from .options import DocumentOptions
+from .reports import DocumentReporter, MegatronReporter
 from .sources import ExportSources, files_of_tables
 
 # Codes that are in memory at a time, beside those of one conversation.

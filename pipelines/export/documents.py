@@ -18,19 +18,17 @@ from codectok.exports.sequences.builder import DocumentBuilder
 from codectok.exports.sequences.builders import make_builder
 from codectok.exports.sequences.documents import Document, MissingFieldError
 from codectok.exports.sequences.items import Voice
-from codectok.exports.sequences.megatron import TYPES, code_of_ids
 from codectok.exports.sequences.mixing import Stream, mix
 from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
-from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX, SidecarWriter
+from codectok.exports.sequences.sidecar import SidecarWriter
 from codectok.exports.sequences.template_files import load_template
 from codectok.exports.sequences.templates import CodesItem, PatternTemplate, Template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.folder import unit_hash
-from codectok.pipelines.engine.output.records import Counts, UnitRecord
-from codectok.pipelines.engine.output.unit_files import LENGTH_PREFIX, part_name
+from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.store import header_of
@@ -40,7 +38,6 @@ from codectok.sources.listing.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.sources.texts import text_rows
-from codectok.storage import Storage
 from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.mixing import arithmetic_of
 from codectok.tokens.source_rows import recordings_in, token_rows
@@ -49,16 +46,13 @@ from codectok.tokens.vocabulary import Vocabulary
 
 from .neighbours import Neighbours
 from .options import DocumentOptions
+from .reports import DocumentReporter, MegatronReporter
 from .sources import EXPORT_KINDS, ExportSources, find_row, table_of_row
-from .verify import DATA_PATHS_FILE, MegatronVerifier, SequencesVerifier
+from .verify import MegatronVerifier, SequencesVerifier
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 from .writing import Writer, packed, write_sequences
 
 HISTOGRAM_STEP = 100
-# Advice is given if at least this share of a source was dropped as too long.
-NOTICEABLE_SHARE = 0.01
-# Largest duration that advice suggests for rows, in seconds.
-USUAL_SECONDS = 30
 
 
 SequencesOf = Callable[[Unit, UnitOutput], Iterator[tuple[str, list[Document]]]]
@@ -278,46 +272,6 @@ class Loaded:
     neighbours: Neighbours | None
 
 
-class DocumentReporter(JobReporter):
-    """Advises if much was left out as too long.
-
-    Attributes:
-        texts: name of documents without a table.
-        remedy: how to keep documents that are too long.
-    """
-
-    texts, remedy = "texts", "split"
-
-    def __init__(self, job: DocumentJob) -> None:
-        self._job = job
-
-    def advice(self, datasets: Mapping[str, Counts]) -> Sequence[str]:
-        """Suggest options if a noticeable share of a source was dropped as too long."""
-        advice = []
-        settings, sources = self._job.settings, self._job.sources
-        for name, counts in datasets.items():
-            audio = name in sources.tables
-            left_out = (counts.reject_seconds if audio else counts.rejects).get("too_long", 0)
-            share = left_out / max(counts.input_seconds if audio else counts.inputs, 1e-9)
-            if share >= NOTICEABLE_SHARE:
-                fitting = self._fitting_seconds(name)
-                cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
-                advice.append(
-                    f"{share:.0%} of the {'audio' if audio else self.texts} in {name} was dropped, in documents longer"
-                    f" than --length {settings.packing.length}; {cut}pass --too-long {self.remedy} or a greater"
-                    " --length."
-                )
-        return advice
-
-    def _fitting_seconds(self, name: str) -> int:
-        """Return how many seconds of audio fit into a document; 0 if rows cannot be cut because they have text."""
-        template, metadata = self._job.templates[name], self._job.sources.metadata
-        if template.has_text or template.has_voice or not template.has_codes:
-            return 0
-        room = (self._job.settings.packing.length or 0) - template.n_tokens
-        return max(0, min(USUAL_SECONDS, int(room / (metadata.frame_rate * metadata.n_codebooks))))
-
-
 class SequencesJob(DocumentJob):
     """Writes sequences as Parquet."""
 
@@ -365,30 +319,6 @@ class MegatronJob(DocumentJob):
     def reporter(self) -> JobReporter:
         """Writes `data-paths.txt`, and advises if much was too long."""
         return MegatronReporter(self)
-
-
-class MegatronReporter(DocumentReporter):
-    """Writes the list of parts that Megatron reads."""
-
-    def write_files(self, storage: Storage, records: Sequence[UnitRecord], total: Counts) -> Sequence[str]:
-        """Write `data-paths.txt`: number of tokens and prefix of each part, as Megatron's weights and paths.
-
-        An output of several lengths has a list for each, such as `data-paths-8192.txt`.
-        """
-        lines: dict[str, list[str]] = {}
-        for record in records:
-            for file in record.files:
-                folder, _, name = file.name.rpartition("/")
-                if not name.endswith(".bin") or name.endswith(f"{LOSS_MASK_SUFFIX}.bin"):
-                    continue
-                n_tokens = file.bytes // TYPES[code_of_ids(self._job.largest_id + 1)].itemsize
-                lines.setdefault(folder, []).append(f"{n_tokens} {file.name.removesuffix('.bin')}\n")
-        names = []
-        for folder in self._job.settings.packings:
-            length = folder.removeprefix(LENGTH_PREFIX)
-            names.append(f"data-paths-{length}.txt" if folder else DATA_PATHS_FILE)
-            storage.write(names[-1], "".join(lines.get(folder, [])).encode())
-        return names
 
 
 def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, Template | PatternTemplate]:

@@ -115,14 +115,16 @@ def _ask_nodes(question: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    nodes: Any = ray.nodes
+    remote: Any = ray.remote
     calls = {}
-    for node in ray.nodes():
+    for node in nodes():
         if not node["Alive"]:
             continue
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         name = f"{name} {node['NodeID'][:6]}" if name in calls else name
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ask: Any = ray.remote(num_cpus=0, max_retries=1, scheduling_strategy=place)(_by_value(question))
+        ask = remote(num_cpus=0, max_retries=1, scheduling_strategy=place)(_by_value(question))
         calls[name] = ask.remote(name, *arguments)
     ray.wait(list(calls.values()), num_returns=len(calls), timeout=ANSWER_SECONDS)
     return {name: _answer(call) for name, call in calls.items()}

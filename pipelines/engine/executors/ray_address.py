@@ -92,7 +92,8 @@ def probe_problem(answer: Mapping[str, Any], log: str) -> str | None:
     if versions is None:
         if is_refusal(answer, log):
             return token_problem()
-        return first_line(answer.get(ray_probe.OTHER) or log.strip() or "it does not tell its version").rstrip(".")
+        told = str(answer.get(ray_probe.OTHER) or log).strip()
+        return told.splitlines()[0].rstrip(".") if told else "it does not tell its version"
     own_ray, own_python = importlib.metadata.version("ray"), platform.python_version()
     its_ray, its_python = str(versions.get("ray_version")), str(versions.get("python_version"))
     if its_ray != own_ray:

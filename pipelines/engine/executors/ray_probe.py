@@ -6,6 +6,7 @@ aborts its process.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from typing import Any
@@ -18,11 +19,11 @@ VERSIONS, REFUSED, OTHER = "versions", "refused", "other"
 def probe(address: str) -> dict[str, Any]:
     """Return the versions of the cluster at `HOST:PORT`, or the reason why there are none."""
     from ray import exceptions
-    from ray._raylet import GcsClient
 
+    raylet: Any = importlib.import_module("ray._raylet")
     refusal = getattr(exceptions, "AuthenticationError", ())
     try:
-        found = GcsClient(address=address).internal_kv_get(CLUSTER_METADATA, namespace=NAMESPACE)
+        found = raylet.GcsClient(address=address).internal_kv_get(CLUSTER_METADATA, namespace=NAMESPACE)
     except Exception as error:  # Ray raises its own kinds, which differ between versions
         kind = REFUSED if isinstance(error, refusal) or "InvalidAuthToken" in str(error) else OTHER
         return {kind: str(error)}

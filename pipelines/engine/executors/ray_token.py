@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 DEFAULT_PATH = "~/.ray/auth_token"
@@ -28,9 +29,8 @@ def use_token() -> bool:
         return False
     os.environ[MODE] = "token"
     if "ray" in sys.modules:
-        from ray._raylet import Config
-
-        Config.initialize("")  # Ray has read the mode when it was imported
+        raylet: Any = sys.modules["ray._raylet"]
+        raylet.Config.initialize("")  # Ray has read the mode when it was imported
     return True
 
 
