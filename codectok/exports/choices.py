@@ -31,6 +31,14 @@ class Until(StrEnum):
     LAST = "last"
 
 
+class Loss(StrEnum):
+    """Positions of a document that a language model learns: all, its audio, or its answer."""
+
+    ALL = "all"
+    AUDIO = "audio"
+    ANSWER = "answer"
+
+
 class UnittsTask(StrEnum):
     """Contents of a UniTTS dialogue: audio alone, text before audio, or audio before text."""
 

@@ -10,23 +10,27 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from pydantic import JsonValue
 
 from codectok.errors import InputError
-from codectok.exports.sequences.documents import Document, DocumentBuilder, MissingFieldError, Voice
+from codectok.exports.sequences.builder import DocumentBuilder, RowsBuilder
+from codectok.exports.sequences.documents import Document, MissingFieldError
+from codectok.exports.sequences.items import Voice
+from codectok.exports.sequences.megatron import TYPES, code_of_ids
 from codectok.exports.sequences.mixing import Stream, mix
-from codectok.exports.sequences.packing import fit, pack
+from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
-from codectok.exports.sequences.sidecar import SidecarWriter
-from codectok.exports.sequences.templates import TEXT_TEMPLATE, CodesItem, Template, load_template
+from codectok.exports.sequences.patterns import PatternBuilder
+from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX, SidecarWriter
+from codectok.exports.sequences.template_files import TEXT_TEMPLATE, load_template
+from codectok.exports.sequences.templates import CodesItem, PatternTemplate, Template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
-from codectok.pipelines.engine.output.unit_files import part_name
+from codectok.pipelines.engine.output.unit_files import LENGTH_PREFIX, part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.store import header_of
@@ -48,6 +52,7 @@ from .options import DocumentOptions
 from .sources import EXPORT_KINDS, ExportSources, find_row, table_of_row
 from .verify import DATA_PATHS_FILE, MegatronVerifier, SequencesVerifier
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
+from .writing import Writer, packed, write_sequences
 
 HISTOGRAM_STEP = 100
 # Advice is given if at least this share of a source was dropped as too long.
@@ -58,13 +63,6 @@ USUAL_SECONDS = 30
 
 BuilderOf = Callable[[str], DocumentBuilder]
 """Returns the builder of a dataset's documents, by name."""
-
-
-class Writer(Protocol):
-    """Writes sequences to files."""
-
-    def write(self, sequence: Sequence[Document]) -> None:
-        """Append a sequence."""
 
 
 class DocumentJob(Job):
@@ -92,7 +90,7 @@ class DocumentJob(Job):
         tokens = TokenIds.of(self.vocabulary, tokenizer, settings.end_of_sequence)
         voice = self._voice(()) if settings.voice is not None else None
         for template in self.templates.values():
-            DocumentBuilder(template, tokens, tokenizer, voice)
+            self._builder_of(template, tokens, tokenizer, voice)
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
         self.end_of_sequence = tokens.end_of_sequence
@@ -109,7 +107,8 @@ class DocumentJob(Job):
             **self.sources.options(),
             **({} if layout is None else {"layout": f"{layout.name} {layout.sha256}"}),
             "offset": settings.offset,
-            "task": {name: template.model_dump_json() for name, template in sorted(self.templates.items())},
+            "task": {name: self._described(template) for name, template in sorted(self.templates.items())},
+            **({} if settings.loss is None else {"loss": settings.loss}),
             "texts": list(self.sources.texts),
             "tokenizer": self._tokenizer_fingerprint,
             "eos": self.end_of_sequence,
@@ -120,7 +119,16 @@ class DocumentJob(Job):
             "until": settings.until if settings.weights else None,
             "part_megabytes": settings.part_megabytes,
             **asdict(settings.packing),
+            **({"shorter_lengths": sorted(settings.shorter_lengths)} if settings.shorter_lengths else {}),
         }
+
+    def _described(self, template: Template | PatternTemplate) -> str:
+        """Everything of a template that decides the output: without a loss an answer is a part of the row."""
+        if isinstance(template, PatternTemplate):
+            return f"{template.model_dump_json()} {self.settings.seed}"
+        if self.settings.loss is None:
+            return template.without_answer.model_dump_json(exclude={"answer"})
+        return template.model_dump_json()
 
     def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
         """Read the same files of a table as its other readers, and all files of a text."""
@@ -147,6 +155,23 @@ class DocumentJob(Job):
         return partial(self._write_part, _Loaded(tokenizer, tokens, neighbours))
 
     def _write_part(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> None:
+        def opened(folder: str, length: int | None) -> AbstractContextManager[Writer]:
+            path = output.folder / folder / part_name(unit.number, "")
+            path.parent.mkdir(exist_ok=True)
+            return self.writer(path, unit_hash(header_of(self), unit), length)
+
+        packings = self.settings.packings
+        sequences = packed(self._kept(self._mixture(loaded, unit, output), output), packings)
+        write_sequences(_observed(sequences, output), packings, opened)
+
+    def _kept(self, documents: Iterable[Document], output: UnitOutput) -> Iterator[Document]:
+        """Count documents."""
+        for document in documents:
+            output.keep(document.dataset, document.seconds, len(document.ids))
+            yield document
+
+    def _mixture(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> Iterator[Document]:
+        """Return the documents of a unit in their order, after a look at sources that must not be empty."""
         # Cached, since a builder may read the whole part to know the voices in it.
         builder_of = cache(partial(self._builder, loaded, unit))
         self._refuse_missing(loaded, unit, builder_of, output.folder)
@@ -154,17 +179,7 @@ class DocumentJob(Job):
         streams: dict[str, Stream] = {
             name: partial(self._stream, loaded, name, unit, builder_of, output) for name in names
         }
-        mixture = mix(streams, self.settings.weights, self.settings.until)
-        path = output.folder / part_name(unit.number, "")
-        with self.writer(path, unit_hash(header_of(self), unit)) as writer:
-            for sequence in pack(mixture, self.settings.packing):
-                for document in sequence:
-                    output.keep(document.dataset, document.seconds, len(document.ids))
-                output.observe("sequence", sum(len(document.ids) for document in sequence) // HISTOGRAM_STEP)
-                writer.write(sequence)
-        if not output.rows:
-            for left in output.folder.glob(f"{path.name}.*"):
-                left.unlink()
+        return mix(streams, self.settings.weights, self.settings.until)
 
     def _refuse_missing(self, loaded: _Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
         """Raise `LastingUnitError` if a weighted dataset has no document in the unit."""
@@ -181,8 +196,8 @@ class DocumentJob(Job):
             )
 
     @abstractmethod
-    def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
-        """Open the writer of a part; `path` has no suffix yet."""
+    def writer(self, path: Path, hash_of_unit: str, length: int | None) -> AbstractContextManager[Writer]:
+        """Open the writer of a part with sequences of a length; `path` has no suffix yet."""
 
     def _stream(
         self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
@@ -203,7 +218,19 @@ class DocumentJob(Job):
     def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
-        return DocumentBuilder(template, loaded.tokens, loaded.tokenizer, voice)
+        return self._builder_of(template, loaded.tokens, loaded.tokenizer, voice)
+
+    def _builder_of(
+        self,
+        template: Template | PatternTemplate,
+        tokens: TokenIds,
+        tokenizer: TextTokenizer | None,
+        voice: Voice | None,
+    ) -> DocumentBuilder:
+        loss, seed = self.settings.loss, self.settings.seed
+        if isinstance(template, PatternTemplate):
+            return PatternBuilder(template, tokens, tokenizer, voice, loss, seed)
+        return RowsBuilder(template, tokens, tokenizer, voice, loss)
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
         """Return the voice for the rows of `sources`."""
@@ -283,7 +310,7 @@ class SequencesJob(DocumentJob):
     verifier = SequencesVerifier
     output_bytes_per_second = 250.0
 
-    def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
+    def writer(self, path: Path, hash_of_unit: str, length: int | None) -> AbstractContextManager[Writer]:
         """Open the writer of `part-NNNNNN.parquet`."""
         vocabulary, metadata = self.vocabulary, self.sources.metadata
         described = SequencesMetadata(
@@ -299,9 +326,10 @@ class SequencesJob(DocumentJob):
             vocabulary_end=self.vocabulary_end,
             end_of_sequence=self.end_of_sequence,
             tokenizer=self._tokenizer_fingerprint,
-            length=self.settings.packing.length,
+            length=length,
             unit_hash=hash_of_unit,
             layout=LayoutRecord.unless_default(vocabulary.layout, with_definition=False),
+            loss=self.settings.loss,
         )
         return SequenceWriter(path.with_suffix(".parquet"), described)
 
@@ -314,9 +342,9 @@ class MegatronJob(DocumentJob):
     verifier = MegatronVerifier
     output_bytes_per_second = 400.0
 
-    def writer(self, path: Path, hash_of_unit: str) -> AbstractContextManager[Writer]:
-        """Open the writer of `part-NNNNNN.bin`, its index `part-NNNNNN.idx`, and its documents in `.parquet`."""
-        return SidecarWriter(path, self.largest_id + 1)
+    def writer(self, path: Path, hash_of_unit: str, length: int | None) -> AbstractContextManager[Writer]:
+        """Open the writer of `part-NNNNNN.bin`, its index `.idx`, its documents `.parquet`, and its loss mask."""
+        return SidecarWriter(path, self.largest_id + 1, self.settings.loss is not None)
 
     @property
     def reporter(self) -> JobReporter:
@@ -328,25 +356,48 @@ class MegatronReporter(DocumentReporter):
     """Writes the list of parts that Megatron reads."""
 
     def write_files(self, storage: Storage, records: Sequence[UnitRecord], total: Counts) -> Sequence[str]:
-        """Write `data-paths.txt`: number of tokens and prefix of each part, as Megatron's weights and paths."""
-        lines = [
-            f"{record.total.codes} {file.name.removesuffix('.bin')}\n"
-            for record in records
-            for file in record.files
-            if file.name.endswith(".bin")
-        ]
-        storage.write(DATA_PATHS_FILE, "".join(lines).encode())
-        return [DATA_PATHS_FILE]
+        """Write `data-paths.txt`: number of tokens and prefix of each part, as Megatron's weights and paths.
+
+        An output of several lengths has a list for each, such as `data-paths-8192.txt`.
+        """
+        lines: dict[str, list[str]] = {}
+        for record in records:
+            for file in record.files:
+                folder, _, name = file.name.rpartition("/")
+                if not name.endswith(".bin") or name.endswith(f"{LOSS_MASK_SUFFIX}.bin"):
+                    continue
+                n_tokens = file.bytes // TYPES[code_of_ids(self._job.largest_id + 1)].itemsize
+                lines.setdefault(folder, []).append(f"{n_tokens} {file.name.removesuffix('.bin')}\n")
+        names = []
+        for folder in self._job.settings.packings:
+            length = folder.removeprefix(LENGTH_PREFIX)
+            names.append(f"data-paths-{length}.txt" if folder else DATA_PATHS_FILE)
+            storage.write(names[-1], "".join(lines.get(folder, [])).encode())
+        return names
 
 
-def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, Template]:
+def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, Template | PatternTemplate]:
     """Load the template of each dataset."""
     templates = {name: load_template(settings.template_of(name)) for name in sources.tables}
+    by_pattern = {name: one for name, one in templates.items() if isinstance(one, PatternTemplate)}
+    if settings.switch is not None:
+        if not by_pattern:
+            raise InputError("--switch-token is for patterns such as --task ATAT; leave it out.")
+        templates |= {name: template.with_switch(settings.switch) for name, template in by_pattern.items()}
     for name in sources.texts:
         templates[name] = load_template(settings.templates.get(name, TEXT_TEMPLATE))
         if any(isinstance(item, CodesItem) for item in templates[name].items):
             raise InputError(f"The template of {name} has codes, but {name} is text; give one with text and tokens.")
     return templates
+
+
+def _observed(
+    sequences: Iterable[tuple[str, list[Document]]], output: UnitOutput
+) -> Iterator[tuple[str, list[Document]]]:
+    """Count the lengths of sequences."""
+    for folder, sequence in sequences:
+        output.observe("sequence", sum(len(document.ids) for document in sequence) // HISTOGRAM_STEP)
+        yield folder, sequence
 
 
 def _sources_of(name: str, unit: Unit) -> list[Source]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel, ConfigDict
 
 from codectok.config import parse
 from codectok.errors import InputError
-from codectok.exports.choices import TooLong, Until
+from codectok.exports.choices import Loss, TooLong, Until, check_choice
 from codectok.exports.sequences.packing import PackingOptions
-from codectok.exports.sequences.templates import VOICE_TEMPLATE
+from codectok.exports.sequences.template_files import VOICE_TEMPLATE
+from codectok.pipelines.engine.output.unit_files import length_folder
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.tokens.layouts.layout import TokenLayout
 from codectok.tokens.layouts.loading import default_layout
@@ -26,18 +27,22 @@ class DocumentOptions:
     """How documents are made, mixed and packed.
 
     Attributes:
-        template: name of a template that comes with codectok, or a YAML file.
+        template: name of a template that comes with codectok, patterns such as "ATAT:2,TATA:1", or a YAML file.
         templates: templates of single datasets, by name.
         tokenizer: folder of the text tokenizer; None without one.
         offset: id of the first code.
         end_of_sequence: token or id; None for the tokenizer's.
+        switch: token where audio and text of a pattern change; None without one.
+        seed: decides which documents follow which pattern.
         voice: "speaker", the id of a row, or `TABLE#ID`, for templates with a voice; None without one.
         packing: how documents are packed into sequences.
+        shorter_lengths: lengths of further outputs: a document goes to the shortest one that holds it.
         weights: share of tokens of each dataset in the mixture; None to concatenate the datasets.
         until: where a mixture ends, see `codectok.exports.sequences.mixing.mix`.
         part_megabytes: MB of tables and texts per part file.
         allow_mixed: accept tables of one codec whose codes were computed differently.
         layout: how codes are written; UniTTS's by default.
+        loss: positions that a model learns, to be stored as labels; None to store none.
     """
 
     template: str = "audio"
@@ -45,16 +50,27 @@ class DocumentOptions:
     tokenizer: str | None = None
     offset: int = DEFAULT_OFFSET
     end_of_sequence: str | None = None
+    switch: str | None = None
+    seed: int = 0
     voice: str | None = None
     packing: PackingOptions = field(default_factory=PackingOptions)
+    shorter_lengths: tuple[int, ...] = ()
     weights: Mapping[str, float] | None = None
     until: Until = Until.FIRST
     part_megabytes: float = DEFAULT_PART_MEGABYTES
     allow_mixed: bool = False
     layout: TokenLayout = field(default_factory=default_layout)
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
+        if self.loss is not None:
+            check_choice(self.loss, Loss)
         check_unit_megabytes(self.part_megabytes)
+        longest = self.packing.length
+        if self.shorter_lengths and (longest is None or min(self.shorter_lengths) < 1):
+            raise InputError("Lengths must be numbers of at least 1.")
+        if len({*self.shorter_lengths, longest}) <= len(self.shorter_lengths):
+            raise InputError("Two outputs have the same --length; pass each length once.")
         if self.layout.order != "flat" and self.packing.too_long in (TooLong.TRUNCATE, TooLong.SPLIT):
             raise InputError(
                 f"Audio of the layout {self.layout.name} cannot be cut, because its codebooks are {self.layout.order};"
@@ -63,6 +79,14 @@ class DocumentOptions:
         for name, weight in (self.weights or {}).items():
             if not 0 < weight < math.inf:
                 raise InputError(f"The weight of {name} must be a number above 0, not {weight:g}.")
+
+    @property
+    def packings(self) -> dict[str, PackingOptions]:
+        """Packing of each output by the name of its folder, the shortest first; "" is the output folder itself."""
+        if not self.shorter_lengths:
+            return {"": self.packing}
+        lengths = sorted([*self.shorter_lengths, self.packing.length or 0])
+        return {length_folder(length): replace(self.packing, length=length) for length in lengths}
 
     def template_of(self, dataset: str) -> str:
         """Return the template of a table; with a voice, "tts" becomes the template that begins with the voice."""

@@ -13,22 +13,22 @@ from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.storage import Storage
 
-HEADER_BYTES = 34
 NUMBERS = ["document", "start", "length", "dataset"]
 
 
-def check_sidecar(storage: Storage, prefix: str, record: UnitRecord) -> None:
-    """Compare the list of documents beside `PREFIX.idx`, which is right, with the index and the record.
+def check_sidecar(storage: Storage, prefix: str, record: UnitRecord, lengths: np.ndarray) -> Counter[str]:
+    """Compare the list of documents beside `PREFIX.idx` with the lengths of its sequences.
+
+    Returns:
+        The number of documents by dataset.
 
     Raises:
-        VerificationError: the list is missing or damaged, or does not agree with them.
+        VerificationError: the list is missing or damaged, or does not agree with the index.
     """
     name = f"{prefix}{SIDECAR_SUFFIX}"
     where = f"{storage.url}/{name}"
     if name not in {file.name for file in record.files}:
         raise VerificationError(f"{where} is missing: the list of the documents of {prefix}.bin.")
-    index = storage.read(f"{prefix}.idx")
-    lengths = np.frombuffer(index, "<i4", int.from_bytes(index[18:26], "little"), HEADER_BYTES)
     found = np.zeros(len(lengths), np.int64)
     datasets: Counter[str] = Counter()
     position, document = 0, -1
@@ -55,5 +55,4 @@ def check_sidecar(storage: Storage, prefix: str, record: UnitRecord) -> None:
         raise VerificationError(f"{where} cannot be read: {first_line(error)}") from None
     if not np.array_equal(found, lengths):
         raise VerificationError(f"{where} does not match {prefix}.idx: documents have other lengths.")
-    if datasets != {dataset: counts.rows for dataset, counts in record.counts.items() if counts.rows}:
-        raise VerificationError(f"{where} has documents of other datasets than its record says.")
+    return datasets

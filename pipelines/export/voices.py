@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from codectok.exports.sequences.documents import MissingFieldError, Voice
+from codectok.exports.sequences.documents import MissingFieldError
+from codectok.exports.sequences.items import Voice
 from codectok.tokens.table import TokenRow, hash_of_id
 
 BY_SPEAKER = "speaker"

@@ -8,7 +8,7 @@ import typer
 
 from codectok.cli.job_choices import JobChoices, with_job_choices
 from codectok.errors import InputError
-from codectok.exports.choices import Packing, TooLong, Until
+from codectok.exports.choices import Loss, Packing, TooLong, Until
 
 from .options import (
     AllowMixedOption,
@@ -41,7 +41,10 @@ def run(
     output: Annotated[str, typer.Argument(help="Folder or URL: new, or of the same job to resume it.")],
     task: Annotated[
         list[str] | None,
-        typer.Option(help="audio, tts, asr, interleaved, or a template file; NAME=TASK for one source."),
+        typer.Option(
+            help="audio, tts, asr, interleaved, a pattern of audio and text (ATAT, or ATAT:2,TATA:1 with shares), or a"
+            " template file; NAME=TASK for one source."
+        ),
     ] = None,
     tokenizer: TokenizerOption = None,
     text: Annotated[
@@ -59,8 +62,19 @@ def run(
             help="Voice that tts imitates: a row's id, TABLE#ID, or `speaker` for another clip of the row's speaker."
         ),
     ] = None,
+    switch_token: Annotated[
+        str | None, typer.Option(help="Token where audio and text of a pattern change.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice between patterns.")] = 0,
     packing: Annotated[Packing, typer.Option(help="How documents are packed into sequences.")] = Packing.NONE,
-    length: Annotated[int | None, typer.Option(min=1, help="Largest number of tokens in a sequence.")] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Largest number of tokens in a sequence; several write documents to a folder for each length.",
+            show_default=False,
+        ),
+    ] = None,
     too_long: Annotated[
         TooLong | None, typer.Option(help="How longer documents are handled.", show_default="drop")
     ] = None,
@@ -70,6 +84,10 @@ def run(
     until: Annotated[
         Until | None,
         typer.Option(help="End a mixture with its first source, or with its last one.", show_default="first"),
+    ] = None,
+    loss: Annotated[
+        Loss | None,
+        typer.Option(help="Add labels that learn all tokens, audio alone, or answers.", show_default=False),
     ] = None,
     part_megabytes: PartMegabytesOption = 256.0,
     allow_mixed: AllowMixedOption = False,
@@ -107,13 +125,17 @@ def run(
         tokenizer=None if tokenizer is None else str(tokenizer.absolute()),
         offset=chosen.value,
         end_of_sequence=eos,
+        switch=switch_token,
+        seed=seed,
         voice=voice,
-        packing=PackingOptions(packing, length, too_long or TooLong.DROP),
+        packing=PackingOptions(packing, max(length or [], default=None), too_long or TooLong.DROP),
+        shorter_lengths=tuple(sorted(length or [])[:-1]),
         weights={name: _number(name, share) for name, share in weights.items()} or None,
         until=until or Until.FIRST,
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,
         layout=loaded_layout,
+        loss=loss,
     )
     facts = (
         {"offset": chosen}

@@ -6,17 +6,22 @@ import struct
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from .documents import Document
-
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
-INT32, UINT16 = 4, 8
+UINT8, INT32, UINT16 = 1, 4, 8
+# Types of values by their code in the index.
+TYPES: dict[int, np.dtype[Any]] = {UINT8: np.dtype("u1"), INT32: np.dtype("<i4"), UINT16: np.dtype("<u2")}
 # Megatron stores vocabularies below this size in 16 bits; it reads the type from the index, other readers assume it.
 SMALL_VOCABULARY = 65_500
+
+
+def code_of_ids(vocabulary_size: int) -> int:
+    """Return the code of the type of ids: 16 bits for vocabularies below `SMALL_VOCABULARY`, else 32."""
+    return UINT16 if vocabulary_size < SMALL_VOCABULARY else INT32
 
 
 class IndexedDatasetWriter:
@@ -26,12 +31,11 @@ class IndexedDatasetWriter:
 
     Args:
         prefix: path of both files without suffix.
-        vocabulary_size: number of ids; ids have 16 bits if it is below `SMALL_VOCABULARY`, else 32.
+        code: type of the values, a key of `TYPES`; `code_of_ids` returns the one for ids.
     """
 
-    def __init__(self, prefix: Path, vocabulary_size: int) -> None:
-        self._code = UINT16 if vocabulary_size < SMALL_VOCABULARY else INT32
-        self._type = np.dtype("<u2" if self._code == UINT16 else "<i4")
+    def __init__(self, prefix: Path, code: int) -> None:
+        self._code, self._type = code, TYPES[code]
         self._index = prefix.with_name(f"{prefix.name}.idx")
         self._bin = prefix.with_name(f"{prefix.name}.bin").open("wb")
         self._lengths = array("i")  # the only thing held in memory: 4 bytes per sequence
@@ -44,13 +48,13 @@ class IndexedDatasetWriter:
         if error is None:
             self._write_index()
 
-    def write(self, sequence: Sequence[Document]) -> None:
-        """Append a sequence of documents."""
-        for document in sequence:
-            ids = document.ids.astype(self._type)
-            assert np.array_equal(ids, document.ids), "ids are below vocabulary_size"
-            self._bin.write(ids.tobytes())
-        self._lengths.append(sum(len(document.ids) for document in sequence))
+    def write(self, parts: Sequence[np.ndarray]) -> None:
+        """Append a sequence of integers [n] in several parts."""
+        for part in parts:
+            values = part.astype(self._type)
+            assert np.array_equal(values, part), "values fit the type"
+            self._bin.write(values.tobytes())
+        self._lengths.append(sum(map(len, parts)))
 
     def _write_index(self) -> None:
         lengths = np.asarray(self._lengths, "<i4")

@@ -50,23 +50,36 @@ class _OpenSequence:
         self.filled += len(document.ids)
 
 
-def pack(documents: Iterable[Document], options: PackingOptions) -> Iterator[list[Document]]:
-    """Pack documents into sequences, deterministically; a document longer than a sequence stays alone (see `fit`)."""
-    length = options.length
-    limit = 1 if options.packing == Packing.NEXT_FIT else OPEN_SEQUENCES
-    waiting: list[_OpenSequence] = []
-    for document in documents:
-        if options.packing == Packing.NONE or length is None or len(document.ids) > length:
-            yield [document]
-            continue
-        fits = next((one for one in waiting if one.filled + len(document.ids) <= length), None)
+class Packer:
+    """Packs documents into sequences, deterministically.
+
+    A document longer than a sequence stays alone, see `fit`.
+    """
+
+    def __init__(self, options: PackingOptions) -> None:
+        self._options = options
+        self._limit = 1 if options.packing == Packing.NEXT_FIT else OPEN_SEQUENCES
+        self._open: list[_OpenSequence] = []
+
+    def add(self, document: Document) -> list[Document] | None:
+        """Add a document, and return the sequence that it completes, if any."""
+        length = self._options.length
+        if self._options.packing == Packing.NONE or length is None or len(document.ids) > length:
+            return [document]
+        complete: list[Document] | None = None
+        fits = next((one for one in self._open if one.filled + len(document.ids) <= length), None)
         if fits is None:
-            if len(waiting) == limit:
-                yield waiting.pop(0).documents
+            if len(self._open) == self._limit:
+                complete = self._open.pop(0).documents
             fits = _OpenSequence()
-            waiting.append(fits)
+            self._open.append(fits)
         fits.add(document)
-    yield from (one.documents for one in waiting)
+        return complete
+
+    def finish(self) -> Iterator[list[Document]]:
+        """Yield the sequences that still have room."""
+        while self._open:
+            yield self._open.pop(0).documents
 
 
 def fit(
@@ -87,20 +100,20 @@ def fit(
 
 def _truncated(document: Document, length: int) -> Document:
     """Keep the first ids and the template's end; audio that is cut keeps whole frames and its closing token."""
-    ids = document.ids
+    n_ids = len(document.ids)
     cut = max(0, length - document.n_end)
-    closing = ids[:0]
+    closing = slice(0, 0)
     for span in document.code_spans:
         if span.start - span.opening < cut < span.stop + span.closing:
             frames = (cut - span.closing - span.start) // span.frame
             if frames > 0:
-                closing = ids[span.stop : span.stop + span.closing]
+                closing = slice(span.stop, span.stop + span.closing)
                 cut = span.start + frames * span.frame
             else:
                 cut = span.start - span.opening
             break
-    end = ids[len(ids) - document.n_end :][:length]
-    return replace(document, ids=np.concatenate([ids[:cut], closing, end]), code_spans=(), n_end=0)
+    end = slice(n_ids - document.n_end, n_ids - document.n_end + length)
+    return replace(_selected(document, (slice(0, cut), closing, end)), truncated=True)
 
 
 def _split(document: Document, length: int) -> Iterator[Document]:
@@ -113,5 +126,14 @@ def _split(document: Document, length: int) -> Iterator[Document]:
                 border = end - (end - span.start) % span.frame
                 end = border if border > start else end
         seconds = document.seconds if start == 0 else 0.0
-        yield replace(document, ids=document.ids[start:end], seconds=seconds, code_spans=(), n_end=0)
+        yield replace(_selected(document, (slice(start, end),)), seconds=seconds)
         start = end
+
+
+def _selected(document: Document, places: tuple[slice, ...]) -> Document:
+    """Keep the ids at some places."""
+    ids = np.concatenate([document.ids[place] for place in places])
+    learned = document.learned
+    if learned is not None:
+        learned = np.concatenate([learned[place] for place in places])
+    return replace(document, ids=ids, learned=learned, code_spans=(), n_end=0)

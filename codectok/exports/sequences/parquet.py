@@ -13,10 +13,11 @@ from pydantic import Field
 
 from codectok.config import StrictModel
 from codectok.errors import InputError
+from codectok.exports.choices import Loss
 from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.table import METADATA_KEY
 
-from .documents import Document
+from .documents import NOT_LEARNED, Document, lengths_of, loss_mask_of, positions_of
 
 # Statistics of token ids are useless to readers: only document ids have them.
 STATISTICS = ["ids"]
@@ -41,6 +42,7 @@ class SequencesMetadata(StrictModel):
         length: largest number of tokens in a sequence; None for no limit.
         unit_hash: hash of the unit of work that wrote the file.
         layout: how codes are written; None for UniTTS's layout.
+        loss: positions that a model learns, with columns of labels and positions; None without these columns.
     """
 
     format: Literal["codectok.sequences"] = "codectok.sequences"
@@ -60,10 +62,14 @@ class SequencesMetadata(StrictModel):
     length: int | None
     unit_hash: str
     layout: LayoutRecord | None = None
+    loss: Loss | None = None
 
 
 def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
     """Return the schema: ids of a sequence, and of each document in it the length, the id and the dataset.
+
+    With a loss there are columns of labels (ids, or -100 where nothing is learned; not shifted) and of positions, which
+    begin at 0 in every document.
 
     Strings are not Arrow dictionaries: Parquet encodes them as such anyway, and every reader knows plain strings.
     """
@@ -73,7 +79,9 @@ def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
 
     fields = [column("input_ids", pa.int32()), column("lengths", pa.int32())]
     fields += [column(name, pa.string()) for name in ("ids", "datasets")]
-    stored = metadata.model_dump_json(exclude=None if metadata.layout else {"layout"})
+    if metadata.loss is not None:
+        fields += [column(name, pa.int32()) for name in ("labels", "position_ids")]
+    stored = metadata.model_dump_json(exclude={name for name in ("layout", "loss") if getattr(metadata, name) is None})
     return pa.schema(fields, metadata={METADATA_KEY: stored.encode()})
 
 
@@ -81,7 +89,7 @@ class SequenceWriter:
     """Context manager that writes sequences to one Parquet file, deterministically."""
 
     def __init__(self, path: Path, metadata: SequencesMetadata) -> None:
-        self._schema = sequences_schema(metadata)
+        self._schema, self._with_loss = sequences_schema(metadata), metadata.loss is not None
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", write_statistics=STATISTICS)
         self._waiting: list[Sequence[Document]] = []
         self._n_ids = self._n_characters = 0
@@ -113,16 +121,20 @@ class SequenceWriter:
         if not self._waiting:
             return
         documents = [document for sequence in self._waiting for document in sequence]
-        lengths = np.array([len(document.ids) for document in documents], np.int32)
+        lengths = lengths_of(documents)
         counts = np.array([len(sequence) for sequence in self._waiting])
         of_documents = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         of_ids = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[of_documents].astype(np.int32)
-        values = (
-            (of_ids, pa.array(np.concatenate([document.ids for document in documents]), pa.int32())),
+        ids = np.concatenate([document.ids for document in documents])
+        values = [
+            (of_ids, pa.array(ids, pa.int32())),
             (of_documents, pa.array(lengths, pa.int32())),
             (of_documents, pa.array([document.id for document in documents], pa.string())),
             (of_documents, pa.array([document.dataset for document in documents], pa.string())),
-        )
+        ]
+        if self._with_loss:
+            labels = np.where(loss_mask_of(documents), ids, np.int32(NOT_LEARNED))
+            values += [(of_ids, pa.array(column, pa.int32())) for column in (labels, positions_of(documents))]
         columns = [
             pa.ListArray.from_arrays(pa.array(offsets), content, type=field.type)
             for (offsets, content), field in zip(values, self._schema, strict=True)

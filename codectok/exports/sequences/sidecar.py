@@ -9,10 +9,11 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .documents import Document
-from .megatron import IndexedDatasetWriter
+from .documents import Document, loss_mask_of
+from .megatron import UINT8, IndexedDatasetWriter, code_of_ids
 
 SIDECAR_SUFFIX = ".parquet"
+LOSS_MASK_SUFFIX = "_loss_mask"
 SIDECAR_SCHEMA = pa.schema(
     [
         pa.field("document", pa.int64(), nullable=False),
@@ -28,35 +29,45 @@ ROW_GROUP_CHARACTERS = 1 << 26
 
 
 class SidecarWriter:
-    """Context manager that writes `PREFIX.bin` and `PREFIX.idx`, and a list of their documents to `PREFIX.parquet`.
+    """Context manager that writes an indexed dataset and what belongs to it.
+
+    These are `PREFIX.bin` and `PREFIX.idx`, a list of their documents in `PREFIX.parquet`, and with a loss the indexed
+    dataset `PREFIX_loss_mask`: for every id 1 if it is learned, else 0.
 
     The list has a row for each document, in order: `document` is its number in the index (documents that are packed
     into one sequence share it), `start` and `length` its place among the ids of the `.bin` file, `ids` its clips.
 
     Args:
-        prefix, vocabulary_size: as for `IndexedDatasetWriter`.
+        prefix: path of all files without suffix.
+        vocabulary_size: number of ids.
+        with_loss_mask: write the loss mask, too.
     """
 
-    def __init__(self, prefix: Path, vocabulary_size: int) -> None:
-        self._dataset = IndexedDatasetWriter(prefix, vocabulary_size)
+    def __init__(self, prefix: Path, vocabulary_size: int, with_loss_mask: bool = False) -> None:
+        self._dataset = IndexedDatasetWriter(prefix, code_of_ids(vocabulary_size))
+        self._loss_mask: IndexedDatasetWriter | None = None
+        if with_loss_mask:
+            self._loss_mask = IndexedDatasetWriter(prefix.with_name(f"{prefix.name}{LOSS_MASK_SUFFIX}"), UINT8)
         path = prefix.with_name(f"{prefix.name}{SIDECAR_SUFFIX}")
         self._writer = pq.ParquetWriter(path, SIDECAR_SCHEMA, compression="zstd")
         self._rows: list[dict[str, Any]] = []
         self._n_sequences = self._n_ids = self._n_characters = 0
 
     def __enter__(self) -> Self:
-        self._dataset.__enter__()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *others: object) -> None:
-        self._dataset.__exit__(error, *others)
+        for dataset in filter(None, (self._dataset, self._loss_mask)):
+            dataset.__exit__(error, *others)
         if error is None:
             self._flush()
         self._writer.close()
 
     def write(self, sequence: Sequence[Document]) -> None:
         """Append a sequence of documents."""
-        self._dataset.write(sequence)
+        self._dataset.write([document.ids for document in sequence])
+        if self._loss_mask is not None:
+            self._loss_mask.write([loss_mask_of(sequence)])
         for document in sequence:
             clips = document.clips or (document.id,)
             row = {

@@ -1,20 +1,14 @@
-"""Templates of documents: small YAML files, some of which come with codectok."""
+"""Templates of documents: items in their order."""
 
 from __future__ import annotations
 
 import re
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from codectok.config import StrictModel
-from codectok.errors import InputError
-from codectok.parsing import MAX_YAML_CHARACTERS, parse_yaml
 
-TASKS = ("audio", "tts", "asr", "interleaved")
-TEXT_TEMPLATE, VOICE_TEMPLATE = "text", "tts-voice"
 END_OF_SEQUENCE = "eos"
 FIELDS = ("text", "language", "speaker", "category", "id", "source", "dataset")
 EXTRA = "extra."  # before the name of a further label
@@ -61,25 +55,15 @@ TemplateItem = Annotated[
 ]
 
 
-class Template(StrictModel):
-    """Items of a document: `begin`, then `row` once per row, then `end`.
-
-    Attributes:
-        document: "row": each row is a document; "recording": all rows of a recording, in order, are one document.
-        begin: items before the first row.
-        row: items of each row.
-        end: items behind the last row, without codes; truncated documents keep them.
-    """
+class DocumentTemplate(StrictModel):
+    """Base of templates: items of documents, in the order in which a document may hold them."""
 
     document: Literal["row", "recording"] = "row"
-    begin: tuple[TemplateItem, ...] = ()
-    row: Annotated[tuple[TemplateItem, ...], Field(min_length=1)]
-    end: tuple[TemplateItem, ...] = ()
 
     @property
     def items(self) -> tuple[TemplateItem, ...]:
         """All items, in order."""
-        return (*self.begin, *self.row, *self.end)
+        raise NotImplementedError
 
     @property
     def has_text(self) -> bool:
@@ -108,45 +92,82 @@ class Template(StrictModel):
         return CodesItem(codes="voice") in self.items
 
 
-def load_template(name: str | Path) -> Template:
-    """Load a template that comes with codectok, by its name, or one from a YAML file.
+class Template(DocumentTemplate):
+    """Items of a document: `begin`, then `row` and `answer` once per row, then `end`.
 
-    Raises:
-        InputError: the template does not exist or is not valid.
+    Attributes:
+        document: "row": each row is a document; "recording": all rows of a recording, in order, are one document.
+        begin: items before the first row.
+        row: first items of each row, which a language model is given.
+        answer: further items of each row, which a language model learns to answer.
+        end: items behind the last row, without codes; truncated documents keep them.
     """
-    own = resources.files(__package__) / "templates" / f"{name}.yaml"
-    if own.is_file():
-        return _parse(own.read_text(encoding="utf-8"), str(name))
-    path = Path(name)
-    if not path.is_file():
-        names = ", ".join((*TASKS, TEXT_TEMPLATE, VOICE_TEMPLATE))
-        raise InputError(f"There is no template {name}; give a YAML file, or one of {names}.")
-    try:
-        with path.open(encoding="utf-8") as file:
-            return _parse(file.read(MAX_YAML_CHARACTERS + 1), str(path))
-    except UnicodeDecodeError:
-        raise InputError(f"The template {name} is not UTF-8 text.") from None
+
+    begin: tuple[TemplateItem, ...] = ()
+    row: tuple[TemplateItem, ...] = ()
+    answer: tuple[TemplateItem, ...] = ()
+    end: tuple[TemplateItem, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.of_row:
+            raise ValueError("row and answer are empty")
+        return self
+
+    @property
+    def of_row(self) -> tuple[TemplateItem, ...]:
+        """Items of each row, in order."""
+        return (*self.row, *self.answer)
+
+    @property
+    def items(self) -> tuple[TemplateItem, ...]:
+        """All items, in order."""
+        return (*self.begin, *self.of_row, *self.end)
+
+    @property
+    def without_answer(self) -> Template:
+        """The template of the same documents whose items of a row are all in `row`."""
+        return self.model_copy(update={"row": self.of_row, "answer": ()})
 
 
-def _parse(text: str, name: str) -> Template:
-    try:
-        template = Template.model_validate(parse_yaml(text, f"The template {name}"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "its top"
-        raise InputError(
-            f"The template {name} cannot be understood at {where}: give lists of `text: ...`, `token: ...`,"
-            " `codes: row` or `codes: voice` under begin, row and end."
-        ) from None
-    for item in template.items:
-        fields = item.fields if isinstance(item, TextItem) else []
-        unknown = [field for field in fields if field not in FIELDS and not field.startswith(EXTRA)]
-        if unknown:
-            known = f"{', '.join(FIELDS)} and {EXTRA}NAME"
-            raise InputError(f"The template {name} has a field {{{unknown[0]}}}; choose from {known}.")
-    if CodesItem(codes="row") in (*template.begin, *template.end):
-        raise InputError(f"The template {name} has `codes: row` outside `row`; move it there.")
-    if any(isinstance(item, CodesItem) for item in template.end):
-        # Truncation keeps the end whole.
-        raise InputError(f"The template {name} has codes under `end`; put them under `begin` or `row`.")
-    return template
+Shares = dict[Annotated[str, Field(pattern=r"^[AT]{1,64}$")], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+
+
+class PatternTemplate(DocumentTemplate):
+    """Rows of a recording, each as its audio (A) or its text (T), by patterns such as ATAT.
+
+    A pattern of n letters takes n rows that follow each other; fewer rows at the end of a recording take its
+    beginning. A row that is left alone becomes a document of the template `alone`, with both its audio and its text.
+
+    Attributes:
+        patterns: shares of documents by pattern, not normalized.
+        begin: items before the first row.
+        audio: items of a row as audio.
+        text: items of a row as text.
+        between_texts: characters between two texts that follow each other.
+        to_text, to_audio: items where audio is followed by text, and text by audio.
+        end: items behind the last row, without codes; truncated documents keep them.
+        alone: template of a row that is left alone.
+    """
+
+    document: Literal["recording"] = "recording"
+    patterns: Annotated[Shares, Field(min_length=1)]
+    begin: tuple[TemplateItem, ...] = ()
+    audio: Annotated[tuple[TemplateItem, ...], Field(min_length=1)]
+    text: Annotated[tuple[TemplateItem, ...], Field(min_length=1)]
+    between_texts: Annotated[str, Field(pattern=r"^[^{}]*$")] = " "
+    to_text: tuple[TemplateItem, ...] = ()
+    to_audio: tuple[TemplateItem, ...] = ()
+    end: tuple[TemplateItem, ...] = ()
+    alone: Template
+
+    @property
+    def items(self) -> tuple[TemplateItem, ...]:
+        """All items, in an order in which a document may hold them."""
+        parts = (self.begin, self.audio, self.to_text, self.text, self.to_audio, self.end, self.alone.items)
+        return tuple(item for part in parts for item in part)
+
+    def with_switch(self, token: str) -> PatternTemplate:
+        """Return the template with a single token where the modality changes."""
+        items = (TokenItem(token=token),)
+        return self.model_copy(update={"to_text": items, "to_audio": items})

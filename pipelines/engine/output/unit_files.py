@@ -9,6 +9,8 @@ from codectok.shards import INDEX_FOLDER
 from codectok.sources.rejects import REJECTS_FOLDER
 
 PART_PREFIX, SHARD_PREFIX, AUDIO_PREFIX = "part-", "shard-", "audio-"
+# Start of the folder that holds the parts of an output of several lengths.
+LENGTH_PREFIX = "length-"
 RECORDS = f"{JOB_FOLDER}/records"
 FAILURES = f"{JOB_FOLDER}/failures"
 CODE_COUNTS = f"{JOB_FOLDER}/codes"
@@ -18,19 +20,26 @@ CLIPS, EXAMPLES = f"{JOB_FOLDER}/clips", f"{JOB_FOLDER}/examples"
 SIDE_FOLDERS = (INDEX_FOLDER, REJECTS_FOLDER, CODE_COUNTS, CLIPS, EXAMPLES)
 
 _STARTS = (
-    PART_PREFIX,
     SHARD_PREFIX,
     AUDIO_PREFIX,
     f"{INDEX_FOLDER}/{SHARD_PREFIX}",
     *(f"{folder}/" for folder in (RECORDS, REJECTS_FOLDER, FAILURES, CODE_COUNTS, CLIPS, EXAMPLES)),
 )
-# A file of a unit, or a file in a folder of a unit.
-_UNIT_FILE = re.compile(rf"(?:{'|'.join(map(re.escape, _STARTS))})(\d{{6,}})(?:\.\w+|/[^/]+)?")
+# A file of a unit, also in the folder of a length, or a file in a folder of a unit.
+_UNIT_FILE = re.compile(
+    rf"(?:(?:{LENGTH_PREFIX}\d+/)?{PART_PREFIX}|{'|'.join(map(re.escape, _STARTS))})"
+    r"(\d{6,})(?:_\w+)?(?:\.\w+|/[^/]+)?"
+)
 
 
 def part_name(unit: int, suffix: str = ".parquet") -> str:
     """Name of a unit's part: `part-NNNNNN` and `suffix`."""
     return f"{PART_PREFIX}{unit:06d}{suffix}"
+
+
+def length_folder(length: int) -> str:
+    """Name of the folder with the parts of a length."""
+    return f"{LENGTH_PREFIX}{length}"
 
 
 def shard_name(unit: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from codectok import InputError
 from codectok.exports.choices import Packing
-from codectok.exports.sequences.documents import Voice
+from codectok.exports.sequences.items import Voice
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.pipelines.export import documents
 from codectok.pipelines.export.documents import SequencesJob
@@ -174,3 +174,24 @@ def test_speakers_of_two_datasets_are_distinct(tokenizer: Path, tmp_path: Path) 
     for r in found:
         imitated = codes[tuple(r["input_ids"][1 : r["input_ids"].index(INNER_END)])]
         assert imitated.dataset == by_id[r["ids"][0]].dataset
+
+
+@pytest.mark.parametrize("rows_of_a_file", [7, 2])
+def test_patterns_do_not_depend_on_parts_and_files(
+    rows_of_a_file: int, table: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    """A pattern continues in the next file, and seeds decide it by the first row alone."""
+    patterns = {"template": "AT:1,TAA:2", "tokenizer": str(tokenizer), "seed": 3, "part_megabytes": 100.0}
+    other = write_parts(tmp_path / "tokens", rows_of_a_file)
+    for source, name in ((table, "whole"), (other, "files")):
+        export(SequencesJob(options(**patterns), [str(source)]), tmp_path / name)
+        verify_output(tmp_path / name)
+    export(SequencesJob(options(**{**patterns, "part_megabytes": SMALL_PARTS}), [str(table)]), tmp_path / "parts")
+    assert sequences(tmp_path / "whole") == sequences(tmp_path / "files") == sequences(tmp_path / "parts")
+    with pytest.raises(InputError, match="task differs"):
+        export(SequencesJob(options(**{**patterns, "seed": 4}), [str(table)]), tmp_path / "whole")
+
+
+def test_switch_token_without_a_pattern_is_refused(table: Path, tokenizer: Path) -> None:
+    with pytest.raises(InputError, match="--switch-token is for patterns"):
+        SequencesJob(options(template="tts", tokenizer=str(tokenizer), switch="<|sil|>"), [str(table)])

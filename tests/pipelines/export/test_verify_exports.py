@@ -15,7 +15,7 @@ import pytest
 from codectok.errors import VerificationError
 from codectok.exports.sequences import parquet as sequences
 from codectok.pipelines.engine.run import run_job
-from codectok.pipelines.export import verify as verify_exports
+from codectok.pipelines.export import verify_sequences
 from codectok.pipelines.export.documents import DocumentJob, MegatronJob, SequencesJob
 from codectok.pipelines.export.options import DocumentOptions
 from codectok.pipelines.verify.output import verify_output
@@ -112,12 +112,12 @@ def test_verify_reads_one_row_group_at_a_time(tmp_path: Path, monkeypatch: pytes
     out = export(SequencesJob, tmp_path, 500)
     assert pq.read_metadata(out / "part-000000.parquet").num_row_groups == N_ROWS
     looked_at: list[int] = []
-    check = verify_exports._refuse_foreign_ids
+    check = verify_sequences._refuse_foreign_ids
 
     def counted(ids: np.ndarray, *others: Any) -> None:
         looked_at.append(len(ids))
         check(ids, *others)
 
-    monkeypatch.setattr(verify_exports, "_refuse_foreign_ids", counted)
+    monkeypatch.setattr(verify_sequences, "_refuse_foreign_ids", counted)
     verify_output(open_storage(out))
     assert looked_at == [5 + n + 3 for n in range(N_ROWS)]

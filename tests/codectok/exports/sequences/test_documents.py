@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.documents import CodeSpan, DocumentBuilder, MissingFieldError, Voice
-from codectok.exports.sequences.templates import load_template
+from codectok.exports.sequences.builder import RowsBuilder
+from codectok.exports.sequences.documents import CodeSpan, MissingFieldError
+from codectok.exports.sequences.items import Voice
+from codectok.exports.sequences.template_files import load_template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -32,21 +34,21 @@ def tokenizer(folder: Path) -> TextTokenizer:
     return TextTokenizer(folder)
 
 
-def built(name: str | Path, tokenizer: TextTokenizer | None, voice: Voice | None = None) -> DocumentBuilder:
-    return DocumentBuilder(load_template(name), TokenIds.of(VOCABULARY, tokenizer), tokenizer, voice)
+def built(name: str | Path, tokenizer: TextTokenizer | None, voice: Voice | None = None) -> RowsBuilder:
+    return RowsBuilder(load_template(name), TokenIds.of(VOCABULARY, tokenizer), tokenizer, voice)
 
 
 def test_audio_document_needs_eos_but_no_tokenizer() -> None:
     template = load_template("audio")
     ids = TokenIds.of(VOCABULARY, None, 399)
-    (document,) = DocumentBuilder(template, ids, None).of_rows([ROW], "speech")
+    (document,) = RowsBuilder(template, ids, None).of_rows([ROW], "speech")
     assert document.ids.tolist() == [BEGIN, 403, 431, END, 399]
     assert document.ids.dtype == np.int32
     assert (document.id, document.dataset, document.seconds) == ("a", "speech", 2.0)
     with pytest.raises(InputError, match="pass --eos"):
-        DocumentBuilder(template, TokenIds.of(VOCABULARY, None), None)
+        RowsBuilder(template, TokenIds.of(VOCABULARY, None), None)
     qwen = TokenIds.of(Vocabulary(32_768), None)
-    (document,) = DocumentBuilder(template, qwen, None).of_rows([ROW], "speech")
+    (document,) = RowsBuilder(template, qwen, None).of_rows([ROW], "speech")
     assert document.ids.tolist() == [184_832, 152_067, 152_095, 184_833, 151_643]
 
 
@@ -76,7 +78,7 @@ def test_token_order_of_each_task(tokenizer: TextTokenizer, folder: Path) -> Non
 def test_codes_of_frame_are_consecutive() -> None:
     vocabulary = Vocabulary(4, n_groups=1, n_residuals=2, offset=10)
     row = replace(ROW, codes=np.array([[0, 1], [3, 2]]))
-    builder = DocumentBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
+    builder = RowsBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
     (document,) = builder.of_rows([row], "speech")
     assert document.ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
     assert document.code_spans == (CodeSpan(1, 5, frame=2, opening=1, closing=1),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from codectok import InputError
 from codectok.exports.choices import Packing, TooLong
 from codectok.exports.sequences import packing
 from codectok.exports.sequences.documents import CodeSpan, Document
-from codectok.exports.sequences.packing import PackingOptions, fit, pack
+from codectok.exports.sequences.packing import Packer, PackingOptions, fit
 
 
 def documents(*lengths: int) -> list[Document]:
@@ -21,6 +21,15 @@ def documents(*lengths: int) -> list[Document]:
         Document(np.arange(first[n], first[n] + length, dtype=np.int32), str(n), "d", 1.0)
         for n, length in enumerate(lengths)
     ]
+
+
+def pack(documents: Iterable[Document], options: PackingOptions) -> Iterator[list[Document]]:
+    packer = Packer(options)
+    for document in documents:
+        sequence = packer.add(document)
+        if sequence is not None:
+            yield sequence
+    yield from packer.finish()
 
 
 def names(sequences: Iterator[list[Document]]) -> list[str]:

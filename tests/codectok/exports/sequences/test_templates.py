@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.templates import (
-    TASKS,
-    TEXT_TEMPLATE,
-    VOICE_TEMPLATE,
-    CodesItem,
-    TextItem,
-    TokenItem,
-    load_template,
-)
+from codectok.exports.sequences.template_files import TASKS, TEXT_TEMPLATE, VOICE_TEMPLATE, load_template
+from codectok.exports.sequences.templates import CodesItem, PatternTemplate, TextItem, TokenItem
 
 
 @pytest.mark.parametrize("name", [*TASKS, TEXT_TEMPLATE, VOICE_TEMPLATE])
@@ -65,8 +58,56 @@ def test_invalid_template_is_refused(text: str, message: str, tmp_path: Path) ->
 
 
 def test_missing_template_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give a YAML file, or one of audio, tts"):
+    with pytest.raises(InputError, match="give a YAML file, a pattern such as ATAT, or one of audio, tts"):
         load_template(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="UTF-8"):
         load_template(tmp_path / "binary.yaml")
+
+
+def test_patterns_are_named_by_task() -> None:
+    for task, patterns in (
+        ("AT", {"AT": 1.0}),
+        ("ATAT:2,TATA", {"ATAT": 2.0, "TATA": 1.0}),
+        ("A:0.5,TTT:3", {"A": 0.5, "TTT": 3.0}),
+    ):
+        template = load_template(task)
+        assert isinstance(template, PatternTemplate)
+        assert template.patterns == patterns
+        assert template.document == "recording"
+        assert template.alone == load_template("asr")
+
+
+AUDIO_AND_TEXT = 'audio: [{codes: row}]\ntext: [{text: "{text}"}]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patterns: {ATX: 1}", "cannot be understood at patterns"),
+        ("patterns: {}", "cannot be understood at patterns"),
+        ("patterns: {AT: 0}", "cannot be understood at patterns.AT"),
+        ("patterns: {AT: 1}\nend: [{codes: row}]", "codes elsewhere than under `audio`"),
+        ("patterns: {AT: 1}\nbegin: [{codes: voice}]", "codes elsewhere than under `audio`"),
+        ("patterns: {AT: 1}\nbetween_texts: '{a}'", "cannot be understood at between_texts"),
+        ("patterns: {AT: 1}\nalone: nothing", "There is no template nothing"),
+        ('patterns: {AT: 1}\nto_text: [{text: "{words}"}]', "has a field {words}"),
+    ],
+)
+def test_invalid_pattern_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(AUDIO_AND_TEXT + text)
+    with pytest.raises(InputError, match=message):
+        load_template(path)
+    path.write_text(AUDIO_AND_TEXT + "patterns: {AT: 1}")
+    load_template(path)
+    for task, problem in (("ATAT:2,ATAT", "twice"), ("AT:1.2.3", "must be a number"), ("AT:0", "patterns.AT")):
+        with pytest.raises(InputError, match=problem):
+            load_template(task)
+
+
+def test_pattern_needs_audio_and_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("patterns: {AT: 1}\naudio: [{token: eos}]\ntext: [{token: eos}]")
+    with pytest.raises(InputError, match="needs `codes: row` under `audio`"):
+        load_template(path)
