@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from codectok.errors import CodectokError, InputError, shortened
 from codectok.tokens.layouts.loading import default_layout
-from codectok.tokens.layouts.record import LAYOUT_FILE, LayoutRecord
+from codectok.tokens.layouts.record import LAYOUT_FILE, LayoutRecord, read_layout_record
 from codectok.tokens.vocabulary import Vocabulary
 
 from .optional import need_transformers
@@ -83,10 +83,14 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in names)
 
 
-def extend_tokenizer(folder: Path, output: Path, vocabulary: Vocabulary) -> int:
+def extend_tokenizer(folder: Path, output: Path, vocabulary: Vocabulary, tokenizer: Any = None) -> int:
     """Write the tokenizer of `folder` to `output`, extended with the tokens of `vocabulary` at their ids.
 
-    Ids between its last token and the first audio token become `<|unused0|>`, `<|unused1|>` and so on.
+    Ids between its last token and the first audio token become `<|unused0|>`, `<|unused1|>` and so on, so that tokens
+    added later get ids behind those of audio.
+
+    Args:
+        tokenizer: that of `folder`, if it is loaded already; it is changed.
 
     Returns:
         The number of unused tokens.
@@ -94,7 +98,7 @@ def extend_tokenizer(folder: Path, output: Path, vocabulary: Vocabulary) -> int:
     Raises:
         InputError: the tokenizer has tokens at or behind the first audio token's id, or has audio tokens already.
     """
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder) if tokenizer is None else tokenizer
     with tokenizer_errors(f"The tokenizer in {folder} cannot be extended"):
         return _extend(tokenizer, folder, output, vocabulary)
 
@@ -110,6 +114,11 @@ def _extend(tokenizer: Any, folder: Path, output: Path, vocabulary: Vocabulary) 
     taken = next((token for token in (*special, *old) if token in known), None)
     if taken is not None:
         raise InputError(f"{folder} already has the token {taken}; give a tokenizer without audio tokens.")
+    record = read_layout_record(folder)
+    if record is not None:
+        raise InputError(
+            f"{folder} already has tokens of the layout {record.name}; give a tokenizer without audio tokens."
+        )
     n_unused = vocabulary.first - max(known.values(), default=-1) - 1
     if n_unused > MAX_UNUSED_TOKENS:
         raise InputError(
@@ -149,3 +158,29 @@ def _remedy(vocabulary: Vocabulary) -> str:
     if vocabulary.layout.first_id is not None:
         return f"the layout {vocabulary.layout.name} decides that id, so choose another --layout"
     return "pass --offset with the number of rows of the model's embedding"
+
+
+def check_same_tokens(folder: Path, special_tokens: Mapping[str, int], rows: int, model: Path) -> None:
+    """Check that the tokenizer in `folder` fits an extended language model.
+
+    Args:
+        special_tokens: ids of the model's special tokens around codes.
+        rows: rows of the model's embedding.
+        model: folder of the model, for messages.
+
+    Raises:
+        InputError: the tokenizer has a token without a row, or has special tokens at other ids.
+    """
+    known: dict[str, int] = load_tokenizer(folder).get_vocab()
+    moved = [token for token, token_id in special_tokens.items() if known.get(token, token_id) != token_id]
+    if moved:
+        raise InputError(
+            f"The tokenizer in {folder} has {moved[0]} at {known[moved[0]]}, but the model in {model} has it at"
+            f" {special_tokens[moved[0]]}; give the tokenizer that was extended with the model."
+        )
+    last = max(known, key=known.__getitem__, default=None)
+    if last is not None and known[last] >= rows:
+        raise InputError(
+            f"The tokenizer in {folder} has the token {last!r} at {known[last]}, but the embedding of {model} has"
+            f" {rows} rows; resize the model with resize_token_embeddings, and save it, before you use the token."
+        )

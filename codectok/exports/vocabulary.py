@@ -24,6 +24,8 @@ class VocabularyFile(StrictModel):
     Attributes:
         codec_name, codec_fingerprint: the codec.
         offset: id of the first code.
+        first: first id of codes and special tokens; None in files of earlier versions. Tokens of text have ids below
+            it, or from `end` on.
         codebook_size, n_groups, n_residuals: shape of the codec's quantizer.
         end: first id behind codes and special tokens, that is, the embedding rows a language model needs.
         special_tokens: ids by token.
@@ -36,6 +38,7 @@ class VocabularyFile(StrictModel):
     codec_name: str
     codec_fingerprint: str
     offset: int
+    first: int | None = None
     codebook_size: int
     n_groups: int
     n_residuals: int
@@ -47,10 +50,12 @@ class VocabularyFile(StrictModel):
     @classmethod
     def of(cls, codec: CodecDescription, vocabulary: Vocabulary, special_tokens: dict[str, int]) -> Self:
         """Describe the vocabulary of a codec, with the ids of its special tokens."""
+        before = (token_id for token_id in special_tokens.values() if vocabulary.first <= token_id < vocabulary.offset)
         return cls(
             codec_name=codec.codec_name,
             codec_fingerprint=codec.codec_fingerprint,
             offset=vocabulary.offset,
+            first=min((vocabulary.offset, *before)),
             codebook_size=vocabulary.codebook_size,
             n_groups=vocabulary.n_groups,
             n_residuals=vocabulary.n_residuals,

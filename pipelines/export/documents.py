@@ -14,16 +14,16 @@ from tempfile import TemporaryDirectory
 from pydantic import JsonValue
 
 from codectok.errors import InputError
-from codectok.exports.sequences.builder import DocumentBuilder, RowsBuilder
+from codectok.exports.sequences.builder import DocumentBuilder
+from codectok.exports.sequences.builders import make_builder
 from codectok.exports.sequences.documents import Document, MissingFieldError
 from codectok.exports.sequences.items import Voice
 from codectok.exports.sequences.megatron import TYPES, code_of_ids
 from codectok.exports.sequences.mixing import Stream, mix
 from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
-from codectok.exports.sequences.patterns import PatternBuilder
 from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX, SidecarWriter
-from codectok.exports.sequences.template_files import TEXT_TEMPLATE, load_template
+from codectok.exports.sequences.template_files import load_template
 from codectok.exports.sequences.templates import CodesItem, PatternTemplate, Template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
@@ -61,6 +61,9 @@ NOTICEABLE_SHARE = 0.01
 USUAL_SECONDS = 30
 
 
+SequencesOf = Callable[[Unit, UnitOutput], Iterator[tuple[str, list[Document]]]]
+"""Yields the sequences of a unit, each with the name of its folder, and counts documents and rejects in the output."""
+
 BuilderOf = Callable[[str], DocumentBuilder]
 """Returns the builder of a dataset's documents, by name."""
 
@@ -90,7 +93,7 @@ class DocumentJob(Job):
         tokens = TokenIds.of(self.vocabulary, tokenizer, settings.end_of_sequence)
         voice = self._voice(()) if settings.voice is not None else None
         for template in self.templates.values():
-            self._builder_of(template, tokens, tokenizer, voice)
+            make_builder(template, tokens, tokenizer, voice, settings.loss)
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
         self.end_of_sequence = tokens.end_of_sequence
@@ -147,22 +150,34 @@ class DocumentJob(Job):
         return DocumentReporter(self)
 
     def start(self, context: WorkerContext) -> RunUnit:
+        """Load what all units share, and return the function that writes the sequences of a unit."""
+        return partial(self._write_part, self.start_sequences(context))
+
+    def start_sequences(self, context: WorkerContext) -> SequencesOf:
         """Load the tokenizer, and the order of files if recordings continue from one to the next."""
         tokenizer = self._load_tokenizer()
         tokens = TokenIds.of(self.vocabulary, tokenizer, self.settings.end_of_sequence)
         by_recording = any(template.document == "recording" for template in self.templates.values())
         neighbours = Neighbours(context.load_plan()) if by_recording else None
-        return partial(self._write_part, _Loaded(tokenizer, tokens, neighbours))
+        return partial(self._sequences, _Loaded(tokenizer, tokens, neighbours))
 
-    def _write_part(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> None:
+    def task_of(self, dataset: str) -> str:
+        """Name of the template of a dataset's documents."""
+        return (
+            self.settings.task_of_text(dataset) if dataset in self.sources.texts else self.settings.template_of(dataset)
+        )
+
+    def _write_part(self, sequences_of: SequencesOf, unit: Unit, output: UnitOutput) -> None:
         def opened(folder: str, length: int | None) -> AbstractContextManager[Writer]:
             path = output.folder / folder / part_name(unit.number, "")
             path.parent.mkdir(exist_ok=True)
             return self.writer(path, unit_hash(header_of(self), unit), length)
 
-        packings = self.settings.packings
-        sequences = packed(self._kept(self._mixture(loaded, unit, output), output), packings)
-        write_sequences(_observed(sequences, output), packings, opened)
+        write_sequences(_observed(sequences_of(unit, output), output), self.settings.packings, opened)
+
+    def _sequences(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, list[Document]]]:
+        """Yield the sequences of a unit, each with the name of its folder."""
+        return packed(self._kept(self._mixture(loaded, unit, output), output), self.settings.packings)
 
     def _kept(self, documents: Iterable[Document], output: UnitOutput) -> Iterator[Document]:
         """Count documents."""
@@ -218,19 +233,7 @@ class DocumentJob(Job):
     def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
-        return self._builder_of(template, loaded.tokens, loaded.tokenizer, voice)
-
-    def _builder_of(
-        self,
-        template: Template | PatternTemplate,
-        tokens: TokenIds,
-        tokenizer: TextTokenizer | None,
-        voice: Voice | None,
-    ) -> DocumentBuilder:
-        loss, seed = self.settings.loss, self.settings.seed
-        if isinstance(template, PatternTemplate):
-            return PatternBuilder(template, tokens, tokenizer, voice, loss, seed)
-        return RowsBuilder(template, tokens, tokenizer, voice, loss)
+        return make_builder(template, loaded.tokens, loaded.tokenizer, voice, self.settings.loss, self.settings.seed)
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
         """Return the voice for the rows of `sources`."""
@@ -385,7 +388,7 @@ def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, T
             raise InputError("--switch-token is for patterns such as --task ATAT; leave it out.")
         templates |= {name: template.with_switch(settings.switch) for name, template in by_pattern.items()}
     for name in sources.texts:
-        templates[name] = load_template(settings.templates.get(name, TEXT_TEMPLATE))
+        templates[name] = load_template(settings.task_of_text(name))
         if any(isinstance(item, CodesItem) for item in templates[name].items):
             raise InputError(f"The template of {name} has codes, but {name} is text; give one with text and tokens.")
     return templates

@@ -12,7 +12,7 @@ from codectok.config import parse
 from codectok.errors import InputError
 from codectok.exports.choices import Loss, TooLong, Until, check_choice
 from codectok.exports.sequences.packing import PackingOptions
-from codectok.exports.sequences.template_files import VOICE_TEMPLATE
+from codectok.exports.sequences.template_files import TEXT_TEMPLATE, VOICE_TEMPLATE
 from codectok.pipelines.engine.output.unit_files import length_folder
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.tokens.layouts.layout import TokenLayout
@@ -92,6 +92,10 @@ class DocumentOptions:
         """Return the template of a table; with a voice, "tts" becomes the template that begins with the voice."""
         name = self.templates.get(dataset, self.template)
         return VOICE_TEMPLATE if name == "tts" and self.voice is not None else name
+
+    def task_of_text(self, dataset: str) -> str:
+        """Return the template of a text source."""
+        return self.templates.get(dataset, TEXT_TEMPLATE)
 
     def check_names(self, datasets: Sequence[str]) -> None:
         """Raise `InputError` for weights or templates of unknown datasets, and for datasets that lack a weight."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, Gemma3Config, PretrainedConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma3Config, PretrainedConfig, PreTrainedModel, Qwen2Config
 
 from .tokenizers import save_tokenizer
 
-# More rows than the tokenizer has tokens.
-ROWS = 320
+# More rows than the tokenizer has tokens; the others are padding.
+ROWS, TOKENS = 320, 277
 
 
 def qwen2(hidden_size: int = 64, layers: int = 2, tied: bool = False, rows: int = ROWS) -> Qwen2Config:
@@ -57,3 +57,37 @@ def write_model(
             torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder, max_shard_size=shard_size)
     save_tokenizer(folder)
+
+
+def load(folder: Path) -> PreTrainedModel:
+    """Load a model, and check that the folder's tensors match the model in names and shapes."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
+    model, info = loaded
+    assert isinstance(model, PreTrainedModel)
+    assert not any(info.values()), info
+    return model.eval()
+
+
+def embedding_of(model: PreTrainedModel) -> torch.nn.Embedding:
+    """Return the input embedding."""
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    return embedding
+
+
+def output_of(model: PreTrainedModel) -> torch.nn.Linear:
+    """Return the output layer."""
+    output = model.get_output_embeddings()
+    assert isinstance(output, torch.nn.Linear)
+    return output
+
+
+def remove_tokenizer(folder: Path) -> None:
+    """Remove the files of the tokenizer."""
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def matrices(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows of the input embedding and of the output layer."""
+    return embedding_of(model).weight.detach(), output_of(model).weight.detach()

@@ -92,10 +92,14 @@ def run(
     part_megabytes: PartMegabytesOption = 256.0,
     allow_mixed: AllowMixedOption = False,
     layout: LayoutOption = "unitts",
+    sample: Annotated[
+        str, typer.Option(help="Parts in which --dry-run counts documents: a number, or all.", metavar="N|all")
+    ] = "1",
     *,
     choices: JobChoices,
 ) -> None:
     """Make documents of token tables and texts for training a language model."""
+    from codectok.cli.export.dry_run import show_documents
     from codectok.cli.jobs import run_and_report
     from codectok.exports.sequences.packing import PackingOptions
     from codectok.pipelines.export.documents import MegatronJob, SequencesJob
@@ -144,6 +148,8 @@ def run(
     )
     job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
     run_and_report(job, job.sources.arguments, output, choices, facts=facts)
+    if choices.dry_run:
+        show_documents(job, output, choices, sample)
 
 
 def _named(values: list[str], option: str) -> dict[str, str]:

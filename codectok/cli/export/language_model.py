@@ -16,6 +16,7 @@ from .options import LayoutOption
 
 if TYPE_CHECKING:
     from codectok.exports.language_model.embedding_rows import RowScale
+    from codectok.exports.language_model.text_ids import Offset
 
 NAME = "language-model"
 EXAMPLE = "codectok export language-model Qwen2.5-7B/ Qwen2.5-7B-audio/ --codec codec/"
@@ -26,8 +27,12 @@ def run(
     output: Annotated[Path, typer.Argument(help="Folder for the model with audio tokens; new or empty.")],
     codec: CodecOption,
     offset: Annotated[
-        int | None,
-        typer.Option(help="Id of the first code; by default the number of rows of the embedding.", show_default=False),
+        str | None,
+        typer.Option(
+            help="Id of the first code; by default the number of rows of the embedding. tokens: directly behind the"
+            " tokens of the tokenizer, in rows of padding.",
+            show_default=False,
+        ),
     ] = None,
     start: Annotated[
         RowStart,
@@ -61,16 +66,19 @@ def run(
 
     loaded_layout = load_layout(layout)
     options = RowOptions(start, _scale(scale), seed)
+    first = _offset(offset)
     n_files = len(ModelFolder(model).files)
     loaded = load_codec(codec, device="cpu")
     with progress(n_files, "export language-model: files") as report:
-        done = extend_language_model(model, output, loaded, offset, options, report.advance, pad_to, loaded_layout)
+        done = extend_language_model(model, output, loaded, first, options, report.advance, pad_to, loaded_layout)
     used = done.options
     scaled = "" if used.start == RowStart.RANDOM else f", scale {used.scale}"
     padding = done.rows - done.vocabulary.end
+    reused = f"{done.reused_rows:,} that had no token"
     facts = {
         "output": output,
         "rows": f"{done.text_rows:,} -> {done.rows:,}",
+        **({"old rows reused": reused} if done.reused_rows else {}),
         **({} if pad_to == 1 else {"padding": f"{padding:,} rows without a token, to a multiple of {pad_to:,}"}),
         **({} if loaded_layout.name == DEFAULT_LAYOUT else {"layout": loaded_layout.label}),
         "offset": done.vocabulary.offset,
@@ -80,6 +88,16 @@ def run(
         "tokenizer": "none" if done.unused_tokens is None else f"{done.unused_tokens:,} unused tokens before the codes",
     }
     facts_table("codectok export language-model", facts)
+
+
+def _offset(text: str | None) -> Offset | None:
+    if text is None:
+        return None
+    if text == "tokens":
+        return "tokens"
+    if not text.isdecimal():
+        raise InputError(f"--offset must be an id or tokens, not {text!r}.")
+    return int(text)
 
 
 def _scale(text: str | None) -> RowScale | None:

@@ -76,6 +76,7 @@ def offset_of(
             another codec or layout.
     """
     from codectok.exports.language_model.vocabulary import has_vocabulary, read_model_vocabulary
+    from codectok.exports.tokenizer import check_same_tokens, has_tokenizer
     from codectok.tokens.layouts.loading import default_layout
     from codectok.tokens.layouts.record import check_same_layout, read_layout_record
     from codectok.tokens.vocabulary import DEFAULT_OFFSET
@@ -91,6 +92,8 @@ def offset_of(
         if vocabulary.audio is not None:
             vocabulary.check_codec(codec(), folder)
             vocabulary.check_layout(layout, folder)
+            if tokenizer is not None and has_tokenizer(tokenizer):
+                check_same_tokens(tokenizer, vocabulary.audio.special_tokens, vocabulary.rows, folder)
     record = None if tokenizer is None else read_layout_record(tokenizer)
     if record is not None:
         check_same_layout(record, layout, f"The tokenizer in {tokenizer}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codectok.cli.console import facts_table
 
 from .options import LayoutOption, ModelOption, OffsetOption, described, offset_of
+
+if TYPE_CHECKING:
+    from codectok.tokens.vocabulary import Vocabulary
 
 NAME = "tokenizer"
 EXAMPLE = "codectok export tokenizer Qwen2.5-7B/ tokenizer/ --codec codec/"
@@ -43,4 +46,17 @@ def run(
         "unused tokens before them": f"{n_unused:,}",
         "tokens": f"{vocabulary.end:,}",
     }
+    reused = 0 if model is not None else _reused_rows(tokenizer, vocabulary)
+    if reused:
+        facts["old rows reused"] = (
+            f"{reused:,}; initialize them, because resize_token_embeddings keeps them as they are"
+        )
     facts_table("codectok export tokenizer", facts)
+
+
+def _reused_rows(folder: Path, vocabulary: Vocabulary) -> int:
+    """Return the number of audio tokens in rows of padding of the model in `folder`; 0 without a model."""
+    from codectok.exports.language_model.vocabulary import has_vocabulary, read_model_vocabulary
+
+    rows = read_model_vocabulary(folder).rows if has_vocabulary(folder) else 0
+    return max(0, min(rows, vocabulary.end) - vocabulary.first)

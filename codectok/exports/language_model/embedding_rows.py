@@ -67,19 +67,29 @@ class RowOptions:
 
 @dataclass(frozen=True)
 class TextRows:
-    """Mean [width] of a matrix's rows (a scalar for a bias), and root mean square of all values."""
+    """Mean [width] of the rows of a matrix that have a token (a scalar for a bias), and root mean square of all values.
+
+    Rows of padding are left out: no training reached them.
+    """
 
     mean: Tensor
     rms: float
 
     @classmethod
-    def of(cls, tensor: StoredTensor) -> TextRows:
-        """Compute them for a stored tensor, read in chunks."""
-        total, squares = torch.zeros(tensor.shape[1:], dtype=torch.float64), 0.0
-        for rows in tensor.chunks():
+    def of(cls, tensor: StoredTensor, has_token: Tensor | None = None) -> TextRows:
+        """Compute them for a stored tensor, read in chunks.
+
+        Args:
+            has_token: bool [rows], True for rows with a token; None for all rows.
+        """
+        total, squares, n_rows, first = torch.zeros(tensor.shape[1:], dtype=torch.float64), 0.0, 0, 0
+        for chunk in tensor.chunks():
+            rows = chunk if has_token is None else chunk[has_token[first : first + len(chunk)]]
+            first += len(chunk)
+            n_rows += len(rows)
             total += rows.sum(0, dtype=torch.float64)
             squares += float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
-        return cls((total / tensor.shape[0]).float(), math.sqrt(squares / math.prod(tensor.shape)))
+        return cls((total / n_rows).float(), math.sqrt(squares / (n_rows * math.prod(tensor.shape[1:]))))
 
 
 def audio_rows(

@@ -14,7 +14,7 @@ from codectok.atomic import replacing_folder
 from codectok.codecs.base import AudioCodec
 from codectok.description import CodecDescription
 from codectok.errors import InputError
-from codectok.exports.tokenizer import extend_tokenizer, has_tokenizer
+from codectok.exports.tokenizer import extend_tokenizer, has_tokenizer, load_tokenizer
 from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.layouts.layout import TokenLayout
 from codectok.tokens.layouts.loading import default_layout
@@ -23,6 +23,7 @@ from codectok.tokens.vocabulary import Vocabulary
 from .embedding_rows import RowOptions, TextRows, audio_rows, mean_rows
 from .folder import INDEX_FILE, ModelFolder, VocabularyTensor, dump_json
 from .safetensors_file import NewRows, copy_with_rows
+from .text_ids import Offset, TextIds
 from .vocabulary import AUDIO_KEY, CONFIG_FILE
 
 # Copied unchanged; other files beside a model (code, other formats of the weights) are not copied.
@@ -37,6 +38,7 @@ class ExtendedModel:
         vocabulary: of the audio tokens.
         text_rows: rows of the embedding before.
         rows: rows of the embedding now, with padding.
+        reused_rows: rows of the former padding that have an audio token now.
         extended: names of the tensors with new rows.
         options: how the rows of codes were initialized.
         unused_tokens: number of tokens added to the tokenizer before the audio tokens; None without a tokenizer.
@@ -45,6 +47,7 @@ class ExtendedModel:
     vocabulary: Vocabulary
     text_rows: int
     rows: int
+    reused_rows: int
     extended: list[str]
     options: RowOptions
     unused_tokens: int | None
@@ -54,7 +57,7 @@ def extend_language_model(
     source: Path,
     output: Path,
     codec: AudioCodec,
-    offset: int | None = None,
+    offset: Offset | None = None,
     options: RowOptions | None = None,
     on_file: Callable[[], None] = lambda: None,
     pad_to_multiple_of: int = 1,
@@ -62,15 +65,17 @@ def extend_language_model(
 ) -> ExtendedModel:
     """Write the causal language model in `source` to the new folder `output`, with rows for a codec's tokens.
 
-    Rows of codes are initialized by `options`; rows of special tokens, of ids between the embedding and `offset`, and
-    of padding are the mean of the text rows. Weight files are copied one by one and new rows are made in blocks, so
-    that memory does not grow with the model.
+    Rows before the first audio token stay as they are, also rows of padding. Rows of codes are initialized by
+    `options`; rows of special tokens, of ids between the embedding and `offset`, and of padding are the mean of the
+    text rows. Weight files are copied one by one and new rows are made in blocks, so that memory does not grow with
+    the model.
 
     Args:
         source: folder with `config.json` and safetensors.
         output: folder, new or empty; it appears when it is complete.
         codec: codec whose codes the model learns.
-        offset: id of the first code; by default the number of rows of the model's embedding.
+        offset: id of the first code; by default the number of rows of the model's embedding. "tokens" lets the codes
+            begin directly behind the tokens of the tokenizer, in rows of padding.
         options: how rows of codes are initialized.
         on_file: called after each weight file.
         pad_to_multiple_of: rows without a token follow the last one, up to a multiple of this number.
@@ -83,19 +88,20 @@ def extend_language_model(
     if pad_to_multiple_of < 1:
         raise InputError(f"The vocabulary can be padded to a multiple of 1 or more, not of {pad_to_multiple_of}.")
     folder = _text_model(source)
-    text_rows = folder.vocabulary.rows
     layout = layout or default_layout()
-    offset = _checked_offset(source, text_rows, offset, layout)
-    vocabulary = Vocabulary.for_codec(codec.describe(), offset, layout)
-    rows = -(-vocabulary.end // pad_to_multiple_of) * pad_to_multiple_of
-    tensors = folder.vocabulary_tensors(rows)
+    tokenizer = load_tokenizer(source) if has_tokenizer(source) else None
+    text = TextIds.of(folder, tokenizer)
+    vocabulary = Vocabulary.for_codec(codec.describe(), text.offset(offset, layout), layout)
+    text.check_named_ids(vocabulary)
+    rows = -(-max(text.rows, vocabulary.end) // pad_to_multiple_of) * pad_to_multiple_of
+    tensors = folder.vocabulary_tensors()
     options = options or RowOptions()
     with replacing_folder(output) as temporary:
-        unused = extend_tokenizer(source, temporary, vocabulary) if has_tokenizer(source) else None
+        unused = None if tokenizer is None else extend_tokenizer(source, temporary, vocabulary, tokenizer)
         for file in folder.files:
             own = [tensor for tensor in tensors if tensor.stored.file == file]
             new = {
-                tensor.stored.name: _new_rows(tensor, rows, codec.codebooks.cpu(), vocabulary, options)
+                tensor.stored.name: _new_rows(tensor, rows, codec.codebooks.cpu(), vocabulary, text, options)
                 for tensor in own
             }
             _write_weights(file, new, temporary)
@@ -108,8 +114,9 @@ def extend_language_model(
     width = next(tensor.stored.shape[1] for tensor in tensors if len(tensor.stored.shape) == 2)
     return ExtendedModel(
         vocabulary=vocabulary,
-        text_rows=text_rows,
+        text_rows=text.rows,
         rows=rows,
+        reused_rows=max(0, min(text.rows, vocabulary.end) - vocabulary.first),
         extended=[tensor.stored.name for tensor in tensors],
         options=options.resolved(codec.codebooks.shape[2], width),
         unused_tokens=unused,
@@ -126,28 +133,6 @@ def _text_model(source: Path) -> ModelFolder:
     return folder
 
 
-def _checked_offset(source: Path, text_rows: int, offset: int | None, layout: TokenLayout) -> int:
-    first = text_rows + layout.n_before
-    if layout.first_id is not None and layout.first_id < first:
-        raise InputError(
-            f"The layout {layout.name} has its tokens from {layout.first_id - layout.n_before} on, within the"
-            f" {text_rows} rows of the embedding of {source}; choose another --layout."
-        )
-    if offset is None:
-        return first if layout.first_id is None else layout.first_id
-    if offset < text_rows:
-        raise InputError(
-            f"The offset {offset} lies within the {text_rows} rows of the embedding of {source}; leave it out, or give"
-            " a larger one."
-        )
-    if offset < first:
-        raise InputError(
-            f"The offset {offset} leaves no ids for the {layout.n_before} special tokens of the layout {layout.name}"
-            f" behind the {text_rows} rows of the embedding of {source}; leave it out, or give {first} or more."
-        )
-    return offset
-
-
 def _write_weights(file: Path, rows: Mapping[str, NewRows], output: Path) -> None:
     """Copy a weight file to the folder `output`, with new rows for the tensors in `rows`."""
     if rows:
@@ -157,22 +142,26 @@ def _write_weights(file: Path, rows: Mapping[str, NewRows], output: Path) -> Non
 
 
 def _new_rows(
-    tensor: VocabularyTensor, rows: int, codebooks: Tensor, vocabulary: Vocabulary, options: RowOptions
+    tensor: VocabularyTensor,
+    rows: int,
+    codebooks: Tensor,
+    vocabulary: Vocabulary,
+    text: TextIds,
+    options: RowOptions,
 ) -> NewRows:
-    """Return the rows to append to a stored embedding, output or bias, so that it has `rows` rows."""
+    """Return the new rows at the end of a stored embedding, output or bias, so that it has `rows` rows."""
     stored = tensor.stored
-    text = TextRows.of(stored)
-    count = rows - stored.shape[0]
+    text_rows = TextRows.of(stored, text.has_token)
+    first = min(stored.shape[0], vocabulary.first)
     if len(stored.shape) != 2:
-        return NewRows(count, mean_rows(text, count))
+        return NewRows(first, rows - first, mean_rows(text_rows, rows - first))
 
     def blocks() -> Iterator[Tensor]:
-        first = vocabulary.offset - stored.shape[0]
-        yield from mean_rows(text, first)
-        yield from audio_rows(codebooks, text, options, tensor.role, vocabulary.stride)
-        yield from mean_rows(text, count - first - vocabulary.n_codes)
+        yield from mean_rows(text_rows, vocabulary.offset - first)
+        yield from audio_rows(codebooks, text_rows, options, tensor.role, vocabulary.stride)
+        yield from mean_rows(text_rows, rows - vocabulary.offset - vocabulary.n_codes)
 
-    return NewRows(count, blocks())
+    return NewRows(first, rows - first, blocks())
 
 
 def _write_index(folder: ModelFolder, tensors: list[VocabularyTensor], rows: int, output: Path) -> None:

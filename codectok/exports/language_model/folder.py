@@ -100,8 +100,8 @@ class ModelFolder:
             config[ROWS_KEY] = rows
         return config
 
-    def vocabulary_tensors(self, rows: int) -> list[VocabularyTensor]:
-        """Return the stored tensors that grow if the embedding has `rows` rows: embedding, output and output bias.
+    def vocabulary_tensors(self) -> list[VocabularyTensor]:
+        """Return the stored tensors that grow with the rows of the embedding: embedding, output and output bias.
 
         A tensor with several names in the model is listed once.
 
@@ -110,6 +110,7 @@ class ModelFolder:
                 a tensor is missing.
         """
         model = _build(self.config, self.path, len(self.tensors))
+        rows = self.vocabulary.rows + 1
         larger = _build(self.config_with(rows), self.path, len(self.tensors))
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         growing = [name for name, tensor in larger.state_dict().items() if shapes.get(name) != tuple(tensor.shape)]

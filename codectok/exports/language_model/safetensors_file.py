@@ -1,4 +1,4 @@
-"""Appends rows to tensors of safetensors files without loading the files.
+"""Writes new rows at the end of tensors of safetensors files, without loading the files.
 
 Layout: the header's length (8 bytes, little endian), the header (JSON: type, shape and offsets of every tensor), and
 the tensors' bytes, one tensor after the other in row-major order.
@@ -63,10 +63,22 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class NewRows:
-    """Rows to append to a tensor: their number, and blocks [n, ...] that are made when they are written."""
+    """Rows at the end of a tensor, in the place of its own rows from `first` on.
 
+    Attributes:
+        first: number of rows that the tensor keeps.
+        count: number of new rows.
+        blocks: the new rows [n, ...], made when they are written.
+    """
+
+    first: int
     count: int
     blocks: Iterable[Tensor]
+
+    @property
+    def total(self) -> int:
+        """Rows of the tensor with them."""
+        return self.first + self.count
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
@@ -82,7 +94,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
 
 
 def copy_with_rows(source: Path, target: Path, rows: Mapping[str, NewRows]) -> None:
-    """Copy `source` to `target`, with `rows` appended to the tensors of these names."""
+    """Copy `source` to `target`, with new rows at the end of the tensors named in `rows`."""
     old_header, _ = _read_header(source)
     tensors = stored_tensors(source)
     header: dict[str, Any] = {METADATA: old_header[METADATA]} if METADATA in old_header else {}
@@ -90,8 +102,8 @@ def copy_with_rows(source: Path, target: Path, rows: Mapping[str, NewRows]) -> N
     for tensor in tensors:
         n_bytes, shape = tensor.n_bytes, tensor.shape
         if tensor.name in rows:
-            n_bytes += rows[tensor.name].count * tensor.row_bytes
-            shape = (shape[0] + rows[tensor.name].count, *shape[1:])
+            n_bytes = rows[tensor.name].total * tensor.row_bytes
+            shape = (rows[tensor.name].total, *shape[1:])
         header[tensor.name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [place, place + n_bytes]}
         place += n_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -100,12 +112,15 @@ def copy_with_rows(source: Path, target: Path, rows: Mapping[str, NewRows]) -> N
         new.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors:
             old.seek(tensor.first_byte)
-            _copy(old, new, tensor.n_bytes)
             if tensor.name in rows:
-                _append(new, tensor, rows[tensor.name])
+                _copy(old, new, rows[tensor.name].first * tensor.row_bytes)
+                _write_rows(new, tensor, rows[tensor.name])
+            else:
+                _copy(old, new, tensor.n_bytes)
 
 
-def _append(target: BinaryIO, tensor: StoredTensor, rows: NewRows) -> None:
+def _write_rows(target: BinaryIO, tensor: StoredTensor, rows: NewRows) -> None:
+    assert rows.first <= tensor.shape[0], "kept rows exist"
     written = 0
     for block in rows.blocks:
         own = block.to(tensor.row_type).contiguous()

@@ -232,7 +232,7 @@ def _refuse_overlap(vocabulary: Vocabulary, known: dict[str, int]) -> None:
     # If the tokenizer knows all special tokens, the vocabulary's ids for them are not used.
     knows_special = known.keys() >= set(vocabulary.special_tokens)
     begin, end = (first, first + vocabulary.n_codes) if knows_special else (vocabulary.first, vocabulary.end)
-    for token, token_id in known.items():
+    for token, token_id in sorted(known.items(), key=lambda found: found[1]):  # the same one in every run
         if begin <= token_id < end and token != vocabulary.token(token_id):
             other = preset_of_token(token)
             if other not in (None, layout.name):

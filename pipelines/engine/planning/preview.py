@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codectok.pipelines.engine.job import Job
+from codectok.pipelines.engine.job import Job, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import check_free, finished_units
-from codectok.storage import open_storage
+from codectok.storage import Storage, open_storage
 
 from .cutting import TABLE_BYTES_PER_SECOND
 from .plan import PLAN_FILE, PLAN_FOLDER, Plan
@@ -54,10 +54,9 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
         InputError: as in `run_job`.
     """
     options = options or RunOptions()
-    storage = open_storage(output)
-    check_free(storage)
-    request = PlanRequest.of(job, sources, storage, options.extend, options.strict)
-    plan = request.planned() or _plan_in_memory(request)
+    request = _request(job, sources, output, options)
+    storage = request.output
+    plan = request.planned() or _plan_in_memory(request)[1]
     done = {} if request.stored is None else finished_units(storage, request.stored)
     again = units_to_try_again(storage, plan, done)
     to_do = [plan.units[number] for number in units_to_do(plan, done.keys() - again, options)]
@@ -76,9 +75,27 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
     )
 
 
-def _plan_in_memory(request: PlanRequest) -> Plan:
+def context_in_memory(
+    job: Job, sources: Sequence[str], output: str | Path, options: RunOptions | None = None
+) -> WorkerContext:
+    """Return the state of a worker of `run_job` with the same arguments; a storage in memory holds its plan.
+
+    Raises:
+        InputError: as in `run_job`.
+    """
+    request = _request(job, sources, output, options or RunOptions())
+    return WorkerContext(_plan_in_memory(request)[0], request.roots)
+
+
+def _request(job: Job, sources: Sequence[str], output: str | Path, options: RunOptions) -> PlanRequest:
+    storage = open_storage(output)
+    check_free(storage)
+    return PlanRequest.of(job, sources, storage, options.extend, options.strict)
+
+
+def _plan_in_memory(request: PlanRequest) -> tuple[Storage, Plan]:
     memory = open_storage(f"memory://codectok-preview-{uuid.uuid4().hex}")
     if request.stored is not None:
         for name in (PLAN_FILE, *request.output.sizes(PLAN_FOLDER)):
             memory.write(name, request.output.read(name))
-    return request.list_and_store(memory)
+    return memory, request.planned() or request.list_and_store(memory)

@@ -24,7 +24,7 @@ from codectok.tokens.layouts.reading import read_text, text_of
 from codectok.tokens.layouts.record import LAYOUT_FILE, read_layout_record
 from codectok.tokens.vocabulary import Vocabulary
 from tests.helpers.codecs import NANO
-from tests.helpers.language_models import ROWS, qwen2, write_model
+from tests.helpers.language_models import ROWS, TOKENS, qwen2, write_model
 from tests.helpers.tables import metadata
 from tests.helpers.tokenizers import save_tokenizer
 
@@ -129,11 +129,12 @@ def test_language_model_gets_rows_of_layout(tmp_path: Path) -> None:
     embeddings: list[Any] = [after.get_input_embeddings(), before.get_input_embeddings()]
     rows, text = (embedding.weight for embedding in embeddings)
     torch.testing.assert_close(rows[:ROWS], text)
+    mean = text[:TOKENS].mean(0)
     for group in range(2):
         first = 400 + 80 * group
         torch.testing.assert_close(rows[first : first + 60], codec.codebooks[group] / 100)
-        torch.testing.assert_close(rows[first + 60 : first + 80], text.mean(0).expand(20, -1))
-    torch.testing.assert_close(rows[ROWS:400], text.mean(0).expand(400 - ROWS, -1))
+        torch.testing.assert_close(rows[first + 60 : first + 80], mean.expand(20, -1))
+    torch.testing.assert_close(rows[ROWS:400], mean.expand(400 - ROWS, -1))
     vocabulary = read_model_vocabulary(tmp_path / "out")
     vocabulary.check_layout(SPACED, tmp_path / "out")
     with pytest.raises(InputError, match=r"layout spaced .* not of unitts .* --layout"):
@@ -147,11 +148,11 @@ def test_offset_leaves_room_for_marks(tmp_path: Path) -> None:
     write_model(tmp_path / "model", qwen2())
     llasa = load_layout("llasa")
     with pytest.raises(InputError, match="8 special tokens"):
-        extend_language_model(tmp_path / "model", tmp_path / "out", codec, ROWS, layout=llasa)
+        extend_language_model(tmp_path / "model", tmp_path / "out", codec, TOKENS + 7, layout=llasa)
     done = extend_language_model(tmp_path / "model", tmp_path / "out", codec, layout=llasa)
     assert done.vocabulary.offset == ROWS + 8
-    low = SPACED.model_copy(update={"first_id": ROWS + 1})
-    with pytest.raises(InputError, match="within the 320 rows"):
+    low = SPACED.model_copy(update={"first_id": TOKENS + 1})
+    with pytest.raises(InputError, match=r"layout spaced .* within the ids"):
         extend_language_model(tmp_path / "model", tmp_path / "no", codec, layout=low)
 
 

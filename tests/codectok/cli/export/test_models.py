@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.helpers.command_line import assert_refused, codectok, one_line
-from tests.helpers.language_models import ROWS, qwen2, write_model
+from tests.helpers.language_models import ROWS, TOKENS, qwen2, write_model
 from tests.helpers.tables import metadata, rows, write
 
 
@@ -57,6 +57,10 @@ def test_export_tokenizer(table: Path, model: Path, codec: Path, tmp_path: Path)
         assert result.exit_code == 0, result.output
         assert f"tokens │ {ROWS + size + 8:,} " in one_line(result.stdout)
         assert len(AutoTokenizer.from_pretrained(out)) == ROWS + size + 8
+    arguments = ("export", "tokenizer", model, tmp_path / "padding", "--codec", table)
+    result = codectok(*arguments, "--offset", TOKENS)
+    assert f"old rows reused │ {ROWS - TOKENS}; initialize them" in one_line(result.stdout)
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "padding")) == TOKENS + 64 + 8
     arguments = ("export", "tokenizer", model, tmp_path / "no", "--codec", table)
     assert_refused(codectok(*arguments, "--offset", 5), "the codes would begin at 5")
     assert_refused(codectok("export", "tokenizer", table, tmp_path / "no", "--codec", table), "holds no tokenizer")
@@ -101,3 +105,40 @@ def test_export_language_model(model: Path, codec: Path, tmp_path: Path) -> None
         assert result.exit_code == 0, result.output
         assert f"│ {how} " in one_line(result.stdout)
         assert np.isclose(json.loads((tmp_path / how[:6] / "config.json").read_text())["codectok"]["offset"], 400)
+
+
+def test_export_language_model_uses_rows_of_padding(model: Path, codec: Path, tmp_path: Path) -> None:
+    """The other exports take the ids from the new folder, and refuse tokenizers that do not fit it."""
+    arguments = ("export", "language-model", model, "--codec", codec)
+    out = tmp_path / "out"
+    result = codectok(*arguments, out, "--offset", "tokens")
+    assert result.exit_code == 0, result.output
+    shown = one_line(result.stdout)
+    end = TOKENS + 1032
+    for part in (
+        f"{ROWS} -> {end:,}",
+        f"1,024 from {TOKENS} on",
+        f"{ROWS - TOKENS} that had no token",
+        "0 unused tokens",
+    ):
+        assert part in shown
+    for wrong, message in (("token", "an id or tokens"), ("-5", "an id or tokens"), (TOKENS - 1, "uses for text")):
+        assert_refused(codectok(*arguments, tmp_path / "no", "--offset", wrong), message)
+    assert not (tmp_path / "no").exists()
+
+    vocabulary = ("export", "vocabulary", codec)
+    done = codectok(*vocabulary, tmp_path / "vocabulary", "--tokenizer", out)
+    assert done.exit_code == 0, done.output
+    told = json.loads((tmp_path / "vocabulary" / "vocabulary.json").read_text())
+    assert (told["first"], told["offset"], told["end"]) == (TOKENS, TOKENS, end)
+
+    late = AutoTokenizer.from_pretrained(out)
+    late.add_tokens(["<|late|>"])
+    late.save_pretrained(tmp_path / "late")
+    with_late = ("--tokenizer", tmp_path / "late", "--model", out)
+    assert_refused(codectok(*vocabulary, tmp_path / "no", *with_late), f"<|late|>' at {end}", f"has {end} rows")
+    other = AutoTokenizer.from_pretrained(model)
+    other.add_tokens(["<|late|>"])
+    other.save_pretrained(tmp_path / "other")
+    with_other = ("--tokenizer", tmp_path / "other", "--model", out)
+    assert_refused(codectok(*vocabulary, tmp_path / "no", *with_other), "among the audio tokens")

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
     PhiConfig,
     PretrainedConfig,
-    PreTrainedModel,
 )
 
 from codectok import Codec, InputError
@@ -36,7 +35,18 @@ from codectok.exports.vocabulary import VocabularyFile
 from codectok.tokens.vocabulary import Vocabulary
 from tests.helpers.codebook_learning import codebooks_of, first_group
 from tests.helpers.codecs import NANO
-from tests.helpers.language_models import ROWS, gemma3, qwen2, write_model
+from tests.helpers.language_models import (
+    ROWS,
+    TOKENS,
+    embedding_of,
+    gemma3,
+    load,
+    matrices,
+    output_of,
+    qwen2,
+    remove_tokenizer,
+    write_model,
+)
 
 SIZES: dict[str, Any] = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 SMALL: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -57,36 +67,6 @@ def codec() -> Codec:
     return Codec.from_config(NANO.model_copy(update={"quantizer": quantizer}), seed=1, device="cpu")
 
 
-def load(folder: Path) -> PreTrainedModel:
-    """Load a model, and check that the folder's tensors match the model in names and shapes."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
-    model, info = loaded
-    assert isinstance(model, PreTrainedModel)
-    assert not any(info.values()), info
-    return model.eval()
-
-
-def embedding_of(model: PreTrainedModel) -> torch.nn.Embedding:
-    embedding = model.get_input_embeddings()
-    assert isinstance(embedding, torch.nn.Embedding)
-    return embedding
-
-
-def output_of(model: PreTrainedModel) -> torch.nn.Linear:
-    output = model.get_output_embeddings()
-    assert isinstance(output, torch.nn.Linear)
-    return output
-
-
-def remove_tokenizer(folder: Path) -> None:
-    for path in folder.glob("tokenizer*"):
-        path.unlink()
-
-
-def matrices(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-    return embedding_of(model).weight.detach(), output_of(model).weight.detach()
-
-
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_causal_models_get_audio_rows_and_keep_text_rows(
     config: PretrainedConfig, codec: Codec, tmp_path: Path
@@ -102,14 +82,14 @@ def test_causal_models_get_audio_rows_and_keep_text_rows(
         assert len(new) == vocabulary.end
         assert torch.equal(new[:ROWS], old)
         assert torch.equal(new[ROWS : ROWS + 200], codec.codebooks[0] / 100)
-        torch.testing.assert_close(new[ROWS + 200 :], old.mean(0).expand(8, -1), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(new[ROWS + 200 :], old[:TOKENS].mean(0).expand(8, -1), rtol=1e-5, atol=1e-7)
     if config.tie_word_embeddings:
         assert embedding_of(after).weight is output_of(after).weight
     bias, old_bias = (output_of(model).bias for model in (after, before))
     assert (bias is None) == (config.model_type != "phi")
     if bias is not None:
         assert torch.equal(bias[:ROWS], old_bias)
-        torch.testing.assert_close(bias[ROWS:], old_bias.mean().expand(208))
+        torch.testing.assert_close(bias[ROWS:], old_bias[:TOKENS].mean().expand(208))
     if config.model_type == "gpt2":
         assert torch.equal(*(model.get_parameter("transformer.wpe.weight") for model in (after, before)))
     ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "lm")("hello to the world").input_ids])
@@ -132,7 +112,7 @@ def test_rows_are_padded_to_a_multiple(config: PretrainedConfig, multiple: int, 
     for old, new in zip(matrices(before), matrices(after), strict=True):
         assert len(new) == done.rows
         assert torch.equal(new[: plain.rows], old)
-        mean = old[:ROWS].mean(0).expand(done.rows - plain.rows, -1)
+        mean = old[:TOKENS].mean(0).expand(done.rows - plain.rows, -1)
         torch.testing.assert_close(new[plain.rows :], mean, rtol=1e-5, atol=1e-7)
     if after.config.tie_word_embeddings:
         assert embedding_of(after).weight is output_of(after).weight
@@ -198,7 +178,7 @@ def test_extended_folder_keeps_files_except_other_weights(codec: Codec, tmp_path
     assert VocabularyFile(**told).end == done.rows
     # Rows without tokens, before the codes, equal the mean as well.
     embedding, _ = matrices(load(tmp_path / "out"))
-    torch.testing.assert_close(embedding[ROWS:330], embedding[:ROWS].mean(0).expand(10, -1), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(embedding[ROWS:330], embedding[:TOKENS].mean(0).expand(10, -1), rtol=1e-5, atol=1e-7)
     assert torch.equal(embedding[330:530], codec.codebooks[0] / 100)
 
 
@@ -236,7 +216,8 @@ def test_code_vectors_of_another_width_are_projected(tmp_path: Path) -> None:
     assert (done.options.start, done.options.scale) == ("projection", "rms")
     for old, new in zip(matrices(load(tmp_path / "lm")), matrices(load(tmp_path / "out")), strict=True):
         rows = new[ROWS : ROWS + 1024].double()
-        assert rows.square().mean().sqrt() == pytest.approx(float(old.double().square().mean().sqrt()), rel=1e-5)
+        wanted_rms = float(old[:TOKENS].double().square().mean().sqrt())
+        assert rows.square().mean().sqrt() == pytest.approx(wanted_rms, rel=1e-5)
         distances, wanted = torch.pdist(rows[:100]), torch.pdist(codec.codebooks[0][:100].double())
         torch.testing.assert_close(distances / distances.mean(), wanted / wanted.mean(), rtol=1e-5, atol=0)
     again = extend_language_model(tmp_path / "lm", tmp_path / "again", codec)
@@ -261,7 +242,7 @@ def test_each_codebook_is_scaled_to_text_rows(tmp_path: Path) -> None:
     for old, new in zip(matrices(load(tmp_path / "lm")), matrices(load(tmp_path / "out")), strict=True):
         for number in range(6):
             rows = new[ROWS + 50 * number : ROWS + 50 * (number + 1)]
-            assert rows.square().mean().sqrt() == pytest.approx(float(old.square().mean().sqrt()), rel=1e-4)
+            assert rows.square().mean().sqrt() == pytest.approx(float(old[:TOKENS].square().mean().sqrt()), rel=1e-4)
             book = codec.codebooks[number]
             torch.testing.assert_close(rows / rows.norm(), book / book.norm())
 
@@ -271,7 +252,7 @@ def test_random_rows_have_scale_of_text_rows(codec: Codec, tmp_path: Path) -> No
     extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions(RowStart.RANDOM))
     for old, new in zip(matrices(load(tmp_path / "lm")), matrices(load(tmp_path / "out")), strict=True):
         rows = new[ROWS : ROWS + 200]
-        assert rows.square().mean().sqrt() == pytest.approx(float(old.square().mean().sqrt()), rel=1e-4)
+        assert rows.square().mean().sqrt() == pytest.approx(float(old[:TOKENS].square().mean().sqrt()), rel=1e-4)
         assert torch.corrcoef(torch.stack([rows.flatten(), codec.codebooks[0].flatten()]))[0, 1].abs() < 0.05
 
 
@@ -313,6 +294,17 @@ def test_embedding_with_two_names_grows_once(codec: Codec, tmp_path: Path) -> No
     assert index["metadata"]["total_parameters"] == after.num_parameters() == before.num_parameters() + 208 * 64
 
 
+def test_output_that_is_stored_beside_its_tied_embedding_grows_alike(codec: Codec, tmp_path: Path) -> None:
+    write_model(tmp_path / "lm", qwen2(tied=True))
+    tensors = load_file(tmp_path / "lm" / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, tmp_path / "lm" / "model.safetensors", metadata={"format": "pt"})
+    extend_language_model(tmp_path / "lm", tmp_path / "out", codec, options=RowOptions(RowStart.RANDOM))
+    made = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(made["lm_head.weight"], made["model.embed_tokens.weight"])
+    assert embedding_of(model := load(tmp_path / "out")).weight is output_of(model).weight
+
+
 def test_extended_model_is_refused(codec: Codec, tmp_path: Path) -> None:
     write_model(tmp_path / "lm", qwen2())
     extend_language_model(tmp_path / "lm", tmp_path / "out", codec)
@@ -337,7 +329,7 @@ def test_unsuitable_models_are_refused_without_output(codec: Codec, tmp_path: Pa
             extend_language_model(folder, tmp_path / "out", codec, offset)
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
-    refused("offset 319 lies within the 320 rows", offset=319)
+    refused("offset 276 lies within the ids that .* up to 276", offset=276)
     narrow = Codec.from_config("nano", device="cpu")
     with pytest.raises(InputError, match="code vectors have 32 values and the embedding 64"):
         extend_language_model(tmp_path / "lm", tmp_path / "out", narrow, options=RowOptions(RowStart.CODEBOOK))

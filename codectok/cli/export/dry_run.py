@@ -1,0 +1,67 @@
+"""Tables of a dry run of `codectok export sequences` and `codectok export megatron`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from codectok.cli.console import console, facts_table, progress, rows_table
+from codectok.errors import InputError
+from codectok.formatting import counted, format_duration
+
+if TYPE_CHECKING:
+    from codectok.cli.job_choices import JobChoices
+    from codectok.pipelines.export.documents import DocumentJob
+
+
+def show_documents(job: DocumentJob, output: str, choices: JobChoices, sample: str) -> None:
+    """Count the documents of a sample of the parts, or of all, and show them by source and pattern."""
+    from codectok.pipelines.export.dry_run import preview_documents
+
+    number = _number_of_parts(sample)
+    with progress(number, "counting documents") as report:
+        preview = preview_documents(
+            job, job.sources.arguments, output, choices.run_options(None), number, report.advance
+        )
+    whole = preview.parts == preview.all_parts
+    total = sum(counts.tokens for counts in preview.counts.values())
+    facts = {
+        "counted": f"{counted(preview.parts, 'part')} of {preview.all_parts:,}, {preview.share:.0%} of the sources"
+    }
+    if not whole and preview.share:
+        facts["all parts"] = f"about {total / preview.share:,.0f} {job.code_name}; --sample all counts them"
+    for folder in job.settings.packings:
+        n_sequences = preview.sequences[folder]
+        mean = preview.sequence_tokens[folder] / max(n_sequences, 1)
+        facts[f"sequences {folder}".strip()] = f"{n_sequences:,} of {mean:,.0f} {job.code_name} on average"
+    console.print()
+    facts_table(f"codectok {job.verb}: documents", facts)
+    rows_table(
+        "by source and pattern",
+        ("source", "pattern", "documents", "tokens", "share", "truncated", "audio"),
+        [
+            (
+                source,
+                pattern,
+                f"{counts.documents:,}",
+                f"{counts.tokens:,}",
+                f"{counts.tokens / max(total, 1):.1%}",
+                f"{counts.truncated:,}",
+                format_duration(counts.seconds),
+            )
+            for (source, pattern), counts in sorted(preview.counts.items())
+        ],
+    )
+    if preview.left_out:
+        rows_table(
+            "left out",
+            ("source", "reason", "times"),
+            [(source, reason, f"{times:,}") for (source, reason), times in sorted(preview.left_out.items())],
+        )
+
+
+def _number_of_parts(sample: str) -> int | None:
+    if sample == "all":
+        return None
+    if not sample.isdecimal():
+        raise InputError(f"--sample must be a number of parts, or all, not {sample!r}.")
+    return int(sample)

@@ -1,0 +1,118 @@
+"""Dry run of an export of documents: counts them without writing any."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from codectok.errors import InputError
+from codectok.exports.sequences.documents import Document
+from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.preview import context_in_memory
+
+from .documents import DocumentJob
+
+
+@dataclass
+class DocumentCounts:
+    """Documents of a source and a pattern.
+
+    Attributes:
+        documents, tokens: number of documents, and of their tokens.
+        truncated: number of documents of which tokens were cut off.
+        seconds: duration of their audio.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+
+    def add(self, document: Document) -> None:
+        """Count a document."""
+        self.documents += 1
+        self.tokens += len(document.ids)
+        self.truncated += document.truncated
+        self.seconds += document.seconds
+
+
+@dataclass
+class DocumentsPreview:
+    """Documents that an export would write, counted in some or all of its parts.
+
+    Attributes:
+        parts, all_parts: number of parts that were read, and of all.
+        share: share of the sources in the parts that were read, by size.
+        counts: by source and pattern; the pattern is the task of documents without one.
+        left_out: number of rows and texts by source and reason.
+        sequences: number of sequences by folder.
+        sequence_tokens: tokens in them by folder.
+    """
+
+    parts: int
+    all_parts: int
+    share: float
+    counts: dict[tuple[str, str], DocumentCounts] = field(default_factory=dict)
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sequences: Counter[str] = field(default_factory=Counter)
+    sequence_tokens: Counter[str] = field(default_factory=Counter)
+
+
+def preview_documents(
+    job: DocumentJob,
+    sources: Sequence[str],
+    output: str | Path,
+    options: RunOptions | None = None,
+    sample: int | None = 1,
+    on_part: Callable[[], None] = lambda: None,
+) -> DocumentsPreview:
+    """Count the documents that `job` would write to `output`; writes nothing there.
+
+    Args:
+        job, sources, output, options: as for `codectok.pipelines.engine.run.run_job`.
+        sample: number of parts to read, at equal distances in the plan; None for all.
+        on_part: called after each part.
+
+    Raises:
+        InputError: as in `run_job`, or if the sample has no part.
+    """
+    if sample is not None and sample < 1:
+        raise InputError(f"A sample of {sample} parts is impossible; give a number from 1 on, or all.")
+    context = context_in_memory(job, sources, output, options)
+    plan = context.load_plan()
+    units = plan.units
+    chosen = _spread(len(units), len(units) if sample is None else sample)
+    total = sum(unit.estimated_seconds for unit in units)
+    read = sum(units[number].estimated_seconds for number in chosen)
+    preview = DocumentsPreview(len(chosen), len(units), read / total if total else 1.0)
+    sequences_of = job.start_sequences(context)
+    for number in chosen:
+        with TemporaryDirectory() as folder:
+            unit = plan.unit(number)
+            output_of_unit = UnitOutput(unit, Path(folder))
+            for name, sequence in sequences_of(unit, output_of_unit):
+                _count(job, preview, name, sequence)
+            for dataset, counts in output_of_unit.record([]).counts.items():
+                for reason, times in counts.rejects.items():
+                    preview.left_out[dataset, reason] += times
+            output_of_unit.finish_rejects()
+        on_part()
+    return preview
+
+
+def _count(job: DocumentJob, preview: DocumentsPreview, folder: str, sequence: Sequence[Document]) -> None:
+    preview.sequences[folder] += 1
+    for document in sequence:
+        preview.sequence_tokens[folder] += len(document.ids)
+        key = document.dataset, document.pattern or job.task_of(document.dataset)
+        preview.counts.setdefault(key, DocumentCounts()).add(document)
+
+
+def _spread(n: int, wanted: int) -> list[int]:
+    """Return `wanted` of `n` numbers, or all, at equal distances."""
+    wanted = min(n, wanted)
+    return [number * n // wanted for number in range(wanted)]
