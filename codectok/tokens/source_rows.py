@@ -13,7 +13,15 @@ from codectok.sources.row_ranges import batches_between, rows_in_range
 from codectok.sources.source import Source
 
 from .mixing import refuse_uncovered
-from .table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
+from .table import (
+    CodeRows,
+    TableMetadata,
+    TokenRow,
+    code_rows_of_batch,
+    metadata_of_schema,
+    rows_of_batch,
+    table_schema,
+)
 from .table_checks import check_columns
 
 
@@ -39,6 +47,16 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
         wanted = rows_in_range(source, file.metadata.num_rows)
         for _, row in _rows_from(file, source.where, wanted.start, wanted.stop, metadata):
             yield row
+
+
+def code_rows(source: Source, metadata: TableMetadata) -> Iterator[CodeRows]:
+    """Yield the codes of the rows that `token_rows` yields, in batches; raise the same errors."""
+    with open_parquet(source) as file:
+        _check_metadata(file, source, metadata)
+        wanted = rows_in_range(source, file.metadata.num_rows)
+        columns = table_schema(metadata).names
+        for _, batch in batches_between(file, wanted.start, wanted.stop, columns):
+            yield code_rows_of_batch(batch, metadata, source.where)
 
 
 def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:

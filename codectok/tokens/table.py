@@ -343,12 +343,40 @@ def rows_of_batch(batch: pa.RecordBatch, metadata: TableMetadata, name: str) -> 
         check_values(batch, table_schema(metadata), metadata.n_codebooks, metadata.codebook_size)
         # Codes are most of a table, so that they are not converted to Python lists.
         codes, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
-        records = batch.drop_columns(["codes", "n_frames"]).to_pylist()
-    for number, record in enumerate(records):
-        own = codes[borders[number] : borders[number + 1]].astype(np.int64)
-        with damage_errors(name, TABLE_REMEDY):
-            row = TokenRow(codes=own.reshape(-1, metadata.n_codebooks), **record)
-        yield row
+        others = batch.drop_columns(["codes", "n_frames"])
+        names = others.schema.names
+        records = list(zip(*(column.to_pylist() for column in others.columns), strict=True))
+    places = borders.tolist()
+    for start, stop, values in zip(places, places[1:], records, strict=False):
+        own = codes[start:stop].astype(np.int64).reshape(-1, metadata.n_codebooks)
+        yield TokenRow(codes=own, **dict(zip(names, values, strict=True)))
+
+
+@dataclass(frozen=True)
+class CodeRows:
+    """Codes of consecutive rows of a table, without texts and labels.
+
+    Attributes:
+        codes: integers [n_frames of all rows, n_codebooks].
+        borders: the first frame of each row, and the number of frames.
+        ids, sources, durations: of each row, see `TokenRow`.
+    """
+
+    codes: np.ndarray
+    borders: list[int]
+    ids: list[str]
+    sources: list[str]
+    durations: list[float]
+
+
+def code_rows_of_batch(batch: pa.RecordBatch, metadata: TableMetadata, name: str) -> CodeRows:
+    """Convert a batch of the columns of the file `name` to codes; raise `InputError` as `rows_of_batch` does."""
+    with damage_errors(name, TABLE_REMEDY):
+        check_values(batch, table_schema(metadata), metadata.n_codebooks, metadata.codebook_size)
+        values, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
+        columns = [batch[column].to_pylist() for column in ("id", "source", "duration")]
+    codes = values[borders[0] : borders[-1]].reshape(-1, metadata.n_codebooks)
+    return CodeRows(codes, ((borders - borders[0]) // metadata.n_codebooks).tolist(), *columns)
 
 
 def _file_metadata(file: TableFile) -> TableMetadata:

@@ -43,7 +43,7 @@ from codectok.sources.texts import text_rows
 from codectok.storage import Storage
 from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.mixing import arithmetic_of
-from codectok.tokens.source_rows import recordings_in, token_rows
+from codectok.tokens.source_rows import code_rows, recordings_in, token_rows
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
@@ -252,6 +252,13 @@ class DocumentJob(Job):
         output: UnitOutput | None,
     ) -> Iterator[Document]:
         metadata = self.sources.metadata
+        if builder.needs_codes_only:
+            for batch in code_rows(source, metadata):
+                for document in builder.of_code_rows(batch, name):
+                    if output is not None:
+                        output.read(name, document.seconds)
+                    yield document
+            return
         recordings: Iterator[Iterator[TokenRow]]
         if neighbours is not None and builder.template.document == "recording":
             recordings = recordings_in(source, metadata, neighbours.before(source), neighbours.after(source))

@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from codectok.errors import InputError
 from codectok.exports.choices import Loss
-from codectok.tokens.table import TokenRow
+from codectok.tokens.table import CodeRows, TokenRow
 
-from .documents import Document, MissingFieldError
+from .documents import CodeSpan, Document, MissingFieldError
 from .items import EncodedItems, ItemEncoder, Voice
-from .templates import DocumentTemplate, Template
+from .templates import CodesItem, DocumentTemplate, Template, TokenItem
 from .text_tokenizer import TextTokenizer, TokenIds
 
 OnMissing = Callable[[TokenRow, MissingFieldError], None]
@@ -61,6 +63,15 @@ class DocumentBuilder(ABC):
         A document ends before the row that would make it longer than `length`, and the next document begins there. A
         row that lacks a field is passed to `on_missing`; it ends a document, too.
         """
+
+    @property
+    def needs_codes_only(self) -> bool:
+        """True if each row is a document of its codes and single tokens: `of_code_rows` builds the same, faster."""
+        return False
+
+    def of_code_rows(self, rows: CodeRows, dataset: str) -> Iterator[Document]:
+        """Build the document of each row, if `needs_codes_only`."""
+        raise NotImplementedError
 
     def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
         """Build the document of a text; `others` holds further fields.
@@ -114,6 +125,38 @@ class RowsBuilder(DocumentBuilder):
                 current.add(encoded, row, row.duration)
         if current is not None:
             yield current.document(dataset)
+
+    @property
+    def needs_codes_only(self) -> bool:
+        """True for templates of single tokens and one item of codes, see `DocumentBuilder.needs_codes_only`."""
+        template = self.template
+        return (
+            template.document == "row"
+            and self.encoder.loss is None
+            and self.encoder.flat
+            and sum(isinstance(item, CodesItem) for item in template.items) == 1
+            and all(isinstance(item, TokenItem) or item == CodesItem(codes="row") for item in template.items)
+        )
+
+    def of_code_rows(self, rows: CodeRows, dataset: str) -> Iterator[Document]:
+        """Build the document of each row, see `DocumentBuilder.of_code_rows`."""
+        items = (*self._begin, *self._row, *self._end)
+        place = next(number for number, item in enumerate(items) if isinstance(item.item, CodesItem))
+        before, behind = self.encoder.of_tokens(items[:place]), self.encoder.of_tokens(items[place + 1 :])
+        ids, frame = self.encoder.of_codes(rows.codes), rows.codes.shape[1]
+        start, opening, closing, n_end = len(before), items[place].opening, items[place].closing, len(self._end)
+        for number, row_id in enumerate(rows.ids):
+            own = ids[rows.borders[number] * frame : rows.borders[number + 1] * frame]
+            yield Document(
+                np.concatenate((before, own, behind)),
+                row_id,
+                dataset,
+                rows.durations[number],
+                (CodeSpan(start, start + len(own), frame, opening, closing),),
+                n_end,
+                (row_id,),
+                rows.sources[number],
+            )
 
     def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
         """Build the document of a text, see `DocumentBuilder.of_text`."""

@@ -52,6 +52,8 @@ class EncodedItems:
     @classmethod
     def joined(cls, parts: Sequence[EncodedItems]) -> EncodedItems:
         """Concatenate parts."""
+        if len(parts) == 1:
+            return parts[0]
         spans: list[CodeSpan] = []
         start = 0
         for part in parts:
@@ -126,7 +128,7 @@ class ItemEncoder:
         for prepared in items:
             item = prepared.item
             if isinstance(item, CodesItem):
-                ids = self._tokens.vocabulary.ids_of(self._codes(item, row), self._padding).astype(np.int32)
+                ids = self.of_codes(self._codes(item, row))
                 frame = self._tokens.vocabulary.n_codebooks
                 span = CodeSpan(0, len(ids), frame, prepared.opening, prepared.closing)
                 found.append(self._encoded(ids, prepared, (span,)))
@@ -137,6 +139,20 @@ class ItemEncoder:
     def of_fields(self, items: Sequence[PreparedItem], values: Mapping[str, str], text_id: str) -> EncodedItems:
         """Encode items without codes for a text; raises `MissingFieldError` if `values` lack a field."""
         return EncodedItems.joined([self._text_or_token(item, values, text_id) for item in items])
+
+    @property
+    def flat(self) -> bool:
+        """True if the ids of frames follow each other, so that rows can be encoded together."""
+        return self._tokens.vocabulary.layout.order == "flat"
+
+    def of_codes(self, codes: np.ndarray) -> np.ndarray:
+        """Return the ids int32 [n] of codes [n_frames, n_codebooks]."""
+        return self._tokens.vocabulary.ids_of(codes, self._padding).astype(np.int32)
+
+    def of_tokens(self, items: Sequence[PreparedItem]) -> np.ndarray:
+        """Return the ids int32 [n] of items that are single tokens."""
+        found = [self._special[item.item.token] for item in items if isinstance(item.item, TokenItem)]
+        return np.concatenate(found) if found else np.zeros(0, np.int32)
 
     def _encoded(self, ids: np.ndarray, prepared: PreparedItem, spans: tuple[CodeSpan, ...] = ()) -> EncodedItems:
         return EncodedItems(ids, spans, None if self.loss is None else np.full(len(ids), prepared.learned))
