@@ -6,6 +6,8 @@ All ways make the same ids of the same clips on one core: offset, marks around a
 8,192 tokens (next-fit). The script reads JSON lines, appends lists of Python, and writes an array; `datasets.map` reads
 the token table (already converted to Arrow, which is not counted), adds offset and marks with numpy, packs in a second
 map, and writes Parquet. It packs batches of 1,000 rows, so that its sequences end elsewhere; the ids are equal.
+Ratios compare processor time, which other programs on the machine change least: an export beside the faster of the ways
+that write the same form. `export megatron` writes a list of documents, too, which the others do not.
 
 With --large, a table of TOKENS random codes, and one of half as many, are exported by the command line; the peak memory
 of each export is shown.
@@ -14,6 +16,7 @@ of each export is shown.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -48,6 +51,11 @@ ROWS_OF_A_GROUP, ROWS_OF_A_FILE = 6_000, 240_000
 WORDS_OF_A_TEXT = 12
 END_OF_TEXT = "<|endoftext|>"
 OURS = {"export sequences": SequencesJob, "export megatron": MegatronJob}
+# Ways that write the same form.
+SAME_FORM = {
+    "export sequences": ("script, to Parquet", "datasets.map, to Parquet"),
+    "export megatron": ("script, to an array", "datasets.map, to Parquet"),
+}
 TASKS = ("audio", "tts")
 
 
@@ -160,12 +168,12 @@ def options_of(inputs: Inputs, task: str) -> DocumentOptions:
     return DocumentOptions(task, tokenizer=tokenizer, offset=OFFSET, end_of_sequence="0", packing=packing)
 
 
-def ours(job: type[SequencesJob] | type[MegatronJob], inputs: Inputs, task: str, output: Path) -> float:
-    """Run an export in this process, and return the seconds of its units."""
-    made = job(options_of(inputs, task), [str(inputs.table)])
+def ours(inputs: Inputs, task: str, name: str, output: Path) -> float:
+    """Run an export in this process, and return the share of its time that units take."""
+    made = OURS[name](options_of(inputs, task), [str(inputs.table)])
     timing = run_job(made, [str(inputs.table)], output, RunOptions("local")).timing
     assert timing is not None
-    return timing.command["units"]
+    return timing.command["units"] / timing.wall
 
 
 def marks_of(inputs: Inputs) -> tuple[int, int, int]:
@@ -264,50 +272,69 @@ def ids_in(output: Path) -> np.ndarray:
     return pa.concat_tables(tables)["input_ids"].combine_chunks().flatten().to_numpy().astype(np.int32)
 
 
-def ways_of(inputs: Inputs, task: str, rows: Any, work: Path) -> dict[str, Callable[[], float]]:
-    """All ways; each writes to a new folder in `work`, and returns the seconds that its units take."""
+@dataclass(frozen=True)
+class Time:
+    """Seconds of a run: on the wall clock, of the processor, and of the processor in units alone."""
 
-    def timed(write: Callable[[Path], float | None], name: str) -> float:
-        output = work / name
-        shutil.rmtree(output, ignore_errors=True)
-        started = time.perf_counter()
-        seconds = write(output)
-        return time.perf_counter() - started if seconds is None else seconds
+    wall: float
+    processor: float
+    units: float
 
-    writers: dict[str, Callable[[Path], float | None]] = {
-        name: partial(ours, job, inputs, task) for name, job in OURS.items()
-    }
-    writers |= {
-        "script, to Parquet": partial(script_to_parquet, inputs, task),
-        "script, to an array": partial(script_to_binary, inputs, task),
-        "datasets.map": partial(map_datasets, rows, inputs, task),
-    }
-    return {name: partial(timed, write, name) for name, write in writers.items()}
+
+def run_once(write: Callable[[Path], float | None], output: Path) -> Time:
+    """Write to the new folder `output`; an export returns the share of the command that its units take."""
+    shutil.rmtree(output, ignore_errors=True)
+    gc.collect()
+    started = time.perf_counter(), time.process_time()
+    share = write(output)
+    wall, processor = time.perf_counter() - started[0], time.process_time() - started[1]
+    return Time(wall, processor, processor * (1.0 if share is None else share))
+
+
+def measure(ways: dict[str, Callable[[Path], float | None]], work: Path, rounds: int) -> dict[str, list[Time]]:
+    """Run all ways in turn, after one round to warm up."""
+    times: dict[str, list[Time]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, write in ways.items():
+            found = run_once(write, work / name)
+            if number:
+                times[name].append(found)
+    return times
+
+
+def ratio(times: dict[str, list[Time]], name: str, other: str, units: bool) -> float:
+    """Median over all rounds of the processor time of `other` divided by that of `name` in the same round."""
+    pairs = zip(times[name], times[other], strict=True)
+    return statistics.median(theirs.processor / (own.units if units else own.processor) for own, theirs in pairs)
 
 
 def rates(inputs: Inputs, task: str, rows: Any, work: Path, rounds: int) -> Table:
     """Time all ways in turn, and check that all have made the same ids."""
-    ways = ways_of(inputs, task, rows, work)
-    units: dict[str, list[float]] = {name: [] for name in ways}
-    runs = {name: partial(lambda name, way: units[name].append(way()), name, way) for name, way in ways.items()}
-    whole = common.interleaved(runs, rounds)
+    ways: dict[str, Callable[[Path], float | None]] = {name: partial(ours, inputs, task, name) for name in OURS}
+    ways |= {
+        "script, to Parquet": partial(script_to_parquet, inputs, task),
+        "script, to an array": partial(script_to_binary, inputs, task),
+        "datasets.map, to Parquet": partial(map_datasets, rows, inputs, task),
+    }
+    times = measure(ways, work, rounds)
     expected = ids_in(work / "export sequences")
     for name in ways:
         assert np.array_equal(ids_in(work / name), expected), f"{name} has made other ids"
-    others = [name for name in ways if name not in OURS]
-    fastest = min(others, key=lambda name: statistics.median(whole[name]))
     table = Table(title=f"--task {task}: {len(expected):,} ids, one core, median of {rounds}", title_justify="left")
-    for heading in ("way", "ids/s", "units alone, ids/s", f"x {fastest}", "units alone"):
-        table.add_column(heading, justify="left" if heading == "way" else "right")
+    for heading in ("way", "ids/s", "by processor time", "in units", "faster than", "x", "x in units"):
+        table.add_column(heading, justify="left" if heading in ("way", "faster than") else "right")
     for name in ways:
-        row = [name, f"{len(expected) / statistics.median(whole[name]):,.0f}"]
-        speedup = f"{1 / common.ratio(whole, name, fastest):.2f}"
+        wall, processor, units = (
+            f"{len(expected) / statistics.median(getattr(run, clock) for run in times[name]):,.0f}"
+            for clock in ("wall", "processor", "units")
+        )
         if name in OURS:
-            alone = {name: units[name][1:], fastest: whole[fastest]}
-            rate = f"{len(expected) / statistics.median(alone[name]):,.0f}"
-            table.add_row(*row, rate, speedup, f"{1 / common.ratio(alone, name, fastest):.2f}")
+            same = SAME_FORM[name]
+            fastest = min(same, key=lambda other: statistics.median(run.processor for run in times[other]))
+            found = [f"{ratio(times, name, fastest, alone):.1f}" for alone in (False, True)]
+            table.add_row(name, wall, processor, units, fastest, *found)
         else:
-            table.add_row(*row, "", speedup, "")
+            table.add_row(name, wall, processor, "", "", "", "")
     return table
 
 

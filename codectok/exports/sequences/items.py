@@ -57,7 +57,9 @@ class EncodedItems:
         spans: list[CodeSpan] = []
         start = 0
         for part in parts:
-            spans += [replace(span, start=start + span.start, stop=start + span.stop) for span in part.code_spans]
+            for span in part.code_spans:
+                moved = start + span.start, start + span.stop
+                spans.append(CodeSpan(*moved, span.frame, span.opening, span.closing))
             start += len(part.ids)
         masks = [part.learned for part in parts if part.learned is not None]
         ids = np.concatenate([part.ids for part in parts]) if parts else np.zeros(0, np.int32)
@@ -99,7 +101,7 @@ class ItemEncoder:
             raise InputError("--loss audio needs audio in all documents, but texts have none; pass --loss all.")
         self.loss = loss
         self._tokens, self._tokenizer, self._voice = tokens, tokenizer, voice
-        self._has_text, self._extra_names = template.has_text, template.extra_names
+        self._extra_names = template.extra_names
         self._padding = tokens.padding_id
         items = [item for item in template.items if isinstance(item, TokenItem)]
         self._special = {item.token: np.array([tokens.of_token(item.token)], np.int32) for item in items}
@@ -124,9 +126,11 @@ class ItemEncoder:
     def of_row(self, items: Sequence[PreparedItem], row: TokenRow) -> EncodedItems:
         """Encode items for a row; raises `MissingFieldError` if it lacks a field."""
         found: list[EncodedItems] = []
-        values = self._values(row) if self._has_text else {}
+        values: Mapping[str, str | None] = {}
         for prepared in items:
             item = prepared.item
+            if isinstance(item, TextItem) and not values:
+                values = self._values(row)
             if isinstance(item, CodesItem):
                 ids = self.of_codes(self._codes(item, row))
                 frame = self._tokens.vocabulary.n_codebooks
