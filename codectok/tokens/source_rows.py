@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -49,14 +49,13 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
             yield row
 
 
-def code_rows(source: Source, metadata: TableMetadata) -> Iterator[CodeRows]:
-    """Yield the codes of the rows that `token_rows` yields, in batches; raise the same errors."""
+def code_rows(source: Source, metadata: TableMetadata, columns: Sequence[str] | None) -> Iterator[CodeRows]:
+    """Yield the rows that `token_rows` yields in batches, with some or all columns; raise the same errors."""
     with open_parquet(source) as file:
         _check_metadata(file, source, metadata)
         wanted = rows_in_range(source, file.metadata.num_rows)
-        columns = table_schema(metadata).names
-        for _, batch in batches_between(file, wanted.start, wanted.stop, columns):
-            yield code_rows_of_batch(batch, metadata, source.where)
+        for _, batch in batches_between(file, wanted.start, wanted.stop, table_schema(metadata).names):
+            yield code_rows_of_batch(batch, metadata, source.where, columns)
 
 
 def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:

@@ -252,19 +252,17 @@ class DocumentJob(Job):
         output: UnitOutput | None,
     ) -> Iterator[Document]:
         metadata = self.sources.metadata
-        if builder.needs_codes_only:
-            for batch in code_rows(source, metadata):
-                for document in builder.of_code_rows(batch, name):
-                    if output is not None:
-                        output.read(name, document.seconds)
-                    yield document
+        length, on_missing = self.settings.packing.length, partial(_reject_missing, output, name)
+        if builder.takes_code_rows:
+            on_row = (lambda seconds: None) if output is None else partial(output.read, name)
+            for batch in code_rows(source, metadata, builder.columns):
+                yield from builder.of_code_rows(batch, name, on_row, on_missing)
             return
         recordings: Iterator[Iterator[TokenRow]]
         if neighbours is not None and builder.template.document == "recording":
             recordings = recordings_in(source, metadata, neighbours.before(source), neighbours.after(source))
         else:
             recordings = (iter([row]) for row in token_rows(source, metadata))
-        length, on_missing = self.settings.packing.length, partial(_reject_missing, output, name)
         for rows in recordings:
             yield from builder.of_rows(_counted(rows, name, output), name, length, on_missing)
 

@@ -18,6 +18,8 @@ from .templates import CodesItem, DocumentTemplate, Template, TokenItem
 from .text_tokenizer import TextTokenizer, TokenIds
 
 OnMissing = Callable[[TokenRow, MissingFieldError], None]
+OnRow = Callable[[float], None]
+"""Called with the seconds of a row."""
 
 
 def raise_missing(row: TokenRow, error: MissingFieldError) -> None:
@@ -65,12 +67,19 @@ class DocumentBuilder(ABC):
         """
 
     @property
-    def needs_codes_only(self) -> bool:
-        """True if each row is a document of its codes and single tokens: `of_code_rows` builds the same, faster."""
+    def columns(self) -> tuple[str, ...] | None:
+        """Columns that `of_code_rows` needs; None for all."""
+        return None
+
+    @property
+    def takes_code_rows(self) -> bool:
+        """True if `of_code_rows` builds the same documents as `of_rows` of each row, faster."""
         return False
 
-    def of_code_rows(self, rows: CodeRows, dataset: str) -> Iterator[Document]:
-        """Build the document of each row, if `needs_codes_only`."""
+    def of_code_rows(
+        self, rows: CodeRows, dataset: str, on_row: OnRow, on_missing: OnMissing = raise_missing
+    ) -> Iterator[Document]:
+        """Build the document of each row, if `takes_code_rows`; `on_row` is called before each."""
         raise NotImplementedError
 
     def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
@@ -127,36 +136,47 @@ class RowsBuilder(DocumentBuilder):
             yield current.document(dataset)
 
     @property
-    def needs_codes_only(self) -> bool:
-        """True for templates of single tokens and one item of codes, see `DocumentBuilder.needs_codes_only`."""
-        template = self.template
+    def columns(self) -> tuple[str, ...] | None:
+        """Columns that `of_code_rows` needs, see `DocumentBuilder.columns`."""
+        return None if self.template.has_text else ("id", "source", "duration")
+
+    @property
+    def takes_code_rows(self) -> bool:
+        """True for rows with their codes once, see `DocumentBuilder.takes_code_rows`."""
+        template, codes = self.template, CodesItem(codes="row")
         return (
             template.document == "row"
             and self.encoder.loss is None
             and self.encoder.flat
-            and sum(isinstance(item, CodesItem) for item in template.items) == 1
-            and all(isinstance(item, TokenItem) or item == CodesItem(codes="row") for item in template.items)
+            and not template.extra_names
+            and [item for item in template.items if isinstance(item, CodesItem)] == [codes]
+            and codes in template.of_row
+            and all(isinstance(item, TokenItem) for item in (*template.begin, *template.end))
         )
 
-    def of_code_rows(self, rows: CodeRows, dataset: str) -> Iterator[Document]:
+    def of_code_rows(
+        self, rows: CodeRows, dataset: str, on_row: OnRow, on_missing: OnMissing = raise_missing
+    ) -> Iterator[Document]:
         """Build the document of each row, see `DocumentBuilder.of_code_rows`."""
-        items = (*self._begin, *self._row, *self._end)
-        place = next(number for number, item in enumerate(items) if isinstance(item.item, CodesItem))
-        before, behind = self.encoder.of_tokens(items[:place]), self.encoder.of_tokens(items[place + 1 :])
+        place = next(number for number, item in enumerate(self._row) if isinstance(item.item, CodesItem))
+        prepared = self._row[place]
+        before = self.encoder.of_row_parts((*self._begin, *self._row[:place]))
+        behind = self.encoder.of_row_parts((*self._row[place + 1 :], *self._end))
         ids, frame = self.encoder.of_codes(rows.codes), rows.codes.shape[1]
-        start, opening, closing, n_end = len(before), items[place].opening, items[place].closing, len(self._end)
-        for number, row_id in enumerate(rows.ids):
-            own = ids[rows.borders[number] * frame : rows.borders[number + 1] * frame]
-            yield Document(
-                np.concatenate((before, own, behind)),
-                row_id,
-                dataset,
-                rows.durations[number],
-                (CodeSpan(start, start + len(own), frame, opening, closing),),
-                n_end,
-                (row_id,),
-                rows.sources[number],
-            )
+        borders, columns, n_end = rows.borders, rows.columns, len(self._end)
+        sources, durations = columns["source"], columns["duration"]
+        for number, row_id in enumerate(columns["id"]):
+            on_row(durations[number])
+            own = ids[borders[number] * frame : borders[number + 1] * frame]
+            try:
+                first, last = before(columns, number), behind(columns, number)
+            except MissingFieldError as error:
+                on_missing(rows.row(number), error)
+                continue
+            start = sum(map(len, first))
+            span = CodeSpan(start, start + len(own), frame, prepared.opening, prepared.closing)
+            whole = np.concatenate((*first, own, *last))
+            yield Document(whole, row_id, dataset, durations[number], (span,), n_end, (row_id,), sources[number])
 
     def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
         """Build the document of a text, see `DocumentBuilder.of_text`."""

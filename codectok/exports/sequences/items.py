@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from .text_tokenizer import TextTokenizer, TokenIds, TokenInTextError
 
 Voice = Callable[[TokenRow], np.ndarray]
 """Returns codes [n_frames, n_codebooks] of the voice to speak a row in; raises `MissingFieldError` if there is none."""
+
+RowParts = Callable[[Mapping[str, Sequence[Any]], int], tuple[np.ndarray, ...]]
+"""Returns the ids of items for a row, by the columns of several rows and the number of the row."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +157,19 @@ class ItemEncoder:
         """Return the ids int32 [n] of codes [n_frames, n_codebooks]."""
         return self._tokens.vocabulary.ids_of(codes, self._padding).astype(np.int32)
 
-    def of_tokens(self, items: Sequence[PreparedItem]) -> np.ndarray:
-        """Return the ids int32 [n] of items that are single tokens."""
-        found = [self._special[item.item.token] for item in items if isinstance(item.item, TokenItem)]
-        return np.concatenate(found) if found else np.zeros(0, np.int32)
+    def of_row_parts(self, items: Sequence[PreparedItem]) -> RowParts:
+        """Return a function that encodes items without codes for a row of some columns."""
+        if all(isinstance(item.item, TokenItem) for item in items):
+            tokens = [self._special[item.item.token] for item in items if isinstance(item.item, TokenItem)]
+            same = (np.concatenate(tokens),) if tokens else ()
+            return lambda columns, number: same
+
+        def encode(columns: Mapping[str, Sequence[str | None]], number: int) -> tuple[np.ndarray, ...]:
+            values = {name: columns[name][number] for name in FIELDS}
+            row_id = str(values["id"])
+            return tuple(self._text_or_token(item, values, row_id).ids for item in items)
+
+        return encode
 
     def _encoded(self, ids: np.ndarray, prepared: PreparedItem, spans: tuple[CodeSpan, ...] = ()) -> EncodedItems:
         return EncodedItems(ids, spans, None if self.loss is None else np.full(len(ids), prepared.learned))
