@@ -88,6 +88,7 @@ def verbs_of(inputs: Path) -> list[Verb]:
     filled, megatron = ("--packing", "next-fit", "--length", "400"), ("--format", "megatron")
     sizes = ("--file-megabytes", "0.01", "--group-megabytes", "0.001")
     packed = ("--packing", "next-fit", "--length", "64")
+    imported = ("--codec", codec, "--part-megabytes", "0.004", "--max-rejects", "1")
     train = ("train", "nano", "codec={}", *TINY, f"data.shards={inputs / 'shards'}", "output=OUT", "steps=7")
     return [
         Verb("shard", shard, both),
@@ -99,6 +100,8 @@ def verbs_of(inputs: Path) -> list[Verb]:
         Verb("export unitts", ("export", "unitts", table, "OUT", "--offset", "400", "--part-megabytes", "0.004"), both),
         Verb("export chat", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *filled), both),
         Verb("export chat, Megatron", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *megatron), both),
+        Verb("export codes", ("export", "codes", table, "OUT", "--part-megabytes", "0.004"), both),
+        Verb("import codes", ("import", "codes", str(inputs / "codes"), "OUT", *imported), both),
         Verb("export vocabulary", ("export", "vocabulary", codec, "OUT", "--offset", "400")),
         Verb("export tokenizer", ("export", "tokenizer", model, "OUT", "--codec", codec)),
         Verb("export language-model", ("export", "language-model", model, "OUT", "--codec", codec)),
@@ -132,6 +135,7 @@ def write_inputs(inputs: Path) -> None:
     (speech / "text.wav").write_text("this is text")
     Codec.from_config("nano", seed=1).save_pretrained(inputs / "codec")
     write_parts(inputs / "tokens", 30)
+    write_codes(inputs / "codes")
     write_model(inputs / "model", qwen2())
     save_chat_tokenizer(inputs / "instruct", "chatml")
     talks = [
@@ -145,6 +149,23 @@ def write_inputs(inputs: Path) -> None:
 def spoken(role: str, name: str) -> dict[str, Any]:
     """A message of one clip."""
     return {"role": role, "content": [{"type": "audio", "id": name}]}
+
+
+def write_codes(folder: Path) -> None:
+    """Write JSON lines of codes for the codec; one has no code, and one comes twice."""
+    import numpy as np
+
+    from codectok import Codec
+
+    config = Codec.from_config("nano").describe()
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    for file in range(3):
+        lines = []
+        for number in range(20):
+            codes = generator.integers(config.codebook_size, size=(30 if number else 0, config.n_codebooks))
+            lines.append({"key": f"{file if number > 1 else 0}-{number}", "codes": codes.tolist(), "text": "a text"})
+        (folder / f"{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def main_of(arguments: Sequence[str]) -> Callable[[], object]:

@@ -40,7 +40,7 @@ from codectok.sources.source import Source
 from codectok.sources.texts import text_rows
 from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.mixing import arithmetic_of
-from codectok.tokens.source_rows import recordings_in, token_rows
+from codectok.tokens.source_rows import code_rows, recordings_in, token_rows
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
@@ -250,12 +250,17 @@ class DocumentJob(Job):
         output: UnitOutput | None,
     ) -> Iterator[Document]:
         metadata = self.sources.metadata
+        length, on_missing = self.settings.packing.length, partial(_reject_missing, output, name)
+        if builder.takes_code_rows:
+            on_row = (lambda seconds: None) if output is None else partial(output.read, name)
+            for batch in code_rows(source, metadata, builder.columns):
+                yield from builder.of_code_rows(batch, name, on_row, on_missing)
+            return
         recordings: Iterator[Iterator[TokenRow]]
         if neighbours is not None and builder.template.document == "recording":
             recordings = recordings_in(source, metadata, neighbours.before(source), neighbours.after(source))
         else:
             recordings = (iter([row]) for row in token_rows(source, metadata))
-        length, on_missing = self.settings.packing.length, partial(_reject_missing, output, name)
         for rows in recordings:
             yield from builder.of_rows(_counted(rows, name, output), name, length, on_missing)
 

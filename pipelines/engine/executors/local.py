@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -37,6 +38,7 @@ def run_locally(
     torch.set_num_threads(job.threads)
     timer.clock.switch(WORKERS)
     timer.begin_worker(THIS_PROCESS)
+    freezes = False
     try:
         context = replace(context, clock=PhaseClock("start"))
         run = job.start(context)
@@ -46,10 +48,16 @@ def run_locally(
             return run_attempt(run, unit, folder.storage, attempt)
 
         in_child = partial(run_despite_crashes, job, context)
+        # Modules and the loaded job stay: garbage collection need not look at them again and again.
+        freezes = not gc.get_freeze_count()
+        if freezes:
+            gc.freeze()
         for number in units:
             timer.begin_unit()
             yield _outcome(in_child if number in suspects else in_this_process, plan.unit(number), folder)
     finally:
+        if freezes:
+            gc.unfreeze()
         timer.end_worker(THIS_PROCESS)
         torch.set_num_threads(threads)
 
