@@ -52,7 +52,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
 def code_rows(source: Source, metadata: TableMetadata, columns: Sequence[str] | None) -> Iterator[CodeRows]:
     """Yield the rows that `token_rows` yields in batches, with some or all columns; raise the same errors."""
     with open_parquet(source) as file:
-        _check_metadata(file, source, metadata)
+        check_metadata(file, source, metadata)
         wanted = rows_in_range(source, file.metadata.num_rows)
         for _, batch in batches_between(file, wanted.start, wanted.stop, table_schema(metadata).names):
             yield code_rows_of_batch(batch, metadata, source.where, columns)
