@@ -12,16 +12,9 @@ from codectok.sources.opening import open_parquet
 from codectok.sources.row_ranges import batches_between, rows_in_range
 from codectok.sources.source import Source
 
+from .code_rows import CodeRows, code_rows_of_batch
 from .mixing import refuse_uncovered
-from .table import (
-    CodeRows,
-    TableMetadata,
-    TokenRow,
-    code_rows_of_batch,
-    metadata_of_schema,
-    rows_of_batch,
-    table_schema,
-)
+from .table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
 from .table_checks import check_columns
 
 
