@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -47,7 +48,7 @@ def run_locally(
 
         in_child = partial(run_despite_crashes, job, context)
         for number in units:
-            timer.begin_unit()
+            timer.begin_unit(number, socket.gethostname())
             yield _outcome(in_child if number in suspects else in_this_process, plan.unit(number), folder)
     finally:
         timer.end_worker(THIS_PROCESS)

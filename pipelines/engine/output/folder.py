@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -143,10 +144,17 @@ def finished_units(storage: Storage, plan: Plan) -> dict[int, UnitRecord]:
 
 @dataclass(frozen=True)
 class MadeUnit:
-    """A unit that an attempt has made: its record, and its time in seconds by phase, which no file depends on."""
+    """A unit that an attempt has made.
+
+    Attributes:
+        record: its record.
+        phases: its time in seconds by phase; no output depends on it.
+        node: name of the machine; no output depends on it.
+    """
 
     record: UnitRecord
     phases: Mapping[str, float]
+    node: str
 
 
 def run_attempt(run: RunUnit, unit: Unit, storage: Storage, attempt: str) -> MadeUnit:
@@ -160,7 +168,7 @@ def run_attempt(run: RunUnit, unit: Unit, storage: Storage, attempt: str) -> Mad
         output.finish_rejects()
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         record = output.record([_synced(path, folder) for path in paths])
-    return MadeUnit(record, output.clock.seconds())
+    return MadeUnit(record, output.clock.seconds(), socket.gethostname())
 
 
 def _reject_crashed(source: Source, output: UnitOutput) -> None:

@@ -105,7 +105,7 @@ def test_lost_workers_count_with_their_lives() -> None:
     sleep(PAUSE)
     timer.worker_ready("b", {"codec": PAUSE / 2})
     timer.end_worker("a")
-    timer.begin_unit()
+    timer.begin_unit(0, "here")
     timer.finish_unit({"reading": PAUSE / 4}, 10.0)
     timing = timer.timing()
     assert timing is not None
