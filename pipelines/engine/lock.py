@@ -115,10 +115,10 @@ def lock_job(storage: Storage, share: JobShare | None) -> Lock:
         other_share = name.startswith("part-") and (share is None or share.overlaps(name))
         if name == WHOLE or other_share:
             other = make_lock(storage, name)
-            _refuse(storage, other.acquire())
+            refuse(storage, other.acquire())
             other.release()
     lock = make_lock(storage, run_name(share))
-    _refuse(storage, lock.acquire())
+    refuse(storage, lock.acquire())
     return lock
 
 
@@ -129,7 +129,8 @@ def held_locks(storage: Storage) -> dict[str, str]:
     return {name: holder for name, holder in found.items() if holder is not None}
 
 
-def _refuse(storage: Storage, holder: str | None) -> None:
+def refuse(storage: Storage, holder: str | None) -> None:
+    """Raise an `InputError` if a lock of the job has a holder."""
     if holder is not None:
         raise InputError(f"{storage.url} is being written by {holder}; wait for it or stop it first.")
 

@@ -101,9 +101,14 @@ class OutputFolder:
 def clear_temporaries(storage: Storage) -> None:
     """Delete half-written small files of processes that were killed."""
     for name in storage.sizes():
-        base = name.rpartition("/")[2]
-        if base.startswith(".") and base.endswith(TEMPORARY_SUFFIX):
+        if is_half_written(name):
             storage.remove_file(name)
+
+
+def is_half_written(name: str) -> bool:
+    """True for the temporary name of a small file; without a run, its process was killed."""
+    base = name.rpartition("/")[2]
+    return base.startswith(".") and base.endswith(TEMPORARY_SUFFIX)
 
 
 def check_free(storage: Storage) -> None:
