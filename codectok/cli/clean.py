@@ -36,7 +36,7 @@ def run(
         bool, typer.Option("--failures", help="Remove the errors of failed units as well, which `status` shows.")
     ] = False,
 ) -> None:
-    """Remove what a killed run has left in an output; finished units stay.
+    """Remove the leftovers of killed runs from an output; finished units stay.
 
     The same command that was killed removes the same files when it continues. A job that is running is refused.
     """

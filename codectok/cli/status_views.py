@@ -58,7 +58,7 @@ class JobView(StatusView):
         shown = status.running[:SHOWN_UNITS]
         more = len(status.running) - len(shown)
         notes = sorted((note for run in status.runs for note in run.file.notes), key=lambda note: note.time)
-        found = [
+        found: list[tuple[str, Sequence[str], Sequence[Sequence[object]]]] = [
             ("runs", ("run", "state", "driver", "units", "speed", "time left"), [_run_row(run) for run in status.runs]),
             ("machines", ("machine", "units made", "audio", "units at work"), list(_node_rows(status))),
             (

@@ -1,4 +1,4 @@
-"""Removes what a dead run of a job has left: attempts, files of units without a record, half-written files, old leases.
+"""Removes the leftovers of dead runs of a job: attempts, files of units without a record, half-written files, old leases.
 
 The next run of the same command removes the same files when it comes to them. Files of finished units stay.
 """

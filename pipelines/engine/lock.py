@@ -14,6 +14,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Self
@@ -110,13 +111,16 @@ def lock_job(storage: Storage, share: JobShare | None) -> Lock:
     Raises:
         InputError: another process runs the job, or a share that overlaps.
     """
-    for path in storage.sizes(LOCKS):
-        name = path.rpartition("/")[2]
-        other_share = name.startswith("part-") and (share is None or share.overlaps(name))
-        if name == WHOLE or other_share:
-            other = make_lock(storage, name)
-            refuse(storage, other.acquire())
-            other.release()
+    names = [path.rpartition("/")[2] for path in storage.sizes(LOCKS)]
+    overlapping = [name for name in names if name.startswith("part-") and (share is None or share.overlaps(name))]
+    others = [make_lock(storage, name) for name in names if name == WHOLE or name in overlapping]
+    # At the same time: the lease of a dead run is waited for.
+    with ThreadPoolExecutor(max(1, len(others))) as pool:
+        holders = list(pool.map(lambda other: other.acquire(), others))
+    for other in others:
+        other.release()
+    for holder in holders:
+        refuse(storage, holder)
     lock = make_lock(storage, run_name(share))
     refuse(storage, lock.acquire())
     return lock

@@ -260,7 +260,8 @@ def _runs_of(storage: Storage, held: Mapping[str, str]) -> list[RunStatus]:
         alive = silent < ALIVE_SECONDS
         if isinstance(storage, LocalStorage):
             # The lock of a process on this machine is certain; some file systems show no locks of other machines.
-            alive = file.name in held or (alive and file.host != here)
+            # A killed run may have left the file while the next one already holds the lock.
+            alive = held.get(file.name) == file.process or (alive and file.host != here)
         runs.append(RunStatus(file, alive and file.ended is None, silent))
     return runs
 

@@ -1,4 +1,4 @@
-"""`clean` removes what a killed run has left, and nothing else."""
+"""`clean` removes the leftovers of killed runs, and nothing else."""
 
 from __future__ import annotations
 
@@ -163,11 +163,12 @@ def test_lease_of_a_dead_run_is_removed_and_a_living_one_refused(
     storage.remove("_codectok/locks")
     for age in (10.0, 1000.0):
         lease = {"token": "x", "holder": "process 1 on gone", "time": time.time() - age}
-        storage.write("_codectok/locks/part-1-of-2", json.dumps(lease).encode())
+        for share in (1, 2, 3):
+            storage.write(f"_codectok/locks/part-{share}-of-3", json.dumps(lease).encode())
         if age < 90:
             assert_refused(codectok("clean", url, "--yes"), "process 1 on gone")
     listed = one_line(codectok("clean", url, "--dry-run").stdout)
-    assert "leases │ 1 │" in listed
+    assert "leases │ 3 │" in listed
     before = set(storage.sizes())
     assert codectok("clean", url, "--yes").exit_code == 0
     left = set(storage.sizes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -66,7 +67,8 @@ def test_counts_equal_records_after_each_stop(corpus: Path, tmp_path: Path) -> N
         assert (found.done, found.planned, found.failed) == (number, UNITS, 0)
         assert found.state == ("complete" if number == UNITS else "stopped")
         assert found.is_over and not found.running
-        assert (found.input_seconds, found.is_estimate) == (pytest.approx(report.summary.total.input_seconds), False)
+        assert found.input_seconds == pytest.approx(report.summary.total.input_seconds)
+        assert not found.is_estimate
         assert {node: work.units for node, work in found.nodes.items()} == {HERE: number}
         assert sum(work.input_seconds for work in found.nodes.values()) == pytest.approx(found.input_seconds)
         (one,) = found.runs
@@ -194,7 +196,12 @@ def test_audio_is_estimated_from_a_bounded_number_of_records(copy: Path, monkeyp
     monkeypatch.setattr(status, "SAMPLED_RECORDS", 2)
     names: list[str] = []
     reading = LocalStorage.read
-    monkeypatch.setattr(LocalStorage, "read", lambda self, name: names.append(name) or reading(self, name))
+
+    def read_and_note(storage: LocalStorage, name: str) -> bytes:
+        names.append(name)
+        return reading(storage, name)
+
+    monkeypatch.setattr(LocalStorage, "read", read_and_note)
     reader = JobReader(str(copy))
     for _ in range(3):
         found = reader.read()
@@ -228,6 +235,16 @@ def test_job_that_is_being_planned_has_a_status(tmp_path: Path) -> None:
     assert codectok("status", tmp_path).exit_code == 0
 
 
+def test_file_of_a_killed_run_is_not_taken_for_the_next_one(corpus: Path, tmp_path: Path) -> None:
+    kill_in_unit(corpus, tmp_path, 2)
+    storage = LocalStorage(tmp_path)
+    with entry(storage):
+        lock = lock_job(storage, None)
+    found = read(tmp_path)
+    assert (found.state, found.living, found.running) == ("running", (), ())
+    lock.release()
+
+
 def test_damaged_file_about_a_run_is_named(copy: Path) -> None:
     (copy / "_codectok/runs/whole.json").write_text('{"name": 3}')
     assert_refused(codectok("status", copy), "whole.json is damaged", "delete it")
@@ -253,11 +270,9 @@ def test_looking_does_not_disturb_a_run_that_takes_its_lock(tmp_path: Path, monk
     storage = LocalStorage(tmp_path)
     with entry(storage):
         lock_job(storage, None).release()
-    import fcntl
-
     with (tmp_path / "_codectok/locks/whole").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # as `holder` does
-        monkeypatch.setattr(lock_module.time, "sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
         lock = lock_job(storage, None)
     assert lock_module.held_locks(storage) == {"whole": f"process {os.getpid()} on {HERE}"}
     lock.release()
@@ -288,13 +303,11 @@ def test_watching_ends_quietly_by_an_interrupt(corpus: Path, tmp_path: Path) -> 
 
 
 def test_watching_follows_a_job_to_its_end(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from codectok.cli import status as verb
-
     run(shard_job(), corpus, tmp_path, replace(LOCAL, limit=1))
     storage = LocalStorage(tmp_path)
     with entry(storage):
         lock = lock_job(storage, None)
-    monkeypatch.setattr(verb.time, "sleep", lambda _: lock.release())
+    monkeypatch.setattr(time, "sleep", lambda _: lock.release())
     lines = codectok("status", tmp_path, "--watch").stdout.splitlines()
     assert lines[0].startswith("shard: running, 1 of 4 done")
     assert lines[1].startswith("shard: stopped, 1 of 4 done")

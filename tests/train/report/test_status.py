@@ -92,14 +92,12 @@ def test_configuration_alone_is_not_a_run(tmp_path: Path) -> None:
 
 
 def test_watching_an_unfinished_run_ends_with_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from codectok.cli import status as verb
-
     run = write_run(tmp_path / "run", 6)
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verb.time, "sleep", interrupt)
+    monkeypatch.setattr(time, "sleep", interrupt)
     started = time.monotonic()
     result = codectok("status", run, "--watch")
     assert result.exit_code == 0
