@@ -1,11 +1,11 @@
-"""Removes the leftovers of dead runs of a job: attempts, files of units without a record, half-written files, old leases.
+"""Removes the leftovers of dead runs of a job: attempts, files of unfinished units, half-written files, old leases.
 
 The next run of the same command removes the same files when it comes to them. Files of finished units stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,11 @@ from .output.folder import TEMPORARY, finished_units, is_half_written
 from .output.unit_files import FAILURES, unit_of_file
 from .planning.plan import load_plan
 from .run import FIRST_PASS_FOLDER
+from .status import runs_of
 from .uploads import UnfinishedUpload, abort_upload, unfinished_uploads
+
+# Held, and released, by `remove_leftovers` itself.
+OWN_LOCKS = (f"{LOCKS}/entry", f"{LOCKS}/{WHOLE}")
 
 LeftoverKind = Literal["attempts", "unfinished units", "half-written files", "leases", "uploads", "failures"]
 
@@ -51,8 +55,7 @@ def find_leftovers(storage: Storage, failures: bool = False) -> list[Leftover]:
     Raises:
         InputError: the folder holds no job, or a process works on it.
     """
-    for holder in held_locks(storage).values():
-        refuse(storage, holder)
+    _refuse_living(storage, held_locks(storage))
     return _leftovers(storage, failures)
 
 
@@ -67,17 +70,26 @@ def remove_leftovers(storage: Storage, leftovers: Collection[Leftover]) -> list[
             # Takes over the leases of dead runs, and removes them.
             lock = lock_job(storage, None)
             stack.callback(lock.release)
+        _refuse_living(storage, {})
         removed = [one for one in leftovers if one.kind == "leases"]
         removed += set(leftovers).intersection(_leftovers(storage, failures=True)) - set(removed)
+        for folder in sorted({_attempt_folder(one.name) for one in removed if one.kind == "attempts"}):
+            lock.check()
+            storage.remove(folder)
         for one in removed:
             lock.check()
             if one.upload is not None:
                 abort_upload(storage, one.upload)
-            elif one.kind == "attempts":
-                storage.remove(_attempt_folder(one.name))
-            elif one.name not in (f"{LOCKS}/entry", f"{LOCKS}/{WHOLE}"):
+            elif one.kind != "attempts" and one.name not in OWN_LOCKS:
                 storage.remove_file(one.name)
         return removed
+
+
+def _refuse_living(storage: Storage, held: Mapping[str, str]) -> None:
+    """Raise an `InputError` if a lock is held, or if a driver on another machine, whose locks may not show, works."""
+    living = (run.file.process for run in runs_of(storage, held) if run.alive)
+    for holder in (*held.values(), *living):
+        refuse(storage, holder)
 
 
 def _leftovers(storage: Storage, failures: bool) -> list[Leftover]:

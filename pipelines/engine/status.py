@@ -161,7 +161,7 @@ class JobReader:
         plan = self._read_plan()
         if plan is None:
             return self._without_plan(held)
-        runs = _runs_of(storage, held)
+        runs = runs_of(storage, held)
         done = _units_in(storage, RECORDS, len(plan.units))
         failed = sorted(_units_in(storage, FAILURES, len(plan.units)) - done)
         summary = _finished_summary(storage, plan)
@@ -252,7 +252,8 @@ def _units_in(storage: Storage, folder: str, planned: int) -> set[int]:
     return {unit for path in storage.sizes(folder) if (unit := unit_of_file(path)) is not None and unit < planned}
 
 
-def _runs_of(storage: Storage, held: Mapping[str, str]) -> list[RunStatus]:
+def runs_of(storage: Storage, held: Mapping[str, str]) -> list[RunStatus]:
+    """Read the files of the last runs; `held` are the locks that are held, with their holders."""
     now, here = time.time(), socket.gethostname()
     runs = []
     for file in read_run_files(storage):

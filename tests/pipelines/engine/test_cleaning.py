@@ -128,6 +128,17 @@ def test_running_job_is_refused_with_its_holder(part: JobShare | None, out: Path
     assert len(remove_leftovers(storage, found)) == len(found) == 4
 
 
+def test_driver_on_another_machine_whose_lock_does_not_show_is_refused(out: Path) -> None:
+    path = out / "_codectok/runs/whole.json"
+    values = {"host": "another", "process": "process 7 on another", "updated": time.time()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    before = digests(out)
+    assert_refused(codectok("clean", out, "--yes"), "process 7 on another")
+    with pytest.raises(InputError, match="process 7 on another"):
+        remove_leftovers(LocalStorage(out), [])
+    assert digests(out) == before
+
+
 def test_only_listed_files_that_still_are_leftovers_are_removed(out: Path, corpus: Path, clean: dict[str, str]) -> None:
     storage = open_storage(out)
     found = find_leftovers(storage)
@@ -160,7 +171,8 @@ def test_lease_of_a_dead_run_is_removed_and_a_living_one_refused(
         monkeypatch.setattr(lock_module, name, 0.01)
     url = upload(out, f"memory://clean-{tmp_path.name}")
     storage = open_storage(url)
-    storage.remove("_codectok/locks")
+    for folder in ("locks", "runs"):  # the run is long dead
+        storage.remove(f"_codectok/{folder}")
     for age in (10.0, 1000.0):
         lease = {"token": "x", "holder": "process 1 on gone", "time": time.time() - age}
         for share in (1, 2, 3):
@@ -181,7 +193,8 @@ def test_unfinished_uploads_to_s3_are_aborted(out: Path, s3: str, monkeypatch: p
     monkeypatch.setattr(lock_module, "SETTLE_SECONDS", 0.01)
     url = upload(out, f"{s3}/clean")
     storage = open_storage(url)
-    storage.remove("_codectok/locks")
+    for folder in ("locks", "runs"):  # the run is long dead
+        storage.remove(f"_codectok/{folder}")
     files = fsspec.filesystem("s3")
     for key in ("clean/_codectok/tmp/whole/000002-1-a/shard-000002.tar", "clean-not/other.tar"):
         files.call_s3("create_multipart_upload", Bucket="corpora", Key=key)
