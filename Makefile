@@ -10,7 +10,7 @@ CODEC ?= nano
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-hostile lint docs bench bench-gpu
+.PHONY: demo test test-slow test-hostile test-cluster lint docs bench bench-gpu
 
 demo: $(INSTALLED)
 	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh "$(DEMO)" "$(AUDIO)"
@@ -27,6 +27,9 @@ test-hostile: $(INSTALLED)
 	$(BIN)/python benchmarks/fuzz_audio.py --mutations 300
 	$(BIN)/python benchmarks/fuzz_hostile.py --mutations 1000 --seconds 600
 	$(BIN)/python -m benchmarks.kill_jobs --kills 60 --seconds 900
+
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -m cluster
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

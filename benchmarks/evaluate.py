@@ -5,7 +5,8 @@ Usage: python benchmarks/evaluate.py [--codec PRESET] [--audio FOLDER] [--second
 The first table holds processor times of a clip and one reconstruction, with values of the original computed once,
 as `evaluate` does. The second runs `codectok evaluate` on Ray, with all installed metrics and controls, with one
 worker and with more: clips a second while units run, loading of models included, and the speed as a share of a perfect
-division.
+division. Beside it stand as many processes that know nothing of each other, each with a share of the clips: they show
+how much faster this machine gets with several cores at work.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import common
@@ -58,25 +63,40 @@ def metrics_table(clips: list[np.ndarray], rate: int, names: tuple[str, ...] | N
     return table
 
 
-def scaling_table(options: EvaluateOptions, audio: Path, workers: int, rounds: int) -> Table:
-    """Run the job with one worker and with more; the share is of the speed of one worker, for each."""
-    rates: dict[int, list[float]] = {1: [], workers: []}
-    systems = clips = 0
-    for _ in range(rounds):
-        for count, found in rates.items():
-            with tempfile.TemporaryDirectory() as folder:
-                job = EvaluateJob(options)
-                report = run_job(job, [str(audio)], Path(folder) / "out", RunOptions("ray", workers=count))
-            assert report.timing is not None, "units were made"
-            systems, clips = len(job.codecs) + len(job.controls), report.summary.total.rows
-            found.append(clips / report.timing.command[UNITS])
-    table = Table(title=f"`codectok evaluate`: {clips} clips, {systems} codecs and controls, median of {rounds}")
-    for heading in ("workers", "clips a second", "rows a second of a worker", "share of a perfect division"):
-        table.add_column(heading, justify="right")
-    one = statistics.median(rates[1])
-    for count, found in rates.items():
-        rate = statistics.median(found)
-        table.add_row(str(count), f"{rate:.3f}", f"{rate * systems / count:.2f}", f"{rate / (count * one):.0%}")
+def clips_a_second(options: EvaluateOptions, audio: Path, run_options: RunOptions) -> float:
+    """Evaluate a folder, and return clips a second while units run."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = run_job(EvaluateJob(options), [str(audio)], Path(folder) / "out", run_options)
+    assert report.timing is not None, "units were made"
+    return report.summary.total.rows / report.timing.command[UNITS]
+
+
+def clips_a_second_apart(options: EvaluateOptions, folders: list[Path]) -> float:
+    """Evaluate folders at the same time, each in a process of its own without Ray; the sum of their speeds."""
+    torch_threads = partial(torch.set_num_threads, 1)
+    with ProcessPoolExecutor(len(folders), get_context("spawn"), initializer=torch_threads) as pool:
+        calls = [pool.submit(clips_a_second, options, folder, RunOptions("local")) for folder in folders]
+        return sum(call.result() for call in calls)
+
+
+def scaling_table(options: EvaluateOptions, audio: Path, shares: list[Path], rounds: int) -> Table:
+    """Run the job with one worker and with one for each of `shares`; shares of speed are of one worker's."""
+    workers = len(shares)
+    ways: dict[tuple[str, int], Callable[[], float]] = {
+        ("Ray", 1): lambda: clips_a_second(options, audio, RunOptions("ray", workers=1)),
+        ("Ray", workers): lambda: clips_a_second(options, audio, RunOptions("ray", workers=workers)),
+        ("processes apart", 1): lambda: clips_a_second_apart(options, shares[:1]),
+        ("processes apart", workers): lambda: clips_a_second_apart(options, shares),
+    }
+    rates = {way: statistics.median(run() for _ in range(rounds)) for way, run in ways.items()}
+    job, n_clips = EvaluateJob(options), len(list(audio.iterdir()))
+    systems = len(job.codecs) + len(job.controls)
+    table = Table(title=f"`codectok evaluate`: {n_clips} clips, {systems} codecs and controls, median of {rounds}")
+    for heading in ("engine", "workers", "clips a second", "rows a second of a worker", "share of a perfect division"):
+        table.add_column(heading, justify="left" if heading == "engine" else "right")
+    for (engine, count), rate in rates.items():
+        share = rate / (count * rates[engine, 1])
+        table.add_row(engine, str(count), f"{rate:.3f}", f"{rate * systems / count:.2f}", f"{share:.0%}")
     return table
 
 
@@ -98,14 +118,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         codec.save_pretrained(scratch / "codec")
+        shares = [scratch / f"share-{number}" for number in range(options.workers)]
         for number, clip in enumerate(clips):
-            write_audio(scratch / "clips" / f"{number:05d}.flac", [clip], codec.sample_rate)
+            for folder in (scratch / "clips", shares[number % len(shares)]):
+                write_audio(folder / f"{number:05d}.flac", [clip], codec.sample_rate)
         evaluated = EvaluateOptions(
             NamedCodec.parse_all([str(scratch / "codec")]), device="cpu", unit_seconds=UNIT_SECONDS, metrics=names
         )
         ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, num_cpus=options.workers)
         try:
-            report.console.print(scaling_table(evaluated, scratch / "clips", options.workers, options.rounds))
+            report.console.print(scaling_table(evaluated, scratch / "clips", shares, options.rounds))
         finally:
             ray.shutdown()
     if options.save:

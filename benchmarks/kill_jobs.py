@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -82,8 +83,12 @@ def verbs_of(inputs: Path) -> list[Verb]:
     quick = ("--metrics", "si_sdr,stft", "--controls", "original,noise", "--unit-seconds", "15", "--max-rejects", "1")
     evaluate = ("evaluate", corpus, "OUT", *encoder, *quick)
     documents = ("--task", "tts", "--tokenizer", model, "--offset", "400", "--part-megabytes", "0.004")
+    talks = str(inputs / "talks.jsonl")
+    instruct = ("--tokenizer", str(inputs / "instruct"), "--offset", "400", "--part-megabytes", "0.004")
+    filled, megatron = ("--packing", "next-fit", "--length", "400"), ("--format", "megatron")
     sizes = ("--file-megabytes", "0.01", "--group-megabytes", "0.001")
     packed = ("--packing", "next-fit", "--length", "64")
+    imported = ("--codec", codec, "--part-megabytes", "0.004", "--max-rejects", "1")
     train = ("train", "nano", "codec={}", *TINY, f"data.shards={inputs / 'shards'}", "output=OUT", "steps=7")
     return [
         Verb("shard", shard, both),
@@ -93,6 +98,10 @@ def verbs_of(inputs: Path) -> list[Verb]:
         Verb("export sequences", ("export", "sequences", table, "OUT", *documents, *packed), both),
         Verb("export megatron", ("export", "megatron", table, "OUT", *documents), both),
         Verb("export unitts", ("export", "unitts", table, "OUT", "--offset", "400", "--part-megabytes", "0.004"), both),
+        Verb("export chat", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *filled), both),
+        Verb("export chat, Megatron", ("export", "chat", talks, "OUT", "--tokens", table, *instruct, *megatron), both),
+        Verb("export codes", ("export", "codes", table, "OUT", "--part-megabytes", "0.004"), both),
+        Verb("import codes", ("import", "codes", str(inputs / "codes"), "OUT", *imported), both),
         Verb("export vocabulary", ("export", "vocabulary", codec, "OUT", "--offset", "400")),
         Verb("export tokenizer", ("export", "tokenizer", model, "OUT", "--codec", codec)),
         Verb("export language-model", ("export", "language-model", model, "OUT", "--codec", codec)),
@@ -110,6 +119,7 @@ def write_inputs(inputs: Path) -> None:
 
     from codectok import Codec
     from tests.helpers.audio import tone
+    from tests.helpers.chat import save_chat_tokenizer
     from tests.helpers.exports import write_parts
     from tests.helpers.jobs import run, shard_job
     from tests.helpers.language_models import qwen2, write_model
@@ -125,8 +135,37 @@ def write_inputs(inputs: Path) -> None:
     (speech / "text.wav").write_text("this is text")
     Codec.from_config("nano", seed=1).save_pretrained(inputs / "codec")
     write_parts(inputs / "tokens", 30)
+    write_codes(inputs / "codes")
     write_model(inputs / "model", qwen2())
+    save_chat_tokenizer(inputs / "instruct", "chatml")
+    talks = [
+        {"messages": [spoken("user", f"c{n:03d}"), spoken("assistant", f"c{n * 7 % 83:03d}")], "id": f"t{n}"}
+        for n in range(60)
+    ]
+    (inputs / "talks.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
     run(shard_job(), speech, inputs / "shards")
+
+
+def spoken(role: str, name: str) -> dict[str, Any]:
+    """A message of one clip."""
+    return {"role": role, "content": [{"type": "audio", "id": name}]}
+
+
+def write_codes(folder: Path) -> None:
+    """Write JSON lines of codes for the codec; one has no code, and one comes twice."""
+    import numpy as np
+
+    from codectok import Codec
+
+    config = Codec.from_config("nano").describe()
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    for file in range(3):
+        lines = []
+        for number in range(20):
+            codes = generator.integers(config.codebook_size, size=(30 if number else 0, config.n_codebooks))
+            lines.append({"key": f"{file if number > 1 else 0}-{number}", "codes": codes.tolist(), "text": "a text"})
+        (folder / f"{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def main_of(arguments: Sequence[str]) -> Callable[[], object]:

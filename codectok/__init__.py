@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from codectok.codecs.whole_clip_codec import WholeClipCodec
     from codectok.sources.clip import Clip
     from codectok.sources.rejects import Reject
+    from codectok.tokens.dataset import TokenDataset
     from codectok.tokens.reader import TokenTable, open_table
     from codectok.tokens.vocabulary import Vocabulary
 
@@ -34,6 +35,7 @@ __all__ = [
     "InputError",
     "Reject",
     "SoundOptions",
+    "TokenDataset",
     "TokenTable",
     "VerificationError",
     "Vocabulary",
@@ -53,6 +55,7 @@ _LAZY = {
     "Codec": "codectok.codec",
     "Reject": "codectok.sources.rejects",
     "SoundOptions": "codectok.audio.sound",
+    "TokenDataset": "codectok.tokens.dataset",
     "TokenTable": "codectok.tokens.reader",
     "Vocabulary": "codectok.tokens.vocabulary",
     "WholeClipCodec": "codectok.codecs.whole_clip_codec",

@@ -17,6 +17,7 @@ import soundfile
 from codectok.tokens.reader import open_table
 from codectok.tokens.vocabulary import Vocabulary
 from tests.helpers.audio import tone
+from tests.helpers.chat import save_chat_tokenizer
 from tests.helpers.forks import Forks, forking_process
 from tests.helpers.language_models import qwen2, write_model
 from tests.helpers.megatron import read_indexed
@@ -42,7 +43,8 @@ FASTER = {
     "import": ["--engine", "local"],
     "listen": ["--no-serve"],
     "evaluate": ["--engine", "local", "--metrics", "mel,si_sdr"],
-    **{f"export {form}": ["--engine", "local"] for form in ("sequences", "megatron", "unitts", "compact", "codes")},
+    **{f"export {form}": ["--engine", "local"] for form in ("sequences", "megatron", "unitts", "chat", "compact")},
+    "export codes": ["--engine", "local"],
 }
 
 
@@ -64,6 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(folder / "books.jsonl", [{"text": f"This is page {n} of a book."} for n in range(100)])
     save_tokenizer(folder / "qwen")
     (folder / "qwen" / "config.json").write_text(json.dumps({"model_type": "qwen2", "vocab_size": 152_064}))
+    save_chat_tokenizer(folder / "qwen-instruct", "chatml")
+    shutil.copy(folder / "qwen" / "config.json", folder / "qwen-instruct")
     write_model(folder / "model", qwen2(hidden_size=72))  # the width of the checkpoint's codebook
     return folder
 

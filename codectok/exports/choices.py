@@ -39,6 +39,20 @@ class Loss(StrEnum):
     ANSWER = "answer"
 
 
+class ChatFormat(StrEnum):
+    """Format of conversations: sequences in Parquet, or Megatron's indexed datasets."""
+
+    SEQUENCES = "sequences"
+    MEGATRON = "megatron"
+
+
+class AudioKey(StrEnum):
+    """Column of a token table by which conversations name audio."""
+
+    ID = "id"
+    SOURCE = "source"
+
+
 class UnittsTask(StrEnum):
     """Contents of a UniTTS dialogue: audio alone, text before audio, or audio before text."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,7 +13,15 @@ from codectok.sources.row_ranges import batches_between, rows_in_range
 from codectok.sources.source import Source
 
 from .mixing import refuse_uncovered
-from .table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
+from .table import (
+    CodeRows,
+    TableMetadata,
+    TokenRow,
+    code_rows_of_batch,
+    metadata_of_schema,
+    rows_of_batch,
+    table_schema,
+)
 from .table_checks import check_columns
 
 
@@ -35,16 +43,25 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
             `metadata` names.
     """
     with open_parquet(source) as file:
-        _check_metadata(file, source, metadata)
+        check_metadata(file, source, metadata)
         wanted = rows_in_range(source, file.metadata.num_rows)
         for _, row in _rows_from(file, source.where, wanted.start, wanted.stop, metadata):
             yield row
 
 
+def code_rows(source: Source, metadata: TableMetadata, columns: Sequence[str] | None) -> Iterator[CodeRows]:
+    """Yield the rows that `token_rows` yields in batches, with some or all columns; raise the same errors."""
+    with open_parquet(source) as file:
+        _check_metadata(file, source, metadata)
+        wanted = rows_in_range(source, file.metadata.num_rows)
+        for _, batch in batches_between(file, wanted.start, wanted.stop, table_schema(metadata).names):
+            yield code_rows_of_batch(batch, metadata, source.where, columns)
+
+
 def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:
     """The row with an id in a token table's file, or None; only ids are read of the other rows."""
     with open_parquet(source) as file:
-        _check_metadata(file, source, metadata)
+        check_metadata(file, source, metadata)
         for first, batch in batches_between(file, 0, file.metadata.num_rows, ["id"]):
             place = pc.index(batch["id"], row_id).as_py()
             if place >= 0:
@@ -64,7 +81,7 @@ def recordings_in(
         after: files behind this one, in which the last recording may continue.
     """
     with open_parquet(source) as file:
-        _check_metadata(file, source, metadata)
+        check_metadata(file, source, metadata)
         n_rows = file.metadata.num_rows
         wanted = rows_in_range(source, n_rows)
         if not wanted:
@@ -94,7 +111,8 @@ def _last_recording(files: Iterable[Source]) -> tuple[str, str] | None:
     return None
 
 
-def _check_metadata(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
+def check_metadata(file: pq.ParquetFile, source: Source, metadata: TableMetadata) -> None:
+    """Raise an `InputError` if an opened file is not part of the token table that `metadata` describes."""
     found = metadata_of_schema(file.schema_arrow, source.where)
     check_columns(file.schema_arrow, table_schema(metadata), source.where)
     refuse_uncovered(metadata, source.where, found)

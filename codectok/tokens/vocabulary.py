@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -218,7 +219,7 @@ class Vocabulary:
     def _first_special(self) -> int:
         return self.first if self.layout.n_before else self.offset + self.n_codes
 
-    @property
+    @cached_property
     def _first_ids(self) -> np.ndarray:
         return self.offset + self.stride * np.arange(self.n_codebooks, dtype=np.int64)
 

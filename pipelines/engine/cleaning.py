@@ -14,6 +14,7 @@ from codectok.errors import InputError
 from codectok.names import JOB_FOLDER
 from codectok.storage import LocalStorage, Storage, open_storage
 
+from .executors.node_checks import PROBES
 from .lock import LOCKS, WHOLE, entry, held_locks, lock_job, refuse
 from .output.folder import TEMPORARY, finished_units, is_half_written
 from .output.unit_files import FAILURES, unit_of_file
@@ -25,7 +26,7 @@ from .uploads import UnfinishedUpload, abort_upload, unfinished_uploads
 # Held, and released, by `remove_leftovers` itself.
 OWN_LOCKS = (f"{LOCKS}/entry", f"{LOCKS}/{WHOLE}")
 
-LeftoverKind = Literal["attempts", "unfinished units", "half-written files", "leases", "uploads", "failures"]
+LeftoverKind = Literal["attempts", "unfinished units", "half-written files", "leases", "probes", "uploads", "failures"]
 
 
 @dataclass(frozen=True, order=True)
@@ -33,7 +34,7 @@ class Leftover:
     """A file that a dead run has left.
 
     Attributes:
-        kind: "failures" are texts about failed units, which are removed on request only.
+        kind: "probes" are files by which machines of a cluster were compared; "failures" are texts about failed units, which are removed on request only.
         name: relative to the output.
         bytes: size; 0 if unknown.
         upload: the upload in parts, if the leftover is one.
@@ -127,6 +128,8 @@ def _in_folder(storage: Storage, sizes: dict[str, int], failures: bool) -> list[
             return "attempts"
         if is_half_written(name):
             return "half-written files"
+        if name.startswith(f"{PROBES}/"):
+            return "probes"
         if name.startswith(f"{LOCKS}/"):
             return "leases" if stores_leases else None
         if name.startswith(f"{FAILURES}/"):

@@ -14,23 +14,21 @@ from tempfile import TemporaryDirectory
 from pydantic import JsonValue
 
 from codectok.errors import InputError
-from codectok.exports.sequences.builder import DocumentBuilder, RowsBuilder
+from codectok.exports.sequences.builder import DocumentBuilder
+from codectok.exports.sequences.builders import make_builder
 from codectok.exports.sequences.documents import Document, MissingFieldError
 from codectok.exports.sequences.items import Voice
-from codectok.exports.sequences.megatron import TYPES, code_of_ids
 from codectok.exports.sequences.mixing import Stream, mix
 from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
-from codectok.exports.sequences.patterns import PatternBuilder
-from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX, SidecarWriter
+from codectok.exports.sequences.sidecar import SidecarWriter
 from codectok.exports.sequences.template_files import load_template
 from codectok.exports.sequences.templates import CodesItem, PatternTemplate, Template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.folder import unit_hash
-from codectok.pipelines.engine.output.records import Counts, UnitRecord
-from codectok.pipelines.engine.output.unit_files import LENGTH_PREFIX, part_name
+from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.store import header_of
@@ -40,25 +38,21 @@ from codectok.sources.listing.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.sources.texts import text_rows
-from codectok.storage import Storage
 from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.mixing import arithmetic_of
-from codectok.tokens.source_rows import recordings_in, token_rows
+from codectok.tokens.source_rows import code_rows, recordings_in, token_rows
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
 
 from .neighbours import Neighbours
 from .options import DocumentOptions
+from .reports import DocumentReporter, MegatronReporter
 from .sources import EXPORT_KINDS, ExportSources, find_row, table_of_row
-from .verify import DATA_PATHS_FILE, MegatronVerifier, SequencesVerifier
+from .verify import MegatronVerifier, SequencesVerifier
 from .voices import BY_SPEAKER, same_voice, voices_of_speakers
 from .writing import Writer, packed, write_sequences
 
 HISTOGRAM_STEP = 100
-# Advice is given if at least this share of a source was dropped as too long.
-NOTICEABLE_SHARE = 0.01
-# Largest duration that advice suggests for rows, in seconds.
-USUAL_SECONDS = 30
 
 
 SequencesOf = Callable[[Unit, UnitOutput], Iterator[tuple[str, list[Document]]]]
@@ -93,9 +87,13 @@ class DocumentJob(Job):
         tokens = TokenIds.of(self.vocabulary, tokenizer, settings.end_of_sequence)
         voice = self._voice(()) if settings.voice is not None else None
         for template in self.templates.values():
-            self._builder_of(template, tokens, tokenizer, voice)
+            make_builder(template, tokens, tokenizer, voice, settings.loss)
         if voice is not None and not any(template.has_voice for template in self.templates.values()):
             raise InputError("A voice is given, but the template has none (`codes: voice`); --task tts has one.")
+        self._describe(tokens, tokenizer)
+
+    def _describe(self, tokens: TokenIds, tokenizer: TextTokenizer | None) -> None:
+        """Set the attributes that describe the ids of the output."""
         self.end_of_sequence = tokens.end_of_sequence
         self.vocabulary_end = self.vocabulary.end_with(tokens.special_tokens.values())
         self.largest_id = max(self.vocabulary_end - 1, self.end_of_sequence or 0, *tokens.known.values())
@@ -159,7 +157,7 @@ class DocumentJob(Job):
         tokens = TokenIds.of(self.vocabulary, tokenizer, self.settings.end_of_sequence)
         by_recording = any(template.document == "recording" for template in self.templates.values())
         neighbours = Neighbours(context.load_plan()) if by_recording else None
-        return partial(self._sequences, _Loaded(tokenizer, tokens, neighbours))
+        return partial(self._sequences, Loaded(tokenizer, tokens, neighbours))
 
     def task_of(self, dataset: str) -> str:
         """Name of the template of a dataset's documents."""
@@ -175,7 +173,7 @@ class DocumentJob(Job):
 
         write_sequences(_observed(sequences_of(unit, output), output), self.settings.packings, opened)
 
-    def _sequences(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, list[Document]]]:
+    def _sequences(self, loaded: Loaded, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, list[Document]]]:
         """Yield the sequences of a unit, each with the name of its folder."""
         return packed(self._kept(self._mixture(loaded, unit, output), output), self.settings.packings)
 
@@ -185,7 +183,7 @@ class DocumentJob(Job):
             output.keep(document.dataset, document.seconds, len(document.ids))
             yield document
 
-    def _mixture(self, loaded: _Loaded, unit: Unit, output: UnitOutput) -> Iterator[Document]:
+    def _mixture(self, loaded: Loaded, unit: Unit, output: UnitOutput) -> Iterator[Document]:
         """Return the documents of a unit in their order, after a look at sources that must not be empty."""
         # Cached, since a builder may read the whole part to know the voices in it.
         builder_of = cache(partial(self._builder, loaded, unit))
@@ -196,7 +194,7 @@ class DocumentJob(Job):
         }
         return mix(streams, self.settings.weights, self.settings.until)
 
-    def _refuse_missing(self, loaded: _Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
+    def _refuse_missing(self, loaded: Loaded, unit: Unit, builder_of: BuilderOf, folder: Path) -> None:
         """Raise `LastingUnitError` if a weighted dataset has no document in the unit."""
         for name in self.settings.weights or ():
             with TemporaryDirectory(dir=folder) as trial:
@@ -215,13 +213,13 @@ class DocumentJob(Job):
         """Open the writer of a part with sequences of a length; `path` has no suffix yet."""
 
     def _stream(
-        self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
+        self, loaded: Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
     ) -> Iterator[Document]:
         """Yield the documents of a dataset; rows are counted the first time only."""
         return self._documents(loaded, name, unit, builder_of, None if again else output)
 
     def _documents(
-        self, loaded: _Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
+        self, loaded: Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
     ) -> Iterator[Document]:
         """Yield the documents of a dataset, and count rows and rejects in `output`."""
         sources, builder = _sources_of(name, unit), builder_of(name)
@@ -230,22 +228,10 @@ class DocumentJob(Job):
         # Before mixing, so that shares count the documents that are written.
         return fit(documents, self.settings.packing, partial(_reject_long, output))
 
-    def _builder(self, loaded: _Loaded, unit: Unit, name: str) -> DocumentBuilder:
+    def _builder(self, loaded: Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
-        return self._builder_of(template, loaded.tokens, loaded.tokenizer, voice)
-
-    def _builder_of(
-        self,
-        template: Template | PatternTemplate,
-        tokens: TokenIds,
-        tokenizer: TextTokenizer | None,
-        voice: Voice | None,
-    ) -> DocumentBuilder:
-        loss, seed = self.settings.loss, self.settings.seed
-        if isinstance(template, PatternTemplate):
-            return PatternBuilder(template, tokens, tokenizer, voice, loss, seed)
-        return RowsBuilder(template, tokens, tokenizer, voice, loss)
+        return make_builder(template, loaded.tokens, loaded.tokenizer, voice, self.settings.loss, self.settings.seed)
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
         """Return the voice for the rows of `sources`."""
@@ -264,12 +250,17 @@ class DocumentJob(Job):
         output: UnitOutput | None,
     ) -> Iterator[Document]:
         metadata = self.sources.metadata
+        length, on_missing = self.settings.packing.length, partial(_reject_missing, output, name)
+        if builder.takes_code_rows:
+            on_row = (lambda seconds: None) if output is None else partial(output.read, name)
+            for batch in code_rows(source, metadata, builder.columns):
+                yield from builder.of_code_rows(batch, name, on_row, on_missing)
+            return
         recordings: Iterator[Iterator[TokenRow]]
         if neighbours is not None and builder.template.document == "recording":
             recordings = recordings_in(source, metadata, neighbours.before(source), neighbours.after(source))
         else:
             recordings = (iter([row]) for row in token_rows(source, metadata))
-        length, on_missing = self.settings.packing.length, partial(_reject_missing, output, name)
         for rows in recordings:
             yield from builder.of_rows(_counted(rows, name, output), name, length, on_missing)
 
@@ -278,44 +269,12 @@ class DocumentJob(Job):
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """State that all units of a worker share; `neighbours` is None if no document is a whole recording."""
 
     tokenizer: TextTokenizer | None
     tokens: TokenIds
     neighbours: Neighbours | None
-
-
-class DocumentReporter(JobReporter):
-    """Advises if much was left out as too long."""
-
-    def __init__(self, job: DocumentJob) -> None:
-        self._job = job
-
-    def advice(self, datasets: Mapping[str, Counts]) -> Sequence[str]:
-        """Suggest options if a noticeable share of a source was dropped as too long."""
-        advice = []
-        settings, sources = self._job.settings, self._job.sources
-        for name, counts in datasets.items():
-            audio = name in sources.tables
-            left_out = (counts.reject_seconds if audio else counts.rejects).get("too_long", 0)
-            share = left_out / max(counts.input_seconds if audio else counts.inputs, 1e-9)
-            if share >= NOTICEABLE_SHARE:
-                fitting = self._fitting_seconds(name)
-                cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
-                advice.append(
-                    f"{share:.0%} of the {'audio' if audio else 'texts'} in {name} was dropped, in documents longer"
-                    f" than --length {settings.packing.length}; {cut}pass --too-long split or a greater --length."
-                )
-        return advice
-
-    def _fitting_seconds(self, name: str) -> int:
-        """Return how many seconds of audio fit into a document; 0 if rows cannot be cut because they have text."""
-        template, metadata = self._job.templates[name], self._job.sources.metadata
-        if template.has_text or template.has_voice or not template.has_codes:
-            return 0
-        room = (self._job.settings.packing.length or 0) - template.n_tokens
-        return max(0, min(USUAL_SECONDS, int(room / (metadata.frame_rate * metadata.n_codebooks))))
 
 
 class SequencesJob(DocumentJob):
@@ -365,30 +324,6 @@ class MegatronJob(DocumentJob):
     def reporter(self) -> JobReporter:
         """Writes `data-paths.txt`, and advises if much was too long."""
         return MegatronReporter(self)
-
-
-class MegatronReporter(DocumentReporter):
-    """Writes the list of parts that Megatron reads."""
-
-    def write_files(self, storage: Storage, records: Sequence[UnitRecord], total: Counts) -> Sequence[str]:
-        """Write `data-paths.txt`: number of tokens and prefix of each part, as Megatron's weights and paths.
-
-        An output of several lengths has a list for each, such as `data-paths-8192.txt`.
-        """
-        lines: dict[str, list[str]] = {}
-        for record in records:
-            for file in record.files:
-                folder, _, name = file.name.rpartition("/")
-                if not name.endswith(".bin") or name.endswith(f"{LOSS_MASK_SUFFIX}.bin"):
-                    continue
-                n_tokens = file.bytes // TYPES[code_of_ids(self._job.largest_id + 1)].itemsize
-                lines.setdefault(folder, []).append(f"{n_tokens} {file.name.removesuffix('.bin')}\n")
-        names = []
-        for folder in self._job.settings.packings:
-            length = folder.removeprefix(LENGTH_PREFIX)
-            names.append(f"data-paths-{length}.txt" if folder else DATA_PATHS_FILE)
-            storage.write(names[-1], "".join(lines.get(folder, [])).encode())
-        return names
 
 
 def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, Template | PatternTemplate]:

@@ -87,6 +87,15 @@ class ExportSources:
         return (_reads_table if argument.dataset in self.tables else _reads_text)(argument, path, kind)
 
 
+def files_of_tables(tables: Sequence[str]) -> dict[str, list[Source]]:
+    """List the files of each table by name, in order; raise `InputError` if a table has none."""
+    found: dict[str, list[Source]] = {}
+    for source in (source for table in tables for source in _files(table)):
+        found.setdefault(source.dataset, []).append(source)
+    parse_arguments(tables, TABLE_KINDS)  # raises InputError for two tables of one name
+    return found
+
+
 def table_of_row(row_id: str) -> str | None:
     """Return the table that `TABLE#ID` names; None for the id of a row in the tables of an export."""
     other, separator, _ = row_id.partition("#")

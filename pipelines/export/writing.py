@@ -35,9 +35,13 @@ def packed(
     """
     packers = {folder: Packer(packing) for folder, packing in packings.items()}
     *shorter, longest = packings
+    lengths = [(folder, packings[folder].length or 0) for folder in shorter]
     for document in documents:
-        lengths = {folder: packings[folder].length or 0 for folder in shorter}
-        folder = next((name for name, length in lengths.items() if len(document.ids) <= length), longest)
+        folder = longest
+        for name, length in lengths:
+            if len(document.ids) <= length:
+                folder = name
+                break
         sequence = packers[folder].add(document)
         if sequence is not None:
             yield folder, sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.verifier import OutputVerifier
 from codectok.pipelines.evaluate.job import EvaluateJob
+from codectok.pipelines.export.chat import ChatMegatronJob, ChatSequencesJob
 from codectok.pipelines.export.codes import CodesJob
 from codectok.pipelines.export.compact import CompactJob
 from codectok.pipelines.export.documents import MegatronJob, SequencesJob
@@ -15,7 +16,7 @@ from codectok.pipelines.tokenize.job import TokenizeJob
 
 JOBS: tuple[type[Job], ...] = (
     ShardJob, TokenizeJob, EvaluateJob, SequencesJob, MegatronJob, UnittsJob, CompactJob, CodesJob,
-    ImportCodesJob,
+    ImportCodesJob, ChatSequencesJob, ChatMegatronJob,
 )  # fmt: skip
 
 

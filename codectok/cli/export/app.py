@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import codec, codes, compact, documents, huggingface, language_model, tokenizer, unitts, vocabulary
+from . import chat, codec, codes, compact, documents, huggingface, language_model, tokenizer, unitts, vocabulary
 
 NAME = "export"
 
@@ -15,6 +15,7 @@ for _format in (
     compact,
     vocabulary,
     unitts,
+    chat,
     codes,
     huggingface,
     tokenizer,

@@ -6,16 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from codectok.errors import InputError
 from codectok.exports.choices import Loss
-from codectok.tokens.table import TokenRow
+from codectok.tokens.table import CodeRows, TokenRow
 
-from .documents import Document, MissingFieldError
+from .documents import CodeSpan, Document, MissingFieldError
 from .items import EncodedItems, ItemEncoder, Voice
-from .templates import DocumentTemplate, Template
+from .templates import CodesItem, DocumentTemplate, Template, TokenItem
 from .text_tokenizer import TextTokenizer, TokenIds
 
 OnMissing = Callable[[TokenRow, MissingFieldError], None]
+OnRow = Callable[[float], None]
+"""Called with the seconds of a row."""
 
 
 def raise_missing(row: TokenRow, error: MissingFieldError) -> None:
@@ -61,6 +65,22 @@ class DocumentBuilder(ABC):
         A document ends before the row that would make it longer than `length`, and the next document begins there. A
         row that lacks a field is passed to `on_missing`; it ends a document, too.
         """
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Columns that `of_code_rows` needs; None for all."""
+        return None
+
+    @property
+    def takes_code_rows(self) -> bool:
+        """True if `of_code_rows` builds the same documents as `of_rows` of each row, faster."""
+        return False
+
+    def of_code_rows(
+        self, rows: CodeRows, dataset: str, on_row: OnRow, on_missing: OnMissing = raise_missing
+    ) -> Iterator[Document]:
+        """Build the document of each row, if `takes_code_rows`; `on_row` is called before each."""
+        raise NotImplementedError
 
     def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
         """Build the document of a text; `others` holds further fields.
@@ -114,6 +134,49 @@ class RowsBuilder(DocumentBuilder):
                 current.add(encoded, row, row.duration)
         if current is not None:
             yield current.document(dataset)
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Columns that `of_code_rows` needs, see `DocumentBuilder.columns`."""
+        return None if self.template.has_text else ("id", "source", "duration")
+
+    @property
+    def takes_code_rows(self) -> bool:
+        """True for rows with their codes once, see `DocumentBuilder.takes_code_rows`."""
+        template, codes = self.template, CodesItem(codes="row")
+        return (
+            template.document == "row"
+            and self.encoder.loss is None
+            and self.encoder.flat
+            and not template.extra_names
+            and [item for item in template.items if isinstance(item, CodesItem)] == [codes]
+            and codes in template.of_row
+            and all(isinstance(item, TokenItem) for item in (*template.begin, *template.end))
+        )
+
+    def of_code_rows(
+        self, rows: CodeRows, dataset: str, on_row: OnRow, on_missing: OnMissing = raise_missing
+    ) -> Iterator[Document]:
+        """Build the document of each row, see `DocumentBuilder.of_code_rows`."""
+        place = next(number for number, item in enumerate(self._row) if isinstance(item.item, CodesItem))
+        prepared = self._row[place]
+        before = self.encoder.of_row_parts((*self._begin, *self._row[:place]))
+        behind = self.encoder.of_row_parts((*self._row[place + 1 :], *self._end))
+        ids, frame = self.encoder.of_codes(rows.codes), rows.codes.shape[1]
+        borders, columns, n_end = rows.borders, rows.columns, len(self._end)
+        sources, durations = columns["source"], columns["duration"]
+        for number, row_id in enumerate(columns["id"]):
+            on_row(durations[number])
+            own = ids[borders[number] * frame : borders[number + 1] * frame]
+            try:
+                first, last = before(columns, number), behind(columns, number)
+            except MissingFieldError as error:
+                on_missing(rows.row(number), error)
+                continue
+            start = sum(map(len, first))
+            span = CodeSpan(start, start + len(own), frame, prepared.opening, prepared.closing)
+            whole = np.concatenate((*first, own, *last))
+            yield Document(whole, row_id, dataset, durations[number], (span,), n_end, (row_id,), sources[number])
 
     def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
         """Build the document of a text, see `DocumentBuilder.of_text`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from .text_tokenizer import TextTokenizer, TokenIds, TokenInTextError
 
 Voice = Callable[[TokenRow], np.ndarray]
 """Returns codes [n_frames, n_codebooks] of the voice to speak a row in; raises `MissingFieldError` if there is none."""
+
+RowParts = Callable[[Mapping[str, Sequence[Any]], int], tuple[np.ndarray, ...]]
+"""Returns the ids of items for a row, by the columns of several rows and the number of the row."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,14 @@ class EncodedItems:
     @classmethod
     def joined(cls, parts: Sequence[EncodedItems]) -> EncodedItems:
         """Concatenate parts."""
+        if len(parts) == 1:
+            return parts[0]
         spans: list[CodeSpan] = []
         start = 0
         for part in parts:
-            spans += [replace(span, start=start + span.start, stop=start + span.stop) for span in part.code_spans]
+            for span in part.code_spans:
+                moved = start + span.start, start + span.stop
+                spans.append(CodeSpan(*moved, span.frame, span.opening, span.closing))
             start += len(part.ids)
         masks = [part.learned for part in parts if part.learned is not None]
         ids = np.concatenate([part.ids for part in parts]) if parts else np.zeros(0, np.int32)
@@ -97,7 +105,7 @@ class ItemEncoder:
             raise InputError("--loss audio needs audio in all documents, but texts have none; pass --loss all.")
         self.loss = loss
         self._tokens, self._tokenizer, self._voice = tokens, tokenizer, voice
-        self._has_text, self._extra_names = template.has_text, template.extra_names
+        self._extra_names = template.extra_names
         self._padding = tokens.padding_id
         items = [item for item in template.items if isinstance(item, TokenItem)]
         self._special = {item.token: np.array([tokens.of_token(item.token)], np.int32) for item in items}
@@ -122,11 +130,13 @@ class ItemEncoder:
     def of_row(self, items: Sequence[PreparedItem], row: TokenRow) -> EncodedItems:
         """Encode items for a row; raises `MissingFieldError` if it lacks a field."""
         found: list[EncodedItems] = []
-        values = self._values(row) if self._has_text else {}
+        values: Mapping[str, str | None] = {}
         for prepared in items:
             item = prepared.item
+            if isinstance(item, TextItem) and not values:
+                values = self._values(row)
             if isinstance(item, CodesItem):
-                ids = self._tokens.vocabulary.ids_of(self._codes(item, row), self._padding).astype(np.int32)
+                ids = self.of_codes(self._codes(item, row))
                 frame = self._tokens.vocabulary.n_codebooks
                 span = CodeSpan(0, len(ids), frame, prepared.opening, prepared.closing)
                 found.append(self._encoded(ids, prepared, (span,)))
@@ -137,6 +147,29 @@ class ItemEncoder:
     def of_fields(self, items: Sequence[PreparedItem], values: Mapping[str, str], text_id: str) -> EncodedItems:
         """Encode items without codes for a text; raises `MissingFieldError` if `values` lack a field."""
         return EncodedItems.joined([self._text_or_token(item, values, text_id) for item in items])
+
+    @property
+    def flat(self) -> bool:
+        """True if the ids of frames follow each other, so that rows can be encoded together."""
+        return self._tokens.vocabulary.layout.order == "flat"
+
+    def of_codes(self, codes: np.ndarray) -> np.ndarray:
+        """Return the ids int32 [n] of codes [n_frames, n_codebooks]."""
+        return self._tokens.vocabulary.ids_of(codes, self._padding).astype(np.int32)
+
+    def of_row_parts(self, items: Sequence[PreparedItem]) -> RowParts:
+        """Return a function that encodes items without codes for a row of some columns."""
+        if all(isinstance(item.item, TokenItem) for item in items):
+            tokens = [self._special[item.item.token] for item in items if isinstance(item.item, TokenItem)]
+            same = (np.concatenate(tokens),) if tokens else ()
+            return lambda columns, number: same
+
+        def encode(columns: Mapping[str, Sequence[str | None]], number: int) -> tuple[np.ndarray, ...]:
+            values = {name: columns[name][number] for name in FIELDS}
+            row_id = str(values["id"])
+            return tuple(self._text_or_token(item, values, row_id).ids for item in items)
+
+        return encode
 
     def _encoded(self, ids: np.ndarray, prepared: PreparedItem, spans: tuple[CodeSpan, ...] = ()) -> EncodedItems:
         return EncodedItems(ids, spans, None if self.loss is None else np.full(len(ids), prepared.learned))

@@ -50,11 +50,11 @@ class IndexedDatasetWriter:
 
     def write(self, parts: Sequence[np.ndarray]) -> None:
         """Append a sequence of integers [n] in several parts."""
-        for part in parts:
-            values = part.astype(self._type)
-            assert np.array_equal(values, part), "values fit the type"
-            self._bin.write(values.tobytes())
-        self._lengths.append(sum(map(len, parts)))
+        values = np.concatenate(parts) if parts else np.zeros(0, self._type)
+        stored = values.astype(self._type, copy=False)
+        assert stored is values or np.array_equal(stored, values), "values fit the type"
+        self._bin.write(stored.data)
+        self._lengths.append(len(values))
 
     def _write_index(self) -> None:
         lengths = np.asarray(self._lengths, "<i4")

@@ -50,7 +50,7 @@ class SidecarWriter:
             self._loss_mask = IndexedDatasetWriter(prefix.with_name(f"{prefix.name}{LOSS_MASK_SUFFIX}"), UINT8)
         path = prefix.with_name(f"{prefix.name}{SIDECAR_SUFFIX}")
         self._writer = pq.ParquetWriter(path, SIDECAR_SCHEMA, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[tuple[Any, ...]] = []
         self._n_sequences = self._n_ids = self._n_characters = 0
 
     def __enter__(self) -> Self:
@@ -70,16 +70,10 @@ class SidecarWriter:
             self._loss_mask.write([loss_mask_of(sequence)])
         for document in sequence:
             clips = document.clips or (document.id,)
-            row = {
-                "document": self._n_sequences,
-                "start": self._n_ids,
-                "length": len(document.ids),
-                "ids": clips,
-                "dataset": document.dataset,
-                "source": document.source,
-            }
-            self._rows.append(row)
-            self._n_ids += len(document.ids)
+            n_ids = len(document.ids)
+            # In the order of the schema.
+            self._rows.append((self._n_sequences, self._n_ids, n_ids, clips, document.dataset, document.source))
+            self._n_ids += n_ids
             self._n_characters += sum(map(len, clips)) + len(document.source or "")
         self._n_sequences += 1
         if len(self._rows) >= ROW_GROUP_ROWS or self._n_characters >= ROW_GROUP_CHARACTERS:
@@ -87,5 +81,7 @@ class SidecarWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=SIDECAR_SCHEMA))
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SIDECAR_SCHEMA, strict=True)]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=SIDECAR_SCHEMA))
         self._rows, self._n_characters = [], 0

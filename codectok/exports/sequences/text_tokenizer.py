@@ -56,7 +56,7 @@ class TextTokenizer:
                 raise ValueError("it has ids beyond all vocabularies")
         marks = [token_id for token_id, token in added.items() if token.special or self._text_only is None]
         self._is_mark = np.zeros(1 + max(added, default=0), bool)
-        self._is_mark[[token_id for token_id in marks if not _is_space(str(added[token_id]))]] = True
+        self._is_mark[[token_id for token_id in marks if not is_space(str(added[token_id]))]] = True
         unknown = self._tokenizer.unk_token_id
         if unknown is not None and unknown < len(self._is_mark):
             self._is_mark[unknown] = False  # stands for unknown characters, which are text
@@ -75,11 +75,20 @@ class TextTokenizer:
                 encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
                 found = encoded["input_ids"]
             ids = np.asarray(found, np.int32)
+        self.refuse_marks(ids)
+        return ids
+
+    def refuse_marks(self, ids: np.ndarray) -> None:
+        """Raise a `TokenInTextError` if one of the `ids` of a text is that of a special token."""
         marks = ids[ids < len(self._is_mark)]
         marks = marks[self._is_mark[marks]]
         if len(marks):
             raise TokenInTextError(f"the tokenizer reads a part of it as {self._tokenizer.decode(int(marks[0]))}")
-        return ids
+
+    @property
+    def wrapped(self) -> Any:
+        """The tokenizer of `transformers`."""
+        return self._tokenizer
 
     def known_tokens(self) -> dict[str, int]:
         """Return the ids of all tokens by their strings, added tokens included."""
@@ -112,7 +121,7 @@ def _text_only(tokenizer: Any) -> Any:
     described = json.loads(backend.to_str())
     for token in described["added_tokens"]:
         # Long runs of spaces are text that models know as tokens.
-        token["special"] = not _is_space(token["content"])
+        token["special"] = not is_space(token["content"])
     found = Tokenizer.from_str(json.dumps(described))
     found.encode_special_tokens = True
     found.no_truncation()
@@ -120,7 +129,8 @@ def _text_only(tokenizer: Any) -> Any:
     return found
 
 
-def _is_space(token: str) -> bool:
+def is_space(token: str) -> bool:
+    """Return True for a token that stands for spaces, which are text."""
     return not token.strip().strip(WORD_BEGIN)
 
 

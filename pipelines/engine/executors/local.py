@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import traceback
 from collections.abc import Callable, Generator, Sequence
@@ -38,6 +39,7 @@ def run_locally(
     torch.set_num_threads(job.threads)
     timer.clock.switch(WORKERS)
     timer.begin_worker(THIS_PROCESS)
+    freezes = False
     try:
         context = replace(context, clock=PhaseClock("start"))
         run = job.start(context)
@@ -47,10 +49,16 @@ def run_locally(
             return run_attempt(run, unit, folder.storage, attempt)
 
         in_child = partial(run_despite_crashes, job, context)
+        # Modules and the loaded job stay: garbage collection need not look at them again and again.
+        freezes = not gc.get_freeze_count()
+        if freezes:
+            gc.freeze()
         for number in units:
             timer.begin_unit(number, socket.gethostname())
             yield _outcome(in_child if number in suspects else in_this_process, plan.unit(number), folder)
     finally:
+        if freezes:
+            gc.unfreeze()
         timer.end_worker(THIS_PROCESS)
         torch.set_num_threads(threads)
 

@@ -14,6 +14,7 @@ from codectok.pipelines.engine.progress import ProgressCallback
 from codectok.pipelines.engine.timing import RAY, WORKERS, RunTimer
 
 from .local import Outcome
+from .node_checks import check_nodes
 from .ray_address import cluster_address
 from .ray_cluster import cluster_resource, ray_session
 from .servers import ServerGroup, servers_per_gpu
@@ -38,8 +39,11 @@ def run_on_ray(
     per_gpu = servers_per_gpu(server) if server else 0
     # Every server of a GPU takes a core.
     expected = (options.gpus or torch.cuda.device_count()) * per_gpu
-    alone = not ray.is_initialized() and cluster_address(options.address) is None
+    joined = not ray.is_initialized() and cluster_address(options.address) is not None
+    alone = not ray.is_initialized() and not joined
     with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
+        if joined and units:
+            check_nodes(context.output, plan.unit(units[0]).sources[0])
         timer.clock.switch(WORKERS)
         servers = ServerGroup(server, options.gpus, alone, progress.note, timer)
         try:

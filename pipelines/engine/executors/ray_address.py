@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
+import platform
 import socket
+import subprocess
+import sys
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 from codectok.errors import CodectokError, first_line
 
+from . import ray_probe
+from .ray_token import token_problem, use_token
+
 ANSWER_SECONDS = 10.0
+# Ray alone takes some seconds to be imported on a slow disk.
+PROBE_SECONDS = 30.0
+CLIENT_SCHEME = "ray://"
 DEFAULT_PORT = 6379
 # Every server of Ray speaks gRPC, thus HTTP/2: it answers this greeting with its settings.
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -35,6 +48,59 @@ def check_answer(address: str) -> None:
             f"Ray could not be reached at {address}: {failures[0]}; start the cluster, or name another one with"
             " --address or RAY_ADDRESS."
         )
+    if not address.startswith(CLIENT_SCHEME):
+        host, port = _host_and_port(address)
+        _check_cluster(address, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
+def _check_cluster(address: str, place: str) -> None:
+    """Raise a `CodectokError` if the cluster at `HOST:PORT` refuses this machine, or has other versions.
+
+    A cluster that asks for a token gets the one of this machine.
+    """
+    answer, log = _probe(address, place)
+    if is_refusal(answer, log) and use_token():
+        answer, log = _probe(address, place)
+    problem = probe_problem(answer, log)
+    if problem is not None:
+        raise CodectokError(f"The Ray cluster at {address} cannot be joined: {problem}.")
+
+
+def _probe(address: str, place: str) -> tuple[dict[str, Any], str]:
+    """Return the answer of `ray_probe`, and its log."""
+    # -P: the folder of the program has modules with common names.
+    command = [sys.executable, "-P", ray_probe.__file__, place]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise CodectokError(
+            f"The Ray cluster at {address} does not answer within {PROBE_SECONDS:g} s; look at its head, or name"
+            " another one with --address or RAY_ADDRESS."
+        ) from None
+    lines = done.stdout.splitlines()
+    return (json.loads(lines[-1]) if lines else {}), done.stderr
+
+
+def is_refusal(answer: Mapping[str, Any], log: str) -> bool:
+    """Return True if a cluster asks for another token; Ray aborts a process that should send one, but has none."""
+    return ray_probe.REFUSED in answer or (not answer and "auth" in log.lower())
+
+
+def probe_problem(answer: Mapping[str, Any], log: str) -> str | None:
+    """Tell why a cluster cannot be joined, from the answer of `ray_probe` and its log; None if it can."""
+    versions = answer.get(ray_probe.VERSIONS)
+    if versions is None:
+        if is_refusal(answer, log):
+            return token_problem()
+        told = str(answer.get(ray_probe.OTHER) or log).strip()
+        return told.splitlines()[0].rstrip(".") if told else "it does not tell its version"
+    own_ray, own_python = importlib.metadata.version("ray"), platform.python_version()
+    its_ray, its_python = str(versions.get("ray_version")), str(versions.get("python_version"))
+    if its_ray != own_ray:
+        return f"it runs Ray {its_ray}, and this machine has Ray {own_ray}; install the same version"
+    if its_python.split(".")[:2] != own_python.split(".")[:2]:
+        return f"it runs Python {its_python}, and this machine has Python {own_python}; use the same version"
+    return None
 
 
 def _try(address: str) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 
 from codectok.errors import CodectokError, first_line
 
+from .node_checks import describe_problems, nodes_without_our_code, package_folder
 from .own_ray import own_ray
 from .ray_address import check_answer, cluster_address
 
@@ -53,9 +54,24 @@ def ray_session(address: str | None, cpus: int | None) -> Iterator[Callable[[], 
 
 
 def join_cluster(address: str) -> None:
-    """Connect this process to the cluster at `address`; raises a `CodectokError` if it does not answer."""
+    """Connect this process to the cluster at `address`, whose machines run the codectok of this one.
+
+    Machines without this very codectok get a copy of it; the packages that it needs must be there.
+
+    Raises:
+        CodectokError: the cluster does not answer, or a machine cannot run codectok.
+    """
+    import ray
+
     check_answer(address)
     _initialize(address)
+    if nodes_without_our_code():
+        ray.shutdown()
+        _initialize(address, runtime_env={"py_modules": [package_folder()]})
+        still = nodes_without_our_code()
+        if still:
+            ray.shutdown()
+            raise CodectokError(describe_problems(still))
 
 
 def _initialize(address: str, **settings: Any) -> None:

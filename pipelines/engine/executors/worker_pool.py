@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import socket
@@ -57,6 +58,7 @@ class _Worker:
     def start(self) -> _Started:
         """Load the job. Ray would hide a failure in the constructor."""
         _ = self._run_unit
+        gc.freeze()  # modules and the loaded job stay: garbage collection need not look at them again
         return _Started(self._context.clock.seconds(), socket.gethostname())
 
     def run(self, unit: Unit, attempt: str, with_care: bool) -> MadeUnit:

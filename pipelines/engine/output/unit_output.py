@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from codectok.audio.spans import Span
@@ -12,10 +13,32 @@ from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.clip import WHOLE
 from codectok.sources.kinds import suffix_of
 from codectok.sources.rejects import Reject, RejectsWriter
-from codectok.sources.unused import Unused, add_unused
+from codectok.sources.unused import Unused, UnusedCounts, add_unused
 
 from .records import Counts, OutputFile, UnitRecord
 from .unit_files import rejects_name
+
+
+@dataclass(slots=True)
+class _RunningCounts:
+    """Counts that change with every row; `Counts` is slow to change."""
+
+    inputs: int = 0
+    input_seconds: float = 0.0
+    rows: int = 0
+    seconds: float = 0.0
+    codes: int = 0
+    ignored: int = 0
+    rejects: dict[str, int] = field(default_factory=dict)
+    reject_seconds: dict[str, float] = field(default_factory=dict)
+    with_text: int = 0
+    with_speaker: int = 0
+    with_language: int = 0
+    unused: UnusedCounts = field(default_factory=dict)
+
+    def finished(self) -> Counts:
+        """Return the counts so far."""
+        return Counts.model_construct(**{each.name: getattr(self, each.name) for each in fields(self)})
 
 
 class UnitOutput:
@@ -30,7 +53,7 @@ class UnitOutput:
     def __init__(self, unit: Unit, folder: Path) -> None:
         self.folder, self.clock = folder, PhaseClock()
         self._unit = unit
-        self._counts: dict[str, Counts] = {}
+        self._counts: dict[str, _RunningCounts] = {}
         self._rejects = RejectsWriter(folder / rejects_name(unit.number))
         self.first_reject: Reject | None = None
         self._categories: Counter[str] = Counter()
@@ -88,7 +111,7 @@ class UnitOutput:
         return UnitRecord(
             unit=self._unit.number,
             split=self._unit.split,
-            counts=dict(sorted(self._counts.items())),
+            counts={name: counts.finished() for name, counts in sorted(self._counts.items())},
             categories=dict(sorted(self._categories.items())),
             histograms={name: dict(sorted(counts.items())) for name, counts in sorted(self._histograms.items())},
             files=tuple(files),
@@ -98,5 +121,8 @@ class UnitOutput:
         """Write the rejects, if there are any, to a file in the folder."""
         self._rejects.close()
 
-    def _counts_of(self, dataset: str) -> Counts:
-        return self._counts.setdefault(dataset, Counts())
+    def _counts_of(self, dataset: str) -> _RunningCounts:
+        counts = self._counts.get(dataset)
+        if counts is None:
+            counts = self._counts[dataset] = _RunningCounts()
+        return counts

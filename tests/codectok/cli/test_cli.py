@@ -102,6 +102,7 @@ def test_help_is_fast_and_shows_examples() -> None:
         "compact",
         "vocabulary",
         "unitts",
+        "chat",
         "huggingface",
         "tokenizer",
         "language-model",

@@ -22,6 +22,7 @@ from tests.train.conftest import TINY
 
 TRAINING = " ".join(["codec={}", *TINY, "steps=4", "validation.shards=shards", "validation.interval=2"])
 DOCUMENTS = "--tokenizer lm-audio --text given/books.jsonl --packing next-fit --length 512 --engine local"
+CHAT = "--tokens tokens --tokenizer lm-audio --template given/chat.jinja --engine local"
 COMMANDS = (
     "import-distilcodec given/student imported --step 42",
     "shard given/speech shards --deduplicate --validation 0.5 --shard-seconds 2 --max-rejects 1 --engine local",
@@ -46,6 +47,7 @@ COMMANDS = (
     f"export sequences tokens sequences {DOCUMENTS}",
     f"export megatron tokens megatron {DOCUMENTS}",
     "export unitts tokens unitts --engine local",
+    f"export chat given/talks.jsonl chat {CHAT}",
     "export unitts tokens audio-files --task audio --style audio-json --engine local",
 )
 
@@ -62,6 +64,11 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [*(f"speech/{number}.wav" for number in range(3)), "speech/broken.wav"]
     write_lines(folder / "clips.jsonl", [{"audio_filepath": name, "text": "say hello"} for name in names])
     write_lines(folder / "books.jsonl", [{"text": f"page {number}"} for number in range(20)])
+    talk = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}]}
+    (folder / "talks.jsonl").write_text(json.dumps(talk) + "\n")
+    (folder / "chat.jinja").write_text(
+        "{% for message in messages %}{% generation %}{{ message.content }}{% endgeneration %}{% endfor %}"
+    )
     write_model(folder / "lm", qwen2())
     (folder / "lm" / "LICENSE").write_text("free")
     return folder

@@ -1,13 +1,11 @@
-"""Reading token tables by id, by number, and for training."""
+"""Reading token tables by id and by number."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
 
 from codectok import InputError
 from codectok.tokens import table as table_module
@@ -36,48 +34,3 @@ def test_rows_by_id_and_number(table: TokenTable) -> None:
             assert found.text == everything[number].text
     with pytest.raises(InputError, match="has no row missing"):
         table["missing"]
-
-
-def ids(table: TokenTable, n_workers: int, batch_size: int = 4, **options: Any) -> list[list[str]]:
-    """Ids of each batch of a DataLoader."""
-    dataset = table.to_torch_dataset(batch_size, **options)
-    loader = DataLoader(
-        dataset, batch_size, num_workers=n_workers, collate_fn=lambda batch: [row["id"] for row in batch]
-    )
-    return list(loader)
-
-
-@pytest.mark.parametrize("seed", [None, 3])
-def test_batches_do_not_depend_on_workers(table: TokenTable, seed: int | None) -> None:
-    options = {} if seed is None else {"seed": seed}
-    alone = ids(table, 0, **options)
-    assert [len(batch) for batch in alone] == [4] * 9
-    assert ids(table, 2, **options) == alone
-    flat = [row for batch in alone for row in batch]
-    assert len(set(flat)) == 36
-    assert (flat == [row.id for row in table][:36]) == (seed is None)
-
-
-def test_ranks_share_rows_and_resume_with_another_world_size(table: TokenTable) -> None:
-    alone = ids(table, 0, batch_size=2, seed=1)
-    ranks = [ids(table, 0, batch_size=2, seed=1, rank=rank, world_size=3) for rank in range(3)]
-    together = [batch for step in zip(*ranks, strict=True) for batch in step]
-    assert together == alone[: len(together)]
-    assert len(together) == 18
-    # After two steps of three ranks, two ranks resume.
-    start = 2 * 2 * 3
-    rest = [ids(table, 0, batch_size=2, seed=1, rank=rank, world_size=2, start=start) for rank in range(2)]
-    assert [batch for step in zip(*rest, strict=True) for batch in step] == alone[6:]
-
-
-def test_drop_last_false_keeps_all_rows(table: TokenTable) -> None:
-    found = [row["id"] for row in table.to_torch_dataset(4, drop_last=False)]
-    assert found == [row.id for row in table]
-    assert len(table.to_torch_dataset(4, drop_last=False)) == 37
-    assert len(table.to_torch_dataset(4)) == 36
-
-
-@pytest.mark.parametrize("options", [{"rank": 1}, {"batch_size": 0}, {"start": -1}])
-def test_invalid_rank_batch_size_or_start_is_refused(options: dict[str, Any], table: TokenTable) -> None:
-    with pytest.raises(InputError):
-        table.to_torch_dataset(**options)

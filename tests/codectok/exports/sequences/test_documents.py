@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from codectok import InputError
-from codectok.exports.sequences.builder import RowsBuilder
+from codectok.exports.sequences.builder import DocumentBuilder
+from codectok.exports.sequences.builders import make_builder
 from codectok.exports.sequences.documents import CodeSpan, MissingFieldError
 from codectok.exports.sequences.items import Voice
 from codectok.exports.sequences.template_files import load_template
@@ -34,21 +35,21 @@ def tokenizer(folder: Path) -> TextTokenizer:
     return TextTokenizer(folder)
 
 
-def built(name: str | Path, tokenizer: TextTokenizer | None, voice: Voice | None = None) -> RowsBuilder:
-    return RowsBuilder(load_template(name), TokenIds.of(VOCABULARY, tokenizer), tokenizer, voice)
+def built(name: str | Path, tokenizer: TextTokenizer | None, voice: Voice | None = None) -> DocumentBuilder:
+    return make_builder(load_template(name), TokenIds.of(VOCABULARY, tokenizer), tokenizer, voice)
 
 
 def test_audio_document_needs_eos_but_no_tokenizer() -> None:
     template = load_template("audio")
     ids = TokenIds.of(VOCABULARY, None, 399)
-    (document,) = RowsBuilder(template, ids, None).of_rows([ROW], "speech")
+    (document,) = make_builder(template, ids, None).of_rows([ROW], "speech")
     assert document.ids.tolist() == [BEGIN, 403, 431, END, 399]
     assert document.ids.dtype == np.int32
     assert (document.id, document.dataset, document.seconds) == ("a", "speech", 2.0)
     with pytest.raises(InputError, match="pass --eos"):
-        RowsBuilder(template, TokenIds.of(VOCABULARY, None), None)
+        make_builder(template, TokenIds.of(VOCABULARY, None), None)
     qwen = TokenIds.of(Vocabulary(32_768), None)
-    (document,) = RowsBuilder(template, qwen, None).of_rows([ROW], "speech")
+    (document,) = make_builder(template, qwen, None).of_rows([ROW], "speech")
     assert document.ids.tolist() == [184_832, 152_067, 152_095, 184_833, 151_643]
 
 
@@ -78,7 +79,7 @@ def test_token_order_of_each_task(tokenizer: TextTokenizer, folder: Path) -> Non
 def test_codes_of_frame_are_consecutive() -> None:
     vocabulary = Vocabulary(4, n_groups=1, n_residuals=2, offset=10)
     row = replace(ROW, codes=np.array([[0, 1], [3, 2]]))
-    builder = RowsBuilder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
+    builder = make_builder(load_template("audio"), TokenIds.of(vocabulary, None, 1), None)
     (document,) = builder.of_rows([row], "speech")
     assert document.ids.tolist() == [18, 10, 15, 13, 16, 19, 1]
     assert document.code_spans == (CodeSpan(1, 5, frame=2, opening=1, closing=1),)

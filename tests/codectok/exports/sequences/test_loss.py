@@ -10,7 +10,8 @@ import pytest
 
 from codectok import InputError
 from codectok.exports.choices import Loss, Packing, TooLong
-from codectok.exports.sequences.builder import RowsBuilder
+from codectok.exports.sequences.builder import DocumentBuilder
+from codectok.exports.sequences.builders import make_builder
 from codectok.exports.sequences.documents import Document, loss_mask_of, positions_of
 from codectok.exports.sequences.packing import PackingOptions, fit
 from codectok.exports.sequences.template_files import load_template
@@ -29,9 +30,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     return TextTokenizer(save_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
-def built(name: str | Path, tokenizer: TextTokenizer | None, loss: Loss | None) -> RowsBuilder:
+def built(name: str | Path, tokenizer: TextTokenizer | None, loss: Loss | None) -> DocumentBuilder:
     template = load_template(name)
-    return RowsBuilder(template, TokenIds.of(VOCABULARY, tokenizer, 1), tokenizer, lambda _: np.array([[7]]), loss)
+    return make_builder(template, TokenIds.of(VOCABULARY, tokenizer, 1), tokenizer, lambda _: np.array([[7]]), loss)
 
 
 def learned(document: Document) -> list[int]:

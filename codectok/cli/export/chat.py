@@ -1,0 +1,100 @@
+"""`codectok export chat`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codectok.cli.job_choices import JobChoices, with_job_choices
+from codectok.errors import InputError
+from codectok.exports.choices import AudioKey, ChatFormat, Packing, TooLong
+
+from .options import AllowMixedOption, LayoutOption, ModelOption, OffsetOption, PartMegabytesOption, offset_of
+
+NAME = "chat"
+EXAMPLE = "codectok export chat conversations.jsonl chat/ --tokens tokens/ --tokenizer qwen-instruct/"
+
+
+@with_job_choices
+def run(
+    conversations: Annotated[
+        list[str],
+        typer.Argument(help="Conversations: JSON lines or Parquet with `messages`; NAME=SOURCE names one."),
+    ],
+    output: Annotated[str, typer.Argument(help="Folder or URL: new, or of the same job to resume it.")],
+    tokens: Annotated[
+        list[str], typer.Option(help="Token table with the audio of the conversations; NAME=TABLE names one.")
+    ],
+    tokenizer: Annotated[Path, typer.Option(help="Folder of the language model's tokenizer, with its chat template.")],
+    key: Annotated[
+        AudioKey, typer.Option(help="How conversations name audio: by the id of a row, or by its source.")
+    ] = AudioKey.ID,
+    template: Annotated[
+        str, typer.Option(help="The chat template: `tokenizer` for its own, `unitts`, or a Jinja file.")
+    ] = "tokenizer",
+    format_: Annotated[
+        ChatFormat, typer.Option("--format", help="Sequences in Parquet, or indexed datasets for Megatron.")
+    ] = ChatFormat.SEQUENCES,
+    date: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Date for templates that write today's.", show_default=False),
+    ] = None,
+    offset: OffsetOption = None,
+    model: ModelOption = None,
+    packing: Annotated[Packing, typer.Option(help="How conversations are packed into sequences.")] = Packing.NONE,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Largest number of tokens in a sequence; several write conversations to a folder for each length.",
+            show_default=False,
+        ),
+    ] = None,
+    too_long: Annotated[
+        TooLong | None, typer.Option(help="How longer conversations are handled (not split).", show_default="drop")
+    ] = None,
+    part_megabytes: PartMegabytesOption = 32.0,
+    allow_mixed: AllowMixedOption = False,
+    layout: LayoutOption = "unitts",
+    sample: Annotated[
+        str, typer.Option(help="Parts in which --dry-run counts conversations: a number, or all.", metavar="N|all")
+    ] = "1",
+    *,
+    choices: JobChoices,
+) -> None:
+    """Make data for instruction tuning of conversations with audio; answers of the assistant are learned."""
+    from codectok.cli.export.dry_run import show_documents
+    from codectok.cli.jobs import run_and_report
+    from codectok.exports.sequences.packing import PackingOptions
+    from codectok.pipelines.export.chat import ChatMegatronJob, ChatOptions, ChatSequencesJob
+    from codectok.pipelines.export.sources import ExportSources
+    from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
+
+    if too_long is not None and not length:
+        raise InputError("--too-long needs a length; pass --length.")
+    loaded_layout = load_layout(layout)
+    chosen = offset_of(
+        offset, model, tokenizer, lambda: ExportSources.of(tokens, allow_mixed=allow_mixed).metadata, loaded_layout
+    )
+    settings = ChatOptions(
+        tokenizer=str(tokenizer.absolute()),
+        offset=chosen.value,
+        packing=PackingOptions(packing, max(length or [], default=None), too_long or TooLong.DROP),
+        shorter_lengths=tuple(sorted(length or [])[:-1]),
+        part_megabytes=part_megabytes,
+        allow_mixed=allow_mixed,
+        layout=loaded_layout,
+        chat_template=template,
+        key=key,
+        today=None if date is None else date.date(),
+    )
+    facts = {"offset": chosen}
+    shown = facts if loaded_layout.name == DEFAULT_LAYOUT else {**facts, "layout": loaded_layout.label}
+    make = ChatSequencesJob if format_ == ChatFormat.SEQUENCES else ChatMegatronJob
+    job = make(settings, conversations, tokens)
+    run_and_report(job, job.sources.arguments, output, choices, facts=shown)
+    if choices.dry_run:
+        show_documents(job, output, choices, sample)

@@ -1,0 +1,1 @@
+"""Conversations with audio as training data for language models."""

@@ -1,0 +1,159 @@
+"""Asks each machine of a cluster before the first unit: has it the same code, and the same files as this machine?"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import codectok
+from codectok.errors import CodectokError, first_line
+from codectok.names import JOB_FOLDER
+from codectok.sources.source import Source
+from codectok.storage import Storage, open_storage
+
+from .node_facts import NodeFacts, node_facts
+
+ANSWER_SECONDS = 120.0
+# Files that this machine and the others write into the job's folder, to see if all have the same disk or store.
+PROBES = f"{JOB_FOLDER}/probes"
+SHOWN_NODES = 5
+
+
+def nodes_without_our_code() -> dict[str, str]:
+    """Ask each machine for its codectok; return its answer, by machine, where it is not the one of this machine."""
+    own = node_facts()
+    return {name: answer for name, answer in _ask_nodes(_code_of_node).items() if answer != own.code}
+
+
+def check_nodes(storage: Storage, source: Source) -> None:
+    """Check that all machines have the same programs, read the source, and share the output.
+
+    Args:
+        storage: of the output.
+        source: the first one of a job.
+
+    Raises:
+        CodectokError: a machine differs, cannot read, or cannot write; the message names it.
+    """
+    own, token = node_facts(), uuid.uuid4().hex
+    storage.write(f"{PROBES}/{token}", token.encode())
+    try:
+        answers = _ask_nodes(_facts_of_node, storage.url, token, source)
+        problems = {}
+        for name, answer in answers.items():
+            problem = answer if isinstance(answer, str) else _difference(own, NodeFacts(**answer["facts"]))
+            if problem is None and storage.read(answer["probe"]) != name.encode():
+                problem = "it writes to another place than this machine; give an output that all machines share"
+            if problem is not None:
+                problems[name] = problem
+    except FileNotFoundError as error:
+        raise CodectokError(
+            f"A machine of the cluster writes to another place than this machine ({Path(str(error.filename)).name} did"
+            f" not arrive in {storage.url}); give an output that all machines share."
+        ) from None
+    finally:
+        storage.remove(PROBES)
+    if problems:
+        raise CodectokError(describe_problems(problems))
+
+
+def describe_problems(problems: Mapping[str, str]) -> str:
+    """Tell the problems of machines in one sentence, with their names."""
+    shown = [f"{name}: {problem}" for name, problem in sorted(problems.items())[:SHOWN_NODES]]
+    more = f"; and {len(problems) - SHOWN_NODES} more" if len(problems) > SHOWN_NODES else ""
+    return f"Not all machines of the cluster can work on this job: {'; '.join(shown)}{more}."
+
+
+def package_folder() -> str:
+    """Folder of the codectok of this machine."""
+    return str(Path(codectok.__file__).parent)
+
+
+def _difference(own: NodeFacts, other: NodeFacts) -> str | None:
+    if own.code != other.code:
+        return f"it has codectok {other.code}, and this machine {own.code}"
+    if own.torch != other.torch:
+        return f"it has torch {other.torch}, and this machine {own.torch}; install the same"
+    if own.ffmpeg != other.ffmpeg:
+        has, lacks = ("it", "this machine") if other.ffmpeg else ("this machine", "it")
+        return f"{has} has an ffmpeg and {lacks} has none, so that rejects would differ; install it on all or none"
+    return None
+
+
+def _code_of_node(_: str) -> str:
+    from codectok.pipelines.engine.executors.node_facts import code_version
+
+    return code_version()
+
+
+def _facts_of_node(name: str, url: str, token: str, source: Source) -> str | dict[str, Any]:
+    """Return the facts of a machine and its probe, or a sentence about its problem."""
+    storage = open_storage(url)
+    try:
+        seen = storage.read(f"{PROBES}/{token}") == token.encode()
+    except FileNotFoundError:
+        seen = False
+    if not seen:
+        return f"it does not see files that this machine writes to {url}; give an output that all machines share"
+    try:
+        source.check_unchanged()
+    except Exception as error:  # a missing mount, a refused credential, another file there
+        return f"it cannot read {source.where}: {first_line(error).rstrip('.')}"
+    probe = f"{PROBES}/{uuid.uuid4().hex}"
+    try:
+        storage.write(probe, name.encode())
+    except OSError as error:
+        return f"it cannot write to {url}: {error.strerror or first_line(error)}"
+    return {"facts": asdict(node_facts()), "probe": probe}
+
+
+def _ask_nodes(question: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Call a function of this module on all machines; answers, or sentences about failures, by the machine's name."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes: Any = ray.nodes
+    remote: Any = ray.remote
+    calls = {}
+    for node in nodes():
+        if not node["Alive"]:
+            continue
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        name = f"{name} {node['NodeID'][:6]}" if name in calls else name
+        place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ask = remote(num_cpus=0, max_retries=1, scheduling_strategy=place)(_by_value(question))
+        calls[name] = ask.remote(name, *arguments)
+    ray.wait(list(calls.values()), num_returns=len(calls), timeout=ANSWER_SECONDS)
+    return {name: _answer(call) for name, call in calls.items()}
+
+
+def _by_value(question: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function so that a machine without codectok can say so."""
+    module, function = question.__module__, question.__name__
+
+    def ask(*arguments: Any) -> Any:
+        import importlib
+
+        try:
+            return getattr(importlib.import_module(module), function)(*arguments)
+        except ImportError as error:
+            return f"it cannot import codectok: {error}"
+
+    return ask
+
+
+def _answer(call: Any) -> Any:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+    try:
+        return ray.get(call, timeout=0)
+    except GetTimeoutError:
+        return f"it does not answer within {ANSWER_SECONDS:g} s"
+    except RayTaskError as error:
+        return f"it fails: {first_line(error.cause).rstrip('.')}"
+    except RayError as error:
+        return f"it does not answer: {first_line(error).rstrip('.')}"

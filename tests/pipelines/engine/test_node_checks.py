@@ -1,0 +1,84 @@
+"""Machines of a cluster that differ, or do not share the output, are refused before the first unit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codectok.errors import CodectokError
+from codectok.pipelines.engine.executors import node_checks
+from codectok.pipelines.engine.executors.node_checks import PROBES, check_nodes
+from codectok.pipelines.engine.executors.node_facts import code_version, node_facts
+from codectok.sources.source import Source
+from codectok.storage import open_storage
+
+
+def source(path: Path) -> Source:
+    path.write_bytes(b"sound")
+    return Source("clips", str(path.parent), path.name, "audio", path.stat().st_size, path.stat().st_mtime_ns, None)
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
+    """Let machines answer as they would if each ran the question itself."""
+
+    def ask(question: Any, *arguments: Any) -> dict[str, Any]:
+        return {name: question(name, *arguments) if answer is None else answer for name, answer in answers.items()}
+
+    monkeypatch.setattr(node_checks, "_ask_nodes", ask)
+
+
+def test_equal_machines_are_accepted_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered(monkeypatch, one=None, two=None)
+    check_nodes(open_storage(tmp_path / "out"), source(tmp_path / "a.wav"))
+    assert not (tmp_path / "out" / PROBES).exists()
+    assert node_checks.nodes_without_our_code() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"code": "0.0.1 (abc)"}, "two: it has codectok 0.0.1 \\(abc\\), and this machine"),
+        ({"torch": "1.0, Python 3.7"}, "two: it has torch 1.0, Python 3.7, and this machine"),
+        ({"ffmpeg": not node_facts().ffmpeg}, "two: .* has an ffmpeg and .* has none"),
+    ],
+)
+def test_machine_that_differs_is_named(
+    change: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(tmp_path / "out")
+    storage.write(f"{PROBES}/two", b"two")
+    facts = asdict(replace(node_facts(), **change))
+    answered(monkeypatch, one=None, two={"facts": facts, "probe": f"{PROBES}/two"})
+    with pytest.raises(CodectokError, match=message) as raised:
+        check_nodes(storage, source(tmp_path / "a.wav"))
+    assert "one:" not in str(raised.value)
+    assert not (tmp_path / "out" / PROBES).exists()
+
+
+def test_output_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine does not see our file; another one's file does not arrive here."""
+    sound = source(tmp_path / "a.wav")
+    elsewhere = str(tmp_path / "elsewhere")
+    found = node_checks._facts_of_node("two", elsewhere, "token", sound)
+    assert "it does not see files that this machine writes" in str(found)
+    open_storage(elsewhere).write(f"{PROBES}/token", b"token")
+    answer = node_checks._facts_of_node("two", elsewhere, "token", sound)
+    answered(monkeypatch, two=answer)
+    with pytest.raises(CodectokError, match="writes to another place than this machine"):
+        check_nodes(open_storage(tmp_path / "out"), sound)
+
+
+def test_source_that_a_machine_cannot_read_is_named(tmp_path: Path) -> None:
+    sound = source(tmp_path / "a.wav")
+    storage = open_storage(tmp_path / "out")
+    storage.write(f"{PROBES}/token", b"token")
+    (tmp_path / "a.wav").unlink()
+    assert "it cannot read" in str(node_checks._facts_of_node("two", storage.url, "token", sound))
+
+
+def test_code_version_names_version_and_files() -> None:
+    assert code_version().startswith("0.")
+    assert code_version() == code_version()
