@@ -53,7 +53,8 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         self._table, self._batch_size, self._rank, self._world_size = table, batch_size, rank, world_size
         self._seed, self._drop_last = seed, drop_last
         # Shared with the workers of a DataLoader, so that persistent ones see a new epoch.
-        self._place = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._place = torch.zeros(2, dtype=torch.int64)
+        self._place.share_memory_()  # type: ignore[no-untyped-call]
         self._move(epoch, start)
         self._read = self._to_skip = 0
 

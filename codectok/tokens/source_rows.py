@@ -12,16 +12,9 @@ from codectok.sources.opening import open_parquet
 from codectok.sources.row_ranges import batches_between, rows_in_range
 from codectok.sources.source import Source
 
+from .code_rows import CodeRows, code_rows_of_batch
 from .mixing import refuse_uncovered
-from .table import (
-    CodeRows,
-    TableMetadata,
-    TokenRow,
-    code_rows_of_batch,
-    metadata_of_schema,
-    rows_of_batch,
-    table_schema,
-)
+from .table import TableMetadata, TokenRow, metadata_of_schema, rows_of_batch, table_schema
 from .table_checks import check_columns
 
 
@@ -52,7 +45,7 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
 def code_rows(source: Source, metadata: TableMetadata, columns: Sequence[str] | None) -> Iterator[CodeRows]:
     """Yield the rows that `token_rows` yields in batches, with some or all columns; raise the same errors."""
     with open_parquet(source) as file:
-        _check_metadata(file, source, metadata)
+        check_metadata(file, source, metadata)
         wanted = rows_in_range(source, file.metadata.num_rows)
         for _, batch in batches_between(file, wanted.start, wanted.stop, table_schema(metadata).names):
             yield code_rows_of_batch(batch, metadata, source.where, columns)

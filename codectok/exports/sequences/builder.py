@@ -10,7 +10,8 @@ import numpy as np
 
 from codectok.errors import InputError
 from codectok.exports.choices import Loss
-from codectok.tokens.table import CodeRows, TokenRow
+from codectok.tokens.code_rows import CodeRows
+from codectok.tokens.table import TokenRow
 
 from .documents import CodeSpan, Document, MissingFieldError
 from .items import EncodedItems, ItemEncoder, Voice
@@ -105,8 +106,8 @@ class RowsBuilder(DocumentBuilder):
         super().__init__(template, tokens, tokenizer, voice, loss)
         if loss == Loss.ANSWER and not template.answer:
             raise InputError("--loss answer needs a template with `answer`; move the items to learn there from `row`.")
-        prepare = self.encoder.prepare
-        self._begin, self._end = prepare(template.begin), prepare(template.end, answer=0)
+        self._template, prepare = template, self.encoder.prepare
+        self._begin, self._end = prepare(template.begin), prepare(template.end, 0, template.of_row[-1])
         self._row = prepare(template.of_row, answer=len(template.row))
 
     def of_rows(
@@ -143,7 +144,7 @@ class RowsBuilder(DocumentBuilder):
     @property
     def takes_code_rows(self) -> bool:
         """True for rows with their codes once, see `DocumentBuilder.takes_code_rows`."""
-        template, codes = self.template, CodesItem(codes="row")
+        template, codes = self._template, CodesItem(codes="row")
         return (
             template.document == "row"
             and self.encoder.loss is None
