@@ -138,8 +138,9 @@ def _job_rows(status: JobStatus) -> Iterator[tuple[str, object]]:
 
 def _state(status: JobStatus) -> str:
     signs = [run.seconds_since_sign for run in status.runs if run.alive]
-    silent = f", without a sign of it for {format_duration(min(signs))}" if signs and min(signs) > SILENT_SECONDS else ""
-    return f"{status.state}{silent}"
+    if not signs or min(signs) <= SILENT_SECONDS:
+        return status.state
+    return f"{status.state}, without a sign of it for {format_duration(min(signs))}"
 
 
 def _units(status: JobStatus) -> str:
