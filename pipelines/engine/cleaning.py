@@ -34,8 +34,8 @@ class Leftover:
     """A file that a dead run has left.
 
     Attributes:
-        kind: "probes" compared the machines of a cluster; "failures" are texts about failed units, which are removed on
-            request only.
+        kind: "probes" are files by which machines of a cluster were compared; "failures" are texts about failed units,
+            which are removed on request only.
         name: relative to the output.
         bytes: size; 0 if unknown.
         upload: the upload in parts, if the leftover is one.

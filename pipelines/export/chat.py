@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -228,7 +229,7 @@ class _Joined:
                 self.output.reject(Reject(self.dataset, row.id, 0.0, None, "export", reason, problem))
 
 
-def _reject(output: UnitOutput | None, document: Document, reason: str) -> None:
+def _reject(output: UnitOutput | None, document: Document, reason: Literal["too_long", "filtered"]) -> None:
     if output is None:
         return
     message = f"The conversation has {len(document.ids)} tokens, more than a sequence, or than its answers fit into."

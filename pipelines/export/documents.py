@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -391,7 +392,7 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
             output.reject(Reject(name, row.id, 0.0, None, "export", reason, message))
 
 
-def _reject(output: UnitOutput | None, document: Document, reason: str) -> None:
+def _reject(output: UnitOutput | None, document: Document, reason: Literal["too_long", "filtered"]) -> None:
     if output is None:
         return
     message = f"The document has {len(document.ids)} tokens, more than a sequence."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from codectok.exports.choices import Packing, TooLong, check_choice
 
 from .documents import Document
 
-OnDrop = Callable[[Document, str], None]
+OnDrop = Callable[[Document, Literal["too_long", "filtered"]], None]
+"""Called with a document that is left out, and the reason of its reject."""
+
 # First-fit keeps this many sequences open, which bounds its memory.
 OPEN_SEQUENCES = 64
 
@@ -104,9 +107,9 @@ def fit(
                 else:
                     on_drop(part, "too_long")
         else:
-            part = _truncated(document, length) if options.too_long == TooLong.TRUNCATE else None
-            if part is not None and _teaches(part):
-                yield part
+            kept = _truncated(document, length) if options.too_long == TooLong.TRUNCATE else None
+            if kept is not None and _teaches(kept):
+                yield kept
             else:
                 on_drop(document, "too_long")
 
