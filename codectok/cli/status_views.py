@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from codectok.train.report.status import TrainStatus
 
 SHOWN_UNITS = 8
+# A driver writes its file every few seconds, unless its process or the storage hangs.
+SILENT_SECONDS = 60.0
 SHOWN_NOTES = 5
 REMARKS = {
     "planning": "the sources are being listed",
@@ -136,9 +138,9 @@ def _job_rows(status: JobStatus) -> Iterator[tuple[str, object]]:
 
 def _state(status: JobStatus) -> str:
     signs = [run.seconds_since_sign for run in status.runs if run.alive]
-    # A driver writes its file every few seconds, unless its process or the storage hangs.
-    silent = f", without a sign of it for {format_duration(min(signs))}" if signs and min(signs) > 60 else ""
-    return f"{status.state}{silent}"
+    if not signs or min(signs) <= SILENT_SECONDS:
+        return status.state
+    return f"{status.state}, without a sign of it for {format_duration(min(signs))}"
 
 
 def _units(status: JobStatus) -> str:

@@ -46,6 +46,8 @@ def killed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "shard-000003.tar").write_bytes(b"not recorded")
     (folder / "_codectok/rejects/000003.parquet").write_bytes(b"not recorded")
     (folder / HALF).write_bytes(b"{")
+    (folder / "_codectok/probes").mkdir()
+    (folder / "_codectok/probes/0a1b").write_bytes(b"0a1b")
     return folder
 
 
@@ -68,7 +70,7 @@ def test_clean_removes_what_the_next_run_would_remove(out: Path, corpus: Path, c
     left = names_in(out)
     assert before - left == {name for name in before if name not in finished and "/runs/" not in name}
     assert HALF in before - left and any("/tmp/whole/000002-1-" in name for name in before - left)
-    assert "4 files removed" in result.stdout
+    assert "5 files removed" in result.stdout
     assert not (out / "_codectok/tmp/whole").exists()
     run(shard_job(), corpus, out)
     assert digests(out) == clean
@@ -108,7 +110,7 @@ def test_dry_run_and_a_refusal_remove_nothing(out: Path) -> None:
     assert_refused(codectok("clean", out), "--yes")
     assert digests(out) == before
     answered = CliRunner().invoke(app, ["clean", str(out)], input="y\n")
-    assert "4 files removed" in answered.stdout
+    assert "5 files removed" in answered.stdout
     assert digests(out) != before
 
 
@@ -125,7 +127,7 @@ def test_running_job_is_refused_with_its_holder(part: JobShare | None, out: Path
         remove_leftovers(storage, found)
     assert digests(out) == before
     lock.release()
-    assert len(remove_leftovers(storage, found)) == len(found) == 4
+    assert len(remove_leftovers(storage, found)) == len(found) == 5
 
 
 def test_driver_on_another_machine_whose_lock_does_not_show_is_refused(out: Path) -> None:
@@ -142,6 +144,7 @@ def test_driver_on_another_machine_whose_lock_does_not_show_is_refused(out: Path
 def test_only_listed_files_that_still_are_leftovers_are_removed(out: Path, corpus: Path, clean: dict[str, str]) -> None:
     storage = open_storage(out)
     found = find_leftovers(storage)
+    shutil.rmtree(out / "_codectok/probes")  # a run on a cluster removes them
     shutil.rmtree(out / "_codectok/tmp")  # else the next run takes its time over units that may crash
     run(shard_job(), corpus, out)
     assert remove_leftovers(storage, found) == []
