@@ -47,7 +47,7 @@ RAY_SHARE = 0.15
 KILLS_OF_A_RUN = 12
 OUTPUT = "out"
 # Events of TensorBoard hold the time; `metrics_of` compares their values.
-NOT_COMPARED = ("locks", "tensorboard", "training.sha256")
+NOT_COMPARED = ("locks", "runs", "tensorboard", "training.sha256")
 TIMED_METRICS = {"steps_per_second", "audio_seconds_per_second"}
 
 

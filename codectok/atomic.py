@@ -94,7 +94,14 @@ def is_temporary(path: Path) -> bool:
 def leftovers(path: Path) -> list[Path]:
     """Return the temporary files and folders that killed processes left when they wrote `path`."""
     name = path.absolute().name
-    return [found for found in _abandoned(path.absolute().parent) if _final_name(found) == name]
+    return [found for found in leftovers_in(path.absolute().parent) if _final_name(found) == name]
+
+
+def leftovers_in(folder: Path) -> list[Path]:
+    """Return the temporary files and folders directly in `folder` that no living process holds."""
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if is_temporary(path) and not _is_held(path)]
 
 
 def remove_leftovers(path: Path) -> None:
@@ -105,7 +112,7 @@ def remove_leftovers(path: Path) -> None:
 
 def remove_leftovers_in(folder: Path) -> None:
     """Remove all temporary files and folders that killed processes left directly in `folder`."""
-    for leftover in _abandoned(folder):
+    for leftover in leftovers_in(folder):
         _remove(leftover)
 
 
@@ -118,13 +125,6 @@ def _final_name(temporary: Path) -> str | None:
     """The name that a temporary file or folder gets at its end; None for other files."""
     found = _TEMPORARY_NAME.fullmatch(temporary.name)
     return None if found is None else found[1]
-
-
-def _abandoned(folder: Path) -> list[Path]:
-    """Temporary files and folders in `folder` that no living process holds."""
-    if not folder.is_dir():
-        return []
-    return [path for path in sorted(folder.iterdir()) if is_temporary(path) and not _is_held(path)]
 
 
 @contextmanager

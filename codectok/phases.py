@@ -73,6 +73,11 @@ class PhaseClock:
         return {phase: nanoseconds / 1e9 for phase, nanoseconds in self._sums.items()}
 
     @property
+    def phase(self) -> str:
+        """The phase that runs now."""
+        return self._phase
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the clock was started."""
         return (monotonic_ns() - self._started) / 1e9

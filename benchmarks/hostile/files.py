@@ -235,7 +235,7 @@ class Outputs(FileKind):
     def damage(self, rng: random.Random, place: Path) -> tuple[Path, str]:
         """Damage a file of one output, more often one of the job's own."""
         job = rng.choice(sorted(path.name for path in place.iterdir()))
-        paths = [path for path in self.targets(place / job) if "locks" not in path.parts]
+        paths = [path for path in self.targets(place / job) if not {"locks", "runs"} & {*path.parts}]
         own = [path for path in paths if "_codectok" in path.parts]
         path = rng.choice(own if rng.random() < 0.8 else paths)
         return path, f"{job}: {path.parent.name}/{damage_file(rng, path, paths)}"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import IO, cast
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -43,16 +44,39 @@ def say(message: str) -> None:
 
 def facts_table(title: str, facts: Mapping[str, object]) -> None:
     """Print a table of names and values."""
+    show([table_of_facts(title, facts)])
+
+
+def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table with one line for each row."""
+    show([table_of_rows(title, header, rows)])
+
+
+def show(tables: Iterable[Table]) -> None:
+    """Print tables."""
+    for table in tables:
+        console.print(table, soft_wrap=False)
+
+
+@contextmanager
+def live_tables() -> Iterator[Callable[[Iterable[Table]], None]]:
+    """Yield a function that replaces the tables on the terminal; they are gone at the end of the context."""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda tables: live.update(Group(*tables), refresh=True)
+
+
+def table_of_facts(title: str, facts: Mapping[str, object]) -> Table:
+    """Make a table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name, _escape(str(value)))
-    console.print(table, soft_wrap=False)
+    return table
 
 
-def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table with one line for each row."""
+def table_of_rows(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Make a table with one line for each row."""
     table = Table(title=title, title_justify="left")
     rows = [*rows]
     # The names of rows stay whole if they are short; the other columns share the rest.
@@ -61,7 +85,7 @@ def rows_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object
         table.add_column(name, overflow="fold", no_wrap=names_are_short and number == 0)
     for row in rows:
         table.add_row(*[_escape(str(value)) for value in row])
-    console.print(table, soft_wrap=False)
+    return table
 
 
 class ProgressReport:

@@ -13,6 +13,7 @@ from codectok.errors import CodectokError
 from codectok.names import printable
 
 from . import (
+    clean,
     decode,
     encode,
     evaluate,
@@ -22,6 +23,7 @@ from . import (
     reconstruct,
     report,
     shard,
+    status,
     tokenize,
     train,
     verify,
@@ -106,6 +108,7 @@ def _root(
 
 for _verb in (
     shard, train, report, tokenize, encode, decode, reconstruct, evaluate, listen, inspect, verify, import_distilcodec,
+    status, clean,
 ):  # fmt: skip
     app.command(_verb.NAME, epilog=f"Example: `{_verb.EXAMPLE}`")(_verb.run)
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Self
@@ -27,6 +28,8 @@ WHOLE = "whole"
 RENEW_SECONDS = 15.0
 LEASE_SECONDS = 90.0
 ENTRY_POLL_SECONDS = 0.2
+# `status` holds a file lock for a moment when it looks at it.
+LOOK_SECONDS = 0.05
 SETTLE_SECONDS = 1.0
 
 
@@ -75,6 +78,10 @@ class Lock(ABC):
     def release(self) -> None:
         """Release the lock."""
 
+    @abstractmethod
+    def holder(self) -> str | None:
+        """Return the name of the process that holds the lock, without taking it; None if it is free."""
+
     def check(self) -> None:
         """Raise a `CodectokError` if the lock was lost."""
 
@@ -104,24 +111,36 @@ def lock_job(storage: Storage, share: JobShare | None) -> Lock:
     Raises:
         InputError: another process runs the job, or a share that overlaps.
     """
-    for path in storage.sizes(LOCKS):
-        name = path.rpartition("/")[2]
-        other_share = name.startswith("part-") and (share is None or share.overlaps(name))
-        if name == WHOLE or other_share:
-            other = make_lock(storage, name)
-            _refuse(storage, other.acquire())
-            other.release()
+    names = [path.rpartition("/")[2] for path in storage.sizes(LOCKS)]
+    overlapping = [name for name in names if name.startswith("part-") and (share is None or share.overlaps(name))]
+    others = [make_lock(storage, name) for name in names if name == WHOLE or name in overlapping]
+    # At the same time: the lease of a dead run is waited for.
+    with ThreadPoolExecutor(max(1, len(others))) as pool:
+        holders = list(pool.map(lambda other: other.acquire(), others))
+    for other in others:
+        other.release()
+    for holder in holders:
+        refuse(storage, holder)
     lock = make_lock(storage, run_name(share))
-    _refuse(storage, lock.acquire())
+    refuse(storage, lock.acquire())
     return lock
 
 
-def _refuse(storage: Storage, holder: str | None) -> None:
+def held_locks(storage: Storage) -> dict[str, str]:
+    """Names of the locks that are held, with their holders; takes none of them."""
+    names = [path.rpartition("/")[2] for path in storage.sizes(LOCKS)]
+    found = {name: make_lock(storage, name).holder() for name in names if not name.startswith(".")}
+    return {name: holder for name, holder in found.items() if holder is not None}
+
+
+def refuse(storage: Storage, holder: str | None) -> None:
+    """Raise an `InputError` if a lock of the job has a holder."""
     if holder is not None:
         raise InputError(f"{storage.url} is being written by {holder}; wait for it or stop it first.")
 
 
-def _this_process() -> str:
+def process_name() -> str:
+    """Name of this process, for messages to others."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
@@ -131,21 +150,25 @@ class _FileLock(Lock):
         self._file: IO[str] | None = None
 
     def acquire(self) -> str | None:
+        first = True
         while True:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             file = self._path.open("a+")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                file.seek(0)
-                holder = file.read() or "another process"
-                file.close()
-                return holder
+                with file:
+                    if first:
+                        time.sleep(LOOK_SECONDS)
+                        first = False
+                        continue
+                    file.seek(0)
+                    return file.read() or "another process"
             if self._is_in_place(file):
                 break
             file.close()
         file.truncate(0)
-        file.write(_this_process())
+        file.write(process_name())
         file.flush()
         self._file = file
         return None
@@ -154,6 +177,18 @@ class _FileLock(Lock):
         if self._file is not None:
             self._file.truncate(0)
             self._file.close()
+
+    def holder(self) -> str | None:
+        try:
+            file = self._path.open()
+        except FileNotFoundError:
+            return None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read() or "another process"
+        return None
 
     def check(self) -> None:
         if self._file is not None and not self._is_in_place(self._file):
@@ -206,6 +241,10 @@ class _Lease(Lock):
         if self._is_mine():
             self._storage.remove(self._name)
 
+    def holder(self) -> str | None:
+        lease = self._read()
+        return None if lease is None or time.time() - lease.time > LEASE_SECONDS else lease.holder
+
     def check(self) -> None:
         if time.monotonic() - self._renewed > LEASE_SECONDS / 2:
             raise CodectokError(
@@ -229,7 +268,7 @@ class _Lease(Lock):
         return now is not None and now.token == self._token
 
     def _renew(self) -> None:
-        lease = {"token": self._token, "holder": _this_process(), "time": time.time()}
+        lease = {"token": self._token, "holder": process_name(), "time": time.time()}
         self._storage.write(self._name, json.dumps(lease).encode())
         self._renewed = time.monotonic()
 

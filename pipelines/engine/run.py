@@ -20,7 +20,7 @@ from codectok.pipelines.engine.output.folder import (
     finished_units,
 )
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
-from codectok.pipelines.engine.output.report import REPORT_FILE, describe_rejects, write_report
+from codectok.pipelines.engine.output.report import REPORT_FILE, write_report
 from codectok.pipelines.engine.output.statistics import STATISTICS_FILE, write_statistics
 from codectok.pipelines.engine.output.summary import JobSummary, is_marked_finished, write_summary
 from codectok.pipelines.engine.output.unit_files import record_name
@@ -31,11 +31,13 @@ from codectok.pipelines.engine.planning.store import header_of
 from codectok.sources.rejects import REJECTS_FOLDER
 from codectok.storage import Storage, open_storage
 
+from .endings import check_failures, check_rows
 from .faults import FailedUnit
 from .job import FirstPass, Job, WorkerContext
 from .lock import Lock, entry, lock_job, run_name
 from .options import RunOptions
 from .progress import NullProgress, ProgressCallback
+from .run_log import RunLog
 from .timing import END, FIRST_PASS, PLAN, RunTimer, RunTiming
 
 # Number of inputs from which on the share of broken ones is checked while the job runs.
@@ -96,9 +98,10 @@ def run_job(
             with timer.clock.during(FIRST_PASS):
                 first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress)
         context = WorkerContext(storage, plan.roots, first_pass)
-        report = _Run(job, context, options, progress, timer).run(plan, lock)
-    _check_failures(report)
-    _check_rows(report, job, storage)
+        log = RunLog(storage, options, progress, timer)
+        report = _Run(job, context, options, log, timer).run(plan, lock)
+    check_failures(report)
+    check_rows(report, job, storage)
     return report
 
 
@@ -127,8 +130,10 @@ def _run_first_pass(
             stack.callback(lock.release)
         inner_options = replace(options, limit=None, max_rejects=1.0, check_space=False)
         context = WorkerContext(inner, inner_plan.roots)
-        report = _Run(first.job, context, inner_options, progress, RunTimer()).run(inner_plan, lock)
-    _check_failures(report)
+        timer = RunTimer()
+        log = RunLog(inner, inner_options, progress, timer)
+        report = _Run(first.job, context, inner_options, log, timer).run(inner_plan, lock)
+    check_failures(report)
     if not report.summary.complete:
         raise CodectokError(
             f"The first pass is not complete: {report.summary.units} of {report.summary.planned_units} units are"
@@ -159,7 +164,7 @@ class _Run:
     job: Job
     context: WorkerContext
     options: RunOptions
-    progress: ProgressCallback
+    progress: RunLog
     timer: RunTimer
     failed: list[FailedUnit] = field(default_factory=list)
 
@@ -176,6 +181,13 @@ class _Run:
             for note in self.job.resume_notes(storage, [records[number] for number in sorted(records)]):
                 self.progress.note(note)
         self._check_space(plan, units)
+        with self.progress.recorded(plan, units, lock):
+            return self._make(plan, records, units, folder, lock)
+
+    def _make(
+        self, plan: Plan, records: dict[int, UnitRecord], units: Sequence[int], folder: OutputFolder, lock: Lock
+    ) -> JobReport:
+        """Make `units`, add them to `records`, and finish the job if no other unit is missing."""
         folder.clear_unrecorded(units)
         self.progress.planned(plan, list(records.values()), units)
         suspects = folder.clear_attempts()
@@ -226,12 +238,16 @@ class _Run:
             lock.check()
             if isinstance(outcome, FailedUnit):
                 self.failed.append(outcome)
+                self.timer.end_unit(outcome.unit)
+                self.progress.gave_up()
                 where = folder.write_failure(outcome.unit, outcome.details or outcome.message)
                 self.progress.note(f"Unit {outcome.unit} failed: {outcome.message} (see {where}).")
                 continue
             made, attempt = outcome
             record = made.record
             folder.commit(record, attempt)
+            self.timer.end_unit(record.unit)
+            self.progress.made(made)
             self.timer.finish_unit(made.phases, record.total.input_seconds)
             self.progress.finished(record)
             yield record
@@ -275,28 +291,3 @@ class _Run:
                 f"{storage.url} has {free / 1e9:,.1f} GB of free space, but the output needs about"
                 f" {needed / 1e9:,.1f} GB; make room, or pass --no-space-check."
             )
-
-
-def _check_failures(report: JobReport) -> None:
-    if report.failed:
-        names = ", ".join(str(failure.unit) for failure in report.failed)
-        hopeless = all(failure.lasting for failure in report.failed)
-        advice = "" if hopeless else "; run the same command again to try them once more"
-        raise CodectokError(
-            f"{len(report.failed)} of {report.summary.planned_units} units failed ({names}; the first:"
-            f" {report.failed[0].message}){advice}."
-        )
-
-
-def _check_rows(report: JobReport, job: Job, storage: Storage) -> None:
-    if report.summary.complete and not report.summary.total.rows:
-        total = report.summary.total
-        if not total.rejects and total.ignored:
-            raise CodectokError(f"Nothing was written: none of the {total.ignored:,} files is audio.")
-        if not total.rejects:
-            raise CodectokError("Nothing was written: the sources are empty.")
-        raise CodectokError(
-            f"Nothing was written: all inputs were rejected ({describe_rejects(total)});"
-            f" see {storage.url}/{REJECTS_FOLDER}."
-            + "".join(f" {sentence}" for sentence in job.reporter.advice(report.summary.datasets))
-        )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from time import monotonic
+from time import monotonic, time
 from typing import Annotated
 
 from pydantic import Field
 
 from codectok.config import StrictModel
 from codectok.phases import PhaseClock, sum_phases
+from codectok.pipelines.engine.output.run_files import RunningUnit
 
 # Phases of the command, in their order.
 IMPORTS, CODEC, PLAN, FIRST_PASS, RAY, WORKERS, UNITS, END = (
@@ -68,6 +69,8 @@ class RunTimer:
     Attributes:
         clock: phases of the command; its main thread changes them.
         server_busy, gpu_busy: see `RunTiming`.
+        running: units at work by number.
+        units_began: when the first unit began, in seconds since 1970; None before.
 
     Args:
         clock: of a command that began earlier; None for one that begins now.
@@ -77,6 +80,8 @@ class RunTimer:
         self.clock = clock or PhaseClock(PLAN)
         self.server_busy: float | None = None
         self.gpu_busy: float | None = None
+        self.running: dict[int, RunningUnit] = {}
+        self.units_began: float | None = None
         self._server_phases: dict[str, float] = {}
         self._worker_phases: dict[str, float] = {}
         self._begun: dict[Hashable, float] = {}
@@ -105,11 +110,19 @@ class RunTimer:
         imports = sum(max(0.0, seconds - sum(phases.values())) for phases in servers)
         self._server_phases = sum_phases([{IMPORTS: imports}, *servers])
 
-    def begin_unit(self) -> None:
-        """Called when a unit begins."""
+    def begin_unit(self, unit: int, node: str) -> None:
+        """Called when an attempt at a unit begins on the machine `node`."""
+        now = time()
+        self.running[unit] = RunningUnit(unit=unit, node=node, since=now)
+        if self.units_began is None:
+            self.units_began = now
         if self._first_started is None:
             self.clock.switch(UNITS)
             self._first_started = self.clock.elapsed
+
+    def end_unit(self, unit: int) -> None:
+        """Called when an attempt at a unit has ended, with or without success."""
+        self.running.pop(unit, None)
 
     def finish_unit(self, phases: Mapping[str, float], audio: float) -> None:
         """Called with the phases of a finished unit, and the seconds of audio that it read."""

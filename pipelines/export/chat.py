@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -142,12 +143,7 @@ class ChatDocuments(DocumentJob):
         documents = (
             document for source in unit.sources if source.dataset == name for document in joined.documents(source)
         )
-        reject_long = partial(_reject_long, output)
-        for document in fit(documents, self.settings.packing, reject_long):
-            if document.learned is not None and document.learned.any():
-                yield document
-            else:
-                reject_long(document, " The tokens that are learned are behind its end.")
+        yield from fit(documents, self.settings.packing, partial(_reject, output))
 
 
 class ChatSequencesJob(ChatDocuments, SequencesJob):
@@ -233,8 +229,8 @@ class _Joined:
                 self.output.reject(Reject(self.dataset, row.id, 0.0, None, "export", reason, problem))
 
 
-def _reject_long(output: UnitOutput | None, document: Document, more: str = "") -> None:
+def _reject(output: UnitOutput | None, document: Document, reason: Literal["too_long", "filtered"]) -> None:
     if output is None:
         return
-    message = f"The conversation has {len(document.ids)} tokens, more than a sequence.{more}"
-    output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", "too_long", message))
+    message = f"The conversation has {len(document.ids)} tokens, more than a sequence, or than its answers fit into."
+    output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", reason, message))

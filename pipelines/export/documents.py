@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -23,7 +24,7 @@ from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
 from codectok.exports.sequences.sidecar import SidecarWriter
 from codectok.exports.sequences.template_files import load_template
-from codectok.exports.sequences.templates import CodesItem, PatternTemplate, Template
+from codectok.exports.sequences.templates import END_OF_SEQUENCE, CodesItem, PatternTemplate, Template
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, WorkerContext
@@ -63,7 +64,13 @@ BuilderOf = Callable[[str], DocumentBuilder]
 
 
 class DocumentJob(Job):
-    """Makes documents of rows and texts, mixes and packs them; subclasses choose the output format."""
+    """Makes documents of rows and texts, mixes and packs them; subclasses choose the output format.
+
+    Attributes:
+        output_factor_of_loss: output with labels or a loss mask, over that without.
+    """
+
+    output_factor_of_loss: float
 
     row_name = "documents"
     # 2: recordings continue in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens
@@ -74,6 +81,8 @@ class DocumentJob(Job):
 
     def __init__(self, settings: DocumentOptions, tables: Sequence[str], texts: Sequence[str] = ()) -> None:
         self.settings = settings
+        if settings.loss is not None:
+            self.output_bytes_per_second *= self.output_factor_of_loss
         voices = [] if settings.voice is None else filter(None, [table_of_row(settings.voice)])
         self.sources = ExportSources.of(tables, texts, settings.allow_mixed, [*voices])
         self.vocabulary = Vocabulary.for_codec(self.sources.metadata, settings.offset, settings.layout)
@@ -104,12 +113,14 @@ class DocumentJob(Job):
         settings = self.settings
         voice = self._voice_row
         layout = LayoutRecord.unless_default(settings.layout)
+        by_pattern = any(isinstance(template, PatternTemplate) for template in self.templates.values())
         return {
             **self.sources.options(),
             **({} if layout is None else {"layout": f"{layout.name} {layout.sha256}"}),
             "offset": settings.offset,
             "task": {name: self._described(template) for name, template in sorted(self.templates.items())},
             **({} if settings.loss is None else {"loss": settings.loss}),
+            **({"seed": settings.seed} if by_pattern else {}),
             "texts": list(self.sources.texts),
             "tokenizer": self._tokenizer_fingerprint,
             "eos": self.end_of_sequence,
@@ -126,7 +137,9 @@ class DocumentJob(Job):
     def _described(self, template: Template | PatternTemplate) -> str:
         """Everything of a template that decides the output: without a loss an answer is a part of the row."""
         if isinstance(template, PatternTemplate):
-            return f"{template.model_dump_json()} {self.settings.seed}"
+            total = sum(template.patterns.values())
+            shares = {pattern: share / total for pattern, share in sorted(template.patterns.items())}
+            return template.model_copy(update={"patterns": shares}).model_dump_json()
         if self.settings.loss is None:
             return template.without_answer.model_dump_json(exclude={"answer"})
         return template.model_dump_json()
@@ -226,7 +239,7 @@ class DocumentJob(Job):
         make = _of_texts if name in self.sources.texts else partial(self._of_rows, loaded.neighbours)
         documents = (document for source in sources for document in make(builder, source, name, output))
         # Before mixing, so that shares count the documents that are written.
-        return fit(documents, self.settings.packing, partial(_reject_long, output))
+        return fit(documents, self.settings.packing, partial(_reject, output))
 
     def _builder(self, loaded: Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
@@ -283,6 +296,7 @@ class SequencesJob(DocumentJob):
     verb = "export sequences"
     verifier = SequencesVerifier
     output_bytes_per_second = 250.0
+    output_factor_of_loss = 2.0
 
     def writer(self, path: Path, hash_of_unit: str, length: int | None) -> AbstractContextManager[Writer]:
         """Open the writer of `part-NNNNNN.parquet`."""
@@ -315,6 +329,7 @@ class MegatronJob(DocumentJob):
     bytes_version = 6  # 6: a list of the documents beside each prefix
     verifier = MegatronVerifier
     output_bytes_per_second = 400.0
+    output_factor_of_loss = 1.25
 
     def writer(self, path: Path, hash_of_unit: str, length: int | None) -> AbstractContextManager[Writer]:
         """Open the writer of `part-NNNNNN.bin`, its index `.idx`, its documents `.parquet`, and its loss mask."""
@@ -333,6 +348,10 @@ def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, T
     if settings.switch is not None:
         if not by_pattern:
             raise InputError("--switch-token is for patterns such as --task ATAT; leave it out.")
+        own = next((name for name, one in by_pattern.items() if one.to_text or one.to_audio), None)
+        if own is not None or settings.switch == END_OF_SEQUENCE:
+            reason = f"the template of {own} says it (`to_text`, `to_audio`)" if own else "eos ends documents"
+            raise InputError(f"--switch-token cannot be {settings.switch} here: {reason}; leave it out.")
         templates |= {name: template.with_switch(settings.switch) for name, template in by_pattern.items()}
     for name in sources.texts:
         templates[name] = load_template(settings.task_of_text(name))
@@ -373,11 +392,13 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
             output.reject(Reject(name, row.id, 0.0, None, "export", reason, message))
 
 
-def _reject_long(output: UnitOutput | None, document: Document) -> None:
+def _reject(output: UnitOutput | None, document: Document, reason: Literal["too_long", "filtered"]) -> None:
     if output is None:
         return
     message = f"The document has {len(document.ids)} tokens, more than a sequence."
-    output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", "too_long", message))
+    if reason != "too_long":
+        message = "The document has nothing that is learned."
+    output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", reason, message))
 
 
 def _reject_missing(output: UnitOutput | None, name: str, row: TokenRow, error: MissingFieldError) -> None:

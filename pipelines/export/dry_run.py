@@ -74,7 +74,8 @@ def preview_documents(
 
     Args:
         job, sources, output, options: as for `codectok.pipelines.engine.run.run_job`.
-        sample: number of parts to read, at equal distances in the plan; None for all.
+        sample: number of parts to read, at equal distances in the plan (in a share of it with `options.part`); None for
+            all.
         on_part: called after each part.
 
     Raises:
@@ -84,15 +85,15 @@ def preview_documents(
         raise InputError(f"A sample of {sample} parts is impossible; give a number from 1 on, or all.")
     context = context_in_memory(job, sources, output, options)
     plan = context.load_plan()
-    units = plan.units
-    chosen = _spread(len(units), len(units) if sample is None else sample)
-    total = sum(unit.estimated_seconds for unit in units)
-    read = sum(units[number].estimated_seconds for number in chosen)
+    part = None if options is None else options.part
+    units = [unit for unit in plan.units if part is None or part.includes(unit.number)]
+    chosen = [units[place] for place in _spread(len(units), len(units) if sample is None else sample)]
+    total, read = (sum(unit.estimated_seconds for unit in some) for some in (units, chosen))
     preview = DocumentsPreview(len(chosen), len(units), read / total if total else 1.0)
     sequences_of = job.start_sequences(context)
-    for number in chosen:
+    for outline in chosen:
         with TemporaryDirectory() as folder:
-            unit = plan.unit(number)
+            unit = plan.unit(outline.number)
             output_of_unit = UnitOutput(unit, Path(folder))
             for name, sequence in sequences_of(unit, output_of_unit):
                 _count(job, preview, name, sequence)

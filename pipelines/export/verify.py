@@ -52,10 +52,11 @@ class MegatronVerifier(OutputVerifier):
     def _check_prefix(self, record: UnitRecord, prefix: str) -> Amounts:
         header = self.plan.header
         lengths = check_dataset(self.storage, prefix, record)
-        if "loss" in header.options:
-            check_loss_mask(self.storage, prefix, record, lengths)
-        with_sidecar = header.bytes_version >= FIRST_WITH_SIDECARS
-        documents = check_sidecar(self.storage, prefix, record, lengths) if with_sidecar else None
+        documents = None
+        if header.bytes_version >= FIRST_WITH_SIDECARS:
+            documents, starts = check_sidecar(self.storage, prefix, record, lengths)
+            if "loss" in header.options:
+                check_loss_mask(self.storage, prefix, record, lengths, starts)
         return Amounts(int(lengths.sum(dtype="int64")), documents)
 
 

@@ -33,8 +33,13 @@ def check_dataset(storage: Storage, prefix: str, record: UnitRecord) -> np.ndarr
     return lengths
 
 
-def check_loss_mask(storage: Storage, prefix: str, record: UnitRecord, lengths: np.ndarray) -> None:
-    """Check that the loss mask beside `PREFIX` has a 0 or 1 for each id of sequences of these lengths.
+def check_loss_mask(storage: Storage, prefix: str, record: UnitRecord, lengths: np.ndarray, starts: np.ndarray) -> None:
+    """Check that the loss mask beside `PREFIX` has a 0 or 1 for each id, and 0 for the first one of each document.
+
+    Args:
+        storage, prefix, record: of the dataset.
+        lengths: of its sequences.
+        starts: places of the documents that have ids, in order.
 
     Raises:
         VerificationError: it is missing, has other lengths or other values.
@@ -45,9 +50,14 @@ def check_loss_mask(storage: Storage, prefix: str, record: UnitRecord, lengths: 
     code, found = _check_index(storage, mask, record)
     if code != UINT8 or not np.array_equal(found, lengths):
         raise VerificationError(f"{storage.url}/{mask}.idx does not match {prefix}.idx: sequences have other lengths.")
+    place = 0
     for values in _values(storage, mask, code):
         if len(values) and int(values.max()) > 1:
             raise VerificationError(f"{storage.url}/{mask}.bin has the value {values.max()}; a mask has 0 and 1 only.")
+        first, last = np.searchsorted(starts, (place, place + len(values)))
+        if values[starts[first:last] - place].any():
+            raise VerificationError(f"{storage.url}/{mask}.bin lets the first id of a document be learned.")
+        place += len(values)
 
 
 def _check_index(storage: Storage, prefix: str, record: UnitRecord) -> tuple[int, np.ndarray]:

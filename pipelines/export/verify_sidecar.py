@@ -16,11 +16,13 @@ from codectok.storage import Storage
 NUMBERS = ["document", "start", "length", "dataset"]
 
 
-def check_sidecar(storage: Storage, prefix: str, record: UnitRecord, lengths: np.ndarray) -> Counter[str]:
+def check_sidecar(
+    storage: Storage, prefix: str, record: UnitRecord, lengths: np.ndarray
+) -> tuple[Counter[str], np.ndarray]:
     """Compare the list of documents beside `PREFIX.idx` with the lengths of its sequences.
 
     Returns:
-        The number of documents by dataset.
+        The number of documents by dataset, and the places of those with ids among the ids of the `.bin` file.
 
     Raises:
         VerificationError: the list is missing or damaged, or does not agree with the index.
@@ -32,6 +34,7 @@ def check_sidecar(storage: Storage, prefix: str, record: UnitRecord, lengths: np
     found = np.zeros(len(lengths), np.int64)
     datasets: Counter[str] = Counter()
     position, document = 0, -1
+    places = [np.zeros(0, np.int64)]
     try:
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             if not file.schema_arrow.equals(SIDECAR_SCHEMA):
@@ -46,6 +49,7 @@ def check_sidecar(storage: Storage, prefix: str, record: UnitRecord, lengths: np
                 if len(numbers) and (numbers[-1] >= len(found) or numbers[0] < 0):
                     raise VerificationError(f"{where} lists documents that {prefix}.idx does not have.")
                 np.add.at(found, numbers, sizes)
+                places.append(starts[sizes > 0])
                 if len(numbers):
                     position, document = int(ends[-1]), int(numbers[-1])
                 datasets.update(table["dataset"].to_pylist())
@@ -55,4 +59,4 @@ def check_sidecar(storage: Storage, prefix: str, record: UnitRecord, lengths: np
         raise VerificationError(f"{where} cannot be read: {first_line(error)}") from None
     if not np.array_equal(found, lengths):
         raise VerificationError(f"{where} does not match {prefix}.idx: documents have other lengths.")
-    return datasets
+    return datasets, np.concatenate(places)

@@ -49,11 +49,11 @@ def run(job: Job, source: Path | str, output: Path | str, options: RunOptions = 
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Hash of every file by name, except locks, which name their holder."""
+    """Hash of every file by name, except locks and files about runs, which name processes and times."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(content_of(path)).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and "locks" not in path.parts
+        if path.is_file() and not {"locks", "runs"} & {*path.relative_to(folder).parts}
     }
 
 

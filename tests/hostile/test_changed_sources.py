@@ -106,8 +106,8 @@ def shard(
 
 
 def hashes(output: Path) -> dict[str, str]:
-    """Hashes of all files that tell of the output, without plan and locks."""
-    kept = ("_codectok/plan", "_codectok/locks", "_codectok/summary.json", "_codectok/first-pass")
+    """Hashes of all files that tell of the output, without plan, locks and runs."""
+    kept = ("_codectok/plan", "_codectok/locks", "_codectok/runs", "_codectok/summary.json", "_codectok/first-pass")
     files = (path for path in sorted(output.rglob("*")) if path.is_file())
     named = ((path.relative_to(output).as_posix(), path) for path in files)
     return {name: hashlib.sha256(content_of(path)).hexdigest() for name, path in named if not name.startswith(kept)}

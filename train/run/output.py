@@ -52,9 +52,14 @@ def claim_output(config: TrainConfig) -> None:
         InputError: it holds another run, or other files.
     """
     check_output(config)
-    for folder in (config.output, config.output / CHECKPOINT_FOLDER):
+    for folder in folders_with_leftovers(config.output):
         remove_leftovers_in(folder)
     write_text(config.output / CONFIG_FILE, config_text(config))
+
+
+def folders_with_leftovers(output: Path) -> tuple[Path, ...]:
+    """Folders in which a killed run leaves temporary files."""
+    return output, output / CHECKPOINT_FOLDER
 
 
 def write_codec(codec: Codec, folder: Path) -> None:

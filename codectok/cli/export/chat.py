@@ -12,7 +12,15 @@ from codectok.cli.job_choices import JobChoices, with_job_choices
 from codectok.errors import InputError
 from codectok.exports.choices import AudioKey, ChatFormat, Packing, TooLong
 
-from .options import AllowMixedOption, LayoutOption, ModelOption, OffsetOption, PartMegabytesOption, offset_of
+from .options import (
+    AllowMixedOption,
+    LayoutOption,
+    ModelOption,
+    OffsetOption,
+    PartMegabytesOption,
+    SampleOption,
+    offset_of,
+)
 
 NAME = "chat"
 EXAMPLE = "codectok export chat conversations.jsonl chat/ --tokens tokens/ --tokenizer qwen-instruct/"
@@ -59,20 +67,19 @@ def run(
     part_megabytes: PartMegabytesOption = 32.0,
     allow_mixed: AllowMixedOption = False,
     layout: LayoutOption = "unitts",
-    sample: Annotated[
-        str, typer.Option(help="Parts in which --dry-run counts conversations: a number, or all.", metavar="N|all")
-    ] = "1",
+    sample: SampleOption = None,
     *,
     choices: JobChoices,
 ) -> None:
     """Make data for instruction tuning of conversations with audio; answers of the assistant are learned."""
-    from codectok.cli.export.dry_run import show_documents
+    from codectok.cli.export.dry_run import number_of_parts, show_documents
     from codectok.cli.jobs import run_and_report
     from codectok.exports.sequences.packing import PackingOptions
     from codectok.pipelines.export.chat import ChatMegatronJob, ChatOptions, ChatSequencesJob
     from codectok.pipelines.export.sources import ExportSources
     from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
 
+    parts = number_of_parts(sample, choices.dry_run)
     if too_long is not None and not length:
         raise InputError("--too-long needs a length; pass --length.")
     loaded_layout = load_layout(layout)
@@ -97,4 +104,4 @@ def run(
     job = make(settings, conversations, tokens)
     run_and_report(job, job.sources.arguments, output, choices, facts=shown)
     if choices.dry_run:
-        show_documents(job, output, choices, sample)
+        show_documents(job, output, choices, parts)

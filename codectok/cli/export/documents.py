@@ -16,6 +16,7 @@ from .options import (
     ModelOption,
     OffsetOption,
     PartMegabytesOption,
+    SampleOption,
     TokenizerOption,
     offset_of,
 )
@@ -92,14 +93,12 @@ def run(
     part_megabytes: PartMegabytesOption = 256.0,
     allow_mixed: AllowMixedOption = False,
     layout: LayoutOption = "unitts",
-    sample: Annotated[
-        str, typer.Option(help="Parts in which --dry-run counts documents: a number, or all.", metavar="N|all")
-    ] = "1",
+    sample: SampleOption = None,
     *,
     choices: JobChoices,
 ) -> None:
     """Make documents of token tables and texts for training a language model."""
-    from codectok.cli.export.dry_run import show_documents
+    from codectok.cli.export.dry_run import number_of_parts, show_documents
     from codectok.cli.jobs import run_and_report
     from codectok.exports.sequences.packing import PackingOptions
     from codectok.pipelines.export.documents import MegatronJob, SequencesJob
@@ -107,6 +106,7 @@ def run(
     from codectok.pipelines.export.sources import ExportSources
     from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
 
+    parts = number_of_parts(sample, choices.dry_run)
     loaded_layout = load_layout(layout)
     templates = _named(task or ["audio"], "--task")
     weights = _named(weight or [], "--weight")
@@ -149,7 +149,7 @@ def run(
     job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
     run_and_report(job, job.sources.arguments, output, choices, facts=facts)
     if choices.dry_run:
-        show_documents(job, output, choices, sample)
+        show_documents(job, output, choices, parts)
 
 
 def _named(values: list[str], option: str) -> dict[str, str]:

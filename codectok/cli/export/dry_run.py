@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from codectok.cli.console import console, facts_table, progress, rows_table
+from codectok.cli.console import console, facts_table, progress, rows_table, warn
 from codectok.errors import InputError
 from codectok.formatting import counted, format_duration
 
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     from codectok.pipelines.export.documents import DocumentJob
 
 
-def show_documents(job: DocumentJob, output: str, choices: JobChoices, sample: str) -> None:
-    """Count the documents of a sample of the parts, or of all, and show them by source and pattern."""
+def show_documents(job: DocumentJob, output: str, choices: JobChoices, number: int | None) -> None:
+    """Count the documents in a number of parts, or in all (None), and show them by source and pattern."""
     from codectok.pipelines.export.dry_run import preview_documents
 
-    number = _number_of_parts(sample)
     with progress(number, "counting documents") as report:
         preview = preview_documents(
             job, job.sources.arguments, output, choices.run_options(None), number, report.advance
@@ -35,6 +34,8 @@ def show_documents(job: DocumentJob, output: str, choices: JobChoices, sample: s
         facts[f"sequences {folder}".strip()] = f"{n_sequences:,} of {mean:,.0f} {job.code_name} on average"
     console.print()
     facts_table(f"codectok {job.verb}: documents", facts)
+    if not preview.counts:
+        warn("There is no document: all rows and texts are left out.")
     rows_table(
         "by source and pattern",
         ("source", "pattern", "documents", "tokens", "share", "truncated", "audio"),
@@ -59,9 +60,16 @@ def show_documents(job: DocumentJob, output: str, choices: JobChoices, sample: s
         )
 
 
-def _number_of_parts(sample: str) -> int | None:
+def number_of_parts(sample: str | None, dry_run: bool) -> int | None:
+    """Return the number of parts that --sample names, 1 by default; None for all.
+
+    Raises:
+        InputError: it is neither a number nor "all", or there is no dry run.
+    """
+    if sample is not None and not dry_run:
+        raise InputError("--sample is for --dry-run; pass both, or leave it out.")
     if sample == "all":
         return None
-    if not sample.isdecimal():
-        raise InputError(f"--sample must be a number of parts, or all, not {sample!r}.")
-    return int(sample)
+    if sample is not None and (not sample.isdecimal() or int(sample) < 1):
+        raise InputError(f"--sample must be a number of parts from 1 on, or all, not {sample!r}.")
+    return int(sample or 1)

@@ -42,6 +42,15 @@ AllowMixedOption = Annotated[
     bool,
     typer.Option("--allow-mixed", help="Mix codes of one codec computed on other devices or in other arithmetic."),
 ]
+SampleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sample",
+        help="Parts in which --dry-run counts documents: a number (1 by default), or all.",
+        metavar="N|all",
+        show_default=False,
+    ),
+]
 PartMegabytesOption = Annotated[float, typer.Option("--part-megabytes", help="MB of the sources per part file.")]
 
 

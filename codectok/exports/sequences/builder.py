@@ -107,7 +107,7 @@ class RowsBuilder(DocumentBuilder):
         if loss == Loss.ANSWER and not template.answer:
             raise InputError("--loss answer needs a template with `answer`; move the items to learn there from `row`.")
         self._template, prepare = template, self.encoder.prepare
-        self._begin, self._end = prepare(template.begin), prepare(template.end, answer=0)
+        self._begin, self._end = prepare(template.begin), prepare(template.end, 0, template.of_row[-1])
         self._row = prepare(template.of_row, answer=len(template.row))
 
     def of_rows(

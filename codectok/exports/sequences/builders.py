@@ -25,5 +25,5 @@ def make_builder(
         InputError: the tokenizer, the voice, the id of a token, or a part to learn is missing.
     """
     if isinstance(template, PatternTemplate):
-        return PatternBuilder(template, tokens, tokenizer, voice, loss, seed)
+        return PatternBuilder(template, tokens, tokenizer, loss, seed)
     return RowsBuilder(template, tokens, tokenizer, voice, loss)

@@ -102,7 +102,9 @@ class ItemEncoder:
         if template.has_voice and voice is None:
             raise InputError('The template has a voice: pass --voice with "speaker" or the id of a row.')
         if loss == Loss.AUDIO and not template.has_codes:
-            raise InputError("--loss audio needs audio in all documents, but texts have none; pass --loss all.")
+            raise InputError(
+                "--loss audio needs audio in all documents, but texts have none; pass --loss all or answer."
+            )
         self.loss = loss
         self._tokens, self._tokenizer, self._voice = tokens, tokenizer, voice
         self._extra_names = template.extra_names
@@ -110,13 +112,22 @@ class ItemEncoder:
         items = [item for item in template.items if isinstance(item, TokenItem)]
         self._special = {item.token: np.array([tokens.of_token(item.token)], np.int32) for item in items}
 
-    def prepare(self, items: Sequence[TemplateItem], answer: int | None = None) -> tuple[PreparedItem, ...]:
-        """Find the neighbours of items that follow each other, of which those from number `answer` on are an answer."""
+    def prepare(
+        self, items: Sequence[TemplateItem], answer: int | None = None, behind_item: TemplateItem | None = None
+    ) -> tuple[PreparedItem, ...]:
+        """Find the neighbours of items that follow each other.
+
+        Args:
+            items: in order.
+            answer: number of the first item of an answer; None if they hold none.
+            behind_item: item that stands before them, of which they may hold the closing token.
+        """
         prepared = []
         for number, item in enumerate(items):
-            before = items[number - 1] if number else None
+            before = items[number - 1] if number else behind_item
             behind = items[number + 1] if number + 1 < len(items) else None
-            opening, closing = (int(isinstance(other, TokenItem)) for other in (before, behind))
+            opening = int(number > 0 and isinstance(before, TokenItem))
+            closing = int(isinstance(behind, TokenItem))
             ends_audio = isinstance(item, TokenItem) and isinstance(before, CodesItem)
             learned = {
                 Loss.ALL: True,

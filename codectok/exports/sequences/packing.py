@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from codectok.errors import InputError
 from codectok.exports.choices import Packing, TooLong, check_choice
 
 from .documents import Document
+
+OnDrop = Callable[[Document, Literal["too_long", "filtered"]], None]
+"""Called with a document that is left out, and the reason of its reject."""
 
 # First-fit keeps this many sequences open, which bounds its memory.
 OPEN_SEQUENCES = 64
@@ -83,23 +87,43 @@ class Packer:
 
 
 def fit(
-    documents: Iterable[Document], options: PackingOptions, on_drop: Callable[[Document], None] = lambda document: None
+    documents: Iterable[Document], options: PackingOptions, on_drop: OnDrop = lambda *_: None
 ) -> Iterator[Document]:
-    """Apply `options.too_long` to documents longer than a sequence; `on_drop` is called with each dropped one."""
+    """Apply `options.too_long` to documents longer than a sequence, and drop those of which nothing can be learned.
+
+    `on_drop` is called with each dropped document, and the reason of its reject: "too_long", or "filtered".
+    """
     length = options.length
     for document in documents:
         if length is None or len(document.ids) <= length or options.too_long == TooLong.KEEP:
-            yield document
-        elif options.too_long == TooLong.DROP:
-            on_drop(document)
-        elif options.too_long == TooLong.TRUNCATE:
-            yield _truncated(document, length)
+            if _teaches(document):
+                yield document
+            else:
+                on_drop(document, "filtered")
+        elif options.too_long == TooLong.SPLIT:
+            for part in _split(document, length):
+                if _teaches(part):
+                    yield part
+                else:
+                    on_drop(part, "too_long")
         else:
-            yield from _split(document, length)
+            kept = _truncated(document, length) if options.too_long == TooLong.TRUNCATE else None
+            if kept is not None and _teaches(kept):
+                yield kept
+            else:
+                on_drop(document, "too_long")
 
 
-def _truncated(document: Document, length: int) -> Document:
-    """Keep the first ids and the template's end; audio that is cut keeps whole frames and its closing token."""
+def _teaches(document: Document) -> bool:
+    """Return True unless the document has labels, none of which is learned; its first one never is."""
+    return document.learned is None or bool(document.learned[1:].any())
+
+
+def _truncated(document: Document, length: int) -> Document | None:
+    """Keep the first ids and the template's end; audio that is cut keeps whole frames and its closing token.
+
+    Ids behind the cut are not learned, since a model would learn to end too early. None if only the end is left.
+    """
     n_ids = len(document.ids)
     cut = max(0, length - document.n_end)
     closing = slice(0, 0)
@@ -112,8 +136,13 @@ def _truncated(document: Document, length: int) -> Document:
             else:
                 cut = span.start - span.opening
             break
+    if cut <= 0:
+        return None
     end = slice(n_ids - document.n_end, n_ids - document.n_end + length)
-    return replace(_selected(document, (slice(0, cut), closing, end)), truncated=True)
+    kept = _selected(document, (slice(0, cut), closing, end))
+    if kept.learned is not None:
+        kept.learned[cut:] = False
+    return replace(kept, truncated=True)
 
 
 def _split(document: Document, length: int) -> Iterator[Document]:

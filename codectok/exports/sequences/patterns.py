@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 
+from codectok.errors import InputError
 from codectok.exports.choices import Loss
 from codectok.tokens.table import TokenRow
 
 from .builder import DocumentBuilder, OnMissing, OpenDocument, RowsBuilder, raise_missing
 from .documents import Document, MissingFieldError
-from .items import EncodedItems, PreparedItem, Voice
+from .items import PreparedItem
 from .templates import CodesItem, PatternTemplate, TemplateItem, TextItem
 from .text_tokenizer import TextTokenizer, TokenIds
 
@@ -30,7 +31,7 @@ class PatternBuilder(DocumentBuilder):
 
     Args:
         template: with patterns.
-        tokens, tokenizer, voice, loss: see `DocumentBuilder`; an answer is the last row of a document.
+        tokens, tokenizer, loss: see `DocumentBuilder`; an answer is the last row of a document.
         seed: of the choice of patterns.
     """
 
@@ -39,12 +40,14 @@ class PatternBuilder(DocumentBuilder):
         template: PatternTemplate,
         tokens: TokenIds,
         tokenizer: TextTokenizer | None,
-        voice: Voice | None = None,
         loss: Loss | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(template, tokens, tokenizer, voice, loss)
-        self._alone = RowsBuilder(template.alone, tokens, tokenizer, voice, loss)
+        super().__init__(template, tokens, tokenizer, None, loss)
+        silent = next((pattern for pattern in template.patterns if AUDIO not in pattern), None)
+        if loss == Loss.AUDIO and silent is not None:
+            raise InputError(f"--loss audio needs audio in all documents, but the pattern {silent} has none.")
+        self._alone = RowsBuilder(template.alone, tokens, tokenizer, None, loss)
         self._patterns, self._seed, self._loss = template.patterns, seed, loss
         prepare = self.encoder.prepare
         self._begin, self._end = prepare(template.begin), prepare(template.end, answer=0)
@@ -59,7 +62,8 @@ class PatternBuilder(DocumentBuilder):
             (AUDIO, TEXT, template.to_text, template.text),
         ):
             first = next(n for n, item in enumerate(items) if isinstance(item, CodesItem | TextItem))
-            self._units[before, letter] = prepare((*change, *items), answer=len(change) + first)
+            behind_audio = template.audio[-1] if before == AUDIO and change else None
+            self._units[before, letter] = prepare((*change, *items), len(change) + first, behind_audio)
 
     def of_rows(
         self,
@@ -74,49 +78,46 @@ class PatternBuilder(DocumentBuilder):
         while waiting or (waiting := deque(islice(following, 1))):
             pattern = self._pattern_of(waiting[0])
             waiting.extend(islice(following, max(0, len(pattern) - len(waiting))))
-            encoded, taken, missing = self._encode(pattern[: len(waiting)], waiting, length)
+            try:
+                opened = self._open(pattern, waiting, length)
+            except MissingFieldError as error:
+                on_missing(waiting.popleft(), error)
+                continue
+            taken = [waiting.popleft() for _ in opened.clips]
+            document = opened.document(dataset, pattern[: len(taken)])
             if len(taken) == 1 < len(pattern):
-                yield from self._left_alone(taken[0], dataset, length, on_missing)
-            elif taken:
-                yield self._document(pattern[: len(taken)], encoded, taken, dataset)
-            for _ in taken:
-                waiting.popleft()
-            if missing is not None:
-                on_missing(waiting.popleft(), missing)
+                document = self._transcript(taken[0], dataset, length) or document
+            yield document
 
-    def _encode(
-        self, pattern: str, rows: Iterable[TokenRow], length: int | None
-    ) -> tuple[list[EncodedItems], list[TokenRow], MissingFieldError | None]:
-        """Encode rows until one lacks a field, or does not fit behind others; returns the error of such a row."""
-        encoded: list[EncodedItems] = []
-        taken: list[TokenRow] = []
-        n_ids = 0
+    def _open(self, pattern: str, rows: Iterable[TokenRow], length: int | None) -> OpenDocument:
+        """Encode rows until one lacks a field, or does not fit behind others; the first one must have its fields."""
+        opened: OpenDocument | None = None
         for (before, letter), row in zip(pairwise([None, *pattern]), rows, strict=False):
             try:
-                if not taken:
-                    n_ids = sum(len(self.encoder.of_row(items, row).ids) for items in (self._begin, self._end))
                 unit = self.encoder.of_row(self._units[before, str(letter)], row)
-            except MissingFieldError as error:
-                return encoded, taken, error
-            if taken and length is not None and n_ids + len(unit.ids) > length:
+                if opened is None:
+                    end, begin = self.encoder.of_row(self._end, row), self.encoder.of_row(self._begin, row)
+                    opened = OpenDocument(row.id, row.source, end, [begin])
+                elif length is not None and opened.n_ids + len(unit.ids) > length:
+                    break
+            except MissingFieldError:
+                if opened is None:
+                    raise
                 break
-            n_ids += len(unit.ids)
-            encoded.append(unit)
-            taken.append(row)
-        return encoded, taken, None
+            opened.add(unit, row, row.duration if letter == AUDIO else 0.0)
+        assert opened is not None, "there is a first row"
+        if self._loss == Loss.ANSWER:
+            opened.encoded[:-1] = [part.not_learned for part in opened.encoded[:-1]]
+        return opened
 
-    def _document(self, pattern: str, encoded: list[EncodedItems], rows: list[TokenRow], dataset: str) -> Document:
-        begin, end = (self.encoder.of_row(items, rows[0]) for items in (self._begin, self._end))
-        opened = OpenDocument(rows[0].id, rows[0].source, end, [begin])
-        for number, (unit, row) in enumerate(zip(encoded, rows, strict=True), start=1):
-            is_question = self._loss == Loss.ANSWER and number < len(rows)
-            seconds = row.duration if pattern[number - 1] == AUDIO else 0.0
-            opened.add(unit.not_learned if is_question else unit, row, seconds)
-        return opened.document(dataset, pattern)
-
-    def _left_alone(self, row: TokenRow, dataset: str, length: int | None, on_missing: OnMissing) -> Iterator[Document]:
-        for document in self._alone.of_rows([row], dataset, length, on_missing):
-            yield replace(document, pattern=ALONE)
+    def _transcript(self, row: TokenRow, dataset: str, length: int | None) -> Document | None:
+        """Build the document of a row that is left alone; None if it lacks a field, or is longer than `length`."""
+        try:
+            (document,) = self._alone.of_rows([row], dataset)
+        except MissingFieldError:
+            return None
+        fits = length is None or len(document.ids) <= length
+        return replace(document, pattern=ALONE) if fits else None
 
     def _pattern_of(self, first: TokenRow) -> str:
         digest = hashlib.sha256(f"{self._seed} {first.dataset} {first.id}".encode()).digest()

@@ -66,7 +66,7 @@ def _parse(text: str, name: str, others: dict[str, Any] | None = None) -> Templa
     found = parse_yaml(text, f"The template {name}")
     by_pattern = isinstance(found, dict) and ("patterns" in found or bool(others))
     if by_pattern:
-        found = {**found, **(others or {}), "alone": load_template(str(found.get("alone", "asr")))}
+        found = {**found, **(others or {}), "alone": _template_alone(found.get("alone", "asr"), name)}
     try:
         template = (PatternTemplate if by_pattern else Template).model_validate(found)
     except ValidationError as error:
@@ -86,6 +86,15 @@ def _parse(text: str, name: str, others: dict[str, Any] | None = None) -> Templa
         raise InputError(f"The template {name} cannot be understood at {where}: {form}.") from None
     _check_items(template, name)
     return template
+
+
+def _template_alone(alone: object, name: str) -> Template:
+    """Load the template of a row that is left alone."""
+    if not isinstance(alone, str) or not _PATTERNS.fullmatch(alone):
+        template = load_template(alone) if isinstance(alone, str) and alone != name else None
+        if isinstance(template, Template) and not template.has_voice:
+            return template
+    raise InputError(f"The template {name} needs a task or a file with `row`, without a voice, as `alone`.")
 
 
 def _check_items(template: Template | PatternTemplate, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -53,7 +54,7 @@ def run_locally(
         if freezes:
             gc.freeze()
         for number in units:
-            timer.begin_unit()
+            timer.begin_unit(number, socket.gethostname())
             yield _outcome(in_child if number in suspects else in_this_process, plan.unit(number), folder)
     finally:
         if freezes:

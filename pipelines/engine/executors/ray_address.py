@@ -83,7 +83,7 @@ def _probe(address: str, place: str) -> tuple[dict[str, Any], str]:
 
 def is_refusal(answer: Mapping[str, Any], log: str) -> bool:
     """Return True if a cluster asks for another token; Ray aborts a process that should send one, but has none."""
-    return ray_probe.REFUSED in answer or (not answer and "auth" in log.lower())
+    return ray_probe.REFUSED in answer or (not answer and "authentication token" in log)
 
 
 def probe_problem(answer: Mapping[str, Any], log: str) -> str | None:
@@ -93,7 +93,7 @@ def probe_problem(answer: Mapping[str, Any], log: str) -> str | None:
         if is_refusal(answer, log):
             return token_problem()
         told = str(answer.get(ray_probe.OTHER) or log).strip()
-        return told.splitlines()[0].rstrip(".") if told else "it does not tell its version"
+        return told.splitlines()[-1].rstrip(".") if told else "it does not tell its version"
     own_ray, own_python = importlib.metadata.version("ray"), platform.python_version()
     its_ray, its_python = str(versions.get("ray_version")), str(versions.get("python_version"))
     if its_ray != own_ray:

@@ -76,6 +76,7 @@ def join_cluster(address: str) -> None:
 
 def _initialize(address: str, **settings: Any) -> None:
     import ray
+    from ray.exceptions import RayError
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ask for Ray's new behaviour, since Ray warns as long as the choice is open.
@@ -83,7 +84,7 @@ def _initialize(address: str, **settings: Any) -> None:
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         where = "started on this machine" if address == "local" else f"reached at {address}"
         raise CodectokError(f"Ray could not be {where}: {first_line(error)}") from None
     if threading.current_thread() is threading.main_thread():

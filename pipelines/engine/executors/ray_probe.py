@@ -27,7 +27,7 @@ def probe(address: str) -> dict[str, Any]:
     except Exception as error:  # Ray raises its own kinds, which differ between versions
         kind = REFUSED if isinstance(error, refusal) or "InvalidAuthToken" in str(error) else OTHER
         return {kind: str(error)}
-    return {VERSIONS: json.loads(found)}
+    return {VERSIONS: json.loads(found)} if found else {OTHER: "it is still starting"}
 
 
 if __name__ == "__main__":

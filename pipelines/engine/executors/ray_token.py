@@ -13,7 +13,7 @@ DEFAULT_PATH = "~/.ray/auth_token"
 
 def token_place() -> str | None:
     """Where Ray finds a token, in its order: the name of a variable or a file; None if there is none."""
-    if os.environ.get(TOKEN):
+    if os.environ.get(TOKEN, "").strip():
         return TOKEN
     if os.environ.get(TOKEN_PATH):
         return f"{TOKEN_PATH} ({os.environ[TOKEN_PATH]})"
@@ -39,6 +39,9 @@ def token_problem() -> str:
     place = token_place()
     if place is None:
         return f"it asks for a token; set {TOKEN} to the token of the cluster, or store it in {DEFAULT_PATH}"
+    path = os.environ.get(TOKEN_PATH)
+    if place.startswith(TOKEN_PATH) and path and not Path(path).is_file():
+        return f"it asks for a token, but the file {path} of {TOKEN_PATH} does not exist"
     if os.environ.get(MODE) != "token":
         return f"it asks for a token, but {MODE} is {os.environ.get(MODE)!r}; set it to token"
     return f"it does not accept the token in {place}; put the token of the cluster there"

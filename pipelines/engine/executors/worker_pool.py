@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import socket
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +38,14 @@ BUSY_REPORT_SECONDS = 10.0
 WAITING_NOTE_SECONDS = 30.0
 
 
+@dataclass(frozen=True)
+class _Started:
+    """Start of a worker: its seconds by phase, and the name of its machine."""
+
+    phases: Mapping[str, float]
+    node: str
+
+
 class _Worker:
     """Runs units in an actor's process."""
 
@@ -46,11 +55,11 @@ class _Worker:
         self._job, self._server = job, server
         self._context = replace(context, server=call, clock=PhaseClock("start"))
 
-    def start(self) -> dict[str, float]:
-        """Load the job, and return the seconds of each phase. Ray would hide a failure in the constructor."""
+    def start(self) -> _Started:
+        """Load the job. Ray would hide a failure in the constructor."""
         _ = self._run_unit
         gc.freeze()  # modules and the loaded job stay: garbage collection need not look at them again
-        return self._context.clock.seconds()
+        return _Started(self._context.clock.seconds(), socket.gethostname())
 
     def run(self, unit: Unit, attempt: str, with_care: bool) -> MadeUnit:
         storage = self._context.output
@@ -127,6 +136,7 @@ class WorkerPool:
         self._umask = current_umask()
         self._calls: dict[Any, _Call] = {}
         self._idle: deque[Actor] = deque()
+        self._nodes: dict[Actor, str] = {}
         self._waiting: deque[_Task] = deque()
         self._any_started, self._failed_starts = False, 0
 
@@ -168,6 +178,7 @@ class WorkerPool:
         import ray
 
         ray.kill(actor)
+        self._nodes.pop(actor, None)
         self._timer.end_worker(actor)
 
     def _start_actor(self) -> None:
@@ -203,7 +214,7 @@ class WorkerPool:
 
     def _start_task(self, actor: Actor, task: _Task, plan: Plan) -> None:
         task.attempts += 1
-        self._timer.begin_unit()
+        self._timer.begin_unit(task.unit, self._nodes[actor])
         attempt = self._folder.attempt(task.unit, task.attempts)
         reference: Any = actor.run.remote(plan.unit(task.unit), attempt, task.with_care)
         self._calls[reference] = _Call(actor, task, time.monotonic() + self._deadline_seconds)
@@ -215,7 +226,7 @@ class WorkerPool:
 
         task = call.task
         try:
-            answer: MadeUnit | dict[str, float] = ray.get(reference)
+            answer: MadeUnit | _Started = ray.get(reference)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if task is None:
@@ -245,7 +256,8 @@ class WorkerPool:
         if isinstance(answer, MadeUnit):
             assert task is not None, "a start makes no unit"
             return answer, self._folder.attempt(task.unit, task.attempts)
-        self._timer.worker_ready(call.actor, answer)
+        self._nodes[call.actor] = answer.node
+        self._timer.worker_ready(call.actor, answer.phases)
         return None
 
     def _replace_hanging_actors(self) -> Generator[Outcome, None, None]:
@@ -262,6 +274,7 @@ class WorkerPool:
                     yield outcome
 
     def _try_again(self, task: _Task, failure: str, another_attempt: bool, details: str = "") -> FailedUnit | None:
+        self._timer.end_unit(task.unit)
         self._folder.storage.remove(self._folder.attempt(task.unit, task.attempts))
         if not another_attempt:
             return FailedUnit(task.unit, failure, details)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -100,9 +101,14 @@ class OutputFolder:
 def clear_temporaries(storage: Storage) -> None:
     """Delete half-written small files of processes that were killed."""
     for name in storage.sizes():
-        base = name.rpartition("/")[2]
-        if base.startswith(".") and base.endswith(TEMPORARY_SUFFIX):
+        if is_half_written(name):
             storage.remove_file(name)
+
+
+def is_half_written(name: str) -> bool:
+    """True for the temporary name of a small file; without a run, its process was killed."""
+    base = name.rpartition("/")[2]
+    return base.startswith(".") and base.endswith(TEMPORARY_SUFFIX)
 
 
 def check_free(storage: Storage) -> None:
@@ -143,10 +149,17 @@ def finished_units(storage: Storage, plan: Plan) -> dict[int, UnitRecord]:
 
 @dataclass(frozen=True)
 class MadeUnit:
-    """A unit that an attempt has made: its record, and its time in seconds by phase, which no file depends on."""
+    """A unit that an attempt has made.
+
+    Attributes:
+        record: its record.
+        phases: its time in seconds by phase; no output depends on it.
+        node: name of the machine; no output depends on it.
+    """
 
     record: UnitRecord
     phases: Mapping[str, float]
+    node: str
 
 
 def run_attempt(run: RunUnit, unit: Unit, storage: Storage, attempt: str) -> MadeUnit:
@@ -160,7 +173,7 @@ def run_attempt(run: RunUnit, unit: Unit, storage: Storage, attempt: str) -> Mad
         output.finish_rejects()
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         record = output.record([_synced(path, folder) for path in paths])
-    return MadeUnit(record, output.clock.seconds())
+    return MadeUnit(record, output.clock.seconds(), socket.gethostname())
 
 
 def _reject_crashed(source: Source, output: UnitOutput) -> None:

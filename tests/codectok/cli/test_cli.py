@@ -91,6 +91,8 @@ def test_help_is_fast_and_shows_examples() -> None:
         "inspect",
         "verify",
         "import-distilcodec",
+        "status",
+        "clean",
     }
     assert [group.name for group in app.registered_groups] == ["export", "import"]
     forms = command_names(export.app)

@@ -48,7 +48,8 @@ def test_versions_must_agree(home: Path) -> None:
     assert probe_problem(versions(python=f"{major}.{minor}.99"), "") is None
     assert "it runs Ray 2.1.0, and this machine has Ray" in str(probe_problem(versions("2.1.0"), ""))
     assert "it runs Python 3.7.1, and" in str(probe_problem(versions(python="3.7.1"), ""))
-    assert probe_problem({"other": "no route.\nmore"}, "") == "no route"
+    assert probe_problem({"other": "much\nno route."}, "") == "no route"
+    assert probe_problem({}, "at /home/author/x.py\nKeyError: 'a'") == "KeyError: 'a'"
     assert probe_problem({}, "") == "it does not tell its version"
 
 
@@ -59,7 +60,9 @@ def test_token_is_taken_in_the_order_of_ray(home: Path, monkeypatch: pytest.Monk
     write_token(home)
     assert token_place() == "~/.ray/auth_token"
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/some/file")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", " ")
     assert token_place() == "RAY_AUTH_TOKEN_PATH (/some/file)"
+    assert "the file /some/file of RAY_AUTH_TOKEN_PATH does not exist" in str(probe_problem({"refused": ""}, ""))
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     assert token_place() == "RAY_AUTH_TOKEN"
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from socket import gethostname
 from time import monotonic, sleep
 from typing import Any
 
@@ -14,6 +15,7 @@ from codectok.cli.times import time_facts
 from codectok.phases import PhaseClock
 from codectok.pipelines import RunOptions, TableJob, Unit, UnitOutput, decoded_clips, run_job
 from codectok.pipelines.engine.run import JobReport
+from codectok.pipelines.engine.status import JobReader
 from codectok.pipelines.engine.timing import RunTimer, RunTiming
 from tests.helpers.jobs import LOCAL, digests, run, shard_job, tokenize_job
 
@@ -67,6 +69,9 @@ def test_times_differ_but_bytes_do_not_with_more_workers(codec_folder: Path, cor
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert timing_of(tmp_path / "one") != timing_of(tmp_path / "two")
     assert timing.workers == 2
+    status = JobReader(str(tmp_path / "two")).read()
+    assert {node: work.units for node, work in status.nodes.items()} == {gethostname(): report.new_units}
+    assert (status.runs[0].file.engine, status.runs[0].file.workers) == ("ray", 2)
     lives = sum(timing.worker_phases.values())
     assert lives == pytest.approx(2 * (timing.command["workers"] + timing.command["units"]), rel=0.1, abs=0.5)
     assert {"imports", "codec", "reading", "encoding", "writing", "waiting"} <= set(timing.worker_phases)
@@ -105,7 +110,7 @@ def test_lost_workers_count_with_their_lives() -> None:
     sleep(PAUSE)
     timer.worker_ready("b", {"codec": PAUSE / 2})
     timer.end_worker("a")
-    timer.begin_unit()
+    timer.begin_unit(0, "here")
     timer.finish_unit({"reading": PAUSE / 4}, 10.0)
     timing = timer.timing()
     assert timing is not None

@@ -11,6 +11,8 @@ import pytest
 from codectok import InputError
 from codectok.exports.choices import Packing, TooLong
 from codectok.exports.sequences.packing import PackingOptions
+from codectok.pipelines.engine.lock import JobShare
+from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.export.documents import SequencesJob
 from codectok.pipelines.export.dry_run import preview_documents
 from tests.helpers.exports import ROWS, export, options, sequences
@@ -57,9 +59,9 @@ def test_dry_run_names_patterns_and_tasks(table: Path, books: Path, tokenizer: P
     settings = options(tokenizer=str(tokenizer), template="ATA", part_megabytes=100.0)
     job = SequencesJob(settings, [str(table)], [str(books)])
     preview = preview_documents(job, job.sources.arguments, tmp_path / "out", LOCAL)
-    # Recordings of 5 rows, the last of them of 3: ATA and AT, or ATA and a row alone if the last one has no text.
+    # Recordings of 5 rows, the last of them of 3. Every second recording ends in a row without text: a document of A.
     found = {pattern: counts.documents for (source, pattern), counts in preview.counts.items() if source == "tokens"}
-    assert found.keys() == {"ATA", "AT", "alone"}
+    assert found.keys() == {"ATA", "AT", "alone", "A"}
     assert preview.counts["books", "text"].documents == 400
     assert preview.parts == preview.all_parts == 1
 
@@ -73,5 +75,8 @@ def test_sample_reads_some_parts(table: Path, tmp_path: Path) -> None:
     assert some.parts == 2
     assert 0 < some.share < 1
     assert 0 < some.counts["tokens", "audio"].documents < len(ROWS) == all_parts.counts["tokens", "audio"].documents
+    half = RunOptions("local", part=JobShare.parse("1/2"))
+    of_half = preview_documents(job, job.sources.arguments, tmp_path, half, None)
+    assert 0 < of_half.all_parts < all_parts.all_parts
     with pytest.raises(InputError, match="from 1 on"):
         preview_documents(job, job.sources.arguments, tmp_path, LOCAL, sample=0)

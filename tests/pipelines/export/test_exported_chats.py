@@ -257,7 +257,7 @@ def test_truncation_keeps_something_to_learn(instruct: Path, talks: Path, table:
         assert len(left) + len(found) == len(TALKS)
         assert {one["reason"] for one in left} == {"too_long"}
         assert all(len(row["input_ids"]) <= 110 and max(row["labels"]) > 0 for row in found)
-    assert any("learned are behind its end" in str(one["message"]) for one in left)
+    assert any("than its answers fit into" in str(one["message"]) for one in left)
     assert any(len(row["input_ids"]) > 100 for row in found)
     with pytest.raises(InputError, match="cannot be split"):
         settings(instruct, packing=PackingOptions(Packing.NONE, 110, TooLong.SPLIT))

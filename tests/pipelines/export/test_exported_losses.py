@@ -31,9 +31,8 @@ def test_labels_and_masks_agree_with_documents(loss: Loss, table: Path, tokenize
     export(SequencesJob(with_loss, [str(table)]), tmp_path / "out")
     export(MegatronJob(with_loss, [str(table)]), tmp_path / "megatron")
     found = sequences(tmp_path / "out")
-    assert [
-        {name: row[name] for name in plain} for row, plain in zip(found, sequences(tmp_path / "plain"), strict=True)
-    ]
+    plain = sequences(tmp_path / "plain")
+    assert [{name: row[name] for name in plain[0]} for row in found] == plain
     masks = [mask for path in sorted((tmp_path / "megatron").glob("*_loss_mask.idx")) for mask in _mask_of(path)]
     n_learned = 0
     for row, mask in zip(found, masks, strict=True):
@@ -111,6 +110,12 @@ def test_verify_finds_wrong_loss_mask(learned: Path) -> None:
     out = learned / "megatron"
     _refused(
         out, "part-000000_loss_mask.bin", "the value 2", lambda path: path.write_bytes(b"\2" + path.read_bytes()[1:])
+    )
+    _refused(
+        out,
+        "part-000000_loss_mask.bin",
+        "first id of a document",
+        lambda path: path.write_bytes(b"\1" + path.read_bytes()[1:]),
     )
     _refused(
         out,

@@ -188,10 +188,14 @@ def test_patterns_do_not_depend_on_parts_and_files(
         verify_output(tmp_path / name)
     export(SequencesJob(options(**{**patterns, "part_megabytes": SMALL_PARTS}), [str(table)]), tmp_path / "parts")
     assert sequences(tmp_path / "whole") == sequences(tmp_path / "files") == sequences(tmp_path / "parts")
-    with pytest.raises(InputError, match="task differs"):
+    with pytest.raises(InputError, match="seed was 3 and is 4"):
         export(SequencesJob(options(**{**patterns, "seed": 4}), [str(table)]), tmp_path / "whole")
+    equal = {**patterns, "template": "TAA:4,AT:2"}
+    export(SequencesJob(options(**equal), [str(table)]), tmp_path / "whole")
 
 
 def test_switch_token_without_a_pattern_is_refused(table: Path, tokenizer: Path) -> None:
     with pytest.raises(InputError, match="--switch-token is for patterns"):
         SequencesJob(options(template="tts", tokenizer=str(tokenizer), switch="<|sil|>"), [str(table)])
+    with pytest.raises(InputError, match="eos ends documents"):
+        SequencesJob(options(template="AT", tokenizer=str(tokenizer), switch="eos"), [str(table)])

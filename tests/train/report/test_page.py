@@ -20,6 +20,7 @@ from codectok.train.report import events as events_module
 from codectok.train.report.charts import charts_by_section, value_rows
 from codectok.train.report.events import read_events
 from codectok.train.report.page import run_page
+from codectok.train.report.status import read_training_status
 from codectok.train.run.metrics_log import TENSORBOARD_FOLDER
 from codectok.train.run.output import config_text
 from tests.train.conftest import tiny_config
@@ -218,3 +219,11 @@ def test_fresh_run_folder_is_enough(shards: Path, tmp_path: Path) -> None:
     assert "nothing has been logged yet" in run_page(tmp_path / "run")
     _write(tmp_path / "run" / TENSORBOARD_FOLDER, {1: float(np.float32(0.5))})
     assert "step 1 of 7 (14.3%)" in run_page(tmp_path / "run")
+
+
+def test_status_of_a_real_run_is_finished(run: Path, copy: Path) -> None:
+    status = read_training_status(run)
+    assert (status.finished, status.step, status.steps, status.seconds_left) == (True, 4, 4, 0)
+    assert {"mel error", "generator loss", "codes used"} <= set(status.losses)
+    shutil.rmtree(copy / "codec")
+    assert not read_training_status(copy).finished

@@ -84,15 +84,41 @@ def test_first_id_of_a_document_is_never_learned(tokenizer: TextTokenizer) -> No
 @pytest.mark.parametrize("too_long", [TooLong.TRUNCATE, TooLong.SPLIT])
 @pytest.mark.parametrize("loss", Loss)
 def test_learned_ids_stay_with_ids_that_are_cut(too_long: TooLong, loss: Loss, tokenizer: TextTokenizer) -> None:
+    """But ends behind a cut are not learned, and a part without any learned id is dropped."""
     row = replace(ROW, codes=np.arange(32)[:, None])
     (document,) = built("tts", tokenizer, loss).of_rows([row], "speech")
     # All ids of this document differ, so that an id tells where it comes from.
     by_id = dict(zip(document.ids.tolist(), (document.learned if document.learned is not None else []), strict=True))
     assert len(by_id) == len(document.ids)
+    dropped: list[str] = []
     for length in range(1, len(document.ids) + 1):
-        for part in fit([document], PackingOptions(Packing.NONE, length, too_long)):
+        for part in fit([document], PackingOptions(Packing.NONE, length, too_long), lambda _, why: dropped.append(why)):
             assert part.learned is not None
-            assert part.learned.tolist() == [by_id[one] for one in part.ids.tolist()]
+            assert part.learned[1:].any()
+            expected = [by_id[one] for one in part.ids.tolist()]
+            if part.truncated:
+                kept = next(n for n, one in enumerate(part.ids.tolist()) if one in (END, 1))
+                expected[kept:] = [False] * (len(expected) - kept)
+            assert part.learned.tolist() == expected
+    assert set(dropped) <= {"too_long"}
+    assert dropped
+
+
+def test_documents_that_teach_nothing_are_dropped(tokenizer: TextTokenizer) -> None:
+    (document,) = built("asr", tokenizer, Loss.ANSWER).of_rows([replace(ROW, codes=np.zeros((50, 1), int))], "speech")
+    dropped: list[tuple[str, str]] = []
+    options = PackingOptions(Packing.NONE, 20, TooLong.TRUNCATE)
+    assert not list(fit([document], options, lambda one, why: dropped.append((one.id, why))))
+    assert dropped == [("a", "too_long")]
+    silent = replace(document, learned=np.zeros(len(document.ids), bool))
+    assert not list(fit([silent], PackingOptions(), lambda one, why: dropped.append((one.id, why))))
+    assert dropped[1:] == [("a", "filtered")]
+
+
+def test_mark_at_the_end_of_a_template_ends_its_audio(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("row: [{codes: row}]\nend: [{token: <|endofaudio|>}, {token: eos}]")
+    (document,) = built(tmp_path / "mine.yaml", tokenizer, Loss.AUDIO).of_rows([ROW], "speech")
+    assert learned(document) == [403, 431, END]
 
 
 def test_loss_without_a_part_to_learn_is_refused(tokenizer: TextTokenizer, tmp_path: Path) -> None:
@@ -102,5 +128,5 @@ def test_loss_without_a_part_to_learn_is_refused(tokenizer: TextTokenizer, tmp_p
     with pytest.raises(InputError, match="--loss answer needs a template with `answer`"):
         built(tmp_path / "mine.yaml", tokenizer, Loss.ANSWER)
     assert [learned(one) for one in built(tmp_path / "mine.yaml", tokenizer, Loss.AUDIO).of_rows([ROW], "s")] == [
-        [403, 431]
+        [403, 431, 1]  # eos stands directly behind the codes
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from codectok import InputError
 from codectok.exports.choices import Loss
 from codectok.exports.sequences.documents import Document
 from codectok.exports.sequences.patterns import PatternBuilder
@@ -45,7 +46,7 @@ def builder(
     assert isinstance(template, PatternTemplate)
     if switch is not None:
         template = template.with_switch(switch)
-    return PatternBuilder(template, TokenIds.of(VOCABULARY, tokenizer, EOS), tokenizer, None, loss, seed)
+    return PatternBuilder(template, TokenIds.of(VOCABULARY, tokenizer, EOS), tokenizer, loss, seed)
 
 
 def built(tokenizer: TextTokenizer, task: str, rows: Sequence[TokenRow], length: int | None = None) -> list[Document]:
@@ -109,15 +110,38 @@ def test_every_row_is_in_one_document(task: str, length: int | None, tokenizer: 
             assert length is None or len(document.ids) <= length or len(document.clips) == 1
 
 
-def test_row_without_text_is_left_out_only_where_its_text_is_needed(tokenizer: TextTokenizer) -> None:
+def test_row_without_text_begins_the_next_document_as_audio(tokenizer: TextTokenizer) -> None:
     rows = [row(n, with_text=n not in (0, 3)) for n in range(8)]
     left: list[str] = []
     documents = list(builder(tokenizer, "ATAT").of_rows(rows, "speech", None, lambda row, error: left.append(row.id)))
     assert [(document.pattern, document.clips) for document in documents] == [
         ("ATA", ("r0", "r1", "r2")),
-        ("ATAT", ("r4", "r5", "r6", "r7")),
+        ("ATAT", ("r3", "r4", "r5", "r6")),
+        ("alone", ("r7",)),
     ]
-    assert left == ["r3"]
+    assert not left
+    documents = list(builder(tokenizer, "TATA").of_rows(rows, "speech", None, lambda row, error: left.append(row.id)))
+    assert [document.pattern for document in documents] == ["TA", "TATA"]
+    assert left == ["r0", "r3"]
+
+
+def test_rows_without_text_are_audio_alone(tokenizer: TextTokenizer) -> None:
+    documents = built(tokenizer, "ATAT", [row(n, with_text=False) for n in range(3)])
+    assert [(document.pattern, document.ids.tolist()) for document in documents] == [
+        ("A", [*audio(n), EOS]) for n in range(3)
+    ]
+
+
+def test_row_whose_transcript_is_too_long_is_audio_alone(tokenizer: TextTokenizer) -> None:
+    (document,) = built(tokenizer, "AT", ROWS[:1], length=len(audio(0)) + 1)
+    assert (document.pattern, document.ids.tolist()) == ("A", [*audio(0), EOS])
+    (document,) = built(tokenizer, "TA", ROWS[:1], length=len(text(tokenizer, 0)) + 1)
+    assert (document.pattern, document.ids.tolist()) == ("T", [*text(tokenizer, 0), EOS])
+
+
+def test_pattern_without_audio_cannot_teach_audio(tokenizer: TextTokenizer) -> None:
+    with pytest.raises(InputError, match="the pattern TT has none"):
+        builder(tokenizer, "AT,TT", loss=Loss.AUDIO)
 
 
 def test_seed_and_first_row_decide_the_pattern(tokenizer: TextTokenizer) -> None:

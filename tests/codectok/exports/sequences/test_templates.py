@@ -91,6 +91,9 @@ AUDIO_AND_TEXT = 'audio: [{codes: row}]\ntext: [{text: "{text}"}]\n'
         ("patterns: {AT: 1}\nbegin: [{codes: voice}]", "codes elsewhere than under `audio`"),
         ("patterns: {AT: 1}\nbetween_texts: '{a}'", "cannot be understood at between_texts"),
         ("patterns: {AT: 1}\nalone: nothing", "There is no template nothing"),
+        ("patterns: {AT: 1}\nalone: tts-voice", "without a voice, as `alone`"),
+        ("patterns: {AT: 1}\nalone: ATAT", "a task or a file with `row`"),
+        ("patterns: {AT: 1}\nalone: [{codes: row}]", "a task or a file with `row`"),
         ('patterns: {AT: 1}\nto_text: [{text: "{words}"}]', "has a field {words}"),
     ],
 )

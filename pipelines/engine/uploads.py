@@ -1,0 +1,45 @@
+"""Uploads in parts that killed processes left in an object store; their parts take space that no listing shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codectok.storage import Storage, is_url, open_file_system
+
+S3_PROTOCOLS = {"s3", "s3a"}
+
+
+@dataclass(frozen=True, order=True)
+class UnfinishedUpload:
+    """An upload of the file `name` of an output that was not completed, and the identity that the store gave it."""
+
+    name: str
+    identity: str
+
+
+def unfinished_uploads(storage: Storage) -> list[UnfinishedUpload]:
+    """Return the uploads that were begun in an output and not completed; only S3 tells of them."""
+    if not is_url(storage.url) or storage.url.partition("://")[0] not in S3_PROTOCOLS:
+        return []
+    files, root = open_file_system(storage.url)
+    bucket, _, folder = root.rstrip("/").partition("/")
+    prefix = f"{folder}/" if folder else ""
+    found: list[UnfinishedUpload] = []
+    place: dict[str, str] = {}
+    while True:
+        answer = files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **place)
+        found += [
+            UnfinishedUpload(upload["Key"].removeprefix(prefix), upload["UploadId"])
+            for upload in answer.get("Uploads", [])
+        ]
+        if not answer.get("IsTruncated"):
+            return sorted(found)
+        place = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+
+
+def abort_upload(storage: Storage, upload: UnfinishedUpload) -> None:
+    """Delete the parts of an upload."""
+    files, root = open_file_system(storage.url)
+    bucket, _, folder = root.rstrip("/").partition("/")
+    key = f"{folder}/{upload.name}" if folder else upload.name
+    files.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload.identity)
