@@ -46,7 +46,7 @@ RAY_SHARE = 0.15
 # A verb that was killed this often finishes undisturbed.
 KILLS_OF_A_RUN = 12
 OUTPUT = "out"
-# Events of TensorBoard hold the time; `metrics_of` compares their values.
+# Files about runs name processes and times. Events of TensorBoard hold the time; `metrics_of` compares their values.
 NOT_COMPARED = ("locks", "runs", "tensorboard", "training.sha256")
 TIMED_METRICS = {"steps_per_second", "audio_seconds_per_second"}
 
