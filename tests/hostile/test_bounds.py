@@ -105,6 +105,7 @@ def test_value_of_parquet_that_expands_is_rejected_with_its_row_group(tmp_path: 
     check(tmp_path / "p.parquet", tmp_path / "out", "too_large")
 
 
+@pytest.mark.slow
 def test_values_of_parquet_that_share_a_dictionary_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     value = bytes(7 * MB)
     parquet(tmp_path / "p.parquet", [sound(), *[value] * 80, sound(number=1)], dictionary_pagesize_limit=1 << 30)

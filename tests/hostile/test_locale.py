@@ -84,6 +84,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named if "/plan/" not in name}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
 def test_output_is_the_same_under_every_locale(codec_folder: Path, tmp_path: Path) -> None:
     found = {}

@@ -324,6 +324,7 @@ def crash(unit: Unit) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_crashing_file_beside_encoder_server_is_rejected(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()

@@ -215,6 +215,7 @@ def test_many_damaged_samples_in_a_row_fail(tmp_path: Path) -> None:
         batches(config, 8)
 
 
+@pytest.mark.slow
 def test_replayed_sources_come_at_their_rate(tmp_path: Path) -> None:
     names = {"now": [10, 10], "before": [5, 5, 10], "old": [50, 50]}
     places = {name: write_shards(tmp_path / name, sizes) for name, sizes in names.items()}

@@ -399,6 +399,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_stays_below_two_shards(tmp_path: Path) -> None:
     """Seven files of about 50 MB need less than the memory of two."""
