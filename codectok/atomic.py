@@ -91,6 +91,11 @@ def is_temporary(path: Path) -> bool:
     return _final_name(path) is not None
 
 
+def is_leftover(path: Path) -> bool:
+    """Return True for a temporary file or folder of this module that no living process holds."""
+    return is_temporary(path) and not _is_held(path)
+
+
 def leftovers(path: Path) -> list[Path]:
     """Return the temporary files and folders that killed processes left when they wrote `path`."""
     name = path.absolute().name
@@ -101,7 +106,7 @@ def leftovers_in(folder: Path) -> list[Path]:
     """Return the temporary files and folders directly in `folder` that no living process holds."""
     if not folder.is_dir():
         return []
-    return [path for path in sorted(folder.iterdir()) if is_temporary(path) and not _is_held(path)]
+    return [path for path in sorted(folder.iterdir()) if is_leftover(path)]
 
 
 def remove_leftovers(path: Path) -> None:

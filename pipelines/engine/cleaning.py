@@ -5,9 +5,11 @@ The next run of the same command removes the same files when it comes to them. F
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from codectok.errors import InputError
@@ -16,7 +18,7 @@ from codectok.storage import LocalStorage, Storage, open_storage
 
 from .executors.node_checks import PROBES
 from .lock import LOCKS, WHOLE, entry, held_locks, lock_job, refuse
-from .output.folder import TEMPORARY, finished_units, is_half_written
+from .output.folder import TEMPORARY, finished_units, is_half_written, own_names
 from .output.unit_files import FAILURES, unit_of_file
 from .planning.plan import load_plan
 from .run import FIRST_PASS_FOLDER
@@ -95,10 +97,9 @@ def _refuse_living(storage: Storage, held: Mapping[str, str]) -> None:
 
 
 def _leftovers(storage: Storage, failures: bool) -> list[Leftover]:
-    sizes = storage.sizes()
-    if not any(name.startswith(f"{JOB_FOLDER}/") for name in sizes):
+    if not storage.sizes(JOB_FOLDER):
         raise InputError(f"{storage.url} holds no job; give the output folder of a job, or of `train`.")
-    found = _in_folder(storage, sizes, failures)
+    found = _in_folder(storage, storage.sizes(), failures)
     inner = open_storage(f"{storage.url}/{FIRST_PASS_FOLDER}")
     inner_sizes = inner.sizes()
     if inner_sizes:
@@ -116,7 +117,16 @@ def _attempt_folder(name: str) -> str:
     return f"{before}{TEMPORARY}/{inside.partition('/')[0]}"
 
 
+def _refuse_links(storage: Storage) -> None:
+    """Raise an `InputError` if attempts lie behind a link, since they may not be of this output."""
+    if isinstance(storage, LocalStorage):
+        for folder in (JOB_FOLDER, TEMPORARY):
+            if (storage.path / folder).is_symlink():
+                raise InputError(f"{storage.path / folder} is a link; remove it, and clean what it leads to by hand.")
+
+
 def _in_folder(storage: Storage, sizes: dict[str, int], failures: bool) -> list[Leftover]:
+    _refuse_links(storage)
     plan = load_plan(storage, {})
     planned = 0 if plan is None else len(plan.units)
     finished = {} if plan is None else finished_units(storage, plan)
@@ -127,7 +137,7 @@ def _in_folder(storage: Storage, sizes: dict[str, int], failures: bool) -> list[
             return None  # see `find_leftovers`
         if name.startswith(f"{TEMPORARY}/"):
             return "attempts"
-        if is_half_written(name):
+        if is_half_written(storage, name):
             return "half-written files"
         if name.startswith(f"{PROBES}/"):
             return "probes"
@@ -138,10 +148,16 @@ def _in_folder(storage: Storage, sizes: dict[str, int], failures: bool) -> list[
         unit = unit_of_file(name)
         return "unfinished units" if unit is not None and unit < planned and unit not in finished else None
 
-    kinds = ((kind_of(name), name) for name in sizes)
+    kinds = ((kind_of(name), name) for name in own_names(sizes))
     found = [Leftover(kind, name, sizes[name]) for kind, name in kinds if kind is not None]
     if isinstance(storage, LocalStorage):
         # A worker may die before its first file.
-        empty = (path for path in (storage.path / TEMPORARY).rglob("*") if path.is_dir() and not any(path.iterdir()))
-        found += [Leftover("attempts", path.relative_to(storage.path).as_posix()) for path in empty]
+        folders = (
+            Path(place) for place, inside, files in os.walk(storage.path / TEMPORARY) if not inside and not files
+        )
+        found += [
+            Leftover("attempts", folder.relative_to(storage.path).as_posix())
+            for folder in folders
+            if folder != storage.path / TEMPORARY
+        ]
     return found

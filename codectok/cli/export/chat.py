@@ -94,7 +94,7 @@ def run(
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,
         layout=loaded_layout,
-        chat_template=template,
+        chat_template=str(Path(template).absolute()) if Path(template).is_file() else template,
         key=key,
         today=None if date is None else date.date(),
     )

@@ -78,7 +78,7 @@ class JinjaTemplate(ConversationTemplate):
         """
         tools = list(conversation.tools)
         hidden, audio = _messages(conversation, self._content_of, finder.hide)
-        text, spans = self._rendered(hidden, _strings(tools, finder.hide), finder)
+        text, spans = self._rendered(hidden, conversation.turns, _strings(tools, finder.hide), finder)
         shown, _ = _messages(conversation, self._content_of, str)
         if ESCAPE in text or hidden != shown:
             plain, _ = self._render(shown, tools)
@@ -96,12 +96,12 @@ class JinjaTemplate(ConversationTemplate):
         return list(_pieces(text, spans, finder, audio))
 
     def _rendered(
-        self, messages: list[dict[str, Any]], tools: Any, finder: TokenFinder
+        self, messages: list[dict[str, Any]], turns: Sequence[Turn], tools: Any, finder: TokenFinder
     ) -> tuple[str, list[tuple[int, int]]]:
         text, generated = self._render(messages, tools)
         if generated is None:
             generated = LearnedSpans(self._renderer(tools), self._content_of, finder, self._known).of(messages, text)
-        spans = [(start, end) for start, end in generated if start < end]
+        spans = [(start, end) for start, end in _learned(generated, turns) if start < end]
         if not spans:
             raise ConversationError("The chat template marks nothing in it that is learned.")
         return text, spans
@@ -208,6 +208,21 @@ def _strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {change(key): _strings(inner, change) for key, inner in value.items()}
     return [_strings(inner, change) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _learned(spans: Sequence[tuple[int, int]], turns: Sequence[Turn]) -> Sequence[tuple[int, int]]:
+    """Return the spans of the answers that are learned, of the spans of all answers."""
+    other = next((turn.role for turn in turns if turn.learned and turn.role != ASSISTANT), None)
+    if other is not None:
+        raise ConversationError(
+            f"A turn of the {other} is learned, which a chat template cannot mark; pass --template unitts."
+        )
+    answers = [turn for turn in turns if turn.role == ASSISTANT]
+    if all(turn.learned for turn in answers):
+        return spans
+    if len(spans) != len(answers):
+        raise ConversationError("The chat template does not mark each answer, so that the learned ones are unknown.")
+    return [span for span, turn in zip(spans, answers, strict=True) if turn.learned]
 
 
 def _pieces(

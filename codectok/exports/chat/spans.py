@@ -58,6 +58,13 @@ class LearnedSpans:
         return spans
 
     def _start(self, messages: Sequence[Mapping[str, Any]], number: int, text: str) -> int:
+        if not number:
+            # Templates may need a first message.
+            header = self._header()
+            place = text.find(header)
+            if place < 0 or not header:
+                raise _unstable(number)
+            return place + len(header)
         before = messages[:number]
         prompt, bare = self._render(before, True), self._render(before, False)
         if prompt == bare and text.startswith(bare):

@@ -39,7 +39,7 @@ def check_nodes(storage: Storage, source: Source) -> None:
         CodectokError: a machine differs, cannot read, or cannot write; the message names it.
     """
     own, token = node_facts(), uuid.uuid4().hex
-    storage.write(f"{PROBES}/{token}", token.encode())
+    storage.write(f"{PROBES}/{token}/driver", token.encode())
     try:
         answers = _ask_nodes(_facts_of_node, storage.url, token, source)
         problems = {}
@@ -55,7 +55,7 @@ def check_nodes(storage: Storage, source: Source) -> None:
             f" not arrive in {storage.url}); give an output that all machines share."
         ) from None
     finally:
-        storage.remove(PROBES)
+        storage.remove(f"{PROBES}/{token}")  # other shares of the job have their own
     if problems:
         raise CodectokError(describe_problems(problems))
 
@@ -93,7 +93,7 @@ def _facts_of_node(name: str, url: str, token: str, source: Source) -> str | dic
     """Return the facts of a machine and its probe, or a sentence about its problem."""
     storage = open_storage(url)
     try:
-        seen = storage.read(f"{PROBES}/{token}") == token.encode()
+        seen = storage.read(f"{PROBES}/{token}/driver") == token.encode()
     except FileNotFoundError:
         seen = False
     if not seen:
@@ -102,7 +102,7 @@ def _facts_of_node(name: str, url: str, token: str, source: Source) -> str | dic
         source.check_unchanged()
     except Exception as error:  # a missing mount, a refused credential, another file there
         return f"it cannot read {source.where}: {first_line(error).rstrip('.')}"
-    probe = f"{PROBES}/{uuid.uuid4().hex}"
+    probe = f"{PROBES}/{token}/{uuid.uuid4().hex}"
     try:
         storage.write(probe, name.encode())
     except OSError as error:

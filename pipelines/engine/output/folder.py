@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from codectok.atomic import TEMPORARY_SUFFIX
+from codectok.atomic import is_leftover, is_temporary
 from codectok.errors import CodectokError, InputError
 from codectok.names import JOB_FOLDER
 from codectok.phases import WRITING
@@ -74,7 +74,7 @@ class OutputFolder:
     def clear_unrecorded(self, units: Iterable[int]) -> None:
         """Delete files of earlier attempts at `units`; the next attempt may write other files."""
         numbers = set(units)
-        for name in self.storage.sizes():
+        for name in own_names(self.storage.sizes()):
             if unit_of_file(name) in numbers:
                 self.storage.remove_file(name)
 
@@ -100,15 +100,23 @@ class OutputFolder:
 
 def clear_temporaries(storage: Storage) -> None:
     """Delete half-written small files of processes that were killed."""
-    for name in storage.sizes():
-        if is_half_written(name):
+    for name in own_names(storage.sizes()):
+        if is_half_written(storage, name):
             storage.remove_file(name)
 
 
-def is_half_written(name: str) -> bool:
-    """True for the temporary name of a small file; without a run, its process was killed."""
-    base = name.rpartition("/")[2]
-    return base.startswith(".") and base.endswith(TEMPORARY_SUFFIX)
+def own_names(names: Iterable[str]) -> list[str]:
+    """Leave out the files of other outputs, in folders inside this one that have a job of their own."""
+    names = list(names)
+    before = {name.partition(f"/{JOB_FOLDER}/")[0] for name in names if f"/{JOB_FOLDER}/" in name}
+    others = tuple(f"{folder}/" for folder in before if folder.split("/")[0] != JOB_FOLDER)
+    return [name for name in names if not name.startswith(others)] if others else names
+
+
+def is_half_written(storage: Storage, name: str) -> bool:
+    """True for the temporary name of a small file that no living process holds."""
+    path = Path(name)
+    return is_leftover(storage.path / path) if isinstance(storage, LocalStorage) else is_temporary(path)
 
 
 def check_free(storage: Storage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -207,3 +208,37 @@ def test_unfinished_uploads_to_s3_are_aborted(out: Path, s3: str, monkeypatch: p
     assert codectok("clean", url, "--yes").exit_code == 0
     assert unfinished_uploads(storage) == []
     assert len(unfinished_uploads(open_storage(f"{s3}/clean-not"))) == 1
+
+
+@pytest.mark.parametrize("folder", ["length-8", "other"])
+def test_output_of_another_job_inside_is_left_alone(folder: str, out: Path) -> None:
+    """Also by the next run; it may lie in a folder that looks like one of this job."""
+    shutil.copytree(out, out / folder)
+    inside = {name: (out / folder / name).read_bytes() for name in ("shard-000003.tar", HALF)}
+    (out / folder / "part-000003.parquet").write_bytes(b"of another job")
+    left = find_leftovers(open_storage(out))
+    assert left
+    assert not [one for one in left if one.name.startswith(f"{folder}/")]
+    remove_leftovers(open_storage(out), left)
+    assert {name: (out / folder / name).read_bytes() for name in inside} == inside
+    assert (out / folder / "part-000003.parquet").exists()
+
+
+def test_half_written_file_that_is_held_is_left_alone(out: Path) -> None:
+    with (out / HALF).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        assert HALF not in {one.name for one in find_leftovers(open_storage(out))}
+    (out / ".mine.tmp").write_bytes(b"a user's")
+    found = {one.name for one in find_leftovers(open_storage(out))}
+    assert HALF in found
+    assert ".mine.tmp" not in found
+
+
+def test_clean_follows_no_link(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "data").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "data" / "keep.txt").write_text("keep")
+    shutil.rmtree(out / "_codectok/tmp")
+    (out / "_codectok/tmp").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a link"):
+        find_leftovers(open_storage(out))
+    assert (tmp_path / "elsewhere" / "data" / "keep.txt").exists()

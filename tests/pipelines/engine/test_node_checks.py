@@ -33,7 +33,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
 def test_equal_machines_are_accepted_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, one=None, two=None)
     check_nodes(open_storage(tmp_path / "out"), source(tmp_path / "a.wav"))
-    assert not (tmp_path / "out" / PROBES).exists()
+    assert not list((tmp_path / "out" / PROBES).iterdir())
     assert node_checks.nodes_without_our_code() == {}
 
 
@@ -55,7 +55,7 @@ def test_machine_that_differs_is_named(
     with pytest.raises(CodectokError, match=message) as raised:
         check_nodes(storage, source(tmp_path / "a.wav"))
     assert "one:" not in str(raised.value)
-    assert not (tmp_path / "out" / PROBES).exists()
+    assert [path.name for path in (tmp_path / "out" / PROBES).iterdir()] == ["two"]
 
 
 def test_output_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_output_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytes
     elsewhere = str(tmp_path / "elsewhere")
     found = node_checks._facts_of_node("two", elsewhere, "token", sound)
     assert "it does not see files that this machine writes" in str(found)
-    open_storage(elsewhere).write(f"{PROBES}/token", b"token")
+    open_storage(elsewhere).write(f"{PROBES}/token/driver", b"token")
     answer = node_checks._facts_of_node("two", elsewhere, "token", sound)
     answered(monkeypatch, two=answer)
     with pytest.raises(CodectokError, match="writes to another place than this machine"):
@@ -74,7 +74,7 @@ def test_output_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_source_that_a_machine_cannot_read_is_named(tmp_path: Path) -> None:
     sound = source(tmp_path / "a.wav")
     storage = open_storage(tmp_path / "out")
-    storage.write(f"{PROBES}/token", b"token")
+    storage.write(f"{PROBES}/token/driver", b"token")
     (tmp_path / "a.wav").unlink()
     assert "it cannot read" in str(node_checks._facts_of_node("two", storage.url, "token", sound))
 

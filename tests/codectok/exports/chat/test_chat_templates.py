@@ -365,3 +365,35 @@ def test_unitts_marks_without_tokens_are_refused(saved: Callable[[str], Path], t
     with pytest.raises(ConversationError, match="not of this vocabulary"):
         builder_of(saved("chatml"), "unitts").build(conversation_of_dialog(row), {}, "x", "d", "s")
     assert IM_TOKENS[0] in TextTokenizer(saved("chatml")).known_tokens()
+
+
+def test_turns_that_are_not_learned_have_no_labels(saved: Callable[[str], Path]) -> None:
+    """`cal_loss` of UniTTS's dialogues decides, also with the template of the tokenizer."""
+
+    def dialog(learned: list[bool], user_learned: bool = False) -> dict[str, Any]:
+        questions = [("user", "one", user_learned), ("user", "three", False)]
+        answers = [("assistant", "two", learned[0]), ("assistant", "four", learned[1])]
+        texts = [turn for pair in zip(questions, answers, strict=True) for turn in pair]
+        turns = [
+            {"type": role, "cal_loss": loss, "content_list": [{"type": "text", "content": text}]}
+            for role, text, loss in texts
+        ]
+        return {"dialog": turns}
+
+    for form in ("chatml", "generation"):
+        builder, tokenizer = builder_of(saved(form)), PreTrainedTokenizerFast.from_pretrained(saved(form))
+        document = builder.build(conversation_of_dialog(dialog([False, True])), {}, "x", "d", "s")
+        (learned,) = learned_texts(document, tokenizer)
+        assert "four" in learned
+        assert "two" not in learned
+        with pytest.raises(ConversationError, match="A turn of the user is learned"):
+            builder.build(conversation_of_dialog(dialog([True, True], True)), {}, "x", "d", "s")
+
+
+def test_conversation_may_begin_with_the_assistant(saved: Callable[[str], Path]) -> None:
+    messages = [{"role": "assistant", "content": "hello"}, {"role": "user", "content": "what?"}]
+    builder, tokenizer = builder_of(saved("chatml")), PreTrainedTokenizerFast.from_pretrained(saved("chatml"))
+    document = build(builder, messages)
+    assert document.ids.tolist() == applied(saved("chatml"), messages)
+    (learned,) = learned_texts(document, tokenizer)
+    assert learned.startswith("hello")
