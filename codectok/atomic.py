@@ -91,11 +91,6 @@ def is_temporary(path: Path) -> bool:
     return _final_name(path) is not None
 
 
-def is_leftover(path: Path) -> bool:
-    """Return True for a temporary file or folder of this module that no living process holds."""
-    return is_temporary(path) and not _is_held(path)
-
-
 def leftovers(path: Path) -> list[Path]:
     """Return the temporary files and folders that killed processes left when they wrote `path`."""
     name = path.absolute().name
@@ -106,7 +101,7 @@ def leftovers_in(folder: Path) -> list[Path]:
     """Return the temporary files and folders directly in `folder` that no living process holds."""
     if not folder.is_dir():
         return []
-    return [path for path in sorted(folder.iterdir()) if is_leftover(path)]
+    return [path for path in sorted(folder.iterdir()) if is_temporary(path) and not is_held(path)]
 
 
 def remove_leftovers(path: Path) -> None:
@@ -144,7 +139,8 @@ def _held(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Return True if a living process holds a temporary file or folder, or if it is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:  # it is gone, or belongs to another user

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from codectok.atomic import is_leftover, is_temporary
+from codectok.atomic import TEMPORARY_SUFFIX, is_held, is_temporary
 from codectok.errors import CodectokError, InputError
 from codectok.names import JOB_FOLDER
 from codectok.phases import WRITING
@@ -116,7 +116,11 @@ def own_names(names: Iterable[str]) -> list[str]:
 def is_half_written(storage: Storage, name: str) -> bool:
     """True for the temporary name of a small file that no living process holds."""
     path = Path(name)
-    return is_leftover(storage.path / path) if isinstance(storage, LocalStorage) else is_temporary(path)
+    # Earlier versions had other names in the job's own folder.
+    old = name.startswith(f"{JOB_FOLDER}/") and path.name.startswith(".") and path.suffix == TEMPORARY_SUFFIX
+    if not (old or is_temporary(path)):
+        return False
+    return not (isinstance(storage, LocalStorage) and is_held(storage.path / path))
 
 
 def check_free(storage: Storage) -> None:
