@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,11 @@ def commands() -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_slurm_scripts_are_valid(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
-    if shutil.which("shellcheck") is None:
+    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shellcheck = shutil.which("shellcheck", path=places)
+    if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    subprocess.run(["shellcheck", "--shell=bash", str(script)], check=True)
+    subprocess.run([shellcheck, "--shell=bash", str(script)], check=True)
 
 
 def test_commands_of_deploy_exist() -> None:
