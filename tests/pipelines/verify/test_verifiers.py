@@ -56,7 +56,10 @@ def output(corpus: Path, tmp_path: Path) -> Path:
 
 def test_every_job_names_its_verifier() -> None:
     assert all(verifier_of(job.verb) is job.verifier is not None for job in JOBS)
-    assert len({job.verifier for job in JOBS}) == len(JOBS)
+    assert len({job.verb for job in JOBS}) == len(JOBS)
+    # Conversations become the same files as documents.
+    forms = [job for job in JOBS if not job.verb.startswith("export chat")]
+    assert len({job.verifier for job in forms}) == len(forms)
     assert verifier_of("peaks") is None
 
 
