@@ -9,17 +9,20 @@ from typing import Annotated
 import typer
 
 from codectok.cli.job_choices import JobChoices, with_job_choices
-from codectok.errors import InputError
 from codectok.exports.choices import AudioKey, ChatFormat, Packing, TooLong
 
 from .options import (
     AllowMixedOption,
     LayoutOption,
+    LengthsOption,
     ModelOption,
     OffsetOption,
+    PackingOption,
     PartMegabytesOption,
     SampleOption,
+    ids_facts,
     offset_of,
+    packing_of,
 )
 
 NAME = "chat"
@@ -52,15 +55,8 @@ def run(
     ] = None,
     offset: OffsetOption = None,
     model: ModelOption = None,
-    packing: Annotated[Packing, typer.Option(help="How conversations are packed into sequences.")] = Packing.NONE,
-    length: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            help="Largest number of tokens in a sequence; several write conversations to a folder for each length.",
-            show_default=False,
-        ),
-    ] = None,
+    packing: PackingOption = Packing.NONE,
+    length: LengthsOption = None,
     too_long: Annotated[
         TooLong | None, typer.Option(help="How longer conversations are handled (not split).", show_default="drop")
     ] = None,
@@ -74,14 +70,12 @@ def run(
     """Make data for instruction tuning of conversations with audio; answers of the assistant are learned."""
     from codectok.cli.export.dry_run import number_of_parts, show_documents
     from codectok.cli.jobs import run_and_report
-    from codectok.exports.sequences.packing import PackingOptions
     from codectok.pipelines.export.chat import ChatMegatronJob, ChatOptions, ChatSequencesJob
     from codectok.pipelines.export.sources import ExportSources
-    from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
+    from codectok.tokens.layouts.loading import load_layout
 
     parts = number_of_parts(sample, choices.dry_run)
-    if too_long is not None and not length:
-        raise InputError("--too-long needs a length; pass --length.")
+    packing_options, shorter_lengths = packing_of(packing, length, too_long)
     loaded_layout = load_layout(layout)
     chosen = offset_of(
         offset, model, tokenizer, lambda: ExportSources.of(tokens, allow_mixed=allow_mixed).metadata, loaded_layout
@@ -89,8 +83,8 @@ def run(
     settings = ChatOptions(
         tokenizer=str(tokenizer.absolute()),
         offset=chosen.value,
-        packing=PackingOptions(packing, max(length or [], default=None), too_long or TooLong.DROP),
-        shorter_lengths=tuple(sorted(length or [])[:-1]),
+        packing=packing_options,
+        shorter_lengths=shorter_lengths,
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,
         layout=loaded_layout,
@@ -98,10 +92,8 @@ def run(
         key=key,
         today=None if date is None else date.date(),
     )
-    facts = {"offset": chosen}
-    shown = facts if loaded_layout.name == DEFAULT_LAYOUT else {**facts, "layout": loaded_layout.label}
     make = ChatSequencesJob if format_ == ChatFormat.SEQUENCES else ChatMegatronJob
     job = make(settings, conversations, tokens)
-    run_and_report(job, job.sources.arguments, output, choices, facts=shown)
+    run_and_report(job, job.sources.arguments, output, choices, facts=ids_facts(chosen, loaded_layout))
     if choices.dry_run:
         show_documents(job, output, choices, parts)

@@ -13,12 +13,16 @@ from codectok.exports.choices import Loss, Packing, TooLong, Until
 from .options import (
     AllowMixedOption,
     LayoutOption,
+    LengthsOption,
     ModelOption,
     OffsetOption,
+    PackingOption,
     PartMegabytesOption,
     SampleOption,
     TokenizerOption,
+    ids_facts,
     offset_of,
+    packing_of,
 )
 
 FORMATS = {
@@ -67,15 +71,8 @@ def run(
         str | None, typer.Option(help="Token where audio and text of a pattern change.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice between patterns.")] = 0,
-    packing: Annotated[Packing, typer.Option(help="How documents are packed into sequences.")] = Packing.NONE,
-    length: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            help="Largest number of tokens in a sequence; several write documents to a folder for each length.",
-            show_default=False,
-        ),
-    ] = None,
+    packing: PackingOption = Packing.NONE,
+    length: LengthsOption = None,
     too_long: Annotated[
         TooLong | None, typer.Option(help="How longer documents are handled.", show_default="drop")
     ] = None,
@@ -100,13 +97,13 @@ def run(
     """Make documents of token tables and texts for training a language model."""
     from codectok.cli.export.dry_run import number_of_parts, show_documents
     from codectok.cli.jobs import run_and_report
-    from codectok.exports.sequences.packing import PackingOptions
     from codectok.pipelines.export.documents import MegatronJob, SequencesJob
     from codectok.pipelines.export.options import DocumentOptions
     from codectok.pipelines.export.sources import ExportSources
-    from codectok.tokens.layouts.loading import DEFAULT_LAYOUT, load_layout
+    from codectok.tokens.layouts.loading import load_layout
 
     parts = number_of_parts(sample, choices.dry_run)
+    packing_options, shorter_lengths = packing_of(packing, length, too_long)
     loaded_layout = load_layout(layout)
     templates = _named(task or ["audio"], "--task")
     weights = _named(weight or [], "--weight")
@@ -114,8 +111,6 @@ def run(
         raise InputError(f"--weight {weights['']} names no source; write NAME={weights['']}.")
     if until is not None and not weights:
         raise InputError("--until needs a mixture; give every source a --weight, or leave --until out.")
-    if too_long is not None and length is None:
-        raise InputError("--too-long needs a length; pass --length.")
     chosen = offset_of(
         offset,
         model,
@@ -132,8 +127,8 @@ def run(
         switch=switch_token,
         seed=seed,
         voice=voice,
-        packing=PackingOptions(packing, max(length or [], default=None), too_long or TooLong.DROP),
-        shorter_lengths=tuple(sorted(length or [])[:-1]),
+        packing=packing_options,
+        shorter_lengths=shorter_lengths,
         weights={name: _number(name, share) for name, share in weights.items()} or None,
         until=until or Until.FIRST,
         part_megabytes=part_megabytes,
@@ -141,13 +136,8 @@ def run(
         layout=loaded_layout,
         loss=loss,
     )
-    facts = (
-        {"offset": chosen}
-        if loaded_layout.name == DEFAULT_LAYOUT
-        else {"offset": chosen, "layout": loaded_layout.label}
-    )
     job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
-    run_and_report(job, job.sources.arguments, output, choices, facts=facts)
+    run_and_report(job, job.sources.arguments, output, choices, facts=ids_facts(chosen, loaded_layout))
     if choices.dry_run:
         show_documents(job, output, choices, parts)
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codectok.errors import InputError
+from codectok.exports.choices import Packing, TooLong
 
 if TYPE_CHECKING:
     from codectok.description import CodecDescription
+    from codectok.exports.sequences.packing import PackingOptions
     from codectok.tokens.layouts.layout import TokenLayout
 
 OffsetOption = Annotated[
@@ -41,6 +43,16 @@ LayoutOption = Annotated[
 AllowMixedOption = Annotated[
     bool,
     typer.Option("--allow-mixed", help="Mix codes of one codec computed on other devices or in other arithmetic."),
+]
+PackingOption = Annotated[Packing, typer.Option("--packing", help="How documents are packed into sequences.")]
+LengthsOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--length",
+        min=1,
+        help="Largest number of tokens in a sequence; several write documents to a folder for each length.",
+        show_default=False,
+    ),
 ]
 SampleOption = Annotated[
     str | None,
@@ -124,6 +136,30 @@ def offset_of(
         marks = f", and {layout.n_before} special tokens" if layout.n_before else ""
         return Offset(first.rows + layout.n_before, f"the rows of {folder}{marks}")
     return Offset(first.offset, f"as in {folder}, which has these tokens")
+
+
+def packing_of(
+    packing: Packing, lengths: list[int] | None, too_long: TooLong | None
+) -> tuple[PackingOptions, tuple[int, ...]]:
+    """Return the packing for the longest sequences, and the lengths of shorter ones.
+
+    Raises:
+        InputError: `too_long` is given without a length, or they do not fit each other.
+    """
+    from codectok.exports.sequences.packing import PackingOptions
+
+    if too_long is not None and not lengths:
+        raise InputError("--too-long needs a length; pass --length.")
+    ordered = sorted(lengths or [])
+    longest = ordered.pop() if ordered else None
+    return PackingOptions(packing, longest, too_long or TooLong.DROP), tuple(ordered)
+
+
+def ids_facts(offset: Offset, layout: TokenLayout) -> dict[str, object]:
+    """Return the facts about ids that a command shows: the offset, and a layout other than the default."""
+    from codectok.tokens.layouts.loading import DEFAULT_LAYOUT
+
+    return {"offset": offset} if layout.name == DEFAULT_LAYOUT else {"offset": offset, "layout": layout.label}
 
 
 def described(codec: str) -> CodecDescription:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -61,9 +62,9 @@ class DocumentTemplate(StrictModel):
     document: Literal["row", "recording"] = "row"
 
     @property
+    @abstractmethod
     def items(self) -> tuple[TemplateItem, ...]:
         """All items, in order."""
-        raise NotImplementedError
 
     @property
     def has_text(self) -> bool:
