@@ -16,7 +16,7 @@ class RunOptions:
 
     Attributes:
         engine: "ray" (actors) or "local" (this process, one unit after the other).
-        workers: Ray actors; None for as many as the cluster has cores for (see `worker_count`).
+        workers: Ray actors; None for as many as the cluster has cores for (see `executors.placement`).
         address: address of a Ray cluster to join; None for `RAY_ADDRESS`, or a Ray started for the job.
         gpus: GPUs for jobs that use GPUs; None for all of the cluster.
         part: share of the units to run, while other runs take the other shares; None for all units.
@@ -47,18 +47,6 @@ class RunOptions:
             raise InputError(
                 "A run with --part cannot extend the plan; extend it first, with one command for all parts."
             )
-
-    def worker_count(self, cores: int, threads: int, units: int) -> int:
-        """Number of workers for `units`, with `threads` each, on a cluster with `cores` free for them.
-
-        Raises:
-            InputError: the cluster has no place for a worker.
-        """
-        capacity = cores // threads
-        if capacity < 1:
-            raise InputError(f"The Ray cluster has no place for a worker, which needs {threads} CPUs.")
-        # An actor beyond the capacity would wait for its place forever.
-        return min(self.workers or capacity, capacity, units)
 
     def cores_to_start(self, threads: int, gpus: int) -> int | None:
         """Cores of a Ray that is started for the job, one of them for each GPU; None for all of this machine."""

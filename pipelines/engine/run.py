@@ -175,7 +175,8 @@ class _Run:
         records = finished_units(storage, plan)
         again = units_to_try_again(storage, plan, records)
         units = units_to_do(plan, records.keys() - again, self.options)
-        records = {number: record for number, record in records.items() if number not in set(units)}
+        for number in units:
+            records.pop(number, None)
         self._note_new_conditions(plan, again.intersection(units), units)
         if units and records:
             for note in self.job.resume_notes(storage, [records[number] for number in sorted(records)]):
@@ -284,7 +285,7 @@ class _Run:
     def _check_space(self, plan: Plan, units: Sequence[int]) -> None:
         storage = self.context.output
         free = storage.free_bytes()
-        seconds = sum(plan.units[unit].estimated_seconds for unit in units)
+        seconds = float(plan.units.estimated_seconds[list(units)].sum())
         needed = seconds * self.job.output_bytes_per_second
         if self.options.check_space and free is not None and needed > free:
             raise InputError(

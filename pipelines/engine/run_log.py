@@ -31,7 +31,6 @@ from .timing import RunTimer
 
 # Seconds between two writes of the file, on a disk and in an object store.
 DISK_SECONDS, STORE_SECONDS = 3.0, 10.0
-LEAST_WEIGHT = 1.0
 KEPT_NOTES = 5
 
 
@@ -50,7 +49,9 @@ class RunLog:
         self._seconds = DISK_SECONDS if isinstance(storage, LocalStorage) else STORE_SECONDS
         self._started = time.time()
         self._workers = 1
-        self._weights: dict[int, float] = {}
+        self._plan: Plan | None = None
+        self._to_do = 0
+        self._estimated_to_do = 0.0
         self._made = self._failed = 0
         self._estimated = 0.0
         self._input_seconds = 0.0
@@ -67,7 +68,8 @@ class RunLog:
         if not units:
             yield
             return
-        self._weights = {unit: weight_of(plan, unit) for unit in units}
+        self._plan, self._to_do = plan, len(units)
+        self._estimated_to_do = weight_of(plan, units)
         self._earlier = earlier_runs(self._storage, run_name(self._options.part))
         self._write()
         ended = threading.Event()
@@ -89,7 +91,8 @@ class RunLog:
         record = unit.record
         seconds = record.total.input_seconds
         self._made += 1
-        self._estimated += self._weights[record.unit]
+        if self._plan is not None:
+            self._estimated += weight_of(self._plan, [record.unit])
         self._input_seconds += seconds
         work = NodeWork(units=1, input_seconds=seconds)
         self._nodes[unit.node] = self._nodes.get(unit.node, NodeWork()) + work
@@ -152,10 +155,10 @@ class RunLog:
             ended=now if ending else None,
             ending=ending,
             phase=self._timer.clock.phase,
-            units_to_do=len(self._weights),
+            units_to_do=self._to_do,
             units_made=self._made,
             units_failed=self._failed,
-            estimated_to_do=sum(self._weights.values()),
+            estimated_to_do=self._estimated_to_do,
             estimated_made=self._estimated,
             units_began=self._timer.units_began,
             input_seconds=self._input_seconds,
@@ -167,6 +170,6 @@ class RunLog:
         write_run_file(self._storage, file)
 
 
-def weight_of(plan: Plan, unit: int) -> float:
-    """Estimated seconds of audio in a unit, and one second so that units of unknown size count as well."""
-    return plan.units[unit].estimated_seconds + LEAST_WEIGHT
+def weight_of(plan: Plan, units: Sequence[int]) -> float:
+    """Sum of the weights of units."""
+    return float(plan.units.weights(units).sum())

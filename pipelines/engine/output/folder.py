@@ -61,7 +61,7 @@ class OutputFolder:
 
     def clear_attempts(self) -> set[int]:
         """Delete the attempts of an earlier run of the same name, and return the units that it was working on."""
-        left = {int(name.removeprefix(self._attempts)[1:7]) for name in self._left_behind()}
+        left = {int(name.removeprefix(f"{self._attempts}/").partition("-")[0]) for name in self._left_behind()}
         self.storage.remove(self._attempts)
         return left
 

@@ -59,8 +59,8 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
     plan = request.planned() or _plan_in_memory(request)[1]
     done = {} if request.stored is None else finished_units(storage, request.stored)
     again = units_to_try_again(storage, plan, done)
-    to_do = [plan.units[number] for number in units_to_do(plan, done.keys() - again, options)]
-    seconds = sum(unit.estimated_seconds for unit in to_do)
+    to_do = units_to_do(plan, done.keys() - again, options)
+    seconds = float(plan.units.estimated_seconds[to_do].sum())
     return Preview(
         sources=plan.n_sources,
         ignored=plan.ignored,
