@@ -3,9 +3,9 @@
 Usage: python benchmarks/scale.py [--nodes 1000] [--units 10000000] [--unit-seconds 60] [--save]
 
 Real are the stored plan, reading its units, the scheduler, and the costs of a call of Ray, of committing a unit and of
-reading its record, which are measured first. Simulated are the workers: how long a unit takes is drawn from the units
-of a real run of `shard`, scaled to `--unit-seconds`; machines fail and come back, some are slow, some attempts hang. The
-driver is simulated as what it is, one thread: a worker waits for its next unit until the driver has time for it.
+reading its record, which are measured first. Simulated are the workers: how long a unit takes is drawn from the
+units of a real run of `shard`, scaled to `--unit-seconds`; machines fail and come back, some are slow, some attempts
+hang. The driver is simulated as what it is, one thread: a worker waits for its next unit until the driver has time.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from simulated_cluster import NONE, Faults, SimulatedCluster, Totals
 
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import OutputFolder
+from codectok.pipelines.engine.output.record_set import UnitRecords
 from codectok.pipelines.engine.output.records import Counts, OutputFile, UnitRecord
 from codectok.pipelines.engine.output.unit_files import part_name, record_name
 from codectok.pipelines.engine.planning.header import PlanHeader
@@ -52,6 +53,7 @@ UNIT_AUDIO_SECONDS = 3600.0
 HEAVY_UNITS, HEAVINESS = 0.002, 3.0
 CHUNK = 1_000_000
 RECORDING_SECONDS = (5, 40)
+FILES_PER_UNIT = 4  # part, counts of codes, rejects, record
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Costs:
         commit: to move its files to their places and write its record.
         record: to read its record at the end.
         record_bytes: memory of its record.
+        listed: to list one of its files.
         wait: to ask Ray which calls of all workers have ended.
     """
 
@@ -72,6 +75,7 @@ class Costs:
     commit: float
     record: float
     record_bytes: float
+    listed: float
     wait: float
 
 
@@ -147,13 +151,13 @@ class IdleActor:
 def record_of(unit: int) -> UnitRecord:
     """A record as `tokenize` writes it."""
     counts = Counts(inputs=100, input_seconds=3600.0, rows=100, seconds=3600.0, codes=337_500, rejects={"silent": 1})
-    histogram = {step: 3 for step in range(30)}
+    histogram = dict.fromkeys(range(30), 3)
     files = tuple(
         OutputFile(name=name, bytes=100_000, sha256="0" * 64)
         for name in (part_name(unit), f"_codectok/codes/{unit:06d}.parquet", f"rejects/{unit:06d}.parquet")
     )
     return UnitRecord(
-        unit=unit, split="train", tallies={"corpus": counts}, histograms={"seconds": histogram}, files=files
+        unit=unit, split="train", counts={"corpus": counts}, histograms={"seconds": histogram}, files=files
     )
 
 
@@ -170,12 +174,18 @@ def measured_costs(folder: Path, plan: Plan, workers: int) -> Costs:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     commit = seconds_of(lambda: [output.commit(record, output.attempt(record.unit, 1)) for record in records])
+    listed = seconds_of(storage.sizes) / (SAMPLES * FILES_PER_UNIT)
     texts = [storage.read(record_name(number)) for number in range(SAMPLES)]
     before = resident_bytes()
-    found: list[UnitRecord] = []
-    record = seconds_of(lambda: found.extend(UnitRecord.model_validate_json(text) for text in texts))
+    found = UnitRecords()
+
+    def keep() -> None:
+        for text in texts:
+            found.add(UnitRecord.model_validate_json(text))
+
+    record = seconds_of(keep)
     size = (resident_bytes() - before) / SAMPLES
-    return Costs(read, call, commit / SAMPLES, record / SAMPLES, size, wait)
+    return Costs(read, call, commit / SAMPLES, record / SAMPLES, size, listed, wait)
 
 
 def costs_of_ray(plan: Plan, workers: int) -> tuple[float, float]:
@@ -291,9 +301,10 @@ def print_limits(console: Console, costs: Costs, totals: Totals, workers: int, u
     )
     console.print(
         f"Beyond: the driver makes {1 / whole:,.0f} units a second, so that {unit_seconds / whole:,.0f} workers with"
-        f" units of {unit_seconds:g} s keep it busy; longer units allow more. At the end it reads a record of each unit:"
-        f" {costs.record * units / 60:.1f} minutes besides the disk, and {costs.record_bytes * units / 1e9:.1f} GB for"
-        f" {units:,} units."
+        f" units of {unit_seconds:g} s keep it busy; longer units allow more. The records of {units:,} units take"
+        f" {costs.record_bytes * units / 1e9:.1f} GB; a run that resumes lists {units * FILES_PER_UNIT:,} files"
+        f" ({costs.listed * units * FILES_PER_UNIT / 60:.0f} minutes on a local disk) and reads the records"
+        f" ({costs.record * units / 60:.0f} minutes besides the disk)."
     )
 
 

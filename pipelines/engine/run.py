@@ -12,13 +12,16 @@ from codectok.names import JOB_FOLDER
 from codectok.phases import PhaseClock
 from codectok.pipelines.engine.executors.local import Outcome, run_locally
 from codectok.pipelines.engine.executors.ray_actors import run_on_ray
+from codectok.pipelines.engine.output.commits import open_commits
 from codectok.pipelines.engine.output.folder import (
     TEMPORARY,
+    MadeUnit,
     OutputFolder,
     check_free,
     clear_temporaries,
     finished_units,
 )
+from codectok.pipelines.engine.output.record_set import UnitRecords
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.report import REPORT_FILE, write_report
 from codectok.pipelines.engine.output.statistics import STATISTICS_FILE, write_statistics
@@ -176,28 +179,28 @@ class _Run:
         again = units_to_try_again(storage, plan, records)
         units = units_to_do(plan, records.keys() - again, self.options)
         for number in units:
-            records.pop(number, None)
+            records.discard(number)
         self._note_new_conditions(plan, again.intersection(units), units)
         if units and records:
-            for note in self.job.resume_notes(storage, [records[number] for number in sorted(records)]):
+            for note in self.job.resume_notes(storage, records.ordered):
                 self.progress.note(note)
         self._check_space(plan, units)
         with self.progress.recorded(plan, units, lock):
             return self._make(plan, records, units, folder, lock)
 
     def _make(
-        self, plan: Plan, records: dict[int, UnitRecord], units: Sequence[int], folder: OutputFolder, lock: Lock
+        self, plan: Plan, records: UnitRecords, units: Sequence[int], folder: OutputFolder, lock: Lock
     ) -> JobReport:
         """Make `units`, add them to `records`, and finish the job if no other unit is missing."""
         folder.clear_unrecorded(units)
-        self.progress.planned(plan, list(records.values()), units)
+        self.progress.planned(plan, records.ordered, units)
         suspects = folder.clear_attempts()
         total = Counts.sum(record.total for record in records.values())
         try:
             if units:
                 with closing(self._outcomes(plan, units, folder, suspects)) as outcomes:
                     for record in self._commit(outcomes, folder, lock):
-                        records[record.unit] = record
+                        records.add(record)
                         total = Counts.sum([total, record.total])
                         if total.inputs >= INPUTS_BEFORE_CHECK:
                             self._check_rejects(total)
@@ -212,9 +215,9 @@ class _Run:
         self.timer.clock.switch(END)
         self._check_rejects(total)
         lock.check()
-        self._finish_if_complete(plan)
+        self._finish_if_complete(plan, records)
         new_units = len(units) - len(self.failed)
-        summary = JobSummary.of(plan, records.values())
+        summary = JobSummary.of(plan, records.ordered)
         return JobReport(summary, new_units, tuple(self.failed), self.timer.timing())
 
     def _note_new_conditions(self, plan: Plan, again: set[int], units: Sequence[int]) -> None:
@@ -235,30 +238,38 @@ class _Run:
 
     def _commit(self, outcomes: Iterator[Outcome], folder: OutputFolder, lock: Lock) -> Iterator[UnitRecord]:
         """Commit finished units, and record failed ones."""
-        for outcome in outcomes:
-            lock.check()
-            if isinstance(outcome, FailedUnit):
-                self.failed.append(outcome)
-                self.timer.end_unit(outcome.unit)
-                self.progress.gave_up()
-                where = folder.write_failure(outcome.unit, outcome.details or outcome.message)
-                self.progress.note(f"Unit {outcome.unit} failed: {outcome.message} (see {where}).")
-                continue
-            made, attempt = outcome
-            record = made.record
-            folder.commit(record, attempt)
-            self.timer.end_unit(record.unit)
-            self.progress.made(made)
-            self.timer.finish_unit(made.phases, record.total.input_seconds)
-            self.progress.finished(record)
-            yield record
+        with open_commits(folder) as commits:
+            for outcome in outcomes:
+                lock.check()
+                if isinstance(outcome, FailedUnit):
+                    self._note_failure(outcome, folder)
+                    continue
+                for made in commits.add(*outcome):
+                    yield self._note_commit(made)
+            for made in commits.finish():
+                yield self._note_commit(made)
 
-    def _finish_if_complete(self, plan: Plan) -> None:
+    def _note_failure(self, failed: FailedUnit, folder: OutputFolder) -> None:
+        self.failed.append(failed)
+        self.timer.end_unit(failed.unit)
+        self.progress.gave_up()
+        where = folder.write_failure(failed.unit, failed.details or failed.message)
+        self.progress.note(f"Unit {failed.unit} failed: {failed.message} (see {where}).")
+
+    def _note_commit(self, made: MadeUnit) -> UnitRecord:
+        record = made.record
+        self.timer.end_unit(record.unit)
+        self.progress.made(made)
+        self.timer.finish_unit(made.phases, record.total.input_seconds)
+        self.progress.finished(record)
+        return record
+
+    def _finish_if_complete(self, plan: Plan, known: UnitRecords) -> None:
         """Describe the whole output if all units are complete, including units of other runs."""
         storage = self.context.output
         with entry(storage):
-            records = finished_units(storage, plan)
-            ordered = [records[number] for number in sorted(records)]
+            records = finished_units(storage, plan, known)
+            ordered = records.ordered
             if len(records) < len(plan.units):
                 return
             # Safe now: other runs write small files within `entry` only, once all units are complete.
