@@ -101,15 +101,21 @@ class RunMetrics:
             case CheckpointWritten():
                 self._set(CHECKPOINT_STEP, event.step)
             case RunEnded():
-                self._running.clear()
-                self._set(RUNNING, 0)
-        if isinstance(event, UnitsPlanned | UnitStarted | UnitRetried | UnitFinished | UnitFailed | RunEnded):
+                self.end()
+        if isinstance(event, UnitsPlanned | UnitStarted | UnitRetried | UnitFinished | UnitFailed):
             self._set(UNITS_LEFT, self._left)
             self._set(UNITS_RUNNING, len(self._running))
             self._set(UNITS_WAITING, max(0, self._left - len(self._running)))
         if isinstance(event, UnitsPlanned | WorkerStarted | WorkerEnded):
             self._set(WORKERS, len(self._workers))
         self.refresh()
+
+    def end(self) -> None:
+        """Called at the end of the run, or of the first pass."""
+        if self._running:
+            self._running.clear()
+            self._set(UNITS_RUNNING, 0)
+        self._set(RUNNING, 0)
 
     def refresh(self) -> None:
         """Update the metrics that change with time."""

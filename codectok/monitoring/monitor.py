@@ -94,9 +94,14 @@ class RunMonitor:
         self.monitor, self._verb, self._metrics = monitor, verb, metrics
         self.totals: Callable[[], Mapping[str, Any]] = dict
 
-    def of_pass(self, verb: str) -> RunMonitor:
-        """Return the receiver of the events of another job within this run."""
-        return self.monitor.run(verb)
+    @contextmanager
+    def first_pass(self, verb: str) -> Iterator[RunMonitor]:
+        """Yield the receiver of the events of another job within this run, which ends with the context."""
+        inner = self.monitor.run(verb)
+        try:
+            yield inner
+        finally:
+            inner._metrics.end()
 
     def emit(self, event: Event) -> None:
         """Update metrics and log."""

@@ -48,7 +48,7 @@ def serve_metrics(values: MetricValues, on_note: Callable[[str], None]) -> list[
     if not ray.is_initialized():
         return []
     values.attach(_RayMetrics())
-    if metrics_port() is not None and not _is_served_here():
+    if metrics_port() is not None and not is_served_here():
         on_note(f"{PORT_VARIABLE} has no effect: Ray serves metrics only with: pip install 'ray[default]'.")
         return []
     ask: Any = ray.nodes
@@ -59,8 +59,8 @@ def serve_metrics(values: MetricValues, on_note: Callable[[str], None]) -> list[
     ]
 
 
-def _is_served_here() -> bool:
-    """True if the packages are installed in this environment."""
+def is_served_here() -> bool:
+    """True if a Ray of this environment serves metrics."""
     try:
         return all(find_spec(name) is not None for name in NEEDED_MODULES)
     except ModuleNotFoundError:  # the parent of a module is missing

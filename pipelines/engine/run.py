@@ -151,7 +151,7 @@ def _run_first_pass(
             stack.callback(lock.release)
         inner_options = replace(options, limit=None, max_rejects=1.0, check_space=False)
         context = WorkerContext(inner, inner_plan.roots)
-        inner_events = events.of_pass(first.job.verb)
+        inner_events = stack.enter_context(events.first_pass(first.job.verb))
         timer = RunTimer(events=inner_events)
         log = RunLog(inner, inner_options, progress, timer, inner_events)
         report = _Run(first.job, context, inner_options, log, timer).run(inner_plan, lock)

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
+LABEL = re.compile(r'([A-Za-z_]+)="((?:[^"\\]|\\.)*)"')
+Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 SAMPLE = re.compile(r"([a-z_]+)\{(.*)\} (\S+)")
 
 
@@ -27,15 +28,15 @@ def events_of(folder: Path, name: str | None = None) -> list[dict[str, Any]]:
     return [line for line in lines if name in (None, line["event"])]
 
 
-def metrics_of(folder: Path) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+def metrics_of(folder: Path) -> Samples:
     """Samples of the only file of metrics in a folder, by name and labels."""
     (path,) = folder.glob("*.prom")
     return samples_of(path.read_text())
 
 
-def samples_of(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    """Samples of a text in Prometheus' format by name and labels, checked by its own parser if that is installed."""
-    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+def samples_of(text: str) -> Samples:
+    """Samples of a text in Prometheus' format by name and labels."""
+    found: Samples = {}
     for line in text.splitlines():
         if not line.startswith("#"):
             match = SAMPLE.fullmatch(line)
@@ -46,7 +47,7 @@ def samples_of(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]
     return found
 
 
-def value_of(samples: dict[str, dict[tuple[tuple[str, str], ...], float]], name: str, **labels: str) -> float:
+def value_of(samples: Samples, name: str, **labels: str) -> float:
     """The only sample of this name with these labels, and perhaps others."""
     (value,) = (value for found, value in samples[name].items() if labels.items() <= dict(found).items())
     return value

@@ -98,6 +98,7 @@ def test_first_pass_has_events_of_its_verb(corpus: Path, tmp_path: Path) -> None
     assert verbs[1] == "shard" != verbs[0]
     metrics = metrics_of(tmp_path / "log")
     assert {dict(labels)["verb"] for labels in metrics["codectok_units_finished_total"]} == {*verbs}
+    assert {*metrics["codectok_run_active"].values()} == {0.0}
 
 
 def flaky(marker: Path, failures: int) -> TableJob:
