@@ -26,6 +26,7 @@ class RunOptions:
         deadline_seconds: time limit of a unit; after it the worker counts as hanging, and another one tries (Ray only).
         strict: refuse manifests with lines that cannot be used, when the sources are listed; else they become rejects.
         check_space: refuse to start if the estimated output does not fit the free space.
+        log_dir: folder or URL for the events and metrics of the run; None to keep none.
     """
 
     engine: EngineName = "ray"
@@ -39,6 +40,7 @@ class RunOptions:
     deadline_seconds: float = 6 * 3600.0
     check_space: bool = True
     strict: bool = False
+    log_dir: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_rejects <= 1:

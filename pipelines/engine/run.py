@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codectok.errors import CodectokError, InputError
+from codectok.monitoring.monitor import RunMonitor
 from codectok.names import JOB_FOLDER
 from codectok.phases import PhaseClock
 from codectok.pipelines.engine.executors.local import Outcome, run_locally
@@ -42,6 +43,7 @@ from .options import RunOptions
 from .progress import NullProgress, ProgressCallback
 from .run_log import RunLog
 from .timing import END, FIRST_PASS, PLAN, RunTimer, RunTiming
+from .watching import watched
 
 # Number of inputs from which on the share of broken ones is checked while the job runs.
 INPUTS_BEFORE_CHECK = 1000
@@ -87,9 +89,26 @@ def run_job(
         InputError: sources that do not exist, an output that is locked or of another job, or too little space.
         CodectokError: units failed, too many inputs are broken, or none could be used.
     """
-    options, progress, timer = options or RunOptions(), progress or NullProgress(), RunTimer(clock)
-    timer.clock.switch(PLAN)
-    storage = open_storage(output)
+    options, progress = options or RunOptions(), progress or NullProgress()
+    with watched(job.verb, output, options, progress) as events:
+        timer = RunTimer(clock, events)
+        timer.clock.switch(PLAN)
+        storage = open_storage(output)
+        report = _planned_and_run(job, sources, storage, options, progress, timer, events)
+        check_failures(report)
+        check_rows(report, job, storage)
+    return report
+
+
+def _planned_and_run(
+    job: Job,
+    sources: Sequence[str],
+    storage: Storage,
+    options: RunOptions,
+    progress: ProgressCallback,
+    timer: RunTimer,
+    events: RunMonitor,
+) -> JobReport:
     check_free(storage)
     with ExitStack() as stack:
         with entry(storage), _clean_up_without_plan(storage):
@@ -99,13 +118,10 @@ def run_job(
         first_pass = None
         if job.first_pass is not None:
             with timer.clock.during(FIRST_PASS):
-                first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress)
+                first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress, events)
         context = WorkerContext(storage, plan.roots, first_pass)
-        log = RunLog(storage, options, progress, timer)
-        report = _Run(job, context, options, log, timer).run(plan, lock)
-    check_failures(report)
-    check_rows(report, job, storage)
-    return report
+        log = RunLog(storage, options, progress, timer, events)
+        return _Run(job, context, options, log, timer).run(plan, lock)
 
 
 def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions) -> Plan:
@@ -120,7 +136,12 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
 
 
 def _run_first_pass(
-    first: FirstPass, plan: Plan, storage: Storage, options: RunOptions, progress: ProgressCallback
+    first: FirstPass,
+    plan: Plan,
+    storage: Storage,
+    options: RunOptions,
+    progress: ProgressCallback,
+    events: RunMonitor,
 ) -> Storage:
     """Run the first pass over the units of `plan` in a folder inside the output, and return that folder."""
     inner = open_storage(f"{storage.url}/{FIRST_PASS_FOLDER}")
@@ -133,8 +154,9 @@ def _run_first_pass(
             stack.callback(lock.release)
         inner_options = replace(options, limit=None, max_rejects=1.0, check_space=False)
         context = WorkerContext(inner, inner_plan.roots)
-        timer = RunTimer()
-        log = RunLog(inner, inner_options, progress, timer)
+        inner_events = stack.enter_context(events.first_pass(first.job.verb))
+        timer = RunTimer(events=inner_events)
+        log = RunLog(inner, inner_options, progress, timer, inner_events)
         report = _Run(first.job, context, inner_options, log, timer).run(inner_plan, lock)
     check_failures(report)
     if not report.summary.complete:
@@ -252,7 +274,7 @@ class _Run:
     def _note_failure(self, failed: FailedUnit, folder: OutputFolder) -> None:
         self.failed.append(failed)
         self.timer.end_unit(failed.unit)
-        self.progress.gave_up()
+        self.progress.gave_up(failed)
         where = folder.write_failure(failed.unit, failed.details or failed.message)
         self.progress.note(f"Unit {failed.unit} failed: {failed.message} (see {where}).")
 

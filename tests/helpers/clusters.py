@@ -24,18 +24,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def ray_head(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def ray_head(folder: Path, environment: Mapping[str, str], *options: str) -> Iterator[str]:
     """Run the head of a cluster with one core, and yield its address.
 
     Args:
         folder: short path for the cluster's files.
         environment: variables of the head; others of this process are kept, apart from the ones of a token.
+        options: further options of `ray start`.
     """
     port = free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
     command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--num-cpus=1", "--disable-usage-stats"]
-    command += ["--object-store-memory=80000000", f"--temp-dir={folder}"]
+    command += ["--object-store-memory=80000000", f"--temp-dir={folder}", *options]
     log = folder / "head.log"
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from codectok.errors import CodectokError, first_line
+from codectok.pipelines.engine.ray_metrics import metrics_port
 
 from .node_checks import describe_problems, nodes_without_our_code, package_folder
 from .own_ray import own_ray
@@ -43,7 +44,8 @@ def ray_session(address: str | None, cpus: int | None) -> Iterator[Callable[[], 
     elif address is None:
         # "local": do not join a Ray that other users have started on this machine. Without a number Ray counts the
         # cores, and respects the limits of a container.
-        with own_ray(lambda: _initialize("local", include_dashboard=False, num_cpus=cpus)) as own:
+        served = {"include_dashboard": False, "num_cpus": cpus, "_metrics_export_port": metrics_port()}
+        with own_ray(lambda: _initialize("local", **served)) as own:
             yield own.check
     else:
         try:
