@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import fsspec
 import pytest
 import soundfile
 
@@ -47,9 +46,12 @@ def environment(s3: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def nodes(environment: Mapping[str, str]) -> Iterator[RayNode]:
     """A cluster of a head and another node."""
-    with tempfile.TemporaryDirectory(prefix="head") as folder, ray_head(Path(folder), environment) as address:
-        with ray_node(address, Path(folder), environment) as node:
-            yield node
+    with (
+        tempfile.TemporaryDirectory(prefix="head") as folder,
+        ray_head(Path(folder), environment) as address,
+        ray_node(address, Path(folder), environment) as node,
+    ):
+        yield node
 
 
 def start(environment: Mapping[str, str], *arguments: object) -> subprocess.Popen[str]:
