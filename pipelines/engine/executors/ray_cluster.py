@@ -20,6 +20,8 @@ from .own_ray import own_ray
 from .ray_address import check_answer, cluster_address
 
 GPU_ANSWER_SECONDS = 300.0
+# The server of Ray Client forks a process for each client while it answers others, and some die at once.
+CLIENT_SERVER_DIED, CLIENT_ATTEMPTS = "Starting Ray client server failed", 3
 
 
 @contextmanager
@@ -84,13 +86,29 @@ def _initialize(address: str, **settings: Any) -> None:
     # Ask for Ray's new behaviour, since Ray warns as long as the choice is open.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        where = "started on this machine" if address == "local" else f"reached at {address}"
-        raise CodectokError(f"Ray could not be {where}: {first_line(error)}") from None
+    for attempt in range(1, CLIENT_ATTEMPTS + 1):
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
+            break
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+            if CLIENT_SERVER_DIED in str(error) and attempt < CLIENT_ATTEMPTS:
+                continue
+            where = "started on this machine" if address == "local" else f"reached at {address}"
+            raise CodectokError(f"Ray could not be {where}: {init_problem(error)}.") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's handler would end the process silently
+
+
+def init_problem(error: Exception) -> str:
+    """Return the reason for which Ray could not be joined or started, in one line and without a full stop."""
+    text = str(error).strip()
+    if "Traceback" in text:  # of the server of Ray Client
+        text = text.splitlines()[-1]
+    elif "ersion mismatch" in text:
+        text = " ".join(text.split())
+    else:
+        text = first_line(error)
+    return text.rstrip(".")
 
 
 def _nothing() -> None:
