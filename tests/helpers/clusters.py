@@ -46,15 +46,16 @@ class RayNode:
 
 
 @contextmanager
-def ray_head(folder: Path, environment: Mapping[str, str], *options: str) -> Iterator[str]:
+def ray_head(folder: Path, environment: Mapping[str, str], *options: str, port: int | None = None) -> Iterator[str]:
     """Run the head of a cluster with one core, and yield its address.
 
     Args:
         folder: short path for the cluster's files.
         environment: variables of the head; others of this process are kept, apart from the ones of a token.
         options: of `ray start`.
+        port: of the head; None for a free one.
     """
-    port = free_port()
+    port = port or free_port()
     dashboard = () if any("dashboard" in option for option in options) else ("--include-dashboard=false",)
     own = ("--head", f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", *dashboard)
     with _node(f"127.0.0.1:{port}", folder / "head.log", environment, [*own, *options]) as node:

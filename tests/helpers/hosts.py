@@ -139,7 +139,9 @@ class Hosts:
             Path("/tmp/ray").mkdir(exist_ok=True)
             names = [f"{NETWORK}.{number} ct{number}\n" for number in range(1, 250)]
             (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(names))
-            self._switch = _hold("ip link add br0 type bridge && ip link set br0 up && echo ready && sleep infinity & wait")
+            self._switch = _hold(
+                "ip link add br0 type bridge && ip link set br0 up && echo ready && sleep infinity & wait"
+            )
 
     def add(self) -> Host:
         """Add a host, which runs nothing yet."""

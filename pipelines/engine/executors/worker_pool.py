@@ -90,6 +90,7 @@ class WorkerPool:
         self._members: dict[_Member, None] = {}
         self._idle: deque[_Member] = deque()
         self._calls: dict[Any, _Call] = {}
+        self._given_up: list[FailedUnit] = []
         self._any_started, self._failed_starts = False, 0
         self._copies = self._faster_copies = 0
         self._staffed = self._last_busy_report = self._last_sign = time.monotonic()
@@ -103,11 +104,15 @@ class WorkerPool:
             self._give_work()
             for reference in self._ended_calls():
                 self._last_sign = time.monotonic()
-                outcome = self._finish(reference, self._calls.pop(reference))
+                # Workers that end take others with them, such as all of a lost server.
+                call = self._calls.pop(reference, None)
+                outcome = None if call is None else self._finish(reference, call)
                 if outcome is not None:
                     yield outcome
             self._check_ray()
-            yield from self._replace_hanging_workers()
+            self._replace_hanging_workers()
+            yield from self._given_up
+            self._given_up.clear()
             self._report_busy_share()
             self._tell_what_it_waits_for()
         self._servers.measure()
@@ -209,7 +214,7 @@ class WorkerPool:
         return ended
 
     def _finish(self, reference: Any, call: _Call) -> Outcome | None:
-        """Outcome of a call; None if the call was a start, or if its unit is made by another one."""
+        """Return the unit that a call has made; None if it was a start, has failed, or another one was faster."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -226,7 +231,8 @@ class WorkerPool:
             self._idle.append(member)
             lasting = isinstance(cause, LastingUnitError)
             fault = Fault.LASTING_ERROR if lasting else Fault.ERROR
-            return self._failed(attempt, fault, describe(cause), str(error))
+            self._fail(attempt, fault, describe(cause), str(error))
+            return None
         except RayError as error:
             # The actor is gone: it crashed, was killed, ran out of memory or lost its machine.
             self._check_ray()
@@ -236,17 +242,19 @@ class WorkerPool:
                 return None
             self._kill(member)
             self.staff()
-            if member.node not in alive_nodes():
-                return self._failed(attempt, Fault.LOSS, f"its machine {member.host} is gone")
-            deaths = attempt.task.faults[Fault.DEATH] + 1
-            return self._failed(attempt, Fault.DEATH, f"its worker died {deaths} times ({describe(error)})")
+            if member.node in alive_nodes():
+                deaths = attempt.task.faults[Fault.DEATH] + 1
+                self._fail(attempt, Fault.DEATH, f"its worker died {deaths} times ({describe(error)})")
+            else:
+                self._fail(attempt, Fault.LOSS, f"its machine {member.host} is gone")
+            return None
         self._idle.append(member)
         self._any_started, self._failed_starts = True, 0
         if isinstance(answer, MadeUnit):
             assert attempt is not None, "a start makes no unit"
             return self._made(answer, attempt)
         member.node, member.host = answer.node, answer.host
-        self._timer.worker_ready(member, answer.phases)
+        self._timer.worker_ready(member, answer.phases, answer.host)
         return None
 
     def _made(self, made: MadeUnit, attempt: Attempt) -> Outcome | None:
@@ -257,15 +265,14 @@ class WorkerPool:
         self._faster_copies += attempt.is_copy
         return made, place
 
-    def _failed(self, attempt: Attempt, fault: Fault, failure: str, details: str = "") -> FailedUnit | None:
+    def _fail(self, attempt: Attempt, fault: Fault, failure: str, details: str = "") -> None:
         self._folder.storage.remove(self._place_of(attempt))
         after = self._scheduler.fail(attempt, fault)
         if after is Next.GIVE_UP:
-            return FailedUnit(attempt.unit, failure, details, lasting=fault is Fault.LASTING_ERROR)
-        if after is Next.TRY_AGAIN:
-            self._timer.end_unit(attempt.unit)
+            self._given_up.append(FailedUnit(attempt.unit, failure, details, lasting=fault is Fault.LASTING_ERROR))
+        elif after is Next.TRY_AGAIN:
+            self._timer.retry_unit(attempt.unit, failure)
             self._progress.note(f"Unit {attempt.unit} is tried again: {failure}.")
-        return None
 
     def _place_of(self, attempt: Attempt) -> str:
         return self._folder.attempt(attempt.unit, attempt.number)
@@ -277,7 +284,7 @@ class WorkerPool:
             self._kill(member)
             for attempt in attempts:
                 if attempt is not None:
-                    self._failed(attempt, Fault.LOSS, "the machine of its server is gone")
+                    self._fail(attempt, Fault.LOSS, "the machine of its server is gone")
 
     def _replace_failed_start(self, member: _Member, error: Exception, hopeless: bool) -> None:
         """Start another worker: one machine may be out of order, but not all of them."""
@@ -290,15 +297,13 @@ class WorkerPool:
         if self._failed_starts < DEATHS:
             self.staff()
 
-    def _replace_hanging_workers(self) -> Generator[Outcome, None, None]:
+    def _replace_hanging_workers(self) -> None:
         overdue = self._scheduler.overdue(time.monotonic())
         for member, attempt in [(c.member, c.attempt) for c in self._calls.values() if c.attempt in overdue]:
             assert attempt is not None, "a start has no time limit"
             self._kill(member)
             hours = self._scheduler.deadline_seconds / 3600
-            outcome = self._failed(attempt, Fault.TIMEOUT, f"it took longer than {hours:g} h, {ATTEMPTS} times")
-            if outcome is not None:
-                yield outcome
+            self._fail(attempt, Fault.TIMEOUT, f"it took longer than {hours:g} h, {ATTEMPTS} times")
         if overdue:
             self.staff()
 
