@@ -50,12 +50,15 @@ class Jobs:
         """Return the command of a job that writes to `output`."""
         codec, corpus = str(self._inputs / "codec"), str(self._inputs / "corpus")
         options = {
-            "shard": ["shard", corpus, str(output), f"--shard-seconds={FILE_SECONDS}"],
-            "tokenize": ["tokenize", corpus, str(output), f"--codec={codec}", "--device=cpu", "--part-seconds=20"],
+            "shard": ["shard", corpus, str(output), "--shard-seconds=4"],
+            "tokenize": ["tokenize", corpus, str(output), f"--codec={codec}", "--device=cpu", "--part-seconds=4"],
             "export": ["export", "sequences", str(self._inputs / "tokens"), str(output), "--offset=400", "--eos=0"],
             "evaluate": ["evaluate", corpus, str(output), f"--codec={codec}", "--device=cpu", "--metrics=si_sdr"],
         }[verb]
-        more = {"export": ["--part-megabytes=0.002"], "evaluate": ["--controls=none", "--no-stability"]}
+        more = {
+            "export": ["--part-megabytes=0.002"],
+            "evaluate": ["--controls=none", "--no-stability", "--unit-seconds=20"],
+        }
         return [sys.executable, "-m", "codectok", *options, *more.get(verb, [])]
 
     def expected(self, verb: str) -> dict[str, str]:
@@ -67,6 +70,10 @@ class Jobs:
             assert done.returncode == 0, done.stdout + done.stderr
             self._expected[verb] = digests(output)
         return self._expected[verb]
+
+    def n_units(self, verb: str) -> int:
+        """Return the number of units of a job."""
+        return sum(name.startswith("_codectok/records/") for name in self.expected(verb))
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +97,27 @@ class Cluster:
         self.address = host.start_node(self.address or None)
         self.nodes.append(host)
         return host
+
+    def heal(self) -> None:
+        """Start lost nodes again."""
+        for host in self.nodes[1:]:
+            if not host.runs_node():
+                host.kill()
+                host.switch_on()
+                host.start_node(self.address)
+
+    def start_head(self) -> None:
+        """Start the first host again after it was killed, as the head of a new cluster at the same address."""
+        self.nodes[0].kill()
+        self.nodes[0].switch_on()
+        self.address = self.nodes[0].start_node()
+
+    def restart(self) -> None:
+        """Start all hosts again, with a new cluster."""
+        for host in self.nodes:
+            host.kill()
+        self.start_head()
+        self.heal()
 
     def start(self, command: Sequence[str], host: Host) -> Run:
         """Start a command that joins this cluster from `host`."""
