@@ -89,12 +89,12 @@ class Host:
         self._processes.append(process)
         return process
 
-    def start_node(self, head: str | None = None) -> str:
-        """Start a node of Ray with one core, the head if `head` is None, and return the address of the head."""
+    def start_node(self, head: str | None = None, cores: int = 1) -> str:
+        """Start a node of Ray with some cores, the head if `head` is None, and return the address of the head."""
         port = RAY_PORT if self._hosts.have_networks else free_port()
         own = ["--head", f"--port={port}", "--include-dashboard=false"] if head is None else [f"--address={head}"]
         own += [] if self._hosts.have_networks or head else [f"--temp-dir={self._hosts.folder / self.name}"]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *own, "--block", "--num-cpus=1"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *own, "--block", f"--num-cpus={cores}"]
         command += [f"--node-ip-address={self.address}", "--object-store-memory=80000000", "--disable-usage-stats"]
         before = self.log.stat().st_size if self.log.exists() else 0
         process = self._node = self.start(["sh", "-c", 'exec "$@" >>"$0" 2>&1', self.log, *command])
@@ -108,6 +108,10 @@ class Host:
     def runs_node(self) -> bool:
         """True if the node of Ray runs that `start_node` has started."""
         return self._node is not None and self._node.poll() is None
+
+    def processes(self) -> str:
+        """Return the titles of all processes of the host."""
+        return self.start(["ps", "-eo", "args="]).communicate()[0]
 
     def kill_node(self) -> None:
         """Kill the node of Ray, and no other process of the host."""

@@ -16,7 +16,7 @@ from typing import Any
 from codectok.errors import first_line
 
 from .ray_address import answer_failure
-from .ray_watch import RayWatch, keep_quiet
+from .ray_watch import RayWatch, quiet_ray
 
 POLL_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -49,22 +49,24 @@ class JoinedRay(RayWatch):
         self._answered = time.monotonic()
 
     def find_loss(self) -> str | None:
-        """Ask the node of this machine, then the head."""
-        if not _listens(self._raylet_socket):
-            return (
-                f"The Ray node of this machine has died, which had joined the cluster at {self._address}; start it"
-                f" again, and {RESUME}."
-            )
+        """Ask the head, then the node of this machine."""
         failure = answer_failure(self._head, ANSWER_SECONDS)
+        silent = time.monotonic() - self._answered
         if failure is None:
             self._answered = time.monotonic()
-            return self._find_other_cluster()
-        silent = time.monotonic() - self._answered
-        if silent < self._patience:
+            other = self._find_other_cluster()
+            if other is not None:
+                return other
+        elif silent > self._patience:
+            return (
+                f"The head of the Ray cluster at {self._address} has not answered for {silent:.0f} s ({failure}); start"
+                f" the cluster again or repair the network, and {RESUME}."
+            )
+        if _listens(self._raylet_socket):
             return None
         return (
-            f"The head of the Ray cluster at {self._address} has not answered for {silent:.0f} s ({failure}); start the"
-            f" cluster again or repair the network, and {RESUME}."
+            f"The Ray node of this machine has died, which had joined the cluster at {self._address}; start it again,"
+            f" and {RESUME}."
         )
 
     def _find_other_cluster(self) -> str | None:
@@ -102,10 +104,9 @@ def watched_cluster(address: str) -> Iterator[Callable[[], None]]:
         finally:
             ray.shutdown()
         return
-    keep_quiet()
     joined = JoinedRay(address, node.gcs_address, node.raylet_socket_name, node.session_name, driver.gcs_client)
     try:
-        with joined.watch():
+        with quiet_ray(), joined.watch():
             yield joined.check
     finally:
         ray.shutdown()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import watchdog
-from .ray_watch import RayWatch, keep_quiet
+from .ray_watch import RayWatch, quiet_ray
 
 # Processes without which Ray cannot work; it starts the others again, or works without them.
 VITAL = {"raylet": "raylet", "gcs_server": "GCS"}
@@ -58,9 +58,8 @@ def own_ray(start: Callable[[], None]) -> Iterator[OwnRay]:
             # Titles of processes would overwrite the environment that marks them.
             with _environment({watchdog.OWNER: owner, "SPT_NOENV": "1"}):
                 start()
-            keep_quiet()
             found = OwnRay(owner, _vital_processes())
-            with found.watch():
+            with quiet_ray(), found.watch():
                 yield found
         finally:
             ray.shutdown()

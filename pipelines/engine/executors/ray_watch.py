@@ -99,9 +99,17 @@ class RayWatch(ABC):
             self._before(number, frame)
 
 
-def keep_quiet() -> None:
-    """Do not print the log of a raylet that dies, although `ray.init` was asked to print no logs."""
-    from ray._private import ray_logging
+@contextmanager
+def quiet_ray() -> Iterator[None]:
+    """Do not print notes of Ray about machines, and logs of raylets that die, although `ray.init` asked for no logs."""
+    from ray._private import ray_logging, worker
 
     dispatcher: Any = ray_logging.global_worker_stdstream_dispatcher
     dispatcher.remove_handler("ray_print_logs")
+    module: Any = worker
+    before = module.print_to_stdstream
+    module.print_to_stdstream = lambda *arguments, **options: None
+    try:
+        yield
+    finally:
+        module.print_to_stdstream = before
