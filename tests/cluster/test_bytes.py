@@ -25,4 +25,3 @@ def test_cluster_writes_the_bytes_of_one_machine(verb: str, cluster: Cluster, jo
     status, told = cluster.start(jobs.command(verb, output), cluster.nodes[1]).end()
     assert status == 0, told
     assert digests(output) == jobs.expected(verb)
-    print(told)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,12 +66,17 @@ class Host:
         self._hosts, self._number = hosts, number
         self._processes: list[subprocess.Popen[str]] = []
         self._holder: subprocess.Popen[str] | None = None
+        self._node: subprocess.Popen[str] | None = None
         self.name = f"ct{number}"
         self.address = f"{NETWORK}.{number}" if hosts.have_networks else "127.0.0.1"
         self.log = hosts.folder / f"{self.name}.log"
-        if hosts.have_networks:
+        self.switch_on()
+
+    def switch_on(self) -> None:
+        """Start the host, or start it again after `kill`."""
+        if self._hosts.have_networks:
             self._holder = self._hold()
-            hosts.connect(_only_child(self._holder.pid), number)
+            self._hosts.connect(_only_child(self._holder.pid), self._number)
 
     def start(self, command: Sequence[str | Path], **environment: str) -> subprocess.Popen[str]:
         """Start a command on this host."""
@@ -84,15 +89,15 @@ class Host:
         self._processes.append(process)
         return process
 
-    def start_node(self, head: str | None = None) -> str:
-        """Start a node of Ray with one core, the head if `head` is None, and return the address of the head."""
+    def start_node(self, head: str | None = None, cores: int = 1) -> str:
+        """Start a node of Ray with some cores, the head if `head` is None, and return the address of the head."""
         port = RAY_PORT if self._hosts.have_networks else free_port()
         own = ["--head", f"--port={port}", "--include-dashboard=false"] if head is None else [f"--address={head}"]
         own += [] if self._hosts.have_networks or head else [f"--temp-dir={self._hosts.folder / self.name}"]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *own, "--block", "--num-cpus=1"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *own, "--block", f"--num-cpus={cores}"]
         command += [f"--node-ip-address={self.address}", "--object-store-memory=80000000", "--disable-usage-stats"]
         before = self.log.stat().st_size if self.log.exists() else 0
-        process = self.start(["sh", "-c", 'exec "$@" >>"$0" 2>&1', self.log, *command])
+        process = self._node = self.start(["sh", "-c", 'exec "$@" >>"$0" 2>&1', self.log, *command])
         deadline = time.monotonic() + START_SECONDS
         while b"Ray runtime started" not in self.log.read_bytes()[before:] if self.log.exists() else True:
             assert process.poll() is None, self.log.read_text()
@@ -100,11 +105,26 @@ class Host:
             time.sleep(POLL_SECONDS)
         return head or f"{self.address}:{port}"
 
+    def runs_node(self) -> bool:
+        """True if the node of Ray runs that `start_node` has started."""
+        return self._node is not None and self._node.poll() is None
+
+    def processes(self) -> str:
+        """Return the titles of all processes of the host."""
+        return self.start(["ps", "-eo", "args="]).communicate()[0]
+
+    def kill_node(self) -> None:
+        """Kill the node of Ray, and no other process of the host."""
+        assert self._node is not None, "it was started"
+        kill_tree(self._node)
+
     def kill(self) -> None:
         """End the host, as a power cut: all of its processes at once, and its links."""
         if self._holder is not None:
             self._holder.kill()
-            self._holder.wait()
+            self._holder.communicate()
+            self._hosts.disconnect(self._number)
+            self._holder = None
         for process in self._processes:
             kill_tree(process)
             process.communicate()
@@ -157,6 +177,10 @@ class Hosts:
         for arguments in (f"address add {NETWORK}.{number}/24 dev eth0", "link set eth0 up"):
             subprocess.run([*enter, *arguments.split()], check=True)
 
+    def disconnect(self, number: int) -> None:
+        """Remove the link of a host; the system removes it as well, a moment after the host has ended."""
+        self._in_switch(f"link delete veth{number}", check=False)
+
     def set_link(self, number: int, state: str) -> None:
         """Set the link of a host "up" or "down"."""
         self._in_switch(f"link set veth{number} {state}")
@@ -169,10 +193,10 @@ class Hosts:
             self._switch.kill()
             self._switch.communicate()
 
-    def _in_switch(self, arguments: str) -> None:
+    def _in_switch(self, arguments: str, check: bool = True) -> None:
         assert self._switch is not None, "hosts without networks have no links"
         enter = ["nsenter", "--net", f"--target={_only_child(self._switch.pid)}", "ip"]
-        subprocess.run([*enter, *arguments.split()], check=True)
+        subprocess.run([*enter, *arguments.split()], check=check, capture_output=not check)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from codectok.errors import CodectokError
-from codectok.pipelines.engine.executors import own_ray, ray_address
+from codectok.pipelines.engine.executors import own_ray, ray_address, ray_watch
 from codectok.pipelines.engine.executors.ray_address import check_answer, cluster_address
 from codectok.pipelines.engine.executors.watchdog import OWNER, _in_list_of_processes, processes_of
 from codectok.train.signals import stop_on_interrupt
@@ -96,13 +96,13 @@ class Endable:
 
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_death_of_ray_interrupts_the_main_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_ray, "SIGNAL_SECONDS", 0.1)
+    monkeypatch.setattr(ray_watch, "SIGNAL_SECONDS", 0.1)
     monkeypatch.setattr(own_ray, "POLL_SECONDS", 0.05)
     process = Endable()
     ray = own_ray.OwnRay("nothing", {name: process})
     before = signal.getsignal(signal.SIGINT)
     ray.check()
-    with pytest.raises(own_ray.LostRayError, match="has died") as error, ray.watch():
+    with pytest.raises(ray_watch.LostRayError, match="has died") as error, ray.watch():
         process.ended = True
         wait_until(lambda: False, 5)  # one long sleep would not be interrupted
     ray.end()

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codectok.errors import CodectokError, InputError, PassingError
-from codectok.pipelines.engine.executors.own_ray import LostRayError
 from codectok.pipelines.engine.executors.ray_cluster import cluster_resource, current_umask, ray_session
+from codectok.pipelines.engine.executors.ray_watch import LostRayError
 from codectok.train.config import TrainConfig
 from codectok.train.run.metrics_log import MetricsCallback
 from codectok.train.run.output import claim_output

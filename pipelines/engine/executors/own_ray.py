@@ -2,106 +2,48 @@
 
 from __future__ import annotations
 
-import _thread
 import os
-import signal
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any
 
-from codectok.errors import PassingError
-
 from . import watchdog
+from .ray_watch import RayWatch, quiet_ray
 
 # Processes without which Ray cannot work; it starts the others again, or works without them.
 VITAL = {"raylet": "raylet", "gcs_server": "GCS"}
 POLL_SECONDS = 0.5
-# A signal to the whole process group reaches Ray as well: the driver's own reaction comes first.
-SIGNAL_SECONDS = 1.0
-# Ray's calls can wait for a dead GCS for a minute, and cannot be interrupted.
-END_SECONDS = 15.0
 WATCHDOG_SECONDS = 10.0
 
 
-class LostRayError(PassingError):
-    """The Ray of this process has died."""
-
-
-class OwnRay:
+class OwnRay(RayWatch):
     """Watches the vital processes of a Ray that this process has started."""
 
     def __init__(self, owner: str, vital: Mapping[str, Any]) -> None:
+        super().__init__(POLL_SECONDS)
         self._owner, self._vital = owner, vital
-        self._loss: str | None = None
-        self._interrupting = self._interrupted = False
-        self._leaving, self._left = threading.Event(), threading.Event()
-        self._before: Any = None
 
     def check(self) -> None:
         """Raise a `LostRayError` if Ray has died."""
-        loss = self._find_loss()
-        if loss is not None:
-            raise LostRayError(loss)
+        self.look()
+        super().check()
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Raise a `LostRayError` in the main thread if Ray dies while the context lasts."""
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main:
-            self._before = signal.signal(signal.SIGINT, self._on_interrupt)
-        threading.Thread(target=self._watch, daemon=True).start()
-        try:
-            yield
-        except (KeyboardInterrupt, GeneratorExit):
-            # Ray turns every exception of a handler but `KeyboardInterrupt` into a `SystemError`.
-            if self._interrupted:
-                raise LostRayError(self._loss) from None
-            raise
-        finally:
-            self._leaving.set()
-            if in_main:
-                signal.signal(signal.SIGINT, self._before)
-
-    def end(self) -> None:
-        """Stop watching."""
-        self._leaving.set()
-        self._left.set()
-
-    def _find_loss(self) -> str | None:
+    def find_loss(self) -> str | None:
+        """Name a vital process that has ended."""
         for name, process in self._vital.items():
-            if self._loss is None and process.poll() is not None:
-                self._loss = (
+            if process.poll() is not None:
+                return (
                     f"Ray has died: its {VITAL[name]} (process {process.pid}) was killed or crashed, perhaps for lack"
                     " of memory; run the same command again to continue."
                 )
-        return self._loss
+        return None
 
-    def _watch(self) -> None:
-        while self._find_loss() is None:
-            if self._left.wait(POLL_SECONDS):
-                return
-        # Ray's other processes print the log of a raylet that died.
+    def after_loss(self) -> None:
+        """End Ray's other processes, which print the log of a raylet that died."""
         watchdog.kill(watchdog.processes_of(self._owner) - {process.pid for process in self._vital.values()})
-        if not self._leaving.wait(SIGNAL_SECONDS):
-            self._interrupting = True
-            _thread.interrupt_main(signal.SIGINT)
-        if not self._left.wait(END_SECONDS):
-            # The main thread waits for Ray, which would end this process only after a minute, with a stack trace.
-            with suppress(OSError):
-                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"Error: {self._loss}\n".encode())
-            os._exit(PassingError.exit_code)
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._interrupting:
-            self._interrupting, self._interrupted = False, True
-            raise KeyboardInterrupt
-        if callable(self._before):
-            self._before(number, frame)
 
 
 @contextmanager
@@ -116,22 +58,13 @@ def own_ray(start: Callable[[], None]) -> Iterator[OwnRay]:
             # Titles of processes would overwrite the environment that marks them.
             with _environment({watchdog.OWNER: owner, "SPT_NOENV": "1"}):
                 start()
-            _keep_quiet()
             found = OwnRay(owner, _vital_processes())
-            with found.watch():
+            with quiet_ray(), found.watch():
                 yield found
         finally:
             ray.shutdown()
             if found is not None:
                 found.end()
-
-
-def _keep_quiet() -> None:
-    """Do not print the log of a raylet that dies, although `ray.init` was asked to print no logs."""
-    from ray._private import ray_logging
-
-    dispatcher: Any = ray_logging.global_worker_stdstream_dispatcher
-    dispatcher.remove_handler("ray_print_logs")
 
 
 def _vital_processes() -> dict[str, Any]:

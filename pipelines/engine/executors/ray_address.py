@@ -39,15 +39,14 @@ def cluster_address(address: str | None) -> str | None:
 
 def check_answer(address: str) -> None:
     """Raise a `CodectokError` if no Ray answers at `address` within seconds; Ray itself tries for many minutes."""
-    failures: list[str] = []
-    thread = threading.Thread(target=lambda: failures.extend(_try(address)), daemon=True)
+    # If it takes longer: the search for a host's address has no time limit.
+    failures: list[str | None] = [f"there is no answer within {ANSWER_SECONDS:g} s"]
+    thread = threading.Thread(target=lambda: failures.append(answer_failure(address, ANSWER_SECONDS)), daemon=True)
     thread.start()
-    thread.join(ANSWER_SECONDS)  # the search for a host's address has no time limit
-    if thread.is_alive():
-        failures.append(f"there is no answer within {ANSWER_SECONDS:g} s")
-    if failures:
+    thread.join(ANSWER_SECONDS)
+    if failures[-1] is not None:
         raise CodectokError(
-            f"Ray could not be reached at {address}: {failures[0]}; start the cluster, or name another one with"
+            f"Ray could not be reached at {address}: {failures[-1]}; start the cluster, or name another one with"
             " --address or RAY_ADDRESS."
         )
     _check_cluster(address)
@@ -108,22 +107,22 @@ def probe_problem(answer: Mapping[str, Any], log: str) -> str | None:
     return None
 
 
-def _try(address: str) -> list[str]:
-    """Return the failure to reach `address`, if there is one."""
+def answer_failure(address: str, seconds: float) -> str | None:
+    """Return the reason why no Ray answers at `address` within `seconds`; None if one does."""
     try:
         host, port = _host_and_port(address)
-        with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
+        with socket.create_connection((host, port), seconds) as connection:
             if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-                return []
+                return None
             connection.sendall(GREETING)
             header = connection.recv(FRAME_HEADER_BYTES, socket.MSG_WAITALL)
     except TimeoutError:
-        return [f"there is no answer within {ANSWER_SECONDS:g} s"]
+        return f"there is no answer within {seconds:g} s"
     except (OSError, ValueError) as error:
-        return [getattr(error, "strerror", None) or first_line(error).rstrip(".")]
+        return getattr(error, "strerror", None) or first_line(error).rstrip(".")
     if len(header) < FRAME_HEADER_BYTES or header[3] != SETTINGS_FRAME:
-        return ["the server there is not Ray"]
-    return []
+        return "the server there is not Ray"
+    return None
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -15,6 +15,7 @@ import torch
 from codectok.errors import CodectokError, first_line
 from codectok.pipelines.engine.ray_metrics import metrics_port
 
+from .joined_ray import watched_cluster
 from .node_checks import describe_problems, nodes_without_our_code, package_folder
 from .own_ray import own_ray
 from .ray_address import check_answer, cluster_address
@@ -22,6 +23,8 @@ from .ray_address import check_answer, cluster_address
 GPU_ANSWER_SECONDS = 300.0
 # The server of Ray Client forks a process for each client while it answers others, and some die at once.
 CLIENT_SERVER_DIED, CLIENT_ATTEMPTS = "Starting Ray client server failed", 3
+# Address of the cluster that this process has joined, if any.
+_joined: list[str] = []
 
 
 @contextmanager
@@ -33,7 +36,7 @@ def ray_session(address: str | None, cpus: int | None) -> Iterator[Callable[[], 
         cpus: cores of a Ray started on this machine; None for all.
 
     Yields:
-        a function that raises a `LostRayError` if a Ray started here has died.
+        a function that raises a `LostRayError` if this Ray has died, or its head does not answer anymore.
 
     Raises:
         CodectokError: there is no cluster at `address`, or Ray cannot be started.
@@ -41,7 +44,7 @@ def ray_session(address: str | None, cpus: int | None) -> Iterator[Callable[[], 
     import ray
 
     address = cluster_address(address)
-    if ray.is_initialized():
+    if ray.is_initialized() and not (has_joined() and address):
         yield _nothing
     elif address is None:
         # "local": do not join a Ray that other users have started on this machine. Without a number Ray counts the
@@ -50,11 +53,20 @@ def ray_session(address: str | None, cpus: int | None) -> Iterator[Callable[[], 
         with own_ray(lambda: _initialize("local", **served)) as own:
             yield own.check
     else:
-        try:
+        if not has_joined():
             join_cluster(address)
-            yield _nothing
+        try:
+            with watched_cluster(address) as check:
+                yield check
         finally:
-            ray.shutdown()
+            _joined.clear()
+
+
+def has_joined() -> bool:
+    """Return True in a cluster that `join_cluster` has joined; False in a Ray of the program that calls codectok."""
+    import ray
+
+    return ray.is_initialized() and bool(_joined)
 
 
 def join_cluster(address: str) -> None:
@@ -76,6 +88,7 @@ def join_cluster(address: str) -> None:
         if still:
             ray.shutdown()
             raise CodectokError(describe_problems(still))
+    _joined.append(address)
 
 
 def _initialize(address: str, **settings: Any) -> None:
