@@ -45,7 +45,9 @@ def rows_of(first: str) -> list[list[str]]:
 
 
 def test_page_lists_all_events_and_fields() -> None:
-    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and Event in kind.__bases__]
+    kinds: list[type[Event]] = [
+        kind for kind in vars(events).values() if isinstance(kind, type) and Event in kind.__bases__
+    ]
     found = {name.strip("`"): re.findall(r"`(\w+)`", listed) for name, listed, _ in rows_of("event")}
     assert found == {kind.name: [each.name for each in fields(kind)] for kind in kinds}
 
