@@ -29,6 +29,7 @@ test-hostile: $(INSTALLED)
 	$(BIN)/python -m benchmarks.kill_jobs --kills 60 --seconds 900
 
 test-cluster: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[metrics]'
 	$(BIN)/python -m pytest -m cluster
 
 lint: $(INSTALLED)

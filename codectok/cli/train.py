@@ -10,9 +10,9 @@ import typer
 from codectok.errors import InputError
 from codectok.formatting import format_duration, megabytes
 
-from .console import ProgressReport, facts_table, progress, say
+from .console import ProgressReport, facts_table, progress, say, warn
 from .interruption import check_interruption
-from .options import AddressOption, TrainingEngine
+from .options import AddressOption, LogDirOption, TrainingEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +58,7 @@ def run(
     retries: Annotated[
         int, typer.Option(min=0, help="How often all ranks are started again after one has died (Ray only).")
     ] = 3,
+    log_dir: LogDirOption = None,
 ) -> None:
     """Train a codec from shards; run the same command again to resume."""
     from codectok.train.config import load_stages
@@ -73,10 +74,12 @@ def run(
     if engine is TrainingEngine.TORCHRUN:
         from codectok.train.launch.torchrun import run_under_torchrun
 
-        run_under_torchrun(stages, [NAME, config, *(overrides or []), "--engine", TrainingEngine.LOCAL.value], workers)
+        logged = [] if log_dir is None else ["--log-dir", log_dir]
+        local = ["--engine", TrainingEngine.LOCAL.value, *logged]
+        run_under_torchrun(stages, [NAME, config, *(overrides or []), *local], workers)
         return
     for number, settings in enumerate(stages, 1):
-        report = _train(settings, engine, workers, address, retries)
+        report = _train(settings, engine, workers, address, retries, log_dir)
         if number == len(stages):
             return
         if report.stop_requested or report.ending == "out of time":
@@ -101,21 +104,33 @@ def _is_first_rank() -> bool:
 
 
 def _train(
-    settings: TrainConfig, engine: TrainingEngine, workers: int | None, address: str | None, retries: int
+    settings: TrainConfig,
+    engine: TrainingEngine,
+    workers: int | None,
+    address: str | None,
+    retries: int,
+    log_dir: str | None,
 ) -> TrainingReport:
     """Make one run, and raise `KeyboardInterrupt` if it is interrupted."""
     from codectok.train import train
     from codectok.train.launch.ray_train import RayOptions, train_on_ray
+    from codectok.train.launch.watching import watched
 
     check_interruption()
     if _is_first_rank():
         say(f"Training {settings.codec.name} into {settings.output}, up to step {settings.steps:,}.")
-    with progress(settings.steps, f"train {settings.codec.name}", lines=False) as bar:
+    title = f"train {settings.codec.name}"
+    # Other ranks of torchrun log nothing.
+    with (
+        progress(settings.steps, title, lines=False) as bar,
+        watched(settings, log_dir if _is_first_rank() else None, warn) as events,
+    ):
         on_metrics = _metrics_callback(settings, bar)
         if engine is TrainingEngine.RAY:
-            report = train_on_ray(settings, RayOptions(workers, address, retries), on_metrics)
+            report = train_on_ray(settings, RayOptions(workers, address, retries), on_metrics, events)
         else:
-            report = train(settings, on_metrics)
+            report = train(settings, on_metrics, events=events)
+        events.totals = lambda: {"ending": report.ending, "step": report.step}
     if report.ending == "interrupted":
         if _is_first_rank():
             say(f"Stopped at step {report.step:,}. Run the same command to resume.")

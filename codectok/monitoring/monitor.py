@@ -50,7 +50,8 @@ class Monitor:
         self._file: MetricsFile | None = None
         if log_dir is None:
             return
-        _check_outside(log_dir, output)
+        if lies_in(log_dir, output):
+            raise InputError(f"The log folder {log_dir} lies in the output {output}; choose another --log-dir.")
         folder = open_storage(log_dir)
         host, word = socket.gethostname(), re.sub(r"[^A-Za-z0-9]+", "-", verb)
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -152,8 +153,7 @@ def _whole(place: str) -> str:
     return str(Path(place.removeprefix("file://")).absolute())
 
 
-def _check_outside(log_dir: str, output: str) -> None:
-    """Raise an `InputError` if the log would lie in the output, which holds nothing but its own files."""
-    log, out = (place if is_url(place) else str(Path(place).resolve()) for place in map(_whole, (log_dir, output)))
-    if f"{log}/".startswith(f"{out}/"):
-        raise InputError(f"The log folder {log_dir} lies in the output {output}; choose another --log-dir.")
+def lies_in(place: str, folder: str) -> bool:
+    """True if the path or URL `place` is `folder` or lies in it."""
+    inner, outer = (one if is_url(one) else str(Path(one).resolve()) for one in (_whole(place), _whole(folder)))
+    return f"{inner}/".startswith(f"{outer.rstrip('/')}/")

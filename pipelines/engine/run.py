@@ -90,7 +90,7 @@ def run_job(
         CodectokError: units failed, too many inputs are broken, or none could be used.
     """
     options, progress = options or RunOptions(), progress or NullProgress()
-    with watched(job.verb, output, options, progress) as events:
+    with watched(job, sources, output, options, progress) as events:
         timer = RunTimer(clock, events)
         timer.clock.switch(PLAN)
         storage = open_storage(output)

@@ -128,12 +128,15 @@ class RunTimer:
         imports = {IMPORTS: max(0.0, life - sum(phases.values()))}
         self._worker_phases = sum_phases([self._worker_phases, imports, phases])
 
-    def end_worker(self, worker: Hashable) -> None:
-        """Called when a worker ends."""
+    def end_worker(self, worker: Hashable, reason: str = "") -> None:
+        """Called when a worker ends; with a reason if it died, hung or could not start."""
         life = monotonic() - self._begun.pop(worker)
         self._lives += life
         ended = WorkerEnded(self._numbers.pop(worker), self._worker_nodes.pop(worker, ""), round(life, 3))
-        self._to_replace.append(ended)
+        if reason:
+            self._events.emit(WorkerDied(ended.worker, ended.node, reason))
+        else:
+            self._to_replace.append(ended)
         self._events.emit(ended)
 
     def servers_ready(self, servers: Sequence[Mapping[str, float]], seconds: float) -> None:

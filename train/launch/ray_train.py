@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codectok.errors import CodectokError, InputError, PassingError
+from codectok.monitoring.events import Event, EventSink, NullEvents
 from codectok.pipelines.engine.executors.ray_cluster import cluster_resource, current_umask, ray_session
 from codectok.pipelines.engine.executors.ray_watch import LostRayError
 from codectok.train.config import TrainConfig
@@ -72,7 +73,7 @@ class _Queues:
     """Queues between the driver and the ranks.
 
     Attributes:
-        messages: metrics, warnings and the report, from the ranks.
+        messages: metrics, events, warnings and the report, from the ranks.
         verdict: at most one error that a retry cannot fix.
         stop: not empty if the ranks are to stop.
     """
@@ -82,7 +83,9 @@ class _Queues:
     stop: Queue
 
 
-def train_on_ray(config: TrainConfig, options: RayOptions, on_metrics: MetricsCallback) -> TrainingReport:
+def train_on_ray(
+    config: TrainConfig, options: RayOptions, on_metrics: MetricsCallback, events: EventSink | None = None
+) -> TrainingReport:
     """Train as `train` does, on ranks started by Ray; all nodes must see the folders of `config` by the same names.
 
     Raises:
@@ -100,7 +103,7 @@ def train_on_ray(config: TrainConfig, options: RayOptions, on_metrics: MetricsCa
             raise InputError("The Ray cluster has no GPU; run on machines that have one, or with device=cpu.")
         with _open_queues() as queues:
             trainer = _ray_trainer(config, options, on_gpus, queues)
-            with _receiving(queues.messages, on_metrics) as reports:
+            with _receiving(queues.messages, on_metrics, events or NullEvents()) as reports:
                 failure, stop_requested = _fit(trainer, queues.stop, check_ray)
             if not queues.verdict.empty():
                 raise queues.verdict.get()
@@ -215,6 +218,16 @@ class _WarningSender(logging.Handler):
         self._queue.put(_Warning(record.getMessage()))
 
 
+class _EventSender:
+    """Sends events to the driver."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def emit(self, event: Event) -> None:
+        self._queue.put(event)
+
+
 def _train_rank(settings: dict[str, Any]) -> None:
     """Train on one rank, in a worker of Ray Train."""
     from ray.train.torch import get_device
@@ -233,7 +246,7 @@ def _train_rank(settings: dict[str, Any]) -> None:
         queues.messages.put(_Metrics(step, metrics))
 
     try:
-        queues.messages.put(train(config, on_metrics, _StopFlag(queues.stop)))
+        queues.messages.put(train(config, on_metrics, _StopFlag(queues.stop), _EventSender(queues.messages)))
     except PassingError:
         raise  # Ray tries again
     except CodectokError as error:
@@ -254,8 +267,8 @@ def _n_workers(options: RayOptions, on_gpus: bool) -> int:
 
 
 @contextmanager
-def _receiving(messages: Queue, on_metrics: MetricsCallback) -> Iterator[list[TrainingReport]]:
-    """Pass on metrics and warnings as they arrive, and collect the reports of the ranks."""
+def _receiving(messages: Queue, on_metrics: MetricsCallback, events: EventSink) -> Iterator[list[TrainingReport]]:
+    """Pass on metrics, events and warnings as they arrive, and collect the reports of the ranks."""
     from ray.exceptions import RayError
     from ray.util.queue import Empty
 
@@ -276,6 +289,8 @@ def _receiving(messages: Queue, on_metrics: MetricsCallback) -> Iterator[list[Tr
                 on_metrics(message.step, message.metrics)
             elif isinstance(message, _Warning):
                 log.warning(message.text)
+            elif isinstance(message, Event):
+                events.emit(message)
             else:
                 reports.append(message)
 

@@ -1,4 +1,4 @@
-"""Writes metrics, audio and images to TensorBoard, Weights & Biases and a callback."""
+"""Writes metrics, audio and images to TensorBoard, Weights & Biases, a callback and events."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import json
 import uuid
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from codectok.atomic import write_text
 from codectok.errors import InputError
+from codectok.monitoring.events import CheckpointWritten, EventSink, NullEvents, StepLogged, Validated
 from codectok.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 TENSORBOARD_FOLDER = "tensorboard"
+VALIDATION_PREFIX = "validation/"
 # Holds the id of the run at Weights & Biases.
 WANDB_FILE = "wandb-id"
 
@@ -33,9 +36,18 @@ class MetricsLog:
         step: number of steps taken so far; TensorBoard drops later entries of a killed run.
         is_first: True on the first rank.
         on_metrics: called with all metrics.
+        events: receives metrics and checkpoints.
     """
 
-    def __init__(self, config: TrainConfig, step: int, is_first: bool, on_metrics: MetricsCallback) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        step: int,
+        is_first: bool,
+        on_metrics: MetricsCallback,
+        events: EventSink | None = None,
+    ) -> None:
+        self._events = (is_first and events) or NullEvents()
         self._sample_rate = config.codec.mel.sample_rate
         self._callbacks = [on_metrics] if is_first else []
         self._writers: list[_TensorBoard | _WeightsAndBiases] = []
@@ -50,6 +62,12 @@ class MetricsLog:
             writer.scalars(metrics, step)
         for callback in self._callbacks:
             callback(step, metrics)
+        validated = all(name.startswith(VALIDATION_PREFIX) for name in metrics)
+        self._events.emit(Validated(step, metrics) if validated else StepLogged(step, metrics))
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        """Called when a checkpoint was written."""
+        self._events.emit(CheckpointWritten(step, str(path)))
 
     def audio(self, step: int, name: str, samples: np.ndarray) -> None:
         """Write `samples` [n] at the codec's rate."""

@@ -15,6 +15,7 @@ import torch
 
 from codectok.checkpoints.native import is_checkpoint
 from codectok.errors import CodectokError, InputError
+from codectok.monitoring.events import EventSink
 from codectok.train.config import TrainConfig
 from codectok.train.data.batches import Batch
 from codectok.train.data.loader import SegmentLoader
@@ -81,13 +82,20 @@ class TrainingRun:
         InputError: data, output or configuration cannot be used.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device, ranks: Ranks, on_metrics: MetricsCallback) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        ranks: Ranks,
+        on_metrics: MetricsCallback,
+        events: EventSink | None = None,
+    ) -> None:
         inputs = prepare(config, ranks.world_size)
         ranks.barrier()  # all ranks must have checked the output before the first one writes to it
         if ranks.is_first:
             claim_output(config)
         ranks.barrier()
-        self._config, self._ranks, self._on_metrics = config, ranks, on_metrics
+        self._config, self._ranks, self._on_metrics, self._events = config, ranks, on_metrics, events
         self._reader, self._validation, self._checkpoint = inputs.reader, inputs.validation, inputs.checkpoint
         self._checkpoints = config.output / CHECKPOINT_FOLDER
         self._loader = self._new_loader()
@@ -110,7 +118,8 @@ class TrainingRun:
                 return TrainingReport("already finished", trainer.step, codec, best if is_checkpoint(best) else None)
         else:
             self._initialize()
-        with closing(MetricsLog(config, trainer.step, self._ranks.is_first, self._on_metrics)) as log:
+        log = MetricsLog(config, trainer.step, self._ranks.is_first, self._on_metrics, self._events)
+        with closing(log):
             window = MetricsWindow(self._ranks, trainer.device)
             if state is not None:
                 assert self._checkpoint is not None, "the state comes from it"
@@ -163,6 +172,7 @@ class TrainingRun:
                         self._validate(log)
                     log.flush()
                     self._save(window)
+                    log.checkpoint(trainer.step, self._checkpoints / checkpoint_name(trainer.step))
         return ending
 
     def _step(self, batch: Batch, log: MetricsLog, window: MetricsWindow) -> None:

@@ -14,9 +14,9 @@ from codectok.evaluation.codes.codebook import CodebookUse
 from codectok.evaluation.metrics.speech_quality import installed_measures
 from codectok.train.trainer.trainer import Trainer
 
-from .metrics_log import MetricsLog
+from .metrics_log import VALIDATION_PREFIX, MetricsLog
 
-PREFIX = "validation/"
+PREFIX = VALIDATION_PREFIX
 ERROR = f"{PREFIX}mel"
 
 

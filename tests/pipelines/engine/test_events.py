@@ -158,7 +158,11 @@ def test_log_folder_that_cannot_be_written_is_refused_at_the_start(corpus: Path,
         run(shard_job(), corpus, tmp_path / "out", logged(tmp_path / "file"))
     with pytest.raises(InputError, match="lies in the output"):
         run(shard_job(), corpus, tmp_path / "out", logged(tmp_path / "out" / "log"))
+    for source in (str(corpus), f"other={corpus}", f"{corpus}/*.flac"):
+        with pytest.raises(InputError, match="lies in the source"):
+            run_job(shard_job(), [source], tmp_path / "out", logged(corpus / "log"))
     assert not (tmp_path / "out").exists()
+    assert not (corpus / "log").exists()
 
 
 def test_full_disk_of_the_log_is_noted_once_and_the_job_continues(
@@ -211,7 +215,10 @@ def test_replaced_worker_is_told_as_dead() -> None:
     timer.retry_unit(7, "it was tired")
     timer.end_unit(7)
     timer.begin_unit(7, "here")
-    for worker in ("b", "c"):
+    timer.end_worker("b", "it ran out of memory")
+    timer.begin_worker("d")
+    for worker in ("c", "d"):
         timer.end_worker(worker)
-    assert len(kept.of(WorkerDied)) == 1
+    died = [(event.worker, event.reason) for event in kept.of(WorkerDied)]
+    assert died == [(1, ""), (2, "it ran out of memory")]
     assert [event.reason for event in kept.of(UnitRetried)] == ["", "it was tired"]

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from codectok.sources.listing.ordering import ordered_sources
 from codectok.sources.listing.sources import list_sources
 from codectok.storage import LocalStorage
 from tests.helpers.audio import tone
+from tests.helpers.events import events_of, metrics_of, value_of
 from tests.helpers.hooked_jobs import BeforeUnits
 from tests.helpers.jobs import UNIT_SECONDS, digests, rejects, run, shard_job
 from tests.helpers.tars import write_tar
@@ -96,9 +98,15 @@ def on_ray(workers: int = 2, deadline_seconds: float = 1000.0) -> RunOptions:
 def test_worker_faults_do_not_change_output(
     fault: str, times: int, corpus: Path, notes: Path, tmp_path: Path, clean: dict[str, str]
 ) -> None:
-    run(FaultyJob(fault, notes, times), corpus, tmp_path / "out", on_ray())
+    options = replace(on_ray(), log_dir=str(tmp_path / "log"))
+    run(FaultyJob(fault, notes, times), corpus, tmp_path / "out", options)
     assert len(list(notes.iterdir())) == times
     assert digests(tmp_path / "out") == clean
+    retried = min(times, 2)  # then the unit runs in a child process
+    assert len(events_of(tmp_path / "log", "unit_retried")) >= retried
+    died = 0 if fault == "error" else retried
+    assert len(events_of(tmp_path / "log", "worker_died")) == died
+    assert value_of(metrics_of(tmp_path / "log"), "codectok_workers_died_total") == died
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 
 from codectok import CodectokError, InputError
+from codectok.monitoring.events import CheckpointWritten, Event, StepLogged
 from codectok.shards import read_index
 from codectok.storage import open_storage
 from codectok.train import train
@@ -44,8 +46,12 @@ def test_ray_ranks_equal_one_process_and_follow_umask(shards: Path, tmp_path: Pa
     train(tiny_config(shards, tmp_path / "alone", *DETERMINISTIC), losses(alone))
     both: dict[int, float] = {}
     config = tiny_config(shards, tmp_path / "both", *DETERMINISTIC, "data.num_workers=1")
+    events: list[Event] = []
+    sink = SimpleNamespace(emit=events.append)
     with umask(0o007):
-        report = train_on_ray(config, RayOptions(workers=2), losses(both))
+        report = train_on_ray(config, RayOptions(workers=2), losses(both), sink)
+    assert [event.step for event in events if isinstance(event, StepLogged)] == [*both]
+    assert [event.step for event in events if isinstance(event, CheckpointWritten)] == [2, 4, 6, 7]
     assert wrong_modes(tmp_path / "both", 0o007) == {}
     assert (report.ending, report.step) == ("finished", 7)
     assert report.codec == tmp_path / "both" / "codec"

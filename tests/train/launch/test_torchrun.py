@@ -96,9 +96,10 @@ def test_stages_run_one_after_the_other_and_leave_no_temporary_files(shards: Pat
     path.write_text(json.dumps({**described, "output": str(tmp_path / "runs"), "stages": {"first": {}, "second": {}}}))
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    launcher = start(str(path), temporary=temporary)
+    launcher = start(str(path), "--log-dir", str(tmp_path / "log"), temporary=temporary)
     output, errors = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0, errors
+    assert len(list((tmp_path / "log").glob("*.jsonl"))) == 2  # of each stage, and of the first rank
     left = [path.name for path in temporary.iterdir()]
     assert [name for name in left if not name.startswith("torchinductor")] == []  # torch's cache
     assert output.count("step       2/2") == 2  # only the first rank prints
