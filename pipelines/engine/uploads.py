@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from codectok.storage import Storage, is_url, open_file_system
-
-S3_PROTOCOLS = {"s3", "s3a"}
+from codectok.store_listing import S3_PROTOCOLS
 
 
 @dataclass(frozen=True, order=True)
