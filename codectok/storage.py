@@ -17,6 +17,7 @@ import fsspec
 from .atomic import replacing
 from .errors import InputError
 from .names import utf8_path
+from .store_listing import list_store
 
 # Marks the folder of an attempt in stores that have no empty folders.
 STARTED = "started"
@@ -228,13 +229,9 @@ class RemoteStorage(Storage):
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Return the size in bytes of each file in and below `folder`, sorted by name."""
-        self._files.invalidate_cache()
-        try:
-            found = self._files.find(self._path(folder), detail=True)
-        except FileNotFoundError:
-            return {}
         prefix = self._path("")
-        return {path.removeprefix(prefix).lstrip("/"): info["size"] for path, info in sorted(found.items())}
+        found = list_store(self._files, self._path(folder))
+        return dict(sorted((path.removeprefix(prefix).lstrip("/"), info["size"]) for path, info in found))
 
     def move(self, name: str, target: str) -> None:
         """Move a file to `target` by a copy within the store."""

@@ -18,7 +18,7 @@ from codectok.storage import LocalStorage, Storage, open_storage
 
 from .executors.node_checks import PROBES
 from .lock import LOCKS, WHOLE, entry, held_locks, lock_job, refuse
-from .output.folder import TEMPORARY, finished_units, is_half_written, own_names
+from .output.folder import TEMPORARY, finished_units, is_half_written, is_own_name, own_names
 from .output.record_set import UnitRecords
 from .output.unit_files import FAILURES, unit_of_file
 from .planning.plan import load_plan
@@ -100,7 +100,8 @@ def _refuse_living(storage: Storage, held: Mapping[str, str]) -> None:
 def _leftovers(storage: Storage, failures: bool) -> list[Leftover]:
     if not storage.sizes(JOB_FOLDER):
         raise InputError(f"{storage.url} holds no job; give the output folder of a job, or of `train`.")
-    found = _in_folder(storage, storage.sizes(), failures)
+    sizes = storage.sizes()
+    found = _in_folder(storage, sizes, failures)
     inner = open_storage(f"{storage.url}/{FIRST_PASS_FOLDER}")
     inner_sizes = inner.sizes()
     if inner_sizes:
@@ -108,7 +109,8 @@ def _leftovers(storage: Storage, failures: bool) -> list[Leftover]:
             Leftover(one.kind, f"{FIRST_PASS_FOLDER}/{one.name}", one.bytes)
             for one in _in_folder(inner, inner_sizes, failures)
         ]
-    found += [Leftover("uploads", upload.name, upload=upload) for upload in unfinished_uploads(storage)]
+    uploads = (upload for upload in unfinished_uploads(storage) if is_own_name(upload.name, sizes))
+    found += [Leftover("uploads", upload.name, upload=upload) for upload in uploads]
     return sorted(found, key=lambda one: (one.kind, one.name))
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from codectok.storage import Storage, is_url, open_file_system
+from codectok.store_listing import S3_PROTOCOLS
 
-S3_PROTOCOLS = {"s3", "s3a"}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, order=True)
@@ -17,8 +21,8 @@ class UnfinishedUpload:
     identity: str
 
 
-def unfinished_uploads(storage: Storage) -> list[UnfinishedUpload]:
-    """Return the uploads that were begun in an output and not completed; only S3 tells of them."""
+def unfinished_uploads(storage: Storage, below: str = "") -> list[UnfinishedUpload]:
+    """Return the uploads of files below `below` in an output that were not completed; only S3 tells of them."""
     if not is_url(storage.url) or storage.url.partition("://")[0] not in S3_PROTOCOLS:
         return []
     files, root = open_file_system(storage.url)
@@ -27,7 +31,7 @@ def unfinished_uploads(storage: Storage) -> list[UnfinishedUpload]:
     found: list[UnfinishedUpload] = []
     place: dict[str, str] = {}
     while True:
-        answer = files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **place)
+        answer = files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix + below, **place)
         found += [
             UnfinishedUpload(upload["Key"].removeprefix(prefix), upload["UploadId"])
             for upload in answer.get("Uploads", [])
@@ -43,3 +47,21 @@ def abort_upload(storage: Storage, upload: UnfinishedUpload) -> None:
     bucket, _, folder = root.rstrip("/").partition("/")
     key = f"{folder}/{upload.name}" if folder else upload.name
     files.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload.identity)
+
+
+def remove_uploads(storage: Storage, wanted: Callable[[str], bool], below: str = "") -> None:
+    """Abort the unfinished uploads of the files whose names are `wanted`; their writers must be dead.
+
+    A job needs no right to list uploads: without it, they stay, and the log tells of it.
+    """
+    try:
+        uploads = unfinished_uploads(storage, below)
+    except (OSError, NotImplementedError) as error:
+        log.warning(
+            "%s does not list its unfinished uploads, which take space if there are any: %s", storage.url, error
+        )
+        return
+    for upload in uploads:
+        if wanted(upload.name):
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                abort_upload(storage, upload)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from codectok.sources.kinds import kind_of
-from codectok.sources.listing.walk import FoundFile
+from codectok.sources.listing.found import FoundFile
 from codectok.sources.manifests.read import UnusedField
 from codectok.sources.manifests.row import ManifestRow
 from codectok.storage import is_url, open_file_system

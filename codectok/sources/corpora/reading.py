@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from codectok.names import printable
-from codectok.sources.listing.walk import FoundFile
+from codectok.sources.listing.found import FoundFile
 from codectok.sources.manifests.read import UnusedField, read_rows_and_unused
 from codectok.sources.manifests.row import ManifestRow
 from codectok.sources.unused import Unused

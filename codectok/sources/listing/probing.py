@@ -14,7 +14,7 @@ from codectok.sources.stores.faults import patiently
 from codectok.sources.stores.web import is_web, read_start
 from codectok.storage import is_url, open_file_system
 
-from .walk import FoundFile
+from .found import FoundFile
 
 # Disks and stores answer several requests at a time.
 THREADS = 16

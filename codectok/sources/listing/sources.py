@@ -29,8 +29,9 @@ from codectok.sources.unused import Unused, UnusedCounts, UnusedEntry, add_unuse
 from codectok.storage import is_url
 
 from .arguments import Argument
+from .found import FoundFile
 from .probing import with_audio
-from .walk import FoundFile, find_files, local_size_and_time
+from .walk import find_files, local_size_and_time
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -16,17 +16,10 @@ from codectok.names import JOB_FOLDER
 from codectok.sources.contents import content_in_store
 from codectok.sources.source import size_and_time
 from codectok.storage import is_url, open_file_system
+from codectok.store_listing import Entry, glob_store, list_store
 
 from .arguments import Argument
-
-
-class FoundFile(NamedTuple):
-    """A file: path below the root, bytes, nanoseconds since 1970, and content in a store; None if unknown."""
-
-    path: str
-    size: int | None
-    modified: int | None
-    content: int | None = None
+from .found import FoundFile, folder_by_folder
 
 
 def find_files(argument: Argument, root: str, output: str | None) -> Iterator[FoundFile]:
@@ -144,20 +137,27 @@ def _find_remote(argument: Argument, root: str, output: str | None) -> Iterator[
         own = place.rstrip("/") + "/" if other == files else None
     elif output is not None and isinstance(files, LocalFileSystem):
         own = f"{Path(output).resolve()}/"
+
+    def found() -> Iterator[FoundFile]:
+        for name, info in _entries(argument, files, path):
+            if own is not None and name.startswith(own):
+                continue
+            relative = name.removeprefix(path).lstrip("/")
+            parts = relative.split("/")
+            if JOB_FOLDER not in parts and not any(part.startswith(".") for part in parts):
+                yield FoundFile(relative, *size_and_time(info), content_in_store(info))
+
     try:
-        found: dict[str, dict[str, Any]]
-        if argument.kind == "folder":
-            found = files.find(path, detail=True)
-        elif argument.kind == "glob":
-            found = files.glob(f"{path}/{argument.pattern}", detail=True)
-        else:
-            found = {f"{path}/{argument.pattern}": files.info(f"{path}/{argument.pattern}")}
+        yield from folder_by_folder(found())
     except Exception as error:  # every store's client has its own errors
         raise InputError(f"{root} cannot be listed: {error}.") from None
-    for name, info in sorted(found.items()):
-        if own is not None and name.startswith(own):
-            continue
-        relative = name.removeprefix(path).lstrip("/")
-        parts = relative.split("/")
-        if info["type"] == "file" and JOB_FOLDER not in parts and not any(part.startswith(".") for part in parts):
-            yield FoundFile(relative, *size_and_time(info), content_in_store(info))
+
+
+def _entries(argument: Argument, files: Any, path: str) -> Iterable[Entry]:
+    if argument.kind == "folder":
+        return list_store(files, path)
+    if argument.kind == "glob":
+        return glob_store(files, path, argument.pattern)
+    name = f"{path}/{argument.pattern}"
+    info = files.info(name)
+    return [(name, info)] if info["type"] == "file" else []

@@ -28,6 +28,7 @@ from codectok.pipelines.engine.job import RunUnit
 from codectok.pipelines.engine.planning.header import PlanHeader
 from codectok.pipelines.engine.planning.plan import PLAN_FILE, Plan
 from codectok.pipelines.engine.planning.unit import Unit
+from codectok.pipelines.engine.uploads import remove_uploads
 from codectok.sources.clip import Clip
 from codectok.sources.clips import clips_of
 from codectok.sources.rejects import Reject
@@ -68,6 +69,7 @@ class OutputFolder:
         """Delete the attempts of an earlier run of the same name, and return the units that it was working on."""
         left = {int(name.removeprefix(f"{self._attempts}/").partition("-")[0]) for name in self._left_behind()}
         self.storage.remove(self._attempts)
+        remove_uploads(self.storage, lambda name: True, below=f"{self._attempts}/")
         return left
 
     def _left_behind(self) -> list[str]:
@@ -79,9 +81,11 @@ class OutputFolder:
     def clear_unrecorded(self, units: Iterable[int]) -> None:
         """Delete files of earlier attempts at `units`; the next attempt may write other files."""
         numbers = set(units)
-        for name in own_names(self.storage.sizes()):
+        names = self.storage.sizes()
+        for name in own_names(names):
             if unit_of_file(name) in numbers:
                 self.storage.remove_file(name)
+        remove_uploads(self.storage, lambda name: unit_of_file(name) in numbers and is_own_name(name, names))
 
     def write_failure(self, unit: int, details: str) -> str:
         """Store the details of a unit's failure, and return the place."""
@@ -104,10 +108,12 @@ class OutputFolder:
 
 
 def clear_temporaries(storage: Storage) -> None:
-    """Delete half-written small files of processes that were killed."""
-    for name in own_names(storage.sizes()):
+    """Delete half-written small files of processes that were killed, and what they had uploaded of any file."""
+    names = storage.sizes()
+    for name in own_names(names):
         if is_half_written(storage, name):
             storage.remove_file(name)
+    remove_uploads(storage, lambda name: is_own_name(name, names))
 
 
 def own_names(names: Iterable[str]) -> list[str]:
@@ -116,6 +122,11 @@ def own_names(names: Iterable[str]) -> list[str]:
     before = {name.partition(f"/{JOB_FOLDER}/")[0] for name in names if f"/{JOB_FOLDER}/" in name}
     others = tuple(f"{folder}/" for folder in before if folder.split("/")[0] != JOB_FOLDER)
     return [name for name in names if not name.startswith(others)] if others else names
+
+
+def is_own_name(name: str, names: Iterable[str]) -> bool:
+    """False for a file of another output, inside the one with the files `names`."""
+    return name in own_names([*names, name])
 
 
 def is_half_written(storage: Storage, name: str) -> bool:
