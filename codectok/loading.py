@@ -18,6 +18,8 @@ from .codec import Codec
 from .errors import CheckpointError, CodectokError, InputError, described
 
 ENTRY_POINTS = "codectok.codecs"
+# Of a fingerprint, in messages.
+SHOWN_DIGITS = 12
 
 CodecLoader = Callable[..., AudioCodec]
 """Function `load(name, *, device, dtype, batch_seconds)` behind a scheme; `name` is all that follows the colon."""
@@ -152,3 +154,13 @@ def _load_foreign(scheme: str, loader: CodecLoader, name: str, **options: Any) -
     raise CheckpointError(
         f"The package of the scheme {scheme} returned a {type(codec).__name__} for {name}, not an AudioCodec."
     )
+
+
+def check_fingerprint(name: str, fingerprint: str) -> None:
+    """Raise a `CodectokError` if the codec `name` is missing on this machine, or has another fingerprint."""
+    found = load_codec(name, "cpu", encoder_only=True).fingerprint
+    if found != fingerprint:
+        raise CodectokError(
+            f"The codec {name} has the fingerprint {found[:SHOWN_DIGITS]} there, and {fingerprint[:SHOWN_DIGITS]} where"
+            " the command runs; copy that one, or name a folder that all machines share."
+        )

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from codectok.pipelines.engine.run import JobReport
 
 SHOWN_REJECTS = 5
-# Seconds added to each unit, so that units of unknown size count as well.
-LEAST_WEIGHT = 1.0
 
 
 def command_clock() -> PhaseClock:
@@ -110,7 +108,7 @@ class _JobDisplay:
             say(f"{len(done)} of {len(plan.units)} units are already finished; resuming.")
         assert self.report is not None, "a job runs within its progress"
         # Progress is measured in audio, estimated from file sizes, because units differ in size.
-        self.report.set_total(sum(self._weight(unit) for unit in to_do))
+        self.report.set_total(float(plan.units.weights(to_do).sum()))
 
     def started(self, workers: int, threads: int, gpus: int) -> None:
         cores = f" of {threads} threads" if threads > 1 else ""
@@ -133,7 +131,7 @@ class _JobDisplay:
 
     def _weight(self, unit: int) -> float:
         assert self.plan is not None, "units run after planning"
-        return self.plan.units[unit].estimated_seconds + LEAST_WEIGHT
+        return float(self.plan.units.weights([unit])[0])
 
     def _note(self) -> str:
         assert self.plan is not None, "units run after planning"

@@ -177,6 +177,12 @@ class Job(ABC):
         """Write the files of a unit (see `RunUnit`); jobs whose units share loaded state define `start` instead."""
         raise CodectokError(f"The job {type(self).__name__} defines neither `run` nor `start`; define one of them.")
 
+    def check_machine(self) -> None:
+        """Raise a `CodectokError` if this machine of a cluster lacks files or packages of the job, or has others.
+
+        Called on each machine before the first unit, and in each worker of a machine that joins later.
+        """
+
     @property
     def cutting(self) -> CuttingPolicy:
         """An hour of audio for each unit."""

@@ -19,7 +19,7 @@ from codectok.evaluation.codes.stability import QUANTITIES as STABILITY
 from codectok.evaluation.controls.controls import CONTROLS, Control
 from codectok.evaluation.metrics.base import Metric, Quantity
 from codectok.evaluation.metrics.registry import installed_versions, metric_name, metrics, missing_packages
-from codectok.loading import load_codec
+from codectok.loading import check_fingerprint, load_codec
 from codectok.phases import WRITING
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.output.unit_output import UnitOutput
@@ -165,6 +165,12 @@ class EvaluateJob(Job):
         """Metric that tells the worst clips; None if no metric has a direction."""
         directed = {quantity.name: quantity for quantity in self.quantities if quantity.better != "neither"}
         return next((directed[name] for name in (*WORST_BY, *directed) if name in directed), None)
+
+    def check_machine(self) -> None:
+        """Raise a `CodectokError` if the machine has other codecs, or other packages of metrics."""
+        for named, codec in zip(self.settings.codecs, self.codecs, strict=True):
+            check_fingerprint(named.name, codec.description.codec_fingerprint)
+        self._checked_metrics()
 
     def start(self, context: WorkerContext) -> RunUnit:
         """Load the codecs, unless a server has them."""

@@ -18,7 +18,7 @@ from codectok.codecs.encoders import ClipEncoder
 from codectok.description import CodecDescription
 from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import AudioError, InputError
-from codectok.loading import absolute_codec_name, load_codec
+from codectok.loading import absolute_codec_name, check_fingerprint, load_codec
 from codectok.model.kernels.support import resolve_kernels, wanted_kernels
 from codectok.names import printable
 from codectok.phases import WRITING
@@ -176,6 +176,10 @@ class TokenizeJob(Job):
                 finished.append((name, read_metadata(f"{storage.url}/{name}")))
         note = note_of_versions([("New parts", TableMetadata.of(self.description)), *finished])
         return [] if note is None else [note]
+
+    def check_machine(self) -> None:
+        """Raise a `CodectokError` if the machine has another codec."""
+        check_fingerprint(self.settings.codec, self.description.codec_fingerprint)
 
     def start(self, context: WorkerContext) -> RunUnit:
         """Load the codec, unless a server has it."""

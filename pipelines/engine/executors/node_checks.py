@@ -11,6 +11,7 @@ from typing import Any
 import codectok
 from codectok.errors import CodectokError, first_line
 from codectok.names import JOB_FOLDER
+from codectok.pipelines.engine.job import Job
 from codectok.sources.source import Source
 from codectok.storage import Storage, is_url, open_storage
 
@@ -33,12 +34,16 @@ def nodes_without_our_code() -> dict[str, str]:
     return {name: answer for name, answer in _ask_nodes(_code_of_node).items() if answer != own.code}
 
 
-def check_nodes(storage: Storage, source: Source) -> None:
-    """Check that all machines have the same programs, read the source, and share the output.
+def check_nodes(storage: Storage, source: Source, job: Job) -> int:
+    """Check that all machines have the same programs and files, read the source, and share the output.
 
     Args:
         storage: of the output.
-        source: the first one of a job.
+        source: the first one of the job.
+        job: checks the files that it needs (`Job.check_machine`).
+
+    Returns:
+        number of machines.
 
     Raises:
         CodectokError: a machine differs, cannot read, or cannot write; the message names it.
@@ -46,10 +51,10 @@ def check_nodes(storage: Storage, source: Source) -> None:
     own, token = node_facts(), uuid.uuid4().hex
     storage.write(f"{PROBES}/{token}/driver", token.encode())
     try:
-        answers = _ask_nodes(_facts_of_node, storage.url, token, source)
+        answers = _ask_nodes(_facts_of_node, storage.url, token, source, job)
         problems = {}
         for name, answer in answers.items():
-            problem = answer if isinstance(answer, str) else _difference(own, NodeFacts(**answer["facts"]))
+            problem = answer if isinstance(answer, str) else difference(own, NodeFacts(**answer["facts"]))
             if problem is None and storage.read(answer["probe"]) != name.encode():
                 problem = "it writes to another place than this machine; give an output that all machines share"
             if problem is not None:
@@ -63,6 +68,7 @@ def check_nodes(storage: Storage, source: Source) -> None:
         storage.remove(f"{PROBES}/{token}")  # other shares of the job have their own
     if problems:
         raise CodectokError(describe_problems(problems))
+    return len(answers)
 
 
 def describe_problems(problems: Mapping[str, str]) -> str:
@@ -77,7 +83,8 @@ def package_folder() -> str:
     return str(Path(codectok.__file__).parent)
 
 
-def _difference(own: NodeFacts, other: NodeFacts) -> str | None:
+def difference(own: NodeFacts, other: NodeFacts) -> str | None:
+    """Tell why a machine with the facts `other` may write other bytes than this machine; None if it does not."""
     if own.code != other.code:
         return f"it has codectok {other.code}, and this machine {own.code}"
     if own.torch != other.torch:
@@ -94,7 +101,7 @@ def _code_of_node(_: str) -> str:
     return code_version()
 
 
-def _facts_of_node(name: str, url: str, token: str, source: Source) -> str | dict[str, Any]:
+def _facts_of_node(name: str, url: str, token: str, source: Source, job: Job) -> str | dict[str, Any]:
     """Return the facts of a machine and its probe, or a sentence about its problem."""
     try:
         storage = open_storage(url)
@@ -112,6 +119,10 @@ def _facts_of_node(name: str, url: str, token: str, source: Source) -> str | dic
         source.check_unchanged()
     except Exception as error:  # a missing mount, a refused credential, another file there
         return f"it cannot read {source.where}: {first_line(error).rstrip('.')}"
+    try:
+        job.check_machine()
+    except CodectokError as error:
+        return first_line(error).rstrip(".")
     probe = f"{PROBES}/{token}/{uuid.uuid4().hex}"
     try:
         storage.write(probe, name.encode())
@@ -129,8 +140,8 @@ def _ask_nodes(question: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     remote: Any = ray.remote
     calls = {}
     for node in nodes():
-        if not node["Alive"]:
-            continue
+        if not node["Alive"] or not node["Resources"].get("CPU"):
+            continue  # a head without cores runs no unit
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         name = f"{name} {node['NodeID'][:6]}" if name in calls else name
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

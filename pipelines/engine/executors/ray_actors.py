@@ -18,7 +18,7 @@ from .local import Outcome
 from .node_checks import check_nodes
 from .placement import Placement
 from .ray_address import cluster_address
-from .ray_cluster import cluster_resource, ray_session
+from .ray_cluster import cluster_resource, has_joined, ray_session
 from .servers import ServerGroup, servers_per_gpu
 from .worker_pool import WorkerPool
 
@@ -41,13 +41,14 @@ def run_on_ray(
     per_gpu = servers_per_gpu(server) if server else 0
     # Every server of a GPU takes a core.
     expected = (options.gpus or torch.cuda.device_count()) * per_gpu
-    joined = not ray.is_initialized() and cluster_address(options.address) is not None
+    joined = cluster_address(options.address) is not None and (has_joined() or not ray.is_initialized())
     alone = not ray.is_initialized() and not joined
     placement = Placement(job.threads, options.workers, grows=joined)
     scheduler = Scheduler(units, plan.units.weights(units), options.deadline_seconds)
     with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
         if joined and units:
-            check_nodes(context.output, plan.unit(units[0]).sources[0])
+            machines = check_nodes(context.output, plan.unit(units[0]).sources[0], job)
+            progress.note(f"All {machines:,} machines of the cluster have the same programs and files.")
         timer.clock.switch(WORKERS)
         servers = ServerGroup(server, options.gpus, alone, joined, progress.note, timer)
         try:

@@ -11,12 +11,15 @@ from functools import cached_property
 
 import torch
 
+from codectok.errors import CodectokError
 from codectok.phases import PhaseClock
 from codectok.pipelines.engine.crashes import run_despite_crashes, without_crashing_sources
 from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.folder import MadeUnit, run_attempt
 from codectok.pipelines.engine.planning.unit import Unit
 
+from .node_checks import difference
+from .node_facts import NodeFacts, node_facts
 from .server_actor import Actor, call_of
 
 
@@ -29,22 +32,51 @@ class Started:
     node: str
 
 
-class Worker:
-    """Runs units in an actor's process."""
+@dataclass(frozen=True)
+class Unfit:
+    """A worker whose machine cannot work on the job: why, and its name and identity."""
 
-    def __init__(self, job: Job, context: WorkerContext, server: Actor | None, umask: int) -> None:
+    error: CodectokError
+    host: str
+    node: str
+
+
+class Worker:
+    """Runs units in an actor's process.
+
+    Args:
+        job: the job.
+        context: state of the run; the worker adds the server.
+        server: calls it; None for none.
+        umask: of the files that it writes.
+        facts: that its machine must have; None on the driver's machine.
+    """
+
+    def __init__(
+        self, job: Job, context: WorkerContext, server: Actor | None, umask: int, facts: NodeFacts | None
+    ) -> None:
         os.umask(umask)
+        self._facts = facts
         call = None if server is None else call_of(server)
         self._job, self._server = job, server
         self._context = replace(context, server=call, clock=PhaseClock("start"))
 
-    def start(self) -> Started:
+    def start(self) -> Started | Unfit:
         """Load the job. Ray would hide a failure in the constructor."""
         import ray
 
-        _ = self._run_unit
+        host, node = socket.gethostname(), ray.get_runtime_context().get_node_id()
+        try:
+            if self._facts is not None:
+                # A machine that joined late was not asked before.
+                problem = difference(self._facts, node_facts())
+                if problem is not None:
+                    raise CodectokError(f"The machine {host} cannot work on this job: {problem}.")
+            _ = self._run_unit
+        except CodectokError as error:
+            return Unfit(error, host, node)
         gc.freeze()  # modules and the loaded job stay: garbage collection need not look at them again
-        return Started(self._context.clock.seconds(), socket.gethostname(), ray.get_runtime_context().get_node_id())
+        return Started(self._context.clock.seconds(), host, node)
 
     def run(self, unit: Unit, attempt: str, with_care: bool) -> MadeUnit:
         """Make a unit in the folder `attempt`; `with_care` in a child process, since it may crash."""

@@ -19,11 +19,12 @@ from codectok.pipelines.engine.scheduling.scheduler import DEATHS, Attempt, Faul
 from codectok.pipelines.engine.timing import RunTimer
 
 from .local import Outcome
+from .node_facts import node_facts
 from .placement import Placement, alive_nodes, describe_cluster
 from .ray_cluster import cluster_resource, current_umask
 from .server_actor import Actor
 from .servers import Seat, ServerGroup, kill
-from .worker import Started, Worker
+from .worker import Started, Unfit, Worker
 
 POLL_SECONDS = 1.0
 # Time between two looks at the machines of the cluster.
@@ -31,6 +32,8 @@ STAFF_SECONDS = 10.0
 BUSY_REPORT_SECONDS = 10.0
 WAITING_NOTE_SECONDS = 30.0
 DEATH_SECONDS = 5.0
+# Label that Ray gives each machine.
+NODE_LABEL = "ray.io/node-id"
 
 
 @dataclass(eq=False)
@@ -91,7 +94,9 @@ class WorkerPool:
         self._idle: deque[_Member] = deque()
         self._calls: dict[Any, _Call] = {}
         self._given_up: list[FailedUnit] = []
-        self._any_started, self._failed_starts = False, 0
+        self._any_started, self._failed_starts, self._last_failed_start = False, 0, ""
+        self._unfit: set[str] = set()  # identities of machines that cannot work on the job
+        self._facts = node_facts() if placement.grows else None
         self._copies = self._faster_copies = 0
         self._staffed = self._last_busy_report = self._last_sign = time.monotonic()
 
@@ -167,7 +172,7 @@ class WorkerPool:
 
     def _start_worker(self) -> bool:
         """Start a worker, beside its server so that their data stays on the machine; False if no server is ready."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
         seat = self._servers.seat()
         if self._servers.exists and seat is None:
@@ -177,9 +182,12 @@ class WorkerPool:
             seat.workers += 1
             if seat.node is not None:
                 place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(seat.node, soft=True)
+        elif self._unfit:
+            but_not: Any = NotIn
+            place["scheduling_strategy"] = NodeLabelSchedulingStrategy(hard={NODE_LABEL: but_not(*sorted(self._unfit))})
         actor_class = self._actor_class.options(**place)
         server = None if seat is None else seat.actor
-        member = _Member(actor_class.remote(self._job, self._context, server, self._umask), seat)
+        member = _Member(actor_class.remote(self._job, self._context, server, self._umask, self._facts), seat)
         self._members[member] = None
         self._timer.begin_worker(member)
         # An actor that waits for a free place holds no unit: it gets its first one when it is ready.
@@ -220,7 +228,7 @@ class WorkerPool:
 
         member, attempt = call.member, call.attempt
         try:
-            answer: MadeUnit | Started = ray.get(reference)
+            answer: MadeUnit | Started | Unfit = ray.get(reference)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if attempt is None:
@@ -247,6 +255,10 @@ class WorkerPool:
                 self._fail(attempt, Fault.DEATH, f"its worker died {deaths} times ({describe(error)})")
             else:
                 self._fail(attempt, Fault.LOSS, f"its machine {member.host} is gone")
+            return None
+        if isinstance(answer, Unfit):
+            self._unfit.add(answer.node)
+            self._replace_failed_start(member, answer.error, hopeless=not self._any_started)
             return None
         self._idle.append(member)
         self._any_started, self._failed_starts = True, 0
@@ -293,7 +305,10 @@ class WorkerPool:
         nobody_works = not self._idle and not any(call.attempt for call in self._calls.values())
         if hopeless or (self._failed_starts >= DEATHS and nobody_works):
             raise error from None
-        self._progress.note(f"A worker could not start: {describe(error)}.")
+        note = f"A worker could not start: {describe(error)}."
+        if note != self._last_failed_start:
+            self._last_failed_start = note
+            self._progress.note(note)
         if self._failed_starts < DEATHS:
             self.staff()
 

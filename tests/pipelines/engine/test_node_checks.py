@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from codectok import Codec
 from codectok.errors import CodectokError
 from codectok.pipelines.engine.executors import node_checks
 from codectok.pipelines.engine.executors.node_checks import PROBES, check_nodes
 from codectok.pipelines.engine.executors.node_facts import code_version, node_facts
 from codectok.sources.source import Source
 from codectok.storage import open_storage
+from tests.helpers.jobs import shard_job, tokenize_job
 
 
 def source(path: Path) -> Source:
@@ -32,7 +35,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
 
 def test_equal_machines_are_accepted_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, one=None, two=None)
-    check_nodes(open_storage(tmp_path / "out"), source(tmp_path / "a.wav"))
+    assert check_nodes(open_storage(tmp_path / "out"), source(tmp_path / "a.wav"), shard_job()) == 2
     assert not list((tmp_path / "out" / PROBES).iterdir())
     assert node_checks.nodes_without_our_code() == {}
 
@@ -53,7 +56,7 @@ def test_machine_that_differs_is_named(
     facts = asdict(replace(node_facts(), **change))
     answered(monkeypatch, one=None, two={"facts": facts, "probe": f"{PROBES}/two"})
     with pytest.raises(CodectokError, match=message) as raised:
-        check_nodes(storage, source(tmp_path / "a.wav"))
+        check_nodes(storage, source(tmp_path / "a.wav"), shard_job())
     assert "one:" not in str(raised.value)
     assert [path.name for path in (tmp_path / "out" / PROBES).iterdir()] == ["two"]
 
@@ -62,13 +65,13 @@ def test_output_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytes
     """One machine does not see our file; another one's file does not arrive here."""
     sound = source(tmp_path / "a.wav")
     elsewhere = str(tmp_path / "elsewhere")
-    found = node_checks._facts_of_node("two", elsewhere, "token", sound)
+    found = node_checks._facts_of_node("two", elsewhere, "token", sound, shard_job())
     assert "it does not see files that this machine writes" in str(found)
     open_storage(elsewhere).write(f"{PROBES}/token/driver", b"token")
-    answer = node_checks._facts_of_node("two", elsewhere, "token", sound)
+    answer = node_checks._facts_of_node("two", elsewhere, "token", sound, shard_job())
     answered(monkeypatch, two=answer)
     with pytest.raises(CodectokError, match="writes to another place than this machine"):
-        check_nodes(open_storage(tmp_path / "out"), sound)
+        check_nodes(open_storage(tmp_path / "out"), sound, shard_job())
 
 
 def test_source_that_a_machine_cannot_read_is_named(tmp_path: Path) -> None:
@@ -76,9 +79,24 @@ def test_source_that_a_machine_cannot_read_is_named(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "out")
     storage.write(f"{PROBES}/token/driver", b"token")
     (tmp_path / "a.wav").unlink()
-    assert "it cannot read" in str(node_checks._facts_of_node("two", storage.url, "token", sound))
+    assert "it cannot read" in str(node_checks._facts_of_node("two", storage.url, "token", sound, shard_job()))
 
 
 def test_code_version_names_version_and_files() -> None:
     assert code_version().startswith("0.")
     assert code_version() == code_version()
+
+
+def test_machine_with_another_codec_is_named(codec_folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "codec"
+    shutil.copytree(codec_folder, copied)
+    job, sound, storage = tokenize_job(copied), source(tmp_path / "a.wav"), open_storage(tmp_path / "out")
+    storage.write(f"{PROBES}/token/driver", b"token")
+    assert isinstance(node_checks._facts_of_node("two", storage.url, "token", sound, job), dict)
+    Codec.from_config("nano", seed=5).save_pretrained(tmp_path / "other")
+    shutil.rmtree(copied)
+    found = str(node_checks._facts_of_node("two", storage.url, "token", sound, job))
+    assert str(copied) in found
+    (tmp_path / "other").rename(copied)
+    found = str(node_checks._facts_of_node("two", storage.url, "token", sound, job))
+    assert f"The codec {copied} has the fingerprint" in found
