@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import soundfile
 
+from codectok.audio.ffmpeg.decoding import is_installed
 from tests.cluster.growing_job import SHARD_SECONDS
 from tests.helpers.audio import tone
 from tests.helpers.clusters import free_port, ray_head, ray_node
@@ -83,9 +85,15 @@ def nodes(tmp_path: Path) -> Path:
 
 @contextmanager
 def job(
-    address: str, recordings: Path, output: Path, nodes: Path, seconds: float, kind: str = "plain"
+    address: str,
+    recordings: Path,
+    output: Path,
+    nodes: Path,
+    seconds: float,
+    kind: str = "plain",
+    told: list[str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run `growing_job`, and check that it succeeds at the end of the context."""
+    """Run `growing_job`, and check that it succeeds at the end of the context; `told` receives its output."""
     command = [
         sys.executable,
         "-m",
@@ -99,8 +107,10 @@ def job(
     )
     try:
         yield process
-        told, _ = process.communicate(timeout=2 * WAIT_SECONDS)
-        assert process.returncode == 0, told
+        output_text, _ = process.communicate(timeout=2 * WAIT_SECONDS)
+        assert process.returncode == 0, output_text
+        if told is not None:
+            told.append(output_text)
     finally:
         process.kill()
 
@@ -127,6 +137,29 @@ def test_machine_that_joins_late_is_used(
         with ray_node(address, Path(folder), OPEN):
             assert wait_until(lambda: len(list(nodes.iterdir())) == 2, process) < 60.0
             process.wait(WAIT_SECONDS)
+    assert digests(tmp_path / "out") == expected
+
+
+def test_late_machine_with_other_programs_is_named_and_not_used(
+    recordings: Path, expected: dict[str, str], nodes: Path, tmp_path: Path
+) -> None:
+    if shutil.which("ffmpeg") or not is_installed():
+        pytest.skip("only the ffmpeg of imageio-ffmpeg can be hidden from a machine")
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "imageio_ffmpeg.py").write_text("raise ImportError('hidden')\n")
+    paths = [str(tmp_path / "without"), *sys.path]
+    other = {**OPEN, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    told: list[str] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="head") as folder,
+        ray_head(Path(folder), OPEN) as address,
+        job(address, recordings, tmp_path / "out", nodes, seconds=5.0, told=told) as process,
+    ):
+        wait_until(lambda: len(list(nodes.iterdir())) == 1, process)
+        with ray_node(address, Path(folder), other):
+            process.wait(WAIT_SECONDS)
+    assert len(list(nodes.iterdir())) == 1
+    assert told[0].count("this machine has an ffmpeg and it has none") == 1
     assert digests(tmp_path / "out") == expected
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codectok.errors import InputError
+from codectok.formatting import counted
 
 # Workers without a place, in a cluster that may grow: they show an autoscaler what the run could use, start as soon as
 # a machine joins, and end with the run. As many again as there are places, so that the cluster doubles in each step.
@@ -52,7 +53,8 @@ def describe_cluster() -> str:
     all_resources: Any = ray.cluster_resources
     free_resources: Any = ray.available_resources
     total, free = all_resources(), free_resources()
-    text = f"{len(alive_nodes())} machines with {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free"
+    machines = counted(len(alive_nodes()), "machine")
+    text = f"{machines} with {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free"
     if total.get("GPU"):
         text += f", and {total['GPU']:g} GPUs, of which {free.get('GPU', 0):g} are free"
     return text

@@ -20,6 +20,7 @@ from .placement import Placement
 from .ray_address import cluster_address
 from .ray_cluster import cluster_resource, has_joined, ray_session
 from .servers import ServerGroup, servers_per_gpu
+from .staff import Staff
 from .worker_pool import WorkerPool
 
 
@@ -52,11 +53,12 @@ def run_on_ray(
         timer.clock.switch(WORKERS)
         servers = ServerGroup(server, options.gpus, alone, joined, progress.note, timer)
         try:
-            pool = WorkerPool(job, context, folder, plan, scheduler, placement, progress, servers, check_ray, timer)
+            staff = Staff(job, context, placement, servers, timer)
+            pool = WorkerPool(folder, plan, scheduler, staff, servers, progress, check_ray, timer)
             workers = placement.places(int(cluster_resource("CPU")) - servers.cores, len(units))
             try:
                 if alone:
-                    pool.staff()  # workers and servers load their libraries at the same time
+                    pool.fit_staff()  # workers and servers load their libraries at the same time
                 servers.wait()
                 progress.started(workers, job.threads, servers.gpus)
                 yield from pool.run()

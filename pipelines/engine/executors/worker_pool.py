@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from codectok.errors import CodectokError, PassingError
 from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
-from codectok.pipelines.engine.job import Job, WorkerContext
 from codectok.pipelines.engine.output.folder import MadeUnit, OutputFolder
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.progress import ProgressCallback
@@ -19,38 +18,24 @@ from codectok.pipelines.engine.scheduling.scheduler import DEATHS, Attempt, Faul
 from codectok.pipelines.engine.timing import RunTimer
 
 from .local import Outcome
-from .node_facts import node_facts
-from .placement import Placement, alive_nodes, describe_cluster
-from .ray_cluster import cluster_resource, current_umask
-from .server_actor import Actor
-from .servers import Seat, ServerGroup, kill
-from .worker import Started, Unfit, Worker
+from .placement import alive_nodes
+from .servers import ServerGroup, kill
+from .staff import Member, Staff
+from .worker import Started, Unfit
 
 POLL_SECONDS = 1.0
 # Time between two looks at the machines of the cluster.
-STAFF_SECONDS = 10.0
+FIT_SECONDS = 10.0
 BUSY_REPORT_SECONDS = 10.0
 WAITING_NOTE_SECONDS = 30.0
 DEATH_SECONDS = 5.0
-# Label that Ray gives each machine.
-NODE_LABEL = "ray.io/node-id"
-
-
-@dataclass(eq=False)
-class _Member:
-    """A worker of the pool; `node` and `host` name its machine once it is ready."""
-
-    actor: Actor
-    seat: Seat | None
-    node: str = ""
-    host: str = ""
 
 
 @dataclass(frozen=True)
 class _Call:
     """A running call of a worker: of `start` (`attempt` is None) or of `run`."""
 
-    member: _Member
+    member: Member
     attempt: Attempt | None
 
 
@@ -58,54 +43,43 @@ class WorkerPool:
     """The actors of one run.
 
     Args:
-        job: sent to every actor.
-        context: sent to every actor; the pool adds the server.
         folder: output folder.
         plan: holds the units.
         scheduler: chooses the units.
-        placement: decides how many actors there are.
+        staff: the workers.
+        servers: servers of the workers.
         progress: receives notes.
-        servers: servers of the job; workers are spread over them.
         check_ray: raises an error if Ray itself has died.
-        timer: receives the times of workers.
+        timer: receives the times of units.
     """
 
     def __init__(
         self,
-        job: Job,
-        context: WorkerContext,
         folder: OutputFolder,
         plan: Plan,
         scheduler: Scheduler,
-        placement: Placement,
-        progress: ProgressCallback,
+        staff: Staff,
         servers: ServerGroup,
+        progress: ProgressCallback,
         check_ray: Callable[[], None],
         timer: RunTimer,
     ) -> None:
-        import ray
-
-        self._job, self._context, self._folder, self._plan = job, context, folder, plan
-        self._scheduler, self._placement, self._progress = scheduler, placement, progress
-        self._servers, self._check_ray, self._timer = servers, check_ray, timer
-        self._actor_class: Any = ray.remote(num_cpus=job.threads)(Worker)
-        self._umask = current_umask()
-        self._members: dict[_Member, None] = {}
-        self._idle: deque[_Member] = deque()
+        self._folder, self._plan, self._scheduler = folder, plan, scheduler
+        self._staff, self._servers, self._progress = staff, servers, progress
+        self._check_ray, self._timer = check_ray, timer
+        self._idle: deque[Member] = deque()
         self._calls: dict[Any, _Call] = {}
         self._given_up: list[FailedUnit] = []
         self._any_started, self._failed_starts, self._last_failed_start = False, 0, ""
-        self._unfit: set[str] = set()  # identities of machines that cannot work on the job
-        self._facts = node_facts() if placement.grows else None
         self._copies = self._faster_copies = 0
-        self._staffed = self._last_busy_report = self._last_sign = time.monotonic()
+        self._fitted = self._last_busy_report = self._last_sign = time.monotonic()
 
     def run(self) -> Generator[Outcome, None, None]:
         """Run all units, and yield each when it is finished or has failed its last attempt."""
-        self.staff()
+        self.fit_staff()
         while not self._scheduler.finished:
-            if time.monotonic() - self._staffed > STAFF_SECONDS:
-                self.staff()
+            if time.monotonic() - self._fitted > FIT_SECONDS:
+                self.fit_staff()
             self._give_work()
             for reference in self._ended_calls():
                 self._last_sign = time.monotonic()
@@ -127,19 +101,22 @@ class WorkerPool:
                 " were faster there."
             )
 
-    def staff(self) -> None:
+    def fit_staff(self) -> None:
         """Start or end workers, so that they fit the cluster and the units that are left; does not wait for them."""
-        self._staffed = time.monotonic()
+        self._fitted = time.monotonic()
         for seat in self._servers.update(alive_nodes()):
-            self._lose([member for member in self._members if member.seat is seat])
+            self._lose(self._staff.served_by(seat))
             kill(seat)
-        units = self._scheduler.waiting + self._scheduler.running
-        wanted = self._placement.workers(int(cluster_resource("CPU")) - self._servers.cores, units)
-        for _ in range(wanted - len(self._members)):
-            if not self._start_worker():
+        wanted = self._staff.wanted(self._scheduler.waiting + self._scheduler.running)
+        for _ in range(wanted - len(self._staff)):
+            started = self._staff.start()
+            if started is None:
                 break
+            member, reference = started
+            # An actor that waits for a free place holds no unit: it gets its first one when it is ready.
+            self._calls[reference] = _Call(member, None)
         pending = [call.member for call in self._calls.values() if call.attempt is None]
-        for member in pending[: max(0, len(self._members) - max(wanted, 1))]:
+        for member in pending[: max(0, len(self._staff) - max(wanted, 1))]:
             self._kill(member)
 
     def stop(self) -> None:
@@ -147,52 +124,19 @@ class WorkerPool:
         import ray
 
         references = [reference for reference, call in self._calls.items() if call.attempt is not None]
-        for member in list(self._members):
+        for member in self._staff.all():
             self._kill(member)
         with suppress(PassingError):
             self._check_ray()
             if references:
                 ray.wait(references, num_returns=len(references), timeout=DEATH_SECONDS)
 
-    def _kill(self, member: _Member) -> None:
-        import ray
-
-        ray.kill(member.actor)
-        self._forget(member)
-
-    def _forget(self, member: _Member) -> None:
-        del self._members[member]
+    def _kill(self, member: Member) -> None:
+        self._staff.end(member)
         if member in self._idle:
             self._idle.remove(member)
         for reference in [reference for reference, call in self._calls.items() if call.member is member]:
             del self._calls[reference]
-        if member.seat is not None:
-            member.seat.workers -= 1
-        self._timer.end_worker(member)
-
-    def _start_worker(self) -> bool:
-        """Start a worker, beside its server so that their data stays on the machine; False if no server is ready."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
-
-        seat = self._servers.seat()
-        if self._servers.exists and seat is None:
-            return False
-        place: dict[str, Any] = {}
-        if seat is not None:
-            seat.workers += 1
-            if seat.node is not None:
-                place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(seat.node, soft=True)
-        elif self._unfit:
-            but_not: Any = NotIn
-            place["scheduling_strategy"] = NodeLabelSchedulingStrategy(hard={NODE_LABEL: but_not(*sorted(self._unfit))})
-        actor_class = self._actor_class.options(**place)
-        server = None if seat is None else seat.actor
-        member = _Member(actor_class.remote(self._job, self._context, server, self._umask, self._facts), seat)
-        self._members[member] = None
-        self._timer.begin_worker(member)
-        # An actor that waits for a free place holds no unit: it gets its first one when it is ready.
-        self._calls[member.actor.start.remote()] = _Call(member, None)
-        return True
 
     def _give_work(self) -> None:
         for _ in range(len(self._idle)):
@@ -249,7 +193,7 @@ class WorkerPool:
                 self._replace_failed_start(member, death, hopeless=False)
                 return None
             self._kill(member)
-            self.staff()
+            self.fit_staff()
             if member.node in alive_nodes():
                 deaths = attempt.task.faults[Fault.DEATH] + 1
                 self._fail(attempt, Fault.DEATH, f"its worker died {deaths} times ({describe(error)})")
@@ -257,7 +201,7 @@ class WorkerPool:
                 self._fail(attempt, Fault.LOSS, f"its machine {member.host} is gone")
             return None
         if isinstance(answer, Unfit):
-            self._unfit.add(answer.node)
+            self._staff.avoid(answer.node)
             self._replace_failed_start(member, answer.error, hopeless=not self._any_started)
             return None
         self._idle.append(member)
@@ -289,7 +233,7 @@ class WorkerPool:
     def _place_of(self, attempt: Attempt) -> str:
         return self._folder.attempt(attempt.unit, attempt.number)
 
-    def _lose(self, members: Collection[_Member]) -> None:
+    def _lose(self, members: Iterable[Member]) -> None:
         """End workers whose server is gone; their units are tried again."""
         for member in members:
             attempts = [call.attempt for call in self._calls.values() if call.member is member]
@@ -298,7 +242,7 @@ class WorkerPool:
                 if attempt is not None:
                     self._fail(attempt, Fault.LOSS, "the machine of its server is gone")
 
-    def _replace_failed_start(self, member: _Member, error: Exception, hopeless: bool) -> None:
+    def _replace_failed_start(self, member: Member, error: Exception, hopeless: bool) -> None:
         """Start another worker: one machine may be out of order, but not all of them."""
         self._kill(member)
         self._failed_starts += 1
@@ -310,7 +254,7 @@ class WorkerPool:
             self._last_failed_start = note
             self._progress.note(note)
         if self._failed_starts < DEATHS:
-            self.staff()
+            self.fit_staff()
 
     def _replace_hanging_workers(self) -> None:
         overdue = self._scheduler.overdue(time.monotonic())
@@ -320,7 +264,7 @@ class WorkerPool:
             hours = self._scheduler.deadline_seconds / 3600
             self._fail(attempt, Fault.TIMEOUT, f"it took longer than {hours:g} h, {ATTEMPTS} times")
         if overdue:
-            self.staff()
+            self.fit_staff()
 
     def _report_busy_share(self) -> None:
         now = time.monotonic()
@@ -336,9 +280,4 @@ class WorkerPool:
         if works or now - self._last_sign < WAITING_NOTE_SECONDS:
             return
         self._last_sign = now
-        needs = f"{self._job.threads} free CPU{'s' if self._job.threads > 1 else ''}"
-        needs += " beside a GPU" if self._servers.cores else ""
-        self._progress.note(
-            f"No worker runs: {self._scheduler.waiting:,} units wait for a machine with {needs}; the Ray cluster has"
-            f" {describe_cluster()}."
-        )
+        self._progress.note(self._staff.describe_waiting(self._scheduler.waiting))
