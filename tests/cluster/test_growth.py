@@ -143,12 +143,13 @@ def test_machine_that_joins_late_is_used(
 def test_late_machine_with_other_programs_is_named_and_not_used(
     recordings: Path, expected: dict[str, str], nodes: Path, tmp_path: Path
 ) -> None:
-    if shutil.which("ffmpeg") or not is_installed():
-        pytest.skip("only the ffmpeg of imageio-ffmpeg can be hidden from a machine")
+    programs = str(Path(sys.executable).parent)
+    if not is_installed() or shutil.which("ffmpeg", path=programs):
+        pytest.skip("there is no ffmpeg that could be hidden from a machine")
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "imageio_ffmpeg.py").write_text("raise ImportError('hidden')\n")
     paths = [str(tmp_path / "without"), *sys.path]
-    other = {**OPEN, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    other = {**OPEN, "PATH": programs, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     told: list[str] = []
     with (
         tempfile.TemporaryDirectory(prefix="head") as folder,
