@@ -109,7 +109,7 @@ class WorkerDied(Event):
 
 @dataclass(frozen=True)
 class WorkerEnded(Event):
-    """A worker is gone: `worker_died` if it was replaced, else because its work is done."""
+    """A worker is gone, after `worker_died` or because its work is done."""
 
     name = "worker_ended"
     worker: int
@@ -129,7 +129,7 @@ class UnitStarted(Event):
 
 @dataclass(frozen=True)
 class UnitRetried(Event):
-    """An attempt at a unit failed, and another one follows. The reason is empty if only a note tells it."""
+    """An attempt at a unit failed, and another one follows."""
 
     name = "unit_retried"
     unit: int

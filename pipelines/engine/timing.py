@@ -95,9 +95,6 @@ class RunTimer:
         self.clock.on_switch = lambda phase: self._events.emit(PhaseStarted(phase))
         self._numbers: dict[Hashable, int] = {}
         self._worker_nodes: dict[Hashable, str] = {}
-        self._to_replace: list[WorkerEnded] = []
-        self._attempts: dict[int, int] = {}
-        self._retries: set[int] = set()
         self.server_busy: float | None = None
         self.gpu_busy: float | None = None
         self.running: dict[int, RunningUnit] = {}
@@ -115,10 +112,6 @@ class RunTimer:
         self._begun[worker] = monotonic()
         self._workers += 1
         self._numbers[worker] = self._workers
-        if self._to_replace:
-            # Workers that have done their work are not replaced.
-            gone = self._to_replace.pop(0)
-            self._events.emit(WorkerDied(gone.worker, gone.node, ""))
 
     def worker_ready(self, worker: Hashable, phases: Mapping[str, float], node: str = "") -> None:
         """Called with the phases of the start of a worker; the rest of the time since then is `IMPORTS`."""
@@ -132,25 +125,19 @@ class RunTimer:
         """Called when a worker ends; with a reason if it died, hung or could not start."""
         life = monotonic() - self._begun.pop(worker)
         self._lives += life
-        ended = WorkerEnded(self._numbers.pop(worker), self._worker_nodes.pop(worker, ""), round(life, 3))
+        number, node = self._numbers.pop(worker), self._worker_nodes.pop(worker, "")
         if reason:
-            self._events.emit(WorkerDied(ended.worker, ended.node, reason))
-        else:
-            self._to_replace.append(ended)
-        self._events.emit(ended)
+            self._events.emit(WorkerDied(number, node, reason))
+        self._events.emit(WorkerEnded(number, node, round(life, 3)))
 
     def servers_ready(self, servers: Sequence[Mapping[str, float]], seconds: float) -> None:
         """Called with the phases of the start of each server, `seconds` after they were asked for."""
         imports = sum(max(0.0, seconds - sum(phases.values())) for phases in servers)
         self._server_phases = sum_phases([{IMPORTS: imports}, *servers])
 
-    def begin_unit(self, unit: int, node: str) -> None:
+    def begin_unit(self, unit: int, node: str, attempt: int = 1) -> None:
         """Called when an attempt at a unit begins on the machine `node`."""
         now = time()
-        attempt = self._attempts[unit] = self._attempts.get(unit, 0) + 1
-        if attempt > 1 and unit not in self._retries and unit not in self.running:
-            self._events.emit(UnitRetried(unit, "", ""))
-        self._retries.discard(unit)
         self.running[unit] = RunningUnit(unit=unit, node=node, since=now)
         self._events.emit(UnitStarted(unit, node, attempt))
         if self.units_began is None:
@@ -162,7 +149,6 @@ class RunTimer:
     def retry_unit(self, unit: int, reason: str) -> None:
         """Called when an attempt at a unit has failed and another one will follow."""
         found = self.running.pop(unit, None)
-        self._retries.add(unit)
         self._events.emit(UnitRetried(unit, found.node if found else "", reason))
 
     def end_unit(self, unit: int) -> None:

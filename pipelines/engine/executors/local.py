@@ -78,5 +78,5 @@ def _outcome(make: Callable[[Unit, str], MadeUnit], unit: Unit, folder: OutputFo
                 return FailedUnit(number, failure, details, lasting=True)
             if turn < ATTEMPTS:
                 timer.retry_unit(number, failure)
-                timer.begin_unit(number, socket.gethostname())
+                timer.begin_unit(number, socket.gethostname(), turn + 1)
     return FailedUnit(number, failure, details)

@@ -95,15 +95,15 @@ class Staff:
         reference: Any = member.actor.start.remote()
         return member, reference
 
-    def end(self, member: Member) -> None:
-        """Kill a worker."""
+    def end(self, member: Member, reason: str = "") -> None:
+        """Kill a worker; with a reason if it has died, hangs, or could not start."""
         import ray
 
         ray.kill(member.actor)
         del self._members[member]
         if member.seat is not None:
             member.seat.workers -= 1
-        self._timer.end_worker(member)
+        self._timer.end_worker(member, reason)
 
     def describe_waiting(self, units: int) -> str:
         """Tell why no worker is ready for `units` that wait."""

@@ -131,8 +131,8 @@ class WorkerPool:
             if references:
                 ray.wait(references, num_returns=len(references), timeout=DEATH_SECONDS)
 
-    def _kill(self, member: Member) -> None:
-        self._staff.end(member)
+    def _kill(self, member: Member, reason: str = "") -> None:
+        self._staff.end(member, reason)
         if member in self._idle:
             self._idle.remove(member)
         for reference in [reference for reference, call in self._calls.items() if call.member is member]:
@@ -148,7 +148,7 @@ class WorkerPool:
             if attempt.is_copy:
                 self._copies += 1
             else:
-                self._timer.begin_unit(attempt.unit, member.host)
+                self._timer.begin_unit(attempt.unit, member.host, attempt.number)
             unit = self._plan.unit(attempt.unit)
             reference: Any = member.actor.run.remote(unit, self._place_of(attempt), attempt.with_care)
             self._calls[reference] = _Call(member, attempt)
@@ -192,7 +192,7 @@ class WorkerPool:
                 death = CodectokError(f"Workers die while they start: {describe(error)}.")
                 self._replace_failed_start(member, death, hopeless=False)
                 return None
-            self._kill(member)
+            self._kill(member, describe(error))
             self.fit_staff()
             if member.node in alive_nodes():
                 deaths = attempt.task.faults[Fault.DEATH] + 1
@@ -237,14 +237,14 @@ class WorkerPool:
         """End workers whose server is gone; their units are tried again."""
         for member in members:
             attempts = [call.attempt for call in self._calls.values() if call.member is member]
-            self._kill(member)
+            self._kill(member, "the machine of its server is gone")
             for attempt in attempts:
                 if attempt is not None:
                     self._fail(attempt, Fault.LOSS, "the machine of its server is gone")
 
     def _replace_failed_start(self, member: Member, error: Exception, hopeless: bool) -> None:
         """Start another worker: one machine may be out of order, but not all of them."""
-        self._kill(member)
+        self._kill(member, describe(error))
         self._failed_starts += 1
         nobody_works = not self._idle and not any(call.attempt for call in self._calls.values())
         if hopeless or (self._failed_starts >= DEATHS and nobody_works):
@@ -260,8 +260,8 @@ class WorkerPool:
         overdue = self._scheduler.overdue(time.monotonic())
         for member, attempt in [(c.member, c.attempt) for c in self._calls.values() if c.attempt in overdue]:
             assert attempt is not None, "a start has no time limit"
-            self._kill(member)
             hours = self._scheduler.deadline_seconds / 3600
+            self._kill(member, f"its unit took longer than {hours:g} h")
             self._fail(attempt, Fault.TIMEOUT, f"it took longer than {hours:g} h, {ATTEMPTS} times")
         if overdue:
             self.fit_staff()

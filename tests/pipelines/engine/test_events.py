@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from codectok import CodectokError, InputError
-from codectok.monitoring.events import NullEvents, UnitRetried, WorkerDied
+from codectok.monitoring.events import NullEvents, UnitRetried, UnitStarted, WorkerDied, WorkerEnded
 from codectok.pipelines import NullProgress, RunOptions, TableJob, Unit, UnitOutput, decoded_clips, run_job
 from codectok.pipelines.engine.timing import RunTimer
 from tests.helpers.events import events_of, metrics_of, value_of
@@ -199,26 +199,25 @@ def test_events_reach_a_store(corpus: Path, tmp_path: Path) -> None:
     assert [lines[0]["event"], lines[-1]["event"]] == ["run_started", "run_ended"]
 
 
-def test_replaced_worker_is_told_as_dead() -> None:
+def test_dead_workers_and_their_units_are_told_with_a_reason() -> None:
     kept = Kept()
     timer = RunTimer(events=kept)
     for worker in ("a", "b"):
         timer.begin_worker(worker)
         timer.worker_ready(worker, {}, "here")
     timer.begin_unit(7, "here")
-    timer.end_worker("a")
+    timer.end_worker("a", "it ran out of memory")
+    timer.retry_unit(7, "its worker died")
     timer.begin_worker("c")
+    timer.begin_unit(7, "there", 2)
     timer.end_unit(7)
-    timer.begin_unit(7, "there")
-    assert [(event.worker, event.node) for event in kept.of(WorkerDied)] == [(1, "here")]
-    assert [(event.unit, event.reason) for event in kept.of(UnitRetried)] == [(7, "")]
-    timer.retry_unit(7, "it was tired")
-    timer.end_unit(7)
-    timer.begin_unit(7, "here")
-    timer.end_worker("b", "it ran out of memory")
-    timer.begin_worker("d")
-    for worker in ("c", "d"):
+    for worker in ("b", "c"):
         timer.end_worker(worker)
-    died = [(event.worker, event.reason) for event in kept.of(WorkerDied)]
-    assert died == [(1, ""), (2, "it ran out of memory")]
-    assert [event.reason for event in kept.of(UnitRetried)] == ["", "it was tired"]
+    assert [(event.worker, event.node, event.reason) for event in kept.of(WorkerDied)] == [
+        (1, "here", "it ran out of memory")
+    ]
+    assert [(event.unit, event.node, event.reason) for event in kept.of(UnitRetried)] == [
+        (7, "here", "its worker died")
+    ]
+    assert [event.attempt for event in kept.of(UnitStarted)] == [1, 2]
+    assert len(kept.of(WorkerEnded)) == 3
