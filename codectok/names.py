@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import InputError
 
+LOG_FOLDER_VARIABLE = "CODECTOK_LOG_DIR"
 JOB_FOLDER = "_codectok"  # records of a job, in its output folder
 # Bytes of the readable part of a name with a hash.
 READABLE_BYTES = 60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic_ns
 from typing import TypeVar
@@ -26,9 +26,13 @@ class PhaseClock:
     Args:
         phase: the first phase.
         since: `monotonic_ns` when it began; None for now.
+
+    Attributes:
+        on_switch: called with each phase that begins; None for no call.
     """
 
     def __init__(self, phase: str = OTHER, since: int | None = None) -> None:
+        self.on_switch: Callable[[str], None] | None = None
         self._sums: Counter[str] = Counter()
         self._phase = phase
         self._since = self._started = monotonic_ns() if since is None else since
@@ -38,6 +42,8 @@ class PhaseClock:
         now, before = monotonic_ns(), self._phase
         self._sums[before] += now - self._since
         self._since, self._phase = now, phase
+        if self.on_switch is not None and phase != before:
+            self.on_switch(phase)
         return before
 
     @contextmanager

@@ -12,7 +12,7 @@ import typer
 
 from codectok.choices import EngineName
 
-from .options import AddressOption, StrictOption
+from .options import AddressOption, LogDirOption, StrictOption
 
 if TYPE_CHECKING:
     from codectok.pipelines.engine.options import RunOptions
@@ -40,6 +40,7 @@ class JobChoices:
     deadline_hours: Annotated[
         float, typer.Option(help="Retry a unit on another worker after this many hours (Ray only).")
     ] = 6.0
+    log_dir: LogDirOption = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the amount of work without writing.")] = False
     space_check: Annotated[bool, typer.Option(help="Refuse to start if the output would not fit on the disk.")] = True
 
@@ -60,6 +61,7 @@ class JobChoices:
             deadline_seconds=3600 * self.deadline_hours,
             check_space=self.space_check,
             strict=self.strict,
+            log_dir=self.log_dir,
         )
 
 

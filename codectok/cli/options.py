@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from codectok.choices import CancelledChoice, KernelChoice, Precision, ScaleChoice
+from codectok.names import LOG_FOLDER_VARIABLE
 
 
 class TrainingEngine(StrEnum):
@@ -59,6 +60,15 @@ ScaleOption = Annotated[
 ]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; else RAY_ADDRESS, else a new local Ray.")
+]
+LogDirOption = Annotated[
+    str | None,
+    typer.Option(
+        "--log-dir",
+        envvar=LOG_FOLDER_VARIABLE,
+        help="Folder or URL for a log of events (JSON lines), and for metrics for Prometheus.",
+        show_default=False,
+    ),
 ]
 EncodingOption = Annotated[
     str | None,

@@ -19,6 +19,7 @@ from codectok.storage import LocalStorage, Storage, open_storage
 from .executors.node_checks import PROBES
 from .lock import LOCKS, WHOLE, entry, held_locks, lock_job, refuse
 from .output.folder import TEMPORARY, finished_units, is_half_written, own_names
+from .output.record_set import UnitRecords
 from .output.unit_files import FAILURES, unit_of_file
 from .planning.plan import load_plan
 from .run import FIRST_PASS_FOLDER
@@ -129,7 +130,7 @@ def _in_folder(storage: Storage, sizes: dict[str, int], failures: bool) -> list[
     _refuse_links(storage)
     plan = load_plan(storage, {})
     planned = 0 if plan is None else len(plan.units)
-    finished = {} if plan is None else finished_units(storage, plan)
+    finished = UnitRecords() if plan is None else finished_units(storage, plan)
     stores_leases = not isinstance(storage, LocalStorage)
 
     def kind_of(name: str) -> LeftoverKind | None:

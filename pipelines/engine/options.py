@@ -16,7 +16,7 @@ class RunOptions:
 
     Attributes:
         engine: "ray" (actors) or "local" (this process, one unit after the other).
-        workers: Ray actors; None for as many as the cluster has cores for (see `worker_count`).
+        workers: Ray actors; None for as many as the cluster has cores for (see `executors.placement`).
         address: address of a Ray cluster to join; None for `RAY_ADDRESS`, or a Ray started for the job.
         gpus: GPUs for jobs that use GPUs; None for all of the cluster.
         part: share of the units to run, while other runs take the other shares; None for all units.
@@ -26,6 +26,7 @@ class RunOptions:
         deadline_seconds: time limit of a unit; after it the worker counts as hanging, and another one tries (Ray only).
         strict: refuse manifests with lines that cannot be used, when the sources are listed; else they become rejects.
         check_space: refuse to start if the estimated output does not fit the free space.
+        log_dir: folder or URL for the events and metrics of the run; None to keep none.
     """
 
     engine: EngineName = "ray"
@@ -39,6 +40,7 @@ class RunOptions:
     deadline_seconds: float = 6 * 3600.0
     check_space: bool = True
     strict: bool = False
+    log_dir: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_rejects <= 1:
@@ -47,18 +49,6 @@ class RunOptions:
             raise InputError(
                 "A run with --part cannot extend the plan; extend it first, with one command for all parts."
             )
-
-    def worker_count(self, cores: int, threads: int, units: int) -> int:
-        """Number of workers for `units`, with `threads` each, on a cluster with `cores` free for them.
-
-        Raises:
-            InputError: the cluster has no place for a worker.
-        """
-        capacity = cores // threads
-        if capacity < 1:
-            raise InputError(f"The Ray cluster has no place for a worker, which needs {threads} CPUs.")
-        # An actor beyond the capacity would wait for its place forever.
-        return min(self.workers or capacity, capacity, units)
 
     def cores_to_start(self, threads: int, gpus: int) -> int | None:
         """Cores of a Ray that is started for the job, one of them for each GPU; None for all of this machine."""

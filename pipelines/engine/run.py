@@ -8,17 +8,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codectok.errors import CodectokError, InputError
+from codectok.monitoring.monitor import RunMonitor
 from codectok.names import JOB_FOLDER
 from codectok.phases import PhaseClock
 from codectok.pipelines.engine.executors.local import Outcome, run_locally
 from codectok.pipelines.engine.executors.ray_actors import run_on_ray
+from codectok.pipelines.engine.output.commits import open_commits
 from codectok.pipelines.engine.output.folder import (
     TEMPORARY,
+    MadeUnit,
     OutputFolder,
     check_free,
     clear_temporaries,
     finished_units,
 )
+from codectok.pipelines.engine.output.record_set import UnitRecords
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.report import REPORT_FILE, write_report
 from codectok.pipelines.engine.output.statistics import STATISTICS_FILE, write_statistics
@@ -39,6 +43,7 @@ from .options import RunOptions
 from .progress import NullProgress, ProgressCallback
 from .run_log import RunLog
 from .timing import END, FIRST_PASS, PLAN, RunTimer, RunTiming
+from .watching import watched
 
 # Number of inputs from which on the share of broken ones is checked while the job runs.
 INPUTS_BEFORE_CHECK = 1000
@@ -84,9 +89,26 @@ def run_job(
         InputError: sources that do not exist, an output that is locked or of another job, or too little space.
         CodectokError: units failed, too many inputs are broken, or none could be used.
     """
-    options, progress, timer = options or RunOptions(), progress or NullProgress(), RunTimer(clock)
-    timer.clock.switch(PLAN)
-    storage = open_storage(output)
+    options, progress = options or RunOptions(), progress or NullProgress()
+    with watched(job.verb, output, options, progress) as events:
+        timer = RunTimer(clock, events)
+        timer.clock.switch(PLAN)
+        storage = open_storage(output)
+        report = _planned_and_run(job, sources, storage, options, progress, timer, events)
+        check_failures(report)
+        check_rows(report, job, storage)
+    return report
+
+
+def _planned_and_run(
+    job: Job,
+    sources: Sequence[str],
+    storage: Storage,
+    options: RunOptions,
+    progress: ProgressCallback,
+    timer: RunTimer,
+    events: RunMonitor,
+) -> JobReport:
     check_free(storage)
     with ExitStack() as stack:
         with entry(storage), _clean_up_without_plan(storage):
@@ -96,13 +118,10 @@ def run_job(
         first_pass = None
         if job.first_pass is not None:
             with timer.clock.during(FIRST_PASS):
-                first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress)
+                first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress, events)
         context = WorkerContext(storage, plan.roots, first_pass)
-        log = RunLog(storage, options, progress, timer)
-        report = _Run(job, context, options, log, timer).run(plan, lock)
-    check_failures(report)
-    check_rows(report, job, storage)
-    return report
+        log = RunLog(storage, options, progress, timer, events)
+        return _Run(job, context, options, log, timer).run(plan, lock)
 
 
 def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions) -> Plan:
@@ -117,7 +136,12 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
 
 
 def _run_first_pass(
-    first: FirstPass, plan: Plan, storage: Storage, options: RunOptions, progress: ProgressCallback
+    first: FirstPass,
+    plan: Plan,
+    storage: Storage,
+    options: RunOptions,
+    progress: ProgressCallback,
+    events: RunMonitor,
 ) -> Storage:
     """Run the first pass over the units of `plan` in a folder inside the output, and return that folder."""
     inner = open_storage(f"{storage.url}/{FIRST_PASS_FOLDER}")
@@ -130,8 +154,9 @@ def _run_first_pass(
             stack.callback(lock.release)
         inner_options = replace(options, limit=None, max_rejects=1.0, check_space=False)
         context = WorkerContext(inner, inner_plan.roots)
-        timer = RunTimer()
-        log = RunLog(inner, inner_options, progress, timer)
+        inner_events = stack.enter_context(events.first_pass(first.job.verb))
+        timer = RunTimer(events=inner_events)
+        log = RunLog(inner, inner_options, progress, timer, inner_events)
         report = _Run(first.job, context, inner_options, log, timer).run(inner_plan, lock)
     check_failures(report)
     if not report.summary.complete:
@@ -175,28 +200,29 @@ class _Run:
         records = finished_units(storage, plan)
         again = units_to_try_again(storage, plan, records)
         units = units_to_do(plan, records.keys() - again, self.options)
-        records = {number: record for number, record in records.items() if number not in set(units)}
+        for number in units:
+            records.discard(number)
         self._note_new_conditions(plan, again.intersection(units), units)
         if units and records:
-            for note in self.job.resume_notes(storage, [records[number] for number in sorted(records)]):
+            for note in self.job.resume_notes(storage, records.ordered):
                 self.progress.note(note)
         self._check_space(plan, units)
         with self.progress.recorded(plan, units, lock):
             return self._make(plan, records, units, folder, lock)
 
     def _make(
-        self, plan: Plan, records: dict[int, UnitRecord], units: Sequence[int], folder: OutputFolder, lock: Lock
+        self, plan: Plan, records: UnitRecords, units: Sequence[int], folder: OutputFolder, lock: Lock
     ) -> JobReport:
         """Make `units`, add them to `records`, and finish the job if no other unit is missing."""
         folder.clear_unrecorded(units)
-        self.progress.planned(plan, list(records.values()), units)
+        self.progress.planned(plan, records.ordered, units)
         suspects = folder.clear_attempts()
         total = Counts.sum(record.total for record in records.values())
         try:
             if units:
                 with closing(self._outcomes(plan, units, folder, suspects)) as outcomes:
                     for record in self._commit(outcomes, folder, lock):
-                        records[record.unit] = record
+                        records.add(record)
                         total = Counts.sum([total, record.total])
                         if total.inputs >= INPUTS_BEFORE_CHECK:
                             self._check_rejects(total)
@@ -211,9 +237,9 @@ class _Run:
         self.timer.clock.switch(END)
         self._check_rejects(total)
         lock.check()
-        self._finish_if_complete(plan)
+        self._finish_if_complete(plan, records)
         new_units = len(units) - len(self.failed)
-        summary = JobSummary.of(plan, records.values())
+        summary = JobSummary.of(plan, records.ordered)
         return JobReport(summary, new_units, tuple(self.failed), self.timer.timing())
 
     def _note_new_conditions(self, plan: Plan, again: set[int], units: Sequence[int]) -> None:
@@ -234,30 +260,38 @@ class _Run:
 
     def _commit(self, outcomes: Iterator[Outcome], folder: OutputFolder, lock: Lock) -> Iterator[UnitRecord]:
         """Commit finished units, and record failed ones."""
-        for outcome in outcomes:
-            lock.check()
-            if isinstance(outcome, FailedUnit):
-                self.failed.append(outcome)
-                self.timer.end_unit(outcome.unit)
-                self.progress.gave_up()
-                where = folder.write_failure(outcome.unit, outcome.details or outcome.message)
-                self.progress.note(f"Unit {outcome.unit} failed: {outcome.message} (see {where}).")
-                continue
-            made, attempt = outcome
-            record = made.record
-            folder.commit(record, attempt)
-            self.timer.end_unit(record.unit)
-            self.progress.made(made)
-            self.timer.finish_unit(made.phases, record.total.input_seconds)
-            self.progress.finished(record)
-            yield record
+        with open_commits(folder) as commits:
+            for outcome in outcomes:
+                lock.check()
+                if isinstance(outcome, FailedUnit):
+                    self._note_failure(outcome, folder)
+                    continue
+                for made in commits.add(*outcome):
+                    yield self._note_commit(made)
+            for made in commits.finish():
+                yield self._note_commit(made)
 
-    def _finish_if_complete(self, plan: Plan) -> None:
+    def _note_failure(self, failed: FailedUnit, folder: OutputFolder) -> None:
+        self.failed.append(failed)
+        self.timer.end_unit(failed.unit)
+        self.progress.gave_up(failed)
+        where = folder.write_failure(failed.unit, failed.details or failed.message)
+        self.progress.note(f"Unit {failed.unit} failed: {failed.message} (see {where}).")
+
+    def _note_commit(self, made: MadeUnit) -> UnitRecord:
+        record = made.record
+        self.timer.end_unit(record.unit)
+        self.progress.made(made)
+        self.timer.finish_unit(made.phases, record.total.input_seconds)
+        self.progress.finished(record)
+        return record
+
+    def _finish_if_complete(self, plan: Plan, known: UnitRecords) -> None:
         """Describe the whole output if all units are complete, including units of other runs."""
         storage = self.context.output
         with entry(storage):
-            records = finished_units(storage, plan)
-            ordered = [records[number] for number in sorted(records)]
+            records = finished_units(storage, plan, known)
+            ordered = records.ordered
             if len(records) < len(plan.units):
                 return
             # Safe now: other runs write small files within `entry` only, once all units are complete.
@@ -284,7 +318,7 @@ class _Run:
     def _check_space(self, plan: Plan, units: Sequence[int]) -> None:
         storage = self.context.output
         free = storage.free_bytes()
-        seconds = sum(plan.units[unit].estimated_seconds for unit in units)
+        seconds = float(plan.units.estimated_seconds[list(units)].sum())
         needed = seconds * self.job.output_bytes_per_second
         if self.options.check_space and free is not None and needed > free:
             raise InputError(

@@ -226,8 +226,8 @@ class JobReader:
         found = sum(self._sizes[unit] for unit in read)
         if len(read) == len(done):
             return found, False
-        estimated = sum(weight_of(plan, unit) for unit in read)
-        return found * sum(weight_of(plan, unit) for unit in done) / estimated, True
+        estimated = weight_of(plan, read)
+        return found * weight_of(plan, sorted(done)) / estimated, True
 
 
 def _pick(unit: int) -> bytes:

@@ -9,6 +9,16 @@ from typing import Annotated
 from pydantic import Field
 
 from codectok.config import StrictModel
+from codectok.monitoring.events import (
+    EventSink,
+    NullEvents,
+    PhaseStarted,
+    UnitRetried,
+    UnitStarted,
+    WorkerDied,
+    WorkerEnded,
+    WorkerStarted,
+)
 from codectok.phases import PhaseClock, sum_phases
 from codectok.pipelines.engine.output.run_files import RunningUnit
 
@@ -64,7 +74,7 @@ class RunTiming(StrictModel):
 
 
 class RunTimer:
-    """Collects the times of a run on the driver.
+    """Collects the times of a run on the driver, and emits the events of its workers and units.
 
     Attributes:
         clock: phases of the command; its main thread changes them.
@@ -74,10 +84,20 @@ class RunTimer:
 
     Args:
         clock: of a command that began earlier; None for one that begins now.
+        events: receives events.
     """
 
-    def __init__(self, clock: PhaseClock | None = None) -> None:
+    def __init__(self, clock: PhaseClock | None = None, events: EventSink | None = None) -> None:
+        self._events = events or NullEvents()
+        if clock is None:
+            self._events.emit(PhaseStarted(PLAN))
         self.clock = clock or PhaseClock(PLAN)
+        self.clock.on_switch = lambda phase: self._events.emit(PhaseStarted(phase))
+        self._numbers: dict[Hashable, int] = {}
+        self._worker_nodes: dict[Hashable, str] = {}
+        self._to_replace: list[WorkerEnded] = []
+        self._attempts: dict[int, int] = {}
+        self._retries: set[int] = set()
         self.server_busy: float | None = None
         self.gpu_busy: float | None = None
         self.running: dict[int, RunningUnit] = {}
@@ -94,16 +114,27 @@ class RunTimer:
         """Called when a worker, with any key, is asked for."""
         self._begun[worker] = monotonic()
         self._workers += 1
+        self._numbers[worker] = self._workers
+        if self._to_replace:
+            # Workers that have done their work are not replaced.
+            gone = self._to_replace.pop(0)
+            self._events.emit(WorkerDied(gone.worker, gone.node, ""))
 
-    def worker_ready(self, worker: Hashable, phases: Mapping[str, float]) -> None:
+    def worker_ready(self, worker: Hashable, phases: Mapping[str, float], node: str = "") -> None:
         """Called with the phases of the start of a worker; the rest of the time since then is `IMPORTS`."""
         life = monotonic() - self._begun[worker]
+        self._worker_nodes[worker] = node
+        self._events.emit(WorkerStarted(self._numbers[worker], node, round(life, 3)))
         imports = {IMPORTS: max(0.0, life - sum(phases.values()))}
         self._worker_phases = sum_phases([self._worker_phases, imports, phases])
 
     def end_worker(self, worker: Hashable) -> None:
         """Called when a worker ends."""
-        self._lives += monotonic() - self._begun.pop(worker)
+        life = monotonic() - self._begun.pop(worker)
+        self._lives += life
+        ended = WorkerEnded(self._numbers.pop(worker), self._worker_nodes.pop(worker, ""), round(life, 3))
+        self._to_replace.append(ended)
+        self._events.emit(ended)
 
     def servers_ready(self, servers: Sequence[Mapping[str, float]], seconds: float) -> None:
         """Called with the phases of the start of each server, `seconds` after they were asked for."""
@@ -113,12 +144,23 @@ class RunTimer:
     def begin_unit(self, unit: int, node: str) -> None:
         """Called when an attempt at a unit begins on the machine `node`."""
         now = time()
+        attempt = self._attempts[unit] = self._attempts.get(unit, 0) + 1
+        if attempt > 1 and unit not in self._retries and unit not in self.running:
+            self._events.emit(UnitRetried(unit, "", ""))
+        self._retries.discard(unit)
         self.running[unit] = RunningUnit(unit=unit, node=node, since=now)
+        self._events.emit(UnitStarted(unit, node, attempt))
         if self.units_began is None:
             self.units_began = now
         if self._first_started is None:
             self.clock.switch(UNITS)
             self._first_started = self.clock.elapsed
+
+    def retry_unit(self, unit: int, reason: str) -> None:
+        """Called when an attempt at a unit has failed and another one will follow."""
+        found = self.running.pop(unit, None)
+        self._retries.add(unit)
+        self._events.emit(UnitRetried(unit, found.node if found else "", reason))
 
     def end_unit(self, unit: int) -> None:
         """Called when an attempt at a unit has ended, with or without success."""

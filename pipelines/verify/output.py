@@ -86,13 +86,13 @@ def count_files(storage: Storage) -> int:
 def complete_records(storage: Storage, plan: Plan) -> list[UnitRecord]:
     """Return the records of all units in order; raises a `VerificationError` if one is missing."""
     records = finished_units(storage, plan)
-    missing = [unit.number for unit in plan.units if unit.number not in records]
+    missing = [number for number in range(len(plan.units)) if number not in records]
     if missing:
         raise VerificationError(
             f"{len(missing)} of {len(plan.units)} units are not complete, the first {missing[0]};"
             " run the same command again to make them."
         )
-    return [records[number] for number in sorted(records)]
+    return list(records.values())
 
 
 def _refuse_orphans(storage: Storage, records: Sequence[UnitRecord], verifier: type[OutputVerifier] | None) -> None:

@@ -1,18 +1,22 @@
-"""Heads of Ray clusters as processes of this machine."""
+"""Ray clusters as processes of this machine: a head, and further nodes."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 90.0
+# Last numbers of addresses of nodes.
+_numbers = itertools.count(2)
 
 
 def free_port() -> int:
@@ -23,37 +27,78 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True)
+class RayNode:
+    """A node of a cluster, with one core.
+
+    Attributes:
+        address: of the head.
+        process: that started the node, and waits.
+    """
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """Kill all processes of the node, as if its machine lost power."""
+        _kill_tree(self.process.pid)
+        self.process.wait()
+
+
 @contextmanager
-def ray_head(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def ray_head(folder: Path, environment: Mapping[str, str], *options: str) -> Iterator[str]:
     """Run the head of a cluster with one core, and yield its address.
 
     Args:
         folder: short path for the cluster's files.
         environment: variables of the head; others of this process are kept, apart from the ones of a token.
+        options: of `ray start`.
     """
     port = free_port()
+    dashboard = () if any("dashboard" in option for option in options) else ("--include-dashboard=false",)
+    own = ("--head", f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", *dashboard)
+    with _node(f"127.0.0.1:{port}", folder / "head.log", environment, [*own, *options]) as node:
+        yield node.address
+
+
+@contextmanager
+def ray_node(address: str, folder: Path, environment: Mapping[str, str], *options: str) -> Iterator[RayNode]:
+    """Run another node of the cluster at `address`, on an address of loopback that only it has.
+
+    Args:
+        address: of the head.
+        folder: files of the cluster.
+        environment: variables of the node, as for `ray_head`.
+        options: of `ray start`.
+    """
+    number = next(_numbers)
+    own = (f"--address={address}", f"--node-ip-address=127.0.0.{number}")
+    with _node(address, folder / f"node-{number}.log", environment, [*own, *options]) as node:
+        yield node
+
+
+@contextmanager
+def _node(address: str, log: Path, environment: Mapping[str, str], options: Sequence[str]) -> Iterator[RayNode]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
-    command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--num-cpus=1", "--disable-usage-stats"]
-    command += ["--object-store-memory=80000000", f"--temp-dir={folder}"]
-    log = folder / "head.log"
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
+    command += ["--object-store-memory=80000000", *options]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env={**inherited, **environment}, start_new_session=True
         )
+        node = RayNode(address, process)
         try:
-            _wait_for(port, process, log)
-            yield f"127.0.0.1:{port}"
+            _wait_for(process, log)
+            yield node
         finally:
-            _kill_tree(process.pid)
-            process.wait()
+            node.kill()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while "Ray runtime started" not in log.read_text():
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, f"no head at {port}: {log.read_text()}"
+        assert time.monotonic() < deadline, f"no node of Ray: {log.read_text()}"
         time.sleep(0.2)
 
 

@@ -43,7 +43,7 @@ def run_locally(
     try:
         context = replace(context, clock=PhaseClock("start"))
         run = job.start(context)
-        timer.worker_ready(THIS_PROCESS, context.clock.seconds())
+        timer.worker_ready(THIS_PROCESS, context.clock.seconds(), socket.gethostname())
 
         def in_this_process(unit: Unit, attempt: str) -> MadeUnit:
             return run_attempt(run, unit, folder.storage, attempt)
@@ -55,7 +55,7 @@ def run_locally(
             gc.freeze()
         for number in units:
             timer.begin_unit(number, socket.gethostname())
-            yield _outcome(in_child if number in suspects else in_this_process, plan.unit(number), folder)
+            yield _outcome(in_child if number in suspects else in_this_process, plan.unit(number), folder, timer)
     finally:
         if freezes:
             gc.unfreeze()
@@ -63,7 +63,7 @@ def run_locally(
         torch.set_num_threads(threads)
 
 
-def _outcome(make: Callable[[Unit, str], MadeUnit], unit: Unit, folder: OutputFolder) -> Outcome:
+def _outcome(make: Callable[[Unit, str], MadeUnit], unit: Unit, folder: OutputFolder, timer: RunTimer) -> Outcome:
     number = unit.number
     for turn in range(1, ATTEMPTS + 1):
         attempt = folder.attempt(number, turn)
@@ -76,4 +76,7 @@ def _outcome(make: Callable[[Unit, str], MadeUnit], unit: Unit, folder: OutputFo
             folder.storage.remove(attempt)
             if isinstance(error, LastingUnitError):
                 return FailedUnit(number, failure, details, lasting=True)
+            if turn < ATTEMPTS:
+                timer.retry_unit(number, failure)
+                timer.begin_unit(number, socket.gethostname())
     return FailedUnit(number, failure, details)

@@ -12,7 +12,7 @@ import codectok
 from codectok.errors import CodectokError, first_line
 from codectok.names import JOB_FOLDER
 from codectok.sources.source import Source
-from codectok.storage import Storage, open_storage
+from codectok.storage import Storage, is_url, open_storage
 
 from .node_facts import NodeFacts, node_facts
 
@@ -20,6 +20,11 @@ ANSWER_SECONDS = 120.0
 # Files that this machine and the others write into the job's folder, to see if all have the same disk or store.
 PROBES = f"{JOB_FOLDER}/probes"
 SHOWN_NODES = 5
+DISK_ADVICE = "give an output that all machines share"
+STORE_ADVICE = (
+    "machines reach a store by their own settings: set its address and keys, as in AWS_ENDPOINT_URL and"
+    " AWS_ACCESS_KEY_ID, in the environment of `ray start` there"
+)
 
 
 def nodes_without_our_code() -> dict[str, str]:
@@ -91,13 +96,18 @@ def _code_of_node(_: str) -> str:
 
 def _facts_of_node(name: str, url: str, token: str, source: Source) -> str | dict[str, Any]:
     """Return the facts of a machine and its probe, or a sentence about its problem."""
-    storage = open_storage(url)
+    try:
+        storage = open_storage(url)
+    except CodectokError as error:
+        return f"{first_line(error).rstrip('.')}; {STORE_ADVICE}"
     try:
         seen = storage.read(f"{PROBES}/{token}/driver") == token.encode()
     except FileNotFoundError:
         seen = False
     if not seen:
-        return f"it does not see files that this machine writes to {url}; give an output that all machines share"
+        return (
+            f"it does not see files that this machine writes to {url}; {STORE_ADVICE if is_url(url) else DISK_ADVICE}"
+        )
     try:
         source.check_unchanged()
     except Exception as error:  # a missing mount, a refused credential, another file there

@@ -11,10 +11,12 @@ from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import OutputFolder
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.progress import ProgressCallback
+from codectok.pipelines.engine.scheduling.scheduler import Scheduler
 from codectok.pipelines.engine.timing import RAY, WORKERS, RunTimer
 
 from .local import Outcome
 from .node_checks import check_nodes
+from .placement import Placement
 from .ray_address import cluster_address
 from .ray_cluster import cluster_resource, ray_session
 from .servers import ServerGroup, servers_per_gpu
@@ -41,21 +43,22 @@ def run_on_ray(
     expected = (options.gpus or torch.cuda.device_count()) * per_gpu
     joined = not ray.is_initialized() and cluster_address(options.address) is not None
     alone = not ray.is_initialized() and not joined
+    placement = Placement(job.threads, options.workers, grows=joined)
+    scheduler = Scheduler(units, plan.units.weights(units), options.deadline_seconds)
     with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
         if joined and units:
             check_nodes(context.output, plan.unit(units[0]).sources[0])
         timer.clock.switch(WORKERS)
-        servers = ServerGroup(server, options.gpus, alone, progress.note, timer)
+        servers = ServerGroup(server, options.gpus, alone, joined, progress.note, timer)
         try:
-            cores = len(servers.actors) if per_gpu else 0
-            pool = WorkerPool(job, context, folder, options.deadline_seconds, progress, servers, check_ray, timer)
-            workers = options.worker_count(int(cluster_resource("CPU")) - cores, job.threads, len(units))
+            pool = WorkerPool(job, context, folder, plan, scheduler, placement, progress, servers, check_ray, timer)
+            workers = placement.places(int(cluster_resource("CPU")) - servers.cores, len(units))
             try:
-                # Both load their libraries at the same time.
-                pool.start(workers)
+                if alone:
+                    pool.staff()  # workers and servers load their libraries at the same time
                 servers.wait()
-                progress.started(workers, job.threads, cores // max(1, per_gpu))
-                yield from pool.run(plan, units)
+                progress.started(workers, job.threads, servers.gpus)
+                yield from pool.run()
             finally:
                 pool.stop()
         finally:

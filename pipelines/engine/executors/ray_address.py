@@ -22,7 +22,7 @@ ANSWER_SECONDS = 10.0
 # Ray alone takes some seconds to be imported on a slow disk.
 PROBE_SECONDS = 30.0
 CLIENT_SCHEME = "ray://"
-DEFAULT_PORT = 6379
+DEFAULT_PORT, CLIENT_PORT = 6379, 10001
 # Every server of Ray speaks gRPC, thus HTTP/2: it answers this greeting with its settings.
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 SETTINGS_FRAME = 4
@@ -32,6 +32,8 @@ FRAME_HEADER_BYTES = 9
 def cluster_address(address: str | None) -> str | None:
     """Address of the cluster to join: `address`, or `RAY_ADDRESS`; None to start Ray on this machine."""
     found = address or os.environ.get("RAY_ADDRESS")
+    if found and found.startswith(CLIENT_SCHEME) and ":" not in found.removeprefix(CLIENT_SCHEME).rpartition("]")[2]:
+        return f"{found.rstrip('/')}:{CLIENT_PORT}"
     return None if found == "local" else found or None
 
 
@@ -47,28 +49,29 @@ def check_answer(address: str) -> None:
             f"Ray could not be reached at {address}: {failures[-1]}; start the cluster, or name another one with"
             " --address or RAY_ADDRESS."
         )
-    if not address.startswith(CLIENT_SCHEME):
-        host, port = _host_and_port(address)
-        _check_cluster(address, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    _check_cluster(address)
 
 
-def _check_cluster(address: str, place: str) -> None:
-    """Raise a `CodectokError` if the cluster at `HOST:PORT` refuses this machine, or has other versions.
+def _check_cluster(address: str) -> None:
+    """Raise a `CodectokError` if the cluster refuses this machine, or has other versions.
 
     A cluster that asks for a token gets the one of this machine.
     """
-    answer, log = _probe(address, place)
+    answer, log = _probe(address)
     if is_refusal(answer, log) and use_token():
-        answer, log = _probe(address, place)
+        answer, log = _probe(address)
     problem = probe_problem(answer, log)
     if problem is not None:
         raise CodectokError(f"The Ray cluster at {address} cannot be joined: {problem}.")
 
 
-def _probe(address: str, place: str) -> tuple[dict[str, Any], str]:
+def _probe(address: str) -> tuple[dict[str, Any], str]:
     """Return the answer of `ray_probe`, and its log."""
+    host, port = _host_and_port(address)
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     # -P: the folder of the program has modules with common names.
     command = [sys.executable, "-P", ray_probe.__file__, place]
+    command += [ray_probe.CLIENT] if address.startswith(CLIENT_SCHEME) else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -87,6 +90,8 @@ def is_refusal(answer: Mapping[str, Any], log: str) -> bool:
 
 def probe_problem(answer: Mapping[str, Any], log: str) -> str | None:
     """Tell why a cluster cannot be joined, from the answer of `ray_probe` and its log; None if it can."""
+    if answer.get(ray_probe.ANSWERED):
+        return None
     versions = answer.get(ray_probe.VERSIONS)
     if versions is None:
         if is_refusal(answer, log):
@@ -127,7 +132,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
         address = canonicalize_bootstrap_address_or_die("auto")
     host, separator, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not separator:
-        return port, DEFAULT_PORT
+        return port, CLIENT_PORT if address.startswith(CLIENT_SCHEME) else DEFAULT_PORT
     if not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ValueError(f"{port!r} is not a port")
     return host.strip("[]"), int(port)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from codectok.errors import CodectokError, first_line
+from codectok.pipelines.engine.ray_metrics import metrics_port
 
 from .joined_ray import watched_cluster
 from .node_checks import describe_problems, nodes_without_our_code, package_folder
@@ -22,6 +23,8 @@ from .ray_address import check_answer, cluster_address
 GPU_ANSWER_SECONDS = 300.0
 # Address of the cluster that this process has joined, if any.
 _joined: list[str] = []
+# The server of Ray Client forks a process for each client while it answers others, and some die at once.
+CLIENT_SERVER_DIED, CLIENT_ATTEMPTS = "Starting Ray client server failed", 3
 
 
 @contextmanager
@@ -46,7 +49,8 @@ def ray_session(address: str | None, cpus: int | None) -> Iterator[Callable[[], 
     elif address is None:
         # "local": do not join a Ray that other users have started on this machine. Without a number Ray counts the
         # cores, and respects the limits of a container.
-        with own_ray(lambda: _initialize("local", include_dashboard=False, num_cpus=cpus)) as own:
+        served = {"include_dashboard": False, "num_cpus": cpus, "_metrics_export_port": metrics_port()}
+        with own_ray(lambda: _initialize("local", **served)) as own:
             yield own.check
     else:
         if not has_joined():
@@ -95,13 +99,29 @@ def _initialize(address: str, **settings: Any) -> None:
     # Ask for Ray's new behaviour, since Ray warns as long as the choice is open.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        where = "started on this machine" if address == "local" else f"reached at {address}"
-        raise CodectokError(f"Ray could not be {where}: {first_line(error)}") from None
+    for attempt in range(1, CLIENT_ATTEMPTS + 1):
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
+            break
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+            if CLIENT_SERVER_DIED in str(error) and attempt < CLIENT_ATTEMPTS:
+                continue
+            where = "started on this machine" if address == "local" else f"reached at {address}"
+            raise CodectokError(f"Ray could not be {where}: {init_problem(error)}.") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's handler would end the process silently
+
+
+def init_problem(error: Exception) -> str:
+    """Return the reason for which Ray could not be joined or started, in one line and without a full stop."""
+    text = str(error).strip()
+    if "Traceback" in text:  # of the server of Ray Client
+        text = text.splitlines()[-1]
+    elif "ersion mismatch" in text:
+        text = " ".join(text.split())
+    else:
+        text = first_line(error)
+    return text.rstrip(".")
 
 
 def _nothing() -> None:

@@ -1,98 +1,39 @@
-"""Servers of a job in Ray actors: each serves several workers, such as the one that holds a GPU."""
+"""Servers of a run: their number follows the GPUs of the cluster, and each serves several workers."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-from codectok.errors import CodectokError, InputError
-from codectok.pipelines.engine.job import Server, ServerCall
+from codectok.errors import InputError
+from codectok.pipelines.engine.job import Server
 from codectok.pipelines.engine.timing import RunTimer
 
 from .ray_cluster import cluster_resource
+from .server_actor import Actor, ServerStart, ServerUse, answer_of, start_server
 
-if TYPE_CHECKING:
-    from ray.actor import ActorHandle
-
-Actor: TypeAlias = "ActorHandle[Any]"
-
-# One call is being answered, the next is ready, and others are on their way.
-CALLS_AT_ONCE = 4
-# A server that dies is started again, and its open calls are repeated: answers depend on the arguments only.
-RESTARTS = 10
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 WAITING_NOTE_SECONDS = 30.0
 
 
-class _ServerActor:
-    """A server in an actor's process; measures how long it is busy."""
+@dataclass(eq=False)
+class Seat:
+    """A server, and the number of workers that it serves.
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._lock = threading.Lock()
-        self._answer: Callable[..., Any] | None = None
-        self._calls = 0
-        self._busy_seconds = 0.0
-        self._busy_since = 0.0
-        self._ready_since = 0.0
-        self._gpu_seconds = 0.0  # before it was ready
+    Attributes:
+        actor: its actor.
+        starting: reference of its start; None once it is ready.
+        node: identity of its machine; None until it is ready.
+        workers: number of its workers.
+    """
 
-    def node(self) -> str:
-        import ray
-
-        return str(ray.get_runtime_context().get_node_id())
-
-    def start(self) -> dict[str, float]:
-        """Load the server, and return the seconds of each phase."""
-        self._started()
-        return self._server.clock.seconds()
-
-    def call(self, *arguments: Any) -> Any:
-        answer = self._started()
-        self._count(1)
-        try:
-            return answer(*arguments)
-        finally:
-            self._count(-1)
-
-    def use(self) -> ServerUse:
-        with self._lock:
-            now = time.monotonic()
-            busy = self._busy_seconds + (now - self._busy_since if self._calls else 0.0)
-            gpu = self._server.gpu_seconds()
-            return ServerUse(now - self._ready_since, busy, None if gpu is None else gpu - self._gpu_seconds)
-
-    def _started(self) -> Callable[..., Any]:
-        # Not in the constructor, where Ray would hide the reason of a failure; and again after a restart.
-        with self._lock:
-            if self._answer is None:
-                _ = self._server.clock  # starts it
-                self._answer = self._server.start()
-                self._ready_since = time.monotonic()
-                self._gpu_seconds = self._server.gpu_seconds() or 0.0
-            return self._answer
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            now = time.monotonic()
-            if self._calls == 0:
-                self._busy_since = now
-            self._calls += change
-            if self._calls == 0:
-                self._busy_seconds += now - self._busy_since
-
-
-@dataclass(frozen=True)
-class ServerUse:
-    """Seconds since a server was ready, with calls, and in which its GPU computed (None if not measured)."""
-
-    ready: float
-    busy: float
-    gpu: float | None
+    actor: Actor
+    starting: Any
+    node: str | None = None
+    workers: int = 0
 
 
 class ServerGroup:
@@ -101,68 +42,97 @@ class ServerGroup:
     Args:
         server: to start; None for none.
         gpus: number of GPUs; None for all.
-        alone: the Ray runs nothing else, on this machine.
+        alone: the Ray runs nothing else, on this machine: workers need not wait for their server, since nobody takes
+            its place.
+        grows: machines may join the cluster during the run; one without a GPU waits for one.
         on_note: receives notes.
         timer: receives the times of the servers.
-
-    Attributes:
-        actors: actors of the servers.
 
     Raises:
         InputError: the server needs a GPU, and the cluster has none.
     """
 
     def __init__(
-        self, server: Server | None, gpus: int | None, alone: bool, on_note: Callable[[str], None], timer: RunTimer
+        self,
+        server: Server | None,
+        gpus: int | None,
+        alone: bool,
+        grows: bool,
+        on_note: Callable[[str], None],
+        timer: RunTimer,
     ) -> None:
-        import ray
-
-        self._alone, self._on_note, self._timer = alone, on_note, timer
+        self._server, self._gpus, self._alone, self._grows = server, gpus, alone, grows
+        self._on_note, self._timer = on_note, timer
         self._begun = time.monotonic()
-        self.actors: list[Actor] = []
-        self._starts: list[Any] = []
-        if server is None:
-            return
-        actor_class: Any = ray.remote(_ServerActor)
-        options = {"num_gpus": server.gpus, "num_cpus": 1 if server.gpus else 0, "max_concurrency": CALLS_AT_ONCE}
-        for _ in range(server_count(server, gpus)):
-            made = actor_class.options(max_restarts=RESTARTS, max_task_retries=RESTARTS, **options).remote(server)
-            self.actors.append(made)
-            self._starts.append(made.start.remote())
+        self._seats: list[Seat] = []
+        self._phases: list[dict[str, float]] = []
+        if server is not None:
+            self._fill(server_count(server, gpus))
 
-    def nodes(self) -> list[str | None]:
-        """Node of each server; None if there is only one.
+    @property
+    def exists(self) -> bool:
+        """True if the job has servers."""
+        return self._server is not None
 
-        Waits for the servers if other programs use the cluster: workers must not take their places.
-        """
-        if self._alone:
-            return [None] * len(self.actors)
-        self.wait()
-        return _answers([actor.node.remote() for actor in self.actors])
+    @property
+    def cores(self) -> int:
+        """Cores that the servers take."""
+        return len(self._seats) if self._server is not None and self._server.gpus else 0
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the servers take."""
+        return self.cores // max(1, servers_per_gpu(self._server)) if self._server is not None else 0
+
+    def seat(self) -> Seat | None:
+        """Server with the fewest workers; None if none is ready to have some."""
+        usable = [seat for seat in self._seats if self._alone or seat.starting is None]
+        return min(usable, key=lambda seat: seat.workers, default=None)
 
     def wait(self) -> None:
-        """Wait until all servers are ready."""
-        import ray
-
-        count, last_note = len(self._starts), time.monotonic()
-        if not count:
-            return
-        while len(ray.wait(self._starts, num_returns=count, timeout=POLL_SECONDS)[0]) < count:
+        """Wait until a server is ready; until all are if nothing else runs in this Ray."""
+        last_note = time.monotonic()
+        while self._seats and any(seat.starting for seat in self._seats):
+            self._look(POLL_SECONDS)
+            if not self._alone and any(seat.starting is None for seat in self._seats):
+                return
             if time.monotonic() - last_note > WAITING_NOTE_SECONDS:
-                self._on_note("Not all GPUs are ready yet; other programs may use them.")
+                self._on_note("No GPU is ready yet; other programs may use them, or their machine is gone.")
                 last_note = time.monotonic()
-        self._timer.servers_ready(_answers(self._starts), time.monotonic() - self._begun)
-        self._starts = []
+
+    def update(self, nodes: Collection[str]) -> list[Seat]:
+        """Follow the cluster: give up servers of machines that are gone, and start servers on new GPUs.
+
+        Args:
+            nodes: identities of the machines.
+
+        Returns:
+            Servers that are gone. Their workers wait for them in vain; `kill` them after their workers.
+        """
+        if self._server is None:
+            return []
+        self._look(0.0)
+        gone = [seat for seat in self._seats if seat.node is not None and seat.node not in nodes]
+        self._seats = [seat for seat in self._seats if seat not in gone]
+        if self._server.gpus and (self._grows or gone):
+            available = int(cluster_resource("GPU"))
+            count = min(self._gpus or available, available) * servers_per_gpu(self._server)
+            # One without a place waits for a machine, and tells an autoscaler that one is needed.
+            self._fill(max(1, count))
+        elif gone:
+            self._fill(1)
+        return gone
 
     def measure(self) -> float | None:
         """Return the share of the time in which GPUs or servers were busy; None if a server does not answer."""
         import ray
         from ray.exceptions import RayError
 
-        if not self.actors:
+        actors = [seat.actor for seat in self._seats if seat.starting is None]
+        if not actors:
             return None
         try:
-            uses: list[ServerUse] = ray.get([actor.use.remote() for actor in self.actors], timeout=ANSWER_SECONDS)
+            uses: list[ServerUse] = ray.get([actor.use.remote() for actor in actors], timeout=ANSWER_SECONDS)
         except RayError:
             return None
         ready = max(sum(use.ready for use in uses), 1e-9)
@@ -173,10 +143,36 @@ class ServerGroup:
 
     def stop(self) -> None:
         """Kill all servers."""
+        for seat in self._seats:
+            kill(seat)
+
+    def _fill(self, count: int) -> None:
+        assert self._server is not None, "a job without servers starts none"
+        for _ in range(count - len(self._seats)):
+            actor = start_server(self._server)
+            self._seats.append(Seat(actor, actor.start.remote()))
+
+    def _look(self, seconds: float) -> None:
+        """Wait so long at most for servers that are starting, and note the ones that are ready."""
         import ray
 
-        for actor in self.actors:
-            ray.kill(actor)
+        starting: dict[Any, Seat] = {seat.starting: seat for seat in self._seats if seat.starting is not None}
+        if not starting:
+            return
+        ready, _ = ray.wait(list(starting), num_returns=len(starting), timeout=seconds)
+        for reference in ready:
+            start: ServerStart = answer_of(reference)
+            starting[reference].starting, starting[reference].node = None, start.node
+            self._phases.append(start.phases)
+        if ready:
+            self._timer.servers_ready(self._phases, time.monotonic() - self._begun)
+
+
+def kill(seat: Seat) -> None:
+    """Kill a server; Ray may be starting it again elsewhere."""
+    import ray
+
+    ray.kill(seat.actor)
 
 
 def server_count(server: Server, gpus: int | None) -> int:
@@ -196,28 +192,3 @@ def server_count(server: Server, gpus: int | None) -> int:
 def servers_per_gpu(server: Server) -> int:
     """Number of servers that share a GPU; 0 if they need none."""
     return round(1 / server.gpus) if server.gpus else 0
-
-
-def call_of(server: Actor) -> ServerCall:
-    """The function with which a worker calls `server`."""
-
-    def call(*arguments: Any) -> Callable[[], Any]:
-        reference: Any = server.call.remote(*arguments)
-        return lambda: _answers([reference])[0]
-
-    return call
-
-
-def _answers(references: list[Any]) -> list[Any]:
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
-
-    try:
-        return ray.get(references)
-    except RayActorError:
-        raise CodectokError(
-            f"An encoder died more than {RESTARTS} times, perhaps for lack of memory; lower --workers or --pack-frames"
-            " (for another table), and run the same command again to continue."
-        ) from None
-    except RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, Exception) else error) from None

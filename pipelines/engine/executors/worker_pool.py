@@ -1,103 +1,54 @@
-"""Pool of Ray actors: when one dies, hangs or fails, another one takes its unit."""
+"""Pool of Ray actors: when one dies, hangs or fails, another one takes its unit; it grows with the cluster."""
 
 from __future__ import annotations
 
-import gc
-import itertools
-import os
-import socket
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Collection, Generator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from codectok.errors import CodectokError
-from codectok.phases import PhaseClock
-from codectok.pipelines.engine.crashes import run_despite_crashes, without_crashing_sources
+from codectok.errors import CodectokError, PassingError
 from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
-from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
-from codectok.pipelines.engine.output.folder import MadeUnit, OutputFolder, run_attempt
+from codectok.pipelines.engine.job import Job, WorkerContext
+from codectok.pipelines.engine.output.folder import MadeUnit, OutputFolder
 from codectok.pipelines.engine.planning.plan import Plan
-from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.progress import ProgressCallback
+from codectok.pipelines.engine.scheduling.scheduler import DEATHS, Attempt, Fault, Next, Scheduler
 from codectok.pipelines.engine.timing import RunTimer
 
 from .local import Outcome
-from .ray_cluster import current_umask
-from .servers import Actor, ServerGroup, call_of
+from .placement import Placement, alive_nodes, describe_cluster
+from .ray_cluster import cluster_resource, current_umask
+from .server_actor import Actor
+from .servers import Seat, ServerGroup, kill
+from .worker import Started, Worker
 
-# Deaths of actors say little about a file, since nodes get lost; but a unit is not tried forever.
-DEATHS = 10
-DEATHS_BEFORE_CARE = 2
 POLL_SECONDS = 1.0
+# Time between two looks at the machines of the cluster.
+STAFF_SECONDS = 10.0
 BUSY_REPORT_SECONDS = 10.0
 WAITING_NOTE_SECONDS = 30.0
+DEATH_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class _Started:
-    """Start of a worker: its seconds by phase, and the name of its machine."""
+@dataclass(eq=False)
+class _Member:
+    """A worker of the pool; `node` and `host` name its machine once it is ready."""
 
-    phases: Mapping[str, float]
-    node: str
-
-
-class _Worker:
-    """Runs units in an actor's process."""
-
-    def __init__(self, job: Job, context: WorkerContext, server: Actor | None, umask: int) -> None:
-        os.umask(umask)
-        call = None if server is None else call_of(server)
-        self._job, self._server = job, server
-        self._context = replace(context, server=call, clock=PhaseClock("start"))
-
-    def start(self) -> _Started:
-        """Load the job. Ray would hide a failure in the constructor."""
-        _ = self._run_unit
-        gc.freeze()  # modules and the loaded job stay: garbage collection need not look at them again
-        return _Started(self._context.clock.seconds(), socket.gethostname())
-
-    def run(self, unit: Unit, attempt: str, with_care: bool) -> MadeUnit:
-        storage = self._context.output
-        if with_care and self._server is None:
-            return run_despite_crashes(self._job, self._context, unit, attempt)
-        if with_care:
-            unit = without_crashing_sources(self._job, storage, unit, attempt)
-        return run_attempt(self._run_unit, unit, storage, attempt)
-
-    @cached_property
-    def _run_unit(self) -> RunUnit:
-        torch.set_num_threads(self._job.threads)
-        return self._job.start(self._context)
-
-
-@dataclass
-class _Task:
-    """A unit that waits or runs, and the number of its attempts by outcome."""
-
-    unit: int
-    attempts: int = 0
-    errors: int = 0
-    timeouts: int = 0
-    deaths: int = 0
-
-    @property
-    def with_care(self) -> bool:
-        """True if the unit runs in a child process, since it may kill workers."""
-        return self.deaths >= DEATHS_BEFORE_CARE
+    actor: Actor
+    seat: Seat | None
+    node: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A running call of an actor: of `start` (`task` is None) or of `run`."""
+    """A running call of a worker: of `start` (`attempt` is None) or of `run`."""
 
-    actor: Actor
-    task: _Task | None
-    deadline: float
+    member: _Member
+    attempt: Attempt | None
 
 
 class WorkerPool:
@@ -107,7 +58,9 @@ class WorkerPool:
         job: sent to every actor.
         context: sent to every actor; the pool adds the server.
         folder: output folder.
-        deadline_seconds: time limit of an attempt at a unit.
+        plan: holds the units.
+        scheduler: chooses the units.
+        placement: decides how many actors there are.
         progress: receives notes.
         servers: servers of the job; workers are spread over them.
         check_ray: raises an error if Ray itself has died.
@@ -119,7 +72,9 @@ class WorkerPool:
         job: Job,
         context: WorkerContext,
         folder: OutputFolder,
-        deadline_seconds: float,
+        plan: Plan,
+        scheduler: Scheduler,
+        placement: Placement,
         progress: ProgressCallback,
         servers: ServerGroup,
         check_ray: Callable[[], None],
@@ -127,73 +82,225 @@ class WorkerPool:
     ) -> None:
         import ray
 
-        self._job, self._context, self._folder, self._progress = job, context, folder, progress
-        self._deadline_seconds, self._check_ray = deadline_seconds, check_ray
-        self._servers, self._timer = servers, timer
-        self._next_server = itertools.cycle(zip(servers.actors, servers.nodes(), strict=True))
-        self._last_busy_report = time.monotonic()
-        self._actor_class: Any = ray.remote(num_cpus=job.threads)(_Worker)
+        self._job, self._context, self._folder, self._plan = job, context, folder, plan
+        self._scheduler, self._placement, self._progress = scheduler, placement, progress
+        self._servers, self._check_ray, self._timer = servers, check_ray, timer
+        self._actor_class: Any = ray.remote(num_cpus=job.threads)(Worker)
         self._umask = current_umask()
+        self._members: dict[_Member, None] = {}
+        self._idle: deque[_Member] = deque()
         self._calls: dict[Any, _Call] = {}
-        self._idle: deque[Actor] = deque()
-        self._nodes: dict[Actor, str] = {}
-        self._waiting: deque[_Task] = deque()
         self._any_started, self._failed_starts = False, 0
+        self._copies = self._faster_copies = 0
+        self._staffed = self._last_busy_report = self._last_sign = time.monotonic()
 
-    def start(self, workers: int) -> None:
-        """Start workers, and do not wait for them."""
-        for _ in range(workers):
-            self._start_actor()
-
-    def run(self, plan: Plan, units: Sequence[int]) -> Generator[Outcome, None, None]:
+    def run(self) -> Generator[Outcome, None, None]:
         """Run all units, and yield each when it is finished or has failed its last attempt."""
-        import ray
-
-        self._waiting.extend(_Task(unit) for unit in units)
-        last_sign = time.monotonic()
-        while self._waiting or any(call.task for call in self._calls.values()):
-            while self._idle and self._waiting:
-                self._start_task(self._idle.popleft(), self._waiting.popleft(), plan)
-            ready, _ = ray.wait(list(self._calls), timeout=POLL_SECONDS)
-            for reference in ready:
-                last_sign = time.monotonic()
+        self.staff()
+        while not self._scheduler.finished:
+            if time.monotonic() - self._staffed > STAFF_SECONDS:
+                self.staff()
+            self._give_work()
+            for reference in self._ended_calls():
+                self._last_sign = time.monotonic()
                 outcome = self._finish(reference, self._calls.pop(reference))
                 if outcome is not None:
                     yield outcome
             self._check_ray()
-            yield from self._replace_hanging_actors()
+            yield from self._replace_hanging_workers()
             self._report_busy_share()
-            all_pending = not self._idle and not any(call.task for call in self._calls.values())
-            if all_pending and time.monotonic() - last_sign > WAITING_NOTE_SECONDS:
-                self._progress.note("No worker could start yet: the Ray cluster has no free CPU (or GPU).")
-                last_sign = time.monotonic()
+            self._tell_what_it_waits_for()
         self._servers.measure()
+        if self._copies:
+            self._progress.note(
+                f"{self._copies:,} slow units ran a second time on another machine, and {self._faster_copies:,} of them"
+                " were faster there."
+            )
+
+    def staff(self) -> None:
+        """Start or end workers, so that they fit the cluster and the units that are left; does not wait for them."""
+        self._staffed = time.monotonic()
+        for seat in self._servers.update(alive_nodes()):
+            self._lose([member for member in self._members if member.seat is seat])
+            kill(seat)
+        units = self._scheduler.waiting + self._scheduler.running
+        wanted = self._placement.workers(int(cluster_resource("CPU")) - self._servers.cores, units)
+        for _ in range(wanted - len(self._members)):
+            if not self._start_worker():
+                break
+        pending = [call.member for call in self._calls.values() if call.attempt is None]
+        for member in pending[: max(0, len(self._members) - max(wanted, 1))]:
+            self._kill(member)
 
     def stop(self) -> None:
-        """Kill all actors."""
-        for actor in [*self._idle, *(call.actor for call in self._calls.values())]:
-            self._kill(actor)
-
-    def _kill(self, actor: Actor) -> None:
+        """Kill all workers, and wait for a moment until they are dead, so that they write no more."""
         import ray
 
-        ray.kill(actor)
-        self._nodes.pop(actor, None)
-        self._timer.end_worker(actor)
+        references = [reference for reference, call in self._calls.items() if call.attempt is not None]
+        for member in list(self._members):
+            self._kill(member)
+        with suppress(PassingError):
+            self._check_ray()
+            if references:
+                ray.wait(references, num_returns=len(references), timeout=DEATH_SECONDS)
 
-    def _start_actor(self) -> None:
+    def _kill(self, member: _Member) -> None:
+        import ray
+
+        ray.kill(member.actor)
+        self._forget(member)
+
+    def _forget(self, member: _Member) -> None:
+        del self._members[member]
+        if member in self._idle:
+            self._idle.remove(member)
+        for reference in [reference for reference, call in self._calls.items() if call.member is member]:
+            del self._calls[reference]
+        if member.seat is not None:
+            member.seat.workers -= 1
+        self._timer.end_worker(member)
+
+    def _start_worker(self) -> bool:
+        """Start a worker, beside its server so that their data stays on the machine; False if no server is ready."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        server, node = next(self._next_server, (None, None))
+        seat = self._servers.seat()
+        if self._servers.exists and seat is None:
+            return False
         place: dict[str, Any] = {}
-        if node is not None:
-            # Beside its server, so that their data stays on the machine.
-            place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        if seat is not None:
+            seat.workers += 1
+            if seat.node is not None:
+                place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(seat.node, soft=True)
         actor_class = self._actor_class.options(**place)
-        actor: Actor = actor_class.remote(self._job, self._context, server, self._umask)
-        self._timer.begin_worker(actor)
+        server = None if seat is None else seat.actor
+        member = _Member(actor_class.remote(self._job, self._context, server, self._umask), seat)
+        self._members[member] = None
+        self._timer.begin_worker(member)
         # An actor that waits for a free place holds no unit: it gets its first one when it is ready.
-        self._calls[actor.start.remote()] = _Call(actor, None, float("inf"))
+        self._calls[member.actor.start.remote()] = _Call(member, None)
+        return True
+
+    def _give_work(self) -> None:
+        for _ in range(len(self._idle)):
+            member = self._idle.popleft()
+            attempt = self._scheduler.begin(member.node, time.monotonic())
+            if attempt is None:
+                self._idle.append(member)
+                continue
+            if attempt.is_copy:
+                self._copies += 1
+            else:
+                self._timer.begin_unit(attempt.unit, member.host)
+            unit = self._plan.unit(attempt.unit)
+            reference: Any = member.actor.run.remote(unit, self._place_of(attempt), attempt.with_care)
+            self._calls[reference] = _Call(member, attempt)
+
+    def _ended_calls(self) -> list[Any]:
+        """References of calls that have ended; waits for a moment for the first."""
+        import ray
+
+        if not self._calls:
+            time.sleep(POLL_SECONDS)
+            return []
+        ended, others = ray.wait(list(self._calls), timeout=POLL_SECONDS)
+        if ended and others:
+            ended += ray.wait(others, num_returns=len(others), timeout=0)[0]
+        return ended
+
+    def _finish(self, reference: Any, call: _Call) -> Outcome | None:
+        """Outcome of a call; None if the call was a start, or if its unit is made by another one."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        member, attempt = call.member, call.attempt
+        try:
+            answer: MadeUnit | Started = ray.get(reference)
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if attempt is None:
+                self._replace_failed_start(member, cause, hopeless=not self._any_started)
+                return None
+            if stops_the_job(cause):
+                raise cause from None
+            self._idle.append(member)
+            lasting = isinstance(cause, LastingUnitError)
+            fault = Fault.LASTING_ERROR if lasting else Fault.ERROR
+            return self._failed(attempt, fault, describe(cause), str(error))
+        except RayError as error:
+            # The actor is gone: it crashed, was killed, ran out of memory or lost its machine.
+            self._check_ray()
+            if attempt is None:
+                death = CodectokError(f"Workers die while they start: {describe(error)}.")
+                self._replace_failed_start(member, death, hopeless=False)
+                return None
+            self._kill(member)
+            self.staff()
+            if member.node not in alive_nodes():
+                return self._failed(attempt, Fault.LOSS, f"its machine {member.host} is gone")
+            deaths = attempt.task.faults[Fault.DEATH] + 1
+            return self._failed(attempt, Fault.DEATH, f"its worker died {deaths} times ({describe(error)})")
+        self._idle.append(member)
+        self._any_started, self._failed_starts = True, 0
+        if isinstance(answer, MadeUnit):
+            assert attempt is not None, "a start makes no unit"
+            return self._made(answer, attempt)
+        member.node, member.host = answer.node, answer.host
+        self._timer.worker_ready(member, answer.phases)
+        return None
+
+    def _made(self, made: MadeUnit, attempt: Attempt) -> Outcome | None:
+        place = self._place_of(attempt)
+        if not self._scheduler.succeed(attempt, time.monotonic()):
+            self._folder.storage.remove(place)
+            return None
+        self._faster_copies += attempt.is_copy
+        return made, place
+
+    def _failed(self, attempt: Attempt, fault: Fault, failure: str, details: str = "") -> FailedUnit | None:
+        self._folder.storage.remove(self._place_of(attempt))
+        after = self._scheduler.fail(attempt, fault)
+        if after is Next.GIVE_UP:
+            return FailedUnit(attempt.unit, failure, details, lasting=fault is Fault.LASTING_ERROR)
+        if after is Next.TRY_AGAIN:
+            self._timer.end_unit(attempt.unit)
+            self._progress.note(f"Unit {attempt.unit} is tried again: {failure}.")
+        return None
+
+    def _place_of(self, attempt: Attempt) -> str:
+        return self._folder.attempt(attempt.unit, attempt.number)
+
+    def _lose(self, members: Collection[_Member]) -> None:
+        """End workers whose server is gone; their units are tried again."""
+        for member in members:
+            attempts = [call.attempt for call in self._calls.values() if call.member is member]
+            self._kill(member)
+            for attempt in attempts:
+                if attempt is not None:
+                    self._failed(attempt, Fault.LOSS, "the machine of its server is gone")
+
+    def _replace_failed_start(self, member: _Member, error: Exception, hopeless: bool) -> None:
+        """Start another worker: one machine may be out of order, but not all of them."""
+        self._kill(member)
+        self._failed_starts += 1
+        nobody_works = not self._idle and not any(call.attempt for call in self._calls.values())
+        if hopeless or (self._failed_starts >= DEATHS and nobody_works):
+            raise error from None
+        self._progress.note(f"A worker could not start: {describe(error)}.")
+        if self._failed_starts < DEATHS:
+            self.staff()
+
+    def _replace_hanging_workers(self) -> Generator[Outcome, None, None]:
+        overdue = self._scheduler.overdue(time.monotonic())
+        for member, attempt in [(c.member, c.attempt) for c in self._calls.values() if c.attempt in overdue]:
+            assert attempt is not None, "a start has no time limit"
+            self._kill(member)
+            hours = self._scheduler.deadline_seconds / 3600
+            outcome = self._failed(attempt, Fault.TIMEOUT, f"it took longer than {hours:g} h, {ATTEMPTS} times")
+            if outcome is not None:
+                yield outcome
+        if overdue:
+            self.staff()
 
     def _report_busy_share(self) -> None:
         now = time.monotonic()
@@ -203,82 +310,15 @@ class WorkerPool:
             if share is not None:
                 self._progress.busy(share)
 
-    def _replace_failed_start(self, actor: Actor, error: Exception, hopeless: bool) -> None:
-        """Start another actor: one machine may be out of order, but not all of them."""
-        self._kill(actor)
-        self._failed_starts += 1
-        if hopeless or self._failed_starts == DEATHS:
-            raise error from None
-        self._progress.note(f"A worker could not start: {describe(error)}.")
-        self._start_actor()
-
-    def _start_task(self, actor: Actor, task: _Task, plan: Plan) -> None:
-        task.attempts += 1
-        self._timer.begin_unit(task.unit, self._nodes[actor])
-        attempt = self._folder.attempt(task.unit, task.attempts)
-        reference: Any = actor.run.remote(plan.unit(task.unit), attempt, task.with_care)
-        self._calls[reference] = _Call(actor, task, time.monotonic() + self._deadline_seconds)
-
-    def _finish(self, reference: Any, call: _Call) -> Outcome | None:
-        """Outcome of a call; None if the call was a start, or if its unit will be tried again."""
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
-        task = call.task
-        try:
-            answer: MadeUnit | _Started = ray.get(reference)
-        except RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            if task is None:
-                self._replace_failed_start(call.actor, cause, hopeless=not self._any_started)
-                return None
-            if stops_the_job(cause):
-                raise cause from None
-            self._idle.append(call.actor)
-            task.errors += 1
-            lasting = isinstance(cause, LastingUnitError)
-            failed = self._try_again(task, describe(cause), task.errors < ATTEMPTS and not lasting, str(error))
-            return failed and replace(failed, lasting=lasting)
-        except RayError as error:
-            # The actor is gone: it crashed, was killed, ran out of memory or lost its machine.
-            self._check_ray()
-            if task is None:
-                death = CodectokError(f"Workers die while they start: {describe(error)}.")
-                self._replace_failed_start(call.actor, death, hopeless=False)
-                return None
-            self._kill(call.actor)
-            self._start_actor()
-            task.deaths += 1
-            reason = f"its worker died {task.deaths} times ({describe(error)})"
-            return self._try_again(task, reason, task.deaths < DEATHS)
-        self._idle.append(call.actor)
-        self._any_started, self._failed_starts = True, 0
-        if isinstance(answer, MadeUnit):
-            assert task is not None, "a start makes no unit"
-            return answer, self._folder.attempt(task.unit, task.attempts)
-        self._nodes[call.actor] = answer.node
-        self._timer.worker_ready(call.actor, answer.phases)
-        return None
-
-    def _replace_hanging_actors(self) -> Generator[Outcome, None, None]:
+    def _tell_what_it_waits_for(self) -> None:
         now = time.monotonic()
-        for reference, call in list(self._calls.items()):
-            if call.task is not None and now > call.deadline:
-                del self._calls[reference]
-                self._kill(call.actor)
-                self._start_actor()
-                call.task.timeouts += 1
-                reason = f"it took longer than {self._deadline_seconds / 3600:g} h, {ATTEMPTS} times"
-                outcome = self._try_again(call.task, reason, call.task.timeouts < ATTEMPTS)
-                if outcome is not None:
-                    yield outcome
-
-    def _try_again(self, task: _Task, failure: str, another_attempt: bool, details: str = "") -> FailedUnit | None:
-        self._timer.end_unit(task.unit)
-        self._folder.storage.remove(self._folder.attempt(task.unit, task.attempts))
-        if not another_attempt:
-            return FailedUnit(task.unit, failure, details)
-        self._progress.note(f"Unit {task.unit} is tried again: {failure}.")
-        # After the others: a fault of the machine may have passed by then.
-        self._waiting.append(task)
-        return None
+        works = self._idle or any(call.attempt for call in self._calls.values())
+        if works or now - self._last_sign < WAITING_NOTE_SECONDS:
+            return
+        self._last_sign = now
+        needs = f"{self._job.threads} free CPU{'s' if self._job.threads > 1 else ''}"
+        needs += " beside a GPU" if self._servers.cores else ""
+        self._progress.note(
+            f"No worker runs: {self._scheduler.waiting:,} units wait for a machine with {needs}; the Ray cluster has"
+            f" {describe_cluster()}."
+        )

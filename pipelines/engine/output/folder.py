@@ -12,10 +12,11 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -33,12 +34,16 @@ from codectok.sources.rejects import Reject
 from codectok.sources.source import Source, row_of
 from codectok.storage import LocalStorage, Storage
 
+from .record_set import UnitRecords
 from .records import OutputFile, UnitRecord
 from .unit_files import RECORDS, failure_name, record_name, unit_of_file
 from .unit_output import UnitOutput
 
 TEMPORARY = f"{JOB_FOLDER}/tmp"
 READERS = 16
+READ_AT_ONCE = 4096
+
+T = TypeVar("T")
 
 
 class OutputFolder:
@@ -61,7 +66,7 @@ class OutputFolder:
 
     def clear_attempts(self) -> set[int]:
         """Delete the attempts of an earlier run of the same name, and return the units that it was working on."""
-        left = {int(name.removeprefix(self._attempts)[1:7]) for name in self._left_behind()}
+        left = {int(name.removeprefix(f"{self._attempts}/").partition("-")[0]) for name in self._left_behind()}
         self.storage.remove(self._attempts)
         return left
 
@@ -133,30 +138,46 @@ def check_free(storage: Storage) -> None:
         raise InputError(f"{storage.url} already exists and holds other files; choose another folder.")
 
 
-def finished_units(storage: Storage, plan: Plan) -> dict[int, UnitRecord]:
-    """Records of all complete units, by number."""
+def finished_units(storage: Storage, plan: Plan, known: UnitRecords | None = None) -> UnitRecords:
+    """Read the records of all complete units.
+
+    Args:
+        storage: of the output.
+        plan: of the job.
+        known: records that this process has written itself; they are not read again.
+    """
     sizes = storage.sizes()
     names = [name for name in sizes if name.startswith(f"{RECORDS}/") and name.endswith(".json")]
 
     def read(name: str) -> UnitRecord | None:
+        unit = unit_of_file(name)
         try:
+            if known is not None and unit is not None and unit in known:
+                return known[unit]
             return UnitRecord.model_validate_json(storage.read(name))
         except (ValidationError, RecursionError):
             return None  # the unit is made again from the plan
 
+    found = UnitRecords()
+    for name, record in zip(names, _in_threads(storage, read, names), strict=True):
+        if (
+            record is not None
+            and name == record_name(record.unit)
+            and 0 <= record.unit < len(plan.units)
+            and all(sizes.get(file.name) == file.bytes for file in record.files)
+        ):
+            found.add(record)
+    return found
+
+
+def _in_threads(storage: Storage, read: Callable[[str], T], names: Sequence[str]) -> Iterator[T]:
+    """Read files in their order; some at a time if they are in an object store."""
     if isinstance(storage, LocalStorage):
-        records = [read(name) for name in names]
-    else:
-        with ThreadPoolExecutor(READERS) as pool:
-            records = list(pool.map(read, names))
-    return {
-        record.unit: record
-        for name, record in zip(names, records, strict=True)
-        if record is not None
-        and name == record_name(record.unit)
-        and 0 <= record.unit < len(plan.units)
-        and all(sizes.get(file.name) == file.bytes for file in record.files)
-    }
+        yield from map(read, names)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(names), READ_AT_ONCE):
+            yield from pool.map(read, names[start : start + READ_AT_ONCE])
 
 
 @dataclass(frozen=True)

@@ -57,19 +57,36 @@ class Counts(StrictModel):
     @classmethod
     def sum(cls, several: Iterable[Counts]) -> Counts:
         """Add counts in their order."""
-        numbers: Counter[str] = Counter()
-        rejects: Counter[str] = Counter()
-        seconds: Counter[str] = Counter()
-        several = list(several)
+        sums = CountsSum()
         for counts in several:
-            numbers.update(counts.model_dump(exclude={"rejects", "reject_seconds", "unused"}))
-            rejects.update(counts.rejects)
-            seconds.update(counts.reject_seconds)
-        return cls(
-            **numbers,
-            rejects=dict(sorted(rejects.items())),
-            reject_seconds=dict(sorted(seconds.items())),
-            unused=sum_unused(counts.unused for counts in several),
+            sums.add(counts)
+        return sums.total()
+
+
+class CountsSum:
+    """Adds counts one after the other; sums of seconds depend on the order."""
+
+    def __init__(self) -> None:
+        self._numbers: Counter[str] = Counter()
+        self._rejects: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
+        self._unused: list[UnusedCounts] = []
+
+    def add(self, counts: Counts) -> None:
+        """Add counts."""
+        self._numbers.update(counts.model_dump(exclude={"rejects", "reject_seconds", "unused"}))
+        self._rejects.update(counts.rejects)
+        self._seconds.update(counts.reject_seconds)
+        if counts.unused:
+            self._unused.append(counts.unused)
+
+    def total(self) -> Counts:
+        """The sum so far."""
+        return Counts(
+            **self._numbers,
+            rejects=dict(sorted(self._rejects.items())),
+            reject_seconds=dict(sorted(self._seconds.items())),
+            unused=sum_unused(self._unused),
         )
 
 

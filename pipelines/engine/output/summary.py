@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from codectok.pipelines.engine.planning.plan import Plan
 from codectok.sources.unused import UnusedEntry, sum_unused
 from codectok.storage import Storage
 
-from .records import Counts, UnitRecord
+from .records import Counts, CountsSum, UnitRecord
 
 SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 
@@ -40,25 +41,28 @@ class JobSummary:
 
     @classmethod
     def of(cls, plan: Plan, records: Iterable[UnitRecord]) -> JobSummary:
-        """Totals of `records`, added in the order of their units."""
-        ordered = sorted(records, key=lambda record: record.unit)
-        names = sorted({name for record in ordered for name in record.counts})
-        datasets = {name: Counts.sum(r.counts[name] for r in ordered if name in r.counts) for name in names}
+        """Totals of `records`, in the order of their units."""
+        units = files = size = 0
+        sums: dict[str, CountsSum] = {}
+        histograms: dict[str, Counter[int]] = {}
+        for record in records:
+            units += 1
+            outputs = [file for file in record.files if not file.name.startswith(JOB_FOLDER)]
+            files += len(outputs)
+            size += sum(file.bytes for file in outputs)
+            for name, counts in record.counts.items():
+                sums.setdefault(name, CountsSum()).add(counts)
+            for quantity, numbers in record.histograms.items():
+                histograms.setdefault(quantity, Counter()).update(numbers)
+        datasets = {name: counts.total() for name, counts in sorted(sums.items())}
         total = Counts.sum(datasets.values())
         total.ignored += plan.ignored
         total.unused = sum_unused([plan.unused, total.unused])
-        outputs = [file for record in ordered for file in record.files if not file.name.startswith(JOB_FOLDER)]
-        histograms: dict[str, dict[int, int]] = {}
-        for record in ordered:
-            for quantity, counts in record.histograms.items():
-                sums = histograms.setdefault(quantity, {})
-                for step, count in counts.items():
-                    sums[step] = sums.get(step, 0) + count
         return cls(
-            units=len(ordered),
+            units=units,
             planned_units=len(plan.units),
-            files=len(outputs),
-            bytes=sum(file.bytes for file in outputs),
+            files=files,
+            bytes=size,
             total=total,
             datasets=datasets,
             histograms={name: dict(sorted(counts.items())) for name, counts in sorted(histograms.items())},

@@ -24,9 +24,10 @@ from codectok.sources.unused import UnusedCounts, UnusedEntry, sum_entries, sum_
 from codectok.storage import Storage, is_url
 
 from .header import Generation, PlanHeader
+from .outlines import UNIT_SCHEMA, UnitOutlines
 from .reading import reading_fields
 from .stored_tables import REMEDY, ROW_GROUP_ROWS, StoredTable, read_table, write_table
-from .unit import SPLITS, Unit, UnitOutline
+from .unit import Unit
 
 PLAN_FILE = f"{JOB_FOLDER}/plan.json"
 PLAN_FOLDER = f"{JOB_FOLDER}/plan"
@@ -56,10 +57,6 @@ SOURCE_SCHEMA = pa.schema(
         ("last_byte", pa.int64()),
     ]
 )
-UNIT_SCHEMA = pa.schema(
-    [("unit", pa.int32()), ("split", pa.string()), ("first_source", pa.int64()), ("n_sources", pa.int32()),
-     ("estimated_seconds", pa.float64())]
-)  # fmt: skip
 # Columns whose field of `Source` has another name.
 FIELD_OF_COLUMN = {"parts": "supervisions"}
 COLUMN_OF_FIELD = {field: column for column, field in FIELD_OF_COLUMN.items()}
@@ -92,11 +89,11 @@ class Plan:
         self._storage = storage
         self._reading = reading_fields(header.options)
         self._tables: dict[int, StoredTable] = {}
-        self.units: list[UnitOutline] = []
-        for number in range(len(header.generations)):
+        self.units = UnitOutlines()
+        for number, generation in enumerate(header.generations):
             table = read_table(storage, _units_file(number), UNIT_SCHEMA)
             with damage_errors(f"{storage.url}/{_units_file(number)}", REMEDY):
-                self.units += _outlines(table, number, len(self.units), header.generations[number])
+                self.units.add(table, generation.units, generation.sources)
 
     @property
     def n_sources(self) -> int:
@@ -159,26 +156,6 @@ class Plan:
         listed = self.header.generations[generation].roots[source.dataset]
         comparable = source.content is not None and not is_url(listed) and not is_url(source.root)
         return source if listed == source.root or comparable else replace(source, modified=None)
-
-
-def _outlines(table: pa.Table, generation: int, first: int, totals: Generation) -> list[UnitOutline]:
-    """Units of a generation, from its table; `first` is the number of the first one.
-
-    Raises:
-        ValueError: they are not the units of the generation.
-    """
-    columns = table.select(UNIT_SCHEMA.names).to_pydict()
-    units = [
-        UnitOutline(unit, generation, split, start, count, seconds)
-        for unit, split, start, count, seconds in zip(*columns.values(), strict=True)
-    ]
-    if len(units) != totals.units:
-        raise ValueError(f"it has {len(units)} units, but the plan has {totals.units}")
-    for number, unit in enumerate(units, start=first):
-        inside = 0 <= unit.first_source <= unit.first_source + unit.n_sources <= totals.sources
-        if unit.number != number or unit.split not in SPLITS or not inside or not unit.estimated_seconds >= 0:
-            raise ValueError(f"its unit {number} is not one of the plan")
-    return units
 
 
 def _source(row: dict[str, Any], roots: Mapping[str, str], reading: Mapping[str, Any]) -> Source:

@@ -10,6 +10,7 @@ from pathlib import Path
 from codectok.pipelines.engine.job import Job, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import check_free, finished_units
+from codectok.pipelines.engine.output.record_set import UnitRecords
 from codectok.storage import Storage, open_storage
 
 from .cutting import TABLE_BYTES_PER_SECOND
@@ -57,10 +58,10 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
     request = _request(job, sources, output, options)
     storage = request.output
     plan = request.planned() or _plan_in_memory(request)[1]
-    done = {} if request.stored is None else finished_units(storage, request.stored)
+    done = UnitRecords() if request.stored is None else finished_units(storage, request.stored)
     again = units_to_try_again(storage, plan, done)
-    to_do = [plan.units[number] for number in units_to_do(plan, done.keys() - again, options)]
-    seconds = sum(unit.estimated_seconds for unit in to_do)
+    to_do = units_to_do(plan, done.keys() - again, options)
+    seconds = float(plan.units.estimated_seconds[to_do].sum())
     return Preview(
         sources=plan.n_sources,
         ignored=plan.ignored,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from codectok.errors import CodectokError
 from codectok.pipelines.engine.job import Job
@@ -84,6 +85,5 @@ def reload_plan(storage: Storage, roots: Mapping[str, str]) -> Plan:
 def units_to_do(plan: Plan, done: Collection[int], options: RunOptions) -> list[int]:
     """Units that a run with `options` makes; units in `done` are complete."""
     share = options.part
-    return [
-        unit.number for unit in plan.units if unit.number not in done and (share is None or share.includes(unit.number))
-    ][: options.limit]
+    numbers = (number for number in range(len(plan.units)) if number not in done)
+    return list(islice((number for number in numbers if share is None or share.includes(number)), options.limit))

@@ -20,7 +20,8 @@ from codectok.storage import Storage, is_url
 from .cutting import Cut, CuttingPolicy, cut_listing
 from .differences import differences
 from .header import PlanHeader
-from .plan import FIELD_OF_COLUMN, SOURCE_SCHEMA, UNIT_SCHEMA, Plan, add_generation, names_of_sources
+from .outlines import UNIT_SCHEMA
+from .plan import FIELD_OF_COLUMN, SOURCE_SCHEMA, Plan, add_generation, names_of_sources
 
 # Columns that hold for all samples of a container, in each of its ranges.
 LABELS_OF_SAMPLES = ("language", "speaker", "category", "extra", "companion")

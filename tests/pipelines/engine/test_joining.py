@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from codectok.pipelines.engine.executors.ray_address import probe_problem
+from codectok.pipelines.engine.executors.ray_address import cluster_address, probe_problem
+from codectok.pipelines.engine.executors.ray_cluster import init_problem
 from codectok.pipelines.engine.executors.ray_token import token_place, use_token
 from tests.helpers.clusters import ray_head
 from tests.helpers.exports import write_parts
@@ -51,6 +52,31 @@ def test_versions_must_agree(home: Path) -> None:
     assert probe_problem({"other": "much\nno route."}, "") == "no route"
     assert probe_problem({}, "at /home/author/x.py\nKeyError: 'a'") == "KeyError: 'a'"
     assert probe_problem({}, "") == "it does not tell its version"
+
+
+def test_answers_of_ray_client(home: Path) -> None:
+    assert probe_problem({"answered": True}, "") is None
+    assert probe_problem({"other": "the server there is not one of Ray Client"}, "") is not None
+    died = "Initialization failure from server:\nTraceback (most recent call last):\n  File x\nRuntimeError: no port.\n"
+    assert init_problem(ConnectionAbortedError(died)) == "RuntimeError: no port"
+    assert (
+        init_problem(RuntimeError("Version mismatch: it runs\n    Ray: 2.1\n")) == "Version mismatch: it runs Ray: 2.1"
+    )
+    assert init_problem(ValueError("one\ntwo")) == "one"
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("ray://head", "ray://head:10001"),
+        ("ray://[::1]", "ray://[::1]:10001"),
+        ("ray://head:5", "ray://head:5"),
+        ("head:6379", "head:6379"),
+        ("local", None),
+    ],
+)
+def test_address_of_ray_client_gets_its_port(address: str, expected: str | None) -> None:
+    assert cluster_address(address) == expected
 
 
 def test_token_is_taken_in_the_order_of_ray(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

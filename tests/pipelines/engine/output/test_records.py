@@ -59,12 +59,7 @@ def test_other_files_belong_to_no_unit(name: str) -> None:
     assert unit_of_file(name) is None
 
 
-def test_worker_count_fits_the_cluster() -> None:
-    assert RunOptions().worker_count(cores=8, threads=2, units=100) == 4
-    assert RunOptions(workers=3).worker_count(cores=8, threads=2, units=100) == 3
-    assert RunOptions(workers=9).worker_count(cores=8, threads=1, units=5) == 5
-    with pytest.raises(InputError, match="no place for a worker"):
-        RunOptions().worker_count(cores=1, threads=2, units=1)
+def test_cores_of_an_own_ray_fit_workers_and_gpus() -> None:
     assert RunOptions(workers=3).cores_to_start(threads=2, gpus=1) == 7
     assert RunOptions().cores_to_start(threads=2, gpus=1) is None
 

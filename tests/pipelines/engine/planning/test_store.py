@@ -98,7 +98,7 @@ def test_extended_plan_keeps_its_units(corpus: Path, tmp_path: Path) -> None:
     before = planned(tmp_path, root)
     shutil.copy(corpus / "a.wav", root / "0.wav")
     after = planned(tmp_path, root)
-    assert after.units[: len(before.units)] == before.units
+    assert after.units[: len(before.units)] == list(before.units)
     assert [source.path for source in after.unit(len(before.units)).sources] == ["0.wav"]
     assert len(after.units) == len(before.units) + 1
     assert before.header.hash != after.header.hash

@@ -1,0 +1,66 @@
+"""How many workers a run asks for, as its cluster grows and shrinks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from codectok.errors import InputError
+
+# Workers without a place, in a cluster that may grow: they show an autoscaler what the run could use, start as soon as
+# a machine joins, and end with the run. As many again as there are places, so that the cluster doubles in each step.
+LEAST_SPARE, MOST_SPARE = 2, 256
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Places for the workers of a run.
+
+    Attributes:
+        threads: cores of a worker.
+        limit: largest number of workers; None for no limit.
+        grows: machines may join the cluster.
+    """
+
+    threads: int
+    limit: int | None
+    grows: bool
+
+    def places(self, cores: int, units: int) -> int:
+        """Number of workers for `units` that have a place on a cluster with `cores` that servers leave free.
+
+        Raises:
+            InputError: there is no place, and there will be none.
+        """
+        capacity = max(0, cores // self.threads)
+        if not capacity and not self.grows:
+            raise InputError(f"The Ray cluster has no place for a worker, which needs {self.threads} CPUs.")
+        return min(self.limit or capacity, capacity, units)
+
+    def workers(self, cores: int, units: int) -> int:
+        """Number of workers to ask for: if the cluster may grow, more than have a place."""
+        capacity = max(0, cores // self.threads)
+        if self.grows:
+            capacity += min(max(LEAST_SPARE, capacity), MOST_SPARE)
+        return min(self.limit or capacity, capacity, units)
+
+
+def describe_cluster() -> str:
+    """Machines and cores of the cluster, and how many are free, in a few words."""
+    import ray
+
+    all_resources: Any = ray.cluster_resources
+    free_resources: Any = ray.available_resources
+    total, free = all_resources(), free_resources()
+    text = f"{len(alive_nodes())} machines with {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free"
+    if total.get("GPU"):
+        text += f", and {total['GPU']:g} GPUs, of which {free.get('GPU', 0):g} are free"
+    return text
+
+
+def alive_nodes() -> set[str]:
+    """Identities of the machines of the cluster."""
+    import ray
+
+    nodes: Any = ray.nodes
+    return {node["NodeID"] for node in nodes() if node["Alive"]}

@@ -1,0 +1,217 @@
+"""Events and metrics of jobs: log, file of metrics, and runs that end badly."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from codectok import CodectokError, InputError
+from codectok.monitoring.events import NullEvents, UnitRetried, WorkerDied
+from codectok.pipelines import NullProgress, RunOptions, TableJob, Unit, UnitOutput, decoded_clips, run_job
+from codectok.pipelines.engine.timing import RunTimer
+from tests.helpers.events import events_of, metrics_of, value_of
+from tests.helpers.jobs import LOCAL, run, shard_job
+
+HERE = gethostname()
+
+
+class Notes(NullProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+class Kept(NullEvents):
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def emit(self, event: Any) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def logged(folder: Path, **options: Any) -> RunOptions:
+    return replace(LOCAL, log_dir=str(folder), **options)
+
+
+def test_log_and_metrics_tell_the_totals_of_a_job(corpus: Path, tmp_path: Path) -> None:
+    report = run(shard_job(), corpus, tmp_path / "out", logged(tmp_path / "log"))
+    total, log = report.summary.total, tmp_path / "log"
+    lines = events_of(log)
+    (started,), (planned,), (ended,) = (events_of(log, name) for name in ("run_started", "units_planned", "run_ended"))
+    assert (lines[0], lines[-1]) == (started, ended)
+    assert (started["output"], started["part"], started["process"]) == (str(tmp_path / "out"), "whole", os.getpid())
+    assert planned["units"] == planned["to_do"] == report.new_units > 1
+    assert planned["job_options"]["shard_seconds"] == 15.0
+    finished = events_of(log, "unit_finished")
+    assert [line["unit"] for line in finished] == [*range(report.new_units)]
+    assert {line["node"] for line in finished} == {HERE}
+    assert sum((Counter(line["rejects"]) for line in finished), Counter()) == total.rejects
+    assert ended["totals"] == {
+        "units_finished": report.new_units,
+        "units_failed": 0,
+        "audio_seconds": pytest.approx(total.input_seconds),
+        "rows": total.rows,
+        "rejects": total.rejects,
+        "complete": True,
+    }
+    assert (ended["ending"], ended["error"]) == ("finished", "")
+    assert [line["phase"] for line in events_of(log, "phase_started")] == ["plan", "workers", "units", "end"]
+    metrics = metrics_of(log)
+    assert value_of(metrics, "codectok_audio_seconds_total", node=HERE) == pytest.approx(total.input_seconds)
+    assert value_of(metrics, "codectok_rows_total") == total.rows
+    assert value_of(metrics, "codectok_unit_seconds_count") == report.new_units
+    for reason, count in total.rejects.items():
+        assert value_of(metrics, "codectok_rejects_total", reason=reason) == count
+    for name in ("units_left", "units_running", "units_waiting", "workers", "run_active", "units_failed_total"):
+        assert value_of(metrics, f"codectok_{name}", verb="shard", output=str(tmp_path / "out")) == 0, name
+    assert value_of(metrics, "codectok_speed_ratio") > 1
+
+
+def test_each_run_has_its_log_and_the_metrics_of_the_last_one_remain(corpus: Path, tmp_path: Path) -> None:
+    first = run(shard_job(), corpus, tmp_path / "out", logged(tmp_path / "log", limit=1))
+    second = run(shard_job(), corpus, tmp_path / "out", logged(tmp_path / "log"))
+    logs = sorted((tmp_path / "log").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    ends = [json.loads(path.read_bytes().splitlines()[-1])["totals"] for path in logs]
+    assert [(end["units_finished"], end["complete"]) for end in ends] == [(1, False), (second.new_units, True)]
+    assert first.new_units == 1
+    assert value_of(metrics_of(tmp_path / "log"), "codectok_units_finished_total") == second.new_units
+
+
+def test_first_pass_has_events_of_its_verb(corpus: Path, tmp_path: Path) -> None:
+    run(shard_job(deduplicate=True), corpus, tmp_path / "out", logged(tmp_path / "log"))
+    verbs = [line["verb"] for line in events_of(tmp_path / "log", "units_planned")]
+    assert len(verbs) == 2
+    assert verbs[1] == "shard" != verbs[0]
+    metrics = metrics_of(tmp_path / "log")
+    assert {dict(labels)["verb"] for labels in metrics["codectok_units_finished_total"]} == {*verbs}
+    assert {*metrics["codectok_run_active"].values()} == {0.0}
+
+
+def flaky(marker: Path, failures: int) -> TableJob:
+    def rows(unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
+        for clip, samples in decoded_clips(unit, output, 24_000):
+            output.keep(clip.dataset, 1.0)
+            yield {"n": len(samples)}
+        if unit.number == 0:
+            tries = len(marker.read_text()) if marker.exists() else 0
+            marker.write_text("x" * (tries + 1))
+            if tries < failures:
+                raise RuntimeError("the disk is tired")
+
+    return TableJob("flaky", rows, pa.schema([("n", pa.int64())]))
+
+
+def test_retried_and_failed_units_are_events(corpus: Path, tmp_path: Path) -> None:
+    run(flaky(tmp_path / "once", 1), corpus, tmp_path / "one", logged(tmp_path / "log"))
+    (retried,) = events_of(tmp_path / "log", "unit_retried")
+    assert (retried["unit"], retried["node"], retried["reason"]) == (0, HERE, "RuntimeError: the disk is tired")
+    attempts = [line["attempt"] for line in events_of(tmp_path / "log", "unit_started") if line["unit"] == 0]
+    assert attempts == [1, 2]
+    assert value_of(metrics_of(tmp_path / "log"), "codectok_units_retried_total") == 1
+    with pytest.raises(CodectokError, match="units failed"):
+        run(flaky(tmp_path / "always", 9), corpus, tmp_path / "two", logged(tmp_path / "failed"))
+    (failed,) = events_of(tmp_path / "failed", "unit_failed")
+    assert (failed["unit"], failed["lasting"]) == (0, False)
+    (ended,) = events_of(tmp_path / "failed", "run_ended")
+    assert ended["ending"] == "failed"
+    assert "units failed" in ended["error"]
+    metrics = metrics_of(tmp_path / "failed")
+    assert value_of(metrics, "codectok_units_failed_total") == 1
+    assert value_of(metrics, "codectok_run_active") == 0
+
+
+def test_run_that_cannot_be_planned_or_is_interrupted_says_so(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError):
+        run(shard_job(), tmp_path / "nothing", tmp_path / "out", logged(tmp_path / "log"))
+    (ended,) = events_of(tmp_path / "log", "run_ended")
+    assert (ended["ending"], ended["totals"]) == ("failed", {})
+
+    class Stop(NullProgress):
+        def finished(self, record: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(shard_job(), [str(corpus)], tmp_path / "out", logged(tmp_path / "stopped"), Stop())
+    (ended,) = events_of(tmp_path / "stopped", "run_ended")
+    assert (ended["ending"], ended["totals"]["units_finished"]) == ("interrupted", 1)
+
+
+def test_log_folder_that_cannot_be_written_is_refused_at_the_start(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--log-dir"):
+        run(shard_job(), corpus, tmp_path / "out", logged(tmp_path / "file"))
+    with pytest.raises(InputError, match="lies in the output"):
+        run(shard_job(), corpus, tmp_path / "out", logged(tmp_path / "out" / "log"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_of_the_log_is_noted_once_and_the_job_continues(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = os.write, Counter[str]()
+
+    def full(descriptor: int, data: bytes) -> int:
+        if data.startswith(b'{"time"'):
+            calls["lines"] += 1
+            if 3 <= calls["lines"] <= 6:
+                write(descriptor, data[:7])
+                raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    progress = Notes()
+    report = run_job(shard_job(), [str(corpus)], tmp_path / "out", logged(tmp_path / "log"), progress)
+    assert report.summary.complete
+    (note,) = (note for note in progress.notes if "No space left" in note)
+    assert "the run continues" in note
+    (lost,) = events_of(tmp_path / "log", "events_lost")  # every line is whole
+    assert lost["count"] == 4
+    assert "No space left" in lost["reason"]
+
+
+def test_events_reach_a_store(corpus: Path, tmp_path: Path) -> None:
+    import fsspec
+
+    run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, log_dir="memory://bucket/log"))
+    files = fsspec.filesystem("memory").find("/bucket/log")
+    assert len(files) == 1
+    lines = [json.loads(line) for line in fsspec.filesystem("memory").cat_file(files[0]).splitlines()]
+    assert [lines[0]["event"], lines[-1]["event"]] == ["run_started", "run_ended"]
+
+
+def test_replaced_worker_is_told_as_dead() -> None:
+    kept = Kept()
+    timer = RunTimer(events=kept)
+    for worker in ("a", "b"):
+        timer.begin_worker(worker)
+        timer.worker_ready(worker, {}, "here")
+    timer.begin_unit(7, "here")
+    timer.end_worker("a")
+    timer.begin_worker("c")
+    timer.end_unit(7)
+    timer.begin_unit(7, "there")
+    assert [(event.worker, event.node) for event in kept.of(WorkerDied)] == [(1, "here")]
+    assert [(event.unit, event.reason) for event in kept.of(UnitRetried)] == [(7, "")]
+    timer.retry_unit(7, "it was tired")
+    timer.end_unit(7)
+    timer.begin_unit(7, "here")
+    for worker in ("b", "c"):
+        timer.end_worker(worker)
+    assert len(kept.of(WorkerDied)) == 1
+    assert [event.reason for event in kept.of(UnitRetried)] == ["", "it was tired"]
