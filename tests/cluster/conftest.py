@@ -154,8 +154,8 @@ class Run:
             time.sleep(POLL_SECONDS)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the command and its children."""
-        for process in descendants(self.process.pid):
+        """Send a signal to the command and its children, and to `nsenter`, which stops with its child."""
+        for process in [*descendants(self.process.pid), self.process.pid]:
             os.kill(process, number)
 
     def kill(self) -> None:

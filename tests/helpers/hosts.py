@@ -109,10 +109,6 @@ class Host:
         """True if the node of Ray runs that `start_node` has started."""
         return self._node is not None and self._node.poll() is None
 
-    def processes(self) -> str:
-        """Return the titles of all processes of the host."""
-        return self.start(["ps", "-eo", "args="]).communicate()[0]
-
     def kill_node(self) -> None:
         """Kill the node of Ray, and no other process of the host."""
         assert self._node is not None, "it was started"

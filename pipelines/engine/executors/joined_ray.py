@@ -25,6 +25,8 @@ RAY_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 RAY_PATIENCE_SECONDS = 60.0
 # A head whose store survives it may be started again meanwhile; but this process must end before Ray ends it.
 SHARE_OF_PATIENCE = 2 / 3
+# The head is lost long before this process is interrupted.
+END_SECONDS = 10.0
 SESSION_NAME, SESSION_NAMESPACE = b"session_name", b"session"
 OTHER_CLUSTER = "WrongClusterID"
 RESUME = "run the same command again to continue"
@@ -42,7 +44,7 @@ class JoinedRay(RayWatch):
     """
 
     def __init__(self, address: str, head: str, raylet_socket: str, session: str, store: Any) -> None:
-        super().__init__(POLL_SECONDS)
+        super().__init__(POLL_SECONDS, END_SECONDS)
         self._address, self._head, self._raylet_socket = address, head, raylet_socket
         self._session, self._store = session, store
         self._patience = SHARE_OF_PATIENCE * float(os.environ.get(RAY_PATIENCE, RAY_PATIENCE_SECONDS))

@@ -21,10 +21,10 @@ from .own_ray import own_ray
 from .ray_address import check_answer, cluster_address
 
 GPU_ANSWER_SECONDS = 300.0
-# The server of Ray Client forks a process for each client while it answers others, and some die at once.
-CLIENT_SERVER_DIED, CLIENT_ATTEMPTS = "Starting Ray client server failed", 3
 # Address of the cluster that this process has joined, if any.
 _joined: list[str] = []
+# The server of Ray Client forks a process for each client while it answers others, and some die at once.
+CLIENT_SERVER_DIED, CLIENT_ATTEMPTS = "Starting Ray client server failed", 3
 
 
 @contextmanager

@@ -26,10 +26,15 @@ class LostRayError(PassingError):
 
 
 class RayWatch(ABC):
-    """Looks at Ray in a thread, and interrupts the main thread once Ray is lost."""
+    """Looks at Ray in a thread, and interrupts the main thread once Ray is lost.
 
-    def __init__(self, poll_seconds: float) -> None:
-        self._poll_seconds = poll_seconds
+    Args:
+        poll_seconds: interval between looks.
+        end_seconds: time for the main thread to end after the interruption.
+    """
+
+    def __init__(self, poll_seconds: float, end_seconds: float = END_SECONDS) -> None:
+        self._poll_seconds, self._end_seconds = poll_seconds, end_seconds
         self._loss: str | None = None
         self._interrupting = self._interrupted = False
         self._leaving, self._left = threading.Event(), threading.Event()
@@ -85,7 +90,7 @@ class RayWatch(ABC):
         if not self._leaving.wait(SIGNAL_SECONDS):
             self._interrupting = True
             _thread.interrupt_main(signal.SIGINT)
-        if not self._left.wait(END_SECONDS):
+        if not self._left.wait(self._end_seconds):
             # The main thread waits for Ray, which would end this process only after a minute, with a stack trace.
             with suppress(OSError):
                 os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"Error: {self._loss}\n".encode())
