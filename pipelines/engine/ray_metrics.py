@@ -39,7 +39,7 @@ def serve_metrics(values: MetricValues, on_note: Callable[[str], None]) -> list[
     """Pass `values` and all later changes on to Ray if this process is connected to one.
 
     Returns:
-        The addresses at which machines of the cluster serve metrics; empty without Ray.
+        The addresses at which machines of the cluster serve metrics; empty without Ray, or without its packages here.
     """
     if "ray" not in sys.modules:
         return []
@@ -48,8 +48,9 @@ def serve_metrics(values: MetricValues, on_note: Callable[[str], None]) -> list[
     if not ray.is_initialized():
         return []
     values.attach(_RayMetrics())
-    if metrics_port() is not None and not is_served_here():
-        on_note(f"{PORT_VARIABLE} has no effect: Ray serves metrics only with: pip install 'ray[default]'.")
+    if not is_served_here():
+        if metrics_port() is not None:
+            on_note(f"{PORT_VARIABLE} has no effect: Ray serves metrics only with: pip install 'ray[default]'.")
         return []
     ask: Any = ray.nodes
     return [

@@ -94,34 +94,22 @@ def run_job(
         timer = RunTimer(clock, events)
         timer.clock.switch(PLAN)
         storage = open_storage(output)
-        report = _planned_and_run(job, sources, storage, options, progress, timer, events)
+        check_free(storage)
+        with ExitStack() as stack:
+            with entry(storage), _clean_up_without_plan(storage):
+                plan = _planned(job, sources, storage, options)
+                lock = lock_job(storage, options.part)
+                stack.callback(lock.release)
+            first_pass = None
+            if job.first_pass is not None:
+                with timer.clock.during(FIRST_PASS):
+                    first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress, events)
+            context = WorkerContext(storage, plan.roots, first_pass)
+            log = RunLog(storage, options, progress, timer, events)
+            report = _Run(job, context, options, log, timer).run(plan, lock)
         check_failures(report)
         check_rows(report, job, storage)
     return report
-
-
-def _planned_and_run(
-    job: Job,
-    sources: Sequence[str],
-    storage: Storage,
-    options: RunOptions,
-    progress: ProgressCallback,
-    timer: RunTimer,
-    events: RunMonitor,
-) -> JobReport:
-    check_free(storage)
-    with ExitStack() as stack:
-        with entry(storage), _clean_up_without_plan(storage):
-            plan = _planned(job, sources, storage, options)
-            lock = lock_job(storage, options.part)
-            stack.callback(lock.release)
-        first_pass = None
-        if job.first_pass is not None:
-            with timer.clock.during(FIRST_PASS):
-                first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress, events)
-        context = WorkerContext(storage, plan.roots, first_pass)
-        log = RunLog(storage, options, progress, timer, events)
-        return _Run(job, context, options, log, timer).run(plan, lock)
 
 
 def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions) -> Plan:
@@ -136,12 +124,7 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
 
 
 def _run_first_pass(
-    first: FirstPass,
-    plan: Plan,
-    storage: Storage,
-    options: RunOptions,
-    progress: ProgressCallback,
-    events: RunMonitor,
+    first: FirstPass, plan: Plan, storage: Storage, options: RunOptions, progress: ProgressCallback, events: RunMonitor
 ) -> Storage:
     """Run the first pass over the units of `plan` in a folder inside the output, and return that folder."""
     inner = open_storage(f"{storage.url}/{FIRST_PASS_FOLDER}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codectok.errors import CodectokError, InputError, PassingError
-from codectok.monitoring.events import Event, EventSink, NullEvents
+from codectok.monitoring.events import Event, EventSink, Noted, NullEvents, StepLogged, Validated
 from codectok.pipelines.engine.executors.ray_cluster import cluster_resource, current_umask, ray_session
 from codectok.pipelines.engine.executors.ray_watch import LostRayError
 from codectok.train.config import TrainConfig
@@ -58,22 +58,11 @@ class RayOptions:
 
 
 @dataclass(frozen=True)
-class _Metrics:
-    step: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Warning:
-    text: str
-
-
-@dataclass(frozen=True)
 class _Queues:
     """Queues between the driver and the ranks.
 
     Attributes:
-        messages: metrics, events, warnings and the report, from the ranks.
+        messages: events and the report, from the ranks; warnings are notes.
         verdict: at most one error that a retry cannot fix.
         stop: not empty if the ranks are to stop.
     """
@@ -215,7 +204,7 @@ class _WarningSender(logging.Handler):
         self._queue = queue
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._queue.put(_Warning(record.getMessage()))
+        self._queue.put(Noted(record.getMessage()))
 
 
 class _EventSender:
@@ -241,12 +230,9 @@ def _train_rank(settings: dict[str, Any]) -> None:
     config = TrainConfig.model_validate(settings["config"])
     config = config.model_copy(update={"device": str(get_device())})
     logging.getLogger("codectok.train").addHandler(_WarningSender(queues.messages))
-
-    def on_metrics(step: int, metrics: dict[str, float]) -> None:
-        queues.messages.put(_Metrics(step, metrics))
-
+    events = _EventSender(queues.messages)
     try:
-        queues.messages.put(train(config, on_metrics, _StopFlag(queues.stop), _EventSender(queues.messages)))
+        queues.messages.put(train(config, stop=_StopFlag(queues.stop), events=events))
     except PassingError:
         raise  # Ray tries again
     except CodectokError as error:
@@ -268,7 +254,7 @@ def _n_workers(options: RayOptions, on_gpus: bool) -> int:
 
 @contextmanager
 def _receiving(messages: Queue, on_metrics: MetricsCallback, events: EventSink) -> Iterator[list[TrainingReport]]:
-    """Pass on metrics, events and warnings as they arrive, and collect the reports of the ranks."""
+    """Pass on events and warnings as they arrive, and collect the reports of the ranks."""
     from ray.exceptions import RayError
     from ray.util.queue import Empty
 
@@ -285,14 +271,14 @@ def _receiving(messages: Queue, on_metrics: MetricsCallback, events: EventSink) 
                 continue
             except RayError:
                 return  # Ray has died, and the main thread tells it
-            if isinstance(message, _Metrics):
-                on_metrics(message.step, message.metrics)
-            elif isinstance(message, _Warning):
-                log.warning(message.text)
+            if isinstance(message, Noted):
+                log.warning(message.message)
             elif isinstance(message, Event):
                 events.emit(message)
             else:
                 reports.append(message)
+            if isinstance(message, StepLogged | Validated):
+                on_metrics(message.step, dict(message.metrics))
 
     thread = threading.Thread(target=receive, daemon=True)
     thread.start()

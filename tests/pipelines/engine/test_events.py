@@ -11,13 +11,19 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
 from codectok import CodectokError, InputError
+from codectok.cli.main import app
+from codectok.monitoring import event_log
 from codectok.monitoring.events import NullEvents, UnitRetried, UnitStarted, WorkerDied, WorkerEnded
 from codectok.pipelines import NullProgress, RunOptions, TableJob, Unit, UnitOutput, decoded_clips, run_job
 from codectok.pipelines.engine.timing import RunTimer
+from codectok.storage import RemoteStorage
 from tests.helpers.events import events_of, metrics_of, value_of
 from tests.helpers.jobs import LOCAL, run, shard_job
 
@@ -43,7 +49,7 @@ class Kept(NullEvents):
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def logged(folder: Path, **options: Any) -> RunOptions:
+def logged(folder: Path | str, **options: Any) -> RunOptions:
     return replace(LOCAL, log_dir=str(folder), **options)
 
 
@@ -190,13 +196,61 @@ def test_full_disk_of_the_log_is_noted_once_and_the_job_continues(
 
 
 def test_events_reach_a_store(corpus: Path, tmp_path: Path) -> None:
-    import fsspec
-
     run(shard_job(), corpus, tmp_path / "out", replace(LOCAL, log_dir="memory://bucket/log"))
     files = fsspec.filesystem("memory").find("/bucket/log")
     assert len(files) == 1
     lines = [json.loads(line) for line in fsspec.filesystem("memory").cat_file(files[0]).splitlines()]
     assert [lines[0]["event"], lines[-1]["event"]] == ["run_started", "run_ended"]
+
+
+def test_store_that_fails_for_a_while_loses_no_event(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = RemoteStorage.write, Counter[str]()
+
+    def failing(storage: RemoteStorage, name: str, data: bytes) -> None:
+        calls["writes"] += 1
+        if 3 <= calls["writes"] <= 6:
+            raise ConnectionError("the store is away")
+        write(storage, name, data)
+
+    monkeypatch.setattr(RemoteStorage, "write", failing)
+    monkeypatch.setattr(event_log, "STORE_SECONDS", 0.0)
+    monkeypatch.setattr(event_log, "STORE_BYTES", 1500)  # several objects
+    progress = Notes()
+    report = run_job(shard_job(), [str(corpus)], tmp_path / "out", logged("memory://bucket/away"), progress)
+    assert len([note for note in progress.notes if "the store is away" in note]) == 1
+    files = sorted(fsspec.filesystem("memory").find("/bucket/away"), key=lambda name: (len(name), name))
+    assert len(files) > 1
+    text = b"".join(fsspec.filesystem("memory").cat_file(name) for name in files)
+    names = Counter(json.loads(line)["event"] for line in text.splitlines())
+    assert names["unit_finished"] == report.new_units
+    assert names["run_started"] == names["run_ended"] == 1
+    assert names["events_lost"] == 0
+
+
+def test_all_commands_with_an_engine_take_a_log_folder() -> None:
+    def commands(group: Any, name: str) -> Iterator[tuple[str, set[str]]]:
+        for verb, command in getattr(group, "commands", {}).items():
+            yield f"{name} {verb}", {option for parameter in command.params for option in parameter.opts}
+            yield from commands(command, f"{name} {verb}")
+
+    options = dict(commands(typer.main.get_command(app), "codectok"))
+    with_engine = {name for name, found in options.items() if "--engine" in found}
+    assert {"codectok shard", "codectok train", "codectok evaluate", "codectok export chat"} < with_engine
+    assert {name for name, found in options.items() if "--log-dir" in found} == with_engine
+
+
+def test_variable_names_the_log_folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CODECTOK_LOG_DIR", str(tmp_path / "log"))
+    command = ["shard", str(corpus), str(tmp_path / "out"), "--engine", "local", "--max-rejects", "1"]
+    preview = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert preview.exit_code == 0, preview.output
+    assert not (tmp_path / "log").exists()
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    phases = [line["phase"] for line in events_of(tmp_path / "log", "phase_started")]
+    assert phases == ["plan", "workers", "units", "end"]
 
 
 def test_dead_workers_and_their_units_are_told_with_a_reason() -> None:
