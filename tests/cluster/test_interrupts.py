@@ -84,13 +84,12 @@ def test_interrupted_driver_leaves_nothing_in_the_cluster(
         before = records(output)
         command = [sys.executable, "-m", "codectok", *tokenize(recordings, codec_folder, output, "--address", address)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
-            wait(lambda: records(output) > before, driver)
+            wait(lambda count=before: records(output) > count, driver)
             assert workers()
             driver.send_signal(number)
             started = time.monotonic()
             text = driver.communicate(timeout=WAIT_SECONDS)[0]
             seconds = time.monotonic() - started
-        print(address, number, seconds, driver.returncode, text)
         assert driver.returncode == INTERRUPTED
         assert "Traceback" not in text
         assert seconds < END_SECONDS

@@ -119,6 +119,8 @@ def init_problem(error: Exception) -> str:
         text = text.splitlines()[-1]
     elif "ersion mismatch" in text:
         text = " ".join(text.split())
+    elif "Failed to merge" in text:  # Ray quotes all variables of the job, also keys of a store
+        text = "the py_modules of the submitted job leave out codectok, which machines lack; add its folder to them"
     else:
         text = first_line(error)
     return text.rstrip(".")

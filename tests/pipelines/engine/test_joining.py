@@ -63,6 +63,9 @@ def test_answers_of_ray_client(home: Path) -> None:
         init_problem(RuntimeError("Version mismatch: it runs\n    Ray: 2.1\n")) == "Version mismatch: it runs Ray: 2.1"
     )
     assert init_problem(ValueError("one\ntwo")) == "one"
+    merging = init_problem(ValueError("Failed to merge the Job's runtime env {'env_vars': {'KEY': 'secret'}} ..."))
+    assert "py_modules" in merging
+    assert "secret" not in merging
 
 
 @pytest.mark.parametrize(
