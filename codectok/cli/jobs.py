@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from codectok.pipelines.engine.output.records import UnitRecord
     from codectok.pipelines.engine.planning.plan import Plan
     from codectok.pipelines.engine.planning.preview import Preview
+    from codectok.pipelines.engine.progress import Machine
     from codectok.pipelines.engine.run import JobReport
 
 SHOWN_REJECTS = 5
@@ -109,6 +110,11 @@ class _JobDisplay:
         assert self.report is not None, "a job runs within its progress"
         # Progress is measured in audio, estimated from file sizes, because units differ in size.
         self.report.set_total(float(plan.units.weights(to_do).sum()))
+
+    def asked(self, machines: Sequence[Machine]) -> None:
+        from .times import machine_rows
+
+        rows_table("machines", ["machines", "CPUs", "GPUs", "programs"], machine_rows(machines))
 
     def started(self, workers: int, threads: int, gpus: int) -> None:
         cores = f" of {threads} threads" if threads > 1 else ""

@@ -78,6 +78,17 @@ class UnitsPlanned(Event):
 
 
 @dataclass(frozen=True)
+class MachineAsked(Event):
+    """A machine of a cluster can work on the job; `programs` holds the versions of its programs by name."""
+
+    name = "machine_asked"
+    node: str
+    cpus: float
+    gpus: float
+    programs: dict[str, str]
+
+
+@dataclass(frozen=True)
 class WorkersPlanned(Event):
     """The number of workers is known: with `threads` threads each, and the GPUs in use."""
 

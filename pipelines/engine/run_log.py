@@ -13,6 +13,7 @@ from typing import Any
 import codectok
 from codectok.monitoring.events import (
     BusyMeasured,
+    MachineAsked,
     MetricsServed,
     Noted,
     UnitFailed,
@@ -37,7 +38,7 @@ from codectok.storage import LocalStorage, Storage
 from .faults import FailedUnit, describe
 from .lock import Lock, process_name, run_name
 from .options import RunOptions
-from .progress import ProgressCallback
+from .progress import Machine, ProgressCallback
 from .ray_metrics import serve_metrics
 from .timing import RunTimer
 
@@ -152,9 +153,15 @@ class RunLog:
     def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
         """Pass it on."""
         self._units, self._done = len(plan.units), len(done)
-        estimated = sum(plan.units[unit].estimated_seconds for unit in to_do)
+        estimated = float(plan.units.estimated_seconds[list(to_do)].sum())
         self._events.emit(UnitsPlanned(len(plan.units), len(done), len(to_do), estimated, plan.header.options))
         self._progress.planned(plan, done, to_do)
+
+    def asked(self, machines: Sequence[Machine]) -> None:
+        """Pass it on."""
+        for machine in machines:
+            self._events.emit(MachineAsked(machine.name, machine.cpus, machine.gpus, dict(machine.programs)))
+        self._progress.asked(machines)
 
     def started(self, workers: int, threads: int, gpus: int) -> None:
         """Keep the number of workers."""

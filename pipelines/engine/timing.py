@@ -48,6 +48,7 @@ class RunTiming(StrictModel):
         server_phases: start of all servers by phase; empty without servers.
         server_busy: share of the time in which servers had work; None without servers.
         gpu_busy: share of the time in which the GPUs computed batches, by their own clocks; None if not measured.
+        units_run_twice: slow units that ran a second time on another machine.
     """
 
     wall: Seconds
@@ -61,6 +62,7 @@ class RunTiming(StrictModel):
     server_phases: dict[str, Seconds] = Field(default_factory=dict)
     server_busy: Share | None = None
     gpu_busy: Share | None = None
+    units_run_twice: int = 0
 
     @property
     def times_real_time(self) -> float:
@@ -78,7 +80,7 @@ class RunTimer:
 
     Attributes:
         clock: phases of the command; its main thread changes them.
-        server_busy, gpu_busy: see `RunTiming`.
+        server_busy, gpu_busy, units_run_twice: see `RunTiming`.
         running: units at work by number.
         units_began: when the first unit began, in seconds since 1970; None before.
 
@@ -97,6 +99,7 @@ class RunTimer:
         self._worker_nodes: dict[Hashable, str] = {}
         self.server_busy: float | None = None
         self.gpu_busy: float | None = None
+        self.units_run_twice = 0
         self.running: dict[int, RunningUnit] = {}
         self.units_began: float | None = None
         self._server_phases: dict[str, float] = {}
@@ -182,4 +185,5 @@ class RunTimer:
             server_phases=self._server_phases,
             server_busy=self.server_busy,
             gpu_busy=self.gpu_busy,
+            units_run_twice=self.units_run_twice,
         )

@@ -12,6 +12,7 @@ import codectok
 from codectok.errors import CodectokError, first_line
 from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.job import Job
+from codectok.pipelines.engine.progress import Machine
 from codectok.sources.source import Source
 from codectok.storage import Storage, is_url, open_storage
 
@@ -34,7 +35,7 @@ def nodes_without_our_code() -> dict[str, str]:
     return {name: answer for name, answer in _ask_nodes(_code_of_node).items() if answer != own.code}
 
 
-def check_nodes(storage: Storage, source: Source, job: Job) -> int:
+def check_nodes(storage: Storage, source: Source, job: Job) -> list[Machine]:
     """Check that all machines have the same programs and files, read the source, and share the output.
 
     Args:
@@ -43,7 +44,7 @@ def check_nodes(storage: Storage, source: Source, job: Job) -> int:
         job: checks the files that it needs (`Job.check_machine`).
 
     Returns:
-        number of machines.
+        The machines.
 
     Raises:
         CodectokError: a machine differs, cannot read, or cannot write; the message names it.
@@ -68,7 +69,14 @@ def check_nodes(storage: Storage, source: Source, job: Job) -> int:
         storage.remove(f"{PROBES}/{token}")  # other shares of the job have their own
     if problems:
         raise CodectokError(describe_problems(problems))
-    return len(answers)
+    resources = {name: node["Resources"] for name, node in _working_nodes().items()}
+    return [_machine(name, resources.get(name, {}), answer["facts"]) for name, answer in answers.items()]
+
+
+def _machine(name: str, resources: Mapping[str, float], facts: Mapping[str, Any]) -> Machine:
+    found = NodeFacts(**facts)
+    programs = {"codectok": found.code, "torch": found.torch, "ffmpeg": "yes" if found.ffmpeg else "no"}
+    return Machine(name, resources.get("CPU", 0), resources.get("GPU", 0), programs)
 
 
 def describe_problems(problems: Mapping[str, str]) -> str:
@@ -136,19 +144,27 @@ def _ask_nodes(question: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes: Any = ray.nodes
     remote: Any = ray.remote
     calls = {}
-    for node in nodes():
-        if not node["Alive"] or not node["Resources"].get("CPU"):
-            continue  # a head without cores runs no unit
-        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        name = f"{name} {node['NodeID'][:6]}" if name in calls else name
+    for name, node in _working_nodes().items():
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ask = remote(num_cpus=0, max_retries=1, scheduling_strategy=place)(_by_value(question))
         calls[name] = ask.remote(name, *arguments)
     ray.wait(list(calls.values()), num_returns=len(calls), timeout=ANSWER_SECONDS)
     return {name: _answer(call) for name, call in calls.items()}
+
+
+def _working_nodes() -> dict[str, Any]:
+    """Machines that run units, by name: those with cores, which a head may lack."""
+    import ray
+
+    nodes: Any = ray.nodes
+    found: dict[str, Any] = {}
+    for node in nodes():
+        if node["Alive"] and node["Resources"].get("CPU"):
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            found[f"{name} {node['NodeID'][:6]}" if name in found else name] = node
+    return found
 
 
 def _by_value(question: Callable[..., Any]) -> Callable[..., Any]:

@@ -48,8 +48,7 @@ def run_on_ray(
     scheduler = Scheduler(units, plan.units.weights(units), options.deadline_seconds)
     with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
         if joined and units:
-            machines = check_nodes(context.output, plan.unit(units[0]).sources[0], job)
-            progress.note(f"All {machines:,} machines of the cluster have the same programs and files.")
+            progress.asked(check_nodes(context.output, plan.unit(units[0]).sources[0], job))
         timer.clock.switch(WORKERS)
         servers = ServerGroup(server, options.gpus, alone, joined, progress.note, timer)
         try:

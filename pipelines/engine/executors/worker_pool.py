@@ -71,7 +71,6 @@ class WorkerPool:
         self._calls: dict[Any, _Call] = {}
         self._given_up: list[FailedUnit] = []
         self._any_started, self._failed_starts, self._last_failed_start = False, 0, ""
-        self._copies = self._faster_copies = 0
         self._fitted = self._last_busy_report = self._last_sign = time.monotonic()
 
     def run(self) -> Generator[Outcome, None, None]:
@@ -95,11 +94,6 @@ class WorkerPool:
             self._report_busy_share()
             self._tell_what_it_waits_for()
         self._servers.measure()
-        if self._copies:
-            self._progress.note(
-                f"{self._copies:,} slow units ran a second time on another machine, and {self._faster_copies:,} of them"
-                " were faster there."
-            )
 
     def fit_staff(self) -> None:
         """Start or end workers, so that they fit the cluster and the units that are left; does not wait for them."""
@@ -146,7 +140,7 @@ class WorkerPool:
                 self._idle.append(member)
                 continue
             if attempt.is_copy:
-                self._copies += 1
+                self._timer.units_run_twice += 1
             else:
                 self._timer.begin_unit(attempt.unit, member.host, attempt.number)
             unit = self._plan.unit(attempt.unit)
@@ -218,7 +212,6 @@ class WorkerPool:
         if not self._scheduler.succeed(attempt, time.monotonic()):
             self._folder.storage.remove(place)
             return None
-        self._faster_copies += attempt.is_copy
         return made, place
 
     def _fail(self, attempt: Attempt, fault: Fault, failure: str, details: str = "") -> None:

@@ -14,6 +14,7 @@ from codectok.errors import CodectokError
 from codectok.pipelines.engine.executors import node_checks
 from codectok.pipelines.engine.executors.node_checks import PROBES, check_nodes
 from codectok.pipelines.engine.executors.node_facts import code_version, node_facts
+from codectok.pipelines.engine.progress import Machine
 from codectok.sources.source import Source
 from codectok.storage import open_storage
 from tests.helpers.jobs import shard_job, tokenize_job
@@ -35,7 +36,12 @@ def answered(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
 
 def test_equal_machines_are_accepted_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, one=None, two=None)
-    assert check_nodes(open_storage(tmp_path / "out"), source(tmp_path / "a.wav"), shard_job()) == 2
+    monkeypatch.setattr(node_checks, "_working_nodes", dict)
+    has_ffmpeg = "yes" if node_facts().ffmpeg else "no"
+    assert check_nodes(open_storage(tmp_path / "out"), source(tmp_path / "a.wav"), shard_job()) == [
+        Machine(name, 0, 0, {"codectok": code_version(), "torch": node_facts().torch, "ffmpeg": has_ffmpeg})
+        for name in ("one", "two")
+    ]
     assert not list((tmp_path / "out" / PROBES).iterdir())
     assert node_checks.nodes_without_our_code() == {}
 
