@@ -9,6 +9,8 @@ to hold them. Each measurement is a process: its whole memory counts, with the l
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import os
 import resource
 import subprocess
@@ -17,12 +19,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 BUCKET, FOLDER = "bucket", "corpus"
-FILES_IN_FOLDER, FILE_BYTES = 1000, 250
+FILES_IN_FOLDER, FILE_BYTES = 1000, 1000
+UNIT_SECONDS = 36_000.0
 WAYS = {
     "imports alone": "the process without a listing",
     "fsspec find": "all entries in a dict of dicts, as clients of stores list",
@@ -66,7 +70,7 @@ def _entry(number: int) -> str:
     return (
         f"<Contents><Key>{FOLDER}/{number // FILES_IN_FOLDER:06d}/utterance-{number:09d}.flac</Key>"
         f"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;{number:032x}&quot;</ETag>"
-        f"<Size>{FILE_BYTES}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        f"<Size>{FILE_BYTES + number}</Size><StorageClass>STANDARD</StorageClass></Contents>"
     )
 
 
@@ -95,8 +99,17 @@ def listing_server(files: int) -> Iterator[dict[str, str]]:
             process.kill()
 
 
-def measure(way: str, files: int) -> str:
-    """List in a new process, and return the line that it prints."""
+@dataclass(frozen=True)
+class Measured:
+    """Time of a listing, the largest memory of its process, and the number of files or units."""
+
+    seconds: float
+    peak_bytes: int
+    count: int
+
+
+def measure(way: str, files: int) -> Measured:
+    """List in a new process."""
     with listing_server(files) as variables:
         done = subprocess.run(
             [sys.executable, __file__, "--once", way],
@@ -105,7 +118,7 @@ def measure(way: str, files: int) -> str:
             text=True,
             env={**os.environ, **variables},
         )
-    return done.stdout
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def list_once(way: str) -> None:
@@ -126,13 +139,14 @@ def list_once(way: str) -> None:
     elif way == "run_job":
         import pyarrow as pa
 
-        job = TableJob("names", lambda unit, output: iter(()), pa.schema([("path", pa.string())]), unit_seconds=10.0)
+        job = TableJob(
+            "names", lambda unit, output: iter(()), pa.schema([("path", pa.string())]), unit_seconds=36_000.0
+        )
         with tempfile.TemporaryDirectory() as folder:
             count = run_job(job, [url], folder, RunOptions(engine="local", limit=0)).summary.planned_units
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    counted = f"{count:,} {'units' if way == 'run_job' else 'files'}" if count else ""
-    print(f"{seconds:8.1f} s, at most {peak:.2f} GB in memory  {counted}", end="")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak, "count": count}))
 
 
 def main() -> None:
@@ -153,15 +167,15 @@ def main() -> None:
 def report_all(counts: list[int], save: bool) -> None:
     import torch
 
-    sys.path.insert(0, str(Path(__file__).parent))
-    import common
-
+    common: Any = importlib.import_module("common")  # of this folder; tests import this module by another name
     report = common.Report()
     report.console.print(common.machine(torch.device("cpu")))
     for way, words in WAYS.items():
         report.console.print(f"{way}: {words}")
         for files in counts if way != "imports alone" else [0]:
-            report.console.print(f"  {files:>9,} files {measure(way, files)}")
+            found = measure(way, files)
+            line = f"  {files:>9,} files {found.seconds:8.1f} s, at most {found.peak_bytes / 1e9:.2f} GB in memory"
+            report.console.print(line + (f", {found.count:,} units" if way == "run_job" else ""))
     if save:
         report.save("listing-cpu")
 

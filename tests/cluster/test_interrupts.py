@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,10 @@ def workers() -> set[int]:
     return {process for process in descendants(1) if b"ray::_Worker" in Path(f"/proc/{process}/cmdline").read_bytes()}
 
 
+def has_more_records(output: Path, before: int) -> bool:
+    return records(output) > before
+
+
 def records(output: Path) -> int:
     return len(list((output / "_codectok" / "records").glob("*.json")))
 
@@ -84,7 +89,7 @@ def test_interrupted_driver_leaves_nothing_in_the_cluster(
         before = records(output)
         command = [sys.executable, "-m", "codectok", *tokenize(recordings, codec_folder, output, "--address", address)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
-            wait(lambda count=before: records(output) > count, driver)
+            wait(partial(has_more_records, output, before), driver)
             assert workers()
             driver.send_signal(number)
             started = time.monotonic()

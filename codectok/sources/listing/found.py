@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-UNKNOWN = -(1 << 63)
+LIMIT = 1 << 63
+UNKNOWN = -LIMIT
 
 
 class FoundFile(NamedTuple):
@@ -18,6 +19,33 @@ class FoundFile(NamedTuple):
     content: int | None = None
 
 
+class IntegerColumn:
+    """Integers of 64 bits in 8 bytes each; None if unknown, as are larger ones, such as times after 2262."""
+
+    def __init__(self, values: Iterable[int | None] = ()) -> None:
+        self._values = array("q")
+        for value in values:
+            self.append(value)
+
+    def append(self, value: int | None) -> None:
+        """Add a value at the end."""
+        self._values.append(UNKNOWN if value is None or not UNKNOWN < value < LIMIT else value)
+
+    def without(self, positions: Collection[int]) -> IntegerColumn:
+        """Return the column without some positions."""
+        return IntegerColumn(value for position, value in enumerate(self) if position not in positions)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, position: int) -> int | None:
+        value = self._values[position]
+        return None if value == UNKNOWN else value
+
+    def __iter__(self) -> Iterator[int | None]:
+        return (None if value == UNKNOWN else value for value in self._values)
+
+
 def folder_by_folder(files: Iterable[FoundFile]) -> Iterator[FoundFile]:
     """Yield the files of each folder together, after the files of the folder that holds it.
 
@@ -25,7 +53,7 @@ def folder_by_folder(files: Iterable[FoundFile]) -> Iterator[FoundFile]:
     """
     paths: list[str] = []
     folders: list[str] = []
-    numbers = tuple(array("q") for _ in FoundFile._fields[1:])
+    sizes, modified, contents = IntegerColumn(), IntegerColumn(), IntegerColumn()
     folder = ""
     for file in files:
         above = file.path[: file.path.rfind("/") + 1]
@@ -33,10 +61,10 @@ def folder_by_folder(files: Iterable[FoundFile]) -> Iterator[FoundFile]:
             folder = above  # in memory once
         paths.append(file.path)
         folders.append(folder)
-        for column, number in zip(numbers, file[1:], strict=True):
-            column.append(UNKNOWN if number is None else number)
+        sizes.append(file.size)
+        modified.append(file.modified)
+        contents.append(file.content)
     order = array("q", sorted(range(len(paths)), key=folders.__getitem__))
     del folders
     for position in order:
-        values = (None if column[position] == UNKNOWN else column[position] for column in numbers)
-        yield FoundFile(paths[position], *values)
+        yield FoundFile(paths[position], sizes[position], modified[position], contents[position])

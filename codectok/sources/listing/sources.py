@@ -29,7 +29,7 @@ from codectok.sources.unused import Unused, UnusedCounts, UnusedEntry, add_unuse
 from codectok.storage import is_url
 
 from .arguments import Argument
-from .found import FoundFile
+from .found import FoundFile, IntegerColumn
 from .probing import with_audio
 from .walk import find_files, local_size_and_time
 
@@ -89,8 +89,7 @@ class Listing:
     Attributes:
         arguments: that were listed.
         roots: folder or URL of every dataset.
-        datasets, paths, kinds, sizes, modified: one entry per source; see `Source`.
-        contents: of files in stores, by position; see `Source.content`.
+        datasets, paths, kinds, sizes, modified, contents: one entry per source; see `Source`.
         described: rows of manifests.
         passed_over: number of files that each argument names and that are not read.
         unused: these files by suffix, and other parts of the input that are not used, for each argument.
@@ -102,9 +101,9 @@ class Listing:
     datasets: Sequence[str]
     paths: Sequence[str]
     kinds: Sequence[Kind]
-    sizes: Sequence[int | None]
-    modified: Sequence[int | None]
-    contents: Mapping[int, int]
+    sizes: IntegerColumn
+    modified: IntegerColumn
+    contents: IntegerColumn
     described: Descriptions
     passed_over: Mapping[Argument, int]
     unused: Mapping[Argument, UnusedCounts]
@@ -137,9 +136,7 @@ class ListingBuilder:
         self._datasets: list[str] = []
         self._paths: list[str] = []
         self._kinds: list[Kind] = []
-        self._sizes: list[int | None] = []
-        self._modified: list[int | None] = []
-        self._contents: dict[int, int] = {}
+        self._sizes, self._modified, self._contents = IntegerColumn(), IntegerColumn(), IntegerColumn()
         self._described = Descriptions()
         self._passed_over: dict[Argument, int] = {}
         self._unused: dict[Argument, UnusedCounts] = {}
@@ -156,8 +153,6 @@ class ListingBuilder:
         content: int | None = None,
     ) -> None:
         """Add a source; `row` is its row in a manifest."""
-        if content is not None:
-            self._contents[len(self._paths)] = content
         if row is not None:
             self._described.add(len(self._paths), row)
         self._datasets.append(dataset)
@@ -165,6 +160,7 @@ class ListingBuilder:
         self._kinds.append(kind)
         self._sizes.append(size)
         self._modified.append(modified)
+        self._contents.append(content)
 
     @property
     def count(self) -> int:
@@ -177,10 +173,8 @@ class ListingBuilder:
         if not positions:
             return
         self._datasets, self._paths = _without(self._datasets, positions), _without(self._paths, positions)
-        self._kinds, self._sizes = _without(self._kinds, positions), _without(self._sizes, positions)
-        self._modified = _without(self._modified, positions)
-        kept = (position for position in range(len(self._paths) + len(positions)) if position not in positions)
-        self._contents = {now: self._contents[then] for now, then in enumerate(kept) if then in self._contents}
+        self._kinds, self._sizes = _without(self._kinds, positions), self._sizes.without(positions)
+        self._modified, self._contents = self._modified.without(positions), self._contents.without(positions)
         self._described.drop(positions)
 
     def pass_over(self, argument: Argument, path: str) -> None:

@@ -37,8 +37,7 @@ def probe(address: str) -> dict[str, Any]:
 
 def probe_client(address: str) -> dict[str, Any]:
     """Tell if the server of Ray Client at `HOST:PORT` answers; it does not tell versions before it is joined."""
-    import grpc
-
+    grpc: Any = importlib.import_module("grpc")
     try:
         open_channel: Any = importlib.import_module("ray._private.grpc_utils").init_grpc_channel
     except ImportError:  # Ray before tokens

@@ -81,7 +81,7 @@ def refuse_other_job(plan: Plan, job: Job, arguments: tuple[Argument, ...], stor
 
 
 def _source_table(listing: Listing, cut: Cut) -> pa.Table:
-    listed: dict[str, Sequence[Any]] = {
+    listed: dict[str, Any] = {
         "dataset": listing.datasets,
         "kind": listing.kinds,
         "size": listing.sizes,
@@ -116,7 +116,7 @@ def _source_table(listing: Listing, cut: Cut) -> pa.Table:
 
 def _contents(listing: Listing, positions: Sequence[int]) -> list[int | None]:
     """Identities of the contents of files, each read once; the sources of a file are neighbours."""
-    found: list[int | None] = [listing.contents.get(i) for i in positions]
+    found: list[int | None] = [listing.contents[i] for i in positions]
     names = [(listing.roots[listing.datasets[i]], listing.paths[i]) for i in positions]
     groups = [list(group) for _, group in groupby(range(len(positions)), names.__getitem__)]
     local = [places for places in groups if not any(map(is_url, names[places[0]]))]

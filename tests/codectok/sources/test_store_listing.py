@@ -7,8 +7,9 @@ import itertools
 import fsspec
 import pytest
 
+from benchmarks.listing import measure
 from codectok.sources.listing.arguments import Argument
-from codectok.sources.listing.found import FoundFile
+from codectok.sources.listing.found import FoundFile, IntegerColumn
 from codectok.sources.listing.walk import find_files
 from codectok.storage import open_storage
 from codectok.store_listing import glob_store, list_store
@@ -97,3 +98,18 @@ def test_other_stores_are_listed_as_a_whole() -> None:
     assert [name for name, _ in glob_store(files, "/store", "*/a.*")] == ["/store/one/a.wav"]
     assert list(list_store(files, "/nothing")) == []
     files.rm("/store", recursive=True)
+
+
+def test_integers_beyond_64_bits_are_unknown() -> None:
+    column = IntegerColumn([5, None, -3, 1 << 63, 1 << 70])
+    assert list(column) == [5, None, -3, None, None]
+    assert list(column.without({0, 3})) == [None, -3, None]
+    assert (len(column), column[2]) == (5, -3)
+
+
+@pytest.mark.slow
+def test_listing_takes_little_memory_for_a_file() -> None:
+    """Above all for its path; clients of stores take more than a kilobyte."""
+    few, many = (measure("list_sources", files) for files in (100_000, 400_000))
+    assert (few.count, many.count) == (100_000, 400_000)
+    assert (many.peak_bytes - few.peak_bytes) / 300_000 < 450

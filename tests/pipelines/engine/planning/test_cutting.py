@@ -9,6 +9,7 @@ from typing import Any
 
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy, cut_listing
 from codectok.sources.listing.arguments import parse_arguments
+from codectok.sources.listing.found import IntegerColumn
 from codectok.sources.listing.sources import ListingBuilder, list_sources
 from codectok.sources.manifests.row import ManifestRow
 
@@ -45,7 +46,7 @@ def test_units_hold_equal_share_of_every_dataset(tmp_path: Path) -> None:
 def test_cutting_time_is_linear_in_files() -> None:
     looked = 0
 
-    class Counted(list[int | None]):
+    class Counted(IntegerColumn):
         def __getitem__(self, place: Any) -> Any:
             nonlocal looked
             looked += 1
