@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from codectok.config import CodecConfig
     from codectok.train import TrainConfig, TrainingReport
+    from codectok.train.launch.ray_train import RayOptions
     from codectok.train.run.codebook_init import CodebookInitCost
     from codectok.train.run.dry_run import StageSummary
     from codectok.train.run.metrics_log import MetricsCallback
@@ -58,9 +59,16 @@ def run(
     retries: Annotated[
         int, typer.Option(min=0, help="How often all ranks are started again after one has died (Ray only).")
     ] = 3,
+    min_workers: Annotated[
+        int, typer.Option(min=1, help="Smallest number of ranks to go on with after machines are lost (Ray only).")
+    ] = 1,
+    wait_minutes: Annotated[
+        float, typer.Option(min=0, help="How long a lost machine is waited for before fewer ranks go on (Ray only).")
+    ] = 5.0,
 ) -> None:
     """Train a codec from shards; run the same command again to resume."""
     from codectok.train.config import load_stages
+    from codectok.train.launch.ray_train import RayOptions
 
     stages = load_stages(config, overrides or [])
     if engine is TrainingEngine.AUTO:
@@ -75,8 +83,9 @@ def run(
 
         run_under_torchrun(stages, [NAME, config, *(overrides or []), "--engine", TrainingEngine.LOCAL.value], workers)
         return
+    options = RayOptions(workers, address, retries, min_workers, 60 * wait_minutes)
     for number, settings in enumerate(stages, 1):
-        report = _train(settings, engine, workers, address, retries)
+        report = _train(settings, engine, options)
         if number == len(stages):
             return
         if report.stop_requested or report.ending == "out of time":
@@ -100,12 +109,10 @@ def _is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _train(
-    settings: TrainConfig, engine: TrainingEngine, workers: int | None, address: str | None, retries: int
-) -> TrainingReport:
+def _train(settings: TrainConfig, engine: TrainingEngine, options: RayOptions) -> TrainingReport:
     """Make one run, and raise `KeyboardInterrupt` if it is interrupted."""
     from codectok.train import train
-    from codectok.train.launch.ray_train import RayOptions, train_on_ray
+    from codectok.train.launch.ray_train import train_on_ray
 
     check_interruption()
     if _is_first_rank():
@@ -113,7 +120,7 @@ def _train(
     with progress(settings.steps, f"train {settings.codec.name}", lines=False) as bar:
         on_metrics = _metrics_callback(settings, bar)
         if engine is TrainingEngine.RAY:
-            report = train_on_ray(settings, RayOptions(workers, address, retries), on_metrics)
+            report = train_on_ray(settings, options, on_metrics)
         else:
             report = train(settings, on_metrics)
     if report.ending == "interrupted":
