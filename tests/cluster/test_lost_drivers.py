@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.hosts import Hosts
+from tests.helpers.hosts import Hosts, require_networks
 from tests.helpers.jobs import digests
 
 from .conftest import Cluster, Jobs, TwoJobs, n_records
@@ -46,6 +46,7 @@ def test_killed_drivers_resume_on_another_node(cluster: Cluster, two_jobs: TwoJo
 
 def test_lost_node_of_the_driver_is_told(cluster: Cluster, jobs: Jobs, tmp_path: Path) -> None:
     """The driver lives on without the node that it belongs to."""
+    require_networks()
     output = tmp_path / "out"
     run = cluster.start(jobs.command("shard", output), cluster.nodes[1])
     run.wait_until(lambda: n_records(output) >= 1, "a unit")
@@ -73,6 +74,7 @@ def test_lost_head_is_told_and_jobs_resume_on_a_new_cluster(cluster: Cluster, tw
 
 def test_head_that_was_started_again_is_told(cluster: Cluster, two_jobs: TwoJobs) -> None:
     """Ray would let the driver wait forever for actors that belong to another cluster."""
+    require_networks()
     two_jobs.start(cluster.nodes[1], **PATIENT)
     two_jobs.wait_for_units()
     cluster.nodes[0].kill()
