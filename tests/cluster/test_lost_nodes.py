@@ -19,7 +19,7 @@ CUT_SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def three_nodes(module_hosts: Hosts) -> Cluster:
-    return Cluster(module_hosts, 3, cores=2)
+    return Cluster(module_hosts, (2, 2, 2))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ SETTINGS = ("codec.encoder.drop_path_rate=0.0", "checkpoint_interval=3", "log_in
 
 @pytest.fixture(scope="module")
 def two_nodes(module_hosts: Hosts) -> Cluster:
-    return Cluster(module_hosts, 2)
+    return Cluster(module_hosts, (1, 1))
 
 
 @pytest.fixture
