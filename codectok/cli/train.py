@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from codectok.config import CodecConfig
     from codectok.train import TrainConfig, TrainingReport
+    from codectok.train.launch.ray_train import RayOptions
     from codectok.train.run.codebook_init import CodebookInitCost
     from codectok.train.run.dry_run import StageSummary
     from codectok.train.run.metrics_log import MetricsCallback
@@ -59,9 +60,16 @@ def run(
         int, typer.Option(min=0, help="How often all ranks are started again after one has died (Ray only).")
     ] = 3,
     log_dir: LogDirOption = None,
+    min_workers: Annotated[
+        int, typer.Option(min=1, help="Smallest number of ranks to go on with after machines are lost (Ray only).")
+    ] = 1,
+    wait_minutes: Annotated[
+        float, typer.Option(min=0, help="How long a lost machine is waited for before fewer ranks go on (Ray only).")
+    ] = 5.0,
 ) -> None:
     """Train a codec from shards; run the same command again to resume."""
     from codectok.train.config import load_stages
+    from codectok.train.launch.ray_train import RayOptions
 
     stages = load_stages(config, overrides or [])
     if engine is TrainingEngine.AUTO:
@@ -78,8 +86,9 @@ def run(
         local = ["--engine", TrainingEngine.LOCAL.value, *logged]
         run_under_torchrun(stages, [NAME, config, *(overrides or []), *local], workers)
         return
+    options = RayOptions(workers, address, retries, min_workers, 60 * wait_minutes)
     for number, settings in enumerate(stages, 1):
-        report = _train(settings, engine, workers, address, retries, log_dir)
+        report = _train(settings, engine, options, log_dir)
         if number == len(stages):
             return
         if report.stop_requested or report.ending == "out of time":
@@ -103,17 +112,10 @@ def _is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _train(
-    settings: TrainConfig,
-    engine: TrainingEngine,
-    workers: int | None,
-    address: str | None,
-    retries: int,
-    log_dir: str | None,
-) -> TrainingReport:
+def _train(settings: TrainConfig, engine: TrainingEngine, options: RayOptions, log_dir: str | None) -> TrainingReport:
     """Make one run, and raise `KeyboardInterrupt` if it is interrupted."""
     from codectok.train import train
-    from codectok.train.launch.ray_train import RayOptions, train_on_ray
+    from codectok.train.launch.ray_train import train_on_ray
     from codectok.train.launch.watching import watched
 
     check_interruption()
@@ -127,7 +129,7 @@ def _train(
     ):
         on_metrics = _metrics_callback(settings, bar)
         if engine is TrainingEngine.RAY:
-            report = train_on_ray(settings, RayOptions(workers, address, retries), on_metrics, events)
+            report = train_on_ray(settings, options, on_metrics, events)
         else:
             report = train(settings, on_metrics, events=events)
         events.totals = lambda: {"ending": report.ending, "step": report.step}

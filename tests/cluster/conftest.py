@@ -92,37 +92,36 @@ class Cluster:
 
     Args:
         hosts: to which hosts are added.
-        nodes: number of nodes.
-        cores: cores of each node.
+        cores: cores of each node; the first one is the head.
     """
 
-    def __init__(self, hosts: Hosts, nodes: int, cores: int = 1) -> None:
-        self._hosts, self._cores = hosts, cores
+    def __init__(self, hosts: Hosts, cores: Sequence[int]) -> None:
+        self._cores = cores
         self.nodes: list[Host] = []
         self.address = ""
-        for _ in range(nodes):
-            self.add_node()
+        for n_cores in cores:
+            host = hosts.add()
+            self.address = host.start_node(self.address or None, n_cores)
+            self.nodes.append(host)
 
-    def add_node(self) -> Host:
-        """Add a host, and start a node on it."""
-        host = self._hosts.add()
-        self.address = host.start_node(self.address or None, self._cores)
-        self.nodes.append(host)
-        return host
+    @property
+    def n_cores(self) -> int:
+        """Cores of all nodes."""
+        return sum(self._cores)
 
     def heal(self) -> None:
         """Start lost nodes again."""
-        for host in self.nodes[1:]:
+        for host, cores in list(zip(self.nodes, self._cores, strict=True))[1:]:
             if not host.runs_node():
                 host.kill()
                 host.switch_on()
-                host.start_node(self.address, self._cores)
+                host.start_node(self.address, cores)
 
     def start_head(self) -> None:
         """Start the first host again after it was killed, as the head of a new cluster at the same address."""
         self.nodes[0].kill()
         self.nodes[0].switch_on()
-        self.address = self.nodes[0].start_node(cores=self._cores)
+        self.address = self.nodes[0].start_node(cores=self._cores[0])
 
     def restart(self) -> None:
         """Start all hosts again, with a new cluster."""
@@ -186,7 +185,7 @@ class TwoJobs:
 
     def start(self, host: Host, **environment: str) -> None:
         """Start both on half of the cluster's cores each; `environment` is of the drivers."""
-        workers = f"--workers={len(self._cluster.nodes)}"
+        workers = f"--workers={self._cluster.n_cores // 2}"
         for verb, output in self._outputs.items():
             command = [*self._jobs.command(verb, output), workers]
             self._runs[verb] = self._cluster.start(command, host, **environment)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def cluster(module_hosts: Hosts) -> Cluster:
-    return Cluster(module_hosts, 3)
+    return Cluster(module_hosts, (1, 1, 1))
 
 
 @pytest.mark.parametrize("verb", ["shard", "tokenize", "export", "evaluate"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.hosts import Hosts, problem_of_namespaces
+from tests.helpers.hosts import Hosts, require_networks
 
 from .conftest import Cluster, Jobs, TwoJobs
 
@@ -19,7 +19,7 @@ CUT_SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def three_nodes(module_hosts: Hosts) -> Cluster:
-    return Cluster(module_hosts, 3, cores=2)
+    return Cluster(module_hosts, (2, 2, 2))
 
 
 @pytest.fixture
@@ -42,8 +42,7 @@ def test_killed_node_does_not_change_outputs(cluster: Cluster, two_jobs: TwoJobs
 
 def test_cut_network_does_not_change_outputs(cluster: Cluster, two_jobs: TwoJobs) -> None:
     """Workers that are cut off go on writing to the shared disk."""
-    if problem_of_namespaces():
-        pytest.skip(f"the network cannot be cut: {problem_of_namespaces()}")
+    require_networks()
     two_jobs.start(cluster.nodes[1])
     two_jobs.wait_for_units()
     cluster.nodes[2].set_link("down")

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from .clusters import free_port
 from .killing import descendants
 
@@ -52,6 +54,13 @@ def problem_of_namespaces() -> str | None:
     script = "ip link add ct0 type bridge && mount -t tmpfs tmpfs /tmp"
     done = subprocess.run([*NAMESPACES, "sh", "-c", script], capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else f"namespaces cannot be created: {done.stderr.strip()}"
+
+
+def require_networks() -> None:
+    """Skip the test if hosts have no networks."""
+    problem = problem_of_namespaces()
+    if problem is not None:
+        pytest.skip(f"hosts have no networks: {problem}")
 
 
 class Host:

@@ -1,25 +1,22 @@
 """Starts the ranks of a training run with Ray Train, and starts them again when one dies.
 
-The retry itself is Ray's (`FailureConfig`). A rank that fails with an error that a retry cannot fix puts it into the
-`verdict` queue, which ends the run.
+The driver retries itself, since Ray Train would wait for a lost machine in silence, or start any number of ranks.
+A rank that fails with an error that a retry cannot fix puts it into the `verdict` queue, which ends the run.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from codectok.errors import CodectokError, InputError, PassingError
-from codectok.monitoring.events import Event, EventSink, Noted, NullEvents, StepLogged, Validated
+from codectok.errors import CodectokError, InputError
+from codectok.monitoring.events import EventSink, NullEvents
 from codectok.pipelines.engine.executors.ray_cluster import cluster_resource, current_umask, ray_session
-from codectok.pipelines.engine.executors.ray_watch import LostRayError
 from codectok.train.config import TrainConfig
 from codectok.train.run.metrics_log import MetricsCallback
 from codectok.train.run.output import claim_output
@@ -27,17 +24,19 @@ from codectok.train.run.preparation import open_segments
 from codectok.train.run.run import TrainingReport
 from codectok.train.signals import stop_on_interrupt
 
-from .launch import train
+from .rank_places import RankLimits, fit_accumulation, free_places, wait_for_places
+from .ray_queues import Queues, open_queues, receiving
+from .ray_rank import train_rank
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
-    from ray.util.queue import Queue
 
 # Folder in the output for Ray Train's own files.
 RAY_FOLDER = "ray"
 RAY_FILE = ".validate_storage_marker"
 POLL_SECONDS = 0.5
-STOP_SECONDS = 1.0
+# Interval at which fewer ranks than wanted look for places for more.
+GROWTH_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -50,26 +49,15 @@ class RayOptions:
         workers: number of ranks; by default one per GPU of the cluster, or one if it has none.
         address: of a cluster to join; by default `RAY_ADDRESS`, or a new Ray on this machine.
         retries: how often all ranks are started again from the last checkpoint after one of them has died.
+        min_workers: smallest number of ranks with which a run goes on after machines are lost.
+        wait_seconds: how long a lost machine is waited for before a run goes on with fewer ranks.
     """
 
     workers: int | None = None
     address: str | None = None
     retries: int = 3
-
-
-@dataclass(frozen=True)
-class _Queues:
-    """Queues between the driver and the ranks.
-
-    Attributes:
-        messages: events and the report, from the ranks; warnings are notes.
-        verdict: at most one error that a retry cannot fix.
-        stop: not empty if the ranks are to stop.
-    """
-
-    messages: Queue
-    verdict: Queue
-    stop: Queue
+    min_workers: int = 1
+    wait_seconds: float = 300.0
 
 
 def train_on_ray(
@@ -80,6 +68,7 @@ def train_on_ray(
     Raises:
         InputError: the run cannot be started; for example, the cluster has fewer CPUs or GPUs than ranks.
         CodectokError: training has diverged, or ranks have died more often than `options.retries`.
+        KeyboardInterrupt: the run was interrupted while it waited for places.
     """
     open_segments(config)
     claim_output(config)
@@ -90,208 +79,127 @@ def train_on_ray(
         on_gpus = config.device != "cpu" and cluster_resource("GPU") >= 1
         if config.device.startswith("cuda") and not on_gpus:
             raise InputError("The Ray cluster has no GPU; run on machines that have one, or with device=cpu.")
-        with _open_queues() as queues:
-            trainer = _ray_trainer(config, options, on_gpus, queues)
-            with _receiving(queues.messages, on_metrics, events or NullEvents()) as reports:
-                failure, stop_requested = _fit(trainer, queues.stop, check_ray)
-            if not queues.verdict.empty():
-                raise queues.verdict.get()
-        _raise_failure(failure, options.retries)
-    return replace(reports[0], stop_requested=stop_requested)  # all ranks return the same report
+        limits = _rank_limits(config, options, on_gpus)
+        with open_queues() as queues, receiving(queues.messages, on_metrics, events or NullEvents()) as reports:
+            stop_requested = _RayRun(config, options, limits, queues, check_ray).run()
+    # All ranks return the same report; earlier ones are of ranks that were started again.
+    return replace(reports[-1], stop_requested=stop_requested)
 
 
-@contextmanager
-def _open_queues() -> Iterator[_Queues]:
-    import ray
-    from ray.util.queue import Queue
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+class _RayRun:
+    """Starts ranks until they have finished, failed or been interrupted."""
 
-    # On the driver's node: any other node may be lost.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"num_cpus": 0, "scheduling_strategy": here}
-    queues = [Queue(size, actor_options=options) for size in (0, 1, 1)]
-    try:
-        yield _Queues(*queues)
-    except LostRayError:
-        raise  # the queues have died with Ray
-    except BaseException:
-        _shut_down(queues)
-        raise
-    _shut_down(queues)
+    def __init__(
+        self,
+        config: TrainConfig,
+        options: RayOptions,
+        limits: RankLimits,
+        queues: Queues,
+        check_ray: Callable[[], None],
+    ) -> None:
+        self._config, self._options, self._limits = config, options, limits
+        self._queues, self._check_ray = queues, check_ray
+        self._deaths = 0
 
+    def run(self) -> bool:
+        """Train to the end, and return True if a signal has stopped the ranks."""
+        with stop_on_interrupt() as interrupted:
+            while True:
+                ranks = wait_for_places(self._limits, self._options.wait_seconds, interrupted, self._check_ray)
+                failure, growing = self._fit(ranks, interrupted)
+                if not self._queues.verdict.empty():
+                    raise self._queues.verdict.get()
+                if failure is not None:
+                    self._count_failure(failure)
+                elif not growing or interrupted.is_set():
+                    return interrupted.is_set()
+                if growing and not self._queues.stop.empty():
+                    self._queues.stop.get()
 
-def _shut_down(queues: Sequence[Queue]) -> None:
-    for queue in queues:
-        queue.shutdown()
+    def _fit(self, ranks: int, interrupted: threading.Event) -> tuple[Exception | None, bool]:
+        """Run ranks; return their failure, if any, and True if they were stopped since there are places for more."""
+        failures: list[Exception] = []
+        trainer = _ray_trainer(self._config, self._limits, ranks, self._queues)
 
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except Exception as error:
+                failures.append(error)
 
-def _ray_trainer(config: TrainConfig, options: RayOptions, on_gpus: bool, queues: _Queues) -> TorchTrainer:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    return TorchTrainer(
-        _train_rank,
-        train_loop_config={
-            "config": config.model_dump(mode="json"),
-            "folder": str(Path.cwd()),
-            "umask": current_umask(),
-            "queues": queues,
-        },
-        scaling_config=ScalingConfig(num_workers=_n_workers(options, on_gpus), use_gpu=on_gpus),
-        run_config=RunConfig(
-            name=RAY_FOLDER,
-            storage_path=str(config.output.resolve()),
-            failure_config=FailureConfig(max_failures=options.retries),
-        ),
-    )
-
-
-def _fit(trainer: TorchTrainer, stop: Queue, check_ray: Callable[[], None]) -> tuple[Exception | None, bool]:
-    """Run the trainer; return its failure, if any, and True if a signal has stopped the ranks."""
-    failures: list[Exception] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except Exception as error:
-            failures.append(error)
-
-    with stop_on_interrupt() as interrupted:
+        growing, stop = False, self._queues.stop
+        looked = time.monotonic()
         # In the main thread, Ray Train would handle Ctrl-C itself and lose unsaved progress.
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(POLL_SECONDS)
-            check_ray()
+            self._check_ray()
             if interrupted.is_set() and stop.empty():
                 stop.put(True)
-    check_ray()
-    return failures[0] if failures else None, interrupted.is_set()
+            if ranks < self._limits.wanted and not growing and time.monotonic() - looked > GROWTH_SECONDS:
+                looked = time.monotonic()
+                growing = (self._limits.usable(ranks + free_places(self._limits.kind)) or 0) > ranks
+                if growing and stop.empty():
+                    log.warning("There are places for more ranks; all are started again from a checkpoint of now.")
+                    stop.put(True)
+        self._check_ray()
+        return (failures[0] if failures else None), growing
 
+    def _count_failure(self, failure: Exception) -> None:
+        """Raise an error after too many deaths of ranks, or if ranks cannot be tried again."""
+        from ray.train import TrainingFailedError
+        from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+        from ray.train.v2.api.exceptions import ControllerError
 
-def _raise_failure(failure: Exception | None, retries: int) -> None:
-    from ray.train import TrainingFailedError
-
-    if isinstance(failure, TrainingFailedError):
+        if not isinstance(failure, TrainingFailedError):
+            raise failure
         reason = str(failure).strip().splitlines()[-1]
-        raise CodectokError(
-            f"Ranks died more than {retries} times, the last time with: {reason}; run the same command to resume from"
-            " the last checkpoint."
-        )
-    if failure is not None:
-        raise failure
+        if isinstance(failure, ControllerError) and isinstance(
+            failure.controller_failure, WorkerGroupStartupTimeoutError
+        ):
+            log.warning("Not all ranks found a place within a minute.")
+            return
+        self._deaths += 1
+        if self._deaths > self._options.retries:
+            raise CodectokError(
+                f"Ranks died more than {self._options.retries} times, the last time with: {reason}; run the same"
+                " command to resume from the last checkpoint."
+            )
+        log.warning("A rank has died; all are started again from the last checkpoint (%s).", reason)
 
 
-class _StopFlag:
-    """True after the driver was interrupted; asks the driver at most once per STOP_SECONDS."""
+def _ray_trainer(config: TrainConfig, limits: RankLimits, ranks: int, queues: Queues) -> TorchTrainer:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
 
-    def __init__(self, stop: Queue) -> None:
-        self._stop = stop
-        self._asked, self._found = 0.0, False
-
-    def is_set(self) -> bool:
-        now = time.monotonic()
-        if not self._found and now - self._asked > STOP_SECONDS:
-            self._asked, self._found = now, not self._stop.empty()
-        return self._found
-
-
-class _WarningSender(logging.Handler):
-    """Sends warnings to the driver."""
-
-    def __init__(self, queue: Queue) -> None:
-        super().__init__(logging.WARNING)
-        self._queue = queue
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._queue.put(Noted(record.getMessage()))
+    # The first attempt of Ray Train is its last; types know fewer arguments.
+    no_retries: Any = {"max_failures": 0, "controller_failure_limit": 0, "max_preemption_failures": 0}
+    return TorchTrainer(
+        train_rank,
+        train_loop_config={
+            "config": fit_accumulation(config, ranks, limits.wanted).model_dump(mode="json"),
+            "folder": str(Path.cwd()),
+            "umask": current_umask(),
+            "queues": queues,
+        },
+        scaling_config=ScalingConfig(num_workers=ranks, use_gpu=limits.kind == "GPU"),
+        run_config=RunConfig(
+            name=RAY_FOLDER,
+            storage_path=str(config.output.resolve()),
+            failure_config=FailureConfig(**no_retries),
+        ),
+    )
 
 
-class _EventSender:
-    """Sends events to the driver."""
-
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-
-    def emit(self, event: Event) -> None:
-        self._queue.put(event)
-
-
-def _train_rank(settings: dict[str, Any]) -> None:
-    """Train on one rank, in a worker of Ray Train."""
-    from ray.train.torch import get_device
-    from ray.util.queue import Full
-
-    queues: _Queues = settings["queues"]
-    if not queues.verdict.empty():
-        return  # started again after an error that a retry cannot fix
-    os.umask(settings["umask"])
-    os.chdir(settings["folder"])
-    config = TrainConfig.model_validate(settings["config"])
-    config = config.model_copy(update={"device": str(get_device())})
-    logging.getLogger("codectok.train").addHandler(_WarningSender(queues.messages))
-    events = _EventSender(queues.messages)
-    try:
-        queues.messages.put(train(config, stop=_StopFlag(queues.stop), events=events))
-    except PassingError:
-        raise  # Ray tries again
-    except CodectokError as error:
-        with suppress(Full):  # another rank was first
-            queues.verdict.put(error, block=False)
-        raise  # so that Ray ends the other ranks, which may be waiting for this one
-
-
-def _n_workers(options: RayOptions, on_gpus: bool) -> int:
-    kind = "GPU" if on_gpus else "CPU"
+def _rank_limits(config: TrainConfig, options: RayOptions, on_gpus: bool) -> RankLimits:
+    kind: Literal["CPU", "GPU"] = "GPU" if on_gpus else "CPU"
     capacity = int(cluster_resource(kind))
     wanted = options.workers or (capacity if on_gpus else 1)
     if wanted > capacity:
         raise InputError(
             f"The Ray cluster has {capacity} {kind}s, too few for {wanted} ranks; lower --workers, or start more nodes."
         )
-    return wanted
-
-
-@contextmanager
-def _receiving(messages: Queue, on_metrics: MetricsCallback, events: EventSink) -> Iterator[list[TrainingReport]]:
-    """Pass on events and warnings as they arrive, and collect the reports of the ranks."""
-    from ray.exceptions import RayError
-    from ray.util.queue import Empty
-
-    reports: list[TrainingReport] = []
-    done = threading.Event()
-
-    def receive() -> None:
-        while True:
-            try:
-                message = messages.get(timeout=POLL_SECONDS)
-            except Empty:
-                if done.is_set():
-                    return
-                continue
-            except RayError:
-                return  # Ray has died, and the main thread tells it
-            if isinstance(message, Noted):
-                log.warning(message.message)
-            elif isinstance(message, Event):
-                events.emit(message)
-            else:
-                reports.append(message)
-            if isinstance(message, StepLogged | Validated):
-                on_metrics(message.step, dict(message.metrics))
-
-    thread = threading.Thread(target=receive, daemon=True)
-    thread.start()
-    try:
-        yield reports
-    except LostRayError:
-        raise  # the thread waits for a queue that has died
-    except BaseException:
-        _finish(thread, done)
-        raise
-    _finish(thread, done)
-
-
-def _finish(thread: threading.Thread, done: threading.Event) -> None:
-    done.set()
-    thread.join()
+    if options.min_workers > wanted:
+        raise InputError(f"--min-workers {options.min_workers} is more than the {wanted} ranks of the run.")
+    return RankLimits(wanted, options.min_workers, config.data.batch_size, kind)

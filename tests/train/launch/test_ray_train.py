@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -21,6 +22,7 @@ from codectok.monitoring.events import CheckpointWritten, Event, StepLogged
 from codectok.shards import read_index
 from codectok.storage import open_storage
 from codectok.train import train
+from codectok.train.launch import ray_train
 from codectok.train.launch.ray_train import RayOptions, train_on_ray
 from codectok.train.run.checkpoint import latest_checkpoint
 from tests.helpers.modes import umask, wrong_modes
@@ -95,6 +97,36 @@ def test_killed_rank_is_retried_without_losing_samples(shards: Path, tmp_path: P
     train(tiny_config(shards, tmp_path / "alone", *DETERMINISTIC, "log_interval=1", steps=17), losses(alone))
     assert log.keys() == alone.keys()
     # The same samples in the same order; only rounding differs.
+    assert list(log.values()) == pytest.approx(list(alone.values()), rel=0.05)
+
+
+@pytest.mark.slow
+def test_fewer_ranks_become_all_ranks_once_there_are_places(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program leaves a CPU while one of two ranks trains."""
+    monkeypatch.setattr(ray_train, "GROWTH_SECONDS", 1.0)
+    config = tiny_config(shards, tmp_path / "run", *DETERMINISTIC, "log_interval=1", steps=40)
+    log: dict[int, float] = {}
+    other_program: Any = ray.remote(num_cpus=1)(dict).remote()
+
+    def leave() -> None:
+        deadline = time.monotonic() + 120
+        while latest_checkpoint(config.output / "checkpoints") is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        ray.kill(other_program)
+
+    leaver = threading.Thread(target=leave)
+    leaver.start()
+    report = train_on_ray(config, RayOptions(workers=2, wait_seconds=0.0), losses(log))
+    leaver.join()
+    assert (report.ending, report.step) == ("finished", 40)
+    assert "Training goes on with 1 of 2 ranks" in caplog.text
+    assert "There are places for more ranks" in caplog.text
+    assert final_state(config.output)["position"] == 40 * 4
+    alone: dict[int, float] = {}
+    train(tiny_config(shards, tmp_path / "alone", *DETERMINISTIC, "log_interval=1", steps=40), losses(alone))
+    assert log.keys() == alone.keys()
     assert list(log.values()) == pytest.approx(list(alone.values()), rel=0.05)
 
 
