@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 
 import torch
 
+from codectok.errors import PassingError
 from codectok.pipelines.engine.job import Job, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import OutputFolder
@@ -62,6 +64,13 @@ def run_on_ray(
                 progress.started(workers, job.threads, servers.gpus)
                 yield from pool.run()
             finally:
-                pool.stop()
+                _unless_lost(check_ray, pool.stop)
         finally:
-            servers.stop()
+            _unless_lost(check_ray, servers.stop)
+
+
+def _unless_lost(check_ray: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Call `stop`, unless Ray is lost: its actors end themselves, and calls would wait for its head."""
+    with suppress(PassingError):
+        check_ray()
+        stop()

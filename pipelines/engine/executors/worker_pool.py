@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from codectok.errors import CodectokError, PassingError
+from codectok.errors import CodectokError
 from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
 from codectok.pipelines.engine.output.folder import MadeUnit, OutputFolder
 from codectok.pipelines.engine.planning.plan import Plan
@@ -120,10 +119,8 @@ class WorkerPool:
         references = [reference for reference, call in self._calls.items() if call.attempt is not None]
         for member in self._staff.all():
             self._kill(member)
-        with suppress(PassingError):
-            self._check_ray()
-            if references:
-                ray.wait(references, num_returns=len(references), timeout=DEATH_SECONDS)
+        if references:
+            ray.wait(references, num_returns=len(references), timeout=DEATH_SECONDS)
 
     def _kill(self, member: Member, reason: str = "") -> None:
         self._staff.end(member, reason)
