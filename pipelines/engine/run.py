@@ -203,8 +203,9 @@ class _Run:
         total = Counts.sum(record.total for record in records.values())
         try:
             if units:
-                with closing(self._outcomes(plan, units, folder, suspects)) as outcomes:
-                    for record in self._commit(outcomes, folder, lock):
+                outcomes = self._outcomes(plan, units, folder, suspects)
+                with closing(outcomes), closing(self._commit(outcomes, folder, lock)) as committed:
+                    for record in committed:
                         records.add(record)
                         total = Counts.sum([total, record.total])
                         if total.inputs >= INPUTS_BEFORE_CHECK:
@@ -236,16 +237,22 @@ class _Run:
 
     def _outcomes(
         self, plan: Plan, units: Sequence[int], folder: OutputFolder, suspects: set[int]
-    ) -> Generator[Outcome, None, None]:
+    ) -> Generator[Outcome | None, None, None]:
         if self.options.engine == "local":
             return run_locally(self.job, self.context, plan, units, folder, suspects, self.timer)
         return run_on_ray(self.job, self.context, plan, units, folder, self.options, self.progress, self.timer)
 
-    def _commit(self, outcomes: Iterator[Outcome], folder: OutputFolder, lock: Lock) -> Iterator[UnitRecord]:
+    def _commit(
+        self, outcomes: Iterator[Outcome | None], folder: OutputFolder, lock: Lock
+    ) -> Generator[UnitRecord, None, None]:
         """Commit finished units, and record failed ones."""
         with open_commits(folder) as commits:
             for outcome in outcomes:
                 lock.check()
+                for made in commits.committed():
+                    yield self._note_commit(made)
+                if outcome is None:
+                    continue
                 if isinstance(outcome, FailedUnit):
                     self._note_failure(outcome, folder)
                     continue

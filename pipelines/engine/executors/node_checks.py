@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,16 @@ from codectok.names import JOB_FOLDER
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.progress import Machine
 from codectok.sources.source import Source
-from codectok.storage import Storage, is_url, open_storage
+from codectok.storage import Storage, open_storage
 
-from .node_facts import NodeFacts, node_facts
+from .node_facts import NodeFacts, difference, node_facts
+from .requirements import DISK_ADVICE, STORE_ADVICE, advice_about, problem_of_sources
 
 ANSWER_SECONDS = 120.0
 # Files that this machine and the others write into the job's folder, to see if all have the same disk or store.
 PROBES = f"{JOB_FOLDER}/probes"
 SHOWN_NODES = 5
-DISK_ADVICE = "give an output that all machines share"
-STORE_ADVICE = (
-    "machines reach a store by their own settings: set its address and keys, as in AWS_ENDPOINT_URL and"
-    " AWS_ACCESS_KEY_ID, in the environment of `ray start` there"
-)
+READERS = 32
 
 
 def nodes_without_our_code() -> dict[str, str]:
@@ -35,12 +33,12 @@ def nodes_without_our_code() -> dict[str, str]:
     return {name: answer for name, answer in _ask_nodes(_code_of_node).items() if answer != own.code}
 
 
-def check_nodes(storage: Storage, source: Source, job: Job) -> list[Machine]:
-    """Check that all machines have the same programs and files, read the source, and share the output.
+def check_nodes(storage: Storage, sources: Sequence[Source], job: Job) -> list[Machine]:
+    """Check that all machines have the same programs and files, read the sources, and share the output.
 
     Args:
         storage: of the output.
-        source: the first one of the job.
+        sources: one of each dataset.
         job: checks the files that it needs (`Job.check_machine`).
 
     Returns:
@@ -52,12 +50,15 @@ def check_nodes(storage: Storage, source: Source, job: Job) -> list[Machine]:
     own, token = node_facts(), uuid.uuid4().hex
     storage.write(f"{PROBES}/{token}/driver", token.encode())
     try:
-        answers = _ask_nodes(_facts_of_node, storage.url, token, source, job)
-        problems = {}
-        for name, answer in answers.items():
-            problem = answer if isinstance(answer, str) else difference(own, NodeFacts(**answer["facts"]))
-            if problem is None and storage.read(answer["probe"]) != name.encode():
-                problem = "it writes to another place than this machine; give an output that all machines share"
+        answers = _ask_nodes(_facts_of_node, storage.url, token, sources, job)
+        problems = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
+        probes = {name: answer["probe"] for name, answer in answers.items() if name not in problems}
+        with ThreadPoolExecutor(READERS) as pool:
+            read = dict(zip(probes, pool.map(storage.read, probes.values()), strict=True))
+        for name, probe in read.items():
+            problem = difference(own, NodeFacts(**answers[name]["facts"]))
+            if problem is None and probe != name.encode():
+                problem = f"it writes to another place than this machine; {DISK_ADVICE}"
             if problem is not None:
                 problems[name] = problem
     except FileNotFoundError as error:
@@ -91,25 +92,13 @@ def package_folder() -> str:
     return str(Path(codectok.__file__).parent)
 
 
-def difference(own: NodeFacts, other: NodeFacts) -> str | None:
-    """Tell why a machine with the facts `other` may write other bytes than this machine; None if it does not."""
-    if own.code != other.code:
-        return f"it has codectok {other.code}, and this machine {own.code}"
-    if own.torch != other.torch:
-        return f"it has torch {other.torch}, and this machine {own.torch}; install the same"
-    if own.ffmpeg != other.ffmpeg:
-        has, lacks = ("it", "this machine") if other.ffmpeg else ("this machine", "it")
-        return f"{has} has an ffmpeg and {lacks} has none, so that rejects would differ; install it on all or none"
-    return None
-
-
 def _code_of_node(_: str) -> str:
     from codectok.pipelines.engine.executors.node_facts import code_version
 
     return code_version()
 
 
-def _facts_of_node(name: str, url: str, token: str, source: Source, job: Job) -> str | dict[str, Any]:
+def _facts_of_node(name: str, url: str, token: str, sources: Sequence[Source], job: Job) -> str | dict[str, Any]:
     """Return the facts of a machine and its probe, or a sentence about its problem."""
     try:
         storage = open_storage(url)
@@ -120,13 +109,10 @@ def _facts_of_node(name: str, url: str, token: str, source: Source, job: Job) ->
     except FileNotFoundError:
         seen = False
     if not seen:
-        return (
-            f"it does not see files that this machine writes to {url}; {STORE_ADVICE if is_url(url) else DISK_ADVICE}"
-        )
-    try:
-        source.check_unchanged()
-    except Exception as error:  # a missing mount, a refused credential, another file there
-        return f"it cannot read {source.where}: {first_line(error).rstrip('.')}"
+        return f"it does not see files that this machine writes to {url}; {advice_about(url)}"
+    problem = problem_of_sources(sources)
+    if problem is not None:
+        return problem
     try:
         job.check_machine()
     except CodectokError as error:

@@ -47,3 +47,15 @@ def node_facts() -> NodeFacts:
     from codectok.audio.ffmpeg.decoding import is_installed
 
     return NodeFacts(code_version(), f"{torch.__version__}, Python {platform.python_version()}", is_installed())
+
+
+def difference(own: NodeFacts, other: NodeFacts) -> str | None:
+    """Tell why a machine with the facts `other` may write other bytes than this machine; None if it does not."""
+    if own.code != other.code:
+        return f"it has codectok {other.code}, and this machine {own.code}"
+    if own.torch != other.torch:
+        return f"it has torch {other.torch}, and this machine {own.torch}; install the same"
+    if own.ffmpeg != other.ffmpeg:
+        has, lacks = ("it", "this machine") if other.ffmpeg else ("this machine", "it")
+        return f"{has} has an ffmpeg and {lacks} has none, so that rejects would differ; install it on all or none"
+    return None

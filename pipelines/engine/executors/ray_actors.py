@@ -21,9 +21,10 @@ from .node_checks import check_nodes
 from .placement import Placement
 from .ray_address import cluster_address
 from .ray_cluster import cluster_resource, has_joined, ray_session
+from .requirements import Requirements
 from .servers import ServerGroup, servers_per_gpu
-from .staff import Staff
 from .worker_pool import WorkerPool
+from .workers import WorkerGroup
 
 
 def run_on_ray(
@@ -35,8 +36,8 @@ def run_on_ray(
     options: RunOptions,
     progress: ProgressCallback,
     timer: RunTimer,
-) -> Generator[Outcome, None, None]:
-    """Run `units` on actors, and yield them in the order in which they finish."""
+) -> Generator[Outcome | None, None, None]:
+    """Run `units` on actors, and yield them in the order in which they finish; None about every second."""
     timer.clock.switch(RAY)
     import ray
 
@@ -49,19 +50,21 @@ def run_on_ray(
     placement = Placement(job.threads, options.workers, grows=joined)
     scheduler = Scheduler(units, plan.units.weights(units), options.deadline_seconds)
     with ray_session(options.address, options.cores_to_start(job.threads, expected)) as check_ray:
+        requirements = None
         if joined and units:
-            progress.asked(check_nodes(context.output, plan.unit(units[0]).sources[0], job))
+            requirements = Requirements.of(context.output, plan)
+            progress.asked(check_nodes(context.output, requirements.sources, job))
         timer.clock.switch(WORKERS)
         servers = ServerGroup(server, options.gpus, alone, joined, progress.note, timer)
         try:
-            staff = Staff(job, context, placement, servers, timer)
-            pool = WorkerPool(folder, plan, scheduler, staff, servers, progress, check_ray, timer)
-            workers = placement.places(int(cluster_resource("CPU")) - servers.cores, len(units))
+            workers = WorkerGroup(job, context, placement, requirements, servers, timer)
+            pool = WorkerPool(folder, plan, scheduler, workers, servers, progress, check_ray, timer)
+            places = placement.places(int(cluster_resource("CPU")) - servers.cores, len(units))
             try:
                 if alone:
-                    pool.fit_staff()  # workers and servers load their libraries at the same time
+                    pool.fit_workers()  # workers and servers load their libraries at the same time
                 servers.wait()
-                progress.started(workers, job.threads, servers.gpus)
+                progress.started(places, job.threads, servers.gpus)
                 yield from pool.run()
             finally:
                 _unless_lost(check_ray, pool.stop)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from codectok.errors import CodectokError
 from codectok.pipelines.engine.job import Server, ServerCall
+
+from .node_facts import NodeFacts, difference, node_facts
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -20,15 +23,25 @@ Actor: TypeAlias = "ActorHandle[Any]"
 CALLS_AT_ONCE = 4
 # A server that dies is started again, and its open calls are repeated: answers depend on the arguments only.
 RESTARTS = 10
+# Label that Ray gives each machine.
+NODE_LABEL = "ray.io/node-id"
 
 
 @dataclass(frozen=True)
 class ServerUse:
-    """Seconds since a server was ready, with calls, and in which its GPU computed (None if not measured)."""
+    """Use of a server so far.
+
+    Attributes:
+        ready: seconds since it was ready.
+        busy: seconds with calls.
+        gpu: seconds in which its GPU computed; None if not measured.
+        node: identity of its machine, which is another one if it was started again elsewhere.
+    """
 
     ready: float
     busy: float
     gpu: float | None
+    node: str
 
 
 @dataclass(frozen=True)
@@ -39,11 +52,25 @@ class ServerStart:
     node: str
 
 
-class ServerActor:
-    """A server in an actor's process; measures how long it is busy."""
+@dataclass(frozen=True)
+class Unfit:
+    """An actor whose machine cannot work on the job: why, and its name and identity."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    error: CodectokError
+    host: str
+    node: str
+
+
+class ServerActor:
+    """A server in an actor's process; measures how long it is busy.
+
+    Args:
+        server: the server.
+        facts: that its machine must have; None on the driver's machine.
+    """
+
+    def __init__(self, server: Server, facts: NodeFacts | None) -> None:
+        self._server, self._facts = server, facts
         self._lock = threading.Lock()
         self._answer: Callable[..., Any] | None = None
         self._calls = 0
@@ -52,12 +79,15 @@ class ServerActor:
         self._ready_since = 0.0
         self._gpu_seconds = 0.0  # before it was ready
 
-    def start(self) -> ServerStart:
+    def start(self) -> ServerStart | Unfit:
         """Load the server."""
-        import ray
-
-        self._started()
-        return ServerStart(self._server.clock.seconds(), ray.get_runtime_context().get_node_id())
+        host, node = socket.gethostname(), node_of_actor()
+        try:
+            refuse_machine(None if self._facts is None else difference(self._facts, node_facts()))
+            self._started()
+        except CodectokError as error:
+            return Unfit(error, host, node)
+        return ServerStart(self._server.clock.seconds(), node)
 
     def call(self, *arguments: Any) -> Any:
         """Answer a call."""
@@ -74,7 +104,8 @@ class ServerActor:
             now = time.monotonic()
             busy = self._busy_seconds + (now - self._busy_since if self._calls else 0.0)
             gpu = self._server.gpu_seconds()
-            return ServerUse(now - self._ready_since, busy, None if gpu is None else gpu - self._gpu_seconds)
+            measured = None if gpu is None else gpu - self._gpu_seconds
+            return ServerUse(now - self._ready_since, busy, measured, node_of_actor())
 
     def _started(self) -> Callable[..., Any]:
         # Not in the constructor, where Ray would hide the reason of a failure; and again after a restart.
@@ -96,14 +127,38 @@ class ServerActor:
                 self._busy_seconds += now - self._busy_since
 
 
-def start_server(server: Server) -> Actor:
-    """Ask Ray for an actor that holds `server`; it starts once a GPU is free."""
+def start_server(server: Server, facts: NodeFacts | None, unfit: Collection[str]) -> Actor:
+    """Ask Ray for an actor that holds `server`, on no `unfit` machine; it starts once a GPU is free."""
     import ray
 
     actor_class: Any = ray.remote(ServerActor)
     options = {"num_gpus": server.gpus, "num_cpus": 1 if server.gpus else 0, "max_concurrency": CALLS_AT_ONCE}
-    actor: Actor = actor_class.options(max_restarts=RESTARTS, max_task_retries=RESTARTS, **options).remote(server)
+    options |= {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, **elsewhere(unfit)}
+    actor: Actor = actor_class.options(**options).remote(server, facts)
     return actor
+
+
+def elsewhere(nodes: Collection[str]) -> dict[str, Any]:
+    """Options of an actor that must not run on some machines."""
+    from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
+
+    if not nodes:
+        return {}
+    not_in: Any = NotIn
+    return {"scheduling_strategy": NodeLabelSchedulingStrategy(hard={NODE_LABEL: not_in(*sorted(nodes))})}
+
+
+def node_of_actor() -> str:
+    """Identity that Ray gave the machine of this process."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def refuse_machine(problem: str | None) -> None:
+    """Raise a `CodectokError` if this machine has a problem."""
+    if problem is not None:
+        raise CodectokError(f"The machine {socket.gethostname()} cannot work on this job: {problem}.")
 
 
 def call_of(server: Actor) -> ServerCall:

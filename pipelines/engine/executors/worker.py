@@ -18,9 +18,8 @@ from codectok.pipelines.engine.job import Job, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.folder import MadeUnit, run_attempt
 from codectok.pipelines.engine.planning.unit import Unit
 
-from .node_checks import difference
-from .node_facts import NodeFacts, node_facts
-from .server_actor import Actor, call_of
+from .requirements import Requirements
+from .server_actor import Actor, Unfit, call_of, node_of_actor, refuse_machine
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,6 @@ class Started:
     """Start of a worker: its seconds by phase, its machine's name, and the identity that Ray gave the machine."""
 
     phases: Mapping[str, float]
-    host: str
-    node: str
-
-
-@dataclass(frozen=True)
-class Unfit:
-    """A worker whose machine cannot work on the job: why, and its name and identity."""
-
-    error: CodectokError
     host: str
     node: str
 
@@ -49,29 +39,28 @@ class Worker:
         context: state of the run; the worker adds the server.
         server: calls it; None for none.
         umask: of the files that it writes.
-        facts: that its machine must have; None on the driver's machine.
+        requirements: of its machine; None on the driver's machine.
     """
 
     def __init__(
-        self, job: Job, context: WorkerContext, server: Actor | None, umask: int, facts: NodeFacts | None
+        self,
+        job: Job,
+        context: WorkerContext,
+        server: Actor | None,
+        umask: int,
+        requirements: Requirements | None,
     ) -> None:
         os.umask(umask)
-        self._facts = facts
+        self._requirements = requirements
         call = None if server is None else call_of(server)
         self._job, self._server = job, server
         self._context = replace(context, server=call, clock=PhaseClock("start"))
 
     def start(self) -> Started | Unfit:
         """Load the job. Ray would hide a failure in the constructor."""
-        import ray
-
-        host, node = socket.gethostname(), ray.get_runtime_context().get_node_id()
+        host, node = socket.gethostname(), node_of_actor()
         try:
-            if self._facts is not None:
-                # A machine that joined late was not asked before.
-                problem = difference(self._facts, node_facts())
-                if problem is not None:
-                    raise CodectokError(f"The machine {host} cannot work on this job: {problem}.")
+            refuse_machine(None if self._requirements is None else self._requirements.problem())
             _ = self._run_unit
         except CodectokError as error:
             return Unfit(error, host, node)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,16 @@ from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitEr
 from codectok.pipelines.engine.output.folder import MadeUnit, OutputFolder
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.progress import ProgressCallback
+from codectok.pipelines.engine.scheduling.node_faults import NodeFaults
 from codectok.pipelines.engine.scheduling.scheduler import DEATHS, Attempt, Fault, Next, Scheduler
 from codectok.pipelines.engine.timing import RunTimer
 
 from .local import Outcome
 from .placement import alive_nodes
-from .servers import ServerGroup, kill
-from .staff import Member, Staff
-from .worker import Started, Unfit
+from .server_actor import Unfit
+from .servers import ServerGroup, ServerHandle, kill
+from .worker import Started
+from .workers import WorkerGroup, WorkerHandle
 
 POLL_SECONDS = 1.0
 # Time between two looks at the machines of the cluster.
@@ -34,7 +35,7 @@ DEATH_SECONDS = 5.0
 class _Call:
     """A running call of a worker: of `start` (`attempt` is None) or of `run`."""
 
-    member: Member
+    handle: WorkerHandle
     attempt: Attempt | None
 
 
@@ -45,7 +46,7 @@ class WorkerPool:
         folder: output folder.
         plan: holds the units.
         scheduler: chooses the units.
-        staff: the workers.
+        workers: the workers.
         servers: servers of the workers.
         progress: receives notes.
         check_ray: raises an error if Ray itself has died.
@@ -57,27 +58,30 @@ class WorkerPool:
         folder: OutputFolder,
         plan: Plan,
         scheduler: Scheduler,
-        staff: Staff,
+        workers: WorkerGroup,
         servers: ServerGroup,
         progress: ProgressCallback,
         check_ray: Callable[[], None],
         timer: RunTimer,
     ) -> None:
         self._folder, self._plan, self._scheduler = folder, plan, scheduler
-        self._staff, self._servers, self._progress = staff, servers, progress
+        self._workers, self._servers, self._progress = workers, servers, progress
         self._check_ray, self._timer = check_ray, timer
-        self._idle: deque[Member] = deque()
+        self._idle: dict[WorkerHandle, None] = {}
+        self._nodes: set[str] = set()
+        self._must_fit = False
+        self._faults = NodeFaults()
         self._calls: dict[Any, _Call] = {}
         self._given_up: list[FailedUnit] = []
         self._any_started, self._failed_starts, self._last_failed_start = False, 0, ""
         self._fitted = self._last_busy_report = self._last_sign = time.monotonic()
 
-    def run(self) -> Generator[Outcome, None, None]:
-        """Run all units, and yield each when it is finished or has failed its last attempt."""
-        self.fit_staff()
+    def run(self) -> Generator[Outcome | None, None, None]:
+        """Run all units, and yield each when it is finished or has failed its last attempt; None about every second."""
+        self.fit_workers()
         while not self._scheduler.finished:
-            if time.monotonic() - self._fitted > FIT_SECONDS:
-                self.fit_staff()
+            if self._must_fit or time.monotonic() - self._fitted > FIT_SECONDS:
+                self.fit_workers()
             self._give_work()
             for reference in self._ended_calls():
                 self._last_sign = time.monotonic()
@@ -90,59 +94,61 @@ class WorkerPool:
             self._replace_hanging_workers()
             yield from self._given_up
             self._given_up.clear()
+            yield None
             self._report_busy_share()
             self._tell_what_it_waits_for()
         self._servers.measure()
 
-    def fit_staff(self) -> None:
+    def fit_workers(self) -> None:
         """Start or end workers, so that they fit the cluster and the units that are left; does not wait for them."""
-        self._fitted = time.monotonic()
-        for seat in self._servers.update(alive_nodes()):
-            self._lose(self._staff.served_by(seat))
-            kill(seat)
-        wanted = self._staff.wanted(self._scheduler.waiting + self._scheduler.running)
-        for _ in range(wanted - len(self._staff)):
-            started = self._staff.start()
-            if started is None:
+        self._fitted, self._must_fit, self._nodes = time.monotonic(), False, alive_nodes()
+        units = self._scheduler.waiting + self._scheduler.running
+        self._lose_servers(self._servers.update(self._nodes, units), "the machine of its encoder is gone")
+        wanted = self._workers.wanted(units)
+        for _ in range(wanted - len(self._workers)):
+            handle = self._workers.start()
+            if handle is None:
                 break
-            member, reference = started
             # An actor that waits for a free place holds no unit: it gets its first one when it is ready.
-            self._calls[reference] = _Call(member, None)
-        pending = [call.member for call in self._calls.values() if call.attempt is None]
-        for member in pending[: max(0, len(self._staff) - max(wanted, 1))]:
-            self._kill(member)
+            self._calls[handle.call] = _Call(handle, None)
+        pending = [handle for handle in self._workers.all() if not handle.node]
+        # The last ones: the others may have a place, and load their libraries.
+        surplus = max(0, len(self._workers) - max(wanted, 1))
+        for handle in pending[max(0, len(pending) - surplus) :]:
+            self._kill(handle)
 
     def stop(self) -> None:
         """Kill all workers, and wait for a moment until they are dead, so that they write no more."""
         import ray
 
         references = [reference for reference, call in self._calls.items() if call.attempt is not None]
-        for member in self._staff.all():
-            self._kill(member)
+        for handle in self._workers.all():
+            self._kill(handle)
         if references:
             ray.wait(references, num_returns=len(references), timeout=DEATH_SECONDS)
 
-    def _kill(self, member: Member, reason: str = "") -> None:
-        self._staff.end(member, reason)
-        if member in self._idle:
-            self._idle.remove(member)
-        for reference in [reference for reference, call in self._calls.items() if call.member is member]:
-            del self._calls[reference]
+    def _kill(self, handle: WorkerHandle, reason: str = "") -> Attempt | None:
+        """Kill a worker, and return the attempt that it was running."""
+        if handle not in self._workers:
+            return None  # it has ended with its machine or its server
+        self._workers.end(handle, reason)
+        self._idle.pop(handle, None)
+        call = self._calls.pop(handle.call, None)
+        return None if call is None else call.attempt
 
     def _give_work(self) -> None:
-        for _ in range(len(self._idle)):
-            member = self._idle.popleft()
-            attempt = self._scheduler.begin(member.node, time.monotonic())
+        for handle in list(self._idle):
+            attempt = self._scheduler.begin(handle.node, time.monotonic())
             if attempt is None:
-                self._idle.append(member)
                 continue
+            del self._idle[handle]
             if attempt.is_copy:
                 self._timer.units_run_twice += 1
             else:
-                self._timer.begin_unit(attempt.unit, member.host, attempt.number)
+                self._timer.begin_unit(attempt.unit, handle.host, attempt.number)
             unit = self._plan.unit(attempt.unit)
-            reference: Any = member.actor.run.remote(unit, self._place_of(attempt), attempt.with_care)
-            self._calls[reference] = _Call(member, attempt)
+            handle.call = handle.actor.run.remote(unit, self._place_of(attempt), attempt.with_care)
+            self._calls[handle.call] = _Call(handle, attempt)
 
     def _ended_calls(self) -> list[Any]:
         """References of calls that have ended; waits for a moment for the first."""
@@ -161,19 +167,25 @@ class WorkerPool:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        member, attempt = call.member, call.attempt
+        handle, attempt = call.handle, call.attempt
         try:
             answer: MadeUnit | Started | Unfit = ray.get(reference)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if attempt is None:
-                self._replace_failed_start(member, cause, hopeless=not self._any_started)
+                self._replace_failed_start(handle, cause, hopeless=not self._any_started)
                 return None
-            if stops_the_job(cause):
+            self._idle[handle] = None
+            if attempt.task.ended:
+                self._fail(attempt, Fault.ERROR, describe(cause))  # another attempt has made the unit
+                return None
+            if stops_the_job(cause) and not self._is_of_machine(handle, cause):
                 raise cause from None
-            self._idle.append(member)
             lasting = isinstance(cause, LastingUnitError)
             fault = Fault.LASTING_ERROR if lasting else Fault.ERROR
+            if not lasting and self._faults.is_out_of_order(handle.node, stops_the_job(cause)):
+                self._exclude(handle, describe(cause))
+                fault = Fault.LOSS
             self._fail(attempt, fault, describe(cause), str(error))
             return None
         except RayError as error:
@@ -181,27 +193,30 @@ class WorkerPool:
             self._check_ray()
             if attempt is None:
                 death = CodectokError(f"Workers die while they start: {describe(error)}.")
-                self._replace_failed_start(member, death, hopeless=False)
+                self._replace_failed_start(handle, death, hopeless=False)
                 return None
-            self._kill(member, describe(error))
-            self.fit_staff()
-            if member.node in alive_nodes():
+            self._kill(handle, describe(error))
+            if time.monotonic() - self._fitted > POLL_SECONDS:
+                self._nodes = alive_nodes()
+            self._must_fit = True  # not now: many workers of a lost machine end at the same time
+            if handle.node in self._nodes:
                 deaths = attempt.task.faults[Fault.DEATH] + 1
                 self._fail(attempt, Fault.DEATH, f"its worker died {deaths} times ({describe(error)})")
             else:
-                self._fail(attempt, Fault.LOSS, f"its machine {member.host} is gone")
+                self._fail(attempt, Fault.LOSS, f"its machine {handle.host} is gone")
             return None
         if isinstance(answer, Unfit):
-            self._staff.avoid(answer.node)
-            self._replace_failed_start(member, answer.error, hopeless=not self._any_started)
+            self._avoid(answer.node)
+            self._replace_failed_start(handle, answer.error, hopeless=not self._any_started)
             return None
-        self._idle.append(member)
+        self._idle[handle] = None
         self._any_started, self._failed_starts = True, 0
         if isinstance(answer, MadeUnit):
             assert attempt is not None, "a start makes no unit"
+            self._faults.succeeded(handle.node)
             return self._made(answer, attempt)
-        member.node, member.host = answer.node, answer.host
-        self._timer.worker_ready(member, answer.phases, answer.host)
+        handle.node, handle.host = answer.node, answer.host
+        self._timer.worker_ready(handle, answer.phases, answer.host)
         return None
 
     def _made(self, made: MadeUnit, attempt: Attempt) -> Outcome | None:
@@ -223,38 +238,57 @@ class WorkerPool:
     def _place_of(self, attempt: Attempt) -> str:
         return self._folder.attempt(attempt.unit, attempt.number)
 
-    def _lose(self, members: Iterable[Member]) -> None:
-        """End workers whose server is gone; their units are tried again."""
-        for member in members:
-            attempts = [call.attempt for call in self._calls.values() if call.member is member]
-            self._kill(member, "the machine of its server is gone")
-            for attempt in attempts:
-                if attempt is not None:
-                    self._fail(attempt, Fault.LOSS, "the machine of its server is gone")
+    def _avoid(self, node: str) -> None:
+        """Start no more actors on a machine."""
+        self._workers.avoid(node)
+        self._lose_servers(self._servers.avoid(node), "the machine of its encoder cannot work on this job")
 
-    def _replace_failed_start(self, member: Member, error: Exception, hopeless: bool) -> None:
+    def _exclude(self, failed: WorkerHandle, reason: str) -> None:
+        """End all workers of a machine that is out of order, and start no more there."""
+        self._progress.note(f"The machine {failed.host} is left out: {reason}.")
+        self._kill(failed, reason)
+        self._avoid(failed.node)
+        self._lose([handle for handle in self._workers.all() if handle.node == failed.node], reason)
+
+    def _is_of_machine(self, handle: WorkerHandle, error: Exception) -> bool:
+        """True if an error that ends a job may be of one machine alone, such as its full disk, and others work."""
+        return isinstance(error, OSError) and self._faults.others_work(handle.node)
+
+    def _lose_servers(self, servers: Iterable[ServerHandle], reason: str) -> None:
+        for server in servers:
+            self._lose([handle for handle in self._workers.all() if handle.server is server], reason)
+            kill(server)
+
+    def _lose(self, handles: Iterable[WorkerHandle], reason: str) -> None:
+        """End workers; their units are tried again."""
+        for handle in handles:
+            attempt = self._kill(handle, reason)
+            if attempt is not None:
+                self._fail(attempt, Fault.LOSS, reason)
+
+    def _replace_failed_start(self, handle: WorkerHandle, error: Exception, hopeless: bool) -> None:
         """Start another worker: one machine may be out of order, but not all of them."""
-        self._kill(member, describe(error))
+        self._kill(handle, describe(error))
         self._failed_starts += 1
-        nobody_works = not self._idle and not any(call.attempt for call in self._calls.values())
-        if hopeless or (self._failed_starts >= DEATHS and nobody_works):
+        works = self._idle or any(call.attempt for call in self._calls.values())
+        if hopeless or (self._failed_starts >= DEATHS and not works):
             raise error from None
         note = f"A worker could not start: {describe(error)}."
         if note != self._last_failed_start:
             self._last_failed_start = note
             self._progress.note(note)
         if self._failed_starts < DEATHS:
-            self.fit_staff()
+            self.fit_workers()
 
     def _replace_hanging_workers(self) -> None:
         overdue = self._scheduler.overdue(time.monotonic())
-        for member, attempt in [(c.member, c.attempt) for c in self._calls.values() if c.attempt in overdue]:
+        for handle, attempt in [(c.handle, c.attempt) for c in self._calls.values() if c.attempt in overdue]:
             assert attempt is not None, "a start has no time limit"
             hours = self._scheduler.deadline_seconds / 3600
-            self._kill(member, f"its unit took longer than {hours:g} h")
+            self._kill(handle, f"its unit took longer than {hours:g} h")
             self._fail(attempt, Fault.TIMEOUT, f"it took longer than {hours:g} h, {ATTEMPTS} times")
         if overdue:
-            self.fit_staff()
+            self.fit_workers()
 
     def _report_busy_share(self) -> None:
         now = time.monotonic()
@@ -270,4 +304,4 @@ class WorkerPool:
         if works or now - self._last_sign < WAITING_NOTE_SECONDS:
             return
         self._last_sign = now
-        self._progress.note(self._staff.describe_waiting(self._scheduler.waiting))
+        self._progress.note(self._workers.describe_waiting(self._scheduler.waiting))

@@ -28,7 +28,12 @@ class Commits:
             yield made
             return
         self._running.append((self._pool.submit(self._folder.commit, made.record, attempt), made))
-        while self._running and (len(self._running) >= STORE_COMMITS or self._running[0][0].done()):
+        while len(self._running) >= STORE_COMMITS:
+            yield self._oldest()
+
+    def committed(self) -> Iterator[MadeUnit]:
+        """Yield units that are committed meanwhile."""
+        while self._running and self._running[0][0].done():
             yield self._oldest()
 
     def finish(self) -> Iterator[MadeUnit]:

@@ -68,6 +68,11 @@ class UnitOutlines(Sequence[UnitOutline]):
         """Relative time of `units`: their audio, and one second each so that ones of unknown size count as well."""
         return self.estimated_seconds[np.asarray(units, np.int64)] + LEAST_WEIGHT
 
+    def holding(self, source: int, first_unit: int, end_unit: int) -> int:
+        """Number of the unit that holds a source of the generation with the units `first_unit` to `end_unit`."""
+        ends = self._first_sources[first_unit:end_unit] + self._n_sources[first_unit:end_unit]
+        return first_unit + int(np.searchsorted(ends, source, side="right"))
+
     def __len__(self) -> int:
         return len(self._splits)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from codectok.errors import InputError, damage_errors
@@ -140,6 +141,22 @@ class Plan:
         with damage_errors(f"{self._storage.url}/{_sources_file(outline.generation)}", REMEDY):
             sources = [self._relocated(_source(row, self.roots, self._reading), outline.generation) for row in rows]
         return Unit(number, tuple(sources), outline.split)
+
+    def source_of_each_dataset(self) -> list[Source]:
+        """Read a source of each dataset that the plan has, by the name of the dataset."""
+        found: dict[str, Source] = {}
+        first_unit = 0
+        for number, generation in enumerate(self.header.generations):
+            table = read_table(self._storage, _sources_file(number), SOURCE_SCHEMA, ["dataset"])
+            column = table.column("dataset").unify_dictionaries().combine_chunks()
+            codes, places = np.unique(column.indices.to_numpy(), return_index=True)
+            for code, place in zip(codes.tolist(), places.tolist(), strict=True):
+                name = column.dictionary[code].as_py()
+                if name not in found:
+                    unit = self.units.holding(place, first_unit, first_unit + generation.units)
+                    found[name] = next(source for source in self.unit(unit).sources if source.dataset == name)
+            first_unit += generation.units
+        return [found[name] for name in sorted(found)]
 
     def files(self, generation: int) -> list[Source]:
         """Read the files of a generation, each once and whole, by dataset and path."""

@@ -38,7 +38,7 @@ def test_equal_machines_are_accepted_and_leave_nothing(tmp_path: Path, monkeypat
     answered(monkeypatch, one=None, two=None)
     monkeypatch.setattr(node_checks, "_working_nodes", dict)
     has_ffmpeg = "yes" if node_facts().ffmpeg else "no"
-    assert check_nodes(open_storage(tmp_path / "out"), source(tmp_path / "a.wav"), shard_job()) == [
+    assert check_nodes(open_storage(tmp_path / "out"), [source(tmp_path / "a.wav")], shard_job()) == [
         Machine(name, 0, 0, {"codectok": code_version(), "torch": node_facts().torch, "ffmpeg": has_ffmpeg})
         for name in ("one", "two")
     ]
@@ -62,7 +62,7 @@ def test_machine_that_differs_is_named(
     facts = asdict(replace(node_facts(), **change))
     answered(monkeypatch, one=None, two={"facts": facts, "probe": f"{PROBES}/two"})
     with pytest.raises(CodectokError, match=message) as raised:
-        check_nodes(storage, source(tmp_path / "a.wav"), shard_job())
+        check_nodes(storage, [source(tmp_path / "a.wav")], shard_job())
     assert "one:" not in str(raised.value)
     assert [path.name for path in (tmp_path / "out" / PROBES).iterdir()] == ["two"]
 
@@ -71,13 +71,13 @@ def test_output_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytes
     """One machine does not see our file; another one's file does not arrive here."""
     sound = source(tmp_path / "a.wav")
     elsewhere = str(tmp_path / "elsewhere")
-    found = node_checks._facts_of_node("two", elsewhere, "token", sound, shard_job())
+    found = node_checks._facts_of_node("two", elsewhere, "token", [sound], shard_job())
     assert "it does not see files that this machine writes" in str(found)
     open_storage(elsewhere).write(f"{PROBES}/token/driver", b"token")
-    answer = node_checks._facts_of_node("two", elsewhere, "token", sound, shard_job())
+    answer = node_checks._facts_of_node("two", elsewhere, "token", [sound], shard_job())
     answered(monkeypatch, two=answer)
     with pytest.raises(CodectokError, match="writes to another place than this machine"):
-        check_nodes(open_storage(tmp_path / "out"), sound, shard_job())
+        check_nodes(open_storage(tmp_path / "out"), [sound], shard_job())
 
 
 def test_source_that_a_machine_cannot_read_is_named(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_source_that_a_machine_cannot_read_is_named(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "out")
     storage.write(f"{PROBES}/token/driver", b"token")
     (tmp_path / "a.wav").unlink()
-    assert "it cannot read" in str(node_checks._facts_of_node("two", storage.url, "token", sound, shard_job()))
+    assert "it cannot read" in str(node_checks._facts_of_node("two", storage.url, "token", [sound], shard_job()))
 
 
 def test_code_version_names_version_and_files() -> None:
@@ -98,11 +98,11 @@ def test_machine_with_another_codec_is_named(codec_folder: Path, tmp_path: Path)
     shutil.copytree(codec_folder, copied)
     job, sound, storage = tokenize_job(copied), source(tmp_path / "a.wav"), open_storage(tmp_path / "out")
     storage.write(f"{PROBES}/token/driver", b"token")
-    assert isinstance(node_checks._facts_of_node("two", storage.url, "token", sound, job), dict)
+    assert isinstance(node_checks._facts_of_node("two", storage.url, "token", [sound], job), dict)
     Codec.from_config("nano", seed=5).save_pretrained(tmp_path / "other")
     shutil.rmtree(copied)
-    found = str(node_checks._facts_of_node("two", storage.url, "token", sound, job))
+    found = str(node_checks._facts_of_node("two", storage.url, "token", [sound], job))
     assert str(copied) in found
     (tmp_path / "other").rename(copied)
-    found = str(node_checks._facts_of_node("two", storage.url, "token", sound, job))
+    found = str(node_checks._facts_of_node("two", storage.url, "token", [sound], job))
     assert f"The codec {copied} has the fingerprint" in found

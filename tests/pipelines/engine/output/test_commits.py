@@ -44,7 +44,7 @@ def test_units_are_committed_at_the_same_time_and_yielded_after_their_commit() -
     yielded = []
     with open_commits(folder) as commits:
         for unit in range(3 * STORE_COMMITS):
-            for one in commits.add(made(unit), folder.attempt(unit, 1)):
+            for one in (*commits.committed(), *commits.add(made(unit), folder.attempt(unit, 1))):
                 assert folder.storage.read(record_name(one.record.unit))
                 yielded.append(one.record.unit)
         yielded += [one.record.unit for one in commits.finish()]
