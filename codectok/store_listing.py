@@ -33,11 +33,11 @@ def list_store(files: Any, folder: str) -> Iterator[Entry]:
     bucket, key, _ = files.split_path(folder)
     key = key.rstrip("/")
     empty = True
-    for page in _pages(files, bucket, f"{key}/" if key else ""):
-        empty = empty and not page.get("Contents")
-        yield from _entries(page, bucket)
-    if empty and key:
-        with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # there is no such bucket, or no such file
+        for page in _pages(files, bucket, f"{key}/" if key else ""):
+            empty = empty and not page.get("Contents")
+            yield from _entries(page, bucket)
+        if empty and key:
             yield from _only_files({folder: files.info(folder)})
 
 

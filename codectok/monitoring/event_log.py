@@ -161,7 +161,7 @@ class _Objects(_File):
 
     def __init__(self, folder: Storage, stem: str) -> None:
         self._folder, self._stem = folder, stem
-        self._number, self._lines, self._written = 1, b"", 0
+        self._number, self._lines, self._written = 1, bytearray(), 0
         self._last = 0.0
         folder.write(self._name, b"")
 
@@ -180,7 +180,7 @@ class _Objects(_File):
         if self._written == len(self._lines) or not (wait or time.monotonic() - self._last > STORE_SECONDS):
             return
         self._last = time.monotonic()
-        self._folder.write(self._name, self._lines)
+        self._folder.write(self._name, bytes(self._lines))
         self._written = len(self._lines)
         if self._written >= STORE_BYTES:
-            self._number, self._lines, self._written = self._number + 1, b"", 0
+            self._number, self._lines, self._written = self._number + 1, bytearray(), 0

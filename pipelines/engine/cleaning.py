@@ -6,25 +6,25 @@ The next run of the same command removes the same files when it comes to them. F
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from codectok.errors import InputError
+from codectok.errors import InputError, first_line
 from codectok.names import JOB_FOLDER
 from codectok.storage import LocalStorage, Storage, open_storage
 
 from .executors.node_checks import PROBES
 from .lock import LOCKS, WHOLE, entry, held_locks, lock_job, refuse
-from .output.folder import TEMPORARY, finished_units, is_half_written, is_own_name, own_names
+from .output.folder import TEMPORARY, finished_units, is_half_written, other_outputs, own_names
 from .output.record_set import UnitRecords
 from .output.unit_files import FAILURES, unit_of_file
 from .planning.plan import load_plan
 from .run import FIRST_PASS_FOLDER
 from .status import runs_of
-from .uploads import UnfinishedUpload, abort_upload, unfinished_uploads
+from .uploads import UnfinishedUpload, abort_upload, listed_uploads
 
 # Held, and released, by `remove_leftovers` itself.
 OWN_LOCKS = (f"{LOCKS}/entry", f"{LOCKS}/{WHOLE}")
@@ -84,10 +84,25 @@ def remove_leftovers(storage: Storage, leftovers: Collection[Leftover]) -> list[
         for one in removed:
             lock.check()
             if one.upload is not None:
-                abort_upload(storage, one.upload)
+                with _refused_abort(storage):
+                    abort_upload(storage, one.upload)
             elif one.kind != "attempts" and one.name not in OWN_LOCKS:
                 storage.remove_file(one.name)
         return removed
+
+
+@contextmanager
+def _refused_abort(storage: Storage) -> Iterator[None]:
+    """Report a store that does not let uploads be removed; ones that have ended meanwhile are no error."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except (OSError, NotImplementedError) as error:
+        raise InputError(
+            f"{storage.url} does not let unfinished uploads be removed ({first_line(error).rstrip('.')}); ask for the"
+            " right to abort multipart uploads."
+        ) from None
 
 
 def _refuse_living(storage: Storage, held: Mapping[str, str]) -> None:
@@ -109,7 +124,8 @@ def _leftovers(storage: Storage, failures: bool) -> list[Leftover]:
             Leftover(one.kind, f"{FIRST_PASS_FOLDER}/{one.name}", one.bytes)
             for one in _in_folder(inner, inner_sizes, failures)
         ]
-    uploads = (upload for upload in unfinished_uploads(storage) if is_own_name(upload.name, sizes))
+    others = other_outputs(sizes)
+    uploads = (upload for upload in listed_uploads(storage) if not upload.name.startswith(others))
     found += [Leftover("uploads", upload.name, upload=upload) for upload in uploads]
     return sorted(found, key=lambda one: (one.kind, one.name))
 

@@ -282,7 +282,8 @@ class _Run:
         with entry(storage):
             records = finished_units(storage, plan, known)
             ordered = records.ordered
-            if len(records) < len(plan.units):
+            self.progress.complete = len(records) == len(plan.units)
+            if not self.progress.complete:
                 return
             # Safe now: other runs write small files within `entry` only, once all units are complete.
             clear_temporaries(storage)

@@ -69,7 +69,7 @@ class RunLog:
         self._storage, self._options, self._progress, self._timer = storage, options, progress, timer
         self._events = events
         events.totals = self.totals
-        self._units = self._done = 0
+        self.complete = False
         self._seconds = DISK_SECONDS if isinstance(storage, LocalStorage) else STORE_SECONDS
         self._started = time.time()
         self._workers = 1
@@ -147,12 +147,11 @@ class RunLog:
             "audio_seconds": self._total.input_seconds,
             "rows": self._total.rows,
             "rejects": self._total.rejects,
-            "complete": self._done + self._made == self._units,
+            "complete": self.complete,
         }
 
     def planned(self, plan: Plan, done: Sequence[UnitRecord], to_do: Sequence[int]) -> None:
         """Pass it on."""
-        self._units, self._done = len(plan.units), len(done)
         estimated = float(plan.units.estimated_seconds[list(to_do)].sum())
         self._events.emit(UnitsPlanned(len(plan.units), len(done), len(to_do), estimated, plan.header.options))
         self._progress.planned(plan, done, to_do)
@@ -189,12 +188,13 @@ class RunLog:
 
     def _keep(self, ended: threading.Event, lock: Lock) -> None:
         while not ended.wait(self._seconds):
-            self._events.refresh()
             # A disk or store that fails here fails where the output is written, which reports it; clients of stores
             # differ in their errors. A run that has lost its lock must not write.
             with suppress(Exception):
                 lock.check()
                 self._write()
+            with suppress(Exception):
+                self._events.refresh()
 
     def _write_end(self, error: BaseException | None, lock: Lock) -> None:
         if error is None:

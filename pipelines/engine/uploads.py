@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from codectok.storage import Storage, is_url, open_file_system
@@ -52,16 +51,27 @@ def abort_upload(storage: Storage, upload: UnfinishedUpload) -> None:
 def remove_uploads(storage: Storage, wanted: Callable[[str], bool], below: str = "") -> None:
     """Abort the unfinished uploads of the files whose names are `wanted`; their writers must be dead.
 
-    A job needs no right to list uploads: without it, they stay, and the log tells of it.
+    A job needs no right to list or abort uploads: without it, they stay, and a warning says so.
     """
+    for upload in listed_uploads(storage, below):
+        if wanted(upload.name):
+            try:
+                abort_upload(storage, upload)
+            except FileNotFoundError:
+                continue  # it has ended meanwhile
+            except (OSError, NotImplementedError) as error:
+                log.warning("%s does not let unfinished uploads be removed: %s", storage.url, error)
+                return
+
+
+def listed_uploads(storage: Storage, below: str = "") -> list[UnfinishedUpload]:
+    """Return the unfinished uploads; none, with a warning, if the store does not list them."""
     try:
-        uploads = unfinished_uploads(storage, below)
+        return unfinished_uploads(storage, below)
+    except FileNotFoundError:
+        return []  # there is no such bucket
     except (OSError, NotImplementedError) as error:
         log.warning(
             "%s does not list its unfinished uploads, which take space if there are any: %s", storage.url, error
         )
-        return
-    for upload in uploads:
-        if wanted(upload.name):
-            with suppress(FileNotFoundError):  # it has ended meanwhile
-                abort_upload(storage, upload)
+        return []

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ POLL_SECONDS = 1.0
 NOTE_SECONDS = 30.0
 # Resources of ranks that have ended are free a moment later.
 RELEASE_SECONDS = 5.0
+ASKED_AT_ONCE = 64
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +62,15 @@ def free_places(kind: str) -> int:
 
     nodes: Any = ray.nodes
     free: Any = ray.available_resources
-    answering = sum(
-        node["Resources"].get(kind, 0)
-        for node in nodes()
-        if node["Alive"]
-        and node["Resources"].get(kind, 0)
-        and answer_failure(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", ANSWER_SECONDS) is None
-    )
+    alive = [node for node in nodes() if node["Alive"] and node["Resources"].get(kind, 0)]
+
+    def answers(node: Any) -> bool:
+        return answer_failure(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", ANSWER_SECONDS) is None
+
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        answering = sum(
+            node["Resources"][kind] for node, answer in zip(alive, pool.map(answers, alive), strict=True) if answer
+        )
     return int(min(answering, free().get(kind, 0)))
 
 
@@ -102,7 +106,7 @@ def wait_for_places(
 def _waiting_note(limits: RankLimits, places: int, left: float) -> str:
     note = (
         f"Training waits for places for {limits.wanted} ranks: the machines of the cluster that answer have"
-        f" {places} free {limits.kind}s; start the lost machine again, or another one"
+        f" {places} free {limits.kind}s; end other programs there, or start a machine"
     )
     fewer = limits.usable(places)
     if fewer is None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from codectok.errors import CodectokError, first_line
 from codectok.monitoring.events import Event, EventSink, Noted, StepLogged, Validated
 from codectok.pipelines.engine.executors.ray_watch import LostRayError
 from codectok.train.run.metrics_log import MetricsCallback
@@ -70,6 +71,7 @@ def receiving(messages: Queue, on_metrics: MetricsCallback, events: EventSink) -
     from ray.util.queue import Empty
 
     reports: list[TrainingReport] = []
+    failures: list[Exception] = []
     done = threading.Event()
 
     def receive() -> None:
@@ -80,8 +82,9 @@ def receiving(messages: Queue, on_metrics: MetricsCallback, events: EventSink) -
                 if done.is_set():
                     return
                 continue
-            except RayError:
-                return  # Ray has died, and the main thread tells it
+            except RayError as error:
+                failures.append(error)  # the queue is gone, usually with Ray
+                return
             if isinstance(message, Noted):
                 log.warning(message.message)
             elif isinstance(message, Event):
@@ -101,6 +104,11 @@ def receiving(messages: Queue, on_metrics: MetricsCallback, events: EventSink) -
         _finish(thread, done)
         raise
     _finish(thread, done)
+    if failures:
+        raise CodectokError(
+            f"The driver has lost its ranks ({first_line(failures[0]).rstrip('.')}); run the same command to resume"
+            " from the last checkpoint."
+        )
 
 
 def _finish(thread: threading.Thread, done: threading.Event) -> None:

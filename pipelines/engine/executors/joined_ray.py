@@ -16,7 +16,7 @@ from typing import Any
 from codectok.errors import first_line
 
 from .ray_address import answer_failure
-from .ray_watch import RayWatch, quiet_ray
+from .ray_watch import LostRayError, RayWatch, quiet_ray
 
 POLL_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -100,9 +100,16 @@ def watched_cluster(address: str) -> Iterator[Callable[[], None]]:
 
     node: Any = worker._global_node
     driver: Any = worker.global_worker
-    if node is None:  # a client (ray://) has no node on this machine, and notices the end of its server
+    if node is None:  # a client (ray://) has no node on this machine
         try:
             yield lambda: None
+        except Exception as error:
+            if not _is_of_client(error):
+                raise
+            raise LostRayError(
+                f"The connection to the Ray cluster at {address} is lost ({first_line(error).rstrip('.')}); start the"
+                f" cluster again or repair the network, and {RESUME}."
+            ) from None
         finally:
             ray.shutdown()
         return
@@ -113,6 +120,12 @@ def watched_cluster(address: str) -> Iterator[Callable[[], None]]:
     finally:
         ray.shutdown()
         joined.end()
+
+
+def _is_of_client(error: Exception) -> bool:
+    """True for errors of a client of Ray whose server is gone; errors of the system have a number."""
+    lost = isinstance(error, ConnectionError) and error.errno is None
+    return lost or any(kind.__module__.partition(".")[0] == "grpc" for kind in type(error).__mro__)
 
 
 def _listens(path: str) -> bool:

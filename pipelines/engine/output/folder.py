@@ -85,7 +85,8 @@ class OutputFolder:
         for name in own_names(names):
             if unit_of_file(name) in numbers:
                 self.storage.remove_file(name)
-        remove_uploads(self.storage, lambda name: unit_of_file(name) in numbers and is_own_name(name, names))
+        others = other_outputs(names)
+        remove_uploads(self.storage, lambda name: unit_of_file(name) in numbers and not name.startswith(others))
 
     def write_failure(self, unit: int, details: str) -> str:
         """Store the details of a unit's failure, and return the place."""
@@ -113,20 +114,27 @@ def clear_temporaries(storage: Storage) -> None:
     for name in own_names(names):
         if is_half_written(storage, name):
             storage.remove_file(name)
-    remove_uploads(storage, lambda name: is_own_name(name, names))
+    others = other_outputs(names)
+
+    def is_ours(name: str) -> bool:
+        # Other programs may be writing other files into the folder.
+        of_job = name.startswith(f"{JOB_FOLDER}/") or unit_of_file(name) is not None
+        return of_job and not name.startswith(others)
+
+    remove_uploads(storage, is_ours)
 
 
 def own_names(names: Iterable[str]) -> list[str]:
     """Leave out the files of other outputs, in folders inside this one that have a job of their own."""
     names = list(names)
-    before = {name.partition(f"/{JOB_FOLDER}/")[0] for name in names if f"/{JOB_FOLDER}/" in name}
-    others = tuple(f"{folder}/" for folder in before if folder.split("/")[0] != JOB_FOLDER)
+    others = other_outputs(names)
     return [name for name in names if not name.startswith(others)] if others else names
 
 
-def is_own_name(name: str, names: Iterable[str]) -> bool:
-    """False for a file of another output, inside the one with the files `names`."""
-    return name in own_names([*names, name])
+def other_outputs(names: Iterable[str]) -> tuple[str, ...]:
+    """Starts of the names of files that belong to other outputs, in folders that have a job of their own."""
+    before = {name.partition(f"/{JOB_FOLDER}/")[0] for name in names if f"/{JOB_FOLDER}/" in name}
+    return tuple(f"{folder}/" for folder in before if folder.split("/")[0] != JOB_FOLDER)
 
 
 def is_half_written(storage: Storage, name: str) -> bool:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from ray.exceptions import AuthenticationError
 
-from codectok.pipelines.engine.executors.joined_ray import RAY_PATIENCE, JoinedRay
+from codectok.pipelines.engine.executors.joined_ray import RAY_PATIENCE, JoinedRay, watched_cluster
 from codectok.pipelines.engine.executors.ray_address import FRAME_HEADER_BYTES, SETTINGS_FRAME
+from codectok.pipelines.engine.executors.ray_watch import LostRayError
 
 SESSION = "session_of_this_test"
 
@@ -92,3 +93,16 @@ def test_lost_node_of_this_machine_is_told(head: socket.socket, raylet: socket.s
     watch = joined(head, raylet, Store())
     Path(raylet.getsockname()).unlink()
     assert "The Ray node of this machine has died" in str(watch.look())
+
+
+def test_lost_server_of_a_client_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import worker
+
+    monkeypatch.setattr(worker, "_global_node", None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    message = r"ray://head:1 is lost \(Client is shutting down\); start the cluster"
+    with pytest.raises(LostRayError, match=message), watched_cluster("ray://head:1"):
+        raise ConnectionError("Client is shutting down.")
+    with pytest.raises(ConnectionRefusedError), watched_cluster("ray://head:1"):
+        raise ConnectionRefusedError(111, "refused by a store")

@@ -102,3 +102,14 @@ def test_extended_plan_keeps_its_units(corpus: Path, tmp_path: Path) -> None:
     assert [source.path for source in after.unit(len(before.units)).sources] == ["0.wav"]
     assert len(after.units) == len(before.units) + 1
     assert before.header.hash != after.header.hash
+
+
+def test_plan_has_a_source_of_each_dataset(corpus: Path, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        shutil.copytree(corpus, tmp_path / name)
+    plan = planned(tmp_path, tmp_path / "one", tmp_path / "two")
+    assert [source.dataset for source in plan.source_of_each_dataset()] == ["one", "two"]
+    after = planned(tmp_path, tmp_path / "one", tmp_path / "two", tmp_path / "three")
+    found = after.source_of_each_dataset()
+    assert [source.dataset for source in found] == ["one", "three", "two"]
+    assert all((tmp_path / source.dataset / source.path).exists() for source in found)
