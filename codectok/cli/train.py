@@ -61,10 +61,10 @@ def run(
     ] = 3,
     log_dir: LogDirOption = None,
     min_workers: Annotated[
-        int, typer.Option(min=1, help="Smallest number of ranks to go on with after machines are lost (Ray only).")
+        int, typer.Option(min=1, help="Smallest number of ranks to continue with after machines are lost (Ray only).")
     ] = 1,
     wait_minutes: Annotated[
-        float, typer.Option(min=0, help="How long a lost machine is waited for before fewer ranks go on (Ray only).")
+        float, typer.Option(min=0, help="How long a lost machine is waited for before fewer ranks continue (Ray only).")
     ] = 5.0,
 ) -> None:
     """Train a codec from shards; run the same command again to resume."""

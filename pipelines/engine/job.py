@@ -180,7 +180,7 @@ class Job(ABC):
     def check_machine(self) -> None:
         """Raise a `CodectokError` if this machine of a cluster lacks files or packages of the job, or has others.
 
-        Called on each machine before the first unit, and in each worker of a machine that joins later.
+        Called on each machine before the first unit. On a machine that joins later, `start` refuses the same.
         """
 
     @property

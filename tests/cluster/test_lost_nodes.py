@@ -41,7 +41,7 @@ def test_killed_node_does_not_change_outputs(cluster: Cluster, two_jobs: TwoJobs
 
 
 def test_cut_network_does_not_change_outputs(cluster: Cluster, two_jobs: TwoJobs) -> None:
-    """Workers that are cut off go on writing to the shared disk."""
+    """Workers that are cut off continue to write to the shared disk."""
     require_networks()
     two_jobs.start(cluster.nodes[1])
     two_jobs.wait_for_units()

@@ -1,4 +1,4 @@
-"""Training on several machines: a lost one costs no samples, and the others go on without it."""
+"""Training on several machines: a lost one costs no samples, and the others continue without it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_training_goes_on_without_a_lost_machine(
     assert status == 0, told
     assert "A rank has died; all are started again from the last checkpoint" in told
     assert "Training waits for places for 2 ranks" in told
-    assert "Training goes on with 1 of 2 ranks" in told
+    assert "Training continues with 1 of 2 ranks" in told
     assert "Traceback" not in told
     assert_same_run(output, expected)
 
@@ -87,5 +87,5 @@ def test_training_waits_for_a_machine_that_comes_back(
     cluster.heal()
     status, told = run.end()
     assert status == 0, told
-    assert "Training goes on with" not in told
+    assert "Training continues with" not in told
     assert_same_run(output, expected)

@@ -29,7 +29,7 @@ class RankLimits:
 
     Attributes:
         wanted: number that it starts with, and returns to.
-        least: smallest number with which it goes on.
+        least: smallest number with which it continues.
         batch_size: segments of a batch, which ranks share evenly.
         kind: resource of a rank.
     """
@@ -93,7 +93,7 @@ def wait_for_places(
             return ranks
         if ranks is not None and now - begun > seconds:
             log.warning(
-                "Training goes on with %d of %d ranks; it uses more once there are places.", ranks, limits.wanted
+                "Training continues with %d of %d ranks; it uses more once there are places.", ranks, limits.wanted
             )
             return ranks
         if now - noted > NOTE_SECONDS:
@@ -111,4 +111,4 @@ def _waiting_note(limits: RankLimits, places: int, left: float) -> str:
     fewer = limits.usable(places)
     if fewer is None:
         return f"{note}. At least {limits.least} are needed."
-    return f"{note}. In {max(0.0, left):.0f} s it goes on with {fewer}."
+    return f"{note}. In {max(0.0, left):.0f} s it continues with {fewer}."

@@ -49,8 +49,8 @@ class RayOptions:
         workers: number of ranks; by default one per GPU of the cluster, or one if it has none.
         address: of a cluster to join; by default `RAY_ADDRESS`, or a new Ray on this machine.
         retries: how often all ranks are started again from the last checkpoint after one of them has died.
-        min_workers: smallest number of ranks with which a run goes on after machines are lost.
-        wait_seconds: how long a lost machine is waited for before a run goes on with fewer ranks.
+        min_workers: smallest number of ranks with which a run continues after machines are lost.
+        wait_seconds: how long a lost machine is waited for before a run continues with fewer ranks.
     """
 
     workers: int | None = None

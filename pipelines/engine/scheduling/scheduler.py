@@ -1,6 +1,6 @@
 """Decides which unit an idle worker gets, and what happens after each attempt.
 
-It is told the time, so that a simulation can run it with a clock of its own.
+Callers tell it the time, so that a simulation can run it with another clock.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_fewer_ranks_become_all_ranks_once_there_are_places(
     report = train_on_ray(config, RayOptions(workers=2, wait_seconds=0.0), losses(log))
     leaver.join()
     assert (report.ending, report.step) == ("finished", 40)
-    assert "Training goes on with 1 of 2 ranks" in caplog.text
+    assert "Training continues with 1 of 2 ranks" in caplog.text
     assert "There are places for more ranks" in caplog.text
     assert final_state(config.output)["position"] == 40 * 4
     alone: dict[int, float] = {}
