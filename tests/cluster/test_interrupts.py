@@ -64,7 +64,7 @@ def tokenize(recordings: Path, codec: Path, output: Path, *options: str) -> list
 
 def workers() -> set[int]:
     """Processes of actors of jobs, among all of this machine."""
-    return {process for process in descendants(1) if b"ray::_Worker" in Path(f"/proc/{process}/cmdline").read_bytes()}
+    return {process for process in descendants(1) if b"ray::Worker" in Path(f"/proc/{process}/cmdline").read_bytes()}
 
 
 def has_more_records(output: Path, before: int) -> bool:

@@ -102,7 +102,7 @@ def workers(output: Path) -> set[int]:
             command = Path(f"/proc/{process}/cmdline").read_bytes()
         except FileNotFoundError:
             continue
-        if b"ray::_Worker" in command or (os.fsencode(output) in command and b"codectok" in command):
+        if b"ray::Worker" in command or (os.fsencode(output) in command and b"codectok" in command):
             found.add(process)
     return found
 

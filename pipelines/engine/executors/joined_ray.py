@@ -19,6 +19,7 @@ from .ray_address import answer_failure
 from .ray_watch import LostRayError, RayWatch, quiet_ray
 
 POLL_SECONDS = 2.0
+CHECK_SECONDS = 0.5
 ANSWER_SECONDS = 5.0
 # Time after which Ray ends a process that does not reach the head, and the variable that changes it.
 RAY_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
@@ -48,10 +49,20 @@ class JoinedRay(RayWatch):
         self._address, self._head, self._raylet_socket = address, head, raylet_socket
         self._session, self._store = session, store
         self._patience = SHARE_OF_PATIENCE * float(os.environ.get(RAY_PATIENCE, RAY_PATIENCE_SECONDS))
-        self._answered = time.monotonic()
+        self._answered = self._looked = time.monotonic()
+
+    def check(self) -> None:
+        """Raise a `LostRayError` if the cluster is lost; looks at it now.
+
+        Ray aborts a process that asks another cluster at the same address for its nodes.
+        """
+        if time.monotonic() - self._looked > CHECK_SECONDS:
+            self.look()
+        super().check()
 
     def find_loss(self) -> str | None:
         """Ask the head, then the node of this machine."""
+        self._looked = time.monotonic()
         failure = answer_failure(self._head, ANSWER_SECONDS)
         silent = time.monotonic() - self._answered
         if failure is None:

@@ -19,6 +19,7 @@ from .joined_ray import watched_cluster
 from .node_checks import describe_problems, nodes_without_our_code, package_folder
 from .own_ray import own_ray
 from .ray_address import check_answer, cluster_address
+from .ray_watch import quiet_ray
 
 GPU_ANSWER_SECONDS = 300.0
 # Address of the cluster that this process has joined, if any.
@@ -80,14 +81,15 @@ def join_cluster(address: str) -> None:
     import ray
 
     check_answer(address)
-    _initialize(address)
-    if nodes_without_our_code():
-        ray.shutdown()
-        _initialize(address, runtime_env={"py_modules": [package_folder()]})
-        still = nodes_without_our_code()
-        if still:
+    with quiet_ray():  # it would tell of machines that were lost before
+        _initialize(address)
+        if nodes_without_our_code():
             ray.shutdown()
-            raise CodectokError(describe_problems(still))
+            _initialize(address, runtime_env={"py_modules": [package_folder()]})
+            still = nodes_without_our_code()
+            if still:
+                ray.shutdown()
+                raise CodectokError(describe_problems(still))
     _joined.append(address)
 
 

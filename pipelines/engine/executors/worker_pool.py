@@ -101,6 +101,7 @@ class WorkerPool:
 
     def fit_workers(self) -> None:
         """Start or end workers, so that they fit the cluster and the units that are left; does not wait for them."""
+        self._check_ray()
         self._fitted, self._must_fit, self._nodes = time.monotonic(), False, alive_nodes()
         units = self._scheduler.waiting + self._scheduler.running
         self._lose_servers(self._servers.update(self._nodes, units), "the machine of its encoder is gone")

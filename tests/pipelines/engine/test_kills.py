@@ -100,7 +100,7 @@ def workers_of(driver: int) -> list[int]:
             process = parents[process]
             yield process
 
-    return [int(row[0]) for row in rows if "ray::_Worker" in row[-1] and driver in ancestors(int(row[0]))]
+    return [int(row[0]) for row in rows if "ray::Worker" in row[-1] and driver in ancestors(int(row[0]))]
 
 
 @pytest.mark.slow
