@@ -185,7 +185,10 @@ def finished_units(storage: Storage, plan: Plan, known: UnitRecords | None = Non
             and 0 <= record.unit < len(plan.units)
             and all(sizes.get(file.name) == file.bytes for file in record.files)
         ):
-            found.add(record)
+            if known is not None and record.unit in known:
+                found.take(record.unit, known)
+            else:
+                found.add(record)
     return found
 
 

@@ -24,6 +24,10 @@ class UnitRecords(Mapping[int, UnitRecord]):
         """Add or replace the record of a unit."""
         self._packed[record.unit] = zlib.compress(record.to_json(), LEVEL)
 
+    def take(self, unit: int, others: UnitRecords) -> None:
+        """Add the record of a unit as `others` holds it, packed."""
+        self._packed[unit] = others._packed[unit]
+
     def discard(self, unit: int) -> None:
         """Remove the record of a unit, if there is one."""
         self._packed.pop(unit, None)

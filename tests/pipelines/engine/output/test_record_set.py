@@ -39,3 +39,10 @@ def test_records_can_be_replaced_and_removed() -> None:
     assert before[0] == record(1, 7.0)
     assert before[:1] == [record(1, 7.0)]
     assert list(found.ordered) == [record(1, 7.0)]
+
+
+def test_records_are_taken_from_others() -> None:
+    others, found = UnitRecords(), UnitRecords()
+    others.add(record(4, 0.3))
+    found.take(4, others)
+    assert dict(found) == {4: record(4, 0.3)}
