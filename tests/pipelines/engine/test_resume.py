@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,6 +266,16 @@ def test_remade_unit_leaves_no_old_files(corpus: Path, tmp_path: Path) -> None:
     assert len(json.loads((out / "shards.json").read_text())["shards"]) == 1
 
 
+def has_opened(process: int, path: Path) -> bool:
+    """Return True if a process has the file `path` open at this moment."""
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(OSError):
+            if descriptor.readlink() == path:
+                return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are looked at in /proc")
 def test_interrupted_waiting_run_deletes_nothing(corpus: Path, tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "out")
     waiting = None
@@ -273,9 +284,9 @@ def test_interrupted_waiting_run_deletes_nothing(corpus: Path, tmp_path: Path) -
         arguments = shard_command(corpus, tmp_path / "out", "--engine", "local")
         waiting = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         locks = tmp_path / "out" / "_codectok" / "locks"
-        while not locks.exists():
-            time.sleep(0.1)
-        time.sleep(5.0)
+        while not has_opened(waiting.pid, locks / "entry"):
+            assert waiting.poll() is None
+            time.sleep(0.001)
         waiting.send_signal(signal.SIGINT)
         waiting.communicate(timeout=60)
         assert waiting.returncode == 130
