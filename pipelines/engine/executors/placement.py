@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from codectok.errors import InputError
 from codectok.formatting import counted
+
+from .cluster_nodes import Nodes
 
 # Workers without a place, in a cluster that may grow: they show an autoscaler what the run could use, start as soon as
 # a machine joins, and end with the run. As many again as there are places, so that the cluster doubles in each step.
@@ -46,23 +47,8 @@ class Placement:
         return min(self.limit or capacity, capacity, units)
 
 
-def describe_cluster() -> str:
-    """Machines and cores of the cluster, and how many are free, in a few words."""
-    import ray
-
-    all_resources: Any = ray.cluster_resources
-    free_resources: Any = ray.available_resources
-    total, free = all_resources(), free_resources()
-    machines = counted(len(alive_nodes()), "machine")
-    text = f"{machines} with {total.get('CPU', 0):g} CPUs, of which {free.get('CPU', 0):g} are free"
-    if total.get("GPU"):
-        text += f", and {total['GPU']:g} GPUs, of which {free.get('GPU', 0):g} are free"
-    return text
-
-
-def alive_nodes() -> set[str]:
-    """Identities of the machines of the cluster."""
-    import ray
-
-    nodes: Any = ray.nodes
-    return {node["NodeID"] for node in nodes() if node["Alive"]}
+def describe_cluster(nodes: Nodes) -> str:
+    """Machines of the cluster and their cores and GPUs, in a few words."""
+    text = f"{counted(len(nodes), 'machine')} with {counted(int(nodes.total('CPU')), 'CPU')}"
+    gpus = int(nodes.total("GPU"))
+    return f"{text} and {counted(gpus, 'GPU')}" if gpus else text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from codectok.pipelines.engine.faults import describe
 from codectok.pipelines.engine.job import Server
 from codectok.pipelines.engine.timing import RunTimer
 
+from .cluster_nodes import Nodes
 from .node_facts import node_facts
 from .ray_cluster import cluster_resource
 from .server_actor import Actor, ServerStart, ServerUse, Unfit, answer_of, start_server
@@ -112,11 +113,11 @@ class ServerGroup:
                 self._on_note("No GPU is ready yet; other programs may use them, or their machine is gone.")
                 last_note = time.monotonic()
 
-    def update(self, nodes: Collection[str], units: int) -> list[ServerHandle]:
+    def update(self, nodes: Nodes, units: int) -> list[ServerHandle]:
         """Follow the cluster: give up servers of machines that are gone, and start servers on new GPUs.
 
         Args:
-            nodes: identities of the machines.
+            nodes: the machines.
             units: that are left.
 
         Returns:
@@ -127,7 +128,7 @@ class ServerGroup:
         self._look(0.0)
         gone = self._remove(lambda handle: handle.node is not None and handle.node not in nodes)
         if self._server.gpus:
-            available = int(cluster_resource("GPU"))
+            available = int(nodes.total("GPU"))
             spare = min(max(1, available), MOST_SPARE_GPUS) if self._grows else 0
             per_gpu = servers_per_gpu(self._server)
             limit = available + spare if self._gpus is None else self._gpus

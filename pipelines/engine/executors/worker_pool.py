@@ -16,8 +16,8 @@ from codectok.pipelines.engine.scheduling.node_faults import NodeFaults
 from codectok.pipelines.engine.scheduling.scheduler import DEATHS, Attempt, Fault, Next, Scheduler
 from codectok.pipelines.engine.timing import RunTimer
 
+from .cluster_nodes import Nodes, cluster_nodes
 from .local import Outcome
-from .placement import alive_nodes
 from .server_actor import Unfit
 from .servers import ServerGroup, ServerHandle, kill
 from .worker import Started
@@ -68,7 +68,7 @@ class WorkerPool:
         self._workers, self._servers, self._progress = workers, servers, progress
         self._check_ray, self._timer = check_ray, timer
         self._idle: dict[WorkerHandle, None] = {}
-        self._nodes: set[str] = set()
+        self._nodes = Nodes({})
         self._must_fit = False
         self._faults = NodeFaults()
         self._calls: dict[Any, _Call] = {}
@@ -80,7 +80,7 @@ class WorkerPool:
         """Run all units, and yield each when it is finished or has failed its last attempt; None about every second."""
         self.fit_workers()
         while not self._scheduler.finished:
-            if self._must_fit or time.monotonic() - self._fitted > FIT_SECONDS:
+            if time.monotonic() - self._fitted > (POLL_SECONDS if self._must_fit else FIT_SECONDS):
                 self.fit_workers()
             self._give_work()
             for reference in self._ended_calls():
@@ -101,11 +101,14 @@ class WorkerPool:
 
     def fit_workers(self) -> None:
         """Start or end workers, so that they fit the cluster and the units that are left; does not wait for them."""
-        self._check_ray()
-        self._fitted, self._must_fit, self._nodes = time.monotonic(), False, alive_nodes()
+        self._fitted, found = time.monotonic(), cluster_nodes()
+        if found is None:
+            self._must_fit = True
+            return
+        self._must_fit, self._nodes = False, found
         units = self._scheduler.waiting + self._scheduler.running
         self._lose_servers(self._servers.update(self._nodes, units), "the machine of its encoder is gone")
-        wanted = self._workers.wanted(units)
+        wanted = self._workers.wanted(self._nodes, units)
         for _ in range(wanted - len(self._workers)):
             handle = self._workers.start()
             if handle is None:
@@ -198,7 +201,7 @@ class WorkerPool:
                 return None
             self._kill(handle, describe(error))
             if time.monotonic() - self._fitted > POLL_SECONDS:
-                self._nodes = alive_nodes()
+                self._nodes = cluster_nodes() or self._nodes
             self._must_fit = True  # not now: many workers of a lost machine end at the same time
             if handle.node in self._nodes:
                 deaths = attempt.task.faults[Fault.DEATH] + 1
@@ -305,4 +308,4 @@ class WorkerPool:
         if works or now - self._last_sign < WAITING_NOTE_SECONDS:
             return
         self._last_sign = now
-        self._progress.note(self._workers.describe_waiting(self._scheduler.waiting))
+        self._progress.note(self._workers.describe_waiting(self._nodes, self._scheduler.waiting))

@@ -9,8 +9,9 @@ from codectok.formatting import counted
 from codectok.pipelines.engine.job import Job, WorkerContext
 from codectok.pipelines.engine.timing import RunTimer
 
+from .cluster_nodes import Nodes
 from .placement import Placement, describe_cluster
-from .ray_cluster import cluster_resource, current_umask
+from .ray_cluster import current_umask
 from .requirements import Requirements
 from .server_actor import Actor, elsewhere
 from .servers import ServerGroup, ServerHandle
@@ -75,9 +76,9 @@ class WorkerGroup:
         """The workers, in the order of their starts."""
         return list(self._handles)
 
-    def wanted(self, units: int) -> int:
-        """Number of workers that `units` and the cluster ask for."""
-        return self._placement.workers(int(cluster_resource("CPU")) - self._servers.cores, units)
+    def wanted(self, nodes: Nodes, units: int) -> int:
+        """Number of workers that `units` and the machines ask for."""
+        return self._placement.workers(int(nodes.total("CPU")) - self._servers.cores, units)
 
     def avoid(self, node: str) -> None:
         """Start no more workers on a machine."""
@@ -108,14 +109,14 @@ class WorkerGroup:
             handle.server.workers -= 1
         self._timer.end_worker(handle, reason)
 
-    def describe_waiting(self, units: int) -> str:
+    def describe_waiting(self, nodes: Nodes, units: int) -> str:
         """Tell why no worker is ready for `units` that wait."""
         if not self._placement.grows:
             return "No worker is ready yet: each loads its libraries and the codec."
         needs = counted(self._job.threads, "free CPU") + (" beside a GPU" if self._servers.cores else "")
         return (
             f"No worker is ready: {counted(units, 'unit')} left, which need a machine with {needs}; the Ray cluster has"
-            f" {describe_cluster()}."
+            f" {describe_cluster(nodes)}, which other programs may use."
         )
 
     def _place(self, server: ServerHandle | None) -> dict[str, Any]:
