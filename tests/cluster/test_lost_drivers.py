@@ -86,7 +86,9 @@ def test_head_that_was_started_again_is_told(cluster: Cluster, jobs: Jobs, tmp_p
     cluster.nodes[0].kill()
     cluster.start_head()
     status, told = run.end(NOTICE_SECONDS)
-    assert_one_sentence(status, told, "was started again")
+    assert_one_sentence(status, told)
+    # The node of the driver ends itself when it meets another head; either may be noticed first.
+    assert "was started again" in told or "The Ray node of this machine has died" in " ".join(told.split()), told
 
 
 def assert_one_sentence(status: int, told: str, *parts: str) -> None:

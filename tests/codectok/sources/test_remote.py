@@ -130,6 +130,7 @@ def test_lease_excludes_others_until_it_expires(memory: str, monkeypatch: pytest
         lock_job(storage, None)
     lock.check()
     monkeypatch.setattr(lock_module, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lock_module, "LOOK_AGAIN_SECONDS", 0.0)
     monkeypatch.setattr(lock_module, "LEASE_SECONDS", 0.2)
     time.sleep(0.3)
     with entry(storage):
