@@ -246,7 +246,8 @@ class _Run:
         self, outcomes: Iterator[Outcome | None], folder: OutputFolder, lock: Lock
     ) -> Generator[UnitRecord, None, None]:
         """Commit finished units, and record failed ones."""
-        with open_commits(folder) as commits:
+        # Without Ray the next outcome comes a whole unit later.
+        with open_commits(folder, one_by_one=self.options.engine == "local") as commits:
             for outcome in outcomes:
                 lock.check()
                 for made in commits.committed():

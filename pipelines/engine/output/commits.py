@@ -48,9 +48,9 @@ class Commits:
 
 
 @contextmanager
-def open_commits(folder: OutputFolder) -> Iterator[Commits]:
-    """Commit units during the context; at its end no commit is running."""
-    if isinstance(folder.storage, LocalStorage):
+def open_commits(folder: OutputFolder, one_by_one: bool = False) -> Iterator[Commits]:
+    """Commit units during the context, several at a time unless `one_by_one`; at its end no commit is running."""
+    if one_by_one or isinstance(folder.storage, LocalStorage):
         yield Commits(folder, None)
         return
     with ThreadPoolExecutor(STORE_COMMITS) as pool:
