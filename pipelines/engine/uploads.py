@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from codectok.storage import Storage, is_url, open_file_system
 from codectok.store_listing import S3_PROTOCOLS
@@ -24,9 +25,7 @@ def unfinished_uploads(storage: Storage, below: str = "") -> list[UnfinishedUplo
     """Return the uploads of files below `below` in an output that were not completed; only S3 tells of them."""
     if not is_url(storage.url) or storage.url.partition("://")[0] not in S3_PROTOCOLS:
         return []
-    files, root = open_file_system(storage.url)
-    bucket, _, folder = root.rstrip("/").partition("/")
-    prefix = f"{folder}/" if folder else ""
+    files, bucket, prefix = _place_of(storage)
     found: list[UnfinishedUpload] = []
     place: dict[str, str] = {}
     while True:
@@ -42,10 +41,15 @@ def unfinished_uploads(storage: Storage, below: str = "") -> list[UnfinishedUplo
 
 def abort_upload(storage: Storage, upload: UnfinishedUpload) -> None:
     """Delete the parts of an upload."""
+    files, bucket, prefix = _place_of(storage)
+    files.call_s3("abort_multipart_upload", Bucket=bucket, Key=prefix + upload.name, UploadId=upload.identity)
+
+
+def _place_of(storage: Storage) -> tuple[Any, str, str]:
+    """Return the file system of an output, its bucket, and the start of its keys there."""
     files, root = open_file_system(storage.url)
     bucket, _, folder = root.rstrip("/").partition("/")
-    key = f"{folder}/{upload.name}" if folder else upload.name
-    files.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload.identity)
+    return files, bucket, f"{folder}/" if folder else ""
 
 
 def remove_uploads(storage: Storage, wanted: Callable[[str], bool], below: str = "") -> None:

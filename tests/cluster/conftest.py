@@ -250,3 +250,9 @@ def module_hosts() -> Iterator[Hosts]:
     """Hosts of all tests of a module."""
     with running_hosts() as hosts:
         yield hosts
+
+
+@pytest.fixture
+def two_jobs(jobs: Jobs, cluster: Cluster, tmp_path: Path) -> TwoJobs:
+    """Two jobs on the `cluster` of a module."""
+    return TwoJobs(jobs, cluster, tmp_path)

@@ -34,11 +34,6 @@ def cluster(two_nodes: Cluster) -> Cluster:
     return two_nodes
 
 
-@pytest.fixture
-def two_jobs(jobs: Jobs, cluster: Cluster, tmp_path: Path) -> TwoJobs:
-    return TwoJobs(jobs, cluster, tmp_path)
-
-
 def test_killed_drivers_resume_on_another_node(cluster: Cluster, two_jobs: TwoJobs) -> None:
     two_jobs.start(cluster.nodes[1])
     two_jobs.wait_for_units()

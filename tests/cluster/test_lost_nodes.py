@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.helpers.hosts import Hosts, require_networks
 
-from .conftest import Cluster, Jobs, TwoJobs
+from .conftest import Cluster, TwoJobs
 
 pytestmark = pytest.mark.cluster
 
@@ -26,11 +25,6 @@ def three_nodes(module_hosts: Hosts) -> Cluster:
 def cluster(three_nodes: Cluster) -> Cluster:
     three_nodes.heal()
     return three_nodes
-
-
-@pytest.fixture
-def two_jobs(jobs: Jobs, cluster: Cluster, tmp_path: Path) -> TwoJobs:
-    return TwoJobs(jobs, cluster, tmp_path)
 
 
 def test_killed_node_does_not_change_outputs(cluster: Cluster, two_jobs: TwoJobs) -> None:

@@ -34,17 +34,22 @@ class Placement:
         Raises:
             InputError: there is no place, and there will be none.
         """
-        capacity = max(0, cores // self.threads)
+        capacity = self._capacity(cores)
         if not capacity and not self.grows:
             raise InputError(f"The Ray cluster has no place for a worker, which needs {self.threads} CPUs.")
-        return min(self.limit or capacity, capacity, units)
+        return self._limited(capacity, units)
 
     def workers(self, cores: int, units: int) -> int:
         """Number of workers to ask for: if the cluster may grow, more than have a place."""
-        capacity = max(0, cores // self.threads)
-        if self.grows:
-            capacity += min(max(LEAST_SPARE, capacity), MOST_SPARE)
-        return min(self.limit or capacity, capacity, units)
+        capacity = self._capacity(cores)
+        spare = min(max(LEAST_SPARE, capacity), MOST_SPARE) if self.grows else 0
+        return self._limited(capacity + spare, units)
+
+    def _capacity(self, cores: int) -> int:
+        return max(0, cores // self.threads)
+
+    def _limited(self, workers: int, units: int) -> int:
+        return min(self.limit or workers, workers, units)
 
 
 def describe_cluster(nodes: Nodes) -> str:

@@ -274,8 +274,7 @@ class WorkerPool:
         """Start another worker: one machine may be out of order, but not all of them."""
         self._kill(handle, describe(error))
         self._failed_starts += 1
-        works = self._idle or any(call.attempt for call in self._calls.values())
-        if hopeless or (self._failed_starts >= DEATHS and not works):
+        if hopeless or (self._failed_starts >= DEATHS and not self._is_any_ready()):
             raise error from None
         note = f"A worker could not start: {describe(error)}."
         if note != self._last_failed_start:
@@ -294,6 +293,10 @@ class WorkerPool:
         if overdue:
             self.fit_workers()
 
+    def _is_any_ready(self) -> bool:
+        """True if a worker runs a unit or waits for one."""
+        return bool(self._idle) or any(call.attempt for call in self._calls.values())
+
     def _report_busy_share(self) -> None:
         now = time.monotonic()
         if now - self._last_busy_report > BUSY_REPORT_SECONDS:
@@ -304,8 +307,7 @@ class WorkerPool:
 
     def _tell_what_it_waits_for(self) -> None:
         now = time.monotonic()
-        works = self._idle or any(call.attempt for call in self._calls.values())
-        if works or now - self._last_sign < WAITING_NOTE_SECONDS:
+        if self._is_any_ready() or now - self._last_sign < WAITING_NOTE_SECONDS:
             return
         self._last_sign = now
         self._progress.note(self._workers.describe_waiting(self._nodes, self._scheduler.waiting))

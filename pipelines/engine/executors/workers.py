@@ -26,7 +26,7 @@ class WorkerHandle:
         actor: its actor.
         server: its server; None if the job has none.
         node, host: identity and name of its machine; empty until it is ready.
-        call: reference of its running call; None if it waits for work.
+        call: reference of its last call.
     """
 
     actor: Actor
