@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from codectok.pipelines.engine.executors.ray_address import check_answer, cluste
 from codectok.pipelines.engine.executors.watchdog import OWNER, _in_list_of_processes, processes_of
 from codectok.train.signals import stop_on_interrupt
 from tests.helpers.audio import tone
+from tests.helpers.killing import descendants
 
 SECONDS_TO_END = 10.0
 # A parent that marks its children as Ray's processes, tells their owner, and waits.
@@ -82,6 +84,43 @@ def test_list_of_processes_finds_marked_ones() -> None:
         assert wait_until(lambda: set(_in_list_of_processes(f"{OWNER}=mine")) == {process.pid}, 5)
         assert not set(_in_list_of_processes(f"{OWNER}=min"))
         process.kill()
+
+
+# Starts a Ray with a worker, and waits.
+OWN_RAY = """
+import ray
+from codectok.pipelines.engine.executors.ray_cluster import ray_session
+with ray_session(None, 1):
+    ray.get(ray.remote(lambda: None).remote())
+    print("ready", flush=True)
+    input()
+"""
+
+
+def listeners(processes: set[int]) -> set[str]:
+    """Return the addresses where processes accept connections, as ADDRESS:PORT of Linux' tables."""
+    sockets = set()
+    for process in processes:
+        for entry in Path(f"/proc/{process}/fd").glob("*"):
+            with suppress(FileNotFoundError):
+                sockets.add(str(entry.readlink()))
+    rows = [row.split() for table in ("tcp", "tcp6") for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
+def test_ray_of_our_own_listens_on_loopback_only() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN_RAY], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "ready\n"
+        found = listeners({driver.pid, *descendants(driver.pid)})
+        driver.communicate("\n")
+    assert len(found) > 3
+    loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+    assert not {address for address in found if address.partition(":")[0] not in loopback}
 
 
 class Endable:

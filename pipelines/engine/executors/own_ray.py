@@ -17,6 +17,8 @@ from .ray_watch import RayWatch, quiet_ray
 VITAL = {"raylet": "raylet", "gcs_server": "GCS"}
 POLL_SECONDS = 0.5
 WATCHDOG_SECONDS = 10.0
+# Without clusters, as on macOS, Ray takes the loopback address as the machine's, and all its servers listen there only.
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 class OwnRay(RayWatch):
@@ -48,7 +50,10 @@ class OwnRay(RayWatch):
 
 @contextmanager
 def own_ray(start: Callable[[], None]) -> Iterator[OwnRay]:
-    """Start Ray with `start`, which calls `ray.init`, and end it after the context, or with this process."""
+    """Start Ray with `start`, which calls `ray.init`, and end it after the context, or with this process.
+
+    It listens on the loopback address only.
+    """
     import ray
 
     owner = uuid.uuid4().hex
@@ -56,7 +61,7 @@ def own_ray(start: Callable[[], None]) -> Iterator[OwnRay]:
         found: OwnRay | None = None
         try:
             # Titles of processes would overwrite the environment that marks them.
-            with _environment({watchdog.OWNER: owner, "SPT_NOENV": "1"}):
+            with _environment({watchdog.OWNER: owner, "SPT_NOENV": "1", CLUSTERS: "0"}), _without_clusters():
                 start()
             found = OwnRay(owner, _vital_processes())
             with quiet_ray(), found.watch():
@@ -72,6 +77,19 @@ def _vital_processes() -> dict[str, Any]:
 
     node: Any = worker._global_node
     return {name: node.all_processes[name][0].process for name in VITAL if node.all_processes.get(name)}
+
+
+@contextmanager
+def _without_clusters() -> Iterator[None]:
+    """Let Ray, which may have been imported before, take the loopback address while the context lasts."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
