@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,14 +34,15 @@ class CodeRows:
         return TokenRow(codes=codes, **{name: values[number] for name, values in self.columns.items()})
 
 
-def code_rows_of_batch(
-    batch: pa.RecordBatch, metadata: TableMetadata, name: str, columns: Sequence[str] | None
-) -> CodeRows:
-    """Convert a batch of the file `name`, with some or all columns; raise `InputError` as `rows_of_batch` does."""
+def code_rows_of_batch(batch: pa.RecordBatch, metadata: TableMetadata, name: str) -> CodeRows:
+    """Convert a batch of the file `name`, with its codes and some or all other columns.
+
+    Raises `InputError` as `rows_of_batch` does.
+    """
     with damage_errors(name, TABLE_REMEDY):
         check_values(batch, table_schema(metadata), metadata.n_codebooks, metadata.codebook_size)
         values, borders = batch["codes"].values.to_numpy(), batch["codes"].offsets.to_numpy()
         names = [other for other in batch.schema.names if other not in ("codes", "n_frames")]
-        converted = {other: batch[other].to_pylist() for other in (names if columns is None else columns)}
+        converted = {other: batch[other].to_pylist() for other in names}
     codes = values[borders[0] : borders[-1]].reshape(-1, metadata.n_codebooks)
     return CodeRows(codes, ((borders - borders[0]) // metadata.n_codebooks).tolist(), converted)

@@ -43,12 +43,16 @@ def token_rows(source: Source, metadata: TableMetadata) -> Iterator[TokenRow]:
 
 
 def code_rows(source: Source, metadata: TableMetadata, columns: Sequence[str] | None) -> Iterator[CodeRows]:
-    """Yield the rows that `token_rows` yields in batches, with some or all columns; raise the same errors."""
+    """Yield the rows that `token_rows` yields in batches, with their codes and some or all other columns.
+
+    Raises the same errors, but for columns that are not read.
+    """
+    names = table_schema(metadata).names if columns is None else [*columns, "codes"]
     with open_parquet(source) as file:
         check_metadata(file, source, metadata)
         wanted = rows_in_range(source, file.metadata.num_rows)
-        for _, batch in batches_between(file, wanted.start, wanted.stop, table_schema(metadata).names):
-            yield code_rows_of_batch(batch, metadata, source.where, columns)
+        for _, batch in batches_between(file, wanted.start, wanted.stop, names):
+            yield code_rows_of_batch(batch, metadata, source.where)
 
 
 def row_by_id(source: Source, metadata: TableMetadata, row_id: str) -> TokenRow | None:

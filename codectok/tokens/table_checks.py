@@ -28,9 +28,13 @@ def check_columns(found: pa.Schema, expected: pa.Schema, name: str) -> None:
 
 
 def check_values(batch: pa.RecordBatch, schema: pa.Schema, n_codebooks: int, codebook_size: int) -> None:
-    """Raise a `ValueError` if a row lacks a value that all rows have, or has one that no clip can have."""
+    """Raise a `ValueError` if a row lacks a value that all rows have, or has one that no clip can have.
+
+    A batch may have the codes and some other columns only.
+    """
+    columns = set(batch.schema.names)
     for field in schema:
-        if not field.nullable and batch[field.name].null_count:
+        if field.name in columns and not field.nullable and batch[field.name].null_count:
             raise ValueError(f"a row has no {field.name}")
     codes = batch["codes"].flatten()
     if codes.null_count:
@@ -41,6 +45,8 @@ def check_values(batch: pa.RecordBatch, schema: pa.Schema, n_codebooks: int, cod
     if (batch["codes"].value_lengths().to_numpy() % n_codebooks).any():
         raise ValueError(f"a row has codes of some of its {n_codebooks} codebooks only")
     for name in ("start", "duration", "n_samples"):
+        if name not in columns:
+            continue
         values = batch[name].to_numpy()
         if not (np.isfinite(values) & (values >= 0)).all():
             raise ValueError(f"a row has an impossible {name}")

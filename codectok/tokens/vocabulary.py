@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -126,15 +126,18 @@ class Vocabulary:
         """Return `end`, or the first id behind special tokens with other ids (of a tokenizer) if that is larger."""
         return max((self.end, *(1 + token_id for token_id in special_ids)))
 
-    def ids_of(self, codes: np.ndarray, padding_id: int | None = None) -> np.ndarray:
+    def ids_of(
+        self, codes: np.ndarray, padding_id: int | None = None, dtype: type[np.signedinteger[Any]] = np.int64
+    ) -> np.ndarray:
         """Convert codes to ids.
 
         Args:
             codes: integers [n_frames, n_codebooks].
             padding_id: id at empty places of the order "delayed"; by default that of the layout's padding token.
+            dtype: type of the ids, which must hold them.
 
         Returns:
-            int64 [n_frames * n_codebooks], frame by frame, or in the order of the layout, which may add padding.
+            integers [n_frames * n_codebooks], frame by frame, or in the order of the layout, which may add padding.
 
         Raises:
             InputError: the shape is wrong, or a code is outside its codebook.
@@ -146,7 +149,8 @@ class Vocabulary:
         if not np.issubdtype(codes.dtype, np.integer):
             raise InputError(f"Codes must be integers, not {codes.dtype}.")
         _refuse_outside(codes, 0, self.codebook_size, "a code")
-        ids: np.ndarray = codes.astype(np.int64) + self._first_ids
+        ids: np.ndarray = codes.astype(dtype)
+        ids += self._first_ids.astype(dtype)
         if padding_id is None and self.layout.padding is not None:
             padding_id = self.id_of(self.layout.padding)
         return arrange(ids, self.layout, padding_id)

@@ -165,19 +165,19 @@ class RowsBuilder(DocumentBuilder):
         behind = self.encoder.of_row_parts((*self._row[place + 1 :], *self._end))
         ids, frame = self.encoder.of_codes(rows.codes), rows.codes.shape[1]
         borders, columns, n_end = rows.borders, rows.columns, len(self._end)
-        sources, durations = columns["source"], columns["duration"]
-        for number, row_id in enumerate(columns["id"]):
-            on_row(durations[number])
+        opening, closing = prepared.opening, prepared.closing
+        rows_of_ids = zip(columns["id"], columns["source"], columns["duration"], strict=True)
+        for number, (row_id, source, seconds) in enumerate(rows_of_ids):
+            on_row(seconds)
             own = ids[borders[number] * frame : borders[number + 1] * frame]
             try:
-                first, last = before(columns, number), behind(columns, number)
+                (first, start), (last, _) = before(columns, number), behind(columns, number)
             except MissingFieldError as error:
                 on_missing(rows.row(number), error)
                 continue
-            start = sum(map(len, first))
-            span = CodeSpan(start, start + len(own), frame, prepared.opening, prepared.closing)
+            span = CodeSpan(start, start + len(own), frame, opening, closing)
             whole = np.concatenate((*first, own, *last))
-            yield Document(whole, row_id, dataset, durations[number], (span,), n_end, (row_id,), sources[number])
+            yield Document(whole, row_id, dataset, seconds, (span,), n_end, (row_id,), source)
 
     def of_text(self, text: str, text_id: str, dataset: str, others: Mapping[str, str] | None = None) -> Document:
         """Build the document of a text, see `DocumentBuilder.of_text`."""

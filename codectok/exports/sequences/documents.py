@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from codectok.errors import InputError
 NOT_LEARNED = -100
 
 
-@dataclass(frozen=True)
-class CodeSpan:
+# Named tuples, since millions are made and their creation takes a third of that of frozen dataclasses.
+class CodeSpan(NamedTuple):
     """Position of codes in a document, `ids[start:stop]`.
 
     Attributes:
@@ -29,8 +29,7 @@ class CodeSpan:
     closing: int
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """Token ids of a document, and where they come from.
 
     Attributes:

@@ -20,8 +20,8 @@ from .text_tokenizer import TextTokenizer, TokenIds, TokenInTextError
 Voice = Callable[[TokenRow], np.ndarray]
 """Returns codes [n_frames, n_codebooks] of the voice to speak a row in; raises `MissingFieldError` if there is none."""
 
-RowParts = Callable[[Mapping[str, Sequence[Any]], int], tuple[np.ndarray, ...]]
-"""Returns the ids of items for a row, by the columns of several rows and the number of the row."""
+RowParts = Callable[[Mapping[str, Sequence[Any]], int], tuple[tuple[np.ndarray, ...], int]]
+"""Returns the ids of items for a row and their number, by the columns of several rows and the number of the row."""
 
 
 @dataclass(frozen=True)
@@ -166,19 +166,20 @@ class ItemEncoder:
 
     def of_codes(self, codes: np.ndarray) -> np.ndarray:
         """Return the ids int32 [n] of codes [n_frames, n_codebooks]."""
-        return self._tokens.vocabulary.ids_of(codes, self._padding).astype(np.int32)
+        return self._tokens.vocabulary.ids_of(codes, self._padding, np.int32)
 
     def of_row_parts(self, items: Sequence[PreparedItem]) -> RowParts:
         """Return a function that encodes items without codes for a row of some columns."""
         if all(isinstance(item.item, TokenItem) for item in items):
             tokens = [self._special[item.item.token] for item in items if isinstance(item.item, TokenItem)]
-            same = (np.concatenate(tokens),) if tokens else ()
+            same = ((np.concatenate(tokens),) if tokens else (), len(tokens))
             return lambda columns, number: same
 
-        def encode(columns: Mapping[str, Sequence[str | None]], number: int) -> tuple[np.ndarray, ...]:
+        def encode(columns: Mapping[str, Sequence[str | None]], number: int) -> tuple[tuple[np.ndarray, ...], int]:
             values = {name: columns[name][number] for name in FIELDS}
             row_id = str(values["id"])
-            return tuple(self._text_or_token(item, values, row_id).ids for item in items)
+            parts = tuple(self._text_or_token(item, values, row_id).ids for item in items)
+            return parts, sum(map(len, parts))
 
         return encode
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -44,14 +44,10 @@ class PackingOptions:
             raise InputError(f"Sequences of {self.length} tokens are impossible; give a length of at least 1.")
 
 
-@dataclass
+@dataclass(slots=True)
 class _OpenSequence:
-    documents: list[Document] = field(default_factory=list)
-    filled: int = 0
-
-    def add(self, document: Document) -> None:
-        self.documents.append(document)
-        self.filled += len(document.ids)
+    documents: list[Document]
+    filled: int
 
 
 class Packer:
@@ -67,17 +63,17 @@ class Packer:
 
     def add(self, document: Document) -> list[Document] | None:
         """Add a document, and return the sequence that it completes, if any."""
-        length = self._options.length
-        if self._options.packing == Packing.NONE or length is None or len(document.ids) > length:
+        length, n_ids = self._options.length, len(document.ids)
+        if self._options.packing == Packing.NONE or length is None or n_ids > length:
             return [document]
-        complete: list[Document] | None = None
-        fits = next((one for one in self._open if one.filled + len(document.ids) <= length), None)
-        if fits is None:
-            if len(self._open) == self._limit:
-                complete = self._open.pop(0).documents
-            fits = _OpenSequence()
-            self._open.append(fits)
-        fits.add(document)
+        for sequence in self._open:
+            filled = sequence.filled + n_ids
+            if filled <= length:
+                sequence.documents.append(document)
+                sequence.filled = filled
+                return None
+        complete = self._open.pop(0).documents if len(self._open) == self._limit else None
+        self._open.append(_OpenSequence([document], n_ids))
         return complete
 
     def finish(self) -> Iterator[list[Document]]:
@@ -142,7 +138,7 @@ def _truncated(document: Document, length: int) -> Document | None:
     kept = _selected(document, (slice(0, cut), closing, end))
     if kept.learned is not None:
         kept.learned[cut:] = False
-    return replace(kept, truncated=True)
+    return kept._replace(truncated=True)
 
 
 def _split(document: Document, length: int) -> Iterator[Document]:
@@ -155,7 +151,7 @@ def _split(document: Document, length: int) -> Iterator[Document]:
                 border = end - (end - span.start) % span.frame
                 end = border if border > start else end
         seconds = document.seconds if start == 0 else 0.0
-        yield replace(_selected(document, (slice(start, end),)), seconds=seconds)
+        yield _selected(document, (slice(start, end),))._replace(seconds=seconds)
         start = end
 
 
@@ -165,4 +161,4 @@ def _selected(document: Document, places: tuple[slice, ...]) -> Document:
     learned = document.learned
     if learned is not None:
         learned = np.concatenate([learned[place] for place in places])
-    return replace(document, ids=ids, learned=learned, code_spans=(), n_end=0)
+    return document._replace(ids=ids, learned=learned, code_spans=(), n_end=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import islice, pairwise
 
 from codectok.errors import InputError
@@ -117,7 +116,7 @@ class PatternBuilder(DocumentBuilder):
         except MissingFieldError:
             return None
         fits = length is None or len(document.ids) <= length
-        return replace(document, pattern=ALONE) if fits else None
+        return document._replace(pattern=ALONE) if fits else None
 
     def _pattern_of(self, first: TokenRow) -> str:
         digest = hashlib.sha256(f"{self._seed} {first.dataset} {first.id}".encode()).digest()

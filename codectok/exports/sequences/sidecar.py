@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -69,19 +71,23 @@ class SidecarWriter:
         if self._loss_mask is not None:
             self._loss_mask.write([loss_mask_of(sequence)])
         for document in sequence:
-            clips = document.clips or (document.id,)
-            n_ids = len(document.ids)
+            clips, source, n_ids = document.clips or (document.id,), document.source, len(document.ids)
             # In the order of the schema.
-            self._rows.append((self._n_sequences, self._n_ids, n_ids, clips, document.dataset, document.source))
+            self._rows.append((self._n_sequences, self._n_ids, n_ids, clips, document.dataset, source))
             self._n_ids += n_ids
-            self._n_characters += sum(map(len, clips)) + len(document.source or "")
+            self._n_characters += sum(map(len, clips)) + len(source or "")
         self._n_sequences += 1
         if len(self._rows) >= ROW_GROUP_ROWS or self._n_characters >= ROW_GROUP_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
         if self._rows:
-            columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SIDECAR_SCHEMA, strict=True)]
-            self._writer.write_table(pa.Table.from_arrays(arrays, schema=SIDECAR_SCHEMA))
+            columns = dict(zip(SIDECAR_SCHEMA.names, zip(*self._rows, strict=True), strict=True))
+            clips = columns.pop("ids")
+            offsets = np.cumsum([0, *map(len, clips)], dtype=np.int32)
+            flat = pa.array(list(itertools.chain.from_iterable(clips)), pa.string())
+            arrays = {name: pa.array(values, SIDECAR_SCHEMA.field(name).type) for name, values in columns.items()}
+            arrays["ids"] = pa.ListArray.from_arrays(pa.array(offsets), flat, type=SIDECAR_SCHEMA.field("ids").type)
+            columns_in_order = [arrays[name] for name in SIDECAR_SCHEMA.names]
+            self._writer.write_table(pa.Table.from_arrays(columns_in_order, schema=SIDECAR_SCHEMA))
         self._rows, self._n_characters = [], 0

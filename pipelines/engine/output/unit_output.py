@@ -67,13 +67,15 @@ class UnitOutput:
 
     def keep(self, dataset: str, seconds: float, codes: int = 0, span: Span = WHOLE) -> None:
         """Count a row of output, with the text and labels of `span`."""
-        labels = span.labels
-        if labels.category is not None:
-            self._categories[labels.category] += 1
         counts = self._counts_of(dataset)
         counts.rows += 1
         counts.seconds += seconds
         counts.codes += codes
+        if span is WHOLE:
+            return
+        labels = span.labels
+        if labels.category is not None:
+            self._categories[labels.category] += 1
         counts.with_text += span.text is not None
         counts.with_speaker += labels.speaker is not None
         counts.with_language += labels.language is not None

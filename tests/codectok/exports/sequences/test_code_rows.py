@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
 
 
 def values(document: Document) -> dict[str, Any]:
-    found = {each.name: getattr(document, each.name) for each in fields(document)}
-    return {**found, "ids": (document.ids.dtype, document.ids.tolist())}
+    return {**document._asdict(), "ids": (document.ids.dtype, document.ids.tolist())}
 
 
 def noted(refused: list[str]) -> OnMissing:
@@ -105,6 +104,12 @@ def test_row_of_a_batch_is_the_row_of_the_table(table: Path) -> None:
         np.testing.assert_array_equal(one.codes, other.codes)
         assert replace(one, codes=other.codes) == other
     assert isinstance(found[0], TokenRow)
+
+
+def test_columns_that_nobody_needs_are_not_read(table: Path) -> None:
+    for batch in code_rows(source_of(table), DESCRIBED, ("id", "duration")):
+        assert set(batch.columns) == {"id", "duration"}
+        assert len(batch.codes) == batch.borders[-1]
 
 
 def test_a_row_without_a_field_raises_by_default(table: Path, tokenizer: TextTokenizer) -> None:

@@ -110,7 +110,7 @@ def test_documents_that_teach_nothing_are_dropped(tokenizer: TextTokenizer) -> N
     options = PackingOptions(Packing.NONE, 20, TooLong.TRUNCATE)
     assert not list(fit([document], options, lambda one, why: dropped.append((one.id, why))))
     assert dropped == [("a", "too_long")]
-    silent = replace(document, learned=np.zeros(len(document.ids), bool))
+    silent = document._replace(learned=np.zeros(len(document.ids), bool))
     assert not list(fit([silent], PackingOptions(), lambda one, why: dropped.append((one.id, why))))
     assert dropped[1:] == [("a", "filtered")]
 
