@@ -19,8 +19,8 @@ from . import ray_probe
 from .ray_token import token_problem, use_token
 
 ANSWER_SECONDS = 10.0
-# Ray alone takes some seconds to be imported on a slow disk.
-PROBE_SECONDS = 30.0
+# Time that Ray may take to be imported, on a slow disk; a head answers, or refuses, in less than `PROBE_SECONDS` then.
+IMPORT_SECONDS, PROBE_SECONDS = 30.0, 8.0
 CLIENT_SCHEME = "ray://"
 DEFAULT_PORT, CLIENT_PORT = 6379, 10001
 # Every server of Ray speaks gRPC, thus HTTP/2: it answers this greeting with its settings.
@@ -72,15 +72,21 @@ def _probe(address: str) -> tuple[dict[str, Any], str]:
     # -P: the folder of the program has modules with common names.
     command = [sys.executable, "-P", ray_probe.__file__, place]
     command += [ray_probe.CLIENT] if address.startswith(CLIENT_SCHEME) else []
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        raise CodectokError(
-            f"The Ray cluster at {address} does not answer within {PROBE_SECONDS:g} s; look at its head, or name"
-            " another one with --address or RAY_ADDRESS."
-        ) from None
-    lines = done.stdout.splitlines()
-    return (json.loads(lines[-1]) if lines else {}), done.stderr
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as probe:
+        assert probe.stdout is not None, "it is a pipe"
+        importing = threading.Timer(IMPORT_SECONDS, probe.kill)
+        importing.start()
+        probe.stdout.readline()
+        importing.cancel()
+        try:
+            answer, log = probe.communicate(timeout=PROBE_SECONDS)
+        except subprocess.TimeoutExpired:
+            probe.kill()
+            raise CodectokError(
+                f"The Ray cluster at {address} does not answer within {PROBE_SECONDS:g} s; look at its head, or name"
+                " another one with --address or RAY_ADDRESS."
+            ) from None
+    return (json.loads(answer) if answer else {}), log
 
 
 def is_refusal(answer: Mapping[str, Any], log: str) -> bool:

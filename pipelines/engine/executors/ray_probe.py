@@ -1,4 +1,6 @@
-"""Asks the head of a Ray cluster for its versions, or its server of Ray Client for a sign, and prints JSON.
+"""Asks the head of a Ray cluster for its versions, or its server of Ray Client for a sign.
+
+Prints a line when it begins to ask, since the import of Ray takes its time, and then the answer as JSON.
 
 Runs in a process of its own: Ray tries for many seconds and prints each failure, and without a token that it needs it
 aborts its process.
@@ -16,6 +18,7 @@ CLUSTER_METADATA, NAMESPACE = b"CLUSTER_METADATA", b"cluster"
 # Names of answers.
 VERSIONS, ANSWERED, REFUSED, OTHER = "versions", "answered", "refused", "other"
 CLIENT = "client"
+ASKS = "asks"
 CLIENT_SECONDS = 8.0
 
 
@@ -59,5 +62,8 @@ def probe_client(address: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    importlib.import_module("ray._raylet")
+    sys.stdout.write(f"{ASKS}\n")
+    sys.stdout.flush()
     found = (probe_client if sys.argv[2:] == [CLIENT] else probe)(sys.argv[1])
     sys.stdout.write(json.dumps(found) + "\n")

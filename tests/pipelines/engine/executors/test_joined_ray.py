@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from ray.exceptions import AuthenticationError
 
+from codectok.errors import CodectokError
+from codectok.pipelines.engine.executors import ray_address
 from codectok.pipelines.engine.executors.joined_ray import RAY_PATIENCE, JoinedRay, watched_cluster
 from codectok.pipelines.engine.executors.ray_address import FRAME_HEADER_BYTES, SETTINGS_FRAME
 from codectok.pipelines.engine.executors.ray_watch import LostRayError
@@ -32,7 +34,7 @@ class Store:
 
 @pytest.fixture
 def head() -> Iterator[socket.socket]:
-    """A server that answers as one of Ray does."""
+    """A server that answers as one of Ray does, but only the greeting."""
     frame = bytes([0, 0, 0, SETTINGS_FRAME]).ljust(FRAME_HEADER_BYTES, b"\0")
 
     def serve() -> None:
@@ -93,6 +95,17 @@ def test_lost_node_of_this_machine_is_told(head: socket.socket, raylet: socket.s
     watch = joined(head, raylet, Store())
     Path(raylet.getsockname()).unlink()
     assert "The Ray node of this machine has died" in str(watch.look())
+
+
+def test_head_that_greets_and_hangs_is_told_within_seconds(
+    head: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_address, "PROBE_SECONDS", 1.0)
+    address = f"127.0.0.1:{head.getsockname()[1]}"
+    with pytest.raises(
+        CodectokError, match=f"The Ray cluster at {address} does not answer within 1 s; look at its head"
+    ):
+        ray_address.check_answer(address)
 
 
 def test_lost_server_of_a_client_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
