@@ -24,7 +24,7 @@ from codectok.model.packed_encoder import PackedEncoder
 from codectok.model.packing import DEFAULT_PACK_FRAMES, PackGeometry
 from codectok.model.windowed_decoder import WindowedDecoder
 
-from .choices import KernelChoice, Precision
+from .choices import KernelChoice, Precision, WeightsType
 from .config import CodecConfig, named_codec_config
 from .description import CodecDescription
 from .device import check_precision, resolve_device
@@ -281,11 +281,14 @@ class Codec(AudioCodec):
         end = None if n_samples is None else self.config.left_pad + n_samples
         return self.decode(codes)[self.config.left_pad : end]
 
-    def save_pretrained(self, directory: str | Path) -> None:
+    def save_pretrained(self, directory: str | Path, dtype: WeightsType = "float32") -> None:
         """Write `config.json` and `model.safetensors` into `directory`.
+
+        Weights that are stored in float16 are rounded: the codec that is loaded from them has another fingerprint.
 
         Raises:
             InputError: the codec was loaded without its decoder.
+            CodectokError: a weight is too large for float16.
         """
         self.check_decoder()
-        save_checkpoint(Path(directory), self.header, self.network.state_dict())
+        save_checkpoint(Path(directory), self.header, self.network.state_dict(), dtype)

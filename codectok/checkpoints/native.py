@@ -1,6 +1,7 @@
 """Checkpoints of codectok: a folder with `config.json` and `model.safetensors`.
 
-Tensors are float32 and ready for inference: weight norm is folded, and training state is left out.
+Tensors are float32 or float16, and ready for inference: weight norm is folded, and training state is left out. They are
+loaded as float32.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from codectok.atomic import replacing, write_text
+from codectok.choices import WeightsType
 from codectok.config import CodecConfig, StrictModel, load_mapping, parse
 from codectok.errors import CheckpointError, CodectokError, InputError
 from codectok.model.network import CodecNetwork
@@ -40,19 +42,26 @@ def is_checkpoint(directory: Path) -> bool:
     return (directory / MODEL_FILE).is_file() and (directory / CONFIG_FILE).is_file()
 
 
-def save_checkpoint(directory: Path, header: CheckpointHeader, state: dict[str, Tensor]) -> None:
+def save_checkpoint(
+    directory: Path, header: CheckpointHeader, state: dict[str, Tensor], dtype: WeightsType = "float32"
+) -> None:
     """Write a checkpoint into `directory`; the configuration is written last.
 
     Raises:
         InputError: `directory` already holds a checkpoint.
-        CodectokError: the tensors cannot be written.
+        CodectokError: the tensors cannot be written, or are too large for `dtype`.
     """
     if (directory / CONFIG_FILE).exists() or (directory / MODEL_FILE).exists():
         raise InputError(f"{directory} already holds a codec; choose another folder.")
     path = directory / MODEL_FILE
+    stored = {key: tensor.to(getattr(torch, dtype)).contiguous() for key, tensor in state.items()}
+    if dtype == "float16":
+        for key, tensor in stored.items():
+            if not _is_finite(tensor):
+                raise CodectokError(f"The tensor {key!r} is too large for float16; write the codec in float32.")
     try:
         with replacing(path) as temporary:
-            save_file({key: t.contiguous() for key, t in state.items()}, temporary, metadata={"format": "pt"})
+            save_file(stored, temporary, metadata={"format": "pt"})
     except SafetensorError as error:
         raise CodectokError(f"{path} could not be written: {error}.") from None
     write_text(directory / CONFIG_FILE, header.model_dump_json(indent=2) + "\n")
