@@ -10,10 +10,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name, pinned_name
 from codectok.codecs.base import AudioCodec
+from codectok.model.kernels.support import resolve_kernels, wanted_kernels
 
-from .choices import KernelChoice, Precision
+from .choices import KernelChoice, Kernels, Precision
 from .codec import Codec
 from .errors import CheckpointError, CodectokError, InputError, described
 
@@ -154,6 +157,32 @@ def _load_foreign(scheme: str, loader: CodecLoader, name: str, **options: Any) -
     raise CheckpointError(
         f"The package of the scheme {scheme} returned a {type(codec).__name__} for {name}, not an AudioCodec."
     )
+
+
+def kernels_of_workers(
+    codec: AudioCodec, name: str, kernels: KernelChoice, device: torch.device, dtype: Precision, elsewhere: bool
+) -> Kernels:
+    """Choose the kernels with which all workers of a job compute.
+
+    Args:
+        codec: the codec `name`, on any device.
+        name: for messages.
+        kernels: the choice.
+        device: device of the workers.
+        dtype: arithmetic.
+        elsewhere: True if the workers' GPUs are not this machine's, so that it cannot tell if kernels compile there.
+
+    Raises:
+        InputError: the codec has no such kernels, or "triton" does not run here.
+    """
+    if not isinstance(codec, Codec):
+        if kernels == "triton":
+            raise InputError(f"Only codecs of ours have kernels, not {name}; leave --kernels out.")
+        return "torch"
+    if elsewhere:
+        return wanted_kernels(kernels, device.type, dtype)
+    # Not compiled here: the GPU's memory is left to the workers, which refuse to run if they cannot.
+    return resolve_kernels(kernels, device, dtype, compile_one=False)
 
 
 def check_fingerprint(name: str, fingerprint: str) -> None:

@@ -20,6 +20,7 @@ from .options import (
     DeviceOption,
     DtypeOption,
     EncodingOption,
+    KernelsOption,
     MaxFileBytesOption,
     MaxFileSecondsOption,
     ScaleOption,
@@ -40,6 +41,7 @@ def run(
     codec: CodecOption,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    kernels: KernelsOption = "auto",
     channel: ChannelOption = "mix",
     cancelled: CancelledOption = "first",
     scale: ScaleOption = "refuse",
@@ -67,7 +69,7 @@ def run(
     sound = SoundOptions.parse(channel, cancelled, scale, max_file_seconds)
     listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict, encoding=encoding)
     sources = [replace(source, max_file_bytes=max_file_bytes) for source in ordered_sources(listing)]
-    loaded = load_codec(codec, device, dtype, encoder_only=True)
+    loaded = load_codec(codec, device, dtype, encoder_only=True, kernels=kernels)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0
     with progress(len(sources), "encode: files") as report:

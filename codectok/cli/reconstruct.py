@@ -11,7 +11,15 @@ from codectok.errors import InputError
 from codectok.formatting import format_duration
 
 from .console import facts_table
-from .options import CancelledOption, ChannelOption, CodecOption, DeviceOption, DtypeOption, ScaleOption
+from .options import (
+    CancelledOption,
+    ChannelOption,
+    CodecOption,
+    DeviceOption,
+    DtypeOption,
+    KernelsOption,
+    ScaleOption,
+)
 
 NAME = "reconstruct"
 EXAMPLE = "codectok reconstruct speech.wav again.wav --codec codec/"
@@ -23,6 +31,7 @@ def run(
     codec: CodecOption,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    kernels: KernelsOption = "auto",
     channel: ChannelOption = "mix",
     cancelled: CancelledOption = "first",
     scale: ScaleOption = "refuse",
@@ -40,7 +49,7 @@ def run(
     sound = SoundOptions.parse(channel, cancelled, scale)
     if sound.channel == "each":
         raise InputError("A reconstruction has one channel; give --channel mix or a number.")
-    loaded = load_codec(codec, device, dtype)
+    loaded = load_codec(codec, device, dtype, kernels=kernels)
     rate = loaded.decoded_sample_rate
     samples = torch.from_numpy(read_audio(source, rate, sound=sound))
     codes = loaded.encode(samples, rate)

@@ -19,7 +19,7 @@ from codectok.evaluation.codes.stability import QUANTITIES as STABILITY
 from codectok.evaluation.controls.controls import CONTROLS, Control
 from codectok.evaluation.metrics.base import Metric, Quantity
 from codectok.evaluation.metrics.registry import installed_versions, metric_name, metrics, missing_packages
-from codectok.loading import check_fingerprint, load_codec
+from codectok.loading import check_fingerprint, kernels_of_workers, load_codec
 from codectok.phases import WRITING
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
 from codectok.pipelines.engine.output.unit_output import UnitOutput
@@ -36,7 +36,7 @@ from .examples import ExampleChooser, badness
 from .facts import EvaluationFacts
 from .files import ORIGINAL, audio_name, clips_name, examples_name, rows_schema
 from .measuring import ClipMeasurer, CodecFacts, MeasuredClip
-from .options import EvaluateOptions
+from .options import EvaluateOptions, NamedCodec
 from .reconstruction import CodecServer, CodecsOnDevice, Reconstruct, remote
 from .results import EvaluationReporter
 from .verify import EvaluationVerifier
@@ -62,7 +62,8 @@ class EvaluateJob(Job):
         device = torch.device("cuda") if gpu_model else resolve_device(options.device)
         check_precision(options.dtype, device)
         self.device_class = gpu_model or device_class(device)
-        self.codecs = tuple(self._facts(label.label, label.name) for label in options.codecs)
+        elsewhere = gpu_model is not None
+        self.codecs = tuple(self._facts(named, device, elsewhere) for named in options.codecs)
         self.sample_rate = max(codec.decoded_rate for codec in self.codecs)
         metrics_used = self._metrics()
         self.controls = self._controls()
@@ -76,15 +77,16 @@ class EvaluateJob(Job):
             metric_name(metric): {**installed_versions(metric)} for metric in metrics_used
         }
 
-    def _facts(self, label: str, name: str) -> CodecFacts:
+    def _facts(self, named: NamedCodec, device: torch.device, elsewhere: bool) -> CodecFacts:
         # On the CPU, to leave the GPU's memory to the workers.
-        dtype = self.settings.dtype
+        name, dtype = named.name, self.settings.dtype
         codec = load_codec(name, "cpu", "float32" if dtype == "tf32" else dtype)
         if dtype == "tf32" and not isinstance(codec, Codec):
             raise InputError(f"The codec {name} computes in float32 only; leave --dtype out.")
         codec.check_decoder()
-        found = {"dtype": dtype, "tf32": dtype == "tf32", "device": self.device_class}
-        return CodecFacts(label, codec.describe().model_copy(update=found), codec.decoded_sample_rate)
+        kernels = kernels_of_workers(codec, name, self.settings.kernels, device, dtype, elsewhere)
+        found = {"dtype": dtype, "tf32": dtype == "tf32", "device": self.device_class, "kernels": kernels}
+        return CodecFacts(named.label, codec.describe().model_copy(update=found), codec.decoded_sample_rate)
 
     def _metrics(self) -> list[Metric]:
         return metrics(self.settings.utmos, self.settings.recognizer, self.settings.metrics)
@@ -107,9 +109,11 @@ class EvaluateJob(Job):
         """Everything that determines the figures; codecs by their fingerprints, since their folders may move."""
         settings = self.settings
         utmos = settings.utmos
+        kernels = [codec.description.kernels for codec in self.codecs]
         return {
             "codecs": [[codec.label, codec.description.codec_fingerprint] for codec in self.codecs],
             "dtype": settings.dtype,
+            **({"kernels": kernels} if "triton" in kernels else {}),
             "device": self.device_class,
             "sample_rate": self.sample_rate,
             "metrics": self._versions,

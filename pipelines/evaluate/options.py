@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from codectok.audio.sound import MIXED, SoundOptions
-from codectok.choices import Precision
+from codectok.choices import KernelChoice, Precision
 from codectok.errors import InputError
 from codectok.evaluation.controls.controls import CONTROLS
 from codectok.loading import absolute_codec_name
@@ -69,6 +69,7 @@ class EvaluateOptions:
         codecs: to measure and to compare.
         device: "auto", "cpu" or "cuda".
         dtype: arithmetic of the codecs.
+        kernels: kernels of codecs of ours on a GPU.
         metrics: names of the metrics; None for all that are installed.
         controls: names of the controls; None for all that are installed.
         stability: encode changed copies of each clip, too, and compare their codes.
@@ -89,6 +90,7 @@ class EvaluateOptions:
     codecs: tuple[NamedCodec, ...]
     device: str = "auto"
     dtype: Precision = "float32"
+    kernels: KernelChoice = "auto"
     metrics: tuple[str, ...] | None = None
     controls: tuple[str, ...] | None = None
     stability: bool = True

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
+from codectok.choices import KernelChoice
 from codectok.codecs.base import AudioCodec
 from codectok.description import CodecDescription
 from codectok.errors import AudioError, CodectokError
@@ -60,7 +62,8 @@ class CodecsOnDevice:
         self._lock, self._with_stability = threading.Lock(), settings.stability
         self.codecs: list[AudioCodec] = []
         for named, description in zip(settings.codecs, descriptions, strict=True):
-            codec = load_codec(named.name, settings.device, settings.dtype)
+            kernels = cast("KernelChoice", description.kernels)
+            codec = load_codec(named.name, settings.device, settings.dtype, kernels=kernels)
             if (codec.fingerprint, codec.device_class) != (description.codec_fingerprint, device_class):
                 raise CodectokError(
                     f"A worker has another codec or device than the job: {named.name} on {codec.device_class}; give all"

@@ -11,15 +11,12 @@ import torch
 from pydantic import JsonValue
 
 from codectok.audio.spans import Span
-from codectok.choices import Kernels
 from codectok.codec import Codec
-from codectok.codecs.base import AudioCodec
 from codectok.codecs.encoders import ClipEncoder
 from codectok.description import CodecDescription
 from codectok.device import check_precision, device_class, resolve_device
 from codectok.errors import AudioError, InputError
-from codectok.loading import absolute_codec_name, check_fingerprint, load_codec
-from codectok.model.kernels.support import resolve_kernels, wanted_kernels
+from codectok.loading import absolute_codec_name, check_fingerprint, kernels_of_workers, load_codec
 from codectok.names import printable
 from codectok.phases import WRITING
 from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, Server, WorkerContext
@@ -80,13 +77,15 @@ class TokenizeJob(Job):
         device = torch.device("cuda") if gpu_model else resolve_device(options.device)
         check_precision(options.dtype, device)
         self.device_class = gpu_model or device_class(device)
+        elsewhere = gpu_model is not None
+        kernels = kernels_of_workers(codec, options.codec, options.kernels, device, options.dtype, elsewhere)
         # Description of the codec on the device of the workers.
         self.description = codec.describe().model_copy(
             update={
                 "dtype": options.dtype,
                 "tf32": options.dtype == "tf32",
                 "device": self.device_class,
-                "kernels": self._kernels(codec, device, elsewhere=gpu_model is not None),
+                "kernels": kernels,
             }
         )
         self.frame_size = codec.frame_size
@@ -108,18 +107,6 @@ class TokenizeJob(Job):
             **reading_options(**{name: getattr(self.settings, name) for name in READING_OPTIONS}),
             **self.settings.sound.values(),
         }
-
-    def _kernels(self, codec: AudioCodec, device: torch.device, elsewhere: bool) -> Kernels:
-        """Return the kernels that all workers use; `elsewhere` if the GPUs are not this machine's."""
-        choice = self.settings.kernels
-        if not isinstance(codec, Codec):
-            if choice == "triton":
-                raise InputError(f"Only codecs of ours have kernels, not {self.settings.codec}; leave --kernels out.")
-            return "torch"
-        if not elsewhere:
-            # Not compiled here: the GPU's memory is left to the workers, which refuse to run if they cannot.
-            return resolve_kernels(choice, device, self.settings.dtype, compile_one=False)
-        return wanted_kernels(choice, device.type, self.settings.dtype)
 
     def check_sources(self, listing: Listing) -> None:
         """Raise an `InputError` if the audio column of Parquet files is unknown, or keys of segments could repeat.

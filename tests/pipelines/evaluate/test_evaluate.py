@@ -18,6 +18,7 @@ import soundfile
 import torch
 
 from codectok import Codec, CodectokError, InputError, VerificationError, read_audio
+from codectok.choices import KernelChoice, Precision
 from codectok.evaluation.codes.stability import stability
 from codectok.evaluation.controls.controls import CONTROLS
 from codectok.evaluation.metrics.alignment import align
@@ -32,7 +33,7 @@ from codectok.pipelines.evaluate.clips import EvaluatedClip, fraction_of
 from codectok.pipelines.evaluate.job import EvaluateJob
 from codectok.pipelines.evaluate.measuring import ClipMeasurer
 from codectok.pipelines.evaluate.options import EvaluateOptions, NamedCodec
-from codectok.pipelines.evaluate.reconstruction import Reconstruction
+from codectok.pipelines.evaluate.reconstruction import CodecsOnDevice, Reconstruction
 from codectok.pipelines.verify.output import verify_output
 from codectok.sources.clip import Clip
 from codectok.tokens.table import read_rows
@@ -397,6 +398,34 @@ def test_refused_clip_has_reasons_and_is_the_worst(codec_folder: Path) -> None:
 def test_nothing_to_measure_is_refused(codec_folder: Path) -> None:
     with pytest.raises(InputError, match="No metric is left"):
         EvaluateJob(options({"one": codec_folder}, metrics=(), stability=False))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kernels", "expected"),
+    [("bfloat16", "auto", "triton"), ("bfloat16", "torch", "torch"), ("float32", "auto", "torch")],
+)
+def test_evaluation_names_kernels_that_all_its_workers_use(
+    codecs: dict[str, Path], dtype: Precision, kernels: KernelChoice, expected: str
+) -> None:
+    job = EvaluateJob(options(codecs, dtype=dtype, kernels=kernels, device="auto"), gpu_model="NVIDIA H100 80GB HBM3")
+    descriptions = [codec.description for codec in job.codecs]
+    assert [description.kernels for description in descriptions] == [expected, expected]
+    assert job.options().get("kernels", ["torch", "torch"]) == [expected, expected]
+    if expected == "triton":
+        with pytest.raises(InputError, match="on a GPU only"):
+            CodecsOnDevice(options(codecs, dtype=dtype), descriptions, "cpu")
+
+
+@pytest.mark.parametrize("verb", ["encode", "reconstruct", "evaluate"])
+def test_kernels_that_do_not_run_here_are_refused(
+    verb: str, codec_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", tone(1.0, 24_000, 200), 24_000)
+    output = {"encode": "a.npz", "reconstruct": "b.wav", "evaluate": "out"}[verb]
+    result = codectok(verb, "a.wav", output, "--codec", codec_folder, "--device", "cpu", "--kernels", "triton")
+    assert_refused(result, "Kernels of Triton compute in bfloat16 on a GPU only")
+    assert not Path(output).exists()
 
 
 def test_worker_with_other_packages_is_refused(
