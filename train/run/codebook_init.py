@@ -39,11 +39,11 @@ def measure_codebook_init(trainer: Trainer, batches: Iterable[Tensor]) -> Codebo
     """Initialize the codebooks of `trainer`, or estimate the cost of a large k-means on a CPU.
 
     Returns:
-        The cost, None if the quantizer has no codebooks.
+        The cost, None if no codebooks are initialized.
     """
     config, device = trainer.config, trainer.device
     quantizer = config.codec.quantizer
-    if isinstance(quantizer, FiniteScalarQuantizerConfig):
+    if trainer.has_codebooks or isinstance(quantizer, FiniteScalarQuantizerConfig):
         return None
     if device.type == "cpu" and _multiplications(config, quantizer) > MAX_MULTIPLICATIONS_ON_CPU:
         return CodebookInitCost(_estimated_seconds(config, quantizer), codebook_init_bytes(config, quantizer))

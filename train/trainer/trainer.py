@@ -24,7 +24,7 @@ from .adversary import Adversary
 from .averaging import WeightAverage
 from .losses import MultiScaleMelLoss
 from .optimizer import build_optimizer, learning_rate, load_optimizer, step_optimizer
-from .warm_start import copy_encoder_and_decoder, load_initial_checkpoint
+from .warm_start import copy_weights, load_initial_checkpoint
 
 # Features per code that the k-means of the codebooks starts from.
 VECTORS_PER_CODE = 4
@@ -45,6 +45,7 @@ class Trainer:
         adversary: the discriminators.
         optimizer: of the codec.
         average: moving average of the codec's weights, None if not configured.
+        has_codebooks: True if codebooks need no initialization: they are constants, or were copied by a warm start.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class Trainer:
         self.step = 0
         self.network = CodecNetwork(config.codec)
         self._teacher: CodecNetwork | None = None
+        self.has_codebooks = isinstance(config.codec.quantizer, FiniteScalarQuantizerConfig)
         if config.init_from is not None and (config.loss.distillation or not will_load_state):
             initial = load_initial_checkpoint(config.init_from, config.codec).network
-            copy_encoder_and_decoder(initial, self.network)
+            self.has_codebooks |= copy_weights(initial, self.network)
             if config.loss.distillation:
                 self._teacher = initial.to(device).requires_grad_(False)
         self.network.prepare_for_training()
@@ -77,7 +79,7 @@ class Trainer:
 
     @torch.no_grad()
     def initialize_codebooks(self, batches: Iterable[Tensor]) -> None:
-        """Initialize the codebooks, if the quantizer has any, by a k-means of the features of the first batches.
+        """Initialize the codebooks, unless there are some, by a k-means of the features of the first batches.
 
         Several ranks get the same codebooks as a single rank with all of their batches.
 
@@ -85,7 +87,7 @@ class Trainer:
             batches: this rank's waveforms, [B, T] each; as many as needed are taken.
         """
         codec = self.config.codec
-        if isinstance(codec.quantizer, FiniteScalarQuantizerConfig):
+        if self.has_codebooks:
             return
         # More vectors than codes: a vector that equals its code leaves no residual for the next codebook.
         wanted = VECTORS_PER_CODE * codec.quantizer.codebook_size * codec.frame_size

@@ -1,8 +1,9 @@
-"""Warm start: copies encoder and decoder of an initial checkpoint (`init_from`) into a new codec."""
+"""Warm start: copies the weights of an initial checkpoint (`init_from`) into a new codec."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from codectok.checkpoints.native import is_checkpoint
 from codectok.codec import Codec
@@ -11,6 +12,8 @@ from codectok.errors import InputError
 from codectok.model.network import CodecNetwork
 
 COPIED_MODULES = ("encoder", "decoder")
+# Keys of a quantizer that change its training only.
+TRAINING_KEYS = {"ema_decay", "expiry_share"}
 
 
 def has_initial_checkpoint(place: Path) -> bool:
@@ -51,10 +54,22 @@ def check_initial_config(initial: CodecConfig, config: CodecConfig, place: Path)
             )
 
 
-def copy_encoder_and_decoder(source: CodecNetwork, target: CodecNetwork) -> None:
-    """Copy encoder and decoder, not the quantizer; both networks must still be without weight norm."""
-    for part in COPIED_MODULES:
+def copy_weights(source: CodecNetwork, target: CodecNetwork) -> bool:
+    """Copy encoder and decoder, and the quantizer if both are configured alike.
+
+    Both networks must still be without weight norm and training state.
+
+    Returns:
+        True if the quantizer was copied, so that `target` has codebooks.
+    """
+    alike = _quantizer_keys(source.config) == _quantizer_keys(target.config)
+    for part in (*COPIED_MODULES, "quantizer") if alike else COPIED_MODULES:
         getattr(target, part).load_state_dict(getattr(source, part).state_dict())
+    return alike
+
+
+def _quantizer_keys(config: CodecConfig) -> dict[str, Any]:
+    return config.quantizer.model_dump(exclude=TRAINING_KEYS)
 
 
 def _codec_folder(place: Path) -> Path | None:

@@ -309,6 +309,28 @@ def test_warm_start_copies_encoder_and_decoder(shards: Path, tmp_path: Path) -> 
         train(tiny_config(shards, tmp_path / "none", f"init_from={tmp_path}"))
 
 
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        "{type: grvq, codebook_size: 32, codebook_dim: 8}",
+        "{type: simvq, codebook_size: 32, codebook_dim: 8}",
+        "{type: fsq, levels: [4, 4]}",
+    ],
+)
+def test_codec_is_tuned_with_its_own_codebooks(quantizer: str, shards: Path, tmp_path: Path) -> None:
+    tiny = [f"codec.quantizer={quantizer}"]
+    before = codec_of(train(tiny_config(shards, tmp_path / "before", *tiny, steps=3)))
+    tiny += ["codec.quantizer.ema_decay=0.9"] if "grvq" in quantizer else []
+    tuning = tiny_config(shards, tmp_path / "after", f"init_from={tmp_path / 'before'}", *tiny, steps=1)
+    trainer = Trainer(tuning, torch.device("cpu"))
+    trainer.initialize_codebooks(iter(()))  # needs no batch
+    own = trainer.export().network.state_dict()
+    for name, expected in before.network.state_dict().items():
+        torch.testing.assert_close(own[name], expected, msg=name)
+    assert dry_run(tuning).codebook_init is None
+    assert codec_of(train(tuning)).fingerprint != before.fingerprint
+
+
 def test_dry_run_reports_costs_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
     found = dry_run(tiny_config(shards, tmp_path / "run"))
     assert found.codebook_init is not None and found.codebook_init.seconds > 0
