@@ -28,6 +28,10 @@ SUFFIX = ".jsonl"
 # In an object store, files are replaced whole: at most this often, and while they are smaller.
 STORE_SECONDS = 10.0
 STORE_BYTES = 1 << 20
+# Lines that a store does not take are held up to this size, then lost.
+HELD_BYTES = 1 << 24
+# The end of a run waits for the store this long, and tries again meanwhile.
+FLUSH_SECONDS, RETRY_SECONDS = 10.0, 0.5
 
 
 class EventLog:
@@ -66,7 +70,7 @@ class EventLog:
                 self._lose(error)
 
     def flush(self, wait: bool = True) -> None:
-        """Bring lines that are still held to the store; unless `wait`, only if the last time is long ago."""
+        """Tell if the store has failed; with `wait`, bring lines that are still held to it first."""
         with self._lock:
             try:
                 self._file.flush(wait)
@@ -118,7 +122,7 @@ class _File(ABC):
         """Add a line completely, or raise an error and leave the file as it was."""
 
     def flush(self, wait: bool) -> None:
-        """Write lines that are held."""
+        """Raise the error of lines that are held, if any; with `wait`, write them first."""
 
     def close(self) -> None:
         """Close the file."""
@@ -157,30 +161,73 @@ def _open_new(folder: Path, stem: str) -> int:
 
 
 class _Objects(_File):
-    """Objects of a store, of about `STORE_BYTES` each; the last one is replaced until it is full."""
+    """Objects of a store, of about `STORE_BYTES` each; the last one is replaced until it is full.
+
+    A thread writes them, so that a store that is slow, or hangs, does not delay the run.
+    """
 
     def __init__(self, folder: Storage, stem: str) -> None:
         self._folder, self._stem = folder, stem
         self._number, self._lines, self._written = 1, bytearray(), 0
-        self._last = 0.0
+        self._next = 0.0
+        self._failure: Exception | None = None
+        self._hurries = self._closed = False
+        self._changed = threading.Condition()
         folder.write(self._name, b"")
+        threading.Thread(target=self._write_objects, name="event log", daemon=True).start()
 
     @property
     def _name(self) -> str:
         return f"{self._stem}{SUFFIX}" if self._number == 1 else f"{self._stem}-{self._number}{SUFFIX}"
 
     def append(self, line: bytes) -> None:
-        if len(self._lines) + len(line) > 2 * STORE_BYTES:
-            self.flush(wait=True)  # a store that fails must not fill the memory
-        self._lines += line
-        with suppress(Exception):  # the lines are held, and written by a later flush
-            self.flush(wait=False)
+        with self._changed:
+            waiting = len(self._lines) - self._written
+            if waiting + len(line) > HELD_BYTES:
+                raise TimeoutError(f"the store has not taken {waiting:,} bytes")
+            self._lines += line
+            self._changed.notify_all()
 
     def flush(self, wait: bool) -> None:
-        if self._written == len(self._lines) or not (wait or time.monotonic() - self._last > STORE_SECONDS):
-            return
-        self._last = time.monotonic()
-        self._folder.write(self._name, bytes(self._lines))
-        self._written = len(self._lines)
-        if self._written >= STORE_BYTES:
-            self._number, self._lines, self._written = self._number + 1, bytearray(), 0
+        with self._changed:
+            if wait:
+                self._hurries = True
+                self._changed.notify_all()
+                if not self._changed.wait_for(lambda: self._is_written, FLUSH_SECONDS) and self._failure is None:
+                    self._failure = TimeoutError(f"the store does not answer within {FLUSH_SECONDS:g} s")
+                self._hurries = False
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def _is_written(self) -> bool:
+        return self._written == len(self._lines)
+
+    def _write_objects(self) -> None:
+        while True:
+            with self._changed:
+                while self._is_written or not (self._hurries or time.monotonic() >= self._next):
+                    if self._closed:
+                        return
+                    self._changed.wait(None if self._is_written else max(0.0, self._next - time.monotonic()))
+                name, lines = self._name, bytes(self._lines)
+            try:
+                self._folder.write(name, lines)
+            except Exception as error:  # clients of stores differ in their errors
+                with self._changed:
+                    self._failure = error
+                time.sleep(RETRY_SECONDS)
+                continue
+            with self._changed:
+                self._next = time.monotonic() + STORE_SECONDS
+                self._written = len(lines)
+                if self._written >= STORE_BYTES:
+                    self._number, self._written = self._number + 1, 0
+                    del self._lines[: len(lines)]
+                self._changed.notify_all()

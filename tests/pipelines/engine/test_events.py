@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -23,7 +25,7 @@ from codectok.monitoring import event_log
 from codectok.monitoring.events import NullEvents, UnitRetried, UnitStarted, WorkerDied, WorkerEnded
 from codectok.pipelines import NullProgress, RunOptions, TableJob, Unit, UnitOutput, decoded_clips, run_job
 from codectok.pipelines.engine.timing import RunTimer
-from codectok.storage import RemoteStorage
+from codectok.storage import RemoteStorage, open_storage
 from tests.helpers.events import events_of, metrics_of, value_of
 from tests.helpers.jobs import LOCAL, run, shard_job
 
@@ -216,6 +218,7 @@ def test_store_that_fails_for_a_while_loses_no_event(
 
     monkeypatch.setattr(RemoteStorage, "write", failing)
     monkeypatch.setattr(event_log, "STORE_SECONDS", 0.0)
+    monkeypatch.setattr(event_log, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(event_log, "STORE_BYTES", 1500)  # several objects
     progress = Notes()
     report = run_job(shard_job(), [str(corpus)], tmp_path / "out", logged("memory://bucket/away"), progress)
@@ -227,6 +230,53 @@ def test_store_that_fails_for_a_while_loses_no_event(
     assert names["unit_finished"] == report.new_units
     assert names["run_started"] == names["run_ended"] == 1
     assert names["events_lost"] == 0
+
+
+def test_store_that_hangs_does_not_delay_the_job(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls, answers = RemoteStorage.write, Counter[str](), threading.Event()
+
+    def hanging(storage: RemoteStorage, name: str, data: bytes) -> None:
+        calls["writes"] += 1
+        if calls["writes"] > 1:
+            answers.wait(60)
+        write(storage, name, data)
+
+    monkeypatch.setattr(RemoteStorage, "write", hanging)
+    monkeypatch.setattr(event_log, "FLUSH_SECONDS", 0.2)
+    progress = Notes()
+    started = time.monotonic()
+    report = run_job(shard_job(), [str(corpus)], tmp_path / "out", logged("memory://bucket/hangs"), progress)
+    assert report.new_units
+    assert time.monotonic() - started < 30
+    assert not answers.is_set()
+    assert len([note for note in progress.notes if "the store does not answer within 0.2 s" in note]) == 1
+    answers.set()  # the thread ends
+
+
+def test_lines_that_a_store_does_not_take_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "HELD_BYTES", 2000)
+    monkeypatch.setattr(event_log, "FLUSH_SECONDS", 5.0)
+    write, answers, notes = RemoteStorage.write, threading.Event(), list[str]()
+
+    def hanging(storage: RemoteStorage, name: str, data: bytes) -> None:
+        assert not data or answers.wait(60)
+        write(storage, name, data)
+
+    monkeypatch.setattr(RemoteStorage, "write", hanging)
+    log = event_log.EventLog(open_storage("memory://bucket/full"), "log", notes.append)
+    for number in range(50):
+        log.write(UnitStarted(unit=number, node="here", attempt=1), "shard")
+    assert len(notes) == 1
+    answers.set()
+    log.flush()
+    log.write(UnitStarted(unit=50, node="here", attempt=1), "shard")
+    log.close()
+    (file,) = fsspec.filesystem("memory").find("/bucket/full")
+    lines = [json.loads(line) for line in fsspec.filesystem("memory").cat_file(file).splitlines()]
+    units = [line for line in lines if line["event"] == "unit_started"]
+    (lost,) = [line for line in lines if line["event"] == "events_lost"]
+    assert units[-1]["unit"] == 50
+    assert lost["count"] == 51 - len(units) > 0
 
 
 def test_all_commands_with_an_engine_take_a_log_folder() -> None:
