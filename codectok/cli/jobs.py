@@ -31,13 +31,16 @@ def command_clock() -> PhaseClock:
 
 
 def gpu_model_elsewhere(choices: JobChoices, device: str) -> str | None:
-    """Name of the GPUs of the cluster that a job would use from this machine, which has none; else None."""
+    """Name of the GPUs of the cluster that a job would use from this machine, which has none; else None.
+
+    With `device` "cuda", wait for a cluster that has no free GPU, or none yet.
+    """
     import torch
 
     from codectok.pipelines.engine.executors.ray_cluster import gpu_model_of
 
     elsewhere = choices.engine == "ray" and device in ("auto", "cuda") and not torch.cuda.is_available()
-    return gpu_model_of(choices.address) if elsewhere else None
+    return gpu_model_of(choices.address, warn if device == "cuda" else None) if elsewhere else None
 
 
 def run_and_report(

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import soundfile
 
+from codectok import Codec
 from codectok.audio.ffmpeg.decoding import is_installed
 from tests.cluster.growing_job import SHARD_SECONDS
 from tests.helpers.audio import tone
@@ -115,7 +116,7 @@ def job(
         process.kill()
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> float:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> float:
     """Wait for `condition`, and return the seconds."""
     started = time.monotonic()
     while not condition():
@@ -180,6 +181,28 @@ def test_autoscaler_starts_machines_for_the_units_that_wait(
             wait_until(lambda: len(list(nodes.iterdir())) == 2, process)
             process.wait(WAIT_SECONDS)
     assert digests(tmp_path / "out") == expected
+
+
+def test_first_gpu_of_a_cluster_is_waited_for(recordings: Path, tmp_path: Path) -> None:
+    """A machine with a GPU joins after the command has asked for one; the GPU is a name only, which torch refuses."""
+    Codec.from_config("nano").save_pretrained(tmp_path / "codec")
+    command = [sys.executable, "-m", "codectok", "tokenize", str(recordings), str(tmp_path / "out"), "--device=cuda"]
+    with (
+        tempfile.TemporaryDirectory(prefix="head") as folder,
+        ray_head(Path(folder), OPEN) as address,
+        (tmp_path / "told").open("w") as told,
+        subprocess.Popen(
+            [*command, f"--codec={tmp_path / 'codec'}", f"--address={address}"],
+            env={**os.environ, **OPEN, "CUDA_VISIBLE_DEVICES": ""},
+            stdout=told,
+            stderr=told,
+        ) as process,
+    ):
+        note = "Waiting for a GPU of the Ray cluster: it has no machine with a GPU yet."
+        wait_until(lambda: note in (tmp_path / "told").read_text(), process)
+        with ray_node(address, Path(folder), OPEN, "--num-cpus=1", "--num-gpus=1"):
+            assert process.wait(WAIT_SECONDS) == 1
+    assert "The Ray cluster has a GPU that torch cannot use there" in " ".join((tmp_path / "told").read_text().split())
 
 
 def test_lost_gpu_is_waited_for_and_replaced(

@@ -22,6 +22,8 @@ from .ray_address import check_answer, cluster_address
 from .ray_watch import quiet_ray
 
 GPU_ANSWER_SECONDS = 300.0
+# Time until the first note that a GPU is waited for, and between later ones.
+GPU_NOTE_SECONDS, GPU_NOTES_SECONDS = 10.0, 60.0
 # Address of the cluster that this process has joined, if any.
 _joined: list[str] = []
 # The server of Ray Client forks a process for each client while it answers others, and some die at once.
@@ -148,31 +150,45 @@ def current_umask() -> int:
     return mask
 
 
-def gpu_model_of(address: str | None) -> str | None:
+def gpu_model_of(address: str | None, on_wait: Callable[[str], None] | None = None) -> str | None:
     """Name of the GPUs of the cluster at `address` (or `RAY_ADDRESS`); joins the cluster, and stays in it.
 
-    None if there is no cluster to join, or if it has no GPU.
+    Args:
+        address: of the cluster.
+        on_wait: called with a sentence every minute while the cluster has no free GPU; Ray's autoscaler may start one.
+            None not to wait for the first GPU, and minutes only for a free one.
+
+    Returns:
+        None if there is no cluster to join, or if it has no GPU and nobody waits for one.
 
     Raises:
         CodectokError: the cluster does not answer, or its GPUs do not.
     """
     import ray
-    from ray.exceptions import GetTimeoutError, RayTaskError
+    from ray.exceptions import RayTaskError
 
     if not ray.is_initialized():
         address = cluster_address(address)
         if address is None:
             return None
         join_cluster(address)
-    if not cluster_resource("GPU"):
+    if not cluster_resource("GPU") and on_wait is None:
         return None
     ask: Any = ray.remote(num_gpus=1)(torch.cuda.get_device_name)
+    answer = ask.remote()
+    patience = GPU_ANSWER_SECONDS if on_wait is None else GPU_NOTE_SECONDS
     try:
-        return str(ray.get(ask.remote(), timeout=GPU_ANSWER_SECONDS))
-    except GetTimeoutError:
-        raise CodectokError("All GPUs of the Ray cluster are in use; wait for them, or pass --device cpu.") from None
+        while not ray.wait([answer], timeout=patience)[0]:
+            if on_wait is None:
+                raise CodectokError("All GPUs of the Ray cluster are in use; wait for them, or pass --device cpu.")
+            reason = "all of its GPUs are in use" if cluster_resource("GPU") else "it has no machine with a GPU yet"
+            on_wait(f"Waiting for a GPU of the Ray cluster: {reason}. Stop with Ctrl-C, or pass --device cpu.")
+            patience = GPU_NOTES_SECONDS
+        return str(ray.get(answer))
     except RayTaskError as error:
         raise CodectokError(
             f"The Ray cluster has a GPU that torch cannot use there: {first_line(error.cause)}; pass"
             " --device cpu, or repair its drivers."
         ) from None
+    finally:
+        ray.cancel(answer)  # if nobody waits for it any more

@@ -346,6 +346,23 @@ def test_cluster_without_gpus_has_no_gpu_model() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Ray has a GPU")
+def test_wait_for_the_first_gpu_of_a_cluster_is_told_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "GPU_NOTE_SECONDS", 0.2)
+    monkeypatch.setattr(ray_cluster, "GPU_NOTES_SECONDS", 0.2)
+    told: list[str] = []
+
+    def stop(note: str) -> None:
+        told.append(note)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gpu_model_of(None, stop)
+    assert told[1].startswith("Waiting for a GPU of the Ray cluster: it has no machine with a GPU yet.")
+
+
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU can be used")
 def test_gpu_unusable_by_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     remote: Any = ray.remote
