@@ -213,8 +213,18 @@ def _job_facts(status: JobStatus) -> dict[str, Any]:
     }
 
 
+def _train_state(run: TrainStatus) -> str:
+    if run.running:
+        return "running"
+    if run.finished:
+        return "finished"
+    if run.running is None:
+        return "unfinished; the same command resumes it if it has stopped"
+    return "stopped before its end; the same command resumes it"
+
+
 def _train_rows(run: TrainStatus) -> Iterator[tuple[str, object]]:
-    yield "state", "finished" if run.finished else "unfinished; the same command resumes it if it has stopped"
+    yield "state", _train_state(run)
     if run.step is None:
         yield "step", "none was logged yet"
     else:
@@ -234,6 +244,7 @@ def _train_facts(run: TrainStatus) -> dict[str, Any]:
     return {
         "output": str(run.output),
         "finished": run.finished,
+        "running": run.running,
         "step": run.step,
         "steps": run.steps,
         # JSON has no infinities.

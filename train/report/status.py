@@ -8,6 +8,7 @@ from pathlib import Path
 
 from codectok.train.run.checkpoint import CONFIG_FILE
 from codectok.train.run.divergence import mel_metric
+from codectok.train.run.lock import is_locked
 from codectok.train.run.metrics_log import TENSORBOARD_FOLDER
 from codectok.train.run.output import CHECKPOINT_FOLDER
 
@@ -26,6 +27,7 @@ class TrainStatus:
     Attributes:
         output: folder of the run.
         finished: True if the last step was taken and the codec is written.
+        running: True if a training uses the folder; None if that cannot be known from here.
         step: last logged step; None before the first.
         steps: steps of the whole run; None if this version cannot read the configuration.
         losses: last values of the most important metrics by label.
@@ -36,6 +38,7 @@ class TrainStatus:
 
     output: Path
     finished: bool
+    running: bool | None
     step: int | None
     steps: int | None
     losses: dict[str, float]
@@ -72,6 +75,7 @@ def read_training_status(folder: Path) -> TrainStatus:
     return TrainStatus(
         output=folder,
         finished=run.has_codec and step is not None and steps is not None and step >= steps,
+        running=is_locked(folder),
         step=step,
         steps=steps,
         losses=_losses(run),

@@ -37,6 +37,7 @@ from .checkpoint import (
     save_training_state,
 )
 from .divergence import DivergenceMonitor
+from .lock import locked_output
 from .metrics_log import MetricsCallback, MetricsLog
 from .output import BEST_FOLDER, CHECKPOINT_FOLDER, CODEC_FOLDER, claim_output, config_text, write_codec
 from .preparation import prepare
@@ -106,7 +107,21 @@ class TrainingRun:
         self._best: tuple[float, int] | None = None
 
     def run(self, stop: StopFlag) -> TrainingReport:
-        """Train to the last step, or until time is up or `stop` is set."""
+        """Train to the last step, or until time is up or `stop` is set.
+
+        Raises:
+            InputError: another training uses the output, or has just used it.
+        """
+        if not self._ranks.is_first:
+            return self._run(stop)
+        with locked_output(self._config.output):
+            if latest_checkpoint(self._checkpoints) != self._checkpoint:
+                raise InputError(
+                    f"Another training has written to {self._config.output} meanwhile; run the same command again."
+                )
+            return self._run(stop)
+
+    def _run(self, stop: StopFlag) -> TrainingReport:
         config, trainer = self._config, self._trainer
         codec = config.output / CODEC_FOLDER
         state: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from codectok import Codec, CodectokError, InputError
 from codectok.cli.train import run as train_command
 from codectok.train import TrainConfig, Trainer, dry_run, load_stages, train
+from codectok.train.distributed import Ranks
+from codectok.train.report.status import read_training_status
+from codectok.train.run import lock
 from codectok.train.run import run as run_module
 from codectok.train.run import validation as validation_module
 from codectok.train.run.checkpoint import (
@@ -29,6 +33,7 @@ from codectok.train.run.checkpoint import (
     save_training_state,
 )
 from codectok.train.run.preparation import open_validation
+from codectok.train.run.run import TrainingRun
 from codectok.train.run.validation import Validation
 from tests.train.conftest import TINY, codec_of, tiny_config
 
@@ -307,6 +312,36 @@ def test_warm_start_copies_encoder_and_decoder(shards: Path, tmp_path: Path) -> 
         train(tiny_config(shards, tmp_path / "other", *options, "codec.encoder.depths=[1]"))
     with pytest.raises(InputError, match="no codec to start from"):
         train(tiny_config(shards, tmp_path / "none", f"init_from={tmp_path}"))
+
+
+def test_output_of_a_running_training_is_refused(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.3)
+    config = tiny_config(shards, tmp_path / "run", steps=3)
+    states: list[bool | None] = []
+
+    def look(step: int, metrics: dict[str, float]) -> None:
+        states.append(read_training_status(config.output).running)
+        if len(states) == 1:
+            with pytest.raises(InputError, match=f"Another training uses {config.output}; wait for its end"):
+                train(config)
+
+    train(config, look)
+    assert states and all(states)
+    assert "waiting 0.3 s for its end" in caplog.text
+    assert read_training_status(config.output).running is False
+    assert train(config).ending == "already finished"
+
+
+def test_run_is_refused_if_another_one_has_written_a_checkpoint_meanwhile(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "run", steps=2))
+    config = tiny_config(shards, tmp_path / "run", steps=6)
+    late = TrainingRun(config, torch.device("cpu"), Ranks(), lambda step, metrics: None)
+    train(tiny_config(shards, tmp_path / "run", steps=4))
+    with pytest.raises(InputError, match=r"has written to .* meanwhile; run the same command again"):
+        late.run(Event())
+    assert train(config).step == 6
 
 
 @pytest.mark.parametrize(
