@@ -103,18 +103,18 @@ class Cluster:
     """
 
     def __init__(self, hosts: Hosts, cores: Sequence[int]) -> None:
-        self._cores = cores
+        self._hosts, self._cores = hosts, list[int]()
         self.nodes: list[Host] = []
         self.address = ""
         for n_cores in cores:
-            host = hosts.add()
-            self.address = host.start_node(self.address or None, n_cores)
-            self.nodes.append(host)
+            self.add(n_cores)
 
-    @property
-    def n_cores(self) -> int:
-        """Cores of all nodes."""
-        return sum(self._cores)
+    def add(self, cores: int) -> None:
+        """Start another node."""
+        host = self._hosts.add()
+        self.address = host.start_node(self.address or None, cores)
+        self.nodes.append(host)
+        self._cores.append(cores)
 
     def have_loaded(self, n_workers: int) -> bool:
         """True if there are so many workers of jobs, and all have loaded their jobs."""

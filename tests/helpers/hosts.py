@@ -43,6 +43,8 @@ RAY_SETTINGS = {
     "RAY_prestart_worker_first_driver": "0",
     # Memory belongs to all hosts together.
     "RAY_memory_monitor_refresh_ms": "0",
+    # So do its cores: workers would wait for all that else runs on the machine.
+    "RAY_worker_niceness": "0",
     "RAY_TMPDIR": "/tmp",
     "OMP_NUM_THREADS": "1",
 }
@@ -228,7 +230,9 @@ def running_hosts() -> Iterator[Hosts]:
 
 
 def kill_tree(process: subprocess.Popen[str]) -> None:
-    """Kill a command and all that it has started."""
+    """Kill a command and all that it has started, unless it has ended."""
+    if process.poll() is not None:
+        return  # its number may be another's by now
     for one in [*descendants(process.pid), process.pid]:
         try:
             os.kill(one, signal.SIGKILL)
