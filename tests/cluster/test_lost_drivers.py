@@ -83,6 +83,7 @@ def test_head_that_was_started_again_is_told_and_all_jobs_resume(cluster: Cluste
         assert_one_sentence(status, told)
         # The node of the driver ends itself when it meets another head; either may be noticed first.
         assert "was started again" in told or "The Ray node of this machine has died" in told, told
+    cluster.nodes[1].kill()  # it may not have noticed yet
     cluster.heal()
     all_jobs.start(cluster.nodes[1])
     all_jobs.assert_finished()
