@@ -19,7 +19,7 @@ from tests.helpers.audio import tone
 from tests.helpers.exports import write_parts
 from tests.helpers.hosts import ROOT, Host, Hosts, kill_tree, running_hosts, send_signal
 from tests.helpers.jobs import digests
-from tests.helpers.ray_workers import LOADING, workers_below
+from tests.helpers.ray_workers import LOADING, jobs_of, stop_in_units, workers_below
 
 VERBS = ("shard", "tokenize", "export", "evaluate")
 N_FILES, FILE_SECONDS, RATE = 80, 30.0, 8000
@@ -27,8 +27,7 @@ N_FILES, FILE_SECONDS, RATE = 80, 30.0, 8000
 PARTS = {"tokenize": "[01b]*", "evaluate": "[0b]*"}
 UNIT_SECONDS = 6.0  # about a file, as estimated from its size
 RUN_SECONDS = 400.0  # on a machine with other work; a quiet one needs a quarter
-POLL_SECONDS = 0.05
-RESUME_SECONDS = 0.3  # in which a driver that was stopped gives units to its workers
+POLL_SECONDS = 0.02
 
 
 @pytest.fixture(scope="session")
@@ -209,8 +208,8 @@ class AllJobs:
             command = [*self._jobs.command(verb, output), f"--workers={self.WORKERS}"]
             self._runs[verb] = self._cluster.start(command, host, **environment)
 
-    def wait_for_units(self) -> None:
-        """Wait until each has finished a unit in this run and runs others, and assert that none has finished all.
+    def stop_in_units(self, host: Host) -> set[int]:
+        """Stop workers on a host within units of each job, after each has finished a unit in this run; return them.
 
         The drivers of the jobs that are ahead are stopped until the other ones have finished a unit as well, and all
         workers have loaded their jobs.
@@ -228,11 +227,16 @@ class AllJobs:
         self.wait_until(look, "a unit of each")
         n_workers = self.WORKERS * len(VERBS)
         self.wait_until(lambda: self._cluster.have_loaded(n_workers), "the start of all workers")
-        for run in reversed(self._runs.values()):  # the slowest job first
+        for run in self._runs.values():
             run.send_signal(signal.SIGCONT)
-        time.sleep(RESUME_SECONDS)
-        finished = self.finished()
-        assert all(finished[verb] < self._jobs.n_units(verb) for verb in VERBS), finished
+        stopped: set[int] = set()
+
+        def stop() -> bool:
+            stopped.update(stop_in_units(host.node))
+            return len(jobs_of(stopped)) == len(VERBS)
+
+        self.wait_until(stop, "units of each on one host")
+        return stopped
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until a condition holds while the jobs run."""

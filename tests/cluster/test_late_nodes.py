@@ -29,6 +29,5 @@ def test_late_node_is_used_by_all_jobs(cluster: Cluster, all_jobs: AllJobs) -> N
 
     all_jobs.wait_until(stop, "a unit")
     cluster.add(7)
-    all_jobs.wait_for_units()
-    continue_all(stopped)
+    continue_all(stopped | all_jobs.stop_in_units(cluster.nodes[2]))
     all_jobs.assert_finished()

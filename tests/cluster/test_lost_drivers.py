@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers.hosts import Hosts, require_networks
 from tests.helpers.jobs import digests
+from tests.helpers.ray_workers import continue_all
 
 from .conftest import AllJobs, Cluster, Jobs, n_records
 
@@ -36,8 +37,9 @@ def cluster(two_nodes: Cluster) -> Cluster:
 
 def test_killed_drivers_resume_on_another_node(cluster: Cluster, all_jobs: AllJobs) -> None:
     all_jobs.start(cluster.nodes[1])
-    all_jobs.wait_for_units()
+    stopped = all_jobs.stop_in_units(cluster.nodes[0])
     all_jobs.kill()
+    continue_all(stopped)
     all_jobs.start(cluster.nodes[0])
     all_jobs.assert_finished()
 
@@ -76,7 +78,7 @@ def test_head_that_was_started_again_is_told_and_all_jobs_resume(cluster: Cluste
     """Ray would let the driver wait forever for actors that belong to another cluster."""
     require_networks()
     all_jobs.start(cluster.nodes[1], **PATIENT)
-    all_jobs.wait_for_units()
+    all_jobs.stop_in_units(cluster.nodes[0])
     cluster.nodes[0].kill()
     cluster.start_head()
     for status, told in all_jobs.end(NOTICE_SECONDS):

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from tests.helpers.hosts import Hosts, require_networks
+from tests.helpers.ray_workers import continue_all
 
 from .conftest import AllJobs, Cluster
 
@@ -29,7 +30,7 @@ def cluster(three_nodes: Cluster) -> Cluster:
 
 def test_killed_node_does_not_change_outputs(cluster: Cluster, all_jobs: AllJobs) -> None:
     all_jobs.start(cluster.nodes[1])
-    all_jobs.wait_for_units()
+    all_jobs.stop_in_units(cluster.nodes[2])
     cluster.nodes[2].kill()
     all_jobs.assert_finished()
 
@@ -38,8 +39,9 @@ def test_cut_network_does_not_change_outputs(cluster: Cluster, all_jobs: AllJobs
     """Workers that are cut off continue to write to the shared disk."""
     require_networks()
     all_jobs.start(cluster.nodes[1])
-    all_jobs.wait_for_units()
+    stopped = all_jobs.stop_in_units(cluster.nodes[2])
     cluster.nodes[2].set_link("down")
+    continue_all(stopped)
     timer = threading.Timer(CUT_SECONDS, cluster.nodes[2].set_link, ["up"])
     timer.start()
     try:

@@ -40,6 +40,15 @@ def stop_in_units(process: int) -> set[int]:
     return stopped
 
 
+def jobs_of(workers: set[int]) -> set[bytes]:
+    """Numbers that Ray has given to the jobs of workers."""
+    found = set()
+    for worker in workers:
+        variables = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+        found |= {variable for variable in variables if variable.startswith(b"RAY_JOB_ID=")}
+    return found
+
+
 def continue_all(processes: set[int]) -> None:
     """Let stopped processes continue; some may have ended."""
     for process in processes:
