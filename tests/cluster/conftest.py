@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,15 +17,17 @@ import soundfile
 from codectok import Codec
 from tests.helpers.audio import tone
 from tests.helpers.exports import write_parts
-from tests.helpers.hosts import ROOT, Host, Hosts, kill_tree, running_hosts
+from tests.helpers.hosts import ROOT, Host, Hosts, kill_tree, running_hosts, send_signal
 from tests.helpers.jobs import digests
-from tests.helpers.killing import descendants
+from tests.helpers.ray_workers import LOADING, jobs_of, stop_in_units, workers_below
 
-N_FILES, FILE_SECONDS, RATE = 24, 30.0, 8000
+VERBS = ("shard", "tokenize", "export", "evaluate")
+N_FILES, FILE_SECONDS, RATE = 80, 30.0, 8000
+# A part of the corpus, for the slower verbs.
+PARTS = {"tokenize": "[01b]*", "evaluate": "[0b]*"}
 UNIT_SECONDS = 6.0  # about a file, as estimated from its size
-RUN_SECONDS = 200.0
-POLL_SECONDS = 0.05
-RESUME_SECONDS = 0.3  # in which a driver that was stopped gives units to its workers
+RUN_SECONDS = 400.0  # on a machine with other work; a quiet one needs a quarter
+POLL_SECONDS = 0.02
 
 
 @pytest.fixture(scope="session")
@@ -53,16 +54,23 @@ class Jobs:
 
     def command(self, verb: str, output: Path) -> list[str]:
         """Return the command of a job that writes to `output`."""
-        codec, corpus = str(self._inputs / "codec"), str(self._inputs / "corpus")
+        codec, corpus = str(self._inputs / "codec"), str(self._inputs / "corpus" / PARTS.get(verb, ""))
         unit = f"--part-seconds={UNIT_SECONDS}"
         options = {
             "shard": ["shard", corpus, str(output), f"--shard-seconds={UNIT_SECONDS}"],
             "tokenize": ["tokenize", corpus, str(output), f"--codec={codec}", "--device=cpu", unit],
             "export": ["export", "sequences", str(self._inputs / "tokens"), str(output), "--offset=400", "--eos=0"],
-            "evaluate": ["evaluate", corpus, str(output), f"--codec={codec}", "--device=cpu", "--metrics=si_sdr"],
+            "evaluate": [
+                "evaluate",
+                corpus,
+                str(output),
+                f"--codec={codec}",
+                "--device=cpu",
+                "--metrics=si_sdr",
+            ],
         }[verb]
         more = {
-            "export": ["--part-megabytes=0.002"],
+            "export": ["--part-megabytes=0.001"],
             "evaluate": ["--controls=none", "--no-stability", f"--unit-seconds={UNIT_SECONDS}"],
         }
         return [sys.executable, "-m", "codectok", *options, *more.get(verb, [])]
@@ -96,18 +104,23 @@ class Cluster:
     """
 
     def __init__(self, hosts: Hosts, cores: Sequence[int]) -> None:
-        self._cores = cores
+        self._hosts, self._cores = hosts, list[int]()
         self.nodes: list[Host] = []
         self.address = ""
         for n_cores in cores:
-            host = hosts.add()
-            self.address = host.start_node(self.address or None, n_cores)
-            self.nodes.append(host)
+            self.add(n_cores)
 
-    @property
-    def n_cores(self) -> int:
-        """Cores of all nodes."""
-        return sum(self._cores)
+    def add(self, cores: int) -> None:
+        """Start another node."""
+        host = self._hosts.add()
+        self.address = host.start_node(self.address or None, cores)
+        self.nodes.append(host)
+        self._cores.append(cores)
+
+    def have_loaded(self, n_workers: int) -> bool:
+        """True if there are so many workers of jobs, and all have loaded their jobs."""
+        names = [name for host in self.nodes if host.runs_node() for name in workers_below(host.node).values()]
+        return len(names) == n_workers and not any(name.startswith(LOADING) for name in names)
 
     def heal(self) -> None:
         """Start lost nodes again."""
@@ -145,17 +158,20 @@ class Run:
         """Wait until a condition holds while the command runs."""
         deadline = time.monotonic() + seconds
         while not condition():
-            if self.process.poll() is not None:
-                raise AssertionError(f"ended before {what}: {self.process.communicate()}")
+            self.assert_runs(what)
             if time.monotonic() > deadline:
                 kill_tree(self.process)
                 raise AssertionError(f"{what}: not within {seconds} s: {self.process.communicate()}")
             time.sleep(POLL_SECONDS)
 
+    def assert_runs(self, what: str) -> None:
+        """Assert that the command has not ended before `what`."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"ended before {what}: {self.process.communicate()}")
+
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the command and its children, and to `nsenter`, which stops with its child."""
-        for process in [*descendants(self.process.pid), self.process.pid]:
-            os.kill(process, number)
+        """Send a signal to the command and its children."""
+        send_signal(self.process, number)
 
     def kill(self) -> None:
         """Kill the command with its children, as SIGKILL to the driver."""
@@ -173,30 +189,33 @@ class Run:
         return self.process.returncode, " ".join((output + errors).split())
 
 
-class TwoJobs:
-    """Two jobs that run in one cluster at once, from drivers on the same host."""
+class AllJobs:
+    """Jobs of all verbs that run in one cluster at once, from drivers on the same host.
 
-    VERBS = ("tokenize", "evaluate")
+    On a host with one core, and another one with the others that they need, each has a worker on the other one.
+    """
+
+    WORKERS = 2
 
     def __init__(self, jobs: Jobs, cluster: Cluster, folder: Path) -> None:
         self._jobs, self._cluster = jobs, cluster
-        self._outputs = {verb: folder / verb for verb in self.VERBS}
+        self._outputs = {verb: folder / verb for verb in VERBS}
         self._runs: dict[str, Run] = {}
 
     def start(self, host: Host, **environment: str) -> None:
-        """Start both on half of the cluster's cores each; `environment` is of the drivers."""
-        workers = f"--workers={self._cluster.n_cores // 2}"
+        """Start all on `WORKERS` workers each; `environment` is of the drivers."""
         for verb, output in self._outputs.items():
-            command = [*self._jobs.command(verb, output), workers]
+            command = [*self._jobs.command(verb, output), f"--workers={self.WORKERS}"]
             self._runs[verb] = self._cluster.start(command, host, **environment)
 
-    def wait_for_units(self) -> None:
-        """Wait until both have finished a unit in this run, and assert that neither has finished all.
+    def stop_in_units(self, host: Host) -> set[int]:
+        """Stop workers on a host within units of each job, after each has finished a unit in this run; return them.
 
-        The driver of the job that is ahead is stopped until the other one has finished a unit as well.
+        The drivers of the jobs that are ahead are stopped until the other ones have finished a unit as well, and all
+        workers have loaded their jobs.
         """
         before = self.finished()
-        waiting = set(self.VERBS)
+        waiting = set(VERBS)
 
         def look() -> bool:
             finished = self.finished()
@@ -205,32 +224,51 @@ class TwoJobs:
                 self._runs[verb].send_signal(signal.SIGSTOP)
             return not waiting
 
-        self._runs[self.VERBS[0]].wait_until(look, "a unit of both")
+        self.wait_until(look, "a unit of each")
+        n_workers = self.WORKERS * len(VERBS)
+        self.wait_until(lambda: self._cluster.have_loaded(n_workers), "the start of all workers")
         for run in self._runs.values():
             run.send_signal(signal.SIGCONT)
-        time.sleep(RESUME_SECONDS)
-        finished = self.finished()
-        assert all(finished[verb] < self._jobs.n_units(verb) for verb in self.VERBS), finished
+        stopped: set[int] = set()
+
+        def stop() -> bool:
+            stopped.update(stop_in_units(host.node))
+            return len(jobs_of(stopped)) == len(VERBS)
+
+        self.wait_until(stop, "units of each on one host")
+        return stopped
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds while the jobs run."""
+
+        def look() -> bool:
+            found = condition()
+            for run in self._runs.values():
+                run.assert_runs(what)
+            return found
+
+        self._runs[VERBS[0]].wait_until(look, what)
 
     def finished(self) -> dict[str, int]:
         """Count the units of each job that are complete."""
         return {verb: n_records(output) for verb, output in self._outputs.items()}
 
     def kill(self) -> None:
-        """Kill both drivers."""
+        """Kill all drivers."""
         for run in self._runs.values():
             run.kill()
 
     def end(self, seconds: float = RUN_SECONDS) -> list[tuple[int, str]]:
-        """Wait for the end of both; return their exit statuses, and all that they have printed."""
-        return [run.end(seconds) for run in self._runs.values()]
+        """Wait for the end of all; return their exit statuses, and all that they have printed."""
+        deadline = time.monotonic() + seconds
+        return [run.end(max(1.0, deadline - time.monotonic())) for run in self._runs.values()]
 
     def assert_finished(self) -> None:
-        """Wait for the end of both, and assert that their outputs have the bytes of one machine."""
+        """Wait for the end of all, and assert that their outputs have the bytes of one machine."""
         for status, told in self.end():
             assert status == 0, told
         for verb, output in self._outputs.items():
-            assert digests(output) == self._jobs.expected(verb)
+            assert digests(output) == self._jobs.expected(verb), verb
 
 
 def n_records(output: Path) -> int:
@@ -253,6 +291,8 @@ def module_hosts() -> Iterator[Hosts]:
 
 
 @pytest.fixture
-def two_jobs(jobs: Jobs, cluster: Cluster, tmp_path: Path) -> TwoJobs:
-    """Two jobs on the `cluster` of a module."""
-    return TwoJobs(jobs, cluster, tmp_path)
+def all_jobs(jobs: Jobs, cluster: Cluster, tmp_path: Path) -> Iterator[AllJobs]:
+    """Jobs of all verbs on the `cluster` of a module, which end with the test."""
+    all_jobs = AllJobs(jobs, cluster, tmp_path)
+    yield all_jobs
+    all_jobs.kill()

@@ -1,6 +1,7 @@
 """Runs a slow job in a cluster, for tests of clusters that grow: `growing_job.py ADDRESS CORPUS OUTPUT NODES SECONDS`.
 
 Each unit leaves a file in NODES, named after its node and, if the job has a server on a GPU, after the server's node.
+Once two nodes, or two of servers, have left files, the others take no time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from codectok.pipelines.shard.options import ShardOptions
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SHARD_SECONDS = 15.0
+NODES = 2
 
 
 def node_id() -> str:
@@ -33,7 +35,7 @@ def node_id() -> str:
 
 
 class SlowJob(ShardJob):
-    """Takes some seconds for each unit."""
+    """Takes some seconds for each unit until two nodes have made some."""
 
     def __init__(self, nodes: Path, seconds: float) -> None:
         super().__init__(ShardOptions(shard_seconds=SHARD_SECONDS))
@@ -43,7 +45,8 @@ class SlowJob(ShardJob):
         run = super().start(context)
 
         def run_slowly(unit: Unit, output: UnitOutput) -> None:
-            time.sleep(self.seconds)
+            if len({path.name.rpartition("-")[2] for path in self.nodes.iterdir()}) < NODES:
+                time.sleep(self.seconds)
             served_by = "" if context.server is None else f"-{context.server()()}"
             (self.nodes / f"{node_id()}{served_by}").touch()
             run(unit, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.helpers.audio import tone
 from tests.helpers.clusters import free_port, ray_head
 from tests.helpers.command_line import codectok
 from tests.helpers.jobs import digests
-from tests.helpers.killing import descendants
+from tests.helpers.ray_workers import workers_below
 
 pytestmark = pytest.mark.cluster
 
@@ -62,11 +63,6 @@ def tokenize(recordings: Path, codec: Path, output: Path, *options: str) -> list
     return [*command, "--part-seconds", str(SECONDS), *options]
 
 
-def workers() -> set[int]:
-    """Processes of actors of jobs, among all of this machine."""
-    return {process for process in descendants(1) if b"ray::Worker" in Path(f"/proc/{process}/cmdline").read_bytes()}
-
-
 def has_more_records(output: Path, before: int) -> bool:
     return records(output) > before
 
@@ -90,7 +86,7 @@ def test_interrupted_driver_leaves_nothing_in_the_cluster(
         command = [sys.executable, "-m", "codectok", *tokenize(recordings, codec_folder, output, "--address", address)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
             wait(partial(has_more_records, output, before), driver)
-            assert workers()
+            assert workers_below(os.getpid())
             driver.send_signal(number)
             started = time.monotonic()
             text = driver.communicate(timeout=WAIT_SECONDS)[0]
@@ -99,7 +95,7 @@ def test_interrupted_driver_leaves_nothing_in_the_cluster(
         assert "Traceback" not in text
         assert seconds < END_SECONDS
         assert records(output) < RECORDINGS, "the job was too short for this test"
-        wait(lambda: not workers())
+        wait(lambda: not workers_below(os.getpid()))
         assert not (output / "_codectok" / "tmp" / "whole").exists()
     assert codectok(*tokenize(recordings, codec_folder, output, "--engine", "local")).exit_code == 0
     assert codectok(*tokenize(recordings, codec_folder, tmp_path / "local", "--engine", "local")).exit_code == 0

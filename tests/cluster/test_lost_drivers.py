@@ -9,8 +9,9 @@ import pytest
 
 from tests.helpers.hosts import Hosts, require_networks
 from tests.helpers.jobs import digests
+from tests.helpers.ray_workers import continue_all
 
-from .conftest import Cluster, Jobs, TwoJobs, n_records
+from .conftest import AllJobs, Cluster, Jobs, n_records
 
 pytestmark = pytest.mark.cluster
 
@@ -23,7 +24,7 @@ PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
 @pytest.fixture(scope="module")
 def two_nodes(module_hosts: Hosts) -> Cluster:
     """The second node is for drivers: units run on the head alone, so that none ends after the head is lost."""
-    return Cluster(module_hosts, (2, 0))
+    return Cluster(module_hosts, (8, 0))
 
 
 @pytest.fixture
@@ -34,12 +35,13 @@ def cluster(two_nodes: Cluster) -> Cluster:
     return two_nodes
 
 
-def test_killed_drivers_resume_on_another_node(cluster: Cluster, two_jobs: TwoJobs) -> None:
-    two_jobs.start(cluster.nodes[1])
-    two_jobs.wait_for_units()
-    two_jobs.kill()
-    two_jobs.start(cluster.nodes[0])
-    two_jobs.assert_finished()
+def test_killed_drivers_resume_on_another_node(cluster: Cluster, all_jobs: AllJobs) -> None:
+    all_jobs.start(cluster.nodes[1])
+    stopped = all_jobs.stop_in_units(cluster.nodes[0])
+    all_jobs.kill()
+    continue_all(stopped)
+    all_jobs.start(cluster.nodes[0])
+    all_jobs.assert_finished()
 
 
 def test_lost_node_of_the_driver_is_told(cluster: Cluster, jobs: Jobs, tmp_path: Path) -> None:
@@ -72,18 +74,21 @@ def test_lost_head_is_told_and_the_job_resumes_on_a_new_cluster(cluster: Cluster
     assert digests(output) == jobs.expected("evaluate")
 
 
-def test_head_that_was_started_again_is_told(cluster: Cluster, jobs: Jobs, tmp_path: Path) -> None:
+def test_head_that_was_started_again_is_told_and_all_jobs_resume(cluster: Cluster, all_jobs: AllJobs) -> None:
     """Ray would let the driver wait forever for actors that belong to another cluster."""
     require_networks()
-    output = tmp_path / "out"
-    run = cluster.start(jobs.command("evaluate", output), cluster.nodes[1], **PATIENT)
-    run.wait_until(lambda: n_records(output) >= 1, "a unit")
+    all_jobs.start(cluster.nodes[1], **PATIENT)
+    all_jobs.stop_in_units(cluster.nodes[0])
     cluster.nodes[0].kill()
     cluster.start_head()
-    status, told = run.end(NOTICE_SECONDS)
-    assert_one_sentence(status, told)
-    # The node of the driver ends itself when it meets another head; either may be noticed first.
-    assert "was started again" in told or "The Ray node of this machine has died" in " ".join(told.split()), told
+    for status, told in all_jobs.end(NOTICE_SECONDS):
+        assert_one_sentence(status, told)
+        # The node of the driver ends itself when it meets another head; either may be noticed first.
+        assert "was started again" in told or "The Ray node of this machine has died" in told, told
+    cluster.nodes[1].kill()  # it may not have noticed yet
+    cluster.heal()
+    all_jobs.start(cluster.nodes[1])
+    all_jobs.assert_finished()
 
 
 def assert_one_sentence(status: int, told: str, *parts: str) -> None:

@@ -18,6 +18,7 @@ from tests.helpers.audio import tone
 from tests.helpers.clusters import RayNode, ray_head, ray_node
 from tests.helpers.command_line import codectok, one_line
 from tests.helpers.jobs import without_times
+from tests.helpers.ray_workers import stop_in_units
 from tests.helpers.storage import store_environment, upload
 
 pytestmark = pytest.mark.cluster
@@ -66,12 +67,14 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def wait_for_records(storage: Storage, count: int, process: subprocess.Popen[str]) -> None:
+def lose_in_a_unit(node: RayNode, storage: Storage, process: subprocess.Popen[str]) -> None:
+    """Kill a node while it makes a unit, after others were made."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while len(storage.sizes("_codectok/records")) < count:
+    while not (storage.sizes("_codectok/records") and stop_in_units(node.process.pid)):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
+    node.kill()
 
 
 def outputs(storage: Storage) -> dict[str, bytes]:
@@ -101,8 +104,7 @@ def test_chain_in_a_store_survives_the_loss_of_a_node(
     for name, command in chain(url, codec_folder).items():
         process = start(environment, *command, "--address", nodes.address)
         if name == "tokens":
-            wait_for_records(open_storage(f"{url}/tokens"), 1, process)
-            nodes.kill()
+            lose_in_a_unit(nodes, open_storage(f"{url}/tokens"), process)
         assert ("its worker died" in finish(process)) == (name == "tokens")
     for name in chain(url, codec_folder):
         assert codectok("verify", f"{url}/{name}").exit_code == 0

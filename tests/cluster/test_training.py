@@ -9,7 +9,7 @@ import pytest
 
 from codectok.train import train
 from codectok.train.report.events import read_events
-from codectok.train.run.checkpoint import latest_checkpoint
+from codectok.train.run.checkpoint import latest_checkpoint, saved_steps
 from codectok.train.run.metrics_log import TENSORBOARD_FOLDER
 from tests.helpers.hosts import Host, Hosts
 from tests.train.conftest import final_state, shards, tiny_config
@@ -20,7 +20,7 @@ __all__ = ["shards"]  # a fixture
 
 pytestmark = pytest.mark.cluster
 
-STEPS = 30
+STEPS = 60
 # Random numbers differ between ranks; without them, ranks compute the same as one process.
 SETTINGS = ("codec.encoder.drop_path_rate=0.0", "checkpoint_interval=3", "log_interval=1", "data.num_workers=1")
 
@@ -56,6 +56,12 @@ def start(cluster: Cluster, host: Host, shards: Path, folder: Path, *options: st
     return run, config.output
 
 
+def lose_node(cluster: Cluster, output: Path) -> None:
+    """Lose the second node long before the end of the run."""
+    cluster.nodes[1].kill()
+    assert saved_steps(output / "checkpoints")[-1] < STEPS / 2
+
+
 def assert_same_run(output: Path, expected: dict[int, float]) -> None:
     """Assert that a run has seen the samples of `expected` in the same order; only rounding differs."""
     points = read_events(output / TENSORBOARD_FOLDER).scalars["mel_1024"]
@@ -69,7 +75,7 @@ def test_training_goes_on_without_a_lost_machine(
     cluster: Cluster, shards: Path, expected: dict[int, float], tmp_path: Path
 ) -> None:
     run, output = start(cluster, cluster.nodes[0], shards, tmp_path, "--wait-minutes=0.1")
-    cluster.nodes[1].kill()
+    lose_node(cluster, output)
     status, told = run.end()
     assert status == 0, told
     assert "A rank has died; all are started again from the last checkpoint" in told
@@ -83,9 +89,10 @@ def test_training_waits_for_a_machine_that_comes_back(
     cluster: Cluster, shards: Path, expected: dict[int, float], tmp_path: Path
 ) -> None:
     run, output = start(cluster, cluster.nodes[0], shards, tmp_path, "--min-workers=2")
-    cluster.nodes[1].kill()
+    lose_node(cluster, output)
     cluster.heal()
     status, told = run.end()
     assert status == 0, told
+    assert "A rank has died; all are started again from the last checkpoint" in told
     assert "Training continues with" not in told
     assert_same_run(output, expected)

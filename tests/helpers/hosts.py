@@ -23,12 +23,16 @@ import pytest
 
 from .clusters import free_port
 from .killing import descendants
+from .ray_workers import name_of
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "10.77.0"
 START_SECONDS = 120.0
 POLL_SECONDS = 0.1
 RAY_PORT = 6379
+# `nsenter` stops itself once its child has stopped, perhaps after the signal to continue: a shell keeps them apart.
+SHELL = ["sh", "-c", '"$@"; exit $?', "sh"]
+ENTERING = {"nsenter", "sh"}
 NAMESPACES = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
 # Nodes start processes only when they are needed.
 RAY_SETTINGS = {
@@ -39,6 +43,8 @@ RAY_SETTINGS = {
     "RAY_prestart_worker_first_driver": "0",
     # Memory belongs to all hosts together.
     "RAY_memory_monitor_refresh_ms": "0",
+    # So do its cores: workers would wait for all that else runs on the machine.
+    "RAY_worker_niceness": "0",
     "RAY_TMPDIR": "/tmp",
     "OMP_NUM_THREADS": "1",
 }
@@ -89,7 +95,9 @@ class Host:
 
     def start(self, command: Sequence[str | Path], **environment: str) -> subprocess.Popen[str]:
         """Start a command on this host."""
-        enter = [] if self._holder is None else ["nsenter", "--all", f"--target={_only_child(self._holder.pid)}"]
+        enter: list[str] = []
+        if self._holder is not None:
+            enter = ["nsenter", "--all", f"--target={_only_child(self._holder.pid)}", *SHELL]
         process = subprocess.Popen(
             [*enter, *map(str, command)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
@@ -117,6 +125,12 @@ class Host:
     def runs_node(self) -> bool:
         """True if the node of Ray runs that `start_node` has started."""
         return self._node is not None and self._node.poll() is None
+
+    @property
+    def node(self) -> int:
+        """Process of the node of Ray, which has started all workers of jobs on this host."""
+        assert self._node is not None, "it was started"
+        return self._node.pid
 
     def kill_node(self) -> None:
         """Kill the node of Ray, and no other process of the host."""
@@ -216,12 +230,21 @@ def running_hosts() -> Iterator[Hosts]:
 
 
 def kill_tree(process: subprocess.Popen[str]) -> None:
-    """Kill a command and all that it has started."""
+    """Kill a command and all that it has started, unless it has ended."""
+    if process.poll() is not None:
+        return  # its number may be another's by now
     for one in [*descendants(process.pid), process.pid]:
         try:
             os.kill(one, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def send_signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send a signal to a command that `Host.start` has started, and to its children."""
+    for one in descendants(process.pid) | {process.pid}:
+        if name_of(one).partition(" ")[0] not in ENTERING:
+            os.kill(one, number)
 
 
 def _hold(script: str) -> subprocess.Popen[str]:

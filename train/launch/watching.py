@@ -22,13 +22,13 @@ def watched(config: TrainConfig, log_dir: str | None, on_note: Callable[[str], N
     Args:
         config: of the run.
         log_dir: folder or URL for events and metrics; None to keep none.
-        on_note: called with a sentence when they cannot be written any more.
+        on_note: called with each warning, and with a sentence when events and metrics cannot be written any more.
 
     Raises:
         InputError: the folder cannot be written, or lies in the output.
     """
     events = Monitor(VERB, str(config.output), WHOLE, log_dir, on_note).run(VERB)
-    handler = _WarningEvents(events)
+    handler = _WarningEvents(events, on_note)
     logger = logging.getLogger("codectok.train")
     with events.recorded(codectok.__version__, json.loads(config.model_dump_json())):
         logger.addHandler(handler)
@@ -39,11 +39,12 @@ def watched(config: TrainConfig, log_dir: str | None, on_note: Callable[[str], N
 
 
 class _WarningEvents(logging.Handler):
-    """Emits warnings as events."""
+    """Emits warnings as events, and shows them: Python shows only warnings that have no handler."""
 
-    def __init__(self, events: EventSink) -> None:
+    def __init__(self, events: EventSink, on_note: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._events = events
+        self._events, self._on_note = events, on_note
 
     def emit(self, record: logging.LogRecord) -> None:
         self._events.emit(Noted(record.getMessage()))
+        self._on_note(record.getMessage())

@@ -6,11 +6,14 @@ starts at the same address, or the node of this machine dies, a driver waits for
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from codectok.errors import first_line
@@ -47,7 +50,7 @@ class JoinedRay(RayWatch):
     def __init__(self, address: str, head: str, raylet_socket: str, session: str, store: Any) -> None:
         super().__init__(POLL_SECONDS, END_SECONDS)
         self._address, self._head, self._raylet_socket = address, head, raylet_socket
-        self._session, self._store = session, store
+        self._session, self._store = session, store  # None if the next question needs a new client
         self._patience = SHARE_OF_PATIENCE * float(os.environ.get(RAY_PATIENCE, RAY_PATIENCE_SECONDS))
         self._answered = self._looked = time.monotonic()
 
@@ -86,7 +89,7 @@ class JoinedRay(RayWatch):
         from ray.exceptions import RayError
 
         try:
-            found = self._store.internal_kv_get(SESSION_NAME, SESSION_NAMESPACE, timeout=ANSWER_SECONDS)
+            found = self._ask_session()
         except RayError as error:
             if OTHER_CLUSTER not in first_line(error):
                 return None  # the greeting decides how long a head is silent
@@ -97,6 +100,39 @@ class JoinedRay(RayWatch):
             f"The head of the Ray cluster at {self._address} was started again, and this command's workers are lost;"
             f" let all nodes join the new head, and {RESUME}."
         )
+
+    def _ask_session(self) -> bytes | None:
+        """Return the session of the head; None if it has none yet, or does not answer.
+
+        A client that has lost its head may wait for it longer than it was told to, also if another head is there: the
+        next question has a new client.
+        """
+        answers: SimpleQueue[bytes | Exception | None] = SimpleQueue()
+        store = self._store
+
+        def ask() -> None:
+            try:
+                client = _new_store(self._head) if store is None else store
+                answers.put(client.internal_kv_get(SESSION_NAME, SESSION_NAMESPACE, timeout=ANSWER_SECONDS))
+                self._store = client
+            except Exception as error:
+                answers.put(error)  # raised below
+
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            answer = answers.get(timeout=ANSWER_SECONDS)
+        except Empty:
+            self._store = None
+            return None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _new_store(head: str) -> Any:
+    """Connect to the store of the cluster at `head`, whichever it is."""
+    raylet: Any = importlib.import_module("ray._raylet")
+    return raylet.GcsClient(address=head)
 
 
 @contextmanager

@@ -47,12 +47,14 @@ def test_log_and_metrics_tell_steps_validation_and_checkpoints(shards: Path, hel
 
 
 def test_warnings_and_errors_are_events(shards: Path, tmp_path: Path) -> None:
+    """And warnings are shown."""
     config = tiny_config(shards, tmp_path / "run", "steps=2")
-    with watched(config, str(tmp_path / "log"), print) as events:
+    notes: list[str] = []
+    with watched(config, str(tmp_path / "log"), notes.append) as events:
         logging.getLogger("codectok.train.run").warning("the shards differ")
         events.totals = lambda: {"ending": "interrupted", "step": 1}
     (note,), (ended,) = events_of(tmp_path / "log", "note"), events_of(tmp_path / "log", "run_ended")
-    assert note["message"] == "the shards differ"
+    assert [note["message"]] == notes == ["the shards differ"]
     assert ended["ending"] == "interrupted"
     with pytest.raises(InputError), watched(config, str(tmp_path / "failed"), print):
         raise InputError("The data cannot be used.")

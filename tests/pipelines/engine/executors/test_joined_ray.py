@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import AuthenticationError
 
 from codectok.errors import CodectokError
-from codectok.pipelines.engine.executors import ray_address
+from codectok.pipelines.engine.executors import joined_ray, ray_address
 from codectok.pipelines.engine.executors.joined_ray import RAY_PATIENCE, JoinedRay, watched_cluster
 from codectok.pipelines.engine.executors.ray_address import FRAME_HEADER_BYTES, SETTINGS_FRAME
 from codectok.pipelines.engine.executors.ray_watch import LostRayError
@@ -78,6 +78,28 @@ def test_other_head_is_told(session: bytes | None, head: socket.socket, raylet: 
     watch = joined(head, raylet, store)
     store.session = session
     assert "The head of the Ray cluster at head:6379 was started again" in str(watch.look())
+
+
+def test_other_head_is_told_although_the_client_of_the_lost_one_waits(
+    head: socket.socket, raylet: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a client of Ray does that reconnects."""
+
+    class Waiting(Store):
+        def internal_kv_get(self, key: bytes, namespace: bytes, timeout: float) -> bytes | None:
+            ended.wait()
+            return self.session
+
+    ended, other = threading.Event(), Store()
+    other.session = b"session_of_another_head"
+    monkeypatch.setattr(joined_ray, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(joined_ray, "_new_store", lambda head: other)
+    watch = joined(head, raylet, Waiting())
+    try:
+        assert watch.look() is None
+        assert "was started again" in str(watch.look())
+    finally:
+        ended.set()
 
 
 def test_silent_head_is_told_after_a_while(
