@@ -103,6 +103,8 @@ def main() -> None:
     options = parser.parse_args()
     names = options.only.split(",") if options.only else [recipe.name for recipe in RECIPES]
     recipes = [recipe for recipe in RECIPES if recipe.name in names]
+    if len(recipes) < len(names):
+        parser.error(f"known recipes are {', '.join(recipe.name for recipe in RECIPES)}")
     options.output.mkdir(parents=True, exist_ok=True)
     runs = [_train(recipe, options.audio.resolve(), options.output, options.minutes) for recipe in recipes]
     summary = _evaluate(recipes, options.audio, options.output, options.share)
@@ -113,28 +115,33 @@ def main() -> None:
 
 
 def _train(recipe: Recipe, audio: Path, output: Path, minutes: float) -> dict[str, float]:
-    """Train a recipe in its folder, unless it is trained; returns its steps and the seconds of a step."""
-    folder = output / recipe.name
-    record = output / f"{recipe.name}.json"
-    if record.exists():
-        return dict(json.loads(record.read_text()))
+    """Train a recipe in its folder, or continue; returns its steps."""
+    folder, teacher = output / recipe.name, output / f"{recipe.name}-teacher"
     changes = (*_shards(audio), *recipe.changes)
-    budget = 60 * minutes
+    budget = 60 * minutes / (1 if recipe.teacher is None else 2)
     steps: dict[str, float] = {}
     if recipe.teacher is not None:
-        budget /= 2
-        teacher = output / f"{recipe.name}-teacher"
         teacher_changes = (*_shards(audio), *recipe.teacher)
-        steps["teacher_steps"] = _run(teacher, teacher_changes, budget / _step_seconds(teacher, teacher_changes))
+        steps["teacher_steps"] = _planned_steps(teacher, teacher_changes, budget)
+        _run(teacher, teacher_changes, steps["teacher_steps"])
         changes += (f"init_from={teacher}",)
-    seconds = _step_seconds(folder, changes)
+    steps["steps"] = _planned_steps(folder, changes, budget, recipe.adversary)
     if recipe.adversary:
-        with_adversary = _step_seconds(folder, (*changes, "discriminators.start_step=0"))
-        seconds = STEPS_BEFORE_ADVERSARY * seconds + (1 - STEPS_BEFORE_ADVERSARY) * with_adversary
-        changes += (f"discriminators.start_step={int(STEPS_BEFORE_ADVERSARY * budget / seconds)}",)
-    steps |= {"step_seconds": seconds, "steps": _run(folder, changes, budget / seconds, not recipe.constant_rate)}
-    record.write_text(json.dumps(steps))
+        changes += (f"discriminators.start_step={int(STEPS_BEFORE_ADVERSARY * steps['steps'])}",)
+    _run(folder, changes, steps["steps"], not recipe.constant_rate)
     return steps
+
+
+def _planned_steps(folder: Path, changes: Sequence[str], seconds: float, adversary: bool = False) -> int:
+    """Number of steps that take `seconds`; stored, since a run that continues has the steps it began with."""
+    record = folder.with_name(f"{folder.name}.json")
+    if not record.exists():
+        step = _step_seconds(folder, changes)
+        if adversary:
+            with_adversary = _step_seconds(folder, (*changes, "discriminators.start_step=0"))
+            step = STEPS_BEFORE_ADVERSARY * step + (1 - STEPS_BEFORE_ADVERSARY) * with_adversary
+        record.write_text(json.dumps({"step_seconds": step, "steps": max(1, int(seconds / step))}))
+    return int(json.loads(record.read_text())["steps"])
 
 
 def _shards(audio: Path) -> tuple[str, ...]:
@@ -157,14 +164,14 @@ def _step_seconds(folder: Path, changes: Sequence[str]) -> float:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         shutil.rmtree(trial)
+    if seconds[1] <= seconds[0]:
+        raise SystemExit(f"The steps of {folder.name} could not be timed; try again on a machine with less to do.")
     return (seconds[1] - seconds[0]) / TIMED_STEPS
 
 
-def _run(folder: Path, changes: Sequence[str], steps: float, cosine: bool = True) -> int:
-    n_steps = max(1, int(steps))
-    schedule = (f"generator_optimizer.cosine_steps={n_steps}",) if cosine else ()
-    _codectok("train", str(BASE), *changes, *schedule, f"output={folder}", f"steps={n_steps}")
-    return n_steps
+def _run(folder: Path, changes: Sequence[str], steps: float, cosine: bool = True) -> None:
+    schedule = (f"generator_optimizer.cosine_steps={steps:.0f}",) if cosine else ()
+    _codectok("train", str(BASE), *changes, *schedule, f"output={folder}", f"steps={steps:.0f}")
 
 
 def _evaluate(recipes: Sequence[Recipe], audio: Path, output: Path, share: float) -> EvaluationSummary:

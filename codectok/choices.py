@@ -8,7 +8,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 """Arithmetic of the codec."""
 
 WeightsType = Literal["float32", "float16"]
-"""Type of stored weights; float16 halves the file, and is rounded once: codecs compute with it in float32."""
+"""Type of stored weights; float16 halves the file and rounds them. Codecs compute in float32 with both."""
 
 Kernels = Literal["torch", "triton"]
 """Kernels that compute codes on a GPU: those of torch, or fused ones of ours, compiled by Triton."""

@@ -11,7 +11,6 @@ All recordings come from packages of Debian 12, in the versions and with the SHA
 from __future__ import annotations
 
 import argparse
-import getpass
 import hashlib
 import json
 import re
@@ -226,8 +225,7 @@ def _download(package: Package, output: Path) -> Path:
         wanted = f"{package.name}={package.version}"
         if not (_apt(archives, "download", wanted) or (_apt_with_own_lists(archives, "download", wanted))):
             raise FetchError(f"apt-get does not have {wanted}; use a machine with Debian 12")
-        (downloaded,) = archives.glob(f"{package.name}_*.deb")
-        downloaded.rename(archive)
+        next(archives.glob(f"{package.name}_*.deb")).rename(archive)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != package.sha256:
         raise FetchError(f"{archive} has the SHA-256 {digest} instead of {package.sha256}; delete it and try again")
@@ -241,7 +239,7 @@ def _apt(folder: Path, *arguments: str) -> bool:
 def _apt_with_own_lists(folder: Path, *arguments: str) -> bool:
     """Call apt-get with package lists of our own: a new system has none, and updating its lists needs root."""
     lists, cache = folder.resolve() / "lists", folder.resolve() / "cache"
-    options = [f"Dir::State::Lists={lists}", f"Dir::Cache={cache}", f"APT::Sandbox::User={getpass.getuser()}"]
+    options = [f"Dir::State::Lists={lists}", f"Dir::Cache={cache}", "APT::Sandbox::User=root"]
     flags = [part for option in options for part in ("-o", option)]
     for needed in (lists / "partial", cache / "archives" / "partial"):
         needed.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ SUFFIX = ".jsonl"
 # In an object store, files are replaced whole: at most this often, and while they are smaller.
 STORE_SECONDS = 10.0
 STORE_BYTES = 1 << 20
-# Lines that a store does not take are held up to this size, then lost.
+# Lines that wait for the store are kept up to this size; later ones are lost.
 HELD_BYTES = 1 << 24
 # The end of a run waits for the store this long, and tries again meanwhile.
 FLUSH_SECONDS, RETRY_SECONDS = 10.0, 0.5
@@ -89,8 +89,8 @@ class EventLog:
         if not self._told:
             self._told = True
             self._on_failure(
-                f"The log in {self._folder.url} cannot be written: {self._reason}; the run continues, and events are"
-                " missing there until it can be."
+                f"The log in {self._folder.url} could not be written: {self._reason}; the run continues and tries"
+                " again, and the log will count the events that are lost."
             )
 
 
@@ -161,7 +161,7 @@ def _open_new(folder: Path, stem: str) -> int:
 
 
 class _Objects(_File):
-    """Objects of a store, of about `STORE_BYTES` each; the last one is replaced until it is full.
+    """Objects of a store, of `STORE_BYTES` and more each; the last one is replaced until it is full.
 
     A thread writes them, so that a store that is slow, or hangs, does not delay the run.
     """
@@ -169,7 +169,7 @@ class _Objects(_File):
     def __init__(self, folder: Storage, stem: str) -> None:
         self._folder, self._stem = folder, stem
         self._number, self._lines, self._written = 1, bytearray(), 0
-        self._next = 0.0
+        self._last = -math.inf
         self._failure: Exception | None = None
         self._hurries = self._closed = False
         self._changed = threading.Condition()
@@ -193,7 +193,8 @@ class _Objects(_File):
             if wait:
                 self._hurries = True
                 self._changed.notify_all()
-                if not self._changed.wait_for(lambda: self._is_written, FLUSH_SECONDS) and self._failure is None:
+                written = self._changed.wait_for(lambda: self._is_written, FLUSH_SECONDS)
+                if not written and self._failure is None:
                     self._failure = TimeoutError(f"the store does not answer within {FLUSH_SECONDS:g} s")
                 self._hurries = False
             failure, self._failure = self._failure, None
@@ -206,26 +207,30 @@ class _Objects(_File):
             self._changed.notify_all()
 
     @property
+    def _next_time(self) -> float:
+        """Time of the next write, or of the next try."""
+        return self._last + (RETRY_SECONDS if self._hurries else STORE_SECONDS)
+
+    @property
     def _is_written(self) -> bool:
         return self._written == len(self._lines)
 
     def _write_objects(self) -> None:
         while True:
             with self._changed:
-                while self._is_written or not (self._hurries or time.monotonic() >= self._next):
-                    if self._closed:
-                        return
-                    self._changed.wait(None if self._is_written else max(0.0, self._next - time.monotonic()))
+                while not self._closed and (self._is_written or time.monotonic() < self._next_time):
+                    self._changed.wait(None if self._is_written else self._next_time - time.monotonic())
+                if self._closed:
+                    return
                 name, lines = self._name, bytes(self._lines)
             try:
                 self._folder.write(name, lines)
             except Exception as error:  # clients of stores differ in their errors
                 with self._changed:
-                    self._failure = error
-                time.sleep(RETRY_SECONDS)
+                    self._last, self._failure = time.monotonic(), error
                 continue
             with self._changed:
-                self._next = time.monotonic() + STORE_SECONDS
+                self._last = time.monotonic()
                 self._written = len(lines)
                 if self._written >= STORE_BYTES:
                     self._number, self._written = self._number + 1, 0

@@ -71,11 +71,11 @@ class Monitor:
         self.refresh(now=isinstance(event, RunEnded))
 
     def refresh(self, now: bool = False) -> None:
-        """Write the metrics, and bring events to a store, if the last time is long ago."""
+        """Write the metrics, unless the last time is not long ago, and tell if the log has failed."""
         if self._file is not None:
             self._file.write(now)
         if self._log is not None:
-            self._log.flush(wait=now)
+            self._log.flush(wait=False)
 
     def close(self) -> None:
         """Write and close everything."""

@@ -199,9 +199,12 @@ def test_first_gpu_of_a_cluster_is_waited_for(recordings: Path, tmp_path: Path) 
         ) as process,
     ):
         note = "Waiting for a GPU of the Ray cluster: it has no machine with a GPU yet."
-        wait_until(lambda: note in (tmp_path / "told").read_text(), process)
-        with ray_node(address, Path(folder), OPEN, "--num-cpus=1", "--num-gpus=1"):
-            assert process.wait(WAIT_SECONDS) == 1
+        try:
+            wait_until(lambda: note in (tmp_path / "told").read_text(), process)
+            with ray_node(address, Path(folder), OPEN, "--num-cpus=1", "--num-gpus=1"):
+                assert process.wait(WAIT_SECONDS) == 1
+        finally:
+            process.kill()
     assert "The Ray cluster has a GPU that torch cannot use there" in " ".join((tmp_path / "told").read_text().split())
 
 

@@ -18,8 +18,9 @@ from codectok.errors import CodectokError, InputError
 from codectok.monitoring.events import EventSink, NullEvents
 from codectok.pipelines.engine.executors.ray_cluster import cluster_resource, current_umask, ray_session
 from codectok.train.config import TrainConfig
+from codectok.train.run.lock import OutputLock
 from codectok.train.run.metrics_log import MetricsCallback
-from codectok.train.run.output import claim_output
+from codectok.train.run.output import check_output, claim_output
 from codectok.train.run.preparation import open_segments
 from codectok.train.run.run import TrainingReport
 from codectok.train.signals import stop_on_interrupt
@@ -71,7 +72,10 @@ def train_on_ray(
         KeyboardInterrupt: the run was interrupted while it waited for places.
     """
     open_segments(config)
+    check_output(config)
+    lock = OutputLock(config.output)
     claim_output(config)
+    lock.release()  # the first rank takes it
     # Created here, since Ray Train would create them with the umask of the cluster.
     (config.output / RAY_FOLDER).mkdir(exist_ok=True)
     (config.output / RAY_FOLDER / RAY_FILE).touch()

@@ -4,58 +4,67 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
+import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
-from codectok.errors import InputError
+from codectok.errors import PassingError
 
 LOCK_FILE = ".lock"
-# A rank that was killed holds its lock until the system has ended it.
-LOCK_SECONDS = 30.0
-POLL_SECONDS = 0.2
+# Time that a file server keeps the lock of a machine that is gone, and more than a killed process needs to end.
+LOCK_SECONDS, POLL_SECONDS = 120.0, 0.05
+# `status` holds the lock for a moment when it looks at it.
+LOOK_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def locked_output(output: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which ends with the process that holds it.
+class OutputLock:
+    """Holds the lock of a run's folder, until it is released or its process ends.
 
     Folders on a file system without locks are not locked.
 
     Raises:
-        InputError: another training holds it.
+        PassingError: another training holds it.
     """
-    with (output / LOCK_FILE).open("a") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _lock(file.fileno()):
-            if time.monotonic() + LOCK_SECONDS - deadline < POLL_SECONDS:
-                log.warning("Another training uses %s; waiting %g s for its end.", output, LOCK_SECONDS)
-            if time.monotonic() > deadline:
-                raise InputError(f"Another training uses {output}; wait for its end, or choose another output.")
+
+    def __init__(self, output: Path) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        self._file = (output / LOCK_FILE).open("a+")
+        started, is_told = time.monotonic(), False
+        while not _lock(self._file.fileno()):
+            waited = time.monotonic() - started
+            if waited > LOCK_SECONDS:
+                self._file.close()
+                raise PassingError(f"Another training uses {output}; wait for its end, or choose another output.")
+            if waited > LOOK_SECONDS and not is_told:
+                log.warning("Another training uses %s; waiting at most %g s for its end.", output, LOCK_SECONDS)
+                is_told = True
             time.sleep(POLL_SECONDS)
-        yield
+        self._file.truncate(0)
+        self._file.write(socket.gethostname())
+        self._file.flush()
+
+    def release(self) -> None:
+        """Release the lock, also if a forked process still has its file."""
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._file.close()
 
 
 def is_locked(output: Path) -> bool | None:
-    """Return True if a training holds the lock of `output`; None if that cannot be known."""
+    """Return True if a training holds the lock of `output`; None if that cannot be known on this machine."""
     try:
-        descriptor = os.open(output / LOCK_FILE, os.O_RDONLY)
+        with (output / LOCK_FILE).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            # Some file systems keep the locks of each machine apart.
+            return False if file.read() == socket.gethostname() else None
     except OSError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    else:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

@@ -14,6 +14,7 @@ from codectok.errors import InputError
 from codectok.train.config import TrainConfig, changed_keys
 
 from .checkpoint import CONFIG_FILE, latest_checkpoint
+from .lock import LOCK_FILE
 
 CHECKPOINT_FOLDER = "checkpoints"
 CODEC_FOLDER = "codec"
@@ -69,5 +70,5 @@ def write_codec(codec: Codec, folder: Path) -> None:
 
 
 def _is_free(output: Path) -> bool:
-    """True for a folder that holds nothing but temporary files of a run that was killed at its start."""
-    return output.is_dir() and all(is_temporary(path) for path in output.iterdir())
+    """True for a folder that holds nothing but the lock and temporary files of a run that was killed at its start."""
+    return output.is_dir() and all(path.name == LOCK_FILE or is_temporary(path) for path in output.iterdir())

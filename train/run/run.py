@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from codectok.checkpoints.native import is_checkpoint
-from codectok.errors import CodectokError, InputError
+from codectok.errors import CodectokError, InputError, PassingError
 from codectok.monitoring.events import EventSink
 from codectok.train.config import TrainConfig
 from codectok.train.data.batches import Batch
@@ -37,7 +37,7 @@ from .checkpoint import (
     save_training_state,
 )
 from .divergence import DivergenceMonitor
-from .lock import locked_output
+from .lock import OutputLock
 from .metrics_log import MetricsCallback, MetricsLog
 from .output import BEST_FOLDER, CHECKPOINT_FOLDER, CODEC_FOLDER, claim_output, config_text, write_codec
 from .preparation import prepare
@@ -81,6 +81,7 @@ class TrainingRun:
 
     Raises:
         InputError: data, output or configuration cannot be used.
+        PassingError: another training uses the output, or has just used it.
     """
 
     def __init__(
@@ -93,7 +94,13 @@ class TrainingRun:
     ) -> None:
         inputs = prepare(config, ranks.world_size)
         ranks.barrier()  # all ranks must have checked the output before the first one writes to it
+        self._lock: OutputLock | None = None
         if ranks.is_first:
+            self._lock = OutputLock(config.output)
+            if latest_checkpoint(config.output / CHECKPOINT_FOLDER) != inputs.checkpoint:
+                raise PassingError(
+                    f"Another training has written to {config.output} meanwhile; run the same command again."
+                )
             claim_output(config)
         ranks.barrier()
         self._config, self._ranks, self._on_metrics, self._events = config, ranks, on_metrics, events
@@ -107,19 +114,12 @@ class TrainingRun:
         self._best: tuple[float, int] | None = None
 
     def run(self, stop: StopFlag) -> TrainingReport:
-        """Train to the last step, or until time is up or `stop` is set.
-
-        Raises:
-            InputError: another training uses the output, or has just used it.
-        """
-        if not self._ranks.is_first:
+        """Train to the last step, or until time is up or `stop` is set; the output is free for another run then."""
+        try:
             return self._run(stop)
-        with locked_output(self._config.output):
-            if latest_checkpoint(self._checkpoints) != self._checkpoint:
-                raise InputError(
-                    f"Another training has written to {self._config.output} meanwhile; run the same command again."
-                )
-            return self._run(stop)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def _run(self, stop: StopFlag) -> TrainingReport:
         config, trainer = self._config, self._trainer

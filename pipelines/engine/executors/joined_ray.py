@@ -107,22 +107,21 @@ class JoinedRay(RayWatch):
         A client that has lost its head may wait for it longer than it was told to, also if another head is there: the
         next question has a new client.
         """
-        answers: SimpleQueue[bytes | Exception | None] = SimpleQueue()
-        store = self._store
+        answers: SimpleQueue[tuple[Any, bytes | Exception | None]] = SimpleQueue()
+        store, self._store = self._store, None
 
         def ask() -> None:
+            client = store
             try:
-                client = _new_store(self._head) if store is None else store
-                answers.put(client.internal_kv_get(SESSION_NAME, SESSION_NAMESPACE, timeout=ANSWER_SECONDS))
-                self._store = client
+                client = client or _new_store(self._head)
+                answers.put((client, client.internal_kv_get(SESSION_NAME, SESSION_NAMESPACE, timeout=ANSWER_SECONDS)))
             except Exception as error:
-                answers.put(error)  # raised below
+                answers.put((client, error))  # raised below
 
         threading.Thread(target=ask, daemon=True).start()
         try:
-            answer = answers.get(timeout=ANSWER_SECONDS)
+            self._store, answer = answers.get(timeout=ANSWER_SECONDS)
         except Empty:
-            self._store = None
             return None
         if isinstance(answer, Exception):
             raise answer

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from . import ray_probe
 from .ray_token import token_problem, use_token
 
 ANSWER_SECONDS = 10.0
-# Time that Ray may take to be imported, on a slow disk; a head answers, or refuses, in less than `PROBE_SECONDS` then.
+# Limits for the import of Ray, which a slow disk delays, and then for the answer of the head.
 IMPORT_SECONDS, PROBE_SECONDS = 30.0, 8.0
 CLIENT_SCHEME = "ray://"
 DEFAULT_PORT, CLIENT_PORT = 6379, 10001
@@ -38,7 +39,16 @@ def cluster_address(address: str | None) -> str | None:
 
 
 def check_answer(address: str) -> None:
-    """Raise a `CodectokError` if no Ray answers at `address` within seconds; Ray itself tries for many minutes."""
+    """Raise a `CodectokError` if no Ray answers at `address` within seconds, or if it cannot be joined.
+
+    Ray itself tries for many minutes.
+    """
+    check_greeting(address)
+    _check_cluster(address)
+
+
+def check_greeting(address: str) -> None:
+    """Raise a `CodectokError` if no Ray greets at `address` within seconds."""
     # If it takes longer: the search for a host's address has no time limit.
     failures: list[str | None] = [f"there is no answer within {ANSWER_SECONDS:g} s"]
     thread = threading.Thread(target=lambda: failures.append(answer_failure(address, ANSWER_SECONDS)), daemon=True)
@@ -49,7 +59,6 @@ def check_answer(address: str) -> None:
             f"Ray could not be reached at {address}: {failures[-1]}; start the cluster, or name another one with"
             " --address or RAY_ADDRESS."
         )
-    _check_cluster(address)
 
 
 def _check_cluster(address: str) -> None:
@@ -72,13 +81,16 @@ def _probe(address: str) -> tuple[dict[str, Any], str]:
     # -P: the folder of the program has modules with common names.
     command = [sys.executable, "-P", ray_probe.__file__, place]
     command += [ray_probe.CLIENT] if address.startswith(CLIENT_SCHEME) else []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as probe:
+    # Without a buffer, which would keep what follows the first line from `communicate`.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as probe:
         assert probe.stdout is not None, "it is a pipe"
         importing = threading.Timer(IMPORT_SECONDS, probe.kill)
+        importing.daemon = True
         importing.start()
-        probe.stdout.readline()
-        importing.cancel()
         try:
+            while (line := probe.stdout.readline()) and line.strip() != ray_probe.ASKS.encode():
+                pass  # Ray may print lines of its own
+            importing.cancel()
             answer, log = probe.communicate(timeout=PROBE_SECONDS)
         except subprocess.TimeoutExpired:
             probe.kill()
@@ -86,7 +98,12 @@ def _probe(address: str) -> tuple[dict[str, Any], str]:
                 f"The Ray cluster at {address} does not answer within {PROBE_SECONDS:g} s; look at its head, or name"
                 " another one with --address or RAY_ADDRESS."
             ) from None
-    return (json.loads(answer) if answer else {}), log
+        finally:
+            importing.cancel()
+    if probe.returncode == -signal.SIGKILL and not line:
+        raise CodectokError(f"Ray could not be imported within {IMPORT_SECONDS:g} s; look at the disk of this machine.")
+    lines = answer.decode(errors="replace").splitlines()
+    return (json.loads(lines[-1]) if lines else {}), log.decode(errors="replace")
 
 
 def is_refusal(answer: Mapping[str, Any], log: str) -> bool:

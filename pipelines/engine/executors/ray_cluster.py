@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -18,12 +19,13 @@ from codectok.pipelines.engine.ray_metrics import metrics_port
 from .joined_ray import watched_cluster
 from .node_checks import describe_problems, nodes_without_our_code, package_folder
 from .own_ray import own_ray
-from .ray_address import check_answer, cluster_address
+from .ray_address import check_answer, check_greeting, cluster_address
 from .ray_watch import quiet_ray
 
 GPU_ANSWER_SECONDS = 300.0
 # Time until the first note that a GPU is waited for, and between later ones.
 GPU_NOTE_SECONDS, GPU_NOTES_SECONDS = 10.0, 60.0
+GPU_POLL_SECONDS = 2.0
 # Address of the cluster that this process has joined, if any.
 _joined: list[str] = []
 # The server of Ray Client forks a process for each client while it answers others, and some die at once.
@@ -156,10 +158,10 @@ def gpu_model_of(address: str | None, on_wait: Callable[[str], None] | None = No
     Args:
         address: of the cluster.
         on_wait: called with a sentence every minute while the cluster has no free GPU; Ray's autoscaler may start one.
-            None not to wait for the first GPU, and minutes only for a free one.
+            With None, return None for a cluster without a GPU, and wait at most five minutes for a free one.
 
     Returns:
-        None if there is no cluster to join, or if it has no GPU and nobody waits for one.
+        None if there is no cluster to join.
 
     Raises:
         CodectokError: the cluster does not answer, or its GPUs do not.
@@ -176,14 +178,18 @@ def gpu_model_of(address: str | None, on_wait: Callable[[str], None] | None = No
         return None
     ask: Any = ray.remote(num_gpus=1)(torch.cuda.get_device_name)
     answer = ask.remote()
-    patience = GPU_ANSWER_SECONDS if on_wait is None else GPU_NOTE_SECONDS
+    started, next_note = time.monotonic(), GPU_NOTE_SECONDS
     try:
-        while not ray.wait([answer], timeout=patience)[0]:
-            if on_wait is None:
+        while not ray.wait([answer], timeout=GPU_POLL_SECONDS)[0]:
+            if address is not None:
+                check_greeting(address)
+            waited = time.monotonic() - started
+            if on_wait is None and waited > GPU_ANSWER_SECONDS:
                 raise CodectokError("All GPUs of the Ray cluster are in use; wait for them, or pass --device cpu.")
-            reason = "all of its GPUs are in use" if cluster_resource("GPU") else "it has no machine with a GPU yet"
-            on_wait(f"Waiting for a GPU of the Ray cluster: {reason}. Stop with Ctrl-C, or pass --device cpu.")
-            patience = GPU_NOTES_SECONDS
+            if on_wait is not None and waited > next_note:
+                reason = "all of its GPUs are in use" if cluster_resource("GPU") else "it has no machine with a GPU yet"
+                on_wait(f"Waiting for a GPU of the Ray cluster: {reason}. Stop with Ctrl-C, or pass --device cpu.")
+                next_note = waited + GPU_NOTES_SECONDS
         return str(ray.get(answer))
     except RayTaskError as error:
         raise CodectokError(
@@ -191,4 +197,5 @@ def gpu_model_of(address: str | None, on_wait: Callable[[str], None] | None = No
             " --device cpu, or repair its drivers."
         ) from None
     finally:
-        ray.cancel(answer)  # if nobody waits for it any more
+        with suppress(Exception):  # the cluster may be lost
+            ray.cancel(answer)

@@ -19,7 +19,7 @@ CLUSTER_METADATA, NAMESPACE = b"CLUSTER_METADATA", b"cluster"
 VERSIONS, ANSWERED, REFUSED, OTHER = "versions", "answered", "refused", "other"
 CLIENT = "client"
 ASKS = "asks"
-CLIENT_SECONDS = 8.0
+CLIENT_SECONDS = 5.0
 
 
 def probe(address: str) -> dict[str, Any]:
@@ -63,6 +63,8 @@ def probe_client(address: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     importlib.import_module("ray._raylet")
+    if sys.argv[2:] == [CLIENT]:
+        importlib.import_module("ray.core.generated.ray_client_pb2_grpc")
     sys.stdout.write(f"{ASKS}\n")
     sys.stdout.flush()
     found = (probe_client if sys.argv[2:] == [CLIENT] else probe)(sys.argv[1])

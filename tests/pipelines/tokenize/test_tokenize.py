@@ -350,6 +350,7 @@ def test_cluster_without_gpus_has_no_gpu_model() -> None:
 def test_wait_for_the_first_gpu_of_a_cluster_is_told_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "GPU_NOTE_SECONDS", 0.2)
     monkeypatch.setattr(ray_cluster, "GPU_NOTES_SECONDS", 0.2)
+    monkeypatch.setattr(ray_cluster, "GPU_POLL_SECONDS", 0.1)
     told: list[str] = []
 
     def stop(note: str) -> None:

@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from codectok import Codec, CodectokError, InputError
 from codectok.cli.train import run as train_command
+from codectok.config import load_mapping
 from codectok.train import TrainConfig, Trainer, dry_run, load_stages, train
-from codectok.train.distributed import Ranks
 from codectok.train.report.status import read_training_status
 from codectok.train.run import lock
 from codectok.train.run import run as run_module
@@ -32,8 +31,7 @@ from codectok.train.run.checkpoint import (
     load_training_state,
     save_training_state,
 )
-from codectok.train.run.preparation import open_validation
-from codectok.train.run.run import TrainingRun
+from codectok.train.run.preparation import open_validation, prepare
 from codectok.train.run.validation import Validation
 from tests.train.conftest import TINY, codec_of, tiny_config
 
@@ -324,23 +322,32 @@ def test_output_of_a_running_training_is_refused(
     def look(step: int, metrics: dict[str, float]) -> None:
         states.append(read_training_status(config.output).running)
         if len(states) == 1:
-            with pytest.raises(InputError, match=f"Another training uses {config.output}; wait for its end"):
-                train(config)
+            with pytest.raises(CodectokError, match=f"Another training uses {config.output}; wait for its end"):
+                train(config.model_copy(update={"steps": 100, "log_interval": 1}))
 
     train(config, look)
     assert states and all(states)
-    assert "waiting 0.3 s for its end" in caplog.text
+    assert "waiting at most 0.3 s for its end" in caplog.text
+    assert load_mapping(config.output / "config.yaml")["steps"] == 3
     assert read_training_status(config.output).running is False
     assert train(config).ending == "already finished"
 
 
-def test_run_is_refused_if_another_one_has_written_a_checkpoint_meanwhile(shards: Path, tmp_path: Path) -> None:
+def test_run_is_refused_if_another_one_has_written_a_checkpoint_meanwhile(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(tiny_config(shards, tmp_path / "run", steps=2))
     config = tiny_config(shards, tmp_path / "run", steps=6)
-    late = TrainingRun(config, torch.device("cpu"), Ranks(), lambda step, metrics: None)
-    train(tiny_config(shards, tmp_path / "run", steps=4))
-    with pytest.raises(InputError, match=r"has written to .* meanwhile; run the same command again"):
-        late.run(Event())
+
+    def prepare_and_wait(*arguments: Any) -> Any:
+        found = prepare(*arguments)
+        monkeypatch.setattr(run_module, "prepare", prepare)
+        train(tiny_config(shards, tmp_path / "run", steps=4))
+        return found
+
+    monkeypatch.setattr(run_module, "prepare", prepare_and_wait)
+    with pytest.raises(CodectokError, match=r"has written to .* meanwhile; run the same command again"):
+        train(config)
     assert train(config).step == 6
 
 

@@ -106,7 +106,7 @@ def test_row_of_a_batch_is_the_row_of_the_table(table: Path) -> None:
     assert isinstance(found[0], TokenRow)
 
 
-def test_columns_that_nobody_needs_are_not_read(table: Path) -> None:
+def test_only_the_requested_columns_are_read(table: Path) -> None:
     for batch in code_rows(source_of(table), DESCRIBED, ("id", "duration")):
         assert set(batch.columns) == {"id", "duration"}
         assert len(batch.codes) == batch.borders[-1]
