@@ -74,8 +74,7 @@ def load_codec(
         return Codec.from_pretrained(name, device, dtype, pack_frames, encoder_only, kernels)
     if pack_frames is not None:
         raise InputError(f"The codec {name} encodes clips as wholes; use --batch-seconds instead of --pack-frames.")
-    if kernels == "triton":
-        raise InputError(f"Only codecs of ours have kernels, not {name}; leave --kernels out.")
+    _refuse_kernels(str(name), kernels)
     more = {"encoder_only": encoder_only} if scheme in _ENCODER_ONLY else {}
     return loader_of(scheme)(rest, device=device, dtype=dtype, batch_seconds=batch_seconds or 0.0, **more)
 
@@ -176,13 +175,18 @@ def kernels_of_workers(
         InputError: the codec has no such kernels, or "triton" does not run here.
     """
     if not isinstance(codec, Codec):
-        if kernels == "triton":
-            raise InputError(f"Only codecs of ours have kernels, not {name}; leave --kernels out.")
+        _refuse_kernels(name, kernels)
         return "torch"
     if elsewhere:
         return wanted_kernels(kernels, device.type, dtype)
     # Not compiled here: the GPU's memory is left to the workers, which refuse to run if they cannot.
     return resolve_kernels(kernels, device, dtype, compile_one=False)
+
+
+def _refuse_kernels(name: str, kernels: KernelChoice) -> None:
+    """Raise an `InputError` if kernels are asked for that the codec `name` of another maker does not have."""
+    if kernels == "triton":
+        raise InputError(f"Only codecs of ours have kernels, not {name}; leave --kernels out.")
 
 
 def check_fingerprint(name: str, fingerprint: str) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -82,12 +80,7 @@ class SidecarWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            columns = dict(zip(SIDECAR_SCHEMA.names, zip(*self._rows, strict=True), strict=True))
-            clips = columns.pop("ids")
-            offsets = np.cumsum([0, *map(len, clips)], dtype=np.int32)
-            flat = pa.array(list(itertools.chain.from_iterable(clips)), pa.string())
-            arrays = {name: pa.array(values, SIDECAR_SCHEMA.field(name).type) for name, values in columns.items()}
-            arrays["ids"] = pa.ListArray.from_arrays(pa.array(offsets), flat, type=SIDECAR_SCHEMA.field("ids").type)
-            columns_in_order = [arrays[name] for name in SIDECAR_SCHEMA.names]
-            self._writer.write_table(pa.Table.from_arrays(columns_in_order, schema=SIDECAR_SCHEMA))
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SIDECAR_SCHEMA, strict=True)]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=SIDECAR_SCHEMA))
         self._rows, self._n_characters = [], 0
