@@ -32,7 +32,6 @@ BASE = Path(__file__).with_suffix(".yaml")
 FIRST_STEPS, TIMED_STEPS = 3, 8
 STEPS_BEFORE_ADVERSARY = 0.7
 
-FSQ = "codec.quantizer={type: fsq, levels: %s}"
 EMA = (
     "codec.quantizer={type: grvq, codebook_size: 4096, codebook_dim: 32, ema_decay: 0.95}",
     "loss.commitment=10.0",
@@ -80,12 +79,11 @@ RECIPES = (
     Recipe("adversary", adversary=True),
     Recipe("reference", REFERENCE, constant_rate=True),
     Recipe("ema-4096", EMA),
-    Recipe("teacher-fsq", teacher=TEACHER),
     Recipe("simvq-4096", ("codec.quantizer={type: simvq, codebook_size: 4096, codebook_dim: 64}",)),
-    Recipe("smaller", ("codec.encoder.dims=[64, 96, 128, 160]", "codec.decoder.dim=144")),
-    Recipe("fsq-8192", (FSQ % "[8, 8, 8, 16]",)),
-    Recipe("fsq-1024", (FSQ % "[8, 4, 8, 4]",)),
     Recipe("teacher-ema", EMA, teacher=TEACHER),
+    Recipe("ema-1024", (*EMA, "codec.quantizer.codebook_size=1024")),
+    Recipe("ema-8192", (*EMA, "codec.quantizer.codebook_size=8192")),
+    Recipe("smaller", (*EMA, "codec.encoder.dims=[64, 96, 128, 160]", "codec.decoder.dim=144")),
 )
 
 

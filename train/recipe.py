@@ -20,8 +20,9 @@ class OptimizerConfig(StrictModel):
         betas: of AdamW.
         weight_decay: of AdamW.
         warmup_steps: steps of linear increase from zero.
-        decay_per_step: factor applied at every step after the warm-up.
-        cosine_steps: number of steps of cosine decay after the warm-up, in place of `decay_per_step`.
+        constant_steps: steps at the peak after the warm-up, before the rate decays.
+        decay_per_step: factor applied at every step of the decay.
+        cosine_steps: number of steps of cosine decay, in place of `decay_per_step`.
         final_share: learning rate at the end of the cosine decay, relative to the peak.
         max_gradient_norm: norm that gradients are clipped to; no clipping if None.
     """
@@ -30,6 +31,7 @@ class OptimizerConfig(StrictModel):
     betas: tuple[Beta, Beta] = (0.5, 0.9)
     weight_decay: NonNegativeFloat = 0.01
     warmup_steps: NonNegativeInt = 0
+    constant_steps: NonNegativeInt = 0
     decay_per_step: Annotated[float, Field(gt=0, le=1)] = 0.999999
     cosine_steps: PositiveInt | None = None
     final_share: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from codectok.errors import ConfigError
 
-from .codec import CodecConfig, DecoderConfig, EncoderConfig, MelConfig, VectorQuantizerConfig
+from .codec import (
+    CodecConfig,
+    DecoderConfig,
+    EncoderConfig,
+    InverseSTFTDecoderConfig,
+    MelConfig,
+    VectorQuantizerConfig,
+)
 from .strict import load_mapping, parse
 
 PRESETS: dict[str, CodecConfig] = {
@@ -26,6 +33,13 @@ PRESETS: dict[str, CodecConfig] = {
             encoder=EncoderConfig(depths=(2, 2, 6, 2), dims=(96, 192, 288, 384), drop_path_rate=0.1),
             quantizer=VectorQuantizerConfig(codebook_size=8192, codebook_dim=256, ema_decay=0.95),
             decoder=DecoderConfig(initial_channels=384),
+        ),
+        CodecConfig(
+            name="universal-small",
+            mel=MelConfig(n_mels=100),
+            encoder=EncoderConfig(depths=(2, 2, 4, 2), dims=(96, 128, 192, 256), drop_path_rate=0.0),
+            quantizer=VectorQuantizerConfig(codebook_size=8192, codebook_dim=32, ema_decay=0.99),
+            decoder=InverseSTFTDecoderConfig(type="istft", dim=224, depth=6),
         ),
         CodecConfig(
             name="nano",

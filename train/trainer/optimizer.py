@@ -49,7 +49,7 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
     rate = config.learning_rate
     if step < config.warmup_steps:
         return rate * (step + 1) / config.warmup_steps
-    step -= config.warmup_steps
+    step = max(0, step - config.warmup_steps - config.constant_steps)
     if config.cosine_steps is None:
         return rate * config.decay_per_step**step
     progress = min(1.0, step / config.cosine_steps)

@@ -13,8 +13,10 @@ from codectok import InputError
 from codectok.train import TrainConfig, Trainer, load_train_config
 from codectok.train.discriminators import MultiDiscriminator
 from codectok.train.distributed import Ranks
+from codectok.train.recipe import OptimizerConfig
 from codectok.train.run.checkpoint import load_training_state, save_training_state
 from codectok.train.trainer.adversary import Adversary
+from codectok.train.trainer.optimizer import learning_rate
 from tests.helpers.codebook_learning import first_codebook
 from tests.helpers.ranks import run_on_ranks
 from tests.helpers.waiting import NoWaiting
@@ -256,6 +258,14 @@ def test_late_discriminator_has_its_own_warm_up(shards: Path, tmp_path: Path) ->
     trainer.train_step(next(first_batches(trainer.config)))
     rate = trainer.config.discriminator_optimizer.learning_rate
     assert trainer.adversary.optimizer.param_groups[0]["lr"] == pytest.approx(rate / 10)
+
+
+def test_learning_rate_rises_holds_and_falls() -> None:
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=10, constant_steps=20, cosine_steps=40, final_share=0.1)
+    rates = [learning_rate(config, step) for step in (0, 9, 10, 29, 30, 50, 70, 100)]
+    assert rates == pytest.approx([0.1, 1.0, 1.0, 1.0, 1.0, 0.55, 0.1, 0.1])
+    decaying = OptimizerConfig(learning_rate=1.0, constant_steps=2, decay_per_step=0.5)
+    assert [learning_rate(decaying, step) for step in range(5)] == pytest.approx([1.0, 1.0, 1.0, 0.5, 0.25])
 
 
 def test_early_weight_average_follows_the_weights(shards: Path, tmp_path: Path) -> None:
