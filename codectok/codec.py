@@ -94,7 +94,7 @@ class Codec(AudioCodec):
         encoder_only: bool = False,
         kernels: KernelChoice = "auto",
     ) -> Self:
-        """Load a codec from a folder, or by its name on the Hugging Face Hub (`organisation/name`).
+        """Load a codec: `universal-small`, a folder, or a name on the Hugging Face Hub (`organisation/name`).
 
         DistilCodec checkpoints are converted; `@STEP` after the name chooses a step.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name, pinned_name
+from codectok.checkpoints.shipped import shipped_codec
 from codectok.codecs.base import AudioCodec
 from codectok.model.kernels.support import resolve_kernels, wanted_kernels
 
@@ -50,11 +51,11 @@ def load_codec(
     """Load a codec.
 
     Args:
-        name: folder of a codec of ours, or of DistilCodec's (`FOLDER@STEP` chooses a step); a name of either on the
-            Hugging Face Hub (`organisation/name`, with `@STEP` for DistilCodec's, else the newest step is taken;
-            `organisation/name#REVISION` chooses a commit, branch or tag); or
-            `SCHEME:NAME`, where a scheme is `transformers`, `bigcodec`, `speechtokenizer`, `snac`, or an entry point of
-            the group `codectok.codecs`.
+        name: `universal-small`, the codec of this package; folder of a codec of ours, or of DistilCodec's
+            (`FOLDER@STEP` chooses a step); a name of either on the Hugging Face Hub (`organisation/name`, with `@STEP`
+            for DistilCodec's, else the newest step is taken; `organisation/name#REVISION` chooses a commit, branch or
+            tag); or `SCHEME:NAME`, where a scheme is `transformers`, `bigcodec`, `speechtokenizer`, `snac`, or an entry
+            point of the group `codectok.codecs`.
         device: "auto" (CUDA if available), "cpu", "cuda" or a device such as "cuda:1".
         dtype: "float32"; codecs of ours also compute in "tf32" (CUDA only) and "bfloat16".
         pack_frames: mel frames that a codec of ours encodes at once; None for its default.
@@ -99,7 +100,7 @@ def absolute_codec_name(name: str | Path) -> str:
 
 def is_codec_name(name: str) -> bool:
     """Return True if `name` has the form of a codec's name that is not a local path."""
-    return _scheme_of(name)[0] is not None or is_hub_name(name)
+    return shipped_codec(name) is not None or _scheme_of(name)[0] is not None or is_hub_name(name)
 
 
 def _scheme_of(name: str) -> tuple[str | None, str]:

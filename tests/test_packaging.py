@@ -21,7 +21,7 @@ sys.path.insert(0, sys.argv[1])
 import codectok, codectok.pipelines, codectok.pipelines.engine.run, codectok.train
 from codectok.train.config import load_train_config
 assert all(module.__file__.startswith(sys.argv[1]) for module in (codectok, codectok.pipelines, codectok.train))
-codec = codectok.Codec.from_config("nano")
+codec = codectok.load_codec("universal-small", "cpu")
 assert len(codec.encode(__import__("numpy").zeros(24000, "float32"), 24000)) == 93
 assert load_train_config("nano", []).codec.name == "nano"
 """
@@ -54,7 +54,7 @@ def packaged_files() -> set[str]:
         f"codectok/{(path.relative_to(ROOT / folder) if folder == 'codectok' else path.relative_to(ROOT)).as_posix()}"
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".html") or path.name == "py.typed"
+        if path.suffix in (".py", ".yaml", ".html", ".safetensors") or path.name in ("py.typed", "config.json")
     }
 
 

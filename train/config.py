@@ -53,8 +53,8 @@ class TrainConfig(StrictModel):
         data: training data.
         validation: validation clips; no validation if None.
         codec: configuration of the codec, or the name of a preset.
-        init_from: folder of a codec or a finished run whose encoder and decoder are copied, and whose quantizer as well
-            if it is configured alike (warm start).
+        init_from: folder of a codec or a finished run, or `universal-small`, whose encoder and decoder are copied, and
+            whose quantizer as well if it is configured alike (warm start).
         resume_from: checkpoint of another run, to be resumed with the configuration of this one.
         loss: weights of the generator's loss terms.
         discriminators: the adversary.

@@ -1,4 +1,4 @@
-"""Finds a codec of this architecture by its name: on the local disk, or on the Hugging Face Hub."""
+"""Finds a codec of this architecture by its name: in this package, on the local disk, or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .distilcodec import import_distilcodec, step_of_file, steps_in
 from .distilcodec_config import CONFIG_FILES
 from .hub import HUB_NAME, HubRepository, commit_of_folder
 from .native import CONFIG_FILE, MODEL_FILE, CheckpointHeader, is_checkpoint, load_checkpoint
+from .shipped import shipped_codec
 
 SHOWN_CHARACTERS = 60  # of a text in a foreign configuration
 
@@ -32,15 +33,19 @@ class CodecPlace:
         folder: holds its files.
         step: of a DistilCodec checkpoint; None for a codec of ours.
         revision: commit on the Hugging Face Hub; None for a local folder.
+        shipped: name in this package; None for all other codecs.
     """
 
     folder: Path
     step: int | None = None
     revision: str | None = None
+    shipped: str | None = None
 
     @property
     def name(self) -> str:
         """Name by which the same codec is found from any folder."""
+        if self.shipped is not None:
+            return self.shipped
         folder = str(self.folder.resolve())
         if self.step is None:
             return folder
@@ -53,7 +58,9 @@ class CodecPlace:
 
 
 def find_codec(name: str | Path) -> CodecPlace:
-    """Find a codec: a folder of ours or of DistilCodec's, or a name of either on the Hub, which is downloaded.
+    """Find a codec: one of this package, a folder of ours or of DistilCodec's, or a name on the Hub, to be downloaded.
+
+    A string that names a codec of this package goes before a folder of this name; a `Path` is always a folder.
 
     `NAME@STEP` chooses a step of DistilCodec's, `NAME#REVISION` a commit, branch or tag on the Hub. Without a step a
     folder must hold one only; of several on the Hub the newest is taken, and a warning is logged.
@@ -61,6 +68,11 @@ def find_codec(name: str | Path) -> CodecPlace:
     Raises:
         CheckpointError: there is no such codec, it cannot be downloaded, or several steps are there.
     """
+    shipped = shipped_codec(name) if isinstance(name, str) else None
+    if shipped is not None:
+        if Path(name).exists():
+            log.warning("%s is the codec of this package; write ./%s for the one in this folder.", name, name)
+        return CodecPlace(shipped, shipped=str(name))
     base, step = _split_step(str(name))
     path = Path(base)
     if path.is_dir():

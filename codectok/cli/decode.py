@@ -11,7 +11,7 @@ import typer
 from codectok.formatting import format_duration
 
 from .console import facts_table, progress
-from .options import CodecOption, DeviceOption
+from .options import DeviceOption, OptionalCodecOption, codec_or_default
 
 NAME = "decode"
 EXAMPLE = "codectok decode tokens/ clip.wav --codec codec/ --id speech-hello_1f0c2a3b4d5e_0000000000"
@@ -20,7 +20,7 @@ EXAMPLE = "codectok decode tokens/ clip.wav --codec codec/ --id speech-hello_1f0
 def run(
     codes: Annotated[str, typer.Argument(help="A file of codes, or the folder or URL of a token table.")],
     output: Annotated[Path, typer.Argument(help="A folder, new or empty, or a .wav or .flac file for one clip.")],
-    codec: CodecOption,
+    codec: OptionalCodecOption = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Decode only this clip; may be repeated.")] = None,
     where: Annotated[
         str | None,
@@ -36,11 +36,12 @@ def run(
     from codectok.tokens.codes_file import file_names, read_clips, read_codes_metadata
 
     metadata = read_codes_metadata(codes, allow_mixed=True)
-    loaded = load_codec(codec, device)
+    chosen = codec_or_default(codec)
+    loaded = load_codec(chosen, device)
     if metadata.codec_fingerprint != loaded.fingerprint:
         raise InputError(
             f"{codes} was encoded by another codec ({metadata.codec_name}, {metadata.codec_fingerprint[:12]})"
-            f" than {codec} ({loaded.name}, {loaded.fingerprint[:12]})."
+            f" than {chosen} ({loaded.name}, {loaded.fingerprint[:12]}); name that one with --codec."
         )
     one_file = is_output_path(output)
     if one_file and (ids is None or len(ids) != 1):

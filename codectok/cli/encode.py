@@ -16,15 +16,16 @@ from .console import facts_table, progress, warn
 from .options import (
     CancelledOption,
     ChannelOption,
-    CodecOption,
     DeviceOption,
     DtypeOption,
     EncodingOption,
     KernelsOption,
     MaxFileBytesOption,
     MaxFileSecondsOption,
+    OptionalCodecOption,
     ScaleOption,
     StrictOption,
+    codec_or_default,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ EXAMPLE = "codectok encode speech.wav music/ codes.npz --codec codec/"
 def run(
     inputs: Annotated[list[str], typer.Argument(help="Audio files, or folders of audio files.")],
     output: Annotated[Path, typer.Argument(help="A file ending in .npz or .parquet.")],
-    codec: CodecOption,
+    codec: OptionalCodecOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     kernels: KernelsOption = "auto",
@@ -69,7 +70,7 @@ def run(
     sound = SoundOptions.parse(channel, cancelled, scale, max_file_seconds)
     listing = list_sources(*parse_arguments(inputs), kinds=("audio",), strict=strict, encoding=encoding)
     sources = [replace(source, max_file_bytes=max_file_bytes) for source in ordered_sources(listing)]
-    loaded = load_codec(codec, device, dtype, encoder_only=True, kernels=kernels)
+    loaded = load_codec(codec_or_default(codec), device, dtype, encoder_only=True, kernels=kernels)
     skipped: list[AudioError] = []
     seconds, frames = 0.0, 0
     with progress(len(sources), "encode: files") as report:

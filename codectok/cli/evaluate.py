@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codectok.choices import DEFAULT_CODEC
 from codectok.errors import InputError
 from codectok.formatting import counted
 
@@ -24,6 +25,7 @@ from .options import (
     MaxFileBytesOption,
     MaxFileSecondsOption,
     ScaleOption,
+    codec_or_default,
 )
 
 if TYPE_CHECKING:
@@ -49,13 +51,14 @@ def run(
     ],
     output: Annotated[str, typer.Argument(help="Folder or URL for the results: new, or of the same job to resume.")],
     codecs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--codec",
             help="Codec to measure, as in `tokenize`; NAME=CODEC names it; repeat it to compare.",
             metavar="[NAME=]CODEC",
+            show_default=DEFAULT_CODEC,
         ),
-    ],
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(help="Metrics, separated by commas.", show_default="all that are installed"),
@@ -123,7 +126,7 @@ def run(
     elif max_seconds is None:
         max_seconds = LONGEST_SECONDS
     options = EvaluateOptions(
-        codecs=NamedCodec.parse_all(codecs),
+        codecs=NamedCodec.parse_all(codecs or [codec_or_default(None)]),
         device=device,
         dtype=dtype,
         kernels=kernels,

@@ -33,6 +33,7 @@ def run(
     from codectok.checkpoints.distilcodec import steps_in
     from codectok.checkpoints.finding import is_local_name
     from codectok.checkpoints.native import is_checkpoint
+    from codectok.checkpoints.shipped import shipped_codec
     from codectok.config import PRESETS
     from codectok.errors import InputError
     from codectok.loading import is_codec_name
@@ -46,7 +47,9 @@ def run(
             f"inspect reads local files and folders, not {target}; for the URL of a job's output use `codectok verify`."
         )
     path = Path(target)
-    if not path.exists() and target in PRESETS:
+    if shipped_codec(target) is not None:
+        facts_table(f"codec {target}", _codec_facts(target))
+    elif not path.exists() and target in PRESETS:
         facts_table(f"codec preset {target}", _preset_facts(target))
     elif not path.exists() and not is_audio_path(target) and (is_local_name(target) or is_codec_name(target)):
         facts_table(f"codec {target}", _codec_facts(target))
@@ -80,13 +83,15 @@ def _preset_facts(name: str) -> dict[str, object]:
 
 
 def _codec_facts(name: str) -> dict[str, object]:
+    from codectok.checkpoints.shipped import shipped_codec
     from codectok.codec import Codec
     from codectok.loading import load_codec
 
     codec = load_codec(name, device="cpu")
     if not isinstance(codec, Codec):
         return _other_codec_facts(codec)
-    size = sum(file.stat().st_size for file in Path(name).iterdir() if file.is_file()) if Path(name).is_dir() else None
+    folder = shipped_codec(name) or Path(name)
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder.is_dir() else None
     return {
         "origin": codec.header.origin,
         **_config_facts(codec.config.name, codec.config),

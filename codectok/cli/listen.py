@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codectok.choices import ListeningScale, ScaleChoice
+from codectok.choices import DEFAULT_CODEC, ListeningScale, ScaleChoice
 from codectok.errors import InputError
 from codectok.formatting import counted
 
@@ -21,6 +21,7 @@ from .options import (
     EncodingOption,
     MaxFileBytesOption,
     StrictOption,
+    codec_or_default,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def run(
     ] = None,
     codec: Annotated[
         list[str] | None,
-        typer.Option("--codec", help="CODEC or NAME=CODEC to compare; may be repeated.", show_default=False),
+        typer.Option(
+            "--codec",
+            help="CODEC or NAME=CODEC to compare; may be repeated.",
+            show_default=f"{DEFAULT_CODEC}, without --folder",
+        ),
     ] = None,
     folder: Annotated[
         list[str] | None,
@@ -106,6 +111,8 @@ def run(
             raise InputError(
                 f"{out} holds no listening test; pass --reference with --codec or --folder to prepare one."
             )
+        if not codec and not folder:
+            codec = [codec_or_default(None)]
         sound = SoundOptions.parse(channel, cancelled, float_scale)
         options = PreparationOptions(
             sources=tuple(reference or ()),

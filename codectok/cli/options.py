@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from codectok.choices import CancelledChoice, KernelChoice, Precision, ScaleChoice
+from codectok.choices import DEFAULT_CODEC, CancelledChoice, KernelChoice, Precision, ScaleChoice
 from codectok.names import LOG_FOLDER_VARIABLE
+
+from .console import say
 
 
 class TrainingEngine(StrEnum):
@@ -20,8 +22,11 @@ class TrainingEngine(StrEnum):
     LOCAL = "local"
 
 
-CodecOption = Annotated[
-    str, typer.Option("--codec", help="Folder of a codec, name on the Hugging Face Hub, or transformers:NAME[@N].")
+_CODEC_HELP = "Folder of a codec, name on the Hugging Face Hub, or transformers:NAME[@N]."
+CodecOption = Annotated[str, typer.Option("--codec", help=_CODEC_HELP)]
+OptionalCodecOption = Annotated[
+    str | None,
+    typer.Option("--codec", help=_CODEC_HELP, show_default=f"{DEFAULT_CODEC}, which comes with codectok"),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 DtypeOption = Annotated[Precision, typer.Option("--dtype", help="tf32 and bfloat16 are faster and change some codes.")]
@@ -94,3 +99,11 @@ MaxFileBytesOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse manifests with lines that cannot be used, instead of rejecting them.")
 ]
+
+
+def codec_or_default(codec: str | None) -> str:
+    """Return `codec`, or say that the default is used, and return that."""
+    if codec is not None:
+        return codec
+    say(f"Codec: {DEFAULT_CODEC}, which comes with codectok; --codec names another.")
+    return DEFAULT_CODEC

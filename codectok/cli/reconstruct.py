@@ -14,11 +14,12 @@ from .console import facts_table
 from .options import (
     CancelledOption,
     ChannelOption,
-    CodecOption,
     DeviceOption,
     DtypeOption,
     KernelsOption,
+    OptionalCodecOption,
     ScaleOption,
+    codec_or_default,
 )
 
 NAME = "reconstruct"
@@ -28,7 +29,7 @@ EXAMPLE = "codectok reconstruct speech.wav again.wav --codec codec/"
 def run(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An audio file.")],
     output: Annotated[Path, typer.Argument(help="A .wav or .flac file.")],
-    codec: CodecOption,
+    codec: OptionalCodecOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     kernels: KernelsOption = "auto",
@@ -49,7 +50,7 @@ def run(
     sound = SoundOptions.parse(channel, cancelled, scale)
     if sound.channel == "each":
         raise InputError("A reconstruction has one channel; give --channel mix or a number.")
-    loaded = load_codec(codec, device, dtype, kernels=kernels)
+    loaded = load_codec(codec_or_default(codec), device, dtype, kernels=kernels)
     rate = loaded.decoded_sample_rate
     samples = torch.from_numpy(read_audio(source, rate, sound=sound))
     codes = loaded.encode(samples, rate)

@@ -12,15 +12,16 @@ from .options import (
     BatchSecondsOption,
     CancelledOption,
     ChannelOption,
-    CodecOption,
     DeviceOption,
     DtypeOption,
     EncodingOption,
     KernelsOption,
     MaxFileBytesOption,
     MaxFileSecondsOption,
+    OptionalCodecOption,
     PackFramesOption,
     ScaleOption,
+    codec_or_default,
 )
 
 NAME = "tokenize"
@@ -36,7 +37,7 @@ def run(
         ),
     ],
     output: Annotated[str, typer.Argument(help="Folder or URL for the table: new, or of the same job to resume.")],
-    codec: CodecOption,
+    codec: OptionalCodecOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     pack_frames: PackFramesOption = None,
@@ -72,7 +73,7 @@ def run(
     from codectok.pipelines.tokenize.options import TokenizeOptions
 
     options = TokenizeOptions(
-        codec=codec,
+        codec=codec_or_default(codec),
         device=device,
         dtype=dtype,
         pack_frames=pack_frames,

@@ -11,6 +11,7 @@ from codectok.choices import KernelChoice
 from codectok.formatting import format_duration, megabytes
 
 from .console import facts_table, progress, rows_table
+from .options import OptionalCodecOption, codec_or_default
 
 if TYPE_CHECKING:
     from codectok.storage import Storage
@@ -22,7 +23,7 @@ SHOWN_SOURCES = 20
 
 def run(
     target: Annotated[str, typer.Argument(help="Folder or URL written by `shard`, `tokenize`, `import` or `export`.")],
-    codec: Annotated[str | None, typer.Option(help="Folder or name of the codec, for --reencode and --decode.")] = None,
+    codec: OptionalCodecOption = None,
     reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of N random rows again, and compare.")] = 0,
     decode: Annotated[int, typer.Option(min=0, help="Decode N random rows to wav files.")] = 0,
     to: Annotated[Path, typer.Option(help="Folder for the wav files.")] = Path("listen"),
@@ -34,12 +35,9 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Check that an output is complete and undamaged."""
-    from codectok.errors import InputError
     from codectok.pipelines.verify.output import count_files, verify_output
     from codectok.storage import open_storage
 
-    if (reencode or decode) and codec is None:
-        raise InputError("--reencode and --decode need the codec of the table: pass --codec.")
     storage = open_storage(target)
     with progress(count_files(storage), "verify: files") as report:
         verified = verify_output(storage, report.advance)
@@ -53,8 +51,8 @@ def run(
         facts["checked"] = f"hashes, records and rejects only; `{verified.verb}` has no verifier for its contents"
     if sources:
         facts |= _read_again(storage, share, seed)
-    if codec is not None:
-        facts |= _sampled(target, codec, reencode, decode, to, seed, device)
+    if reencode or decode:
+        facts |= _sampled(target, codec_or_default(codec), reencode, decode, to, seed, device)
     facts_table(f"codectok verify {target}: no fault found", facts)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from codectok.checkpoints.native import is_checkpoint
+from codectok.checkpoints.shipped import shipped_codec
 from codectok.codec import Codec
 from codectok.config import CodecConfig
 from codectok.errors import InputError
@@ -17,12 +18,12 @@ TRAINING_KEYS = {"ema_decay", "expiry_share"}
 
 
 def has_initial_checkpoint(place: Path) -> bool:
-    """True if `place`, a folder of a codec or of a training run, contains a codec."""
+    """True if `place`, a folder of a codec or of a training run, contains a codec, or names one of this package."""
     return _codec_folder(place) is not None
 
 
 def load_initial_checkpoint(place: Path, config: CodecConfig) -> Codec:
-    """Load the codec in `place`, a folder of a codec or of a training run, onto the CPU.
+    """Load the codec in `place`, a folder of a codec or of a training run, or a name in this package, onto the CPU.
 
     Raises:
         InputError: there is no codec, or its encoder or decoder differs from `config`.
@@ -73,4 +74,5 @@ def _quantizer_keys(config: CodecConfig) -> dict[str, Any]:
 
 
 def _codec_folder(place: Path) -> Path | None:
-    return next((folder for folder in (place, place / "codec") if is_checkpoint(folder)), None)
+    found = next((folder for folder in (place, place / "codec") if is_checkpoint(folder)), None)
+    return found or shipped_codec(str(place))
