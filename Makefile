@@ -10,10 +10,13 @@ CODEC ?= nano
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-hostile test-cluster lint docs bench bench-gpu
+.PHONY: demo demo-train test test-slow test-hostile test-cluster lint docs bench bench-gpu
 
 demo: $(INSTALLED)
 	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh "$(DEMO)" "$(AUDIO)"
+
+demo-train: $(INSTALLED)
+	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh "$(DEMO)" "$(AUDIO)" train
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
