@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codectok import Codec
+from codectok.checkpoints.shipped import shipped_codec
 from codectok.choices import Precision
 from codectok.errors import CodectokError
 
@@ -28,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 def parser(description: str) -> argparse.ArgumentParser:
     """Create a parser with the options of every codec benchmark."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--codec", default="distilcodec-v1", help="a preset (random weights) or a folder of a codec")
+    made.add_argument("--codec", default="distilcodec-v1", help="universal-small, a preset (random weights), or a folder of a codec")
     made.add_argument("--device", default="auto", help="auto, cpu or cuda")
     made.add_argument("--audio", type=Path, help="a folder of recordings; noise without it")
     made.add_argument("--seconds", type=float, help="audio to work on; 72 on a CPU, 7200 on a GPU")
@@ -38,8 +39,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def load(name: str, device: str, dtype: Precision = "float32") -> Codec:
-    """Load the codec in the folder `name`, or create a random one of the preset `name`."""
-    if Path(name).is_dir():
+    """Load the codec in the folder or of the package called `name`, or create a random one of the preset `name`."""
+    if shipped_codec(name) is not None or Path(name).is_dir():
         return Codec.from_pretrained(name, device, dtype)
     return Codec.from_config(name, device=device, dtype=dtype)
 
