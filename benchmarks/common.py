@@ -29,7 +29,9 @@ RESULTS = Path(__file__).parent / "results"
 def parser(description: str) -> argparse.ArgumentParser:
     """Create a parser with the options of every codec benchmark."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--codec", default="distilcodec-v1", help="universal-small, a preset (random weights), or a folder of a codec")
+    made.add_argument(
+        "--codec", default="distilcodec-v1", help="a preset (random weights), universal-small or a folder"
+    )
     made.add_argument("--device", default="auto", help="auto, cpu or cuda")
     made.add_argument("--audio", type=Path, help="a folder of recordings; noise without it")
     made.add_argument("--seconds", type=float, help="audio to work on; 72 on a CPU, 7200 on a GPU")

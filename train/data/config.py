@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from codectok.config import StrictModel
 from codectok.storage import is_url
@@ -26,8 +26,35 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str | Path) else value
 
 
+def _ascending(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError("give the lower number first")
+    return value
+
+
+Decibels = Annotated[float, Field(ge=-120, le=120)]
+Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_ascending)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Place = Annotated[Path | str, BeforeValidator(_as_place)]
 Places = Annotated[tuple[Place, ...], Field(min_length=1), BeforeValidator(_one_or_many)]
+
+
+class AugmentationConfig(StrictModel):
+    """Random changes of training segments, so that a codec learns levels, mixtures and bands that its corpora lack.
+
+    Attributes:
+        gain: lowest and highest change of the level in dB.
+        background: share of the segments that another segment is mixed into.
+        background_level: lowest and highest level of the other segment, in dB relative to the first.
+        limit: share of the segments that lose all frequencies above a limit.
+        limit_hertz: lowest and highest limit in Hz.
+    """
+
+    gain: Range = (-12.0, 3.0)
+    background: Share = 0.3
+    background_level: Range = (-25.0, 0.0)
+    limit: Share = 0.1
+    limit_hertz: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (3000.0, 10_000.0)
 
 
 class SourceConfig(StrictModel):
@@ -80,6 +107,7 @@ class DataConfig(StrictModel):
         sources: a mixture.
         stages: mixtures that follow each other.
         segment_seconds: length of the random crop taken from each sample.
+        augmentation: random changes of the segments; none if None.
         batch_size: segments per step, on all ranks together.
         num_workers: processes per rank that read and decode.
         shuffle_shards: number of neighbouring shards whose samples are mixed.
@@ -90,6 +118,7 @@ class DataConfig(StrictModel):
     sources: tuple[SourceConfig, ...] | None = None
     stages: tuple[StageConfig, ...] | None = None
     segment_seconds: Annotated[float, Field(gt=0, le=MAX_SEGMENT_SECONDS)] = 3.0
+    augmentation: AugmentationConfig | None = None
     batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH_SIZE)] = 16
     num_workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 0
     shuffle_shards: PositiveInt = 8

@@ -11,7 +11,8 @@ import soundfile
 
 from codectok.errors import AudioError
 
-from .config import DataConfig
+from .augmentation import apply_change, draw_change
+from .config import AugmentationConfig, DataConfig
 from .sources import SampleAddress, read_audio_files
 from .stream import SampleStream
 
@@ -37,8 +38,8 @@ class Segment:
 class SegmentReader:
     """Reads segments by their position in an endless stream.
 
-    The sample at a position, and the crop taken from it, depend on configuration, seed and position alone. A run can
-    therefore resume at any position, with any number of workers and ranks.
+    The sample at a position, the crop taken from it, and its augmentation depend on configuration, seed and position
+    alone. A run can therefore resume at any position, with any number of workers and ranks.
 
     Attributes:
         stream: the samples.
@@ -53,6 +54,7 @@ class SegmentReader:
         self.stream = SampleStream(config, sample_rate, seed)
         self.sample_rate = sample_rate
         self.segment_samples = segment_samples
+        self._augmentation = config.augmentation
         self._seed = seed
 
     def read(self, positions: Sequence[int], out: np.ndarray | None = None) -> list[Segment]:
@@ -62,6 +64,22 @@ class SegmentReader:
             CodectokError: a shard is missing or cannot be reached.
         """
         waveforms = np.empty((len(positions), self.segment_samples), np.float32) if out is None else out
+        segments = self._crops(positions, waveforms)
+        if self._augmentation is not None:
+            self._augment(positions, segments, self._augmentation)
+        return segments
+
+    def _augment(self, positions: Sequence[int], segments: Sequence[Segment], config: AugmentationConfig) -> None:
+        changes = [draw_change(config, self._seed, position) for position in positions]
+        behind = [change.background for change in changes if change.background is not None]
+        backgrounds = iter(self._crops(behind, np.empty((len(behind), self.segment_samples), np.float32)))
+        for change, segment in zip(changes, segments, strict=True):
+            background = None if change.background is None else next(backgrounds).waveform
+            if segment.error is None:
+                apply_change(change, segment.waveform, background, self.sample_rate)
+
+    def _crops(self, positions: Sequence[int], waveforms: np.ndarray) -> list[Segment]:
+        """Read the crops at `positions` into the rows of `waveforms` [n, segment_samples]."""
         addresses = [self.stream.address(position) for position in positions]
         found = []
         for position, address, data, waveform in zip(
