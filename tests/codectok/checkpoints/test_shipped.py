@@ -18,7 +18,7 @@ from codectok.checkpoints.shipped import FOLDER, shipped_names
 from codectok.choices import DEFAULT_CODEC
 from codectok.config import PRESETS
 from codectok.loading import absolute_codec_name
-from codectok.train import load_train_config
+from codectok.train import load_stages, load_train_config
 from codectok.train.trainer.warm_start import load_initial_checkpoint
 from tests.helpers.command_line import assert_refused, codectok, one_line
 from tests.helpers.storage import DATA
@@ -48,7 +48,8 @@ def test_weights_are_small_and_of_the_preset(shipped: Codec) -> None:
     assert shipped.config == PRESETS[DEFAULT_CODEC]
     assert (shipped.sample_rate, shipped.n_codebooks) == (24_000, 1)
     assert shipped.frame_rate <= 93.75
-    assert load_train_config(DEFAULT_CODEC, []).codec == shipped.config
+    *_, last = load_stages(DEFAULT_CODEC, [])
+    assert last.codec == shipped.config
 
 
 def test_tokens_do_not_depend_on_the_batch(shipped: Codec) -> None:
@@ -121,6 +122,6 @@ def test_inspect_shows_it(shipped: Codec) -> None:
 
 
 def test_training_can_start_from_it(shipped: Codec) -> None:
-    config = load_train_config(DEFAULT_CODEC, [f"init_from={DEFAULT_CODEC}"])
+    config = load_train_config(f"{DEFAULT_CODEC}-student", [f"init_from={DEFAULT_CODEC}"])
     assert config.init_from is not None
     assert load_initial_checkpoint(config.init_from, config.codec).fingerprint == shipped.fingerprint
