@@ -43,7 +43,7 @@ def measure_codebook_init(trainer: Trainer, batches: Iterable[Tensor]) -> Codebo
     """
     config, device = trainer.config, trainer.device
     quantizer = config.codec.quantizer
-    if trainer.has_codebooks or isinstance(quantizer, FiniteScalarQuantizerConfig):
+    if trainer.skips_codebook_init or isinstance(quantizer, FiniteScalarQuantizerConfig):
         return None
     if device.type == "cpu" and _multiplications(config, quantizer) > MAX_MULTIPLICATIONS_ON_CPU:
         return CodebookInitCost(_estimated_seconds(config, quantizer), codebook_init_bytes(config, quantizer))

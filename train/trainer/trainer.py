@@ -45,7 +45,7 @@ class Trainer:
         adversary: the discriminators.
         optimizer: of the codec.
         average: moving average of the codec's weights, None if not configured.
-        has_codebooks: True if codebooks need no initialization: they are constants, or were copied by a warm start.
+        skips_codebook_init: True if the codebooks are constants, or were copied by a warm start.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Trainer:
         self.step = 0
         self.network = CodecNetwork(config.codec)
         self._teacher: CodecNetwork | None = None
-        self.has_codebooks = isinstance(config.codec.quantizer, FiniteScalarQuantizerConfig)
+        self.skips_codebook_init = isinstance(config.codec.quantizer, FiniteScalarQuantizerConfig)
         if config.init_from is not None and (config.loss.distillation or not will_load_state):
             initial = load_initial_checkpoint(config.init_from, config.codec).network
-            self.has_codebooks |= copy_weights(initial, self.network)
+            self.skips_codebook_init |= copy_weights(initial, self.network)
             if config.loss.distillation:
                 self._teacher = initial.to(device).requires_grad_(False)
         self.network.prepare_for_training()
@@ -87,7 +87,7 @@ class Trainer:
             batches: this rank's waveforms, [B, T] each; as many as needed are taken.
         """
         codec = self.config.codec
-        if self.has_codebooks:
+        if self.skips_codebook_init:
             return
         # More vectors than codes: a vector that equals its code leaves no residual for the next codebook.
         wanted = VECTORS_PER_CODE * codec.quantizer.codebook_size * codec.frame_size
