@@ -33,12 +33,18 @@ if TYPE_CHECKING:
     from codectok.tokens.table import TokenRow
 
 NAME = "encode"
-EXAMPLE = "codectok encode speech.wav music/ codes.npz --codec codec/"
+EXAMPLE = "codectok encode speech.wav"
 
 
 def run(
-    inputs: Annotated[list[str], typer.Argument(help="Audio files, or folders of audio files.")],
-    output: Annotated[Path, typer.Argument(help="A file ending in .npz or .parquet.")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Audio files, or folders of them; last, the file of codes to write (.npz or .parquet), or none to name it"
+            " after the first input.",
+        ),
+    ],
     codec: OptionalCodecOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -64,6 +70,7 @@ def run(
     from codectok.tokens.codes_file import check_codes_path, write_codes
     from codectok.tokens.table import TableMetadata
 
+    inputs, output = _inputs_and_output(arguments)
     check_codes_path(output)
     remove_leftovers(output)
     check_max_bytes(max_file_bytes)
@@ -113,6 +120,17 @@ def run(
             "ignored": f"{listing.ignored:,} other files",
         },
     )
+
+
+def _inputs_and_output(arguments: list[str]) -> tuple[list[str], Path]:
+    """Split the arguments; the last one is an input if it is the only one, or exists and is no file of codes."""
+    from codectok.tokens.codes_file import CODES_SUFFIXES
+
+    last = Path(arguments[-1])
+    if len(arguments) > 1 and (last.suffix in CODES_SUFFIXES or not last.exists()):
+        return arguments[:-1], last
+    first = Path(arguments[0])
+    return arguments, Path(f"{first.resolve().name if first.is_dir() else first.stem}.npz")
 
 
 def _nothing_encoded(skipped: list[AudioError]) -> CodectokError:

@@ -35,6 +35,24 @@ codectok.cli.main.main()
 """
 
 
+def test_encode_names_its_output_after_the_first_input(
+    corpus: Path, codec_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for inputs, name in (
+        ([corpus / "a.wav"], "a"),
+        ([corpus / "b.flac", corpus / "a.wav"], "b"),
+        ([corpus], corpus.name),
+    ):
+        result = codectok("encode", *inputs, "--codec", codec_folder)
+        assert result.exit_code == 0, result.output
+        assert f"{name}.npz" in result.stdout
+        with np.load(f"{name}.npz") as written:
+            assert written
+    assert_refused(codectok("encode", corpus / "a.wav", "--codec", codec_folder), "a.npz already exists")
+    assert_refused(codectok("encode", "none.wav", "--codec", codec_folder), "none.wav")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signal_before_start_exits_as_interrupted(number: signal.Signals) -> None:
     command = [sys.executable, "-c", INTERRUPTED_AT_ONCE, "train", "nano", str(int(number))]
