@@ -40,8 +40,8 @@ def run(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...",
-            help="Audio files, or folders of them; last, the file of codes to write (.npz or .parquet), or none to name it"
+            metavar="FILE",
+            help="Audio files, or folders of them; then the .npz or .parquet file to write, or none to name it"
             " after the first input.",
         ),
     ],
