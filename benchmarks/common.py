@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codectok import Codec
-from codectok.checkpoints.shipped import shipped_codec
+from codectok.checkpoints.built_in import built_in_codec
 from codectok.choices import Precision
 from codectok.errors import CodectokError
 
@@ -42,7 +42,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def load(name: str, device: str, dtype: Precision = "float32") -> Codec:
     """Load the codec in the folder or of the package called `name`, or create a random one of the preset `name`."""
-    if shipped_codec(name) is not None or Path(name).is_dir():
+    if built_in_codec(name) is not None or Path(name).is_dir():
         return Codec.from_pretrained(name, device, dtype)
     return Codec.from_config(name, device=device, dtype=dtype)
 

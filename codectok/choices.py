@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 DEFAULT_CODEC = "universal-small"
-"""Codec of this package, which is used where none is named."""
+"""Built-in codec, which is used where none is named."""
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 """Arithmetic of the codec."""

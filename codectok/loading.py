@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from codectok.checkpoints.built_in import built_in_codec
 from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name, pinned_name
-from codectok.checkpoints.shipped import shipped_codec
 from codectok.codecs.base import AudioCodec
 from codectok.model.kernels.support import resolve_kernels, wanted_kernels
 
@@ -51,7 +51,7 @@ def load_codec(
     """Load a codec.
 
     Args:
-        name: `universal-small`, the codec of this package; folder of a codec of ours, or of DistilCodec's
+        name: `universal-small`, the built-in codec; folder of a codec of ours, or of DistilCodec's
             (`FOLDER@STEP` chooses a step); a name of either on the Hugging Face Hub (`organisation/name`, with `@STEP`
             for DistilCodec's, else the newest step is taken; `organisation/name#REVISION` chooses a commit, branch or
             tag); or `SCHEME:NAME`, where a scheme is `transformers`, `bigcodec`, `speechtokenizer`, `snac`, or an entry
@@ -100,7 +100,7 @@ def absolute_codec_name(name: str | Path) -> str:
 
 def is_codec_name(name: str) -> bool:
     """Return True if `name` has the form of a codec's name that is not a local path."""
-    return shipped_codec(name) is not None or _scheme_of(name)[0] is not None or is_hub_name(name)
+    return built_in_codec(name) is not None or _scheme_of(name)[0] is not None or is_hub_name(name)
 
 
 def _scheme_of(name: str) -> tuple[str | None, str]:
@@ -194,7 +194,12 @@ def check_fingerprint(name: str, fingerprint: str) -> None:
     """Raise a `CodectokError` if the codec `name` is missing on this machine, or has another fingerprint."""
     found = load_codec(name, "cpu", encoder_only=True).fingerprint
     if found != fingerprint:
+        advice = (
+            "copy that one, or name a folder that all machines share"
+            if built_in_codec(name) is None
+            else "install the same version of codectok there"
+        )
         raise CodectokError(
             f"The codec {name} has the fingerprint {found[:SHOWN_DIGITS]} there, and {fingerprint[:SHOWN_DIGITS]} where"
-            " the command runs; copy that one, or name a folder that all machines share."
+            f" the command runs; {advice}."
         )

@@ -1,7 +1,7 @@
 """Prints the figures of a model card as a table in Markdown, from an evaluation.
 
-    codectok evaluate universal/shards-validation evaluation --metrics mel,stoi,pesq --share 0.3 --no-stability
-    python scripts/codec_figures.py evaluation
+codectok evaluate universal/shards-validation evaluation --metrics mel,stoi,pesq --share 0.3 --no-stability
+python scripts/codec_figures.py evaluation
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from codectok.evaluation.summary import ALL, CategorySummary, EvaluationSummary
+from codectok.evaluation.summary import ALL, EvaluationSummary
 from codectok.pipelines.evaluate.files import SUMMARY_FILE
+from codectok.pipelines.evaluate.page import with_interval
 
 CONTROLS = {"opus_6k": "Opus, 6 kb/s", "codec2_1200": "Codec2, 1.2 kb/s"}
 
@@ -34,19 +35,11 @@ def rows(summary: EvaluationSummary) -> Iterator[str]:
         for category, found in sorted(summary.categories.items(), key=lambda item: item[0] != ALL):
             if metric != "mel" and category != "speech":
                 continue
-            means = [mean(found, system, metric) for system in systems]
+            means = [with_interval(found.systems[system][metric]) for system in systems]
             yield f"| {metric}, {category} | {found.clips:,} | {' | '.join(means)} |"
     for name in summary.codecs:
         (codebook,) = summary.categories[ALL].codes[name].codebooks
         yield f"{name}: {codebook.used_share:.1%} of the codes used, {codebook.entropy:.2f} bits a code"
-
-
-def mean(found: CategorySummary, system: str, metric: str) -> str:
-    """Mean and half of its 95 % interval."""
-    estimate = found.systems[system][metric]
-    if estimate.mean is None or estimate.low is None or estimate.high is None:
-        return "-"
-    return f"{estimate.mean:.3f} ± {(estimate.high - estimate.low) / 2:.3f}"
 
 
 if __name__ == "__main__":

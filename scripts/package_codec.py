@@ -18,7 +18,7 @@ from pathlib import Path
 import soundfile
 
 from codectok import Codec
-from codectok.checkpoints.shipped import FOLDER
+from codectok.checkpoints.built_in import FOLDER
 from codectok.choices import DEFAULT_CODEC
 from codectok.train.run.checkpoint_codec import codec_of_checkpoint
 

@@ -21,7 +21,7 @@ class OptimizerConfig(StrictModel):
         weight_decay: of AdamW.
         warmup_steps: steps of linear increase from zero.
         constant_steps: steps at the peak after the warm-up, before the rate decays.
-        decay_per_step: factor applied at every step of the decay.
+        decay_per_step: factor applied at every step after the warm-up and the constant steps.
         cosine_steps: number of steps of cosine decay, in place of `decay_per_step`.
         final_share: learning rate at the end of the cosine decay, relative to the peak.
         max_gradient_norm: norm that gradients are clipped to; no clipping if None.

@@ -1,4 +1,4 @@
-"""Finds a codec of this architecture by its name: in this package, on the local disk, or on the Hugging Face Hub."""
+"""Finds a codec of this architecture by its name: built in, on the local disk, or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from codectok.config import PRESETS, load_mapping
@@ -13,12 +14,12 @@ from codectok.errors import CheckpointError, ConfigError
 from codectok.model.network import CodecNetwork
 from codectok.names import shortened
 
+from .built_in import built_in_codec
 from .converted import converted_checkpoint, source_of_conversion
 from .distilcodec import import_distilcodec, step_of_file, steps_in
 from .distilcodec_config import CONFIG_FILES
 from .hub import HUB_NAME, HubRepository, commit_of_folder
 from .native import CONFIG_FILE, MODEL_FILE, CheckpointHeader, is_checkpoint, load_checkpoint
-from .shipped import shipped_codec
 
 SHOWN_CHARACTERS = 60  # of a text in a foreign configuration
 
@@ -33,19 +34,19 @@ class CodecPlace:
         folder: holds its files.
         step: of a DistilCodec checkpoint; None for a codec of ours.
         revision: commit on the Hugging Face Hub; None for a local folder.
-        shipped: name in this package; None for all other codecs.
+        built_in: name of a built-in codec; None for all others.
     """
 
     folder: Path
     step: int | None = None
     revision: str | None = None
-    shipped: str | None = None
+    built_in: str | None = None
 
     @property
     def name(self) -> str:
         """Name by which the same codec is found from any folder."""
-        if self.shipped is not None:
-            return self.shipped
+        if self.built_in is not None:
+            return self.built_in
         folder = str(self.folder.resolve())
         if self.step is None:
             return folder
@@ -58,9 +59,9 @@ class CodecPlace:
 
 
 def find_codec(name: str | Path) -> CodecPlace:
-    """Find a codec: one of this package, a folder of ours or of DistilCodec's, or a name on the Hub, to be downloaded.
+    """Find a codec: a built-in one, a folder of ours or of DistilCodec's, or a name on the Hub, to be downloaded.
 
-    A string that names a codec of this package goes before a folder of this name; a `Path` is always a folder.
+    A string that names a built-in codec goes before a folder of this name; a `Path` that exists is always a folder.
 
     `NAME@STEP` chooses a step of DistilCodec's, `NAME#REVISION` a commit, branch or tag on the Hub. Without a step a
     folder must hold one only; of several on the Hub the newest is taken, and a warning is logged.
@@ -68,11 +69,11 @@ def find_codec(name: str | Path) -> CodecPlace:
     Raises:
         CheckpointError: there is no such codec, it cannot be downloaded, or several steps are there.
     """
-    shipped = shipped_codec(name) if isinstance(name, str) else None
-    if shipped is not None:
+    built_in = built_in_codec(str(name))
+    if built_in is not None and (isinstance(name, str) or not name.exists()):
         if Path(name).exists():
-            log.warning("%s is the codec of this package; write ./%s for the one in this folder.", name, name)
-        return CodecPlace(shipped, shipped=str(name))
+            _warn_of_folder(str(name))
+        return CodecPlace(built_in, built_in=str(name))
     base, step = _split_step(str(name))
     path = Path(base)
     if path.is_dir():
@@ -82,6 +83,12 @@ def find_codec(name: str | Path) -> CodecPlace:
     if path.exists() or not is_hub_name(base):
         raise CheckpointError(f"There is no codec folder {name}.")
     return _codec_on_hub(HubRepository.open(base), step)
+
+
+@cache
+def _warn_of_folder(name: str) -> None:
+    """Warn, once in a process, that a folder has the name of a built-in codec."""
+    log.warning("%s is the built-in codec; write ./%s for the one in this folder.", name, name)
 
 
 def is_local_name(name: str) -> bool:

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from codectok.choices import DEFAULT_CODEC
 from codectok.formatting import format_duration
 
 from .console import facts_table, progress
 from .options import DeviceOption, OptionalCodecOption, codec_or_default
 
 NAME = "decode"
-EXAMPLE = "codectok decode tokens/ clip.wav --codec codec/ --id speech-hello_1f0c2a3b4d5e_0000000000"
+EXAMPLE = "codectok decode tokens/ clip.wav --id speech-hello_1f0c2a3b4d5e_0000000000"
 
 
 def run(
@@ -39,9 +40,14 @@ def run(
     chosen = codec_or_default(codec)
     loaded = load_codec(chosen, device)
     if metadata.codec_fingerprint != loaded.fingerprint:
+        advice = (
+            "install the version of codectok that made them"
+            if chosen == metadata.codec_name == DEFAULT_CODEC
+            else "name that one with --codec"
+        )
         raise InputError(
             f"{codes} was encoded by another codec ({metadata.codec_name}, {metadata.codec_fingerprint[:12]})"
-            f" than {chosen} ({loaded.name}, {loaded.fingerprint[:12]}); name that one with --codec."
+            f" than {chosen} ({loaded.name}, {loaded.fingerprint[:12]}); {advice}."
         )
     one_file = is_output_path(output)
     if one_file and (ids is None or len(ids) != 1):

@@ -41,8 +41,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Audio files, or folders of them; then the .npz or .parquet file to write, or none to name it"
-            " after the first input.",
+            help="Audio files, or folders of them; then the .npz or .parquet file to write. Without it, the output is"
+            " named after the first input.",
         ),
     ],
     codec: OptionalCodecOption = None,
@@ -123,14 +123,18 @@ def run(
 
 
 def _inputs_and_output(arguments: list[str]) -> tuple[list[str], Path]:
-    """Split the arguments; the last one is an input if it is the only one, or exists and is no file of codes."""
+    """Split off the last argument if it can only be meant as the output; else name the output after the first input."""
+    from codectok.audio.files import is_audio_path
+    from codectok.sources.listing.arguments import MAGIC, parse_arguments
+    from codectok.storage import is_url
     from codectok.tokens.codes_file import CODES_SUFFIXES
 
-    last = Path(arguments[-1])
-    if len(arguments) > 1 and (last.suffix in CODES_SUFFIXES or not last.exists()):
-        return arguments[:-1], last
-    first = Path(arguments[0])
-    return arguments, Path(f"{first.resolve().name if first.is_dir() else first.stem}.npz")
+    *inputs, last = arguments
+    is_input = Path(last).exists() or is_audio_path(last) or is_url(last) or set(last) & {*MAGIC, "="}
+    if inputs and (Path(last).suffix in CODES_SUFFIXES or not is_input):
+        return inputs, Path(last)
+    (first,), _ = parse_arguments(arguments[:1])
+    return arguments, Path(f"{Path(first.pattern).stem if first.kind == 'file' else first.dataset}.npz")
 
 
 def _nothing_encoded(skipped: list[AudioError]) -> CodectokError:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from codectok.evaluation.summary import Estimate, EvaluationSummary
 
 NAME = "evaluate"
-EXAMPLE = "codectok evaluate testset/ evaluation/ --codec codec/ --codec old=other-codec/"
+EXAMPLE = "codectok evaluate testset/ evaluation/ --codec universal-small --codec mine=run/codec/"
 # Direction of better values.
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 PRESETS = ("librispeech-test-clean",)

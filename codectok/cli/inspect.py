@@ -30,10 +30,10 @@ def run(
 ) -> None:
     """Show rates, sizes and contents of a codec, a file or an output folder."""
     from codectok.audio.files import is_audio_path
+    from codectok.checkpoints.built_in import built_in_codec
     from codectok.checkpoints.distilcodec import steps_in
     from codectok.checkpoints.finding import is_local_name
     from codectok.checkpoints.native import is_checkpoint
-    from codectok.checkpoints.shipped import shipped_codec
     from codectok.config import PRESETS
     from codectok.errors import InputError
     from codectok.loading import is_codec_name
@@ -47,7 +47,7 @@ def run(
             f"inspect reads local files and folders, not {target}; for the URL of a job's output use `codectok verify`."
         )
     path = Path(target)
-    if shipped_codec(target) is not None:
+    if built_in_codec(target) is not None:
         facts_table(f"codec {target}", _codec_facts(target))
     elif not path.exists() and target in PRESETS:
         facts_table(f"codec preset {target}", _preset_facts(target))
@@ -83,14 +83,14 @@ def _preset_facts(name: str) -> dict[str, object]:
 
 
 def _codec_facts(name: str) -> dict[str, object]:
-    from codectok.checkpoints.shipped import shipped_codec
+    from codectok.checkpoints.built_in import built_in_codec
     from codectok.codec import Codec
     from codectok.loading import load_codec
 
     codec = load_codec(name, device="cpu")
     if not isinstance(codec, Codec):
         return _other_codec_facts(codec)
-    folder = shipped_codec(name) or Path(name)
+    folder = built_in_codec(name) or Path(name)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder.is_dir() else None
     return {
         "origin": codec.header.origin,

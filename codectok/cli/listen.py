@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from codectok.evaluation.listening.stored_test import ListeningTest
 
 NAME = "listen"
-EXAMPLE = "codectok listen listening/ --reference testset/ --codec codec/ --folder opus=reconstructions/opus"
+EXAMPLE = "codectok listen listening/ --reference testset/ --codec universal-small --folder opus=reconstructions/opus"
 # Options of an existing test; all others belong to its preparation.
 SERVING = {"out", "host", "port", "serve"}
 
@@ -52,7 +52,7 @@ def run(
         typer.Option(
             "--codec",
             help="CODEC or NAME=CODEC to compare; may be repeated.",
-            show_default=f"{DEFAULT_CODEC}, without --folder",
+            show_default=f"{DEFAULT_CODEC} if there is no --folder",
         ),
     ] = None,
     folder: Annotated[
@@ -109,7 +109,7 @@ def run(
 
         if not reference and not codec and not folder:
             raise InputError(
-                f"{out} holds no listening test; pass --reference with --codec or --folder to prepare one."
+                f"{out} holds no listening test; pass --reference to prepare one, with --codec or --folder."
             )
         if not codec and not folder:
             codec = [codec_or_default(None)]

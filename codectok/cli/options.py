@@ -22,11 +22,11 @@ class TrainingEngine(StrEnum):
     LOCAL = "local"
 
 
-_CODEC_HELP = "Folder of a codec, name on the Hugging Face Hub, or transformers:NAME[@N]."
+_CODEC_HELP = f"{DEFAULT_CODEC}, a folder of a codec, a name on the Hugging Face Hub, or transformers:NAME[@N]."
 CodecOption = Annotated[str, typer.Option("--codec", help=_CODEC_HELP)]
 OptionalCodecOption = Annotated[
     str | None,
-    typer.Option("--codec", help=_CODEC_HELP, show_default=f"{DEFAULT_CODEC}, which comes with codectok"),
+    typer.Option("--codec", help=_CODEC_HELP, show_default=DEFAULT_CODEC),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 DtypeOption = Annotated[Precision, typer.Option("--dtype", help="tf32 and bfloat16 are faster and change some codes.")]
@@ -105,5 +105,5 @@ def codec_or_default(codec: str | None) -> str:
     """Return `codec`, or say that the default is used, and return that."""
     if codec is not None:
         return codec
-    say(f"Codec: {DEFAULT_CODEC}, which comes with codectok; --codec names another.")
+    say(f"Codec: {DEFAULT_CODEC}, the built-in one; --codec names another.")
     return DEFAULT_CODEC

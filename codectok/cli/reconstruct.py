@@ -23,7 +23,7 @@ from .options import (
 )
 
 NAME = "reconstruct"
-EXAMPLE = "codectok reconstruct speech.wav again.wav --codec codec/"
+EXAMPLE = "codectok reconstruct speech.wav again.wav"
 
 
 def run(

@@ -25,7 +25,7 @@ from .options import (
 )
 
 NAME = "tokenize"
-EXAMPLE = "codectok tokenize shards/ tokens/ --codec codec/"
+EXAMPLE = "codectok tokenize shards/ tokens/"
 
 
 @with_job_choices

@@ -39,7 +39,7 @@ LABELS = {
 def run(
     config: Annotated[
         str,
-        typer.Argument(help="A YAML or JSON file, or a shipped configuration: nano, small, teacher, student, dms."),
+        typer.Argument(help="A YAML or JSON file, or the name of a built-in one: nano, universal-small, small, dms."),
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the file.")

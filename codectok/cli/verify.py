@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from codectok.storage import Storage
 
 NAME = "verify"
-EXAMPLE = "codectok verify tokens/ --codec codec/ --reencode 20 --decode 5 --to listen/"
+EXAMPLE = "codectok verify tokens/ --reencode 20 --decode 5 --to listen/"
 SHOWN_SOURCES = 20
 
 
@@ -35,9 +35,12 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Check that an output is complete and undamaged."""
+    from codectok.errors import InputError
     from codectok.pipelines.verify.output import count_files, verify_output
     from codectok.storage import open_storage
 
+    if codec is not None and not (reencode or decode):
+        raise InputError("--codec is for --reencode and --decode; add one of them, or leave it out.")
     storage = open_storage(target)
     with progress(count_files(storage), "verify: files") as report:
         verified = verify_output(storage, report.advance)

@@ -1,4 +1,4 @@
-"""Augmentation of training segments: level, background and band limit, drawn for every position of the stream."""
+"""Augmentation of training segments: level, background and low pass, drawn for every position of the stream."""
 
 from __future__ import annotations
 
@@ -15,60 +15,64 @@ FARTHEST_BACKGROUND = 64
 
 
 @dataclass(frozen=True)
-class Change:
-    """Changes of one segment.
+class SegmentAugmentation:
+    """Random changes of one segment.
 
     Attributes:
         gain: in dB.
-        background: position in the stream of the segment that is mixed into this one; None for none.
+        background_position: position in the stream of the segment that is mixed into this one; None for none.
         background_level: in dB relative to this segment.
-        limit: frequencies above it, in Hz, are removed; None for none.
+        low_pass_hertz: frequencies above it are removed; None to keep all.
     """
 
     gain: float
-    background: int | None
+    background_position: int | None
     background_level: float
-    limit: float | None
+    low_pass_hertz: float | None
 
 
-def draw_change(config: AugmentationConfig, seed: int, position: int) -> Change:
-    """Draw the change of the segment at `position`, which depends on the arguments alone."""
+def draw_augmentation(config: AugmentationConfig, seed: int, position: int) -> SegmentAugmentation:
+    """Draw the augmentation of the segment at `position`; it depends on the arguments alone."""
     random = np.random.default_rng([AUGMENTATION, seed, position])
     gain, background_level = random.uniform(*config.gain), random.uniform(*config.background_level)
-    limit = random.uniform(*config.limit_hertz)
+    low_pass_hertz = random.uniform(*config.low_pass_hertz)
     # Earlier positions only: what follows may change when a run is resumed.
     background = position - int(random.integers(1, FARTHEST_BACKGROUND + 1))
-    with_background, with_limit = random.random(2) < (config.background, config.limit)
-    return Change(
+    has_background, has_low_pass = random.random(2) < (config.background_share, config.low_pass_share)
+    return SegmentAugmentation(
         gain=gain,
-        background=background if with_background and background >= 0 else None,
+        background_position=background if has_background and background >= 0 else None,
         background_level=background_level,
-        limit=limit if with_limit else None,
+        low_pass_hertz=low_pass_hertz if has_low_pass else None,
     )
 
 
-def apply_change(change: Change, waveform: np.ndarray, background: np.ndarray | None, sample_rate: int) -> None:
+def augment(
+    augmentation: SegmentAugmentation, waveform: np.ndarray, background: np.ndarray | None, sample_rate: int
+) -> None:
     """Change `waveform` float32 [n] in place; a result beyond full scale is scaled down to it.
 
     Args:
-        change: see `draw_change`.
+        augmentation: see `draw_augmentation`.
         waveform: a segment.
-        background: float32 [n], the segment at `change.background`; None to mix nothing in.
+        background: float32 [n], the segment to mix in; None for none.
         sample_rate: in Hz.
     """
-    if change.limit is not None:
+    if augmentation.low_pass_hertz is not None:
         spectrum = np.fft.rfft(waveform)
-        spectrum[np.fft.rfftfreq(len(waveform), 1 / sample_rate) > change.limit] = 0
+        spectrum[np.fft.rfftfreq(len(waveform), 1 / sample_rate) > augmentation.low_pass_hertz] = 0
         waveform[:] = np.fft.irfft(spectrum, len(waveform))
-    if background is not None and (own := _level(waveform)) and (other := _level(background)):
-        waveform += background * np.float32(_factor(change.background_level) * own / other)
-    waveform *= np.float32(_factor(change.gain))
+    if background is not None:
+        level, background_level = _root_mean_square(waveform), _root_mean_square(background)
+        if level and background_level:
+            waveform += background * np.float32(_factor(augmentation.background_level) * level / background_level)
+    waveform *= np.float32(_factor(augmentation.gain))
     peak = float(np.abs(waveform).max(initial=0.0))
     if peak > 1:
         waveform /= np.float32(peak)
 
 
-def _level(waveform: np.ndarray) -> float:
+def _root_mean_square(waveform: np.ndarray) -> float:
     return float(np.sqrt(np.square(waveform, dtype=np.float64).mean()))
 
 

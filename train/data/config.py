@@ -44,17 +44,17 @@ class AugmentationConfig(StrictModel):
 
     Attributes:
         gain: lowest and highest change of the level in dB.
-        background: share of the segments that another segment is mixed into.
+        background_share: share of the segments that another segment is mixed into.
         background_level: lowest and highest level of the other segment, in dB relative to the first.
-        limit: share of the segments that lose all frequencies above a limit.
-        limit_hertz: lowest and highest limit in Hz.
+        low_pass_share: share of the segments that lose all frequencies above a limit.
+        low_pass_hertz: lowest and highest limit in Hz.
     """
 
     gain: Range = (-12.0, 3.0)
-    background: Share = 0.3
+    background_share: Share = 0.3
     background_level: Range = (-25.0, 0.0)
-    limit: Share = 0.1
-    limit_hertz: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (3000.0, 10_000.0)
+    low_pass_share: Share = 0.1
+    low_pass_hertz: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (3000.0, 10_000.0)
 
 
 class SourceConfig(StrictModel):

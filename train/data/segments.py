@@ -11,7 +11,7 @@ import soundfile
 
 from codectok.errors import AudioError
 
-from .augmentation import apply_change, draw_change
+from .augmentation import augment, draw_augmentation
 from .config import AugmentationConfig, DataConfig
 from .sources import SampleAddress, read_audio_files
 from .stream import SampleStream
@@ -70,13 +70,13 @@ class SegmentReader:
         return segments
 
     def _augment(self, positions: Sequence[int], segments: Sequence[Segment], config: AugmentationConfig) -> None:
-        changes = [draw_change(config, self._seed, position) for position in positions]
-        behind = [change.background for change in changes if change.background is not None]
-        backgrounds = iter(self._crops(behind, np.empty((len(behind), self.segment_samples), np.float32)))
-        for change, segment in zip(changes, segments, strict=True):
-            background = None if change.background is None else next(backgrounds).waveform
+        drawn = [draw_augmentation(config, self._seed, position) for position in positions]
+        places = [each.background_position for each in drawn if each.background_position is not None]
+        backgrounds = iter(self._crops(places, np.empty((len(places), self.segment_samples), np.float32)))
+        for augmentation, segment in zip(drawn, segments, strict=True):
+            background = None if augmentation.background_position is None else next(backgrounds).waveform
             if segment.error is None:
-                apply_change(change, segment.waveform, background, self.sample_rate)
+                augment(augmentation, segment.waveform, background, self.sample_rate)
 
     def _crops(self, positions: Sequence[int], waveforms: np.ndarray) -> list[Segment]:
         """Read the crops at `positions` into the rows of `waveforms` [n, segment_samples]."""

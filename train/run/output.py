@@ -9,7 +9,7 @@ import yaml
 
 from codectok.atomic import is_temporary, remove_leftovers_in, replacing_folder, write_text
 from codectok.codec import Codec
-from codectok.config import load_mapping
+from codectok.config import load_mapping, parse
 from codectok.errors import InputError
 from codectok.train.config import TrainConfig, changed_keys
 
@@ -34,7 +34,9 @@ def check_output(config: TrainConfig) -> None:
     """
     path = config.output / CONFIG_FILE
     if latest_checkpoint(config.output / CHECKPOINT_FOLDER):
-        changed = changed_keys(load_mapping(path), json.loads(config.model_dump_json()))
+        # Keys that are newer than the run have their defaults.
+        before = parse(TrainConfig, load_mapping(path), str(path))
+        changed = changed_keys(*(json.loads(each.model_dump_json()) for each in (before, config)))
         if changed:
             raise InputError(
                 f"{config.output} holds a run with another configuration (different: {', '.join(changed)});"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from codectok.checkpoints.built_in import built_in_codec
 from codectok.checkpoints.native import is_checkpoint
-from codectok.checkpoints.shipped import shipped_codec
 from codectok.codec import Codec
 from codectok.config import CodecConfig
 from codectok.errors import InputError
@@ -18,12 +18,12 @@ TRAINING_KEYS = {"ema_decay", "expiry_share"}
 
 
 def has_initial_checkpoint(place: Path) -> bool:
-    """True if `place`, a folder of a codec or of a training run, contains a codec, or names one of this package."""
+    """True if `place`, a folder of a codec or of a training run, contains a codec, or if it names a built-in one."""
     return _codec_folder(place) is not None
 
 
 def load_initial_checkpoint(place: Path, config: CodecConfig) -> Codec:
-    """Load the codec in `place`, a folder of a codec or of a training run, or a name in this package, onto the CPU.
+    """Load the codec in `place`, a folder of a codec or of a training run, or a built-in one by its name, onto the CPU.
 
     Raises:
         InputError: there is no codec, or its encoder or decoder differs from `config`.
@@ -74,5 +74,6 @@ def _quantizer_keys(config: CodecConfig) -> dict[str, Any]:
 
 
 def _codec_folder(place: Path) -> Path | None:
-    found = next((folder for folder in (place, place / "codec") if is_checkpoint(folder)), None)
-    return found or shipped_codec(str(place))
+    if not place.exists():
+        return built_in_codec(str(place))
+    return next((folder for folder in (place, place / "codec") if is_checkpoint(folder)), None)

@@ -39,18 +39,24 @@ def test_encode_names_its_output_after_the_first_input(
     corpus: Path, codec_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for inputs, name in (
-        ([corpus / "a.wav"], "a"),
-        ([corpus / "b.flac", corpus / "a.wav"], "b"),
-        ([corpus], corpus.name),
-    ):
+    named = {
+        "a": [corpus / "a.wav"],
+        "b": [corpus / "b.flac", corpus / "a.wav"],
+        corpus.name: [corpus],
+        "mine": [f"mine={corpus}"],
+        "pattern": [f"pattern={corpus}/*.flac"],
+    }
+    for name, inputs in named.items():
         result = codectok("encode", *inputs, "--codec", codec_folder)
         assert result.exit_code == 0, result.output
-        assert f"{name}.npz" in result.stdout
         with np.load(f"{name}.npz") as written:
-            assert written
+            assert written.files
     assert_refused(codectok("encode", corpus / "a.wav", "--codec", codec_folder), "a.npz already exists")
-    assert_refused(codectok("encode", "none.wav", "--codec", codec_folder), "none.wav")
+    Path("b.npz").unlink()
+    for mistyped in (["none.wav"], [corpus / "b.flac", "none.wav"]):
+        assert_refused(codectok("encode", *mistyped, "--codec", codec_folder), "none")
+        assert not Path("b.npz").exists()
+    assert_refused(codectok("encode", corpus, "codes.zip", "--codec", codec_folder), ".npz or .parquet")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

@@ -10,13 +10,13 @@ import torch
 
 from codectok.errors import ConfigError
 from codectok.train import SegmentLoader, load_train_config
-from codectok.train.data.augmentation import Change, apply_change, draw_change
+from codectok.train.data.augmentation import FARTHEST_BACKGROUND, SegmentAugmentation, augment, draw_augmentation
 from codectok.train.data.config import AugmentationConfig
 from tests.train.conftest import write_shards
-from tests.train.data.test_loader import batches, data_config, segment_reader
+from tests.train.data.test_loader import batches, damage, data_config, segment_reader
 
 RATE = 8000
-UNCHANGED = Change(gain=0.0, background=None, background_level=0.0, limit=None)
+UNCHANGED = SegmentAugmentation(gain=0.0, background_position=None, background_level=0.0, low_pass_hertz=None)
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,17 @@ def sine(hertz: float, level: float = 0.5) -> np.ndarray:
     return (level * np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE)).astype(np.float32)
 
 
-def changed(change: Change, waveform: np.ndarray, background: np.ndarray | None = None) -> np.ndarray:
+def augmented(
+    augmentation: SegmentAugmentation, waveform: np.ndarray, background: np.ndarray | None = None
+) -> np.ndarray:
     copy = waveform.copy()
-    apply_change(change, copy, background, RATE)
+    augment(augmentation, copy, background, RATE)
     return copy
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_segments_do_not_depend_on_workers_ranks_and_resumes(folder: Path, num_workers: int) -> None:
-    config = data_config(shards=folder, augmentation={"background": 0.5}, num_workers=num_workers)
+    config = data_config(shards=folder, augmentation={"background_share": 0.5}, num_workers=num_workers)
     expected = torch.cat([segment for batch in batches(config, 8) for segment in batch.waveforms.unsqueeze(1)])
     plain = torch.cat([batch.waveforms for batch in batches(data_config(shards=folder), 8)])
     assert not torch.equal(expected, plain)
@@ -47,54 +49,75 @@ def test_segments_do_not_depend_on_workers_ranks_and_resumes(folder: Path, num_w
     assert torch.equal(torch.cat(together), expected)
 
 
-def test_changes_are_within_their_bounds_and_shares() -> None:
-    config = AugmentationConfig(gain=(-9, 3), background=0.4, background_level=(-20, -5), limit=0.2)
-    changes = [draw_change(config, 7, position) for position in range(4000)]
-    assert changes == [draw_change(config, 7, position) for position in range(4000)]
-    assert changes != [draw_change(config, 8, position) for position in range(4000)]
-    assert all(-9 <= change.gain <= 3 and -20 <= change.background_level <= -5 for change in changes)
-    backgrounds = [
-        position - change.background for position, change in enumerate(changes) if change.background is not None
-    ]
-    limits = [change.limit for change in changes if change.limit is not None]
-    assert min(backgrounds) == 1
-    assert len(backgrounds) / 4000 == pytest.approx(0.4, abs=0.03)
-    assert len(limits) / 4000 == pytest.approx(0.2, abs=0.03)
-    assert all(3000 <= limit <= 10_000 for limit in limits)
+def test_augmentation_is_within_its_bounds_and_shares() -> None:
+    config = AugmentationConfig(gain=(-9, 3), background_share=0.4, background_level=(-20, -5), low_pass_share=0.2)
+    positions = range(4000)
+    drawn = [draw_augmentation(config, 7, position) for position in positions]
+    assert drawn == [draw_augmentation(config, 7, position) for position in positions]
+    assert drawn != [draw_augmentation(config, 8, position) for position in positions]
+    assert all(-9 <= each.gain <= 3 and -20 <= each.background_level <= -5 for each in drawn)
+    backgrounds = [(n, each.background_position) for n, each in zip(positions, drawn, strict=True)]
+    distances = [position - background for position, background in backgrounds if background is not None]
+    low_passes = [each.low_pass_hertz for each in drawn if each.low_pass_hertz is not None]
+    assert (min(distances), max(distances)) == (1, FARTHEST_BACKGROUND)
+    assert len(distances) / 4000 == pytest.approx(0.4, abs=0.03)
+    assert len(low_passes) / 4000 == pytest.approx(0.2, abs=0.03)
+    assert all(3000 <= low_pass <= 10_000 for low_pass in low_passes)
 
 
 def test_gain_scales_and_full_scale_is_kept() -> None:
-    np.testing.assert_allclose(changed(Change(-6.0, None, 0.0, None), sine(440)), sine(440) * 10**-0.3, rtol=1e-5)
-    assert np.abs(changed(Change(20.0, None, 0.0, None), sine(440))).max() == pytest.approx(1.0)
-    np.testing.assert_array_equal(changed(UNCHANGED, sine(440)), sine(440))
+    np.testing.assert_allclose(
+        augmented(SegmentAugmentation(-6.0, None, 0.0, None), sine(440)), sine(440) * 10**-0.3, rtol=1e-5
+    )
+    assert np.abs(augmented(SegmentAugmentation(20.0, None, 0.0, None), sine(440))).max() == pytest.approx(1.0)
+    np.testing.assert_array_equal(augmented(UNCHANGED, sine(440)), sine(440))
 
 
 def test_background_has_its_level() -> None:
-    mixed = changed(Change(0.0, 0, -10.0, None), sine(440, 0.3), sine(1000, 0.8))
+    mixed = augmented(SegmentAugmentation(0.0, 0, -10.0, None), sine(440, 0.3), sine(1000, 0.8))
     np.testing.assert_allclose(mixed - sine(440, 0.3), sine(1000, 0.3 * 10**-0.5), atol=1e-6)
 
 
-def test_silence_is_mixed_with_nothing_and_damage_adds_nothing() -> None:
+def test_silence_is_neither_mixed_into_nor_mixed_in() -> None:
     silence = np.zeros(RATE, np.float32)
-    mix = Change(0.0, 0, 0.0, None)
-    np.testing.assert_array_equal(changed(mix, silence, sine(440)), silence)
-    np.testing.assert_array_equal(changed(mix, sine(440), silence), sine(440))
+    mix = SegmentAugmentation(0.0, 0, 0.0, None)
+    np.testing.assert_array_equal(augmented(mix, silence, sine(440)), silence)
+    np.testing.assert_array_equal(augmented(mix, sine(440), silence), sine(440))
 
 
-def test_limit_removes_what_is_above_it() -> None:
-    limited = changed(Change(0.0, None, 0.0, 1500.0), sine(440) + sine(3000, 0.2))
-    np.testing.assert_allclose(limited, sine(440), atol=1e-5)
+def test_low_pass_removes_what_is_above_it() -> None:
+    low_passed = augmented(SegmentAugmentation(0.0, None, 0.0, 1500.0), sine(440) + sine(3000, 0.2))
+    np.testing.assert_allclose(low_passed, sine(440), atol=1e-5)
 
 
 def test_first_segment_has_no_background(folder: Path) -> None:
-    config = data_config(shards=folder, augmentation={"background": 1.0, "gain": [0, 0], "limit": 0.0})
+    config = data_config(shards=folder, augmentation={"background_share": 1.0, "gain": [0, 0], "low_pass_share": 0.0})
     loader = SegmentLoader(segment_reader(config), config, 0, 0, 1)
     first = next(iter(loader)).waveforms[0]
     plain = batches(data_config(shards=folder), 1)[0].waveforms[0]
     assert torch.equal(first, plain)
 
 
-@pytest.mark.parametrize("setting", ["gain=[3, -3]", "background=1.5", "limit_hertz=[0, 100]", "gain=[-500, 0]"])
+def test_damaged_samples_stay_silent_and_add_nothing(tmp_path: Path) -> None:
+    damaged = write_shards(tmp_path / "all", [4, 4])
+    damage(damaged, {"all-1", "all-6"})
+    whole = {"gain": [0, 0], "low_pass_share": 0.0}
+    mixed = batches(data_config(shards=damaged, augmentation={**whole, "background_share": 1.0}), 4)
+    plain = batches(data_config(shards=damaged, augmentation={**whole, "background_share": 0.0}), 4)
+    config, keys = AugmentationConfig(background_share=1.0), [key for batch in mixed for key in batch.keys]
+    segments, unmixed = (torch.cat([batch.waveforms for batch in each]) for each in (mixed, plain))
+    mask = torch.cat([batch.mask for batch in mixed])
+    for position, key in enumerate(keys):
+        background = draw_augmentation(config, 5, position).background_position
+        if key in ("all-1", "all-6"):
+            assert not mask[position]
+        elif background is None or keys[background] in ("all-1", "all-6"):
+            assert torch.equal(segments[position], unmixed[position])
+
+
+@pytest.mark.parametrize(
+    "setting", ["gain=[3, -3]", "background_share=1.5", "low_pass_hertz=[0, 100]", "gain=[-500, 0]"]
+)
 def test_impossible_settings_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="augmentation"):
         load_train_config("nano", [f"data.augmentation.{setting}"])

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 from codectok import Codec, load_codec, open_table
+from codectok.checkpoints.built_in import FOLDER, built_in_names
 from codectok.checkpoints.finding import find_codec
 from codectok.checkpoints.native import MODEL_FILE
-from codectok.checkpoints.shipped import FOLDER, shipped_names
 from codectok.choices import DEFAULT_CODEC
 from codectok.config import PRESETS
 from codectok.loading import absolute_codec_name
@@ -29,39 +29,39 @@ SAID = f"Codec: {DEFAULT_CODEC}, which comes with codectok"
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Codec:
+def built_in() -> Codec:
     return Codec.from_pretrained(DEFAULT_CODEC, device="cpu")
 
 
-def test_weights_give_the_recorded_tokens(shipped: Codec) -> None:
+def test_weights_give_the_recorded_tokens(built_in: Codec) -> None:
     recorded = json.loads((DATA / f"{DEFAULT_CODEC}.json").read_text())
-    assert shipped.fingerprint == recorded["fingerprint"]
-    codes = shipped.encode(*soundfile.read(SPEECH, dtype="float32"))[:, 0].numpy()
+    assert built_in.fingerprint == recorded["fingerprint"]
+    codes = built_in.encode(*soundfile.read(SPEECH, dtype="float32"))[:, 0].numpy()
     assert len(codes) == len(recorded["codes"])
     # Another processor may round a tie between two codes to the other one.
     assert np.mean(codes == recorded["codes"]) > 0.99
 
 
-def test_weights_are_small_and_of_the_preset(shipped: Codec) -> None:
-    assert DEFAULT_CODEC in shipped_names()
+def test_weights_are_small_and_of_the_preset(built_in: Codec) -> None:
+    assert DEFAULT_CODEC in built_in_names()
     assert (FOLDER / DEFAULT_CODEC / MODEL_FILE).stat().st_size <= MOST_BYTES
-    assert shipped.config == PRESETS[DEFAULT_CODEC]
-    assert (shipped.sample_rate, shipped.n_codebooks) == (24_000, 1)
-    assert shipped.frame_rate <= 93.75
+    assert built_in.config == PRESETS[DEFAULT_CODEC]
+    assert (built_in.sample_rate, built_in.n_codebooks) == (24_000, 1)
+    assert built_in.frame_rate <= 93.75
     *_, last = load_stages(DEFAULT_CODEC, [])
-    assert last.codec == shipped.config
+    assert last.codec == built_in.config
 
 
-def test_tokens_do_not_depend_on_the_batch(shipped: Codec) -> None:
+def test_tokens_do_not_depend_on_the_batch(built_in: Codec) -> None:
     speech, rate = soundfile.read(SPEECH, dtype="float32")
     clips = [speech, speech[: len(speech) // 3], speech[len(speech) // 2 :]]
-    together = shipped.encode_batch(clips, rate)
+    together = built_in.encode_batch(clips, rate)
     for clip, codes in zip(clips, together, strict=True):
-        np.testing.assert_array_equal(codes, shipped.encode(clip, rate))
+        np.testing.assert_array_equal(codes, built_in.encode(clip, rate))
 
 
 def test_commands_use_it_where_no_codec_is_named(
-    shipped: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built_in: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for command in (
@@ -77,7 +77,7 @@ def test_commands_use_it_where_no_codec_is_named(
         assert result.exit_code == 0, result.output
         assert one_line(result.stdout).count(SAID) == 1, result.output
     (row,) = open_table("table")
-    np.testing.assert_array_equal(row.codes, shipped.encode(*soundfile.read(SPEECH, dtype="float32")))
+    np.testing.assert_array_equal(row.codes, built_in.encode(*soundfile.read(SPEECH, dtype="float32")))
     assert open_table("table").metadata.codec_name == DEFAULT_CODEC
     summary = json.loads(Path("evaluation/summary.json").read_text())
     assert list(summary["codecs"]) == [DEFAULT_CODEC]
@@ -94,7 +94,7 @@ def test_codes_of_another_codec_ask_for_it(codec_folder: Path, tmp_path: Path) -
 
 
 def test_name_is_the_same_everywhere_and_folders_are_told_apart(
-    shipped: Codec,
+    built_in: Codec,
     codec_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -106,7 +106,7 @@ def test_name_is_the_same_everywhere_and_folders_are_told_apart(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(codec_folder, DEFAULT_CODEC)
     with caplog.at_level(logging.WARNING):
-        assert load_codec(DEFAULT_CODEC, "cpu").fingerprint == shipped.fingerprint
+        assert load_codec(DEFAULT_CODEC, "cpu").fingerprint == built_in.fingerprint
     assert f"write ./{DEFAULT_CODEC}" in caplog.text
     other = Codec.from_pretrained(codec_folder, device="cpu").fingerprint
     for name in (f"./{DEFAULT_CODEC}", Path(DEFAULT_CODEC)):
@@ -114,14 +114,14 @@ def test_name_is_the_same_everywhere_and_folders_are_told_apart(
         assert absolute_codec_name(name) == str(tmp_path / DEFAULT_CODEC)
 
 
-def test_inspect_shows_it(shipped: Codec) -> None:
+def test_inspect_shows_it(built_in: Codec) -> None:
     result = codectok("inspect", DEFAULT_CODEC)
     assert result.exit_code == 0, result.output
-    assert shipped.fingerprint[:12] in result.output
+    assert built_in.fingerprint[:12] in result.output
     assert "size on disk" in result.output
 
 
-def test_training_can_start_from_it(shipped: Codec) -> None:
+def test_training_can_start_from_it(built_in: Codec) -> None:
     config = load_train_config(f"{DEFAULT_CODEC}-student", [f"init_from={DEFAULT_CODEC}"])
     assert config.init_from is not None
-    assert load_initial_checkpoint(config.init_from, config.codec).fingerprint == shipped.fingerprint
+    assert load_initial_checkpoint(config.init_from, config.codec).fingerprint == built_in.fingerprint
