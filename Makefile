@@ -4,7 +4,7 @@ VENV ?= .venv
 # Where the demo writes, and a folder of your own recordings for it (left empty: recordings from Debian packages).
 DEMO ?= demo
 AUDIO ?=
-# Codec to measure: a preset or a folder.
+# Codec to measure: a preset, universal-small or a folder.
 CODEC ?= nano
 
 BIN := $(VENV)/bin

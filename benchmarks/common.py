@@ -41,7 +41,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def load(name: str, device: str, dtype: Precision = "float32") -> Codec:
-    """Load the codec in the folder or of the package called `name`, or create a random one of the preset `name`."""
+    """Load the built-in codec `name` or the one in the folder `name`, or create a random one of the preset `name`."""
     if built_in_codec(name) is not None or Path(name).is_dir():
         return Codec.from_pretrained(name, device, dtype)
     return Codec.from_config(name, device=device, dtype=dtype)

@@ -112,7 +112,9 @@ def run(step: Step, seconds: float) -> tuple[str, bool]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="All tests and measurements of a GPU.")
-    parser.add_argument("--codec", default="distilcodec-v1", help="a preset (random weights) or a folder of a codec")
+    parser.add_argument(
+        "--codec", default="distilcodec-v1", help="a preset (random weights), universal-small or a folder"
+    )
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try this script")
     parser.add_argument("--audio", type=float, default=7200.0, help="seconds of audio to encode; a twelfth to decode")
     parser.add_argument("--seconds", type=float, default=330.0, help="longest time of all steps together")

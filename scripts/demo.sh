@@ -23,9 +23,12 @@ for folder in shards tokens own-tokens; do
 done
 mkdir -p "$out"
 
-say "1. Cut recordings into segments of 2 to 10 s: codectok shard"
-codectok shard "${sources[@]}" "$out/shards" --shard-seconds 600 ||
-    stop "To start over with other recordings, delete $out or name another folder: make demo DEMO=folder"
+start_over="To start over, delete $out or name another folder: make demo DEMO=folder"
+# Training takes the shards of the demo, whatever they were made of.
+if [ "$train" != train ] || [ ! -e "$out/shards/_codectok/summary.json" ]; then
+    say "1. Cut recordings into segments of 2 to 10 s: codectok shard"
+    codectok shard "${sources[@]}" "$out/shards" --shard-seconds 600 || stop "$start_over"
+fi
 
 if [ "$train" = train ]; then
     say "2. Train a nano codec on them for about 5 minutes: codectok train"
@@ -39,6 +42,7 @@ if [ "$train" = train ]; then
     codectok tokenize "$out/shards" "$out/own-tokens" --codec "$out/run/codec"
 
     say "4. Check the table, encode some clips again, and turn some back into audio: codectok verify"
+    rm -rf "${out:?}/own-listen"
     codectok verify "$out/own-tokens" --codec "$out/run/codec" --reencode 20 --decode 3 --to "$out/own-listen"
 
     say "Done. Besides the shards, there are in $out:"
@@ -51,7 +55,7 @@ TEXT
 fi
 
 say "2. Turn all segments into tokens: codectok tokenize"
-codectok tokenize "$out/shards" "$out/tokens"
+codectok tokenize "$out/shards" "$out/tokens" || stop "$start_over"
 
 say "3. Look at the table: codectok inspect"
 codectok inspect "$out/tokens"
@@ -61,6 +65,7 @@ codectok verify "$out/tokens" --reencode 20
 
 say "5. Turn a clip back into audio: codectok decode"
 first=$(python -c 'import sys, codectok; print(next(iter(codectok.open_table(sys.argv[1]))).id)' "$out/tokens")
+rm -f "$out/first.wav"
 codectok decode "$out/tokens" "$out/first.wav" --id "$first"
 
 say "6. Compare six clips with their originals by ear: codectok listen"
@@ -76,6 +81,6 @@ cat <<TEXT
   shards/     segments in WebDataset tars
   tokens/     the token table (Parquet), for pyarrow, datasets, pandas
   first.wav   a clip, from tokens back to audio
-  listening/  a listening test; open it in a browser with: codectok listen $out/listening
-Train a codec of your own on these shards, in 5 minutes: make demo-train
+  listening/  a listening test; open it in a browser with: $(command -v codectok) listen $out/listening
+Train a codec of your own on these shards, in 5 minutes: make demo-train DEMO=$out
 TEXT

@@ -20,6 +20,7 @@ import soundfile
 from codectok import Codec
 from codectok.checkpoints.built_in import FOLDER
 from codectok.choices import DEFAULT_CODEC
+from codectok.config import PRESETS
 from codectok.train.run.checkpoint_codec import codec_of_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -42,9 +43,12 @@ def main() -> None:
 
 def replace_weights(run: Path) -> None:
     """Replace the weights in the package by those of `run`."""
+    codec = codec_of_checkpoint(run)
+    if codec.config != PRESETS[DEFAULT_CODEC]:
+        raise SystemExit(f"{run} has trained another codec than {DEFAULT_CODEC}, such as its teacher.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / DEFAULT_CODEC
-        codec_of_checkpoint(run).save_pretrained(folder, "float16")
+        codec.save_pretrained(folder, "float16")
         shutil.copytree(folder, FOLDER / DEFAULT_CODEC, dirs_exist_ok=True)
 
 

@@ -119,7 +119,9 @@ def decode_some(folder: str | Path, codec: AudioCodec, count: int, output: Path,
 
 def _check_codec(table: TokenTable, codec: AudioCodec) -> None:
     if table.metadata.codec_fingerprint != codec.fingerprint:
-        raise InputError(f"{table.path} was encoded by another codec ({table.metadata.label}); give that codec.")
+        raise InputError(
+            f"{table.path} was encoded by another codec ({table.metadata.label}); name that codec with --codec."
+        )
 
 
 def _random_rows(table: TokenTable, count: int, seed: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The codec of the package: its tokens, its name, and its use where no codec is named."""
+"""The built-in codec: its tokens, its name, and its use where no codec is named."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from codectok import Codec, load_codec, open_table
+from codectok import Codec, InputError, load_codec, open_table
 from codectok.checkpoints.built_in import FOLDER, built_in_names
 from codectok.checkpoints.finding import find_codec
 from codectok.checkpoints.native import MODEL_FILE
 from codectok.choices import DEFAULT_CODEC
 from codectok.config import PRESETS
 from codectok.loading import absolute_codec_name
-from codectok.train import load_stages, load_train_config
+from codectok.train import Trainer, load_stages, load_train_config
 from codectok.train.trainer.warm_start import load_initial_checkpoint
 from tests.helpers.command_line import assert_refused, codectok, one_line
 from tests.helpers.storage import DATA
 
 SPEECH = Path(__file__).parents[3] / "docs" / "samples" / "speech.flac"
 MOST_BYTES = 16_000_000
-SAID = f"Codec: {DEFAULT_CODEC}, which comes with codectok"
+SAID = f"Codec: {DEFAULT_CODEC}, the built-in one"
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,17 @@ def test_commands_use_it_where_no_codec_is_named(
     assert list(summary["codecs"]) == [DEFAULT_CODEC]
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_workers_of_ray_find_it_by_its_name(built_in: Codec, tmp_path: Path) -> None:
+    result = codectok("tokenize", SPEECH, tmp_path / "table", "--engine", "ray", "--workers", 1)
+    assert result.exit_code == 0, result.output
+    (row,) = open_table(tmp_path / "table")
+    np.testing.assert_array_equal(row.codes, built_in.encode(*soundfile.read(SPEECH, dtype="float32")))
+
+
 def test_named_codec_is_not_announced(codec_folder: Path, tmp_path: Path) -> None:
     result = codectok("encode", SPEECH, tmp_path / "codes.npz", "--codec", codec_folder)
-    assert (result.exit_code, "comes with codectok" in result.output) == (0, False)
+    assert (result.exit_code, "the built-in one" in result.output) == (0, False)
 
 
 def test_codes_of_another_codec_ask_for_it(codec_folder: Path, tmp_path: Path) -> None:
@@ -100,7 +109,7 @@ def test_name_is_the_same_everywhere_and_folders_are_told_apart(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert absolute_codec_name(DEFAULT_CODEC) == DEFAULT_CODEC
+    assert absolute_codec_name(DEFAULT_CODEC) == absolute_codec_name(Path(DEFAULT_CODEC)) == DEFAULT_CODEC
     assert find_codec(DEFAULT_CODEC).revision is None
     assert not caplog.records
     monkeypatch.chdir(tmp_path)
@@ -122,6 +131,19 @@ def test_inspect_shows_it(built_in: Codec) -> None:
 
 
 def test_training_can_start_from_it(built_in: Codec) -> None:
-    config = load_train_config(f"{DEFAULT_CODEC}-student", [f"init_from={DEFAULT_CODEC}"])
+    changes = ["data.sources=null", "data.shards=shards", "validation=null", "steps=20000"]
+    config = load_train_config(f"{DEFAULT_CODEC}-student", [f"init_from={DEFAULT_CODEC}", *changes])
     assert config.init_from is not None
     assert load_initial_checkpoint(config.init_from, config.codec).fingerprint == built_in.fingerprint
+    trainer = Trainer(config, torch.device("cpu"))
+    assert trainer.skips_codebook_init
+    assert torch.equal(trainer.network.quantizer.codebooks, built_in.network.quantizer.codebooks)
+
+
+def test_unfinished_run_is_not_replaced_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(DEFAULT_CODEC).mkdir()
+    config = load_train_config(f"{DEFAULT_CODEC}-student", [f"init_from={DEFAULT_CODEC}"])
+    assert config.init_from is not None
+    with pytest.raises(InputError, match="no codec to start from"):
+        load_initial_checkpoint(config.init_from, config.codec)

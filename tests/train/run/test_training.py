@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from codectok import CheckpointError, CodectokError, InputError
@@ -132,6 +133,15 @@ def test_changed_configuration_is_refused(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="no training run"):
         train(tiny_config(shards, tmp_path / "full"))
+
+
+def test_run_older_than_a_key_resumes(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "run", steps=2))
+    path = tmp_path / "run" / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    del stored["generator_optimizer"]["constant_steps"], stored["data"]["augmentation"]
+    path.write_text(yaml.safe_dump(stored))
+    assert train(tiny_config(shards, tmp_path / "run", steps=3)).step == 3
 
 
 def test_non_finite_loss_stops_the_run(shards: Path, tmp_path: Path) -> None:
