@@ -39,7 +39,7 @@ def test_encode_names_its_output_after_the_first_input(
     corpus: Path, codec_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    named = {
+    named: dict[str, list[object]] = {
         "a": [corpus / "a.wav"],
         "b": [corpus / "b.flac", corpus / "a.wav"],
         corpus.name: [corpus],
