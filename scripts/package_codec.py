@@ -33,7 +33,9 @@ def main() -> None:
     """Replace weights, recorded tokens and reconstructions."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("run", type=Path, help="folder of a training run or of a checkpoint")
-    replace_weights(parser.parse_args().run)
+    parser.add_argument("--origin", help="how it was trained, if the run does not say it all")
+    arguments = parser.parse_args()
+    replace_weights(arguments.run, arguments.origin)
     codec = Codec.from_pretrained(DEFAULT_CODEC, device="cpu")
     for path in sorted(SAMPLES.glob("*.flac")):
         if not path.stem.endswith(DEFAULT_CODEC):
@@ -41,9 +43,11 @@ def main() -> None:
     sys.stdout.write(f"{codec.header.origin}, fingerprint {codec.fingerprint}\n")
 
 
-def replace_weights(run: Path) -> None:
+def replace_weights(run: Path, origin: str | None) -> None:
     """Replace the weights in the package by those of `run`."""
     codec = codec_of_checkpoint(run)
+    if origin is not None:
+        codec.header = codec.header.model_copy(update={"origin": origin})
     if codec.config != PRESETS[DEFAULT_CODEC]:
         raise SystemExit(f"{run} has trained another codec than {DEFAULT_CODEC}, such as its teacher.")
     with tempfile.TemporaryDirectory() as temporary:
