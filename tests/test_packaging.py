@@ -54,7 +54,7 @@ def packaged_files() -> set[str]:
         f"codectok/{(path.relative_to(ROOT / folder) if folder == 'codectok' else path.relative_to(ROOT)).as_posix()}"
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".html", ".safetensors") or path.name in ("py.typed", "config.json")
+        if path.suffix in (".py", ".yaml", ".html") or path.name == "py.typed" or path.parent.parent.name == "weights"
     }
 
 
