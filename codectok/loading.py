@@ -17,8 +17,9 @@ from codectok.checkpoints.finding import find_codec, is_hub_name, is_local_name,
 from codectok.codecs.base import AudioCodec
 from codectok.model.kernels.support import resolve_kernels, wanted_kernels
 
-from .choices import KernelChoice, Kernels, Precision
+from .choices import DEFAULT_CODEC, KernelChoice, Kernels, Precision
 from .codec import Codec
+from .description import CodecDescription
 from .errors import CheckpointError, CodectokError, InputError, described
 
 ENTRY_POINTS = "codectok.codecs"
@@ -188,6 +189,19 @@ def _refuse_kernels(name: str, kernels: KernelChoice) -> None:
     """Raise an `InputError` if kernels are asked for that the codec `name` of another maker does not have."""
     if kernels == "triton":
         raise InputError(f"Only codecs of ours have kernels, not {name}; leave --kernels out.")
+
+
+def check_made_by(codec: AudioCodec, place: str | Path, made_by: CodecDescription) -> None:
+    """Raise an `InputError` if the codes in `place` were made by another codec than `codec`."""
+    if made_by.codec_fingerprint != codec.fingerprint:
+        advice = (
+            "install the version of codectok that made them"
+            if made_by.codec_name == codec.name == DEFAULT_CODEC
+            else "name that one with --codec"
+        )
+        raise InputError(
+            f"{place} was encoded by another codec ({made_by.label}) than {codec.describe().label}; {advice}."
+        )
 
 
 def check_fingerprint(name: str, fingerprint: str) -> None:

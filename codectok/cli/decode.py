@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from codectok.choices import DEFAULT_CODEC
 from codectok.formatting import format_duration
 
 from .console import facts_table, progress
@@ -33,22 +32,12 @@ def run(
     from codectok.atomic import remove_leftovers, replacing_folder
     from codectok.audio.files import is_output_path, write_audio
     from codectok.errors import InputError
-    from codectok.loading import load_codec
+    from codectok.loading import check_made_by, load_codec
     from codectok.tokens.codes_file import file_names, read_clips, read_codes_metadata
 
     metadata = read_codes_metadata(codes, allow_mixed=True)
-    chosen = codec_or_default(codec)
-    loaded = load_codec(chosen, device)
-    if metadata.codec_fingerprint != loaded.fingerprint:
-        advice = (
-            "install the version of codectok that made them"
-            if chosen == metadata.codec_name == DEFAULT_CODEC
-            else "name that one with --codec"
-        )
-        raise InputError(
-            f"{codes} was encoded by another codec ({metadata.codec_name}, {metadata.codec_fingerprint[:12]})"
-            f" than {chosen} ({loaded.name}, {loaded.fingerprint[:12]}); {advice}."
-        )
+    loaded = load_codec(codec_or_default(codec), device)
+    check_made_by(loaded, codes, metadata)
     one_file = is_output_path(output)
     if one_file and (ids is None or len(ids) != 1):
         raise InputError(f"{output} is one file; name one clip with --id, or choose a folder.")

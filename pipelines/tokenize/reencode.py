@@ -17,6 +17,7 @@ from codectok.codec import Codec
 from codectok.codecs.base import AudioCodec
 from codectok.errors import AudioError, InputError, VerificationError
 from codectok.evaluation.codes.near_ties import are_near_ties
+from codectok.loading import check_made_by
 from codectok.model.clip_encoder import PackedClipEncoder
 from codectok.model.packed_encoder import FeatureEncoder
 from codectok.pipelines.engine.output.unit_files import unit_of_file
@@ -65,7 +66,7 @@ def reencode(folder: str | Path, codec: AudioCodec, count: int, seed: int = 0) -
     table, plan = open_table(folder), load_plan(open_storage(folder), {})
     if plan is None or plan.header.verb != "tokenize":
         raise InputError(f"{folder} is not the output of `tokenize`: it has no plan that names its sources.")
-    _check_codec(table, codec)
+    check_made_by(codec, table.path, table.metadata)
     described = codec.describe()
     alike = ["dtype", "device", "kernels", "batch_seconds"]
     if described.device != "cpu":
@@ -107,7 +108,7 @@ def reencode(folder: str | Path, codec: AudioCodec, count: int, seed: int = 0) -
 def decode_some(folder: str | Path, codec: AudioCodec, count: int, output: Path, seed: int = 0) -> list[Path]:
     """Decode `count` random rows of the table in `folder` to WAV files in `output`, and return their paths."""
     table = open_table(folder)
-    _check_codec(table, codec)
+    check_made_by(codec, table.path, table.metadata)
     names = file_names(folder)
     paths = []
     for number in _random_rows(table, count, seed):
@@ -115,13 +116,6 @@ def decode_some(folder: str | Path, codec: AudioCodec, count: int, output: Path,
         paths.append(output / names.of(row.id, ".wav"))
         write_audio(paths[-1], codec.decode_stream(row.codes, row.n_samples), codec.decoded_sample_rate)
     return paths
-
-
-def _check_codec(table: TokenTable, codec: AudioCodec) -> None:
-    if table.metadata.codec_fingerprint != codec.fingerprint:
-        raise InputError(
-            f"{table.path} was encoded by another codec ({table.metadata.label}); name that codec with --codec."
-        )
 
 
 def _random_rows(table: TokenTable, count: int, seed: int) -> list[int]:

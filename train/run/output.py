@@ -36,7 +36,7 @@ def check_output(config: TrainConfig) -> None:
     if latest_checkpoint(config.output / CHECKPOINT_FOLDER):
         # Keys that are newer than the run have their defaults.
         before = parse(TrainConfig, load_mapping(path), str(path))
-        changed = changed_keys(*(json.loads(each.model_dump_json()) for each in (before, config)))
+        changed = changed_keys(before.model_dump(mode="json"), config.model_dump(mode="json"))
         if changed:
             raise InputError(
                 f"{config.output} holds a run with another configuration (different: {', '.join(changed)});"
