@@ -80,6 +80,7 @@ class LossConfig(StrictModel):
         feature_matching: mean absolute difference of the discriminators' feature maps.
         commitment: mean squared difference between features and their codes.
         waveform: mean absolute difference of samples.
+        envelope: one minus the correlation of band envelopes, see `codectok.train.trainer.envelope_loss`.
         diversity: deviation from equal use of the codes, see `codectok.model.quantization.diversity`.
         distillation: mean squared difference from the quantized features of the codec in `init_from`.
     """
@@ -93,6 +94,7 @@ class LossConfig(StrictModel):
     feature_matching: NonNegativeFloat = 2.0
     commitment: NonNegativeFloat = 10.0
     waveform: NonNegativeFloat = 0.0
+    envelope: NonNegativeFloat = 0.0
     diversity: NonNegativeFloat = 0.0
     distillation: NonNegativeFloat = 0.0
 

@@ -22,6 +22,7 @@ from codectok.train.distributed import Ranks
 
 from .adversary import Adversary
 from .averaging import WeightAverage
+from .envelope_loss import EnvelopeLoss
 from .losses import MultiScaleMelLoss
 from .optimizer import build_optimizer, learning_rate, load_optimizer, step_optimizer
 from .warm_start import copy_weights, load_initial_checkpoint
@@ -70,6 +71,7 @@ class Trainer:
             self.network.quantizer.measure_diversity()
         self.log_mel = LogMel(config.codec.mel).to(device)
         self.mel_loss = MultiScaleMelLoss(config.loss.mel, config.codec.mel).to(device)
+        self.envelope_loss = EnvelopeLoss(config.codec.mel.sample_rate).to(device) if config.loss.envelope else None
         self.optimizer = build_optimizer(self.network.parameters(), config.generator_optimizer)
         self.adversary = Adversary(
             config.discriminators, config.discriminator_optimizer, config.precision, self.ranks
@@ -166,6 +168,8 @@ class Trainer:
         add("commitment", weights.commitment, output.quantizer.commitment_loss)
         if weights.waveform:
             add("waveform", weights.waveform, F.l1_loss(generated, real))
+        if self.envelope_loss is not None:
+            add("envelope", weights.envelope, self.envelope_loss(generated, real))
         if output.quantizer.diversity_loss is not None:
             add("diversity", weights.diversity, output.quantizer.diversity_loss)
         if self._teacher is not None:
