@@ -6,8 +6,9 @@ All ways make the same ids of the same clips on one core: offset, marks around a
 8,192 tokens (next-fit). The script reads JSON lines, appends lists of Python, and writes an array; `datasets.map` reads
 the token table (already converted to Arrow, which is not counted), adds offset and marks with numpy, packs in a second
 map, and writes Parquet. It packs batches of 1,000 rows, so that its sequences end elsewhere; the ids are equal.
-Ratios compare processor time, which other programs on the machine change least: an export beside the faster of the ways
-that write the same form. `export megatron` writes a list of documents, too, which the others do not.
+Each way has a process of its own, since the memory that one leaves behind would slow the next. Ratios compare
+processor time, which other programs on the machine change least: an export beside the faster of the ways that write the
+same form. `export megatron` writes a list of documents, too, which the others do not.
 
 With --large, a table of TOKENS random codes, and one of half as many, are exported by the command line; the peak memory
 of each export is shown.
@@ -26,8 +27,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +65,12 @@ TASKS = ("audio", "tts")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The same clips as a token table, as JSON lines, and as a data set; and a tokenizer with the tokens of codes."""
+    """The same clips as a token table and as JSON lines, a tokenizer with the tokens of codes, and a cache of Arrow."""
 
     table: Path
     lines: Path
     tokenizer: Path
-    n_codes: int
+    cache: Path
 
 
 def metadata() -> TableMetadata:
@@ -150,7 +154,7 @@ def write_inputs(folder: Path, n_tokens: int) -> Inputs:
     """Write all inputs; ids in JSON lines have the offset, as in UniTTS's own files."""
     words = make_words()
     write_tokenizer(folder / "tokenizer", words)
-    n_codes = write_table(folder / "table", n_tokens, words)
+    write_table(folder / "table", n_tokens, words)
     with (folder / "lines.jsonl").open("w") as file:
         for path in sorted((folder / "table").iterdir()):
             for batch in pq.ParquetFile(path).iter_batches(1_000, columns=["id", "text", "codes"]):
@@ -158,7 +162,7 @@ def write_inputs(folder: Path, n_tokens: int) -> Inputs:
                     ids = [code + OFFSET for code in row["codes"]]
                     line = {"audio_path": f"{row['id']}.wav", "text": row["text"], "audio_token": ids}
                     file.write(json.dumps(line) + "\n")
-    return Inputs(folder / "table", folder / "lines.jsonl", folder / "tokenizer", n_codes)
+    return Inputs(folder / "table", folder / "lines.jsonl", folder / "tokenizer", folder / "cache")
 
 
 def options_of(inputs: Inputs, task: str) -> DocumentOptions:
@@ -231,7 +235,19 @@ def script_to_parquet(inputs: Inputs, task: str, output: Path) -> None:
     pq.write_table(pa.table({"input_ids": sequences}), output / "part.parquet", compression="zstd")
 
 
-def map_datasets(rows: Any, inputs: Inputs, task: str, output: Path) -> None:
+@cache
+def rows_of(inputs: Inputs) -> Any:
+    """Convert the table to Arrow; the warm-up does it."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    files = sorted(str(path) for path in inputs.table.iterdir())
+    rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(inputs.cache))
+    datasets.disable_caching()
+    return rows
+
+
+def map_datasets(inputs: Inputs, task: str, output: Path) -> None:
     """Add offset and marks in one map, pack in a second one, and write Parquet."""
     begin, end, end_of_sequence = marks_of(inputs)
     tokenizer = None
@@ -259,6 +275,7 @@ def map_datasets(rows: Any, inputs: Inputs, task: str, output: Path) -> None:
         return {"input_ids": sequences}
 
     output.mkdir(parents=True)
+    rows = rows_of(inputs)
     marked = rows.map(add_marks, batched=True, remove_columns=rows.column_names)
     marked.map(pack, batched=True).to_parquet(output / "part.parquet")
 
@@ -291,14 +308,27 @@ def run_once(write: Callable[[Path], float | None], output: Path) -> Time:
     return Time(wall, processor, processor * (1.0 if share is None else share))
 
 
+def use_one_core() -> None:
+    """Keep this process and the threads of its libraries on one core."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+
+
 def measure(ways: dict[str, Callable[[Path], float | None]], work: Path, rounds: int) -> dict[str, list[Time]]:
-    """Run all ways in turn, after one round to warm up."""
+    """Run all ways in turn, each in its process, after one round to warm up."""
     times: dict[str, list[Time]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, write in ways.items():
-            found = run_once(write, work / name)
-            if number:
-                times[name].append(found)
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), initializer=use_one_core))
+            for name in ways
+        }
+        for number in range(rounds + 1):
+            for name, write in ways.items():
+                found = processes[name].submit(run_once, write, work / name).result()
+                if number:
+                    times[name].append(found)
     return times
 
 
@@ -308,13 +338,13 @@ def ratio(times: dict[str, list[Time]], name: str, other: str, units: bool) -> f
     return statistics.median(theirs.processor / (own.units if units else own.processor) for own, theirs in pairs)
 
 
-def rates(inputs: Inputs, task: str, rows: Any, work: Path, rounds: int) -> Table:
+def rates(inputs: Inputs, task: str, work: Path, rounds: int) -> Table:
     """Time all ways in turn, and check that all have made the same ids."""
     ways: dict[str, Callable[[Path], float | None]] = {name: partial(ours, inputs, task, name) for name in OURS}
     ways |= {
         "script, to Parquet": partial(script_to_parquet, inputs, task),
         "script, to an array": partial(script_to_binary, inputs, task),
-        "datasets.map, to Parquet": partial(map_datasets, rows, inputs, task),
+        "datasets.map, to Parquet": partial(map_datasets, inputs, task),
     }
     times = measure(ways, work, rounds)
     expected = ids_in(work / "export sequences")
@@ -374,11 +404,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where inputs and outputs are written; a temporary one by default")
     parser.add_argument("--save", action="store_true", help="also write the output to benchmarks/results")
     options = parser.parse_args()
-    # One core for everything, also for the threads of libraries.
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    torch.set_num_threads(1)
-    pa.set_cpu_count(1)
+    use_one_core()
     report = common.Report()
     report.console.print(common.machine(torch.device("cpu")))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -386,15 +412,9 @@ def main() -> None:
         if options.large:
             report.console.print(memory(options.large, work))
         else:
-            import datasets
-
-            datasets.disable_progress_bars()
-            datasets.disable_caching()
             inputs = write_inputs(work, options.tokens)
-            files = sorted(str(path) for path in inputs.table.iterdir())
-            rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(work / "cache"))
             for task in TASKS:
-                report.console.print(rates(inputs, task, rows, work / task, options.rounds))
+                report.console.print(rates(inputs, task, work / task, options.rounds))
     if options.save:
         report.save("export-memory-cpu" if options.large else "export-cpu")
 

@@ -92,7 +92,7 @@ class ChatTokenizer:
             raw = np.asarray(encoding.ids, np.int32)
             offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
         try:
-            self._tokenizer.refuse_marks(self._ids[raw[~self._is_token[raw]]])
+            self._tokenizer.refuse_marks(self._ids[raw[~self._is_token[raw]]].tolist())
         except TokenInTextError as error:
             raise ConversationError(f"It has a text that cannot be used: {error}.") from None
         # Of a token that begins in one piece and ends in another, the learned part counts, as in transformers.

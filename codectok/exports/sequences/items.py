@@ -175,10 +175,12 @@ class ItemEncoder:
             same = ((np.concatenate(tokens),) if tokens else (), len(tokens))
             return lambda columns, number: same
 
+        texts = [prepared.item for prepared in items if isinstance(prepared.item, TextItem)]
+        fields = tuple(dict.fromkeys(field for item in texts for field in item.fields))
+
         def encode(columns: Mapping[str, Sequence[str | None]], number: int) -> tuple[tuple[np.ndarray, ...], int]:
-            values = {name: columns[name][number] for name in FIELDS}
-            row_id = str(values["id"])
-            parts = tuple(self._text_or_token(item, values, row_id).ids for item in items)
+            values, row_id = {name: columns[name][number] for name in fields}, str(columns["id"][number])
+            parts = tuple([self._ids_of(prepared.item, values, row_id) for prepared in items])
             return parts, sum(map(len, parts))
 
         return encode
@@ -200,16 +202,17 @@ class ItemEncoder:
         }
 
     def _text_or_token(self, prepared: PreparedItem, values: Mapping[str, str | None], row_id: str) -> EncodedItems:
-        item = prepared.item
+        return self._encoded(self._ids_of(prepared.item, values, row_id), prepared)
+
+    def _ids_of(self, item: TemplateItem, values: Mapping[str, str | None], row_id: str) -> np.ndarray:
         if isinstance(item, TokenItem):
-            return self._encoded(self._special[item.token], prepared)
+            return self._special[item.token]
         assert isinstance(item, TextItem), "texts have no codes"
         assert self._tokenizer is not None, "checked in __init__"
         missing = [field for field in item.fields if not values.get(field)]
         if missing:
             raise MissingFieldError(f"The row {row_id} has no {missing[0]}.")
         try:
-            ids = self._tokenizer.ids_of(item.fill({name: value for name, value in values.items() if value}))
+            return self._tokenizer.ids_of(item.fill(values))
         except TokenInTextError as error:
             raise MissingFieldError(f"The row {row_id} has a text that cannot be used: {error}.") from None
-        return self._encoded(ids, prepared)

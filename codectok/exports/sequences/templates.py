@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -21,14 +23,19 @@ class TextItem(StrictModel):
 
     text: str
 
-    @property
-    def fields(self) -> list[str]:
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
         """Names of the fields in braces."""
-        return list(_FIELD.findall(self.text))
+        return tuple(self._parts[1::2])
 
-    def fill(self, values: dict[str, str]) -> str:
-        """Return the text with its fields replaced by `values`."""
-        return _FIELD.sub(lambda found: values[found[1]], self.text)
+    def fill(self, values: Mapping[str, Any]) -> str:
+        """Return the text with its fields replaced by `values`, strings, which must have all of them."""
+        return "".join([values[part] if number % 2 else part for number, part in enumerate(self._parts)])
+
+    @cached_property
+    def _parts(self) -> list[str]:
+        """Fixed texts, and names of fields between them."""
+        return _FIELD.split(self.text)
 
 
 class TokenItem(StrictModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,9 @@ class TextTokenizer:
             if max(added, default=0) > LARGEST_ID or not isinstance(self._tokenizer.eos_token_id, int | None):
                 raise ValueError("it has ids beyond all vocabularies")
         marks = [token_id for token_id, token in added.items() if token.special or self._text_only is None]
-        self._is_mark = np.zeros(1 + max(added, default=0), bool)
-        self._is_mark[[token_id for token_id in marks if not is_space(str(added[token_id]))]] = True
-        unknown = self._tokenizer.unk_token_id
-        if unknown is not None and unknown < len(self._is_mark):
-            self._is_mark[unknown] = False  # stands for unknown characters, which are text
+        # The unknown token stands for unknown characters, which are text.
+        text = {self._tokenizer.unk_token_id, *(token_id for token_id in marks if is_space(str(added[token_id])))}
+        self._marks = frozenset(marks) - text
         self.folder = folder
 
     def ids_of(self, text: str) -> np.ndarray:
@@ -74,16 +73,15 @@ class TextTokenizer:
             else:
                 encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
                 found = encoded["input_ids"]
-            ids = np.asarray(found, np.int32)
-        self.refuse_marks(ids)
+            ids = np.array(found, np.int32)
+        self.refuse_marks(found)
         return ids
 
-    def refuse_marks(self, ids: np.ndarray) -> None:
+    def refuse_marks(self, ids: Sequence[int]) -> None:
         """Raise a `TokenInTextError` if one of the `ids` of a text is that of a special token."""
-        marks = ids[ids < len(self._is_mark)]
-        marks = marks[self._is_mark[marks]]
-        if len(marks):
-            raise TokenInTextError(f"the tokenizer reads a part of it as {self._tokenizer.decode(int(marks[0]))}")
+        if not self._marks.isdisjoint(ids):
+            mark = next(token_id for token_id in ids if token_id in self._marks)
+            raise TokenInTextError(f"the tokenizer reads a part of it as {self._tokenizer.decode(mark)}")
 
     @property
     def wrapped(self) -> Any:

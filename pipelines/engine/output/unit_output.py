@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -53,7 +53,7 @@ class UnitOutput:
     def __init__(self, unit: Unit, folder: Path) -> None:
         self.folder, self.clock = folder, PhaseClock()
         self._unit = unit
-        self._counts: dict[str, _RunningCounts] = {}
+        self._counts: defaultdict[str, _RunningCounts] = defaultdict(_RunningCounts)
         self._rejects = RejectsWriter(folder / rejects_name(unit.number))
         self.first_reject: Reject | None = None
         self._categories: Counter[str] = Counter()
@@ -61,13 +61,13 @@ class UnitOutput:
 
     def read(self, dataset: str, seconds: float | None = None, inputs: int = 1) -> None:
         """Count inputs, and their duration if it is known."""
-        counts = self._counts_of(dataset)
+        counts = self._counts[dataset]
         counts.inputs += inputs
         counts.input_seconds += seconds or 0.0
 
     def keep(self, dataset: str, seconds: float, codes: int = 0, span: Span = WHOLE) -> None:
         """Count a row of output, with the text and labels of `span`."""
-        counts = self._counts_of(dataset)
+        counts = self._counts[dataset]
         counts.rows += 1
         counts.seconds += seconds
         counts.codes += codes
@@ -82,7 +82,7 @@ class UnitOutput:
 
     def reject(self, reject: Reject) -> None:
         """Count and store a span of an input that becomes no output."""
-        counts = self._counts_of(reject.dataset)
+        counts = self._counts[reject.dataset]
         counts.rejects[reject.reason] = counts.rejects.get(reject.reason, 0) + 1
         seconds = counts.reject_seconds.get(reject.reason, 0.0) + (reject.duration or 0.0)
         counts.reject_seconds[reject.reason] = seconds
@@ -95,7 +95,7 @@ class UnitOutput:
 
     def leave_unused(self, dataset: str, unused: Unused) -> None:
         """Count a part of an input that is not used; a part of the kind "ignored_files" is a file without audio."""
-        counts = self._counts_of(dataset)
+        counts = self._counts[dataset]
         counts.ignored += unused.count if unused.kind == "ignored_files" else 0
         add_unused(counts.unused, unused)
 
@@ -122,9 +122,3 @@ class UnitOutput:
     def finish_rejects(self) -> None:
         """Write the rejects, if there are any, to a file in the folder."""
         self._rejects.close()
-
-    def _counts_of(self, dataset: str) -> _RunningCounts:
-        counts = self._counts.get(dataset)
-        if counts is None:
-            counts = self._counts[dataset] = _RunningCounts()
-        return counts
