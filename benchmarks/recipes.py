@@ -82,6 +82,7 @@ RECIPES = (
     Recipe("simvq-4096", ("codec.quantizer={type: simvq, codebook_size: 4096, codebook_dim: 64}",)),
     Recipe("teacher-ema", EMA, teacher=TEACHER),
     Recipe("augmented", (*EMA, "data.augmentation={}")),
+    Recipe("envelope", (*EMA, "loss.envelope=200.0")),
     Recipe("ema-1024", (*EMA, "codec.quantizer.codebook_size=1024")),
     Recipe("ema-8192", (*EMA, "codec.quantizer.codebook_size=8192")),
     Recipe("smaller", (*EMA, "codec.encoder.dims=[64, 96, 128, 160]", "codec.decoder.dim=144")),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from codectok.cli.job_choices import JobChoices, with_job_choices
-from codectok.exports.choices import AudioKey, ChatFormat, Packing, TooLong
+from codectok.exports.choices import AudioKey, ChatFormat, Packing, TooLong, Until
 
 from .options import (
     AllowMixedOption,
@@ -20,9 +20,12 @@ from .options import (
     PackingOption,
     PartMegabytesOption,
     SampleOption,
+    UntilOption,
+    WeightOption,
     ids_facts,
     offset_of,
     packing_of,
+    weights_of,
 )
 
 NAME = "chat"
@@ -60,6 +63,8 @@ def run(
     too_long: Annotated[
         TooLong | None, typer.Option(help="How longer conversations are handled (not split).", show_default="drop")
     ] = None,
+    weight: WeightOption = None,
+    until: UntilOption = None,
     part_megabytes: PartMegabytesOption = 32.0,
     allow_mixed: AllowMixedOption = False,
     layout: LayoutOption = "unitts",
@@ -85,6 +90,8 @@ def run(
         offset=chosen.value,
         packing=packing_options,
         shorter_lengths=shorter_lengths,
+        weights=weights_of(weight, until),
+        until=until or Until.FIRST,
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,
         layout=loaded_layout,

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from codectok.cli.job_choices import JobChoices, with_job_choices
-from codectok.errors import InputError
 from codectok.exports.choices import Loss, Packing, TooLong, Until
 
 from .options import (
@@ -20,9 +19,13 @@ from .options import (
     PartMegabytesOption,
     SampleOption,
     TokenizerOption,
+    UntilOption,
+    WeightOption,
     ids_facts,
+    named_values,
     offset_of,
     packing_of,
+    weights_of,
 )
 
 FORMATS = {
@@ -76,13 +79,8 @@ def run(
     too_long: Annotated[
         TooLong | None, typer.Option(help="How longer documents are handled.", show_default="drop")
     ] = None,
-    weight: Annotated[
-        list[str] | None, typer.Option(help="NAME=SHARE: mix the sources by these shares of tokens.")
-    ] = None,
-    until: Annotated[
-        Until | None,
-        typer.Option(help="End a mixture with its first source, or with its last one.", show_default="first"),
-    ] = None,
+    weight: WeightOption = None,
+    until: UntilOption = None,
     loss: Annotated[
         Loss | None,
         typer.Option(help="Add labels that learn all tokens, audio alone, or answers.", show_default=False),
@@ -105,12 +103,7 @@ def run(
     parts = number_of_parts(sample, choices.dry_run)
     packing_options, shorter_lengths = packing_of(packing, length, too_long)
     loaded_layout = load_layout(layout)
-    templates = _named(task or ["audio"], "--task")
-    weights = _named(weight or [], "--weight")
-    if "" in weights:
-        raise InputError(f"--weight {weights['']} names no source; write NAME={weights['']}.")
-    if until is not None and not weights:
-        raise InputError("--until needs a mixture; give every source a --weight, or leave --until out.")
+    templates = named_values(task or ["audio"], "--task")
     chosen = offset_of(
         offset,
         model,
@@ -129,7 +122,7 @@ def run(
         voice=voice,
         packing=packing_options,
         shorter_lengths=shorter_lengths,
-        weights={name: _number(name, share) for name, share in weights.items()} or None,
+        weights=weights_of(weight, until),
         until=until or Until.FIRST,
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,
@@ -140,23 +133,3 @@ def run(
     run_and_report(job, job.sources.arguments, output, choices, facts=ids_facts(chosen, loaded_layout))
     if choices.dry_run:
         show_documents(job, output, choices, parts)
-
-
-def _named(values: list[str], option: str) -> dict[str, str]:
-    """Split NAME=VALUE; the name "" stands for all other sources."""
-    found: dict[str, str] = {}
-    for value in values:
-        name, separator, rest = value.partition("=")
-        name, rest = (name, rest) if separator else ("", value)
-        if name in found:
-            where = name or "all sources"
-            raise InputError(f"{option} has two values for {where}, {found[name]} and {rest}; pass one.")
-        found[name] = rest
-    return found
-
-
-def _number(name: str, share: str) -> float:
-    try:
-        return float(share)
-    except ValueError:
-        raise InputError(f"The weight of {name} must be a number, not {share!r}.") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codectok.errors import InputError
-from codectok.exports.choices import Packing, TooLong
+from codectok.exports.choices import Packing, TooLong, Until
 
 if TYPE_CHECKING:
     from codectok.description import CodecDescription
@@ -62,6 +62,13 @@ SampleOption = Annotated[
         metavar="N|all",
         show_default=False,
     ),
+]
+WeightOption = Annotated[
+    list[str] | None, typer.Option("--weight", help="NAME=SHARE: mix the sources by these shares of tokens.")
+]
+UntilOption = Annotated[
+    Until | None,
+    typer.Option("--until", help="End a mixture with its first source, or with its last one.", show_default="first"),
 ]
 PartMegabytesOption = Annotated[float, typer.Option("--part-megabytes", help="MB of the sources per part file.")]
 
@@ -175,3 +182,41 @@ def described(codec: str) -> CodecDescription:
     if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
         return read_metadata(path, allow_mixed=True)
     return load_codec(codec, device="cpu").describe()
+
+
+def named_values(values: list[str], option: str) -> dict[str, str]:
+    """Split NAME=VALUE; the name "" stands for all other sources.
+
+    Raises:
+        InputError: a name has two values.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        name, separator, rest = value.partition("=")
+        name, rest = (name, rest) if separator else ("", value)
+        if name in found:
+            where = name or "all sources"
+            raise InputError(f"{option} has two values for {where}, {found[name]} and {rest}; pass one.")
+        found[name] = rest
+    return found
+
+
+def weights_of(weight: list[str] | None, until: Until | None) -> dict[str, float] | None:
+    """Return the shares that --weight gives by the names of sources; None without a mixture.
+
+    Raises:
+        InputError: a share has no name or is not a number, or --until is given without a mixture.
+    """
+    shares = named_values(weight or [], "--weight")
+    if "" in shares:
+        raise InputError(f"--weight {shares['']} names no source; write NAME={shares['']}.")
+    if until is not None and not shares:
+        raise InputError("--until needs a mixture; give every source a --weight, or leave --until out.")
+    return {name: _number(name, share) for name, share in shares.items()} or None
+
+
+def _number(name: str, share: str) -> float:
+    try:
+        return float(share)
+    except ValueError:
+        raise InputError(f"The weight of {name} must be a number, not {share!r}.") from None

@@ -343,3 +343,22 @@ def test_command_makes_and_extends_output(instruct: Path, talks: Path, table: Pa
         codectok("export", "chat", table, tmp_path / "x", *common, "--max-rejects", 1), "no column 'messages'"
     )
     assert_refused(codectok("export", "chat", talks, tmp_path / "x", *common, "--template", "none"), "no template none")
+
+
+def test_command_mixes_conversations_by_weight(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
+    write_talks(tmp_path / "few.jsonl", [asked("c001", "c002", f"f{n}") for n in range(5)])
+    arguments = ["export", "chat", f"many={talks}", tmp_path / "few.jsonl", tmp_path / "out", "--tokens", table]
+    options = ["--tokenizer", instruct, "--offset", OFFSET, "--engine", "local"]
+    codectok(*arguments, *options, "--weight", "many=1", "--weight", "few=1", "--until", "last")
+    tokens: dict[str, int] = {"many": 0, "few": 0}
+    longest = 0
+    for row in sequences(tmp_path / "out"):
+        tokens[row["datasets"][0]] += len(row["input_ids"])
+        longest = max(longest, len(row["input_ids"]))
+    assert abs(tokens["many"] - tokens["few"]) <= longest
+    names = [row["ids"][0] for row in sequences(tmp_path / "out")]
+    assert {f"t{n}" for n in range(60)} <= set(names) and names.count("f0") > 1, "the small one is repeated"
+    verify_output(open_storage(tmp_path / "out"))
+    other = [*arguments[:4], tmp_path / "other", *arguments[5:], *options]
+    assert_refused(codectok(*other, "--weight", "many=1"), "few has no weight")
+    assert_refused(codectok(*other, "--until", "last"), "--until needs a mixture")
