@@ -41,7 +41,7 @@ from .options import DocumentOptions
 from .reports import DocumentReporter, MegatronReporter
 from .sources import ExportSources, files_of_tables
 
-# Codes that are in memory at a time, beside those of one conversation.
+# Codes of a source that are in memory at a time, beside those of one conversation.
 HELD_CODES = 1 << 26
 HELD_CONVERSATIONS = 1 << 14
 
@@ -199,25 +199,27 @@ class _Joined:
     output: UnitOutput | None
     _waiting: list[ConversationRow] = field(default_factory=list)
     _codes: int = 0
+    # The first is joined alone: a look at a source that must not be empty takes no more.
+    _held: int = 1
 
     def documents(self, source: Source) -> Iterator[Document]:
         """Yield the documents of a range of a file, in order."""
         for row in conversation_rows(source):
-            if self.output is not None:
-                self.output.read(self.dataset)
             references = row.conversation.references if row.conversation is not None else []
             codes = sum(map(self.loaded.index.count_codes, references))
-            if self._waiting and (self._codes + codes > HELD_CODES or len(self._waiting) >= HELD_CONVERSATIONS):
+            if self._waiting and (self._codes + codes > HELD_CODES or len(self._waiting) >= self._held):
                 yield from self._flush(source)
             self._waiting.append(row)
             self._codes += codes
         yield from self._flush(source)
 
     def _flush(self, source: Source) -> Iterator[Document]:
-        waiting, self._waiting, self._codes = self._waiting, [], 0
+        waiting, self._waiting, self._codes, self._held = self._waiting, [], 0, HELD_CONVERSATIONS
         references = [one for row in waiting if row.conversation is not None for one in row.conversation.references]
         rows = self.loaded.index.find(references)
         for row in waiting:
+            if self.output is not None:
+                self.output.read(self.dataset)
             problem, reason = row.problem, row.reason
             if row.conversation is not None:
                 try:

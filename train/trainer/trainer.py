@@ -16,6 +16,7 @@ from codectok.audio.analysis.mel import LogMel
 from codectok.checkpoints.native import CheckpointHeader, build_network
 from codectok.codec import Codec
 from codectok.config import FiniteScalarQuantizerConfig
+from codectok.errors import ConfigError
 from codectok.model.network import CodecNetwork, NetworkOutput
 from codectok.train.config import TrainConfig
 from codectok.train.distributed import Ranks
@@ -71,7 +72,7 @@ class Trainer:
             self.network.quantizer.measure_diversity()
         self.log_mel = LogMel(config.codec.mel).to(device)
         self.mel_loss = MultiScaleMelLoss(config.loss.mel, config.codec.mel).to(device)
-        self.envelope_loss = EnvelopeLoss(config.codec.mel.sample_rate).to(device) if config.loss.envelope else None
+        self.envelope_loss = _envelope_loss(config).to(device) if config.loss.envelope else None
         self.optimizer = build_optimizer(self.network.parameters(), config.generator_optimizer)
         self.adversary = Adversary(
             config.discriminators, config.discriminator_optimizer, config.precision, self.ranks
@@ -232,3 +233,12 @@ class Trainer:
         with self.averaged():
             state = {key: tensor.cpu() for key, tensor in self.network.inference_state_dict().items()}
         return Codec(header, build_network(self.config.codec, state, "the trained network"), device="cpu")
+
+
+def _envelope_loss(config: TrainConfig) -> EnvelopeLoss:
+    sample_rate = config.codec.mel.sample_rate
+    loss = EnvelopeLoss(sample_rate)
+    if config.segment_samples < loss.min_samples:
+        seconds = loss.min_samples / sample_rate
+        raise ConfigError(f"loss.envelope needs a data.segment_seconds of at least {seconds:.3f}.")
+    return loss

@@ -81,6 +81,7 @@ def run(
 
     parts = number_of_parts(sample, choices.dry_run)
     packing_options, shorter_lengths = packing_of(packing, length, too_long)
+    weights = weights_of(weight, until)
     loaded_layout = load_layout(layout)
     chosen = offset_of(
         offset, model, tokenizer, lambda: ExportSources.of(tokens, allow_mixed=allow_mixed).metadata, loaded_layout
@@ -90,7 +91,7 @@ def run(
         offset=chosen.value,
         packing=packing_options,
         shorter_lengths=shorter_lengths,
-        weights=weights_of(weight, until),
+        weights=weights,
         until=until or Until.FIRST,
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,

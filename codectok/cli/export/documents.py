@@ -102,6 +102,7 @@ def run(
 
     parts = number_of_parts(sample, choices.dry_run)
     packing_options, shorter_lengths = packing_of(packing, length, too_long)
+    weights = weights_of(weight, until)
     loaded_layout = load_layout(layout)
     templates = named_values(task or ["audio"], "--task")
     chosen = offset_of(
@@ -122,7 +123,7 @@ def run(
         voice=voice,
         packing=packing_options,
         shorter_lengths=shorter_lengths,
-        weights=weights_of(weight, until),
+        weights=weights,
         until=until or Until.FIRST,
         part_megabytes=part_megabytes,
         allow_mixed=allow_mixed,

@@ -202,7 +202,7 @@ def named_values(values: list[str], option: str) -> dict[str, str]:
 
 
 def weights_of(weight: list[str] | None, until: Until | None) -> dict[str, float] | None:
-    """Return the shares that --weight gives by the names of sources; None without a mixture.
+    """Parse --weight into shares by source name; None if it is not given.
 
     Raises:
         InputError: a share has no name or is not a number, or --until is given without a mixture.

@@ -169,7 +169,7 @@ class ItemEncoder:
         return self._tokens.vocabulary.ids_of(codes, self._padding, np.int32)
 
     def of_row_parts(self, items: Sequence[PreparedItem]) -> RowParts:
-        """Return a function that encodes items without codes for a row of some columns."""
+        """Return a function that encodes items without codes and further labels for a row of some columns."""
         if all(isinstance(item.item, TokenItem) for item in items):
             tokens = [self._special[item.item.token] for item in items if isinstance(item.item, TokenItem)]
             same = ((np.concatenate(tokens),) if tokens else (), len(tokens))
@@ -179,7 +179,8 @@ class ItemEncoder:
         fields = tuple(dict.fromkeys(field for item in texts for field in item.fields))
 
         def encode(columns: Mapping[str, Sequence[str | None]], number: int) -> tuple[tuple[np.ndarray, ...], int]:
-            values, row_id = {name: columns[name][number] for name in fields}, str(columns["id"][number])
+            values = {name: columns[name][number] for name in fields}
+            row_id = str(columns["id"][number])
             parts = tuple([self._ids_of(prepared.item, values, row_id) for prepared in items])
             return parts, sum(map(len, parts))
 

@@ -29,7 +29,7 @@ class TextItem(StrictModel):
         return tuple(self._parts[1::2])
 
     def fill(self, values: Mapping[str, Any]) -> str:
-        """Return the text with its fields replaced by `values`, strings, which must have all of them."""
+        """Replace each field by its value; `values` holds a string for every field."""
         return "".join([values[part] if number % 2 else part for number, part in enumerate(self._parts)])
 
     @cached_property

@@ -57,8 +57,8 @@ class TextTokenizer:
                 raise ValueError("it has ids beyond all vocabularies")
         marks = [token_id for token_id, token in added.items() if token.special or self._text_only is None]
         # The unknown token stands for unknown characters, which are text.
-        text = {self._tokenizer.unk_token_id, *(token_id for token_id in marks if is_space(str(added[token_id])))}
-        self._marks = frozenset(marks) - text
+        text_ids = {self._tokenizer.unk_token_id, *(token_id for token_id in marks if is_space(str(added[token_id])))}
+        self._marks = frozenset(marks) - text_ids
         self.folder = folder
 
     def ids_of(self, text: str) -> np.ndarray:

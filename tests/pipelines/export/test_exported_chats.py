@@ -362,3 +362,15 @@ def test_command_mixes_conversations_by_weight(instruct: Path, talks: Path, tabl
     other = [*arguments[:4], tmp_path / "other", *arguments[5:], *options]
     assert_refused(codectok(*other, "--weight", "many=1"), "few has no weight")
     assert_refused(codectok(*other, "--until", "last"), "--until needs a mixture")
+
+
+def test_mixture_of_conversations_counts_those_that_it_draws(
+    instruct: Path, talks: Path, table: Path, tmp_path: Path
+) -> None:
+    write_talks(tmp_path / "few.jsonl", [asked("c001", "c002", f"f{n}") for n in range(5)])
+    mixed = settings(instruct, weights={"many": 1.0, "few": 1.0}, part_megabytes=32.0)
+    job = ChatSequencesJob(mixed, [f"many={talks}", f"few={tmp_path / 'few.jsonl'}"], [str(table)])
+    counts = export(job, tmp_path / "out").summary.datasets
+    assert counts["few"].inputs == counts["few"].rows == 5
+    # One was drawn, and then left, because its source was not the first to end.
+    assert counts["many"].rows <= counts["many"].inputs <= counts["many"].rows + 1 < 10
