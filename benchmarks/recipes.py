@@ -198,20 +198,23 @@ def _table(
 ) -> Table:
     everything = summary.categories["all"]
     amount = f"{everything.clips:,} clips, {everything.seconds / 60:.0f} min"
-    table = Table(title=f"{minutes:g} minutes of one core for each recipe; validation: {amount}", title_justify="left")
-    table.add_column("recipe")
-    columns = ("M parameters", "steps", "mel, all", "mel, speech", "mel, music", "mel, effects", "STOI, speech", "used")
-    for heading in (*columns, "bits a code"):
+    title = f"{minutes:g} minutes of one core for each recipe; validation: {amount}; M: million weights"
+    table = Table(title=title, title_justify="left")
+    table.add_column("recipe", no_wrap=True)
+    columns = ("M", "steps", "mel, all", "mel, speech", "mel, music", "mel, effects", "STOI, speech", "used")
+    for heading in (*columns, "bits"):
         table.add_column(heading, justify="right")
     for recipe, run in zip(recipes, runs, strict=True):
         parameters = sum(tensor.numel() for tensor in _parameters(output / recipe.name / "codec"))
         steps = f"{run['steps']:,.0f}"
         if "teacher_steps" in run:
             steps = f"{run['teacher_steps']:,.0f} + {steps}"
-        means = [_mean(summary, category, recipe.name, "mel") for category in ("all", "speech", "music", "effects")]
+        categories = ("all", "speech", "music", "effects")
+        means = [_mean(summary, category, recipe.name, "mel", 2) for category in categories]
         (codebook,) = everything.codes[recipe.name].codebooks
-        facts = (_mean(summary, "speech", recipe.name, "stoi"), f"{codebook.used_share:.1%}", f"{codebook.entropy:.2f}")
-        table.add_row(recipe.name, f"{parameters / 1e6:.1f}", steps, *means, *facts)
+        means.append(_mean(summary, "speech", recipe.name, "stoi", 3))
+        codes = f"{codebook.used_share:.1%}", f"{codebook.entropy:.2f}"
+        table.add_row(recipe.name, f"{parameters / 1e6:.1f}", steps, *means, *codes)
     return table
 
 
@@ -219,12 +222,12 @@ def _parameters(folder: Path) -> list[Tensor]:
     return list(Codec.from_pretrained(folder, "cpu").network.state_dict().values())
 
 
-def _mean(summary: EvaluationSummary, category: str, codec: str, metric: str) -> str:
+def _mean(summary: EvaluationSummary, category: str, codec: str, metric: str, digits: int) -> str:
     """Mean and half of its 95 % interval."""
     found = summary.categories[category].systems[codec][metric]
     if found.mean is None or found.low is None or found.high is None:
         return "-"
-    return f"{found.mean:.3f} ±{(found.high - found.low) / 2:.3f}"
+    return f"{found.mean:.{digits}f} ±{(found.high - found.low) / 2:.{digits}f}"
 
 
 if __name__ == "__main__":
