@@ -1,6 +1,6 @@
 """Prints the figures of a model card as a table in Markdown, from an evaluation.
 
-codectok evaluate universal/shards-validation evaluation --metrics mel,stoi,pesq --share 0.2 --no-stability
+codectok evaluate universal/shards-validation evaluation --metrics mel,stoi,estoi,pesq --share 0.2 --no-stability
 python scripts/codec_figures.py evaluation
 """
 
