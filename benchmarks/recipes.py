@@ -209,10 +209,9 @@ def _table(
         steps = f"{run['steps']:,.0f}"
         if "teacher_steps" in run:
             steps = f"{run['teacher_steps']:,.0f} + {steps}"
-        categories = ("all", "speech", "music", "effects")
-        means = [_mean(summary, category, recipe.name, "mel", 2) for category in categories]
-        (codebook,) = everything.codes[recipe.name].codebooks
+        means = [_mean(summary, category, recipe.name, "mel", 2) for category in ("all", "speech", "music", "effects")]
         means.append(_mean(summary, "speech", recipe.name, "stoi", 3))
+        (codebook,) = everything.codes[recipe.name].codebooks
         codes = f"{codebook.used_share:.1%}", f"{codebook.entropy:.2f}"
         table.add_row(recipe.name, f"{parameters / 1e6:.1f}", steps, *means, *codes)
     return table

@@ -139,7 +139,8 @@ class ChatDocuments(DocumentJob):
         self, loaded: Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput | None
     ) -> Iterator[Document]:
         assert isinstance(loaded, LoadedChat), "made by `_load`"
-        joined = _Joined(loaded, name, output)
+        # With weights the first conversation of a source is read twice, to see that the source is not empty.
+        joined = _Joined(loaded, name, output, held=1 if self.settings.weights else HELD_CONVERSATIONS)
         documents = (
             document for source in unit.sources if source.dataset == name for document in joined.documents(source)
         )
@@ -192,29 +193,28 @@ class LoadedChat(Loaded):
 
 @dataclass
 class _Joined:
-    """Joins the conversations of a unit with rows of the tables, some at a time."""
+    """Joins the conversations of a unit with rows of the tables, some at a time: at first `held` of them."""
 
     loaded: LoadedChat
     dataset: str
     output: UnitOutput | None
+    held: int
     _waiting: list[ConversationRow] = field(default_factory=list)
     _codes: int = 0
-    # The first is joined alone: a look at a source that must not be empty takes no more.
-    _held: int = 1
 
     def documents(self, source: Source) -> Iterator[Document]:
         """Yield the documents of a range of a file, in order."""
         for row in conversation_rows(source):
             references = row.conversation.references if row.conversation is not None else []
             codes = sum(map(self.loaded.index.count_codes, references))
-            if self._waiting and (self._codes + codes > HELD_CODES or len(self._waiting) >= self._held):
+            if self._waiting and (self._codes + codes > HELD_CODES or len(self._waiting) >= self.held):
                 yield from self._flush(source)
             self._waiting.append(row)
             self._codes += codes
         yield from self._flush(source)
 
     def _flush(self, source: Source) -> Iterator[Document]:
-        waiting, self._waiting, self._codes, self._held = self._waiting, [], 0, HELD_CONVERSATIONS
+        waiting, self._waiting, self._codes, self.held = self._waiting, [], 0, HELD_CONVERSATIONS
         references = [one for row in waiting if row.conversation is not None for one in row.conversation.references]
         rows = self.loaded.index.find(references)
         for row in waiting:

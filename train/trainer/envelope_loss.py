@@ -20,6 +20,8 @@ EXCERPT_STEP = 3
 # Smallest change of a band that counts, as a share of its level in the excerpt, and in full scale.
 SMALLEST_SHARE = 0.1
 SMALLEST_CHANGE = 1e-4
+# Added below square roots, whose gradient is not finite at zero.
+FLOOR = SMALLEST_CHANGE**2 / 100
 
 
 class EnvelopeLoss(nn.Module):
@@ -59,7 +61,8 @@ class EnvelopeLoss(nn.Module):
 
     def forward(self, generated: Tensor, real: Tensor) -> Tensor:
         """Return the mean loss, between 0 and 2, of waveforms [B, T] of at least `min_samples` samples."""
-        changes, (real_changes, levels) = self._excerpts(generated)[0], self._excerpts(real)
+        changes, _ = self._excerpts(generated)
+        real_changes, levels = self._excerpts(real)
         smallest = (SMALLEST_SHARE * levels).clamp(min=SMALLEST_CHANGE)
         size, real_size = _root_mean_square(changes), _root_mean_square(real_changes)
         correlation = (changes * real_changes).mean(-1) / (size.maximum(smallest) * real_size.maximum(smallest))
@@ -75,12 +78,11 @@ class EnvelopeLoss(nn.Module):
         # A sine of full scale has the envelope 1.
         scale = 4 / (self._n_fft * self.window.square().sum())
         power = torch.view_as_real(spectrum.transpose(1, 2)).square().sum(-1) * scale
-        envelopes = (power @ self.bands + SMALLEST_CHANGE**2 / 100).sqrt()
+        envelopes = (power @ self.bands + FLOOR).sqrt()
         excerpts = envelopes.unfold(1, EXCERPT_FRAMES, EXCERPT_STEP)
         means = excerpts.mean(-1, keepdim=True)
         return excerpts - means, means.squeeze(-1)
 
 
 def _root_mean_square(values: Tensor) -> Tensor:
-    # Beside the square root: its gradient is not finite at zero.
-    return (values.square().mean(-1) + SMALLEST_CHANGE**2 / 100).sqrt()
+    return (values.square().mean(-1) + FLOOR).sqrt()
