@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch.utils.data import DataLoader
@@ -14,7 +14,7 @@ from codectok.errors import CodectokError, InputError
 from .batches import Batch, RankBatches, too_many_damaged
 from .config import DataConfig
 from .segments import SegmentReader
-from .workers import received, start_worker
+from .workers import reading, start_worker
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ class SegmentLoader:
         self._batches = RankBatches(reader, config, rank, world_size)
         self._n_damaged_in_a_row = 0
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Iterate over batches from `position` on.
+    def __iter__(self) -> Generator[Batch]:
+        """Iterate over batches from `position` on; close the iterator to end the workers.
 
         Raises:
             PassingError: a worker process died, or a store did not answer.
@@ -70,13 +70,13 @@ class SegmentLoader:
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
-        batches = iter(loader)
-        for batch in received(batches) if self._config.num_workers else batches:
-            if isinstance(batch, CodectokError):
-                raise batch
-            self._count_unreadable(batch)
-            self.position = batch.position
-            yield batch
+        with reading(loader) as batches:
+            for batch in batches:
+                if isinstance(batch, CodectokError):
+                    raise batch
+                self._count_unreadable(batch)
+                self.position = batch.position
+                yield batch
 
     def _count_unreadable(self, batch: Batch) -> None:
         errors = iter(batch.errors)

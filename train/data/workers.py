@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from codectok.errors import InputError, PassingError, first_line
 from codectok.train.signals import ignore_stop_signals
@@ -41,6 +41,23 @@ def worker_errors() -> Iterator[None]:
 def is_worker_death(error: RuntimeError) -> bool:
     """True if `error` reports the death of a worker, not a failure of the code that it interrupted."""
     return str(error).startswith("DataLoader worker")
+
+
+@contextmanager
+def reading(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
+    """Context with the batches of `loader`, at whose end its workers have ended.
+
+    Left to Python's collector of reference cycles, as after an error, whose traceback refers to the batches, the queues
+    of the workers would be closed before the message that ends these, and torch would wait five seconds for each.
+    """
+    batches = iter(loader)
+    if not loader.num_workers:
+        yield batches
+        return
+    try:
+        yield received(batches)
+    finally:
+        batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public way
 
 
 def received(batches: Iterator[Item]) -> Iterator[Item]:

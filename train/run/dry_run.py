@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,19 +141,19 @@ def _initialize(trainer: Trainer, inputs: RunInputs) -> CodebookInitCost | None:
     if config.resume_from is not None:
         resume_from_checkpoint(trainer, config.resume_from)
         return None
-    with codebook_memory_errors():
-        batches = SegmentLoader(inputs.reader, config.data)
+    with codebook_memory_errors(), closing(iter(SegmentLoader(inputs.reader, config.data))) as batches:
         return measure_codebook_init(trainer, (batch.filled() for batch in batches))
 
 
 def _seconds_per_step(trainer: Trainer, reader: SegmentReader) -> float:
     seconds = 0.0
-    for batch in itertools.islice(SegmentLoader(reader, trainer.config.data), STEPS):
-        started = time.monotonic()
-        trainer.train_step(batch.filled())
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize(trainer.device)
-        seconds = time.monotonic() - started
+    with closing(iter(SegmentLoader(reader, trainer.config.data))) as batches:
+        for batch in itertools.islice(batches, STEPS):
+            started = time.monotonic()
+            trainer.train_step(batch.filled())
+            if trainer.device.type == "cuda":
+                torch.cuda.synchronize(trainer.device)
+            seconds = time.monotonic() - started
     return seconds
 
 

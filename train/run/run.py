@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +151,8 @@ class TrainingRun:
         """Resume from another run if configured, otherwise initialize the codebooks."""
         checkpoint = self._config.resume_from
         if checkpoint is None:
-            with codebook_memory_errors():
-                self._trainer.initialize_codebooks(batch.filled() for batch in self._loader)
+            with codebook_memory_errors(), closing(iter(self._loader)) as batches:
+                self._trainer.initialize_codebooks(batch.filled() for batch in batches)
             self._loader = self._new_loader()
             return
         state = resume_from_checkpoint(self._trainer, checkpoint)
@@ -166,13 +167,16 @@ class TrainingRun:
         return SegmentLoader(self._reader, self._config.data, 0, self._ranks.rank, self._ranks.world_size)
 
     def _train(self, log: MetricsLog, window: MetricsWindow, stop: StopFlag) -> Ending:
-        config, trainer = self._config, self._trainer
-        deadline = time.monotonic() + config.max_minutes * 60 if config.max_minutes else math.inf
-        if trainer.step >= config.steps:  # stopped before the codec was written
+        if self._trainer.step >= self._config.steps:  # stopped before the codec was written
             self._validate(log)
             return "finished"
+        with closing(iter(self._loader)) as batches:
+            return self._train_on(batches, log, window, stop)
+
+    def _train_on(self, batches: Iterator[Batch], log: MetricsLog, window: MetricsWindow, stop: StopFlag) -> Ending:
+        config, trainer = self._config, self._trainer
+        deadline = time.monotonic() + config.max_minutes * 60 if config.max_minutes else math.inf
         ending: Ending | None = None
-        batches = iter(self._loader)
         while ending is None:
             self._step(next(batches), log, window)
             ending = self._ending(stop, deadline)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.pipelines.engine.job import RunUnit, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning import cutting
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.run import JobReport, run_job
 from codectok.pipelines.export import chat
@@ -104,19 +107,21 @@ def test_audio_is_named_by_source(instruct: Path, tmp_path: Path) -> None:
     assert [one for one in row["input_ids"] if one >= OFFSET] == audio
 
 
+def megatron_sequences(output: Path, end: str = "") -> list[list[int]]:
+    """Sequences of all parts; those of the loss masks with `end` "_loss_mask"."""
+    prefixes = [line.split()[1] for line in (output / "data-paths.txt").read_text().splitlines()]
+    return [list(one) for prefix in prefixes for one in read_indexed(output / f"{prefix}{end}").sequences]
+
+
 def test_megatron_has_the_same_ids_and_mask(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
     packed = settings(instruct, packing=PackingOptions(Packing.FIRST_FIT, 300))
     for make in JOBS:
         export(make(packed, [str(talks)], [str(table)]), tmp_path / make.__name__)
         verify_output(open_storage(tmp_path / make.__name__))
     rows = sequences(tmp_path / "ChatSequencesJob")
-    prefixes = [line.split()[1] for line in (tmp_path / "ChatMegatronJob" / "data-paths.txt").read_text().splitlines()]
-    ids, masks = (
-        [one for prefix in prefixes for one in read_indexed(tmp_path / "ChatMegatronJob" / f"{prefix}{end}").sequences]
-        for end in ("", "_loss_mask")
-    )
-    assert [list(one) for one in ids] == [row["input_ids"] for row in rows]
-    assert [list(one) for one in masks] == [[int(label != -100) for label in row["labels"]] for row in rows]
+    ids, masks = (megatron_sequences(tmp_path / "ChatMegatronJob", end) for end in ("", "_loss_mask"))
+    assert ids == [row["input_ids"] for row in rows]
+    assert masks == [[int(label != -100) for label in row["labels"]] for row in rows]
     assert max(len(row["lengths"]) for row in rows) > 1
 
 
@@ -374,3 +379,44 @@ def test_mixture_of_conversations_counts_those_that_it_draws(
     assert counts["few"].inputs == counts["few"].rows == 5
     # One was drawn, and then left, because its source was not the first to end.
     assert counts["many"].rows <= counts["many"].inputs <= counts["many"].rows + 1 < 10
+
+
+def test_every_part_of_a_mixture_keeps_its_weights(
+    instruct: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In both formats, and in parts that `--extend` adds."""
+    monkeypatch.setattr(cutting, "LEAST_SHARE", 1)
+    weights = {"many": 1.0, "few": 1.0}
+    for name, count in (("many", 40), ("few", 20)):
+        (tmp_path / name).mkdir()
+        write_talks(tmp_path / name / "0.jsonl", [{**talk, "id": f"{name}{n}"} for n, talk in enumerate(TALKS[:count])])
+
+    def make(made: type[ChatSequencesJob | ChatMegatronJob], **values: Any) -> ChatDocuments:
+        mixed = settings(instruct, weights=weights, until="last", part_megabytes=0.008, **values)
+        return made(mixed, [f"{name}={tmp_path / name}" for name in weights], [str(table)])
+
+    def exported_parts() -> list[list[dict[str, Any]]]:
+        parts = [pq.read_table(path).to_pylist() for path in sorted((tmp_path / "ChatSequencesJob").glob("*.parquet"))]
+        for part in parts:
+            tokens = Counter({row["datasets"][0]: 0 for row in part})
+            for row in part:
+                tokens[row["datasets"][0]] += len(row["input_ids"])
+            assert abs(tokens["many"] - tokens["few"]) <= max(len(row["input_ids"]) for row in part)
+        assert megatron_sequences(tmp_path / "ChatMegatronJob") == [row["input_ids"] for part in parts for row in part]
+        return parts
+
+    for made in JOBS:
+        export(make(made), tmp_path / made.__name__)
+    before = exported_parts()
+    assert len(before) > 1
+    assert {row["ids"][0] for part in before for row in part} >= {f"many{n}" for n in range(40)}
+    for name in weights:
+        write_talks(tmp_path / name / "1.jsonl", [{**talk, "id": f"{name}-new{n}"} for n, talk in enumerate(TALKS)])
+    for made in JOBS:
+        export(make(made), tmp_path / made.__name__, replace(LOCAL, extend=True))
+        verify_output(open_storage(tmp_path / made.__name__))
+    after = exported_parts()
+    assert after[: len(before)] == before and len(after) > len(before)
+    assert {row["ids"][0] for part in after for row in part} >= {
+        f"{name}-new{n}" for name in weights for n in range(60)
+    }

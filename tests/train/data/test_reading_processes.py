@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from codectok.errors import InputError
+from codectok.errors import CodectokError, InputError
 from codectok.train import SegmentLoader
 from codectok.train.data import batches as batches_module
 from codectok.train.parent import Parent, silence_without
 from codectok.train.signals import STOP_SIGNALS
-from tests.train.conftest import SAMPLE_RATE
+from tests.train.conftest import SAMPLE_RATE, write_shards
 
-from .test_loader import BATCH, batches, data_config, segment_reader
+from .test_loader import BATCH, batches, damage, data_config, segment_reader
 
 SECONDS_TO_END = 10.0
 
@@ -37,6 +37,16 @@ def test_workers_ignore_stop_signals(shards: Path) -> None:
         subprocess.run(["kill", f"-{number}", str(worker.pid)], check=True)
     assert [next(found).position for _ in range(6)] == [BATCH * n for n in range(2, 8)]
     assert worker.is_alive()
+
+
+def test_workers_end_with_an_error(tmp_path: Path) -> None:
+    """They don't wait until the traceback, which refers to them, is forgotten."""
+    config = data_config(shards=write_shards(tmp_path / "all", [8]), num_workers=2, max_unreadable_in_a_row=2)
+    damage(tmp_path / "all", {f"all-{n}" for n in range(8)})
+    with pytest.raises(CodectokError, match="in a row") as found:
+        batches(config, 1)
+    assert found.tb is not None
+    assert multiprocessing.active_children() == []
 
 
 READS_AND_ENDS = """

@@ -149,6 +149,15 @@ def test_non_finite_loss_stops_the_run(shards: Path, tmp_path: Path) -> None:
         train(tiny_config(shards, tmp_path / "run", "generator_optimizer.learning_rate=1e30"))
 
 
+def test_workers_end_with_an_error_of_a_step(shards: Path, tmp_path: Path) -> None:
+    """They don't wait until the traceback, which refers to them, is forgotten."""
+    options = ["generator_optimizer.learning_rate=1e30", "data.num_workers=2"]
+    with pytest.raises(CodectokError, match="Training diverged") as found:
+        train(tiny_config(shards, tmp_path / "run", *options))
+    assert found.tb is not None
+    assert multiprocessing.active_children() == []
+
+
 def test_damaged_checkpoint_is_named(shards: Path, tmp_path: Path) -> None:
     config = tiny_config(shards, tmp_path / "run", steps=2)
     train(config)
