@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from pydantic import JsonValue
 
@@ -75,6 +74,7 @@ class ChatDocuments(DocumentJob):
     """Makes documents of conversations; subclasses choose the output format."""
 
     row_name = "conversations"
+    too_long = "The conversation has {} tokens, more than a sequence, or than its answers fit into."
     settings: ChatOptions
 
     def __init__(self, settings: ChatOptions, conversations: Sequence[str], tables: Sequence[str]) -> None:
@@ -144,7 +144,7 @@ class ChatDocuments(DocumentJob):
         documents = (
             document for source in unit.sources if source.dataset == name for document in joined.documents(source)
         )
-        yield from fit(documents, self.settings.packing, partial(_reject, output))
+        yield from fit(documents, self.settings.packing, partial(self._reject, output))
 
 
 class ChatSequencesJob(ChatDocuments, SequencesJob):
@@ -229,10 +229,3 @@ class _Joined:
                     problem = str(error)
             if self.output is not None:
                 self.output.reject(Reject(self.dataset, row.id, 0.0, None, "export", reason, problem))
-
-
-def _reject(output: UnitOutput | None, document: Document, reason: Literal["too_long", "filtered"]) -> None:
-    if output is None:
-        return
-    message = f"The conversation has {len(document.ids)} tokens, more than a sequence, or than its answers fit into."
-    output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", reason, message))

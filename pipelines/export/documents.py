@@ -68,9 +68,11 @@ class DocumentJob(Job):
 
     Attributes:
         output_factor_of_loss: output with labels or a loss mask, over that without.
+        too_long: message for a document that is left out, with a place for the number of its tokens.
     """
 
     output_factor_of_loss: float
+    too_long: str = "The document has {} tokens, more than a sequence."
 
     row_name = "documents"
     # 2: recordings continue in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens
@@ -239,7 +241,13 @@ class DocumentJob(Job):
         make = _of_texts if name in self.sources.texts else partial(self._of_rows, loaded.neighbours)
         documents = (document for source in sources for document in make(builder, source, name, output))
         # Before mixing, so that shares count the documents that are written.
-        return fit(documents, self.settings.packing, partial(_reject, output))
+        return fit(documents, self.settings.packing, partial(self._reject, output))
+
+    def _reject(self, output: UnitOutput | None, document: Document, reason: Literal["too_long", "filtered"]) -> None:
+        if output is None:
+            return
+        message = "Nothing in it is learned." if reason == "filtered" else self.too_long.format(len(document.ids))
+        output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", reason, message))
 
     def _builder(self, loaded: Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
@@ -390,15 +398,6 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
             yield document
         elif output is not None:
             output.reject(Reject(name, row.id, 0.0, None, "export", reason, message))
-
-
-def _reject(output: UnitOutput | None, document: Document, reason: Literal["too_long", "filtered"]) -> None:
-    if output is None:
-        return
-    message = f"The document has {len(document.ids)} tokens, more than a sequence."
-    if reason != "too_long":
-        message = "The document has nothing that is learned."
-    output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", reason, message))
 
 
 def _reject_missing(output: UnitOutput | None, name: str, row: TokenRow, error: MissingFieldError) -> None:

@@ -131,6 +131,8 @@ def checked(conversation: Conversation) -> Conversation:
     if not conversation.turns:
         raise ConversationError("The conversation is empty.")
     if not any(turn.learned for turn in conversation.turns):
+        if any(turn.role == ASSISTANT for turn in conversation.turns):
+            raise ConversationError("No turn of the conversation is learned.")
         raise ConversationError(f"The conversation has no turn of the {ASSISTANT}.")
     return conversation
 

@@ -173,6 +173,11 @@ def test_workers_do_not_change_bytes(
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
+def spoken(role: str) -> dict[str, Any]:
+    """A turn of UniTTS's dialogues that is not learned."""
+    return {"type": role, "cal_loss": False, "content_list": [{"type": "text", "content": "hi"}]}
+
+
 def test_unusable_conversations_are_rejects(instruct: Path, table: Path, tmp_path: Path) -> None:
     write(tmp_path / "more" / "part-000000.parquet", ROWS[:2], metadata(CODEBOOK, 1))
     bad = [
@@ -181,6 +186,7 @@ def test_unusable_conversations_are_rejects(instruct: Path, table: Path, tmp_pat
         asked("c002", "c003", "two answers")["messages"],
         {"id": "silent", "messages": [{"role": "user", "content": "hi"}]},
         {"id": "half", "messages": [{"role": "assistant", "content": "\ud800"}]},
+        {"dialog": [spoken("user"), spoken("assistant")]},
     ]
     good = [asked("more#c000", "tokens#c000", "named")]
     job = ChatSequencesJob(
@@ -199,7 +205,9 @@ def test_unusable_conversations_are_rejects(instruct: Path, table: Path, tmp_pat
         (f"talks.jsonl:{place}", "unreadable"),
         ("silent", "filtered"),
         ("half", "filtered"),
+        (str(found[5]["source"]), "filtered"),
     ]
+    assert found[5]["message"] == "No turn of the conversation is learned."
     assert [str(one["message"]) for one in found[:2]] == [
         "The audio none is in none of the tables.",
         "The audio c000 is in the tables tokens and more; write tokens#ID for one of them.",
