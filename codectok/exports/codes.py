@@ -32,9 +32,12 @@ def json_line(row: TokenRow) -> str:
     return json.dumps({"key": row.id, "tokens": _lists(row), **labels}, ensure_ascii=False) + "\n"
 
 
-def npy_name(table: str, row: TokenRow) -> str:
-    """Return the name of a row's `.npy` file: a readable start, and a hash of the table and the id."""
-    return f"{readable_name(row.id)}-{hash_of_id(f'{table}/{row.id}'):016x}.npy"
+def file_name(table: str, row: TokenRow, suffix: str) -> str:
+    """Return the name of a row's own file: a readable start, and a hash of the table and the id.
+
+    Rows may differ only in their table, or in characters that file names cannot have.
+    """
+    return f"{readable_name(row.id)}-{hash_of_id(f'{table}/{row.id}'):016x}{suffix}"
 
 
 def _lists(row: TokenRow) -> list[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codectok.errors import CodectokError, InputError, shortened
+from codectok.tokens.layouts.layout import is_private_use
 from codectok.tokens.layouts.loading import default_layout
 from codectok.tokens.layouts.record import LAYOUT_FILE, LayoutRecord, read_layout_record
 from codectok.tokens.vocabulary import Vocabulary
@@ -112,6 +113,11 @@ def _extend(tokenizer: Any, folder: Path, output: Path, vocabulary: Vocabulary) 
     layouts = (vocabulary.layout, default_layout())
     old = (token for token in known if any(layout.is_code_token(token) for layout in layouts))
     taken = next((token for token in (*special, *old) if token in known), None)
+    if taken is not None and len(taken) == 1 and not is_private_use(taken):
+        raise InputError(
+            f"{folder} has the token {taken}, a character of texts that the layout {vocabulary.layout.name} uses for a"
+            " code; choose a layout whose characters begin at U+F0000."
+        )
     if taken is not None:
         raise InputError(f"{folder} already has the token {taken}; give a tokenizer without audio tokens.")
     record = read_layout_record(folder)

@@ -27,6 +27,7 @@ UnusedKind = Literal[
     "cancelled",
     "loud_samples",
     "unmarked_ends",
+    "truncated_tokens",
 ]
 TITLES: dict[UnusedKind, str] = {
     "ignored_files": "files without audio",
@@ -40,6 +41,7 @@ TITLES: dict[UnusedKind, str] = {
     "cancelled": "recordings with cancelled channels",
     "loud_samples": "samples beyond full scale",
     "unmarked_ends": "recordings without an end mark",
+    "truncated_tokens": "tokens of truncated documents",
 }
 
 

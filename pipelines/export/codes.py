@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from codectok.exports.choices import CodesForm, check_choice
-from codectok.exports.codes import audio_codes_row, audio_codes_schema, json_line, npy_name
+from codectok.exports.codes import audio_codes_row, audio_codes_schema, file_name, json_line
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
@@ -18,6 +18,7 @@ from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.table_job import write_rows
 from codectok.sources.kinds import Kind
 from codectok.sources.listing.arguments import Argument
+from codectok.sources.unused import Unused
 from codectok.tokens.source_rows import token_rows
 from codectok.tokens.table import TokenRow
 
@@ -88,7 +89,7 @@ class CodesJob(Job):
             folder = output.folder / part_name(unit.number, "")
             folder.mkdir()
             for table, row in rows:
-                np.save(folder / npy_name(table, row), row.codes.astype("<i8"), allow_pickle=False)
+                np.save(folder / file_name(table, row, ".npy"), row.codes.astype("<i8"), allow_pickle=False)
 
     def _rows(self, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, TokenRow]]:
         """Yield rows, each with the name of its table, and count them."""
@@ -96,4 +97,6 @@ class CodesJob(Job):
             for row in token_rows(source, self.sources.metadata):
                 output.read(row.dataset, row.duration)
                 output.keep(row.dataset, row.duration, row.codes.size)
+                if row.extra is not None:
+                    output.leave_unused(row.dataset, Unused("columns", "extra", example=row.id))
                 yield source.dataset, row

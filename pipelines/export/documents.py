@@ -39,6 +39,7 @@ from codectok.sources.listing.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.sources.source import Source
 from codectok.sources.texts import text_rows
+from codectok.sources.unused import Unused
 from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.mixing import arithmetic_of
 from codectok.tokens.source_rows import code_rows, recordings_in, token_rows
@@ -76,8 +77,9 @@ class DocumentJob(Job):
 
     row_name = "documents"
     # 2: recordings continue in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens
-    # that a tokenizer has elsewhere, texts that are null are `filtered`. 4: files record mixed arithmetic.
-    bytes_version = 5
+    # that a tokenizer has elsewhere, texts that are null are `filtered`. 4: files record mixed arithmetic. 6: a switch
+    # token also stands in a row left alone, and an end that closes the audio of a pattern is learned with it.
+    bytes_version = 6
     code_name = "tokens"
     kinds = EXPORT_KINDS
 
@@ -122,7 +124,7 @@ class DocumentJob(Job):
             "offset": settings.offset,
             "task": {name: self._described(template) for name, template in sorted(self.templates.items())},
             **({} if settings.loss is None else {"loss": settings.loss}),
-            **({"seed": settings.seed} if by_pattern else {}),
+            **({"seed": settings.seed or 0} if by_pattern else {}),
             "texts": list(self.sources.texts),
             "tokenizer": self._tokenizer_fingerprint,
             "eos": self.end_of_sequence,
@@ -184,7 +186,7 @@ class DocumentJob(Job):
         def opened(folder: str, length: int | None) -> AbstractContextManager[Writer]:
             path = output.folder / folder / part_name(unit.number, "")
             path.parent.mkdir(exist_ok=True)
-            return self.writer(path, unit_hash(header_of(self), unit), length)
+            return self.writer(path, self._metadata(unit_hash(header_of(self), unit), length))
 
         write_sequences(_observed(sequences_of(unit, output), output), self.settings.packings, opened)
 
@@ -196,6 +198,11 @@ class DocumentJob(Job):
         """Count documents."""
         for document in documents:
             output.keep(document.dataset, document.seconds, len(document.ids))
+            if document.n_truncated:
+                task = document.pattern or self.task_of(document.dataset)
+                output.leave_unused(
+                    document.dataset, Unused("truncated_tokens", task, document.n_truncated, document.id)
+                )
             yield document
 
     def _mixture(self, loaded: Loaded, unit: Unit, output: UnitOutput) -> Iterator[Document]:
@@ -224,8 +231,30 @@ class DocumentJob(Job):
             )
 
     @abstractmethod
-    def writer(self, path: Path, hash_of_unit: str, length: int | None) -> AbstractContextManager[Writer]:
-        """Open the writer of a part with sequences of a length; `path` has no suffix yet."""
+    def writer(self, path: Path, metadata: SequencesMetadata) -> AbstractContextManager[Writer]:
+        """Open the writer of a part; `path` has no suffix yet."""
+
+    def _metadata(self, hash_of_unit: str, length: int | None) -> SequencesMetadata:
+        """Describe the ids of a part with sequences of a length."""
+        vocabulary, metadata = self.vocabulary, self.sources.metadata
+        return SequencesMetadata(
+            codec_name=metadata.codec_name,
+            codec_fingerprint=metadata.codec_fingerprint,
+            dtype=metadata.dtype,
+            device=metadata.device,
+            mixed=arithmetic_of(metadata),
+            offset=vocabulary.offset,
+            codebook_size=vocabulary.codebook_size,
+            n_groups=vocabulary.n_groups,
+            n_residuals=vocabulary.n_residuals,
+            vocabulary_end=self.vocabulary_end,
+            end_of_sequence=self.end_of_sequence,
+            tokenizer=self._tokenizer_fingerprint,
+            length=length,
+            unit_hash=hash_of_unit,
+            layout=LayoutRecord.unless_default(vocabulary.layout, with_definition=False),
+            loss=self.settings.loss,
+        )
 
     def _stream(
         self, loaded: Loaded, name: str, unit: Unit, builder_of: BuilderOf, output: UnitOutput, again: bool
@@ -252,7 +281,9 @@ class DocumentJob(Job):
     def _builder(self, loaded: Loaded, unit: Unit, name: str) -> DocumentBuilder:
         template = self.templates[name]
         voice = self._voice(_sources_of(name, unit)) if template.has_voice else None
-        return make_builder(template, loaded.tokens, loaded.tokenizer, voice, self.settings.loss, self.settings.seed)
+        return make_builder(
+            template, loaded.tokens, loaded.tokenizer, voice, self.settings.loss, self.settings.seed or 0
+        )
 
     def _voice(self, sources: Sequence[Source]) -> Voice:
         """Return the voice for the rows of `sources`."""
@@ -306,42 +337,24 @@ class SequencesJob(DocumentJob):
     output_bytes_per_second = 250.0
     output_factor_of_loss = 2.0
 
-    def writer(self, path: Path, hash_of_unit: str, length: int | None) -> AbstractContextManager[Writer]:
+    def writer(self, path: Path, metadata: SequencesMetadata) -> AbstractContextManager[Writer]:
         """Open the writer of `part-NNNNNN.parquet`."""
-        vocabulary, metadata = self.vocabulary, self.sources.metadata
-        described = SequencesMetadata(
-            codec_name=metadata.codec_name,
-            codec_fingerprint=metadata.codec_fingerprint,
-            dtype=metadata.dtype,
-            device=metadata.device,
-            mixed=arithmetic_of(metadata),
-            offset=vocabulary.offset,
-            codebook_size=vocabulary.codebook_size,
-            n_groups=vocabulary.n_groups,
-            n_residuals=vocabulary.n_residuals,
-            vocabulary_end=self.vocabulary_end,
-            end_of_sequence=self.end_of_sequence,
-            tokenizer=self._tokenizer_fingerprint,
-            length=length,
-            unit_hash=hash_of_unit,
-            layout=LayoutRecord.unless_default(vocabulary.layout, with_definition=False),
-            loss=self.settings.loss,
-        )
-        return SequenceWriter(path.with_suffix(".parquet"), described)
+        return SequenceWriter(path.with_suffix(".parquet"), metadata)
 
 
 class MegatronJob(DocumentJob):
     """Writes sequences as Megatron's indexed datasets, one prefix per part."""
 
     verb = "export megatron"
-    bytes_version = 6  # 6: a list of the documents beside each prefix
+    # 6: a list of the documents beside each prefix. 7: it describes the ids, and names conversations.
+    bytes_version = 7
     verifier = MegatronVerifier
     output_bytes_per_second = 400.0
     output_factor_of_loss = 1.25
 
-    def writer(self, path: Path, hash_of_unit: str, length: int | None) -> AbstractContextManager[Writer]:
+    def writer(self, path: Path, metadata: SequencesMetadata) -> AbstractContextManager[Writer]:
         """Open the writer of `part-NNNNNN.bin`, its index `.idx`, its documents `.parquet`, and its loss mask."""
-        return SidecarWriter(path, self.largest_id + 1, self.settings.loss is not None)
+        return SidecarWriter(path, self.largest_id + 1, metadata)
 
     @property
     def reporter(self) -> JobReporter:
@@ -353,9 +366,11 @@ def _templates(settings: DocumentOptions, sources: ExportSources) -> dict[str, T
     """Load the template of each dataset."""
     templates = {name: load_template(settings.template_of(name)) for name in sources.tables}
     by_pattern = {name: one for name, one in templates.items() if isinstance(one, PatternTemplate)}
+    unused = {"--switch-token": settings.switch, "--seed": settings.seed}
+    for option, value in {} if by_pattern else unused.items():
+        if value is not None:
+            raise InputError(f"{option} is for patterns such as --task ATAT; leave it out.")
     if settings.switch is not None:
-        if not by_pattern:
-            raise InputError("--switch-token is for patterns such as --task ATAT; leave it out.")
         own = next((name for name, one in by_pattern.items() if one.to_text or one.to_audio), None)
         if own is not None or settings.switch == END_OF_SEQUENCE:
             reason = f"the template of {own} says it (`to_text`, `to_audio`)" if own else "eos ends documents"

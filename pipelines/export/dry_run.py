@@ -12,7 +12,7 @@ from codectok.errors import InputError
 from codectok.exports.sequences.documents import Document
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning.preview import context_in_memory
+from codectok.pipelines.engine.planning.preview import plan_work
 
 from .documents import DocumentJob
 
@@ -36,7 +36,7 @@ class DocumentCounts:
         """Count a document."""
         self.documents += 1
         self.tokens += len(document.ids)
-        self.truncated += document.truncated
+        self.truncated += document.n_truncated > 0
         self.seconds += document.seconds
 
 
@@ -49,6 +49,7 @@ class DocumentsPreview:
         share: share of the sources in the parts that were read, by size.
         counts: by source and pattern; the pattern is the task of documents without one.
         left_out: number of rows and texts by source and reason.
+        examples: message of one of them, by source and reason.
         sequences: number of sequences by folder.
         sequence_tokens: tokens in them by folder.
     """
@@ -58,6 +59,7 @@ class DocumentsPreview:
     share: float
     counts: dict[tuple[str, str], DocumentCounts] = field(default_factory=dict)
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], str] = field(default_factory=dict)
     sequences: Counter[str] = field(default_factory=Counter)
     sequence_tokens: Counter[str] = field(default_factory=Counter)
 
@@ -74,8 +76,8 @@ def preview_documents(
 
     Args:
         job, sources, output, options: as for `codectok.pipelines.engine.run.run_job`.
-        sample: number of parts to read, at equal distances in the plan (in a share of it with `options.part`); None for
-            all.
+        sample: number of parts to read, at equal distances among those that are not written yet (in a share of the plan
+            with `options.part`); None for all.
         on_part: called after each part.
 
     Raises:
@@ -83,14 +85,13 @@ def preview_documents(
     """
     if sample is not None and sample < 1:
         raise InputError(f"A sample of {sample} parts is impossible; give a number from 1 on, or all.")
-    context = context_in_memory(job, sources, output, options)
-    plan = context.load_plan()
-    part = None if options is None else options.part
-    units = [unit for unit in plan.units if part is None or part.includes(unit.number)]
+    work = plan_work(job, sources, output, options)
+    plan = work.context.load_plan()
+    units = [plan.units[number] for number in work.units]
     chosen = [units[place] for place in _spread(len(units), len(units) if sample is None else sample)]
     total, read = (sum(unit.estimated_seconds for unit in some) for some in (units, chosen))
     preview = DocumentsPreview(len(chosen), len(units), read / total if total else 1.0)
-    sequences_of = job.start_sequences(context)
+    sequences_of = job.start_sequences(work.context)
     for outline in chosen:
         with TemporaryDirectory() as folder:
             unit = plan.unit(outline.number)
@@ -100,6 +101,8 @@ def preview_documents(
             for dataset, counts in output_of_unit.record([]).counts.items():
                 for reason, times in counts.rejects.items():
                     preview.left_out[dataset, reason] += times
+            for key, reject in output_of_unit.first_rejects.items():
+                preview.examples.setdefault(key, reject.message)
             output_of_unit.finish_rejects()
         on_part()
     return preview

@@ -33,7 +33,7 @@ class DocumentOptions:
         offset: id of the first code.
         end_of_sequence: token or id; None for the tokenizer's.
         switch: token where audio and text of a pattern change; None without one.
-        seed: decides which documents follow which pattern.
+        seed: decides which documents follow which pattern; None for 0.
         voice: "speaker", the id of a row, or `TABLE#ID`, for templates with a voice; None without one.
         packing: how documents are packed into sequences.
         shorter_lengths: lengths of further outputs: a document goes to the shortest one that holds it.
@@ -51,7 +51,7 @@ class DocumentOptions:
     offset: int = DEFAULT_OFFSET
     end_of_sequence: str | None = None
     switch: str | None = None
-    seed: int = 0
+    seed: int | None = None
     voice: str | None = None
     packing: PackingOptions = field(default_factory=PackingOptions)
     shorter_lengths: tuple[int, ...] = ()

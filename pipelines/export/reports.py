@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from codectok.exports.choices import TooLong
 from codectok.exports.sequences.megatron import TYPES, code_of_ids
 from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX
 from codectok.exports.sequences.templates import DocumentTemplate
@@ -67,10 +68,12 @@ class DocumentReporter(JobReporter):
             if share >= NOTICEABLE_SHARE:
                 fitting = self._fitting_seconds(name)
                 cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
+                remedies = ["a greater --length"]
+                if settings.packing.too_long == TooLong.DROP and settings.layout.order == "flat":
+                    remedies.insert(0, f"--too-long {self.remedy}")
                 advice.append(
                     f"{share:.0%} of the {'audio' if audio else self.texts} in {name} was dropped, in documents longer"
-                    f" than --length {settings.packing.length}; {cut}pass --too-long {self.remedy} or a greater"
-                    " --length."
+                    f" than --length {settings.packing.length}; {cut}pass {' or '.join(remedies)}."
                 )
         return advice
 

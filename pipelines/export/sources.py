@@ -58,7 +58,8 @@ class ExportSources:
             InputError: a source does not exist, tables are of different codecs or mixed, or a table and a text share a
                 name.
         """
-        _refuse_texts(tables)
+        _refuse_texts(tables, "pass it to `export sequences` or `export megatron` with --text")
+        _refuse_texts(beside, "give the folder of a table")
         table_names = _names(tables)
         text_names = _names(texts)
         both = sorted(set(table_names) & set(text_names))
@@ -141,13 +142,10 @@ def _described_file(source: Source) -> tuple[str, TableMetadata] | None:
         return None  # damaged or changed: other units can still be made
 
 
-def _refuse_texts(tables: Sequence[str]) -> None:
+def _refuse_texts(tables: Sequence[str], remedy: str) -> None:
     for argument in parse_arguments(tables, EXPORT_KINDS)[0]:
         if argument.kind == "file" and kind_of(argument.pattern) == "lines":
-            raise InputError(
-                f"{argument.pattern} is text, not a token table; pass it to `export sequences` or `export megatron`"
-                " with --text."
-            )
+            raise InputError(f"{argument.pattern} is text, not a token table; {remedy}.")
 
 
 def _names(arguments: Sequence[str]) -> tuple[str, ...]:

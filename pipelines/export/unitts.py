@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from codectok.exports.choices import UnittsStyle, UnittsTask
+from codectok.exports.codes import file_name
 from codectok.exports.sequences.documents import MissingFieldError
 from codectok.exports.unitts import (
     UNITTS_SCHEMA,
@@ -16,7 +17,6 @@ from codectok.exports.unitts import (
     check_unitts,
     dialog_row,
 )
-from codectok.names import readable_name
 from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
@@ -27,7 +27,7 @@ from codectok.sources.kinds import Kind
 from codectok.sources.listing.arguments import Argument
 from codectok.sources.rejects import Reject
 from codectok.tokens.source_rows import token_rows
-from codectok.tokens.table import TokenRow, hash_of_id
+from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
 from .options import check_unit_megabytes
@@ -98,10 +98,8 @@ class UnittsJob(Job):
         folder = output.folder / part_name(unit.number, "")
         folder.mkdir()
         for table, row in self._rows(unit, output):
-            # The hash distinguishes rows that differ only in their table or in characters not allowed in file names.
-            start = readable_name(row.id)
             self._keep(row, output)
-            with (folder / f"{start}-{hash_of_id(f'{table}/{row.id}'):016x}.audio").open("x", encoding="utf-8") as file:
+            with (folder / file_name(table, row, ".audio")).open("x", encoding="utf-8") as file:
                 file.write(audio_file(row, self.vocabulary))
 
     def _dialogs(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
@@ -111,9 +109,7 @@ class UnittsJob(Job):
             try:
                 dialog = dialog_row(row, self.vocabulary, settings.task, self.sources.metadata.sample_rate)
             except MissingFieldError as error:
-                output.reject(
-                    Reject(row.dataset, row.source, row.start, row.duration, "export", "filtered", str(error))
-                )
+                output.reject(Reject(row.dataset, row.id, row.start, row.duration, "export", "filtered", str(error)))
                 continue
             self._keep(row, output)
             yield dialog

@@ -73,7 +73,9 @@ def run(
     switch_token: Annotated[
         str | None, typer.Option(help="Token where audio and text of a pattern change.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice between patterns.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the choice between patterns.", show_default="0")
+    ] = None,
     packing: PackingOption = Packing.NONE,
     length: LengthsOption = None,
     too_long: Annotated[

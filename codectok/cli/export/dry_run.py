@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from codectok.cli.console import console, facts_table, progress, rows_table, warn
+from codectok.cli.console import console, facts_table, progress, rows_table, say, warn
 from codectok.errors import InputError
 from codectok.formatting import counted, format_duration
 
@@ -21,6 +21,9 @@ def show_documents(job: DocumentJob, output: str, choices: JobChoices, number: i
         preview = preview_documents(
             job, job.sources.arguments, output, choices.run_options(None), number, report.advance
         )
+    if not preview.all_parts:
+        say("All parts are written: there is nothing to count.")
+        return
     whole = preview.parts == preview.all_parts
     total = sum(counts.tokens for counts in preview.counts.values())
     facts = {
@@ -55,8 +58,11 @@ def show_documents(job: DocumentJob, output: str, choices: JobChoices, number: i
     if preview.left_out:
         rows_table(
             "left out",
-            ("source", "reason", "times"),
-            [(source, reason, f"{times:,}") for (source, reason), times in sorted(preview.left_out.items())],
+            ("source", "reason", "times", "for example"),
+            [
+                (source, reason, f"{times:,}", preview.examples[source, reason])
+                for (source, reason), times in sorted(preview.left_out.items())
+            ],
         )
 
 

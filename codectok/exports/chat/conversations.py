@@ -164,7 +164,8 @@ def _turn(message: Mapping[str, Any], where: str, supply: Iterator[str] | None) 
     if role not in ROLES:
         raise ConversationError(f"{where} has the role {role!r}; roles are {', '.join(ROLES)}.")
     own, own_key = _ids_in(message, where)
-    own_supply = iter(own) if own_key else None
+    # Columns of Parquet give every message a list: an empty one does not hide that of the conversation.
+    own_supply = iter(own) if own_key and (own or supply is None) else None
     parts = tuple(_parts(message.get("content"), where, own_supply or supply))
     if own_supply is not None and next(own_supply, None) is not None:
         raise ConversationError(f"{where} has {len(own)} ids in {own_key!r}, but fewer {PLACEHOLDER}.")
@@ -222,7 +223,9 @@ def _checked_id(value: object, where: str) -> str:
 
 
 def _next_id(supply: Iterator[str] | None, where: str) -> str:
-    found = None if supply is None else next(supply, None)
+    if supply is None:
+        raise ConversationError(f"{where} has audio without {' or '.join(map(repr, ID_KEYS))}, and no list of ids.")
+    found = next(supply, None)
     if found is None:
         raise ConversationError(f"{where} has more audio than ids for it.")
     return found

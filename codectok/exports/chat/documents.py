@@ -104,7 +104,7 @@ class ChatBuilder:
             dataset,
             sum(found.seconds for found in audio),
             tuple(spans),
-            clips=tuple(conversation.references) or (name,),
+            clips=(name, *conversation.references),
             source=source,
             learned=mask,
         )

@@ -20,6 +20,7 @@ class CodeSpan(NamedTuple):
     Attributes:
         frame: ids per frame.
         opening, closing: 1 if a single token stands directly before (behind) the codes, else 0.
+        counted: False for a voice, whose duration does not count.
     """
 
     start: int
@@ -27,6 +28,7 @@ class CodeSpan(NamedTuple):
     frame: int
     opening: int
     closing: int
+    counted: bool = True
 
 
 class Document(NamedTuple):
@@ -36,14 +38,14 @@ class Document(NamedTuple):
         ids: int32 [n].
         id: id of its first row, or of its text.
         dataset: name of its dataset.
-        seconds: duration of its audio.
+        seconds: duration of its audio; after a cut that of the codes that are left.
         code_spans: positions of its codes.
         n_end: number of ids at its end that belong to the template's `end`.
-        clips: ids of all its rows; parts of a document that is split have those of the whole.
+        clips: ids of all its rows, or of a conversation and the audio in it; parts of a document have all of them.
         source: of its rows, or of its text; None if unknown.
         learned: bool [n], True for ids that a model learns to predict; None if that was not asked for.
         pattern: pattern of its audio and text, such as ATAT; None if it follows none.
-        truncated: True if ids were cut off.
+        n_truncated: number of ids that were cut off.
     """
 
     ids: np.ndarray
@@ -56,7 +58,7 @@ class Document(NamedTuple):
     source: str | None = None
     learned: np.ndarray | None = None
     pattern: str | None = None
-    truncated: bool = False
+    n_truncated: int = 0
 
 
 class MissingFieldError(InputError):

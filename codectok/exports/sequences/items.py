@@ -62,8 +62,7 @@ class EncodedItems:
         start = 0
         for part in parts:
             for span in part.code_spans:
-                moved = start + span.start, start + span.stop
-                spans.append(CodeSpan(*moved, span.frame, span.opening, span.closing))
+                spans.append(span._replace(start=start + span.start, stop=start + span.stop))
             start += len(part.ids)
         masks = [part.learned for part in parts if part.learned is not None]
         ids = np.concatenate([part.ids for part in parts]) if parts else np.zeros(0, np.int32)
@@ -149,7 +148,7 @@ class ItemEncoder:
             if isinstance(item, CodesItem):
                 ids = self.of_codes(self._codes(item, row))
                 frame = self._tokens.vocabulary.n_codebooks
-                span = CodeSpan(0, len(ids), frame, prepared.opening, prepared.closing)
+                span = CodeSpan(0, len(ids), frame, prepared.opening, prepared.closing, item.codes == "row")
                 found.append(self._encoded(ids, prepared, (span,)))
             else:
                 found.append(self._text_or_token(prepared, values, row.id))

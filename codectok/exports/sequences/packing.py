@@ -87,7 +87,8 @@ def fit(
 ) -> Iterator[Document]:
     """Apply `options.too_long` to documents longer than a sequence, and drop those of which nothing can be learned.
 
-    `on_drop` is called with each dropped document, and the reason of its reject: "too_long", or "filtered".
+    `on_drop` is called with each dropped document, and the reason of its reject: "too_long", or "filtered" if nothing
+    of it (or of a part that was split off) is learned.
     """
     length = options.length
     for document in documents:
@@ -101,7 +102,7 @@ def fit(
                 if _teaches(part):
                     yield part
                 else:
-                    on_drop(part, "too_long")
+                    on_drop(part, "filtered")
         else:
             kept = _truncated(document, length) if options.too_long == TooLong.TRUNCATE else None
             if kept is not None and _teaches(kept):
@@ -138,11 +139,11 @@ def _truncated(document: Document, length: int) -> Document | None:
     kept = _selected(document, (slice(0, cut), closing, end))
     if kept.learned is not None:
         kept.learned[cut:] = False
-    return kept._replace(truncated=True)
+    return kept._replace(n_truncated=n_ids - len(kept.ids))
 
 
 def _split(document: Document, length: int) -> Iterator[Document]:
-    """Cut between frames, unless a frame is longer than `length`; the seconds are counted once."""
+    """Cut between frames, unless a frame is longer than `length`."""
     start = 0
     while start < len(document.ids):
         end = start + length
@@ -150,15 +151,17 @@ def _split(document: Document, length: int) -> Iterator[Document]:
             if span.start < end < span.stop:
                 border = end - (end - span.start) % span.frame
                 end = border if border > start else end
-        seconds = document.seconds if start == 0 else 0.0
-        yield _selected(document, (slice(start, end),))._replace(seconds=seconds)
+        yield _selected(document, (slice(start, end),))
         start = end
 
 
 def _selected(document: Document, places: tuple[slice, ...]) -> Document:
-    """Keep the ids at some places."""
+    """Keep the ids at some places, and the seconds of their codes."""
     ids = np.concatenate([document.ids[place] for place in places])
     learned = document.learned
     if learned is not None:
         learned = np.concatenate([learned[place] for place in places])
-    return document._replace(ids=ids, learned=learned, code_spans=(), n_end=0)
+    spans = [span for span in document.code_spans if span.counted]
+    kept = sum(max(0, min(span.stop, place.stop) - max(span.start, place.start)) for span in spans for place in places)
+    seconds = document.seconds * kept / max(1, sum(span.stop - span.start for span in spans))
+    return document._replace(ids=ids, learned=learned, seconds=seconds, code_spans=(), n_end=0)

@@ -31,6 +31,7 @@ class SequencesMetadata(StrictModel):
     """Description of a file's ids, stored as JSON under the key `codectok` of the Parquet metadata.
 
     Attributes:
+        format: what the file holds: sequences, or a list of the documents in Megatron's files beside it.
         codec_name, codec_fingerprint: codec of the codes.
         dtype, device: arithmetic and device that computed the codes, or "mixed"; None if an earlier version wrote it.
         mixed: values of each field in which the tables differ, see `codectok.tokens.table.TableMetadata`.
@@ -45,7 +46,7 @@ class SequencesMetadata(StrictModel):
         loss: positions that a model learns, with columns of labels and positions; None without these columns.
     """
 
-    format: Literal["codectok.sequences"] = "codectok.sequences"
+    format: Literal["codectok.sequences", "codectok.documents"] = "codectok.sequences"
     version: Literal[1] = 1
     codec_name: str | None
     codec_fingerprint: str | None
@@ -64,6 +65,11 @@ class SequencesMetadata(StrictModel):
     layout: LayoutRecord | None = None
     loss: Loss | None = None
 
+    def described(self, schema: pa.Schema) -> pa.Schema:
+        """Return the schema of a file with this description."""
+        absent = {name for name in ("layout", "loss") if getattr(self, name) is None}
+        return schema.with_metadata({METADATA_KEY: self.model_dump_json(exclude=absent).encode()})
+
 
 def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
     """Return the schema: ids of a sequence, and of each document in it the length, the id and the dataset.
@@ -81,8 +87,7 @@ def sequences_schema(metadata: SequencesMetadata) -> pa.Schema:
     fields += [column(name, pa.string()) for name in ("ids", "datasets")]
     if metadata.loss is not None:
         fields += [column(name, pa.int32()) for name in ("labels", "position_ids")]
-    stored = metadata.model_dump_json(exclude={name for name in ("layout", "loss") if getattr(metadata, name) is None})
-    return pa.schema(fields, metadata={METADATA_KEY: stored.encode()})
+    return metadata.described(pa.schema(fields))
 
 
 class SequenceWriter:

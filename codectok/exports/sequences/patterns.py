@@ -13,7 +13,7 @@ from codectok.tokens.table import TokenRow
 
 from .builder import DocumentBuilder, OnMissing, OpenDocument, RowsBuilder, raise_missing
 from .documents import Document, MissingFieldError
-from .items import PreparedItem
+from .items import EncodedItems, PreparedItem
 from .templates import CodesItem, PatternTemplate, TemplateItem, TextItem
 from .text_tokenizer import TextTokenizer, TokenIds
 
@@ -49,7 +49,12 @@ class PatternBuilder(DocumentBuilder):
         self._alone = RowsBuilder(template.alone, tokens, tokenizer, None, loss)
         self._patterns, self._seed, self._loss = template.patterns, seed, loss
         prepare = self.encoder.prepare
-        self._begin, self._end = prepare(template.begin), prepare(template.end, answer=0)
+        self._begin = prepare(template.begin)
+        # Behind audio, the end may hold the token that closes it.
+        self._ends = {
+            letter: prepare(template.end, 0, items[-1])
+            for letter, items in ((AUDIO, template.audio), (TEXT, template.text))
+        }
         texts = _continued(template.text, template.between_texts)
         self._units: dict[tuple[str | None, str], tuple[PreparedItem, ...]] = {}
         for before, letter, change, items in (
@@ -91,12 +96,16 @@ class PatternBuilder(DocumentBuilder):
     def _open(self, pattern: str, rows: Iterable[TokenRow], length: int | None) -> OpenDocument:
         """Encode rows until one lacks a field, or does not fit behind others; the first one must have its fields."""
         opened: OpenDocument | None = None
+        ends: dict[str, EncodedItems] = {}
+        last = ""
         for (before, letter), row in zip(pairwise([None, *pattern]), rows, strict=False):
+            assert letter is not None, "None comes first"
             try:
-                unit = self.encoder.of_row(self._units[before, str(letter)], row)
+                unit = self.encoder.of_row(self._units[before, letter], row)
                 if opened is None:
-                    end, begin = self.encoder.of_row(self._end, row), self.encoder.of_row(self._begin, row)
-                    opened = OpenDocument(row.id, row.source, end, [begin])
+                    ends = {kind: self.encoder.of_row(self._ends[kind], row) for kind in sorted(set(pattern))}
+                    begin = self.encoder.of_row(self._begin, row)
+                    opened = OpenDocument(row.id, row.source, ends[letter], [begin])
                 elif length is not None and opened.n_ids + len(unit.ids) > length:
                     break
             except MissingFieldError:
@@ -104,7 +113,9 @@ class PatternBuilder(DocumentBuilder):
                     raise
                 break
             opened.add(unit, row, row.duration if letter == AUDIO else 0.0)
+            last = letter
         assert opened is not None, "there is a first row"
+        opened.end = ends[last]
         if self._loss == Loss.ANSWER:
             opened.encoded[:-1] = [part.not_learned for part in opened.encoded[:-1]]
         return opened

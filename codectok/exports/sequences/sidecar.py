@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from .documents import Document, loss_mask_of
 from .megatron import UINT8, IndexedDatasetWriter, code_of_ids
+from .parquet import SequencesMetadata
 
 SIDECAR_SUFFIX = ".parquet"
 LOSS_MASK_SUFFIX = "_loss_mask"
@@ -40,16 +41,18 @@ class SidecarWriter:
     Args:
         prefix: path of all files without suffix.
         vocabulary_size: number of ids.
-        with_loss_mask: write the loss mask, too.
+        metadata: description of the ids, stored in the list; with a loss the mask is written, too.
     """
 
-    def __init__(self, prefix: Path, vocabulary_size: int, with_loss_mask: bool = False) -> None:
+    def __init__(self, prefix: Path, vocabulary_size: int, metadata: SequencesMetadata) -> None:
         self._dataset = IndexedDatasetWriter(prefix, code_of_ids(vocabulary_size))
         self._loss_mask: IndexedDatasetWriter | None = None
-        if with_loss_mask:
+        if metadata.loss is not None:
             self._loss_mask = IndexedDatasetWriter(prefix.with_name(f"{prefix.name}{LOSS_MASK_SUFFIX}"), UINT8)
         path = prefix.with_name(f"{prefix.name}{SIDECAR_SUFFIX}")
-        self._writer = pq.ParquetWriter(path, SIDECAR_SCHEMA, compression="zstd")
+        metadata = metadata.model_copy(update={"format": "codectok.documents"})
+        self._schema = metadata.described(SIDECAR_SCHEMA)
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._rows: list[tuple[Any, ...]] = []
         self._n_sequences = self._n_ids = self._n_characters = 0
 
@@ -81,6 +84,6 @@ class SidecarWriter:
     def _flush(self) -> None:
         if self._rows:
             columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SIDECAR_SCHEMA, strict=True)]
-            self._writer.write_table(pa.Table.from_arrays(arrays, schema=SIDECAR_SCHEMA))
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._rows, self._n_characters = [], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from importlib import resources
 from pathlib import Path
@@ -54,7 +55,9 @@ def _pattern_template(name: str) -> PatternTemplate:
         try:
             shares[pattern] = float(share or 1)
         except ValueError:
-            raise InputError(f"The share of {pattern} must be a number, not {share!r}.") from None
+            shares[pattern] = math.nan
+        if not 0 < shares[pattern] < math.inf:
+            raise InputError(f"The share of {pattern} must be a number above 0, not {share!r}.")
     text = (resources.files(__package__) / "templates" / f"{PATTERN_TEMPLATE}.yaml").read_text(encoding="utf-8")
     template = _parse(text, name, {"patterns": shares})
     assert isinstance(template, PatternTemplate), "it has patterns"

@@ -137,6 +137,25 @@ class Template(DocumentTemplate):
         """The template of the same documents whose items of a row are all in `row`."""
         return self.model_copy(update={"row": self.of_row, "answer": ()})
 
+    def with_switch(self, token: str) -> Template:
+        """Return the template with a single token between audio and text that follow each other.
+
+        It stands directly before the text, or directly behind it.
+        """
+        found: list[tuple[str, TemplateItem]] = []
+        last: TemplateItem | None = None
+        place = 0  # directly behind `last`
+        fields = ("begin", "row", "answer", "end")
+        for name in fields:
+            for item in getattr(self, name):
+                if isinstance(item, TextItem | CodesItem):
+                    if last is not None and type(item) is not type(last):
+                        before = place if isinstance(last, TextItem) else len(found)
+                        found.insert(before, (found[before - 1][0], TokenItem(token=token)))
+                    last, place = item, len(found) + 1
+                found.append((name, item))
+        return self.model_copy(update={name: tuple(item for part, item in found if part == name) for name in fields})
+
 
 Shares = dict[Annotated[str, Field(pattern=r"^[AT]{1,64}$")], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
@@ -176,6 +195,7 @@ class PatternTemplate(DocumentTemplate):
         return tuple(item for part in parts for item in part)
 
     def with_switch(self, token: str) -> PatternTemplate:
-        """Return the template with a single token where the modality changes."""
+        """Return the template with a single token where the modality changes, also in a row that is left alone."""
         items = (TokenItem(token=token),)
-        return self.model_copy(update={"to_text": items, "to_audio": items})
+        alone = self.alone.with_switch(token)
+        return self.model_copy(update={"to_text": items, "to_audio": items, "alone": alone})

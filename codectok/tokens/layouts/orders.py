@@ -116,7 +116,14 @@ def _rows(
 def _columns(
     cells: Sequence[Cell], end: int, n_codebooks: int, stride: int, problems: list[LayoutProblem]
 ) -> list[list[Cell]]:
-    """Cut tokens into a column per codebook, and return their rows."""
+    """Cut tokens into a column per codebook, and return their rows.
+
+    Places decide the columns if all of them can be equally long; else the codes do, and an unknown token belongs to the
+    column of the code before it.
+    """
+    n_rows, rest = divmod(len(cells), n_codebooks)
+    if not rest and all(cell.number < 0 or cell.number // stride == n // n_rows for n, cell in enumerate(cells)):
+        return [list(cells[row::n_rows]) for row in range(n_rows)]
     columns: list[list[Cell]] = [[] for _ in range(n_codebooks)]
     ends = [end] * n_codebooks
     current = 0

@@ -105,8 +105,11 @@ def read_ids(
 
 def _tokens_in(text: str, vocabulary: Vocabulary) -> Iterator[_Token]:
     """Yield all tokens and the text between them, which is one token; spaces between tokens are skipped."""
-    special = sorted(vocabulary.special_tokens, key=len, reverse=True)
-    pattern = re.compile("|".join([*map(re.escape, special), vocabulary.layout.pattern.pattern]))
+    special, code = sorted(vocabulary.special_tokens, key=len, reverse=True), vocabulary.layout.pattern
+    # The longer one first: a special token may begin with a code, or be the beginning of codes.
+    longer = [re.escape(token) for token in special if code.match(token)]
+    shorter = [re.escape(token) for token in special if not code.match(token)]
+    pattern = re.compile("|".join([*longer, code.pattern, *shorter]))
     place = 0
     for found in pattern.finditer(text):
         if text[place : found.start()].strip():

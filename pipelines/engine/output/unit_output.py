@@ -46,7 +46,7 @@ class UnitOutput:
 
     Attributes:
         folder: for files, laid out as in the output folder.
-        first_reject: first reject of the unit; None so far.
+        first_rejects: first reject of each dataset and reason, in their order.
         clock: clock of the unit; jobs name its phases (see `codectok.phases`).
     """
 
@@ -55,7 +55,7 @@ class UnitOutput:
         self._unit = unit
         self._counts: defaultdict[str, _RunningCounts] = defaultdict(_RunningCounts)
         self._rejects = RejectsWriter(folder / rejects_name(unit.number))
-        self.first_reject: Reject | None = None
+        self.first_rejects: dict[tuple[str, str], Reject] = {}
         self._categories: Counter[str] = Counter()
         self._histograms: dict[str, Counter[int]] = {}
 
@@ -86,7 +86,7 @@ class UnitOutput:
         counts.rejects[reject.reason] = counts.rejects.get(reject.reason, 0) + 1
         seconds = counts.reject_seconds.get(reject.reason, 0.0) + (reject.duration or 0.0)
         counts.reject_seconds[reject.reason] = seconds
-        self.first_reject = self.first_reject or reject
+        self.first_rejects.setdefault((reject.dataset, reject.reason), reject)
         self._rejects.add(reject)
 
     def ignore(self, dataset: str, name: str) -> None:
@@ -102,6 +102,11 @@ class UnitOutput:
     def observe(self, quantity: str, step: int) -> None:
         """Count a value in the histogram of a quantity."""
         self._histograms.setdefault(quantity, Counter())[step] += 1
+
+    @property
+    def first_reject(self) -> Reject | None:
+        """The first reject of the unit; None so far."""
+        return next(iter(self.first_rejects.values()), None)
 
     @property
     def rows(self) -> int:

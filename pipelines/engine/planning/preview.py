@@ -58,9 +58,7 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
     request = _request(job, sources, output, options)
     storage = request.output
     plan = request.planned() or _plan_in_memory(request)[1]
-    done = UnitRecords() if request.stored is None else finished_units(storage, request.stored)
-    again = units_to_try_again(storage, plan, done)
-    to_do = units_to_do(plan, done.keys() - again, options)
+    done, to_do = _done_and_to_do(request, plan, options)
     seconds = float(plan.units.estimated_seconds[to_do].sum())
     return Preview(
         sources=plan.n_sources,
@@ -76,16 +74,36 @@ def preview_job(job: Job, sources: Sequence[str], output: str | Path, options: R
     )
 
 
-def context_in_memory(
-    job: Job, sources: Sequence[str], output: str | Path, options: RunOptions | None = None
-) -> WorkerContext:
-    """Return the state of a worker of `run_job` with the same arguments; a storage in memory holds its plan.
+@dataclass(frozen=True)
+class PlannedWork:
+    """Work of a run.
+
+    Attributes:
+        context: state of a worker; a storage in memory holds its plan.
+        units: numbers of the units that the run would make.
+    """
+
+    context: WorkerContext
+    units: Sequence[int]
+
+
+def plan_work(job: Job, sources: Sequence[str], output: str | Path, options: RunOptions | None = None) -> PlannedWork:
+    """Plan the work of `run_job` with the same arguments; writes nothing to `output`.
 
     Raises:
         InputError: as in `run_job`.
     """
-    request = _request(job, sources, output, options or RunOptions())
-    return WorkerContext(_plan_in_memory(request)[0], request.roots)
+    options = options or RunOptions()
+    request = _request(job, sources, output, options)
+    memory, plan = _plan_in_memory(request)
+    return PlannedWork(WorkerContext(memory, request.roots), _done_and_to_do(request, plan, options)[1])
+
+
+def _done_and_to_do(request: PlanRequest, plan: Plan, options: RunOptions) -> tuple[UnitRecords, list[int]]:
+    """Return the records of finished units, and the numbers of the units that a run would make."""
+    done = UnitRecords() if request.stored is None else finished_units(request.output, request.stored)
+    again = units_to_try_again(request.output, plan, done)
+    return done, units_to_do(plan, done.keys() - again, options)
 
 
 def _request(job: Job, sources: Sequence[str], output: str | Path, options: RunOptions) -> PlanRequest:

@@ -89,6 +89,14 @@ def test_tokenizer_of_another_layout_is_refused(base: Path, tmp_path: Path) -> N
         TokenIds.of(Vocabulary(60, offset=1000, layout=load_layout("llasa")), TextTokenizer(tmp_path / "unitts"))
 
 
+def test_character_of_texts_is_not_taken_for_a_code(base: Path, tmp_path: Path) -> None:
+    wrapped = TextTokenizer(base).wrapped
+    wrapped.add_tokens(["\uff0c"])
+    wrapped.save_pretrained(tmp_path / "wide")
+    with pytest.raises(InputError, match=r"a character of texts .* begin at U\+F0000"):
+        extend_tokenizer(tmp_path / "wide", tmp_path / "out", Vocabulary(60, offset=340, layout=load_layout("soda")))
+
+
 def test_marks_of_templates_follow_layout() -> None:
     llasa, neutts = (Vocabulary(60, offset=400, layout=load_layout(name)) for name in ("llasa", "neutts"))
     marks = ("<|beginofaudio|>", "<|endofaudio|>", "<|inter_audio_begin|>", "<|inter_audio_end|>")

@@ -50,6 +50,9 @@ def test_dry_run_counts_the_output(case: str, table: Path, books: Path, tokenize
         assert sum(one.tokens for one in counts) == tokens[dataset]
     left = Counter((one["dataset"], one["reason"]) for one in rejects(tmp_path / "out"))
     assert preview.left_out == left
+    messages = {(one["dataset"], one["reason"], one["message"]) for one in rejects(tmp_path / "out")}
+    assert {(*key, message) for key, message in preview.examples.items()} <= messages
+    assert preview.examples.keys() == left.keys()
     assert (preview.parts, preview.share) == (preview.all_parts, 1.0)
     truncated = sum(counts.truncated for counts in preview.counts.values())
     assert bool(truncated) == (case == "truncated")
@@ -75,8 +78,13 @@ def test_sample_reads_some_parts(table: Path, tmp_path: Path) -> None:
     assert some.parts == 2
     assert 0 < some.share < 1
     assert 0 < some.counts["tokens", "audio"].documents < len(ROWS) == all_parts.counts["tokens", "audio"].documents
+    export(job, tmp_path / "out", RunOptions("local", limit=2))
+    rest = preview_documents(job, job.sources.arguments, tmp_path / "out", LOCAL, None)
+    assert rest.all_parts == all_parts.all_parts - 2
+    export(job, tmp_path / "out")
+    assert preview_documents(job, job.sources.arguments, tmp_path / "out", LOCAL, None).all_parts == 0
     half = RunOptions("local", part=JobShare.parse("1/2"))
-    of_half = preview_documents(job, job.sources.arguments, tmp_path, half, None)
+    of_half = preview_documents(job, job.sources.arguments, tmp_path / "half", half, None)
     assert 0 < of_half.all_parts < all_parts.all_parts
     with pytest.raises(InputError, match="from 1 on"):
-        preview_documents(job, job.sources.arguments, tmp_path, LOCAL, sample=0)
+        preview_documents(job, job.sources.arguments, tmp_path / "none", LOCAL, sample=0)

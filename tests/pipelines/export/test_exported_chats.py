@@ -123,6 +123,11 @@ def test_megatron_has_the_same_ids_and_mask(instruct: Path, talks: Path, table: 
     assert ids == [row["input_ids"] for row in rows]
     assert masks == [[int(label != -100) for label in row["labels"]] for row in rows]
     assert max(len(row["lengths"]) for row in rows) > 1
+    lists = [
+        pq.read_table(path)["ids"].to_pylist() for path in sorted((tmp_path / "ChatMegatronJob").glob("*.parquet"))
+    ]
+    clips = sorted((ids for part in lists for ids in part), key=lambda ids: int(ids[0][1:]))
+    assert clips == [[f"t{n}", f"c{n:03d}", f"c{n * 7 % 83:03d}"] for n in range(len(TALKS))]
 
 
 @pytest.mark.parametrize("make", JOBS)

@@ -72,6 +72,11 @@ def test_megatron_holds_ids_of_layout(frames: tuple[str, list[np.ndarray]], tmp_
     job = MegatronJob(options(layout=DELAYED), [table])
     export(job, tmp_path / "out")
     parts = sorted((tmp_path / "out").glob("*.idx"))
+    described = SequencesMetadata.model_validate_json(
+        pq.read_schema(parts[0].with_suffix(".parquet")).metadata[b"codectok"]
+    )
+    assert described.layout is not None
+    assert (described.format, described.layout.sha256) == ("codectok.documents", DELAYED.sha256)
     found = [document for part in parts for document in read_indexed(part.with_suffix("")).sequences]
     begin, end = (job.vocabulary.id_of(token) for token in ("<b>", "<e>"))
     for document, expected in zip(found, codes, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from codectok.exports.choices import Loss, Packing, TooLong
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.pipelines.export.documents import MegatronJob, SequencesJob
 from codectok.pipelines.verify.output import verify_output
-from tests.helpers.exports import BEGIN, END, OFFSET, VOCABULARY, export, options, sequences
+from tests.helpers.exports import BEGIN, END, OFFSET, ROWS, VOCABULARY, export, options, sequences
+from tests.helpers.jobs import rejects
 from tests.helpers.megatron import read_indexed
 from tests.helpers.records import update_record
 
@@ -54,6 +56,29 @@ def test_labels_and_masks_agree_with_documents(loss: Loss, table: Path, tokenize
     assert verify_output(tmp_path / "out").rows == verify_output(tmp_path / "megatron").rows
     lines = (tmp_path / "megatron" / "data-paths.txt").read_text().splitlines()
     assert [line.split()[1] for line in lines] == [path.stem for path in sorted(tmp_path.glob("out/part-*.parquet"))]
+
+
+@pytest.mark.parametrize("too_long", [TooLong.TRUNCATE, TooLong.SPLIT])
+@pytest.mark.parametrize("loss", [None, Loss.ANSWER])
+def test_seconds_are_those_of_the_codes_that_are_left(
+    too_long: TooLong, loss: Loss | None, table: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    packing = PackingOptions(Packing.NONE, 40, too_long)
+    settings = options(template="tts", tokenizer=str(tokenizer), packing=packing, loss=loss)
+    counts = export(SequencesJob(settings, [str(table)]), tmp_path / "out").summary.total
+    ids = np.concatenate([row["input_ids"] for row in sequences(tmp_path / "out")])
+    codes = (ids >= OFFSET) & (ids < OFFSET + VOCABULARY.n_codes)
+    assert counts.seconds == pytest.approx(codes.sum() / 100)  # 100 codes a second
+    rejected = counts.reject_seconds.get("filtered", 0.0) + counts.reject_seconds.get("too_long", 0.0)
+    if too_long == TooLong.SPLIT:
+        assert counts.seconds + rejected == pytest.approx(counts.input_seconds)
+        assert "too_long" not in counts.rejects
+        messages = {one["message"] for one in rejects(tmp_path / "out")}
+        assert ("Nothing in it is learned." in messages) == (loss is not None)
+    else:
+        whole = export(SequencesJob(replace(settings, packing=PackingOptions()), [str(table)]), tmp_path / "whole")
+        assert 0 < counts.seconds < sum(row.duration for row in ROWS if row.text is not None) / 2
+        assert counts.unused["truncated_tokens"]["tts"].count == whole.summary.total.codes - counts.codes
 
 
 def _mask_of(index: Path) -> list[list[int]]:

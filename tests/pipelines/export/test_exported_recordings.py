@@ -194,8 +194,12 @@ def test_patterns_do_not_depend_on_parts_and_files(
     export(SequencesJob(options(**equal), [str(table)]), tmp_path / "whole")
 
 
-def test_switch_token_without_a_pattern_is_refused(table: Path, tokenizer: Path) -> None:
-    with pytest.raises(InputError, match="--switch-token is for patterns"):
-        SequencesJob(options(template="tts", tokenizer=str(tokenizer), switch="<|sil|>"), [str(table)])
+def test_options_of_patterns_without_a_pattern_are_refused(table: Path, tokenizer: Path) -> None:
+    for option, value in (("switch", "<|sil|>"), ("seed", 0)):
+        with pytest.raises(InputError, match=rf"--{option}.* is for patterns"):
+            SequencesJob(options(template="tts", tokenizer=str(tokenizer), **{option: value}), [str(table)])
+    for share in ("0", "."):
+        with pytest.raises(InputError, match=f"share of AT must be a number above 0, not '{share}'"):
+            SequencesJob(options(template=f"AT:{share}", tokenizer=str(tokenizer)), [str(table)])
     with pytest.raises(InputError, match="eos ends documents"):
         SequencesJob(options(template="AT", tokenizer=str(tokenizer), switch="eos"), [str(table)])

@@ -172,7 +172,7 @@ def test_audio_is_inside_marks_of_its_role(form: str, saved: Callable[[str], Pat
     assert [one for one in learned if one >= OFFSET] == [BEGIN, *SECOND, END]
     for span, codes in zip(document.code_spans, (FIRST, SECOND), strict=True):
         assert document.ids[span.start : span.stop].tolist() == codes
-    assert document.clips == ("c000", "c001")
+    assert document.clips == ("x", "c000", "c001")
     assert document.seconds == pytest.approx(ROWS[0].duration + ROWS[1].duration)
 
 

@@ -52,6 +52,11 @@ def test_placeholder_without_list_is_text() -> None:
     assert parts_of({"role": "user", "content": "say <audio>"}, ANSWER)[0] == (TextPart("say <audio>"),)
 
 
+def test_empty_list_of_a_message_leaves_that_of_the_conversation() -> None:
+    messages = [{"role": "user", "content": "<audio>", "audio_ids": []}, {**ANSWER, "audio_ids": []}]
+    assert conversation_of_messages({"messages": messages, "audio_ids": ["a"]}).references == ["a"]
+
+
 def test_further_fields_reach_the_template() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
     found = conversation_of_messages({"messages": [ANSWER, call], "tools": json.dumps([{"name": "f"}])})
@@ -74,7 +79,10 @@ def test_further_fields_reach_the_template() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWER]}, "type 'image'"),
         ({"messages": [{"role": "user", "content": [7]}, ANSWER]}, "type None"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}, ANSWER]}, "not text"),
-        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}, ANSWER]}, "more audio than ids"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "audio"}]}, ANSWER]},
+            "without 'id' or 'audio_id'",
+        ),
         ({"messages": [{"role": "user", "content": [{"type": "audio", "id": {}}]}, ANSWER]}, "usable id"),
         ({"messages": [{"role": "user", "content": "<audio>", "audio_ids": []}, ANSWER]}, "more audio than ids"),
         ({"messages": [{"role": "user", "content": "hi", "audio_ids": ["a"]}, ANSWER]}, "fewer <audio>"),

@@ -15,7 +15,7 @@ from codectok.exports.choices import Loss
 from codectok.exports.sequences.documents import Document
 from codectok.exports.sequences.patterns import PatternBuilder
 from codectok.exports.sequences.template_files import load_template
-from codectok.exports.sequences.templates import PatternTemplate
+from codectok.exports.sequences.templates import CodesItem, PatternTemplate, Template, TextItem, TokenItem
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import Vocabulary
@@ -97,6 +97,22 @@ def test_switch_stands_where_the_modality_changes(tokenizer: TextTokenizer) -> N
     (document,) = builder(tokenizer, "AATTA", switch="<|switch|>").of_rows(ROWS[:5], "speech")
     texts = [*text(tokenizer, 2), *text(tokenizer, 3, " ")]
     assert document.ids.tolist() == [*audio(0), *audio(1), switch, *texts, switch, *audio(4), EOS]
+    (alone,) = builder(tokenizer, "AATTA", switch="<|switch|>").of_rows(ROWS[:1], "speech")
+    assert alone.ids.tolist() == [*audio(0), switch, *text(tokenizer, 0), EOS]
+
+
+def test_switch_belongs_to_what_stands_before_it() -> None:
+    """So that it is no part of an answer."""
+    text, codes, mark, switch = (
+        TextItem(text="{text}"),
+        CodesItem(codes="row"),
+        TokenItem(token="m"),
+        TokenItem(token="s"),
+    )
+    template = Template(row=(text, mark), answer=(codes,), end=(mark,)).with_switch("s")
+    assert (template.row, template.answer, template.end) == ((text, switch, mark), (codes,), (mark,))
+    template = Template(begin=(mark,), row=(codes, mark), answer=(text, codes)).with_switch("s")
+    assert (template.begin, template.row, template.answer) == ((mark,), (codes, mark, switch), (text, switch, codes))
 
 
 @pytest.mark.parametrize("task", ["AT", "ATAT:2,TATA", "AAT:1,T:1,TTA:3"])
@@ -158,6 +174,17 @@ def test_seed_and_first_row_decide_the_pattern(tokenizer: TextTokenizer) -> None
     counts = Counter(found.values())
     assert counts.keys() == {"AT", "TA"}
     assert abs(counts["AT"] / len(found) - 2 / 3) < 0.04  # three standard deviations
+
+
+def test_end_is_learned_where_it_closes_audio(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    """Whatever the last row of the pattern is: documents may end before it."""
+    items = "audio: [{codes: row}]\ntext: [{text: '{text}'}]\nend: [{token: eos}]"
+    (tmp_path / "open.yaml").write_text(f"patterns: {{TAT: 1}}\n{items}")
+    made = builder(tokenizer, str(tmp_path / "open.yaml"), loss=Loss.AUDIO)
+    for rows, expected in ((ROWS[:2], [*audio(1)[1:-1], EOS]), (ROWS[:3], audio(1)[1:-1])):
+        (document,) = made.of_rows(rows, "speech")
+        assert document.learned is not None
+        assert document.ids[document.learned].tolist() == expected
 
 
 def test_answer_is_the_last_row(tokenizer: TextTokenizer) -> None:

@@ -104,7 +104,7 @@ def test_invalid_pattern_is_refused(text: str, message: str, tmp_path: Path) -> 
         load_template(path)
     path.write_text(AUDIO_AND_TEXT + "patterns: {AT: 1}")
     load_template(path)
-    for task, problem in (("ATAT:2,ATAT", "twice"), ("AT:1.2.3", "must be a number"), ("AT:0", "patterns.AT")):
+    for task, problem in (("ATAT:2,ATAT", "twice"), ("AT:1.2.3", "must be a number"), ("AT:0", "above 0, not .0.")):
         with pytest.raises(InputError, match=problem):
             load_template(task)
 

@@ -70,6 +70,24 @@ def test_orders_of_two_codebooks() -> None:
     }
 
 
+def test_special_tokens_may_begin_like_codes_and_codes_like_them() -> None:
+    values = {"name": "mine", "kind": "template", "token": "<a{code}", "begin_audio": "<a", "end_audio": "<a1>"}
+    layout = TokenLayout.model_validate({**values, "special_tokens": ("<a", "<a1>")})
+    vocabulary = Vocabulary(20, offset=500, layout=layout)
+    codes = np.array([[1], [11], [0], [1]])
+    assert text_of(codes, vocabulary, True) == "<a<a1<a11<a0<a1<a1>"
+    np.testing.assert_array_equal(read_text(text_of(codes, vocabulary, True), vocabulary, strict=True).codes, codes)
+
+
+def test_unknown_codes_of_parallel_columns_keep_their_places() -> None:
+    vocabulary = vocabulary_of("open template", "parallel", 1, 1, 2)
+    tokens = ["c0_1", "c0_2", "c0_3", "c1_11", "c1_12", "c1_13"]
+    for lost, frames in ((0, [[2, 12], [3, 13]]), (2, [[1, 11], [2, 12]]), (3, [[2, 12], [3, 13]])):
+        reading = read_text("".join([*tokens[:lost], "c1_99", *tokens[lost + 1 :]]), vocabulary)
+        assert reading.codes.tolist() == frames, lost
+        assert [problem.kind for problem in reading.problems] == ["unknown"]
+
+
 def test_problems_have_positions() -> None:
     vocabulary = Vocabulary(100, layout=load_layout("llasa"))
     text = "<|s_1|>oh<|s_100|> <|s_07|><|s_2|><|TEXT_GENERATION_END|><|s_99999999999999999999|>"
