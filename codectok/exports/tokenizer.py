@@ -116,7 +116,7 @@ def _extend(tokenizer: Any, folder: Path, output: Path, vocabulary: Vocabulary) 
     if taken is not None and len(taken) == 1 and not is_private_use(taken):
         raise InputError(
             f"{folder} has the token {taken}, a character of texts that the layout {vocabulary.layout.name} uses for a"
-            " code; choose a layout whose characters begin at U+F0000."
+            " code; describe a layout with first_character: 0xF0000 in a file, and pass it as --layout."
         )
     if taken is not None:
         raise InputError(f"{folder} already has the token {taken}; give a tokenizer without audio tokens.")

@@ -151,7 +151,8 @@ class ChatSequencesJob(ChatDocuments, SequencesJob):
     """Writes conversations as sequences in Parquet."""
 
     verb = "export chat"
-    bytes_version = 1
+    # 2: an empty list of a message does not hide that of the conversation; truncated ones count the audio that is left.
+    bytes_version = 2
 
     @property
     def reporter(self) -> JobReporter:

@@ -78,7 +78,8 @@ class DocumentJob(Job):
     row_name = "documents"
     # 2: recordings continue in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens
     # that a tokenizer has elsewhere, texts that are null are `filtered`. 4: files record mixed arithmetic. 6: a switch
-    # token also stands in a row left alone, and an end that closes the audio of a pattern is learned with it.
+    # token also stands in a row left alone, and an end that closes the audio of a pattern is learned with it; pieces in
+    # which nothing is learned are `filtered`, and cut documents have the seconds of their codes.
     bytes_version = 6
     code_name = "tokens"
     kinds = EXPORT_KINDS

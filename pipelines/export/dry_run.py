@@ -45,8 +45,8 @@ class DocumentsPreview:
     """Documents that an export would write, counted in some or all of its parts.
 
     Attributes:
-        parts, all_parts: number of parts that were read, and of all.
-        share: share of the sources in the parts that were read, by size.
+        parts, all_parts: number of parts that were read, and of all that are not written yet.
+        share: share of their sources that was read, by size.
         counts: by source and pattern; the pattern is the task of documents without one.
         left_out: number of rows and texts by source and reason.
         examples: message of one of them, by source and reason.

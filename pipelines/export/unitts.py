@@ -62,7 +62,8 @@ class UnittsJob(Job):
     """Writes dialogues to Parquet with seven columns, or a folder of `.audio` files per part."""
 
     verb = "export unitts"
-    bytes_version = 4  # 2: names of .audio files contain the table. 3: the plan names arithmetic and device. 4: kernels
+    # 2: names of .audio files contain the table. 3: the plan has arithmetic and device. 4: kernels. 5: rejects have ids.
+    bytes_version = 5
     row_name = "samples"
     code_name = "tokens"
     verifier = UnittsVerifier

@@ -19,7 +19,8 @@ from .verify_sequences import check_sequences
 from .verify_sidecar import check_sidecar
 
 DATA_PATHS_FILE = "data-paths.txt"
-FIRST_WITH_SIDECARS = 6  # version of the bytes of `export megatron`
+# Versions of the bytes of `export megatron`.
+FIRST_WITH_SIDECARS, FIRST_WITH_DESCRIPTIONS = 6, 7
 
 
 class SequencesVerifier(OutputVerifier):
@@ -54,7 +55,8 @@ class MegatronVerifier(OutputVerifier):
         lengths = check_dataset(self.storage, prefix, record)
         documents = None
         if header.bytes_version >= FIRST_WITH_SIDECARS:
-            documents, starts = check_sidecar(self.storage, prefix, record, lengths)
+            described = header.bytes_version >= FIRST_WITH_DESCRIPTIONS
+            documents, starts = check_sidecar(self.storage, prefix, record, lengths, described)
             if "loss" in header.options:
                 check_loss_mask(self.storage, prefix, record, lengths, starts)
         return Amounts(int(lengths.sum(dtype="int64")), documents)

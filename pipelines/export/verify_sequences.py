@@ -8,16 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from codectok.errors import VerificationError, first_line
 from codectok.exports.sequences.documents import NOT_LEARNED
 from codectok.exports.sequences.parquet import SequencesMetadata
 from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.storage import Storage
-from codectok.tokens.table import METADATA_KEY
 
 from .verify_amounts import Amounts
+from .verify_description import description_of
 
 
 def check_sequences(storage: Storage, name: str) -> Amounts:
@@ -31,7 +30,7 @@ def check_sequences(storage: Storage, name: str) -> Amounts:
     tokens = 0
     try:
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
-            described = _described(file, where)
+            described = description_of(file, where, "codectok.sequences")
             # One row group at a time: rows can be as long as recordings, and several parts are read at once.
             groups = (file.read_row_group(number, use_threads=False) for number in range(file.num_row_groups))
             for batch in (batch for group in groups for batch in group.to_batches()):
@@ -50,13 +49,6 @@ def check_sequences(storage: Storage, name: str) -> Amounts:
     except (*PARQUET_DAMAGE, OSError, KeyError) as error:
         raise VerificationError(f"{where} cannot be read: {first_line(error)}") from None
     return Amounts(tokens, documents)
-
-
-def _described(file: pq.ParquetFile, where: str) -> SequencesMetadata:
-    try:
-        return SequencesMetadata.model_validate_json((file.schema_arrow.metadata or {}).get(METADATA_KEY, b""))
-    except ValidationError:
-        raise VerificationError(f"{where} has no description of its ids.") from None
 
 
 def _refuse_foreign_ids(ids: np.ndarray, described: SequencesMetadata, where: str) -> None:

@@ -13,13 +13,20 @@ from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.storage import Storage
 
+from .verify_description import description_of
+
 NUMBERS = ["document", "start", "length", "dataset"]
 
 
 def check_sidecar(
-    storage: Storage, prefix: str, record: UnitRecord, lengths: np.ndarray
+    storage: Storage, prefix: str, record: UnitRecord, lengths: np.ndarray, described: bool
 ) -> tuple[Counter[str], np.ndarray]:
     """Compare the list of documents beside `PREFIX.idx` with the lengths of its sequences.
+
+    Args:
+        storage, prefix, record: of the dataset.
+        lengths: of its sequences.
+        described: the list has a description of the ids.
 
     Returns:
         The number of documents by dataset, and the places of those with ids among the ids of the `.bin` file.
@@ -39,6 +46,8 @@ def check_sidecar(
         with storage.open(name) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             if not file.schema_arrow.equals(SIDECAR_SCHEMA):
                 raise VerificationError(f"{where} has other columns than a list of documents.")
+            if described:
+                description_of(file, where, "codectok.documents")
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, use_threads=False)
                 numbers, starts, sizes = (table[column].to_numpy() for column in NUMBERS[:3])

@@ -45,10 +45,10 @@ def is_worker_death(error: RuntimeError) -> bool:
 
 @contextmanager
 def reading(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
-    """Context with the batches of `loader`, at whose end its workers have ended.
+    """Yield the batches of `loader`, and end its workers on exit.
 
-    Left to Python's collector of reference cycles, as after an error, whose traceback refers to the batches, the queues
-    of the workers would be closed before the message that ends these, and torch would wait five seconds for each.
+    After an error the traceback keeps the batches alive until Python collects reference cycles. By then the queues of
+    the workers may be closed before the message that ends the workers is sent, and torch waits five seconds for each.
     """
     batches = iter(loader)
     if not loader.num_workers:
@@ -57,7 +57,11 @@ def reading(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
     try:
         yield received(batches)
     finally:
-        batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public way
+        try:
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public way
+        except RuntimeError as error:
+            if not is_worker_death(error):  # a worker that dies now has nothing left to send
+                raise
 
 
 def received(batches: Iterator[Item]) -> Iterator[Item]:

@@ -22,15 +22,16 @@ def show_documents(job: DocumentJob, output: str, choices: JobChoices, number: i
             job, job.sources.arguments, output, choices.run_options(None), number, report.advance
         )
     if not preview.all_parts:
-        say("All parts are written: there is nothing to count.")
+        say("No part is left to write: there is nothing to count.")
         return
     whole = preview.parts == preview.all_parts
     total = sum(counts.tokens for counts in preview.counts.values())
     facts = {
-        "counted": f"{counted(preview.parts, 'part')} of {preview.all_parts:,}, {preview.share:.0%} of the sources"
+        "counted": f"{counted(preview.parts, 'part')} of {preview.all_parts:,} to write,"
+        f" {preview.share:.0%} of their sources"
     }
     if not whole and preview.share:
-        facts["all parts"] = f"about {total / preview.share:,.0f} {job.code_name}; --sample all counts them"
+        facts["all parts to write"] = f"about {total / preview.share:,.0f} {job.code_name}; --sample all counts them"
     for folder in job.settings.packings:
         n_sequences = preview.sequences[folder]
         mean = preview.sequence_tokens[folder] / max(n_sequences, 1)

@@ -224,7 +224,7 @@ def _checked_id(value: object, where: str) -> str:
 
 def _next_id(supply: Iterator[str] | None, where: str) -> str:
     if supply is None:
-        raise ConversationError(f"{where} has audio without {' or '.join(map(repr, ID_KEYS))}, and no list of ids.")
+        raise ConversationError(f"{where} has audio without {' or '.join(map(repr, ID_KEYS))}, and there is no list.")
     found = next(supply, None)
     if found is None:
         raise ConversationError(f"{where} has more audio than ids for it.")

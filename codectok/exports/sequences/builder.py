@@ -132,7 +132,7 @@ class RowsBuilder(DocumentBuilder):
                     current = None
                 on_missing(row, error)
             else:
-                current.add(encoded, row, row.duration)
+                current.add(encoded, row, row.duration if self.template.has_codes else 0.0)
         if current is not None:
             yield current.document(dataset)
 

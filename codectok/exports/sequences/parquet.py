@@ -43,7 +43,7 @@ class SequencesMetadata(StrictModel):
         length: largest number of tokens in a sequence; None for no limit.
         unit_hash: hash of the unit of work that wrote the file.
         layout: how codes are written; None for UniTTS's layout.
-        loss: positions that a model learns, with columns of labels and positions; None without these columns.
+        loss: positions that a model learns, stored as columns of labels and positions or as Megatron's mask; or None.
     """
 
     format: Literal["codectok.sequences", "codectok.documents"] = "codectok.sequences"

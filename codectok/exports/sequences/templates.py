@@ -197,5 +197,5 @@ class PatternTemplate(DocumentTemplate):
     def with_switch(self, token: str) -> PatternTemplate:
         """Return the template with a single token where the modality changes, also in a row that is left alone."""
         items = (TokenItem(token=token),)
-        alone = self.alone.with_switch(token)
+        alone = self.alone if items[0] in self.alone.items else self.alone.with_switch(token)
         return self.model_copy(update={"to_text": items, "to_audio": items, "alone": alone})

@@ -118,8 +118,8 @@ def _columns(
 ) -> list[list[Cell]]:
     """Cut tokens into a column per codebook, and return their rows.
 
-    Places decide the columns if all of them can be equally long; else the codes do, and an unknown token belongs to the
-    column of the code before it.
+    If the tokens can be cut into columns of equal length, and every known code lies in its own column, they are cut
+    there. Otherwise each code's codebook decides, and an unknown token joins the column of the code before it.
     """
     n_rows, rest = divmod(len(cells), n_codebooks)
     if not rest and all(cell.number < 0 or cell.number // stride == n // n_rows for n, cell in enumerate(cells)):

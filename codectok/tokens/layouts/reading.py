@@ -106,7 +106,7 @@ def read_ids(
 def _tokens_in(text: str, vocabulary: Vocabulary) -> Iterator[_Token]:
     """Yield all tokens and the text between them, which is one token; spaces between tokens are skipped."""
     special, code = sorted(vocabulary.special_tokens, key=len, reverse=True), vocabulary.layout.pattern
-    # The longer one first: a special token may begin with a code, or be the beginning of codes.
+    # Longer matches first: a special token may begin with a code, or a code with a special token.
     longer = [re.escape(token) for token in special if code.match(token)]
     shorter = [re.escape(token) for token in special if not code.match(token)]
     pattern = re.compile("|".join([*longer, code.pattern, *shorter]))

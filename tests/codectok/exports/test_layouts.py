@@ -93,7 +93,7 @@ def test_character_of_texts_is_not_taken_for_a_code(base: Path, tmp_path: Path) 
     wrapped = TextTokenizer(base).wrapped
     wrapped.add_tokens(["\uff0c"])
     wrapped.save_pretrained(tmp_path / "wide")
-    with pytest.raises(InputError, match=r"a character of texts .* begin at U\+F0000"):
+    with pytest.raises(InputError, match=r"a character of texts .* first_character: 0xF0000"):
         extend_tokenizer(tmp_path / "wide", tmp_path / "out", Vocabulary(60, offset=340, layout=load_layout("soda")))
 
 

@@ -81,6 +81,14 @@ def test_seconds_are_those_of_the_codes_that_are_left(
         assert counts.unused["truncated_tokens"]["tts"].count == whole.summary.total.codes - counts.codes
 
 
+def test_text_of_a_table_has_no_seconds(table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    settings = options(
+        template="text", tokenizer=str(tokenizer), packing=PackingOptions(Packing.NONE, 3, TooLong.SPLIT)
+    )
+    counts = export(SequencesJob(settings, [str(table)]), tmp_path / "out").summary.total
+    assert counts.seconds == 0 < counts.rows
+
+
 def _mask_of(index: Path) -> list[list[int]]:
     read = read_indexed(index.with_suffix(""))
     assert read.dtype == "u1"

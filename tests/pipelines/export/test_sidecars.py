@@ -88,6 +88,13 @@ FORGERIES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     "no ids": (changed("ids", []), "without the id"),
     "a row less": (lambda table: table.slice(0, len(table) - 1), "other lengths"),
     "no row": (lambda table: table.slice(0, 0), "other lengths"),
+    "no description": (lambda table: table.replace_schema_metadata(None), "no description"),
+    "another format": (
+        lambda table: table.replace_schema_metadata(
+            {b"codectok": table.schema.metadata[b"codectok"].replace(b"codectok.documents", b"codectok.sequences")}
+        ),
+        "format codectok.sequences",
+    ),
     "a column less": (lambda table: table.drop_columns(["source"]), "other columns"),
 }
 

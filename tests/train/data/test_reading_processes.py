@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 from codectok.errors import CodectokError, InputError
 from codectok.train import SegmentLoader
 from codectok.train.data import batches as batches_module
+from codectok.train.data import loader as loader_module
 from codectok.train.parent import Parent, silence_without
 from codectok.train.signals import STOP_SIGNALS
 from tests.train.conftest import SAMPLE_RATE, write_shards
@@ -40,13 +42,25 @@ def test_workers_ignore_stop_signals(shards: Path) -> None:
 
 
 def test_workers_end_with_an_error(tmp_path: Path) -> None:
-    """They don't wait until the traceback, which refers to them, is forgotten."""
+    """Workers end although the traceback still refers to the iterator."""
     config = data_config(shards=write_shards(tmp_path / "all", [8]), num_workers=2, max_unreadable_in_a_row=2)
     damage(tmp_path / "all", {f"all-{n}" for n in range(8)})
     with pytest.raises(CodectokError, match="in a row") as found:
         batches(config, 1)
     assert found.tb is not None
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there workers are forked")
+def test_worker_that_dies_while_it_ends_is_no_error(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die_at_exit(_: int) -> None:
+        multiprocessing.util.Finalize(None, os.kill, (os.getpid(), signal.SIGKILL), exitpriority=1000)
+
+    monkeypatch.setattr(loader_module, "start_worker", die_at_exit)
+    for _ in range(5):  # torch may notice the deaths too late to complain
+        config = data_config(shards=shards, num_workers=2)
+        with closing(iter(SegmentLoader(segment_reader(config), config))) as found:
+            next(found)
 
 
 READS_AND_ENDS = """

@@ -150,7 +150,7 @@ def test_non_finite_loss_stops_the_run(shards: Path, tmp_path: Path) -> None:
 
 
 def test_workers_end_with_an_error_of_a_step(shards: Path, tmp_path: Path) -> None:
-    """They don't wait until the traceback, which refers to them, is forgotten."""
+    """Workers end although the traceback still refers to the iterator."""
     options = ["generator_optimizer.learning_rate=1e30", "data.num_workers=2"]
     with pytest.raises(CodectokError, match="Training diverged") as found:
         train(tiny_config(shards, tmp_path / "run", *options))

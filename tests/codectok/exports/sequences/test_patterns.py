@@ -113,6 +113,9 @@ def test_switch_belongs_to_what_stands_before_it() -> None:
     assert (template.row, template.answer, template.end) == ((text, switch, mark), (codes,), (mark,))
     template = Template(begin=(mark,), row=(codes, mark), answer=(text, codes)).with_switch("s")
     assert (template.begin, template.row, template.answer) == ((mark,), (codes, mark, switch), (text, switch, codes))
+    own = load_template("AT").model_copy(update={"alone": Template(row=(codes, switch, text))})
+    assert isinstance(own, PatternTemplate)
+    assert own.with_switch("s").alone == own.alone
 
 
 @pytest.mark.parametrize("task", ["AT", "ATAT:2,TATA", "AAT:1,T:1,TTA:3"])
