@@ -62,7 +62,7 @@ class UnittsJob(Job):
     """Writes dialogues to Parquet with seven columns, or a folder of `.audio` files per part."""
 
     verb = "export unitts"
-    # 2: names of .audio files contain the table. 3: the plan has arithmetic and device. 4: kernels. 5: rejects have ids.
+    # 2: names of .audio files contain the table. 3: the plan has arithmetic and device. 4: kernels. 5: ids in rejects.
     bytes_version = 5
     row_name = "samples"
     code_name = "tokens"
