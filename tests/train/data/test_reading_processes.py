@@ -45,10 +45,11 @@ def test_workers_end_with_an_error(tmp_path: Path) -> None:
     """Workers end although the traceback still refers to the iterator."""
     config = data_config(shards=write_shards(tmp_path / "all", [8]), num_workers=2, max_unreadable_in_a_row=2)
     damage(tmp_path / "all", {f"all-{n}" for n in range(8)})
+    others = multiprocessing.active_children()
     with pytest.raises(CodectokError, match="in a row") as found:
         batches(config, 1)
     assert found.tb is not None
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there workers are forked")

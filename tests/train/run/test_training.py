@@ -152,10 +152,11 @@ def test_non_finite_loss_stops_the_run(shards: Path, tmp_path: Path) -> None:
 def test_workers_end_with_an_error_of_a_step(shards: Path, tmp_path: Path) -> None:
     """Workers end although the traceback still refers to the iterator."""
     options = ["generator_optimizer.learning_rate=1e30", "data.num_workers=2"]
+    others = multiprocessing.active_children()
     with pytest.raises(CodectokError, match="Training diverged") as found:
         train(tiny_config(shards, tmp_path / "run", *options))
     assert found.tb is not None
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 def test_damaged_checkpoint_is_named(shards: Path, tmp_path: Path) -> None:
