@@ -183,6 +183,10 @@ class DocumentJob(Job):
             self.settings.task_of_text(dataset) if dataset in self.sources.texts else self.settings.template_of(dataset)
         )
 
+    def form_of(self, document: Document) -> str:
+        """Pattern of a document, or the name of its template if it follows none."""
+        return document.pattern or self.task_of(document.dataset)
+
     def _write_part(self, sequences_of: SequencesOf, unit: Unit, output: UnitOutput) -> None:
         def opened(folder: str, length: int | None) -> AbstractContextManager[Writer]:
             path = output.folder / folder / part_name(unit.number, "")
@@ -200,10 +204,8 @@ class DocumentJob(Job):
         for document in documents:
             output.keep(document.dataset, document.seconds, len(document.ids))
             if document.n_truncated:
-                task = document.pattern or self.task_of(document.dataset)
-                output.leave_unused(
-                    document.dataset, Unused("truncated_tokens", task, document.n_truncated, document.id)
-                )
+                cut = Unused("truncated_tokens", self.form_of(document), document.n_truncated, document.id)
+                output.leave_unused(document.dataset, cut)
             yield document
 
     def _mixture(self, loaded: Loaded, unit: Unit, output: UnitOutput) -> Iterator[Document]:

@@ -112,7 +112,7 @@ def _count(job: DocumentJob, preview: DocumentsPreview, folder: str, sequence: S
     preview.sequences[folder] += 1
     for document in sequence:
         preview.sequence_tokens[folder] += len(document.ids)
-        key = document.dataset, document.pattern or job.task_of(document.dataset)
+        key = document.dataset, job.form_of(document)
         preview.counts.setdefault(key, DocumentCounts()).add(document)
 
 

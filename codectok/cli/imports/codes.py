@@ -57,9 +57,10 @@ def run(
     from codectok.pipelines.imports.job import ImportCodesJob
     from codectok.pipelines.imports.options import ImportOptions
     from codectok.tokens.imports.rows import FieldNames
+    from codectok.tokens.vocabulary import DEFAULT_OFFSET
 
     names = FieldNames(codes_field, key_field, text_field)
     with clock.during("codec"):
         job = ImportCodesJob(ImportOptions(codec, names, offset, layout, part_megabytes, max_file_bytes))
-    first = "0; 152,064 in .audio files (--offset sets another)" if offset is None else f"{offset:,}"
+    first = f"0; {DEFAULT_OFFSET:,} in .audio files (--offset sets another)" if offset is None else f"{offset:,}"
     run_and_report(job, sources, output, choices, facts={"id of the first code": first}, clock=clock)

@@ -97,13 +97,12 @@ class PatternBuilder(DocumentBuilder):
         """Encode rows until one lacks a field, or does not fit behind others; the first one must have its fields."""
         opened: OpenDocument | None = None
         ends: dict[str, EncodedItems] = {}
-        last = ""
         for (before, letter), row in zip(pairwise([None, *pattern]), rows, strict=False):
             assert letter is not None, "None comes first"
             try:
                 unit = self.encoder.of_row(self._units[before, letter], row)
                 if opened is None:
-                    ends = {kind: self.encoder.of_row(self._ends[kind], row) for kind in sorted(set(pattern))}
+                    ends = {kind: self.encoder.of_row(self._ends[kind], row) for kind in set(pattern)}
                     begin = self.encoder.of_row(self._begin, row)
                     opened = OpenDocument(row.id, row.source, ends[letter], [begin])
                 elif length is not None and opened.n_ids + len(unit.ids) > length:
@@ -113,9 +112,8 @@ class PatternBuilder(DocumentBuilder):
                     raise
                 break
             opened.add(unit, row, row.duration if letter == AUDIO else 0.0)
-            last = letter
         assert opened is not None, "there is a first row"
-        opened.end = ends[last]
+        opened.end = ends[pattern[len(opened.clips) - 1]]
         if self._loss == Loss.ANSWER:
             opened.encoded[:-1] = [part.not_learned for part in opened.encoded[:-1]]
         return opened

@@ -79,10 +79,7 @@ def test_further_fields_reach_the_template() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWER]}, "type 'image'"),
         ({"messages": [{"role": "user", "content": [7]}, ANSWER]}, "type None"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}, ANSWER]}, "not text"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "audio"}]}, ANSWER]},
-            "without 'id' or 'audio_id'",
-        ),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}, ANSWER]}, "without 'id' or 'audio_id'"),
         ({"messages": [{"role": "user", "content": [{"type": "audio", "id": {}}]}, ANSWER]}, "usable id"),
         ({"messages": [{"role": "user", "content": "<audio>", "audio_ids": []}, ANSWER]}, "more audio than ids"),
         ({"messages": [{"role": "user", "content": "hi", "audio_ids": ["a"]}, ANSWER]}, "fewer <audio>"),
