@@ -62,6 +62,9 @@ def reading(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
         except RuntimeError as error:
             if not is_worker_death(error):  # a worker that dies now has nothing left to send
                 raise
+        for worker in batches._workers:  # type: ignore[attr-defined]
+            worker.kill()  # workers ignore the signal by which torch ends those that hang
+            worker.join()
 
 
 def received(batches: Iterator[Item]) -> Iterator[Item]:

@@ -19,6 +19,7 @@ from codectok.errors import CodectokError, InputError
 from codectok.train import SegmentLoader
 from codectok.train.data import batches as batches_module
 from codectok.train.data import loader as loader_module
+from codectok.train.data.workers import start_worker
 from codectok.train.parent import Parent, silence_without
 from codectok.train.signals import STOP_SIGNALS
 from tests.train.conftest import SAMPLE_RATE, write_shards
@@ -62,6 +63,24 @@ def test_worker_that_dies_while_it_ends_is_no_error(shards: Path, monkeypatch: p
         config = data_config(shards=shards, num_workers=2)
         with closing(iter(SegmentLoader(segment_reader(config), config))) as found:
             next(found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there workers are forked")
+def test_worker_that_hangs_is_killed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers ignore the signal by which torch ends those that do not end by themselves."""
+
+    def hang(number: int) -> None:
+        start_worker(number)
+        if number == 1:
+            time.sleep(1000)
+
+    monkeypatch.setattr(loader_module, "start_worker", hang)
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
+    others = multiprocessing.active_children()
+    config = data_config(shards=shards, num_workers=2)
+    with closing(iter(SegmentLoader(segment_reader(config), config))) as found:
+        next(found)
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 READS_AND_ENDS = """
