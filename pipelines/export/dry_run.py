@@ -14,7 +14,7 @@ from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.preview import plan_work
 
-from .documents import DocumentJob
+from .document_job import DocumentJob
 
 
 @dataclass

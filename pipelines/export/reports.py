@@ -8,7 +8,6 @@ from typing import Protocol
 from codectok.exports.choices import TooLong
 from codectok.exports.sequences.megatron import TYPES, code_of_ids
 from codectok.exports.sequences.sidecar import LOSS_MASK_SUFFIX
-from codectok.exports.sequences.templates import DocumentTemplate
 from codectok.pipelines.engine.job import JobReporter
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import LENGTH_PREFIX
@@ -36,23 +35,23 @@ class ReportedJob(Protocol):
         """Its tables and texts."""
 
     @property
-    def templates(self) -> Mapping[str, DocumentTemplate]:
-        """Templates by dataset."""
-
-    @property
     def largest_id(self) -> int:
         """Largest id of its tokens."""
 
+    @property
+    def text_name(self) -> str:
+        """Name of the rows of sources without audio of their own."""
+
+    @property
+    def remedy(self) -> TooLong:
+        """How to keep documents that are too long."""
+
+    def fitting_seconds(self, dataset: str) -> float:
+        """Duration of audio that fits into a sequence; 0 if it cannot be cut because text belongs to it."""
+
 
 class DocumentReporter(JobReporter):
-    """Advises if much was left out as too long.
-
-    Attributes:
-        texts: name of documents without a table.
-        remedy: how to keep documents that are too long.
-    """
-
-    texts, remedy = "texts", "split"
+    """Advises if much was left out as too long."""
 
     def __init__(self, job: ReportedJob) -> None:
         self._job = job
@@ -63,27 +62,20 @@ class DocumentReporter(JobReporter):
         settings, sources = self._job.settings, self._job.sources
         for name, counts in datasets.items():
             audio = name in sources.tables
+            what = "audio" if audio else self._job.text_name
             left_out = (counts.reject_seconds if audio else counts.rejects).get("too_long", 0)
             share = left_out / max(counts.input_seconds if audio else counts.inputs, 1e-9)
             if share >= NOTICEABLE_SHARE:
-                fitting = self._fitting_seconds(name)
+                fitting = int(min(USUAL_SECONDS, self._job.fitting_seconds(name)))
                 cut = f"tokenize with --max-seconds {fitting}, or " if fitting else ""
                 remedies = ["a greater --length"]
                 if settings.packing.too_long == TooLong.DROP and settings.layout.order == "flat":
-                    remedies.insert(0, f"--too-long {self.remedy}")
+                    remedies.insert(0, f"--too-long {self._job.remedy}")
                 advice.append(
-                    f"{share:.0%} of the {'audio' if audio else self.texts} in {name} was dropped, in documents longer"
+                    f"{share:.0%} of the {what} in {name} was dropped, in documents longer"
                     f" than --length {settings.packing.length}; {cut}pass {' or '.join(remedies)}."
                 )
         return advice
-
-    def _fitting_seconds(self, name: str) -> int:
-        """Return how many seconds of audio fit into a document; 0 if rows cannot be cut because they have text."""
-        template, metadata = self._job.templates[name], self._job.sources.metadata
-        if template.has_text or template.has_voice or not template.has_codes:
-            return 0
-        room = (self._job.settings.packing.length or 0) - template.n_tokens
-        return max(0, min(USUAL_SECONDS, int(room / (metadata.frame_rate * metadata.n_codebooks))))
 
 
 class MegatronReporter(DocumentReporter):

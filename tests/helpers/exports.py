@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.run import JobReport, run_job
-from codectok.pipelines.export.documents import DocumentJob
+from codectok.pipelines.export.document_job import DocumentJob
 from codectok.pipelines.export.options import DocumentOptions
 from codectok.pipelines.export.unitts import UnittsJob
 from codectok.tokens.table import TokenRow

@@ -10,7 +10,7 @@ from codectok.formatting import counted, format_duration
 
 if TYPE_CHECKING:
     from codectok.cli.job_choices import JobChoices
-    from codectok.pipelines.export.documents import DocumentJob
+    from codectok.pipelines.export.document_job import DocumentJob
 
 
 def show_documents(job: DocumentJob, output: str, choices: JobChoices, number: int | None) -> None:

@@ -14,7 +14,7 @@ from codectok import InputError
 from codectok.exports.choices import Packing
 from codectok.exports.sequences.items import Voice
 from codectok.exports.sequences.packing import PackingOptions
-from codectok.pipelines.export import documents
+from codectok.pipelines.export import row_reader
 from codectok.pipelines.export.documents import SequencesJob
 from codectok.pipelines.export.voices import voices_of_speakers
 from codectok.pipelines.verify.output import verify_output
@@ -136,7 +136,7 @@ def test_voices_of_part_are_collected_once(
 
         return recorded
 
-    monkeypatch.setattr(documents, "voices_of_speakers", counted)
+    monkeypatch.setattr(row_reader, "voices_of_speakers", counted)
     settings = options(
         template="tts", tokenizer=str(tokenizer), voice="speaker", part_megabytes=1.0, until="last",
         weights={"t": 20.0, "books": 1.0},

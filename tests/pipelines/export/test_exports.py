@@ -28,7 +28,8 @@ from codectok.pipelines.engine.job import RunUnit, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
-from codectok.pipelines.export.documents import DocumentJob, MegatronJob, SequencesJob
+from codectok.pipelines.export.document_job import DocumentJob
+from codectok.pipelines.export.documents import MegatronJob, SequencesJob
 from codectok.pipelines.export.unitts import UnittsJob, UnittsOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.sources.rejects import read_rejects

@@ -16,7 +16,7 @@ from codectok.errors import VerificationError
 from codectok.exports.sequences import parquet as sequences
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.export import verify_sequences
-from codectok.pipelines.export.documents import DocumentJob, MegatronJob, SequencesJob
+from codectok.pipelines.export.documents import MegatronJob, RowDocuments, SequencesJob
 from codectok.pipelines.export.options import DocumentOptions
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
@@ -30,7 +30,7 @@ N_ROWS = 9
 OFFSETS = {"wide": 152_064, "narrow": 500}
 
 
-def export(job: type[DocumentJob], folder: Path, offset: int) -> Path:
+def export(job: type[RowDocuments], folder: Path, offset: int) -> Path:
     write(folder / "tokens" / "part-000000.parquet", rows(N_ROWS, 64, 1), metadata(64, 1))
     made = job(DocumentOptions(offset=offset, end_of_sequence="0"), [str(folder / "tokens")])
     run_job(made, made.sources.arguments, folder / "out", LOCAL)
