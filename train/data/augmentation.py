@@ -1,4 +1,4 @@
-"""Augmentation of training segments: level, background and low pass, drawn for every position of the stream."""
+"""Augmentation of training segments: level, background, low pass and speed, drawn for every position of the stream."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .config import AugmentationConfig
 AUGMENTATION = 2
 # A background is a sample at most so many positions earlier, so that it is in a shard that is read anyway.
 FARTHEST_BACKGROUND = 64
+# Samples that are added at both ends of a segment while its speed changes.
+SPEED_PADDING = 256
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class SegmentAugmentation:
         background_position: position in the stream of the segment that is mixed into this one; None for none.
         background_level: in dB relative to this segment.
         low_pass_hertz: frequencies above it are removed; None to keep all.
+        speed: factor by which the segment is played faster.
     """
 
     gain: float
     background_position: int | None
     background_level: float
     low_pass_hertz: float | None
+    speed: float = 1.0
 
 
 def draw_augmentation(config: AugmentationConfig, seed: int, position: int) -> SegmentAugmentation:
@@ -39,11 +43,14 @@ def draw_augmentation(config: AugmentationConfig, seed: int, position: int) -> S
     # Earlier positions only: what follows may change when a run is resumed.
     background = position - int(random.integers(1, FARTHEST_BACKGROUND + 1))
     has_background, has_low_pass = random.random(2) < (config.background_share, config.low_pass_share)
+    slowest, fastest = config.speed
+    speed = slowest * (fastest / slowest) ** random.random()
     return SegmentAugmentation(
         gain=gain,
         background_position=background if has_background and background >= 0 else None,
         background_level=background_level,
         low_pass_hertz=low_pass_hertz if has_low_pass else None,
+        speed=speed,
     )
 
 
@@ -70,6 +77,17 @@ def augment(
     peak = float(np.abs(waveform).max(initial=0.0))
     if peak > 1:
         waveform /= np.float32(peak)
+
+
+def change_speed(waveform: np.ndarray, out: np.ndarray) -> None:
+    """Resample all of `waveform` float32 [m] to the length of `out` float32 [n]."""
+    # The transform takes a signal as periodic: reflections keep the jump from end to beginning outside of `out`.
+    padded = np.pad(waveform, SPEED_PADDING, mode="reflect")
+    margin = round(SPEED_PADDING * len(out) / len(waveform))
+    n_samples = len(out) + 2 * margin
+    spectrum = np.fft.rfft(padded)[: n_samples // 2 + 1]
+    resampled = np.fft.irfft(spectrum, n_samples) * (n_samples / len(padded))
+    out[:] = resampled[margin : margin + len(out)]
 
 
 def _root_mean_square(waveform: np.ndarray) -> float:

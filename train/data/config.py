@@ -34,6 +34,8 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
 
 Decibels = Annotated[float, Field(ge=-120, le=120)]
 Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_ascending)]
+PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
+Speed = Annotated[float, Field(ge=0.25, le=4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Place = Annotated[Path | str, BeforeValidator(_as_place)]
 Places = Annotated[tuple[Place, ...], Field(min_length=1), BeforeValidator(_one_or_many)]
@@ -48,13 +50,16 @@ class AugmentationConfig(StrictModel):
         background_level: lowest and highest level of the other segment, in dB relative to the first.
         low_pass_share: share of the segments that lose all frequencies above a limit.
         low_pass_hertz: lowest and highest limit in Hz.
+        speed: lowest and highest factor by which segments are played faster, which raises the voice of a speaker like
+            the speed of a tape, so that a few speakers sound like many.
     """
 
     gain: Range = (-12.0, 3.0)
     background_share: Share = 0.3
     background_level: Range = (-25.0, 0.0)
     low_pass_share: Share = 0.1
-    low_pass_hertz: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (3000.0, 10_000.0)
+    low_pass_hertz: PositiveRange = (3000.0, 10_000.0)
+    speed: Annotated[tuple[Speed, Speed], AfterValidator(_ascending)] = (1.0, 1.0)
 
 
 class SourceConfig(StrictModel):

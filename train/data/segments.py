@@ -11,7 +11,7 @@ import soundfile
 
 from codectok.errors import AudioError
 
-from .augmentation import augment, draw_augmentation
+from .augmentation import augment, change_speed, draw_augmentation
 from .config import AugmentationConfig, DataConfig
 from .sources import SampleAddress, read_audio_files
 from .stream import SampleStream
@@ -64,32 +64,38 @@ class SegmentReader:
             CodectokError: a shard is missing or cannot be reached.
         """
         waveforms = np.empty((len(positions), self.segment_samples), np.float32) if out is None else out
-        segments = self._crops(positions, waveforms)
-        if self._augmentation is not None:
-            self._augment(positions, segments, self._augmentation)
-        return segments
+        if self._augmentation is None:
+            return self._crops(positions, [1.0] * len(positions), waveforms)
+        return self._augmented(positions, waveforms, self._augmentation)
 
-    def _augment(self, positions: Sequence[int], segments: Sequence[Segment], config: AugmentationConfig) -> None:
+    def _augmented(self, positions: Sequence[int], waveforms: np.ndarray, config: AugmentationConfig) -> list[Segment]:
         drawn = [draw_augmentation(config, self._seed, position) for position in positions]
+        segments = self._crops(positions, [each.speed for each in drawn], waveforms)
         places = [each.background_position for each in drawn if each.background_position is not None]
-        backgrounds = iter(self._crops(places, np.empty((len(places), self.segment_samples), np.float32)))
+        room = np.empty((len(places), self.segment_samples), np.float32)
+        backgrounds = iter(self._crops(places, [1.0] * len(places), room))
         for augmentation, segment in zip(drawn, segments, strict=True):
             background = None if augmentation.background_position is None else next(backgrounds).waveform
             if segment.error is None:
                 augment(augmentation, segment.waveform, background, self.sample_rate)
+        return segments
 
-    def _crops(self, positions: Sequence[int], waveforms: np.ndarray) -> list[Segment]:
-        """Read the crops at `positions` into the rows of `waveforms` [n, segment_samples]."""
+    def _crops(self, positions: Sequence[int], speeds: Sequence[float], waveforms: np.ndarray) -> list[Segment]:
+        """Read the crops at `positions`, played at `speeds`, into the rows of `waveforms` [n, segment_samples]."""
         addresses = [self.stream.address(position) for position in positions]
         found = []
-        for position, address, data, waveform in zip(
-            positions, addresses, read_audio_files(addresses), waveforms, strict=True
+        for position, speed, address, data, waveform in zip(
+            positions, speeds, addresses, read_audio_files(addresses), waveforms, strict=True
         ):
             error = None
-            slack = max(0, address.n_samples - self.segment_samples)
+            n_samples = round(self.segment_samples * speed)
+            played = waveform if n_samples == self.segment_samples else np.empty(n_samples, np.float32)
+            slack = max(0, address.n_samples - n_samples)
             start = int(np.random.default_rng([CROP, self._seed, position]).integers(slack + 1))
             try:
-                decode(address, data, self.sample_rate, start, waveform)
+                decode(address, data, self.sample_rate, start, played)
+                if played is not waveform:
+                    change_speed(played, waveform)
             except AudioError as problem:
                 waveform.fill(0.0)
                 error = str(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ import torch
 
 from codectok.errors import ConfigError
 from codectok.train import SegmentLoader, load_train_config
-from codectok.train.data.augmentation import FARTHEST_BACKGROUND, SegmentAugmentation, augment, draw_augmentation
+from codectok.train.data.augmentation import (
+    FARTHEST_BACKGROUND,
+    SegmentAugmentation,
+    augment,
+    change_speed,
+    draw_augmentation,
+)
 from codectok.train.data.config import AugmentationConfig
 from tests.train.conftest import write_shards
 from tests.train.data.test_loader import batches, damage, data_config, segment_reader
@@ -38,7 +45,8 @@ def augmented(
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_segments_do_not_depend_on_workers_ranks_and_resumes(folder: Path, num_workers: int) -> None:
-    config = data_config(shards=folder, augmentation={"background_share": 0.5}, num_workers=num_workers)
+    augmentation = {"background_share": 0.5, "speed": (0.7, 1.5)}
+    config = data_config(shards=folder, augmentation=augmentation, num_workers=num_workers)
     expected = torch.cat([segment for batch in batches(config, 8) for segment in batch.waveforms.unsqueeze(1)])
     plain = torch.cat([batch.waveforms for batch in batches(data_config(shards=folder), 8)])
     assert not torch.equal(expected, plain)
@@ -63,6 +71,49 @@ def test_augmentation_is_within_its_bounds_and_shares() -> None:
     assert len(distances) / 4000 == pytest.approx(0.4, abs=0.03)
     assert len(low_passes) / 4000 == pytest.approx(0.2, abs=0.03)
     assert all(3000 <= low_pass <= 10_000 for low_pass in low_passes)
+
+
+def test_speeds_are_within_their_range_and_change_no_other_draws() -> None:
+    positions = range(2000)
+    plain = [draw_augmentation(AugmentationConfig(), 7, position) for position in positions]
+    assert {each.speed for each in plain} == {1.0}
+    drawn = [draw_augmentation(AugmentationConfig(speed=(0.8, 1.25)), 7, position) for position in positions]
+    assert [replace(each, speed=1.0) for each in drawn] == plain
+    speeds = np.array([each.speed for each in drawn])
+    assert 0.8 <= speeds.min() < 0.81 and 1.24 < speeds.max() <= 1.25
+    assert np.median(speeds) == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("speed", [0.5, 0.8, 0.9377, 1.0625, 1.25, 2.0])
+def test_speed_raises_frequencies_and_keeps_levels(speed: float) -> None:
+    seconds = np.arange(round(RATE * speed)) / RATE
+    played = np.empty(RATE, np.float32)
+    change_speed((0.5 * np.sin(2 * np.pi * 1000 * seconds)).astype(np.float32), played)
+    spectrum = np.abs(np.fft.rfft(played * np.hanning(RATE)))
+    assert spectrum.argmax() == pytest.approx(1000 * speed, abs=1)
+    assert np.sqrt(np.square(played[50:-50]).mean()) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
+    # The ends are not those of a ring: no click where the signal jumps from its end to its beginning.
+    assert np.abs(played).max() < 0.6
+
+
+def test_speed_keeps_what_is_below_half_the_sample_rate() -> None:
+    """Frequencies that would be beyond it are removed instead of mirrored."""
+    seconds = np.arange(2 * RATE) / RATE
+    played = np.empty(RATE, np.float32)
+    change_speed(np.sin(2 * np.pi * 3000 * seconds).astype(np.float32), played)
+    assert np.abs(played[100:-100]).max() < 0.01
+
+
+def test_faster_segments_hold_more_of_their_clip(folder: Path) -> None:
+    """A segment at twice the speed holds twice the audio; clips that end earlier are followed by silence."""
+    quiet = {"gain": (0, 0), "background_share": 0, "low_pass_share": 0}
+    fast = segment_reader(data_config(shards=folder, augmentation={**quiet, "speed": (2, 2)}))
+    whole = segment_reader(data_config(shards=folder), segment_samples=2 * fast.segment_samples)
+    for position in range(6):
+        (segment,), (longer,) = fast.read([position]), whole.read([position])
+        expected = np.empty_like(segment.waveform)
+        change_speed(longer.waveform, expected)
+        np.testing.assert_array_equal(segment.waveform, expected)
 
 
 def test_gain_scales_and_full_scale_is_kept() -> None:
