@@ -19,9 +19,8 @@ from codectok.model.hifigan import HiFiGANDecoder
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.train import Trainer
 from codectok.train.discriminators import DiscriminatorOutput
-from codectok.train.recipe import OptimizerConfig
 from codectok.train.trainer.losses import adversarial_loss, discriminator_loss
-from codectok.train.trainer.optimizer import step_optimizer
+from codectok.train.trainer.optimizer import ScheduledOptimizer
 
 DIVERSITY_TEMPERATURE = 100.0
 
@@ -36,8 +35,8 @@ class PlainStep:
         self.group = cast(ResidualVectorQuantizer, group)
         self.counts = [torch.ones(len(book.embedding), device=trainer.device) for book in self.group.layers]
         self.sums = [book.embedding.clone() for book in self.group.layers]
-        self.optimizer = _adamw(trainer.network, trainer.config.generator_optimizer)
-        self.adversary_optimizer = _adamw(trainer.adversary, trainer.config.discriminator_optimizer)
+        self.optimizer = ScheduledOptimizer(trainer.network, trainer.config.generator_optimizer)
+        self.adversary_optimizer = ScheduledOptimizer(trainer.adversary, trainer.config.discriminator_optimizer)
         self.mel_loss = trainer.mel_loss.cpu()
         self.log_mel = trainer.log_mel.cpu()
 
@@ -56,8 +55,7 @@ class PlainStep:
         adversary.train()
         loss = discriminator_loss(adversary(real), adversary(generated.detach()))
         loss.backward()
-        step = trainer.step - trainer.config.discriminators.start_step
-        step_optimizer(self.adversary_optimizer, adversary.optimizer_config, step)
+        self.adversary_optimizer.step(trainer.step - trainer.config.discriminators.start_step)
         found["discriminator"] = loss.item()
         differences = self.mel_loss(generated.cpu(), real.cpu())
         total = self.mel_loss.total(differences).to(trainer.device)
@@ -69,9 +67,9 @@ class PlainStep:
         total = total + weights.commitment * commitment + 0.0 * diversity
         found |= {"adversarial": asked.item(), "feature_matching": matched.item(), "commitment": commitment.item()}
         total.backward()
-        step_optimizer(self.optimizer, trainer.config.generator_optimizer, trainer.step)
+        self.optimizer.step(trainer.step)
         trainer.step += 1
-        self.adversary_optimizer.zero_grad()
+        adversary.zero_grad()
         found["generator"] = total.item()
         return found
 
@@ -103,12 +101,6 @@ class PlainStep:
         sums.lerp_(one_hot.T @ rows, 1 - decay)
         smoothed = (counts + 1e-5) / (counts.sum() + len(counts) * 1e-5) * counts.sum()
         book.embedding = sums / smoothed.unsqueeze(1)
-
-
-def _adamw(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        module.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-    )
 
 
 def _decode(decoder: HiFiGANDecoder, features: Tensor) -> Tensor:

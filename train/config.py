@@ -109,6 +109,8 @@ class TrainConfig(StrictModel):
     def _check(self) -> Self:
         if self.data.batch_size % self.accumulation:
             raise ValueError(f"data.batch_size {self.data.batch_size} is not a multiple of accumulation")
+        if self.discriminator_optimizer.method == "muon":
+            raise ValueError("discriminator_optimizer.method cannot be muon: discriminators have no linear layers")
         if self.loss.distillation and self.init_from is None:
             raise ValueError("loss.distillation needs init_from, the codec to learn from")
         needed = max(

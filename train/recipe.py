@@ -13,12 +13,15 @@ TrainingPrecision = Literal["float32", "bfloat16"]
 
 
 class OptimizerConfig(StrictModel):
-    """AdamW with a learning rate schedule.
+    """AdamW, or Muon and AdamW, with a learning rate schedule.
 
     Attributes:
+        method: `adamw`, or `muon` for the weights of linear layers and AdamW for all else. Muon makes the singular
+            values of an update about equal (https://kellerjordan.github.io/posts/muon/), and updates are scaled to the
+            size of AdamW's (https://arxiv.org/abs/2502.16982), so that learning rates need not be changed.
         learning_rate: peak learning rate.
         betas: of AdamW.
-        weight_decay: of AdamW.
+        weight_decay: of both.
         warmup_steps: steps of linear increase from zero.
         constant_steps: steps at the peak after the warm-up, before the rate decays.
         decay_per_step: factor applied at every step after the warm-up and the constant steps.
@@ -27,6 +30,7 @@ class OptimizerConfig(StrictModel):
         max_gradient_norm: norm that gradients are clipped to; no clipping if None.
     """
 
+    method: Literal["adamw", "muon"] = "adamw"
     learning_rate: PositiveFloat = 2e-4
     betas: tuple[Beta, Beta] = (0.5, 0.9)
     weight_decay: NonNegativeFloat = 0.01

@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
-from codectok.train.distributed import leave_process_group
+from codectok.train.distributed import Ranks, leave_process_group
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120
@@ -60,6 +60,11 @@ def run_on_ranks(work: Callable[..., Any], n_ranks: int, *arguments: Any) -> lis
                     rank.join()
         assert all(rank.exitcode == 0 for rank in ranks), "a rank failed, see its traceback"
         return [torch.load(_result(folder, rank), weights_only=False) for rank in range(n_ranks)]
+
+
+def own_rank() -> Ranks:
+    """Rank of this process in the process group; alone without one."""
+    return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
 
 
 def _run(work: Callable[..., Any], rank: int, n_ranks: int, folder: str, arguments: tuple[Any, ...]) -> None:

@@ -51,12 +51,15 @@ def resume_from_checkpoint(trainer: Trainer, checkpoint: Path) -> dict[str, Any]
                 f" {other.get(key, 'missing')} in the checkpoint, and {own.get(key, 'missing')} here; change only"
                 " settings that keep all shapes."
             )
+    method, before = trainer.config.generator_optimizer.method, "muon" if "muon" in state["optimizer"] else "adamw"
+    if method != before:
+        raise InputError(
+            f"{checkpoint} (resume_from) is of a run with generator_optimizer.method={before}, and this run has"
+            f" {method}; start from the codec of that run instead (init_from)."
+        )
     state["average"] = state["average"] or {"steps": 0, "averages": state["network"]}
-    optimizers = (("optimizer", trainer.optimizer), ("adversary_optimizer", trainer.adversary.optimizer))
-    for name, optimizer in optimizers:
-        state[name]["param_groups"] = optimizer.state_dict()["param_groups"]
     with checkpoint_errors(checkpoint):
-        trainer.load_state_dict(state)
+        trainer.load_state_dict(state, own_settings=True)
     return state
 
 

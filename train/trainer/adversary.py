@@ -19,7 +19,7 @@ from codectok.train.distributed import Ranks
 from codectok.train.recipe import DiscriminatorsConfig, OptimizerConfig, TrainingPrecision
 
 from .losses import adversarial_loss, discriminator_loss, feature_matching_loss
-from .optimizer import build_optimizer, step_optimizer
+from .optimizer import ScheduledOptimizer
 
 Pair = tuple[Tensor, Tensor]
 """A real and a generated waveform, [B, T] each."""
@@ -61,9 +61,8 @@ class Adversary(nn.Module):
             ]
         )
         self.precision = precision
-        self.optimizer_config = optimizer
-        self.optimizer = build_optimizer(self.parameters(), optimizer)
         self._ranks = ranks or Ranks()
+        self.optimizer = ScheduledOptimizer(self, optimizer, self._ranks)
         # Wrapped in a tuple so that nn.Module does not register it as a submodule.
         self._synchronized: tuple[Callable[[Tensor], list[DiscriminatorOutput]], ...] = ()
 
@@ -97,7 +96,7 @@ class Adversary(nn.Module):
                 torch.autograd.backward(loss / len(pairs))
             losses.append(loss.detach())
         self.eval()
-        step_optimizer(self.optimizer, self.optimizer_config, step)
+        self.optimizer.step(step)
         return torch.stack(losses).mean()
 
     def generator_losses(self, real: Tensor, generated: Tensor) -> GeneratorLosses:

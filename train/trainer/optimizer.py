@@ -1,31 +1,96 @@
-"""AdamW and its learning rate schedule."""
+"""Optimizers, AdamW and Muon, and their learning rate schedule."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon
 
+from codectok.train.distributed import Ranks
 from codectok.train.recipe import OptimizerConfig
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
-    """Fused AdamW with the configured learning rate, betas and weight decay."""
-    return torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
+class ScheduledOptimizer:
+    """Takes steps on the parameters of a module at the learning rates of a schedule.
 
+    Args:
+        module: its parameters are updated.
+        config: of the optimizer; with `method: muon` the weights of linear layers are Muon's, all else AdamW's.
+        ranks: which hold the same parameters.
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Restore the state of an optimizer.
-
-    Raises:
-        ValueError: the state is not one of this optimizer; torch itself would fail at the next step.
+    Attributes:
+        parts: an AdamW, and behind it a Muon if configured.
     """
+
+    def __init__(self, module: nn.Module, config: OptimizerConfig, ranks: Ranks | None = None) -> None:
+        self._config, self._ranks = config, ranks or Ranks()
+        self._matrices = list(_matrices(module)) if config.method == "muon" else []
+        of_muon = set(map(id, self._matrices))
+        others = [parameter for parameter in module.parameters() if id(parameter) not in of_muon]
+        rate, decay = config.learning_rate, config.weight_decay
+        self.parts: list[torch.optim.Optimizer] = [
+            AdamW(others, lr=rate, betas=config.betas, weight_decay=decay, fused=True)
+        ]
+        if self._matrices:
+            # Updates are as large as those of AdamW, so that one learning rate suits both.
+            self.parts.append(Muon(self._matrices, rate, decay, adjust_lr_fn="match_rms_adamw"))
+
+    def step(self, number: int) -> None:
+        """Clip the gradients if configured, take step `number`, counted from 0, and clear the gradients."""
+        if self._config.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters(), self._config.max_gradient_norm)
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate(self._config, number)
+            part.step()
+            part.zero_grad(set_to_none=True)
+        # On different hardware, Muon's products are rounded differently and the weights of the ranks would drift apart.
+        for matrix in self._matrices:
+            self._ranks.broadcast(matrix.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of AdamW, with that of Muon as its entry "muon" if there is one."""
+        adamw, *muon = self.parts
+        return {**adamw.state_dict(), **({"muon": muon[0].state_dict()} if muon else {})}
+
+    def load_state_dict(self, state: Mapping[str, Any], own_settings: bool = False) -> None:
+        """Restore the state from `state_dict`.
+
+        Args:
+            state: to restore.
+            own_settings: keep the configured betas, momentum and weight decay, instead of those of `state`.
+
+        Raises:
+            ValueError: the state is not one of this optimizer; torch itself would fail at the next step.
+        """
+        adamw, *muon = self.parts
+        others = {name: value for name, value in state.items() if name != "muon"}
+        if bool(muon) != ("muon" in state):
+            raise ValueError(f"it is {'not ' if muon else ''}of Muon")
+        _load(adamw, others, own_settings, ("step", "exp_avg", "exp_avg_sq"))
+        if muon:
+            _load(muon[0], state["muon"], own_settings, ("momentum_buffer",))
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for part in self.parts for group in part.param_groups for parameter in group["params"]]
+
+
+def _matrices(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the weights of all linear layers."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            yield layer.weight
+
+
+def _load(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], own_settings: bool, names: Sequence[str]) -> None:
+    """Restore the state of a part; `names` are the entries of each of its parameters."""
     own = optimizer.state_dict()
+    if own_settings:
+        state = {**state, "param_groups": own["param_groups"]}
     if len(state["param_groups"]) != len(own["param_groups"]):
         raise ValueError(f"it has {len(state['param_groups'])} groups of parameters")
     for group, other in zip(own["param_groups"], state["param_groups"], strict=True):
@@ -34,13 +99,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
                 raise ValueError(f"its setting {name!r} is {str(other[name])[:40]}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, entry in state["state"].items():
-        shape = parameters[number].shape
-        for name, expected in (("step", torch.Size([])), ("exp_avg", shape), ("exp_avg_sq", shape)):
+        for name in names:
+            shape = torch.Size([]) if name == "step" else parameters[number].shape
             found = entry[name]
-            if not isinstance(found, torch.Tensor) or not found.is_floating_point() or found.shape != expected:
-                raise ValueError(
-                    f"the entry {name!r} of parameter {number} is not a tensor of the shape {list(expected)}"
-                )
+            if not isinstance(found, Tensor) or not found.is_floating_point() or found.shape != shape:
+                raise ValueError(f"the entry {name!r} of parameter {number} is not a tensor of the shape {list(shape)}")
     optimizer.load_state_dict(dict(state))
 
 
@@ -55,14 +118,3 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
     progress = min(1.0, step / config.cosine_steps)
     height = (1 + math.cos(math.pi * progress)) / 2
     return rate * (config.final_share + (1 - config.final_share) * height)
-
-
-def step_optimizer(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int) -> None:
-    """Clip the gradients if configured, take one step at the learning rate of `step`, and clear the gradients."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, step)
-    if config.max_gradient_norm is not None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)

@@ -25,7 +25,7 @@ from .adversary import Adversary
 from .averaging import WeightAverage
 from .envelope_loss import EnvelopeLoss
 from .losses import MultiScaleMelLoss
-from .optimizer import build_optimizer, learning_rate, load_optimizer, step_optimizer
+from .optimizer import ScheduledOptimizer, learning_rate
 from .warm_start import copy_weights, load_initial_checkpoint
 
 # Features per code that the k-means of the codebooks starts from.
@@ -73,7 +73,7 @@ class Trainer:
         self.log_mel = LogMel(config.codec.mel).to(device)
         self.mel_loss = MultiScaleMelLoss(config.loss.mel, config.codec.mel).to(device)
         self.envelope_loss = _envelope_loss(config).to(device) if config.loss.envelope else None
-        self.optimizer = build_optimizer(self.network.parameters(), config.generator_optimizer)
+        self.optimizer = ScheduledOptimizer(self.network, config.generator_optimizer, self.ranks)
         self.adversary = Adversary(
             config.discriminators, config.discriminator_optimizer, config.precision, self.ranks
         ).to(device)
@@ -134,7 +134,7 @@ class Trainer:
             losses_of_microbatches.append({name: loss.detach() for name, loss in losses.items()})
             passes.append(output.quantizer.frames)
         self.network.quantizer.update_codebooks(passes)
-        step_optimizer(self.optimizer, self.config.generator_optimizer, self.step)
+        self.optimizer.step(self.step)
         if self.average is not None:
             self.average.update()
         for name in losses_of_microbatches[0]:
@@ -207,13 +207,18 @@ class Trainer:
             "average": None if self.average is None else self.average.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state from `state_dict`; the next step is the same to the bit."""
+    def load_state_dict(self, state: dict[str, Any], own_settings: bool = False) -> None:
+        """Restore the state from `state_dict`; the next step is the same to the bit.
+
+        Args:
+            state: to restore.
+            own_settings: keep the configured settings of the optimizers, instead of those of `state`.
+        """
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"], own_settings)
         self.adversary.load_state_dict(state["adversary"])
-        load_optimizer(self.adversary.optimizer, state["adversary_optimizer"])
+        self.adversary.optimizer.load_state_dict(state["adversary_optimizer"], own_settings)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
 

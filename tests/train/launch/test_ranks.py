@@ -12,23 +12,17 @@ from unittest import mock
 
 import pytest
 import torch
-import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from codectok.train import TrainConfig, Trainer, train
-from codectok.train.distributed import Ranks
 from codectok.train.run import run
 from codectok.train.run.checkpoint import save_training_state
 from codectok.train.run.metrics_log import MetricsLog
 from codectok.train.run.preparation import open_validation
 from codectok.train.run.validation import clips_of_rank
 from codectok.train.run.window import MetricsWindow
-from tests.helpers.ranks import run_on_ranks
+from tests.helpers.ranks import own_rank, run_on_ranks
 from tests.train.conftest import tiny_config
-
-
-def own_rank() -> Ranks:
-    return Ranks(dist.get_rank(), dist.get_world_size())
 
 
 @pytest.mark.parametrize(("n_clips", "world_size", "listen"), [(7, 1, 2), (7, 2, 5), (7, 3, 1), (2, 4, 4), (8, 4, 0)])
