@@ -1,4 +1,4 @@
-"""What all exports of documents do: mix, pack, count and write them; subclasses make them, and choose the format."""
+"""Base of the exports of documents: mixes, packs, counts and writes them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from .writing import Writer, packed, write_sequences
 HISTOGRAM_STEP = 100
 
 DocumentsOf = Callable[[str, UnitOutput | None], Iterator[Document]]
-"""Yields a unit's documents of a dataset, and counts rows and rejects in the output; in none if it is None."""
+"""Yields a unit's documents of a dataset, and counts rows and rejects in the output if one is given."""
 
 ReadUnit = Callable[[Unit], DocumentsOf]
 """Opens a unit to read its documents."""
@@ -58,7 +58,7 @@ class DocumentJob(Job):
     Attributes:
         output_factor_of_loss: output with labels or a loss mask, over that without.
         too_long: message for a document that is left out, with a place for the number of its tokens.
-        text_name: name of the rows of sources without audio of their own.
+        text_name: name of the rows of sources that are no tables.
         remedy: value of `--too-long` that keeps documents that are too long.
     """
 
@@ -164,7 +164,10 @@ class DocumentJob(Job):
         return packed(self._kept(mixture, output), self.settings.packings)
 
     def _fitting(self, documents_of: DocumentsOf, name: str, output: UnitOutput | None) -> Iterator[Document]:
-        """Yield the documents of a dataset as they fit into a sequence, before mixing: shares count what is written."""
+        """Yield the documents of a dataset, those that are too long dropped, cut or split.
+
+        This comes before mixing, so that shares count the documents that are written.
+        """
         return fit(documents_of(name, output), self.settings.packing, partial(self._reject, output))
 
     def _reject(self, output: UnitOutput | None, document: Document, reason: Literal["too_long", "filtered"]) -> None:

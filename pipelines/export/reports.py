@@ -40,7 +40,7 @@ class ReportedJob(Protocol):
 
     @property
     def text_name(self) -> str:
-        """Name of the rows of sources without audio of their own."""
+        """Name of the rows of sources that are no tables."""
 
     @property
     def remedy(self) -> TooLong:

@@ -68,17 +68,15 @@ class UnitRows:
 
     def __init__(self, reader: RowReader, sources: Sequence[Source]) -> None:
         self._reader, self._sources = reader, sources
-        self._builder_of = cache(lambda name: reader.builder(name, self._sources_of(name)))
+        # Without a reference to this object: voices of a large part are freed as soon as it is written.
+        self._builder_of = cache(partial(_builder, reader, sources))
 
     def __call__(self, name: str, output: UnitOutput | None) -> Iterator[Document]:
         """Yield the documents of a dataset, and count rows and rejects in `output`."""
         builder = self._builder_of(name)
         documents_of = _of_texts if name in self._reader.texts else self._of_rows
-        for source in self._sources_of(name):
+        for source in _sources_of(name, self._sources):
             yield from documents_of(builder, source, name, output)
-
-    def _sources_of(self, name: str) -> list[Source]:
-        return [source for source in self._sources if source.dataset == name]
 
     def _of_rows(
         self, builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None
@@ -98,6 +96,14 @@ class UnitRows:
         for rows in recordings:
             counted = _counted(rows, name, output)
             yield from builder.of_rows(counted, name, self._reader.settings.packing.length, on_missing)
+
+
+def _builder(reader: RowReader, sources: Sequence[Source], name: str) -> DocumentBuilder:
+    return reader.builder(name, _sources_of(name, sources))
+
+
+def _sources_of(name: str, sources: Sequence[Source]) -> list[Source]:
+    return [source for source in sources if source.dataset == name]
 
 
 def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None) -> Iterator[Document]:

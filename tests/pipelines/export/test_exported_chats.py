@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from codectok import CodectokError, InputError
-from codectok.exports.choices import AudioKey, Packing, TooLong
+from codectok.exports.choices import AudioKey, Loss, Packing, TooLong
 from codectok.exports.sequences.packing import PackingOptions
 from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.pipelines.engine.job import RunUnit, WorkerContext
@@ -128,6 +128,17 @@ def test_megatron_has_the_same_ids_and_mask(instruct: Path, talks: Path, table: 
     ]
     clips = sorted((ids for part in lists for ids in part), key=lambda ids: int(ids[0][1:]))
     assert clips == [[f"t{n}", f"c{n:03d}", f"c{n * 7 % 83:03d}"] for n in range(len(TALKS))]
+
+
+@pytest.mark.parametrize("make", JOBS)
+def test_labels_count_in_the_estimate_of_disk_space(
+    make: type[ChatSequencesJob | ChatMegatronJob], instruct: Path, talks: Path, table: Path
+) -> None:
+    with_labels, without = (
+        make(settings(instruct, loss=loss), [str(talks)], [str(table)]) for loss in (Loss.ANSWER, None)
+    )
+    factor = with_labels.output_bytes_per_second / without.output_bytes_per_second
+    assert factor == make.output_factor_of_loss > 1
 
 
 @pytest.mark.parametrize("make", JOBS)
@@ -270,11 +281,14 @@ def test_truncation_keeps_something_to_learn(instruct: Path, talks: Path, table:
     for too_long in (TooLong.DROP, TooLong.TRUNCATE):
         packing = PackingOptions(Packing.NONE, 110, too_long)
         job = ChatSequencesJob(settings(instruct, packing=packing), [str(talks)], [str(table)])
-        export(job, tmp_path / too_long, replace(LOCAL, max_rejects=1.0))
+        report = export(job, tmp_path / too_long, replace(LOCAL, max_rejects=1.0))
         left, found = rejects(tmp_path / too_long), sequences(tmp_path / too_long)
         assert len(left) + len(found) == len(TALKS)
         assert {one["reason"] for one in left} == {"too_long"}
         assert all(len(row["input_ids"]) <= 110 and max(row["labels"]) > 0 for row in found)
+        (advice,) = job.reporter.advice(report.summary.datasets)
+        assert "of the conversations in talks" in advice
+        assert ("--too-long truncate" in advice) == (too_long == TooLong.DROP)
     assert any("than its answers fit into" in str(one["message"]) for one in left)
     assert any(len(row["input_ids"]) > 100 for row in found)
     with pytest.raises(InputError, match="cannot be split"):
