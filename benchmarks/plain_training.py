@@ -19,8 +19,9 @@ from codectok.model.hifigan import HiFiGANDecoder
 from codectok.model.quantization.grvq import ResidualVectorQuantizer
 from codectok.train import Trainer
 from codectok.train.discriminators import DiscriminatorOutput
+from codectok.train.recipe import OptimizerConfig
 from codectok.train.trainer.losses import adversarial_loss, discriminator_loss
-from codectok.train.trainer.optimizer import ScheduledOptimizer
+from codectok.train.trainer.optimizer import learning_rate
 
 DIVERSITY_TEMPERATURE = 100.0
 
@@ -35,8 +36,8 @@ class PlainStep:
         self.group = cast(ResidualVectorQuantizer, group)
         self.counts = [torch.ones(len(book.embedding), device=trainer.device) for book in self.group.layers]
         self.sums = [book.embedding.clone() for book in self.group.layers]
-        self.optimizer = ScheduledOptimizer(trainer.network, trainer.config.generator_optimizer)
-        self.adversary_optimizer = ScheduledOptimizer(trainer.adversary, trainer.config.discriminator_optimizer)
+        self.optimizer = _adamw(trainer.network, trainer.config.generator_optimizer)
+        self.adversary_optimizer = _adamw(trainer.adversary, trainer.config.discriminator_optimizer)
         self.mel_loss = trainer.mel_loss.cpu()
         self.log_mel = trainer.log_mel.cpu()
 
@@ -55,7 +56,8 @@ class PlainStep:
         adversary.train()
         loss = discriminator_loss(adversary(real), adversary(generated.detach()))
         loss.backward()
-        self.adversary_optimizer.step(trainer.step - trainer.config.discriminators.start_step)
+        step = trainer.step - trainer.config.discriminators.start_step
+        _step(self.adversary_optimizer, trainer.config.discriminator_optimizer, step)
         found["discriminator"] = loss.item()
         differences = self.mel_loss(generated.cpu(), real.cpu())
         total = self.mel_loss.total(differences).to(trainer.device)
@@ -67,7 +69,7 @@ class PlainStep:
         total = total + weights.commitment * commitment + 0.0 * diversity
         found |= {"adversarial": asked.item(), "feature_matching": matched.item(), "commitment": commitment.item()}
         total.backward()
-        self.optimizer.step(trainer.step)
+        _step(self.optimizer, trainer.config.generator_optimizer, trainer.step)
         trainer.step += 1
         adversary.zero_grad()
         found["generator"] = total.item()
@@ -101,6 +103,21 @@ class PlainStep:
         sums.lerp_(one_hot.T @ rows, 1 - decay)
         smoothed = (counts + 1e-5) / (counts.sum() + len(counts) * 1e-5) * counts.sum()
         book.embedding = sums / smoothed.unsqueeze(1)
+
+
+def _adamw(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        module.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+
+
+def _step(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int) -> None:
+    (group,) = optimizer.param_groups
+    group["lr"] = learning_rate(config, step)
+    if config.max_gradient_norm is not None:
+        nn.utils.clip_grad_norm_(group["params"], config.max_gradient_norm)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _decode(decoder: HiFiGANDecoder, features: Tensor) -> Tensor:

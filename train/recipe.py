@@ -16,9 +16,10 @@ class OptimizerConfig(StrictModel):
     """AdamW, or Muon and AdamW, with a learning rate schedule.
 
     Attributes:
-        method: `adamw`, or `muon` for the weights of linear layers and AdamW for all else. Muon makes the singular
-            values of an update about equal (https://kellerjordan.github.io/posts/muon/), and updates are scaled to the
-            size of AdamW's (https://arxiv.org/abs/2502.16982), so that learning rates need not be changed.
+        method: `adamw`, or `muon` for the weights of `nn.Linear` layers and AdamW for all else; for the codec only.
+            Muon makes the singular values of an update about equal (https://kellerjordan.github.io/posts/muon/). Its
+            updates are scaled to the size of AdamW's (https://arxiv.org/abs/2502.16982), so that learning rates need
+            not be changed. Its momentum is 0.95.
         learning_rate: peak learning rate.
         betas: of AdamW.
         weight_decay: of both.

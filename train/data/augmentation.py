@@ -80,8 +80,8 @@ def augment(
 
 
 def change_speed(waveform: np.ndarray, out: np.ndarray) -> None:
-    """Resample all of `waveform` float32 [m] to the length of `out` float32 [n]."""
-    # The transform takes a signal as periodic: reflections keep the jump from end to beginning outside of `out`.
+    """Resample `waveform` float32 [m] to the length of `out` float32 [n]; the ends may shift by half a sample."""
+    # The transform treats the signal as periodic; reflections keep its jump from end to beginning outside of `out`.
     padded = np.pad(waveform, SPEED_PADDING, mode="reflect")
     margin = round(SPEED_PADDING * len(out) / len(waveform))
     n_samples = len(out) + 2 * margin

@@ -50,8 +50,8 @@ class AugmentationConfig(StrictModel):
         background_level: lowest and highest level of the other segment, in dB relative to the first.
         low_pass_share: share of the segments that lose all frequencies above a limit.
         low_pass_hertz: lowest and highest limit in Hz.
-        speed: lowest and highest factor by which segments are played faster, which raises the voice of a speaker like
-            the speed of a tape, so that a few speakers sound like many.
+        speed: lowest and highest factor of the playback speed, drawn log-uniformly; 1 by default. Pitch changes with
+            it, so that a few speakers sound like many. Backgrounds keep their speed.
     """
 
     gain: Range = (-12.0, 3.0)

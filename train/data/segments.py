@@ -88,7 +88,7 @@ class SegmentReader:
             positions, speeds, addresses, read_audio_files(addresses), waveforms, strict=True
         ):
             error = None
-            n_samples = round(self.segment_samples * speed)
+            n_samples = max(1, round(self.segment_samples * speed))
             played = waveform if n_samples == self.segment_samples else np.empty(n_samples, np.float32)
             slack = max(0, address.n_samples - n_samples)
             start = int(np.random.default_rng([CROP, self._seed, position]).integers(slack + 1))

@@ -27,7 +27,7 @@ def check_resume_checkpoint(checkpoint: Path) -> None:
 def resume_from_checkpoint(trainer: Trainer, checkpoint: Path) -> dict[str, Any]:
     """Load the state of another run into `trainer`: networks, codebooks, moments, averages and the step.
 
-    Optimizer settings and weight averaging follow the configuration of `trainer`.
+    Optimizer settings other than `method`, and weight averaging, follow the configuration of `trainer`.
 
     Returns:
         The loaded state.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,16 +19,19 @@ class ScheduledOptimizer:
 
     Args:
         module: its parameters are updated.
-        config: of the optimizer; with `method: muon` the weights of linear layers are Muon's, all else AdamW's.
+        config: of the optimizer; with `method: muon` the weights of `nn.Linear` layers are Muon's, all else AdamW's.
         ranks: which hold the same parameters.
 
     Attributes:
-        parts: an AdamW, and behind it a Muon if configured.
+        parts: AdamW, followed by Muon if configured.
+
+    Raises:
+        ValueError: Muon is configured, and the module has no linear layer.
     """
 
     def __init__(self, module: nn.Module, config: OptimizerConfig, ranks: Ranks | None = None) -> None:
         self._config, self._ranks = config, ranks or Ranks()
-        self._matrices = list(_matrices(module)) if config.method == "muon" else []
+        self._matrices = _matrices(module) if config.method == "muon" else []
         of_muon = set(map(id, self._matrices))
         others = [parameter for parameter in module.parameters() if id(parameter) not in of_muon]
         rate, decay = config.learning_rate, config.weight_decay
@@ -70,7 +73,7 @@ class ScheduledOptimizer:
         adamw, *muon = self.parts
         others = {name: value for name, value in state.items() if name != "muon"}
         if bool(muon) != ("muon" in state):
-            raise ValueError(f"it is {'not ' if muon else ''}of Muon")
+            raise ValueError("it lacks the state of Muon" if muon else "it has a state of Muon")
         _load(adamw, others, own_settings, ("step", "exp_avg", "exp_avg_sq"))
         if muon:
             _load(muon[0], state["muon"], own_settings, ("momentum_buffer",))
@@ -79,11 +82,13 @@ class ScheduledOptimizer:
         return [parameter for part in self.parts for group in part.param_groups for parameter in group["params"]]
 
 
-def _matrices(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the weights of all linear layers."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            yield layer.weight
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    """Weights of all linear layers, once each."""
+    weights = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)}
+    matrices = [parameter for parameter in module.parameters() if id(parameter) in weights]
+    if not matrices:
+        raise ValueError("Muon is for linear layers, and there are none")
+    return matrices
 
 
 def _load(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], own_settings: bool, names: Sequence[str]) -> None:

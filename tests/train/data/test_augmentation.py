@@ -11,6 +11,7 @@ import torch
 
 from codectok.errors import ConfigError
 from codectok.train import SegmentLoader, load_train_config
+from codectok.train.data import segments
 from codectok.train.data.augmentation import (
     FARTHEST_BACKGROUND,
     SegmentAugmentation,
@@ -19,6 +20,7 @@ from codectok.train.data.augmentation import (
     draw_augmentation,
 )
 from codectok.train.data.config import AugmentationConfig
+from codectok.train.data.sources import SampleAddress
 from tests.train.conftest import write_shards
 from tests.train.data.test_loader import batches, damage, data_config, segment_reader
 
@@ -104,15 +106,25 @@ def test_speed_keeps_what_is_below_half_the_sample_rate() -> None:
     assert np.abs(played[100:-100]).max() < 0.01
 
 
-def test_faster_segments_hold_more_of_their_clip(folder: Path) -> None:
-    """A segment at twice the speed holds twice the audio; clips that end earlier are followed by silence."""
+@pytest.mark.parametrize(("speed", "segment_samples"), [(2.0, 900), (2.0, 300), (0.5, 600)])
+def test_faster_segments_hold_more_of_their_clip(
+    speed: float, segment_samples: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment at twice the speed is a crop of twice the length, from where such a crop would begin."""
+
+    def ramp(address: SampleAddress, data: bytes, sample_rate: int, start: int, out: np.ndarray) -> None:
+        assert start + len(out) <= max(len(out), address.n_samples)
+        out[:] = np.arange(start, start + len(out)) / 2000
+
+    monkeypatch.setattr(segments, "decode", ramp)
     quiet = {"gain": (0, 0), "background_share": 0, "low_pass_share": 0}
-    fast = segment_reader(data_config(shards=folder, augmentation={**quiet, "speed": (2, 2)}))
-    whole = segment_reader(data_config(shards=folder), segment_samples=2 * fast.segment_samples)
+    config = data_config(shards=folder, augmentation={**quiet, "speed": (speed, speed)})
+    changed = segment_reader(config, segment_samples=segment_samples)
+    plain = segment_reader(data_config(shards=folder), segment_samples=round(speed * segment_samples))
     for position in range(6):
-        (segment,), (longer,) = fast.read([position]), whole.read([position])
+        (segment,), (crop,) = changed.read([position]), plain.read([position])
         expected = np.empty_like(segment.waveform)
-        change_speed(longer.waveform, expected)
+        change_speed(crop.waveform, expected)
         np.testing.assert_array_equal(segment.waveform, expected)
 
 
@@ -152,7 +164,7 @@ def test_first_segment_has_no_background(folder: Path) -> None:
 def test_damaged_samples_stay_silent_and_add_nothing(tmp_path: Path) -> None:
     damaged = write_shards(tmp_path / "all", [4, 4])
     damage(damaged, {"all-1", "all-6"})
-    whole = {"gain": [0, 0], "low_pass_share": 0.0}
+    whole = {"gain": [0, 0], "low_pass_share": 0.0, "speed": [0.9, 0.9]}
     mixed = batches(data_config(shards=damaged, augmentation={**whole, "background_share": 1.0}), 4)
     plain = batches(data_config(shards=damaged, augmentation={**whole, "background_share": 0.0}), 4)
     config, keys = AugmentationConfig(background_share=1.0), [key for batch in mixed for key in batch.keys]
@@ -167,7 +179,16 @@ def test_damaged_samples_stay_silent_and_add_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["gain=[3, -3]", "background_share=1.5", "low_pass_hertz=[0, 100]", "gain=[-500, 0]"]
+    "setting",
+    [
+        "gain=[3, -3]",
+        "background_share=1.5",
+        "low_pass_hertz=[0, 100]",
+        "gain=[-500, 0]",
+        "speed=[0, 1]",
+        "speed=[1, 5]",
+        "speed=[1.2, 0.8]",
+    ],
 )
 def test_impossible_settings_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="augmentation"):

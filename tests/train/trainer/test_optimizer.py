@@ -58,11 +58,11 @@ def test_singular_values_of_an_update_are_about_equal() -> None:
         assert values.max() > 4 * values.min(), name
 
 
-def test_updates_are_as_large_as_those_of_adamw() -> None:
-    """Some 0.2 to 0.4 of the learning rate at each parameter, for wide and narrow matrices."""
+def test_updates_are_a_fifth_of_the_learning_rate() -> None:
+    """Wide and narrow matrices alike, as AdamW's in the course of a training."""
     for name, update in updates(network(), config("muon")).items():
         if name in MATRICES:
-            assert 0.1 * RATE < update.square().mean().sqrt() < 0.4 * RATE, name
+            assert 0.12 * RATE < update.square().mean().sqrt() < 0.28 * RATE, name
 
 
 def test_learning_rate_and_weight_decay_are_those_of_the_configuration() -> None:
@@ -102,7 +102,7 @@ def test_resume_from_another_method_is_refused(first: str, then: str, shards: Pa
     train(tiny_config(shards, tmp_path / "first", f"generator_optimizer.method={first}", steps=2))
     origin = tmp_path / "first" / "checkpoints" / "step-00000002"
     options = (f"generator_optimizer.method={then}", f"resume_from={origin}")
-    with pytest.raises(InputError, match=rf"method={first}, and this run has {then}; start from the codec"):
+    with pytest.raises(InputError, match=rf"method={first}"):
         train(tiny_config(shards, tmp_path / "then", *options, steps=4))
 
 
@@ -118,18 +118,34 @@ def test_resume_from_keeps_the_momentum_and_applies_its_own_settings(shards: Pat
 
 
 def test_discriminators_have_no_matrices_for_muon(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="discriminators have no linear layers"):
+    with pytest.raises(ConfigError, match="discriminator_optimizer"):
         tiny_config(shards, tmp_path, "discriminator_optimizer.method=muon")
 
 
 def test_state_of_muon_is_checked() -> None:
-    optimizer, module = ScheduledOptimizer(network(), config("muon")), network()
-    updates(module, config("muon"))
+    module = network()
+    optimizer = ScheduledOptimizer(module, config("muon"))
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(0)
     state = optimizer.state_dict()
-    with pytest.raises(ValueError, match="it is not of Muon"):
+    again = ScheduledOptimizer(network(), config("muon"))
+    again.load_state_dict(state)
+    assert_equal(again.state_dict(), state)
+    with pytest.raises(ValueError, match="lacks"):
         optimizer.load_state_dict({name: value for name, value in state.items() if name != "muon"})
-    with pytest.raises(ValueError, match="it is of Muon"):
+    with pytest.raises(ValueError, match="Muon"):
         ScheduledOptimizer(network(), config("adamw")).load_state_dict(state)
-    broken = {**state["muon"], "state": {0: {"momentum_buffer": torch.zeros(3)}}}
-    with pytest.raises(ValueError, match=r"'momentum_buffer' of parameter 0 .* shape \[64, 960\]"):
-        optimizer.load_state_dict({**state, "muon": broken})
+    for entry, message in (({"momentum_buffer": torch.zeros(3)}, "momentum_buffer"), ({}, "momentum_buffer")):
+        broken = {**state["muon"], "state": {**state["muon"]["state"], 0: entry}}
+        with pytest.raises((ValueError, KeyError), match=message):
+            optimizer.load_state_dict({**state, "muon": broken})
+
+
+def test_tied_weights_are_stepped_once_and_convolutions_alone_are_refused() -> None:
+    tied = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
+    tied[1].weight = tied[0].weight
+    (matrix,) = ScheduledOptimizer(tied, config("muon")).parts[1].param_groups[0]["params"]
+    assert matrix is tied[0].weight
+    with pytest.raises(ValueError, match="linear"):
+        ScheduledOptimizer(nn.Conv1d(4, 4, 3), config("muon"))
