@@ -154,9 +154,8 @@ class ConversationReader:
 
     def _documents(self, unit: Unit, name: str, output: UnitOutput | None) -> Iterator[Document]:
         joined = _Joined(self.builder, self.index, name, output, self.held)
-        for source in unit.sources:
-            if source.dataset == name:
-                yield from joined.documents(source)
+        for source in unit.sources_of(name):
+            yield from joined.documents(source)
 
 
 @dataclass

@@ -46,7 +46,7 @@ class RowReader:
 
     def open(self, unit: Unit) -> UnitRows:
         """Open a unit to read its documents."""
-        return UnitRows(self, unit.sources)
+        return UnitRows(self, unit)
 
     def builder(self, name: str, sources: Sequence[Source]) -> DocumentBuilder:
         """Return the builder of a dataset's documents; may read all rows of `sources` to know their voices."""
@@ -66,16 +66,16 @@ class RowReader:
 class UnitRows:
     """Yields the documents of a unit."""
 
-    def __init__(self, reader: RowReader, sources: Sequence[Source]) -> None:
-        self._reader, self._sources = reader, sources
+    def __init__(self, reader: RowReader, unit: Unit) -> None:
+        self._reader, self._unit = reader, unit
         # Without a reference to this object: voices of a large part are freed as soon as it is written.
-        self._builder_of = cache(partial(_builder, reader, sources))
+        self._builder_of = cache(partial(_builder, reader, unit))
 
     def __call__(self, name: str, output: UnitOutput | None) -> Iterator[Document]:
         """Yield the documents of a dataset, and count rows and rejects in `output`."""
         builder = self._builder_of(name)
         documents_of = _of_texts if name in self._reader.texts else self._of_rows
-        for source in _sources_of(name, self._sources):
+        for source in self._unit.sources_of(name):
             yield from documents_of(builder, source, name, output)
 
     def _of_rows(
@@ -98,12 +98,8 @@ class UnitRows:
             yield from builder.of_rows(counted, name, self._reader.settings.packing.length, on_missing)
 
 
-def _builder(reader: RowReader, sources: Sequence[Source], name: str) -> DocumentBuilder:
-    return reader.builder(name, _sources_of(name, sources))
-
-
-def _sources_of(name: str, sources: Sequence[Source]) -> list[Source]:
-    return [source for source in sources if source.dataset == name]
+def _builder(reader: RowReader, unit: Unit, name: str) -> DocumentBuilder:
+    return reader.builder(name, unit.sources_of(name))
 
 
 def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitOutput | None) -> Iterator[Document]:

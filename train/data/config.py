@@ -34,7 +34,6 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
 
 Decibels = Annotated[float, Field(ge=-120, le=120)]
 Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_ascending)]
-PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
 Speed = Annotated[float, Field(ge=0.25, le=4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Place = Annotated[Path | str, BeforeValidator(_as_place)]
@@ -58,7 +57,7 @@ class AugmentationConfig(StrictModel):
     background_share: Share = 0.3
     background_level: Range = (-25.0, 0.0)
     low_pass_share: Share = 0.1
-    low_pass_hertz: PositiveRange = (3000.0, 10_000.0)
+    low_pass_hertz: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (3000.0, 10_000.0)
     speed: Annotated[tuple[Speed, Speed], AfterValidator(_ascending)] = (1.0, 1.0)
 
 

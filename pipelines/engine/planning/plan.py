@@ -154,7 +154,7 @@ class Plan:
                 name = column.dictionary[code].as_py()
                 if name not in found:
                     unit = self.units.holding(place, first_unit, first_unit + generation.units)
-                    found[name] = next(source for source in self.unit(unit).sources if source.dataset == name)
+                    found[name] = self.unit(unit).sources_of(name)[0]
             first_unit += generation.units
         return [found[name] for name in sorted(found)]
 

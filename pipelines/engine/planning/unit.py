@@ -28,6 +28,10 @@ class Unit:
     split: Split = "train"
     crashed: tuple[Source, ...] = ()
 
+    def sources_of(self, dataset: str) -> list[Source]:
+        """Sources of a dataset, in order."""
+        return [source for source in self.sources if source.dataset == dataset]
+
     def without(self, culprits: Iterable[Source]) -> Unit:
         """This unit with `culprits` crashed; each is one of its sources, or some clips of one."""
         sources, crashed = list(self.sources), list(self.crashed)
