@@ -23,7 +23,8 @@ class ScheduledOptimizer:
         ranks: which hold the same parameters.
 
     Attributes:
-        parts: AdamW, followed by Muon if configured.
+        adamw: updates all parameters that Muon does not.
+        muon: updates the weights of linear layers; None if not configured.
 
     Raises:
         ValueError: Muon is configured, and the module has no linear layer.
@@ -32,33 +33,34 @@ class ScheduledOptimizer:
     def __init__(self, module: nn.Module, config: OptimizerConfig, ranks: Ranks | None = None) -> None:
         self._config, self._ranks = config, ranks or Ranks()
         self._matrices = _matrices(module) if config.method == "muon" else []
-        of_muon = set(map(id, self._matrices))
+        of_muon = {id(matrix) for matrix in self._matrices}
         others = [parameter for parameter in module.parameters() if id(parameter) not in of_muon]
         rate, decay = config.learning_rate, config.weight_decay
-        self.parts: list[torch.optim.Optimizer] = [
-            AdamW(others, lr=rate, betas=config.betas, weight_decay=decay, fused=True)
-        ]
-        if self._matrices:
-            # Updates are as large as those of AdamW, so that one learning rate suits both.
-            self.parts.append(Muon(self._matrices, rate, decay, adjust_lr_fn="match_rms_adamw"))
+        self.adamw = AdamW(others, lr=rate, betas=config.betas, weight_decay=decay, fused=True)
+        # Updates are as large as those of AdamW, so that one learning rate suits both.
+        self.muon = Muon(self._matrices, rate, decay, adjust_lr_fn="match_rms_adamw") if self._matrices else None
+        self._parameters = [*others, *self._matrices]
 
     def step(self, number: int) -> None:
         """Clip the gradients if configured, take step `number`, counted from 0, and clear the gradients."""
         if self._config.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters(), self._config.max_gradient_norm)
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = learning_rate(self._config, number)
-            part.step()
-            part.zero_grad(set_to_none=True)
+            nn.utils.clip_grad_norm_(self._parameters, self._config.max_gradient_norm)
+        for optimizer in (self.adamw, self.muon):
+            if optimizer is not None:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(self._config, number)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
         # On different hardware, Muon's products are rounded differently and the weights of the ranks would drift apart.
         for matrix in self._matrices:
             self._ranks.broadcast(matrix.detach())
 
     def state_dict(self) -> dict[str, Any]:
         """State of AdamW, with that of Muon as its entry "muon" if there is one."""
-        adamw, *muon = self.parts
-        return {**adamw.state_dict(), **({"muon": muon[0].state_dict()} if muon else {})}
+        state = self.adamw.state_dict()
+        if self.muon is not None:
+            state["muon"] = self.muon.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any], own_settings: bool = False) -> None:
         """Restore the state from `state_dict`.
@@ -70,16 +72,12 @@ class ScheduledOptimizer:
         Raises:
             ValueError: the state is not one of this optimizer; torch itself would fail at the next step.
         """
-        adamw, *muon = self.parts
         others = {name: value for name, value in state.items() if name != "muon"}
-        if bool(muon) != ("muon" in state):
-            raise ValueError("it lacks the state of Muon" if muon else "it has a state of Muon")
-        _load(adamw, others, own_settings, ("step", "exp_avg", "exp_avg_sq"))
-        if muon:
-            _load(muon[0], state["muon"], own_settings, ("momentum_buffer",))
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [parameter for part in self.parts for group in part.param_groups for parameter in group["params"]]
+        if (self.muon is not None) != ("muon" in state):
+            raise ValueError("it lacks the state of Muon" if self.muon else "it has a state of Muon")
+        _load(self.adamw, others, own_settings, ("step", "exp_avg", "exp_avg_sq"))
+        if self.muon is not None:
+            _load(self.muon, state["muon"], own_settings, ("momentum_buffer",))
 
 
 def _matrices(module: nn.Module) -> list[nn.Parameter]:
@@ -92,7 +90,7 @@ def _matrices(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _load(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], own_settings: bool, names: Sequence[str]) -> None:
-    """Restore the state of a part; `names` are the entries of each of its parameters."""
+    """Restore the state of one optimizer; `names` are the entries of each of its parameters."""
     own = optimizer.state_dict()
     if own_settings:
         state = {**state, "param_groups": own["param_groups"]}

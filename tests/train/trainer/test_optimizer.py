@@ -145,7 +145,9 @@ def test_state_of_muon_is_checked() -> None:
 def test_tied_weights_are_stepped_once_and_convolutions_alone_are_refused() -> None:
     tied = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
     tied[1].weight = tied[0].weight
-    (matrix,) = ScheduledOptimizer(tied, config("muon")).parts[1].param_groups[0]["params"]
+    muon = ScheduledOptimizer(tied, config("muon")).muon
+    assert muon is not None
+    (matrix,) = muon.param_groups[0]["params"]
     assert matrix is tied[0].weight
     with pytest.raises(ValueError, match="linear"):
         ScheduledOptimizer(nn.Conv1d(4, 4, 3), config("muon"))

@@ -46,7 +46,7 @@ def state_after_a_step(config: TrainConfig, ranks: Ranks | None = None) -> dict[
         ("adversary", trainer.adversary, trainer.adversary.optimizer),
     ):
         for name, parameter in module.named_parameters():
-            state[f"{part}.{name}"] = optimizer.parts[0].state[parameter]["exp_avg"]
+            state[f"{part}.{name}"] = optimizer.adamw.state[parameter]["exp_avg"]
     return state
 
 
@@ -257,7 +257,7 @@ def test_late_discriminator_has_its_own_warm_up(shards: Path, tmp_path: Path) ->
     trainer.step = 5
     trainer.train_step(next(first_batches(trainer.config)))
     rate = trainer.config.discriminator_optimizer.learning_rate
-    assert trainer.adversary.optimizer.parts[0].param_groups[0]["lr"] == pytest.approx(rate / 10)
+    assert trainer.adversary.optimizer.adamw.param_groups[0]["lr"] == pytest.approx(rate / 10)
 
 
 def test_learning_rate_rises_holds_and_falls() -> None:
