@@ -29,13 +29,13 @@ from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.kinds import Kind
 from codectok.sources.listing.arguments import Argument
-from codectok.sources.rejects import Reject
 from codectok.sources.unused import Unused
 from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.mixing import arithmetic_of
 from codectok.tokens.vocabulary import Vocabulary
 
 from .options import DocumentOptions
+from .rejected import RejectedDocument
 from .reports import DocumentReporter
 from .sources import EXPORT_KINDS, ExportSources
 from .writing import Writer, packed, write_sequences
@@ -141,7 +141,7 @@ class DocumentJob(Job):
         """Load what all units share, and return the function that yields the sequences of a unit."""
         return partial(self._sequences, self.start_reading(context))
 
-    def form_of(self, document: Document) -> str:
+    def form_of(self, document: Document | RejectedDocument) -> str:
         """Pattern of a document, or the name of its template if it follows none."""
         return document.pattern or self.task_of(document.dataset)
 
@@ -174,7 +174,8 @@ class DocumentJob(Job):
         if output is None:
             return
         message = "Nothing in it is learned." if reason == "filtered" else self.too_long.format(len(document.ids))
-        output.reject(Reject(document.dataset, document.id, 0.0, document.seconds, "export", reason, message))
+        span = (document.dataset, document.id, 0.0, document.seconds)
+        output.reject(RejectedDocument(*span, "export", reason, message, document.pattern))
 
     def _kept(self, documents: Iterable[Document], output: UnitOutput) -> Iterator[Document]:
         """Count documents."""

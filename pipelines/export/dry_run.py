@@ -13,8 +13,11 @@ from codectok.exports.sequences.documents import Document
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.preview import plan_work
+from codectok.pipelines.engine.planning.unit import Unit
+from codectok.sources.rejects import Reject
 
 from .document_job import DocumentJob
+from .rejected import RejectedDocument
 
 
 @dataclass
@@ -48,8 +51,8 @@ class DocumentsPreview:
         parts, all_parts: number of parts that were read, and of all that are not written yet.
         share: share of their sources that was read, by size.
         counts: by source and pattern; the pattern is the task of documents without one.
-        left_out: number of rows and texts by source and reason.
-        examples: message of one of them, by source and reason.
+        left_out: number of documents, rows and texts that are left out, by source, pattern (as in `counts`) and reason.
+        examples: message of one of them, by the same.
         sequences: number of sequences by folder.
         sequence_tokens: tokens in them by folder.
     """
@@ -58,8 +61,8 @@ class DocumentsPreview:
     all_parts: int
     share: float
     counts: dict[tuple[str, str], DocumentCounts] = field(default_factory=dict)
-    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
-    examples: dict[tuple[str, str], str] = field(default_factory=dict)
+    left_out: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str, str], str] = field(default_factory=dict)
     sequences: Counter[str] = field(default_factory=Counter)
     sequence_tokens: Counter[str] = field(default_factory=Counter)
 
@@ -95,17 +98,26 @@ def preview_documents(
     for outline in chosen:
         with TemporaryDirectory() as folder:
             unit = plan.unit(outline.number)
-            output_of_unit = UnitOutput(unit, Path(folder))
+            output_of_unit = _PreviewOutput(unit, Path(folder), job, preview)
             for name, sequence in sequences_of(unit, output_of_unit):
                 _count(job, preview, name, sequence)
-            for dataset, counts in output_of_unit.record([]).counts.items():
-                for reason, times in counts.rejects.items():
-                    preview.left_out[dataset, reason] += times
-            for key, reject in output_of_unit.first_rejects.items():
-                preview.examples.setdefault(key, reject.message)
-            output_of_unit.finish_rejects()
         on_part()
     return preview
+
+
+class _PreviewOutput(UnitOutput):
+    """Counts what is left out, and stores nothing of it."""
+
+    def __init__(self, unit: Unit, folder: Path, job: DocumentJob, preview: DocumentsPreview) -> None:
+        super().__init__(unit, folder)
+        self._job, self._preview = job, preview
+
+    def reject(self, reject: Reject) -> None:
+        """Count a document, a row or a text."""
+        form = self._job.form_of(reject) if isinstance(reject, RejectedDocument) else self._job.task_of(reject.dataset)
+        key = reject.dataset, form, reject.reason
+        self._preview.left_out[key] += 1
+        self._preview.examples.setdefault(key, reject.message)
 
 
 def _count(job: DocumentJob, preview: DocumentsPreview, folder: str, sequence: Sequence[Document]) -> None:

@@ -21,6 +21,7 @@ from codectok.tokens.table import TableMetadata, TokenRow
 
 from .neighbours import Neighbours
 from .options import DocumentOptions
+from .rejected import RejectedDocument
 from .templates import Templates
 from .voices import same_voice, voices_of_speakers
 
@@ -123,7 +124,8 @@ def _of_texts(builder: DocumentBuilder, source: Source, name: str, output: UnitO
 
 def _reject_missing(output: UnitOutput | None, name: str, row: TokenRow, error: MissingFieldError) -> None:
     if output is not None:
-        output.reject(Reject(name, row.id, row.start, row.duration, "export", "filtered", str(error)))
+        span = (name, row.id, row.start, row.duration)
+        output.reject(RejectedDocument(*span, "export", "filtered", str(error), error.pattern))
 
 
 def _counted(rows: Iterable[TokenRow], name: str, output: UnitOutput | None) -> Iterator[TokenRow]:

@@ -59,11 +59,8 @@ def show_documents(job: DocumentJob, output: str, choices: JobChoices, number: i
     if preview.left_out:
         rows_table(
             "left out",
-            ("source", "reason", "times", "for example"),
-            [
-                (source, reason, f"{times:,}", preview.examples[source, reason])
-                for (source, reason), times in sorted(preview.left_out.items())
-            ],
+            ("source", "pattern", "reason", "times", "for example"),
+            [(*key, f"{times:,}", preview.examples[key]) for key, times in sorted(preview.left_out.items())],
         )
 
 

@@ -62,7 +62,13 @@ class Document(NamedTuple):
 
 
 class MissingFieldError(InputError):
-    """A row lacks a field that the template needs."""
+    """A row lacks a field that the template needs.
+
+    Attributes:
+        pattern: of the document that would have begun with the row; None if it follows none.
+    """
+
+    pattern: str | None = None
 
 
 def lengths_of(documents: Sequence[Document]) -> np.ndarray:

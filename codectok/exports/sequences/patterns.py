@@ -85,6 +85,7 @@ class PatternBuilder(DocumentBuilder):
             try:
                 opened = self._open(pattern, waiting, length)
             except MissingFieldError as error:
+                error.pattern = pattern
                 on_missing(waiting.popleft(), error)
                 continue
             taken = [waiting.popleft() for _ in opened.clips]

@@ -69,7 +69,8 @@ class TextTokenizer:
         """
         with tokenizer_errors(f"The tokenizer in {self.folder} cannot encode a text"):
             if self._text_only is not None:
-                found = self._text_only.encode(text, add_special_tokens=False).ids
+                # The fast variant leaves out offsets in the text, and exists for batches only.
+                found = self._text_only.encode_batch_fast([text], add_special_tokens=False)[0].ids
             else:
                 encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
                 found = encoded["input_ids"]
