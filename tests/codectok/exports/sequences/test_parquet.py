@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from codectok.exports.choices import Loss
 from codectok.exports.sequences import parquet as sequences
 from codectok.exports.sequences.documents import Document
 from codectok.exports.sequences.parquet import SequencesMetadata, SequenceWriter
@@ -55,3 +56,20 @@ def test_written_sequences_keep_document_lengths(
     assert [row["datasets"] for row in loaded] == [["d", "e"], ["d"]]
     streamed = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
     assert [row["lengths"] for row in streamed] == [[3, 1], [2]]
+
+
+def test_ids_and_labels_have_no_dictionary(tmp_path: Path) -> None:
+    path = tmp_path / "part-000000.parquet"
+    with SequenceWriter(path, METADATA.model_copy(update={"loss": Loss.ALL})) as writer:
+        writer.write([document("a", *range(10, 14), *range(13, 9, -1))._replace(learned=np.arange(8) < 6)])
+    (row,) = pq.read_table(path).to_pylist()
+    assert row["input_ids"] == [10, 11, 12, 13, 13, 12, 11, 10]
+    assert row["labels"] == [-100, 11, 12, 13, 13, 12, -100, -100]
+    assert row["position_ids"] == list(range(8))
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    encodings = {column.path_in_schema.removesuffix(".list.element"): column.encodings for column in columns}
+    split = {name for name, found in encodings.items() if "BYTE_STREAM_SPLIT" in found}
+    with_dictionary = {name for name, found in encodings.items() if "RLE_DICTIONARY" in found}
+    assert split == {"input_ids", "labels", "position_ids"}
+    assert with_dictionary == {"lengths", "ids", "datasets"}
