@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from codectok.config import CodecConfig, StrictModel, load_mapping, named_codec_config, parse
+from codectok.config import CodecConfig, DecoderConfig, StrictModel, load_mapping, named_codec_config, parse
 from codectok.errors import ConfigError
 from codectok.parsing import parse_yaml
 from codectok.train.data.config import DataConfig, ValidationConfig
@@ -55,6 +55,7 @@ class TrainConfig(StrictModel):
         codec: configuration of the codec, or the name of a preset.
         init_from: folder of a codec or a finished run, or `universal-small`, whose encoder and decoder are copied, and
             whose quantizer as well if it is configured alike (warm start).
+        train_only: "decoder" to keep the encoder and the quantizer of `init_from`, and so its codes; None to train all.
         resume_from: checkpoint of another run, to be resumed with the configuration of this one.
         loss: weights of the generator's loss terms.
         discriminators: the adversary.
@@ -81,6 +82,7 @@ class TrainConfig(StrictModel):
     validation: ValidationConfig | None = None
     codec: CodecConfig = CodecConfig()
     init_from: Path | None = None
+    train_only: Literal["decoder"] | None = None
     resume_from: Path | None = None
     loss: LossConfig = LossConfig()
     discriminators: DiscriminatorsConfig = DiscriminatorsConfig()
@@ -113,6 +115,15 @@ class TrainConfig(StrictModel):
             raise ValueError("discriminator_optimizer.method cannot be muon: discriminators have no linear layers")
         if self.loss.distillation and self.init_from is None:
             raise ValueError("loss.distillation needs init_from, the codec to learn from")
+        if self.train_only and self.init_from is None:
+            raise ValueError("train_only needs init_from, the codec whose encoder and quantizer are kept")
+        if self.train_only and (self.loss.distillation or self.loss.diversity):
+            raise ValueError("loss.distillation and loss.diversity change nothing with train_only; leave them out")
+        without_matrices = self.train_only and isinstance(self.codec.decoder, DecoderConfig)
+        if without_matrices and self.generator_optimizer.method == "muon":
+            raise ValueError(
+                "generator_optimizer.method cannot be muon with train_only: this decoder has no linear layers"
+            )
         needed = max(
             self.codec.min_samples,
             *(term.n_fft for term in self.loss.mel),

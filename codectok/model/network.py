@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class CodecNetwork(nn.Module):
         self.encoder = ConvNeXtEncoder(config.encoder, config.mel.n_mels)
         self.quantizer = build_quantizer(config.quantizer, dim)
         self.decoder = _build_decoder(config)
+        self._codes_fixed = False
 
     def forward(self, log_mel: Tensor) -> NetworkOutput:
         """Reconstruct waveforms from `log_mel` [B, T, n_mels] with gradients."""
@@ -59,6 +61,19 @@ class CodecNetwork(nn.Module):
         """Add weight norm to the decoder and codebook statistics to the quantizer."""
         self.decoder.prepare_for_training()
         self.quantizer.prepare_for_training()
+
+    def fix_codes(self) -> None:
+        """Keep encoder and quantizer as they are: without gradients, and in evaluation mode from now on."""
+        self._codes_fixed = True
+        for part in (self.encoder, self.quantizer):
+            part.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode, of the decoder only after `fix_codes`."""
+        super().train(mode)
+        if self._codes_fixed:
+            self.fix_codes()
+        return self
 
     @torch.no_grad()
     def inference_state_dict(self) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ class ScheduledOptimizer:
     """Takes steps on the parameters of a module at the learning rates of a schedule.
 
     Args:
-        module: its parameters are updated.
+        module: its parameters that require gradients are updated.
         config: of the optimizer; with `method: muon` the weights of `nn.Linear` layers are Muon's, all else AdamW's.
         ranks: which hold the same parameters.
 
@@ -27,14 +27,14 @@ class ScheduledOptimizer:
         muon: updates the weights of linear layers; None if not configured.
 
     Raises:
-        ValueError: Muon is configured, and the module has no linear layer.
+        ValueError: Muon is configured, and the module has no linear layer to train.
     """
 
     def __init__(self, module: nn.Module, config: OptimizerConfig, ranks: Ranks | None = None) -> None:
         self._config, self._ranks = config, ranks or Ranks()
         self._matrices = _matrices(module) if config.method == "muon" else []
         of_muon = {id(matrix) for matrix in self._matrices}
-        others = [parameter for parameter in module.parameters() if id(parameter) not in of_muon]
+        others = [parameter for parameter in _trained(module) if id(parameter) not in of_muon]
         rate, decay = config.learning_rate, config.weight_decay
         self.adamw = AdamW(others, lr=rate, betas=config.betas, weight_decay=decay, fused=True)
         # Updates are as large as those of AdamW, so that one learning rate suits both.
@@ -80,10 +80,14 @@ class ScheduledOptimizer:
             _load(self.muon, state["muon"], own_settings, ("momentum_buffer",))
 
 
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
 def _matrices(module: nn.Module) -> list[nn.Parameter]:
     """Weights of all linear layers, once each."""
     weights = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)}
-    matrices = [parameter for parameter in module.parameters() if id(parameter) in weights]
+    matrices = [parameter for parameter in _trained(module) if id(parameter) in weights]
     if not matrices:
         raise ValueError("Muon is for linear layers, and there are none")
     return matrices

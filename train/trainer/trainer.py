@@ -63,10 +63,18 @@ class Trainer:
         self.skips_codebook_init = isinstance(config.codec.quantizer, FiniteScalarQuantizerConfig)
         if config.init_from is not None and (config.loss.distillation or not will_load_state):
             initial = load_initial_checkpoint(config.init_from, config.codec).network
-            self.skips_codebook_init |= copy_weights(initial, self.network)
+            copied = copy_weights(initial, self.network)
+            if config.train_only and not copied:
+                raise ConfigError(
+                    f"train_only keeps the quantizer, but the codec in {config.init_from} (init_from) has another one"
+                    " than the configuration."
+                )
+            self.skips_codebook_init |= copied
             if config.loss.distillation:
                 self._teacher = initial.to(device).requires_grad_(False)
         self.network.prepare_for_training()
+        if config.train_only:
+            self.network.fix_codes()
         self.network.to(device).train()
         if config.loss.diversity:
             self.network.quantizer.measure_diversity()

@@ -162,7 +162,7 @@ class TemporalQuantizer(Quantizer):
         """Update the codebooks from the forward passes of one training step, on all ranks together.
 
         Call it once per optimizer step and before the optimizer changes the weights, on every rank with the same number
-        of tokens. In evaluation mode nothing changes. It never waits for a GPU.
+        of tokens. In evaluation mode it only counts the use of codes. It never waits for a GPU.
 
         Args:
             passes: frames of the step's microbatches, in order.
@@ -171,16 +171,15 @@ class TemporalQuantizer(Quantizer):
             RuntimeError: `prepare_for_training` has not been called.
         """
         usage = self._usage_in_training()
-        if not self.training:
-            return
         features = torch.cat([frames.features for frames in passes])
         codes = torch.cat([frames.codes for frames in passes])
         n_tokens = n_ranks() * len(codes)
         counts = torch.stack([occurrences(column, self.config.codebook_size) for column in codes.unbind(1)])
         sum_over_ranks(counts)
         with no_autocast(features):
-            self.inner.learn(features, codes, counts)
-            if usage.add(counts, n_tokens):
+            if self.training:
+                self.inner.learn(features, codes, counts)
+            if usage.add(counts, n_tokens) and self.training:
                 replaced = self.inner.replace_unused(usage.last_counts, usage.last_tokens)
                 usage.expired_share.copy_(replaced.float().mean())
 

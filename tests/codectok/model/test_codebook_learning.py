@@ -155,11 +155,12 @@ def test_expired_share_is_logged() -> None:
     assert expired[-1] == pytest.approx(48 / 64, abs=0.1)
 
 
-def test_validation_leaves_codebooks_unchanged() -> None:
+def test_evaluation_mode_leaves_codebooks_unchanged_and_counts_their_use() -> None:
     quantizer = make_quantizer(SINGLE, 12).eval()
-    before = {key: tensor.clone() for key, tensor in quantizer.state_dict().items()}
+    before = {key: tensor.clone() for key, tensor in quantizer.inner.state_dict().items()}
     learn(quantizer, Clusters(500, 12).batches(3, 64, 64))
-    assert all(torch.equal(tensor, before[key]) for key, tensor in quantizer.state_dict().items())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in quantizer.inner.state_dict().items())
+    assert 0 < float(quantizer.codebook_metrics()["codebook_usage"]) < 1
 
 
 def test_simvq_map_follows_features() -> None:

@@ -1,0 +1,113 @@
+"""Training of the decoder alone: codes stay as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from codectok import Codec
+from codectok.errors import ConfigError
+from codectok.train import Trainer, train
+from codectok.train.distributed import Ranks
+from codectok.train.trainer.optimizer import ScheduledOptimizer
+from tests.helpers.ranks import own_rank, run_on_ranks
+from tests.train.conftest import assert_equal, codec_of, final_state, first_batches, tiny_config
+
+CPU = torch.device("cpu")
+DECODER_ONLY = ("train_only=decoder", "weight_average=0.9", "generator_optimizer.learning_rate=0.01")
+QUANTIZERS = {
+    "ema": (),
+    "simvq": ("codec.quantizer={type: simvq, codebook_size: 64, codebook_dim: 8}",),
+    "fsq": ("codec.quantizer={type: fsq, levels: [8, 8]}",),
+}
+ISTFT = "codec.decoder={type: istft, dim: 16, depth: 1}"
+
+
+def first_run(shards: Path, output: Path, *changes: str) -> Path:
+    """Train a codec for some steps; returns its folder."""
+    train(tiny_config(shards, output, *changes, steps=2))
+    return output / "codec"
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_only_the_decoder_changes(quantizer: str, shards: Path, tmp_path: Path) -> None:
+    changes = QUANTIZERS[quantizer]
+    before = Codec.from_pretrained(first_run(shards, tmp_path / "first", *changes), device="cpu")
+    config = tiny_config(shards, tmp_path / "run", *changes, *DECODER_ONLY, f"init_from={tmp_path / 'first'}")
+    after = codec_of(train(config))
+    old, new = before.network.state_dict(), after.network.state_dict()
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {"decoder"}
+    waveform = next(first_batches(config))[0]
+    assert torch.equal(before.encode(waveform, 24_000), after.encode(waveform, 24_000))
+
+
+def test_use_of_codes_is_counted(shards: Path, tmp_path: Path) -> None:
+    folder = first_run(shards, tmp_path / "first")
+    config = tiny_config(shards, tmp_path / "run", *DECODER_ONLY, f"init_from={folder}")
+    trainer = Trainer(config, CPU)
+    assert trainer.skips_codebook_init
+    state = {name: tensor.clone() for name, tensor in trainer.network.quantizer.inner.state_dict().items()}
+    trainer.network.eval().train()
+    trainer.train_step(next(first_batches(config)))
+    assert 0 < float(trainer.network.quantizer.codebook_metrics()["codebook_usage"]) < 1
+    assert_equal(trainer.network.quantizer.inner.state_dict(), state)
+
+
+def test_resumed_run_equals_uninterrupted_run(shards: Path, tmp_path: Path) -> None:
+    folder = first_run(shards, tmp_path / "first", ISTFT)
+    options = (ISTFT, *DECODER_ONLY, "generator_optimizer.method=muon", f"init_from={folder}")
+    train(tiny_config(shards, tmp_path / "whole", *options, steps=6))
+    for steps in (3, 6):
+        train(tiny_config(shards, tmp_path / "parts", *options, steps=steps))
+    assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+
+
+def gradients(options: tuple[str, ...], shards: Path, output: Path) -> dict[str, Tensor]:
+    """First moments of the decoder's parameters after a step on this rank, which are its gradients."""
+    config = tiny_config(shards, output, *options)
+    ranks = own_rank() if torch.distributed.is_initialized() else Ranks()
+    trainer = Trainer(config, CPU, ranks=ranks)
+    trainer.train_step(next(first_batches(config)).chunk(ranks.world_size)[ranks.rank])
+    parameters = trainer.network.decoder.named_parameters()
+    return {name: trainer.optimizer.adamw.state[parameter]["exp_avg"] for name, parameter in parameters}
+
+
+def test_two_ranks_equal_one_rank(shards: Path, tmp_path: Path) -> None:
+    folder = first_run(shards, tmp_path / "first")
+    options = (*DECODER_ONLY, f"init_from={folder}", "discriminators.start_step=0")
+    alone = gradients(options, shards, tmp_path / "alone")
+    first, second = run_on_ranks(gradients, 2, options, shards, tmp_path / "ranks")
+    assert_equal(first, second)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(first[name], tensor, rtol=1e-3, atol=1e-3 * float(tensor.abs().max()))
+
+
+def test_optimizer_has_the_decoder_only(shards: Path, tmp_path: Path) -> None:
+    folder = first_run(shards, tmp_path / "first", ISTFT)
+    trainer = Trainer(tiny_config(shards, tmp_path / "run", ISTFT, *DECODER_ONLY, f"init_from={folder}"), CPU)
+    for method in ("adamw", "muon"):
+        config = trainer.config.generator_optimizer.model_copy(update={"method": method})
+        optimizer = ScheduledOptimizer(trainer.network, config)
+        parts = [part for part in (optimizer.adamw, optimizer.muon) if part is not None]
+        found = {id(one) for part in parts for group in part.param_groups for one in group["params"]}
+        assert found == {id(parameter) for parameter in trainer.network.decoder.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("codec.quantizer.codebook_size=32", "has another one"),
+        ("loss.distillation=1.0", "leave them out"),
+        ("loss.diversity=1.0", "leave them out"),
+        ("generator_optimizer.method=muon", "no linear layers"),
+        ("init_from=null", "needs init_from"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(change: str, message: str, shards: Path, tmp_path: Path) -> None:
+    folder = first_run(shards, tmp_path / "first")
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_config(shards, tmp_path / "run", "train_only=decoder", f"init_from={folder}", change))
