@@ -16,7 +16,7 @@ from codectok.checkpoints.distilcodec import import_distilcodec
 from codectok.checkpoints.finding import find_codec
 from codectok.checkpoints.native import CheckpointHeader, save_checkpoint
 from codectok.codecs.base import AudioCodec
-from codectok.codecs.fingerprints import Hashes, hash_codec
+from codectok.codecs.fingerprints import Hashes, hash_codec, hash_encoding
 from codectok.model.clip_encoder import PackBatching
 from codectok.model.kernels.support import resolve_kernels
 from codectok.model.network import CodecNetwork
@@ -209,6 +209,18 @@ class Codec(AudioCodec):
     @cached_property
     def _hashes(self) -> Hashes:
         return hash_codec(self.config.canonical_json().encode(), self.network.state_dict())
+
+    @cached_property
+    def encoding_sha256(self) -> str:
+        """SHA-256 of all that decides codes: spectrogram, encoder and quantizer."""
+        return hash_encoding(self.config.canonical_json(with_decoder=False).encode(), self.network.state_dict())
+
+    @property
+    def fingerprints_of_codes(self) -> tuple[str, ...]:
+        """Fingerprints of this codec and of others with the same codes, which differ in the decoder only."""
+        same = self.header.same_codes
+        others = same.codecs if same is not None and same.encoding == self.encoding_sha256 else ()
+        return self.fingerprint, *others
 
     @cached_property
     def packed_encoder(self) -> PackedEncoder:

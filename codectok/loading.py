@@ -192,8 +192,9 @@ def _refuse_kernels(name: str, kernels: KernelChoice) -> None:
 
 
 def check_made_by(codec: AudioCodec, place: str | Path, made_by: CodecDescription) -> None:
-    """Raise an `InputError` if the codes in `place` were made by another codec than `codec`."""
-    if made_by.codec_fingerprint != codec.fingerprint:
+    """Raise an `InputError` if the codes in `place` are those of another codec than `codec`."""
+    known = codec.fingerprints_of_codes if isinstance(codec, Codec) else (codec.fingerprint,)
+    if made_by.codec_fingerprint not in known:
         advice = (
             "install the version of codectok that made them"
             if made_by.codec_name == codec.name == DEFAULT_CODEC

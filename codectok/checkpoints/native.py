@@ -28,13 +28,33 @@ CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 
 
+class SameCodes(StrictModel):
+    """Codecs with the same codes, since they differ in the decoder only.
+
+    Attributes:
+        codecs: their fingerprints.
+        encoding: SHA-256 of what decides codes, see `codectok.codecs.fingerprints.hash_encoding`. If that of the codec
+            differs, as after rounding to float16, its codes may differ from theirs.
+    """
+
+    codecs: tuple[str, ...]
+    encoding: str
+
+
 class CheckpointHeader(StrictModel):
-    """Contents of `config.json`; `origin` describes where the weights come from."""
+    """Contents of `config.json`.
+
+    Attributes:
+        origin: describes where the weights come from.
+        config: the architecture.
+        same_codes: other codecs whose codes this one decodes, if any.
+    """
 
     format: Literal["codectok.codec"] = "codectok.codec"
     version: Literal[1] = 1
     origin: str
     config: CodecConfig
+    same_codes: SameCodes | None = None
 
 
 def is_checkpoint(directory: Path) -> bool:
@@ -64,7 +84,8 @@ def save_checkpoint(
             save_file(stored, temporary, metadata={"format": "pt"})
     except SafetensorError as error:
         raise CodectokError(f"{path} could not be written: {error}.") from None
-    write_text(directory / CONFIG_FILE, header.model_dump_json(indent=2) + "\n")
+    absent = {"same_codes"} if header.same_codes is None else None
+    write_text(directory / CONFIG_FILE, header.model_dump_json(indent=2, exclude=absent) + "\n")
 
 
 def read_header(directory: Path) -> CheckpointHeader:

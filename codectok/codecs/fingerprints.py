@@ -23,6 +23,12 @@ class Hashes:
     weights: str
 
 
+def hash_encoding(architecture: bytes, tensors: Mapping[str, Tensor]) -> str:
+    """Hash all that decides codes: the `architecture` without the decoder, and `tensors` other than the decoder's."""
+    own = {key: tensor for key, tensor in tensors.items() if not key.startswith("decoder.")}
+    return hash_codec(architecture, own).codec
+
+
 def hash_codec(architecture: bytes, tensors: Mapping[str, Tensor]) -> Hashes:
     """Hash a canonical description of the `architecture`, and `tensors` in float32 (integers as they are)."""
     codec, weights = hashlib.sha256(architecture), hashlib.sha256()

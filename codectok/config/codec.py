@@ -347,13 +347,16 @@ class CodecConfig(StrictModel):
         """Zeros extend shorter clips to this length: one frame, and enough samples for the mel's reflection."""
         return max(self.frame_size, self.mel.padding + 1)
 
-    def canonical_json(self) -> str:
+    def canonical_json(self, with_decoder: bool = True) -> str:
         """Serialize the fields that affect codes and waveforms, always to the same bytes.
 
         The name and training settings are left out.
+
+        Args:
+            with_decoder: False for the fields that affect codes only.
         """
         training = {"encoder": {"drop_path_rate"}, "quantizer": {"ema_decay", "expiry_share"}}
-        aside: dict[str, Any] = {"name": True, **training}
+        aside: dict[str, Any] = {"name": True, **training, **({} if with_decoder else {"decoder": True})}
         return json.dumps(self.model_dump(mode="json", exclude=aside), sort_keys=True)
 
     def n_frames(self, n_samples: int) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
-from codectok.checkpoints.native import CheckpointHeader, build_network
 from codectok.codec import Codec
 from codectok.config import load_mapping, parse
 from codectok.errors import InputError
 from codectok.model.network import CodecNetwork
 from codectok.train.config import TrainConfig
 from codectok.train.trainer.averaging import WeightAverage
+from codectok.train.trainer.export import trained_codec
 
 from .checkpoint import (
     CONFIG_FILE,
@@ -46,12 +47,8 @@ def codec_of_checkpoint(folder: Path) -> Codec:
     network.prepare_for_training()
     with checkpoint_errors(checkpoint):
         network.load_state_dict(state["network"])
-        if config.weight_average is not None:
-            average = WeightAverage(network, config.weight_average)
+        average = None if config.weight_average is None else WeightAverage(network, config.weight_average)
+        if average is not None:
             average.load_state_dict(state["average"])
-            with average.applied():
-                weights = {name: tensor.clone() for name, tensor in network.inference_state_dict().items()}
-        else:
-            weights = network.inference_state_dict()
-    header = CheckpointHeader(origin=f"trained for {state['step']} steps", config=config.codec)
-    return Codec(header, build_network(config.codec, weights, "the trained network"), device="cpu")
+    with nullcontext() if average is None else average.applied():
+        return trained_codec(config.codec, network, state["step"], state.get("same_codes", ()))

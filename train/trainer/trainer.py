@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codectok.audio.analysis.mel import LogMel
-from codectok.checkpoints.native import CheckpointHeader, build_network
 from codectok.codec import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.errors import ConfigError
@@ -24,6 +23,7 @@ from codectok.train.distributed import Ranks
 from .adversary import Adversary
 from .averaging import WeightAverage
 from .envelope_loss import EnvelopeLoss
+from .export import trained_codec
 from .losses import MultiScaleMelLoss
 from .optimizer import ScheduledOptimizer, learning_rate
 from .warm_start import copy_weights, load_initial_checkpoint
@@ -47,6 +47,7 @@ class Trainer:
         adversary: the discriminators.
         optimizer: of the codec.
         average: moving average of the codec's weights, None if not configured.
+        same_codes: fingerprints of codecs with the same codes, if only the decoder is trained.
         skips_codebook_init: True if the codebooks are constants, or were copied by a warm start.
     """
 
@@ -60,15 +61,19 @@ class Trainer:
         self.step = 0
         self.network = CodecNetwork(config.codec)
         self._teacher: CodecNetwork | None = None
+        self.same_codes: tuple[str, ...] = ()
         self.skips_codebook_init = isinstance(config.codec.quantizer, FiniteScalarQuantizerConfig)
         if config.init_from is not None and (config.loss.distillation or not will_load_state):
-            initial = load_initial_checkpoint(config.init_from, config.codec).network
+            codec = load_initial_checkpoint(config.init_from, config.codec)
+            initial = codec.network
             copied = copy_weights(initial, self.network)
             if config.train_only and not copied:
                 raise ConfigError(
                     f"train_only keeps the quantizer, but the codec in {config.init_from} (init_from) has another one"
                     " than the configuration."
                 )
+            if config.train_only:
+                self.same_codes = codec.fingerprints_of_codes
             self.skips_codebook_init |= copied
             if config.loss.distillation:
                 self._teacher = initial.to(device).requires_grad_(False)
@@ -213,6 +218,7 @@ class Trainer:
             "adversary": self.adversary.state_dict(),
             "adversary_optimizer": self.adversary.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
+            "same_codes": self.same_codes,
         }
 
     def load_state_dict(self, state: dict[str, Any], own_settings: bool = False) -> None:
@@ -229,6 +235,7 @@ class Trainer:
         self.adversary.optimizer.load_state_dict(state["adversary_optimizer"], own_settings)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.same_codes = state.get("same_codes", ())  # earlier versions had none
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context that runs layers in the configured precision."""
@@ -242,10 +249,8 @@ class Trainer:
 
     def export(self) -> Codec:
         """Return the current codec for inference on the CPU, with averaged weights if configured."""
-        header = CheckpointHeader(origin=f"trained for {self.step} steps", config=self.config.codec)
         with self.averaged():
-            state = {key: tensor.cpu() for key, tensor in self.network.inference_state_dict().items()}
-        return Codec(header, build_network(self.config.codec, state, "the trained network"), device="cpu")
+            return trained_codec(self.config.codec, self.network, self.step, self.same_codes)
 
 
 def _envelope_loss(config: TrainConfig) -> EnvelopeLoss:

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from codectok import Codec
+from codectok import Codec, InputError
 from codectok.errors import ConfigError
+from codectok.loading import check_made_by
 from codectok.train import Trainer, train
 from codectok.train.distributed import Ranks
+from codectok.train.run.checkpoint_codec import codec_of_checkpoint
 from codectok.train.trainer.optimizer import ScheduledOptimizer
 from tests.helpers.ranks import own_rank, run_on_ranks
 from tests.train.conftest import assert_equal, codec_of, final_state, first_batches, tiny_config
@@ -95,6 +97,28 @@ def test_optimizer_has_the_decoder_only(shards: Path, tmp_path: Path) -> None:
         parts = [part for part in (optimizer.adamw, optimizer.muon) if part is not None]
         found = {id(one) for part in parts for group in part.param_groups for one in group["params"]}
         assert found == {id(parameter) for parameter in trainer.network.decoder.parameters()}
+
+
+def test_codes_are_those_of_the_first_codec_and_of_all_between(shards: Path, tmp_path: Path) -> None:
+    """The third codec decodes codes of the first; a codec with a rounded encoder does not."""
+    first = Codec.from_pretrained(first_run(shards, tmp_path / "first"), device="cpu")
+    for name, before in (("second", "first"), ("third", "second")):
+        config = tiny_config(shards, tmp_path / name, *DECODER_ONLY, f"init_from={tmp_path / before}", steps=4)
+        train(config.model_copy(update={"steps": 3}))
+        train(config)  # resumed
+    second, third = (Codec.from_pretrained(tmp_path / name / "codec", device="cpu") for name in ("second", "third"))
+    expected = (third.fingerprint, second.fingerprint, first.fingerprint)
+    assert third.fingerprints_of_codes == codec_of_checkpoint(tmp_path / "third").fingerprints_of_codes == expected
+    assert len(set(expected)) == 3
+    check_made_by(third, "codes.npz", first.describe())
+    with pytest.raises(InputError, match="another codec"):
+        check_made_by(first, "codes.npz", third.describe())
+    third.save_pretrained(tmp_path / "rounded", "float16")
+    rounded = Codec.from_pretrained(tmp_path / "rounded", device="cpu")
+    assert rounded.fingerprints_of_codes == (rounded.fingerprint,)
+    rounded.save_pretrained(tmp_path / "again", "float16")
+    again = Codec.from_pretrained(tmp_path / "again", device="cpu")
+    assert again.encoding_sha256 == rounded.encoding_sha256 != third.encoding_sha256
 
 
 @pytest.mark.parametrize(
