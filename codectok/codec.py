@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -14,7 +14,7 @@ from torch import Tensor
 from codectok.audio.analysis.mel import LogMel
 from codectok.checkpoints.distilcodec import import_distilcodec
 from codectok.checkpoints.finding import find_codec
-from codectok.checkpoints.native import CheckpointHeader, save_checkpoint
+from codectok.checkpoints.native import CheckpointHeader, SameCodes, save_checkpoint
 from codectok.codecs.base import AudioCodec
 from codectok.codecs.fingerprints import Hashes, hash_codec, hash_encoding
 from codectok.model.clip_encoder import PackBatching
@@ -208,18 +208,24 @@ class Codec(AudioCodec):
 
     @cached_property
     def _hashes(self) -> Hashes:
-        return hash_codec(self.config.canonical_json().encode(), self.network.state_dict())
+        return self._hashes_of(self.network.state_dict())
+
+    def _hashes_of(self, tensors: Mapping[str, Tensor]) -> Hashes:
+        return hash_codec(self.config.canonical_json().encode(), tensors)
 
     @cached_property
     def encoding_sha256(self) -> str:
-        """SHA-256 of all that decides codes: spectrogram, encoder and quantizer."""
-        return hash_encoding(self.config.canonical_json(with_decoder=False).encode(), self.network.state_dict())
+        """SHA-256 of the settings and tensors that determine codes: those of spectrogram, encoder and quantizer."""
+        return self._encoding_sha256(self.network.state_dict())
+
+    def _encoding_sha256(self, tensors: Mapping[str, Tensor]) -> str:
+        return hash_encoding(self.config.canonical_json(with_decoder=False).encode(), tensors)
 
     @property
-    def fingerprints_of_codes(self) -> tuple[str, ...]:
-        """Fingerprints of this codec and of others with the same codes, which differ in the decoder only."""
+    def decodable_fingerprints(self) -> tuple[str, ...]:
+        """Fingerprints of codecs whose codes this one decodes: its own, and those that differ in the decoder only."""
         same = self.header.same_codes
-        others = same.codecs if same is not None and same.encoding == self.encoding_sha256 else ()
+        others = same.codecs if same is not None and same.encoding_sha256 == self.encoding_sha256 else ()
         return self.fingerprint, *others
 
     @cached_property
@@ -296,11 +302,23 @@ class Codec(AudioCodec):
     def save_pretrained(self, directory: str | Path, dtype: WeightsType = "float32") -> None:
         """Write `config.json` and `model.safetensors` into `directory`.
 
-        Weights that are stored in float16 are rounded: the codec that is loaded from them has another fingerprint.
+        Weights that are stored in float16 are rounded: the codec that is loaded from them has another fingerprint. It
+        decodes the codes of this one only if no weight of the encoder or the quantizer was changed.
 
         Raises:
             InputError: the codec was loaded without its decoder.
             CodectokError: a weight is too large for float16.
         """
         self.check_decoder()
-        save_checkpoint(Path(directory), self.header, self.network.state_dict(), dtype)
+        header = self._rounded_header() if dtype == "float16" else self.header
+        save_checkpoint(Path(directory), header, self.network.state_dict(), dtype)
+
+    def _rounded_header(self) -> CheckpointHeader:
+        """Header of this codec in float16."""
+        rounded = {key: tensor.half().float() for key, tensor in self.network.state_dict().items()}
+        if self._hashes_of(rounded).codec == self.fingerprint:
+            return self.header
+        same: SameCodes | None = None
+        if self._encoding_sha256(rounded) == self.encoding_sha256:
+            same = SameCodes(codecs=self.decodable_fingerprints, encoding_sha256=self.encoding_sha256)
+        return self.header.model_copy(update={"same_codes": same})

@@ -192,9 +192,8 @@ def _refuse_kernels(name: str, kernels: KernelChoice) -> None:
 
 
 def check_made_by(codec: AudioCodec, place: str | Path, made_by: CodecDescription) -> None:
-    """Raise an `InputError` if the codes in `place` are those of another codec than `codec`."""
-    known = codec.fingerprints_of_codes if isinstance(codec, Codec) else (codec.fingerprint,)
-    if made_by.codec_fingerprint not in known:
+    """Raise an `InputError` if `codec` does not decode the codes in `place`: another codec made them."""
+    if made_by.codec_fingerprint not in codec.decodable_fingerprints:
         advice = (
             "install the version of codectok that made them"
             if made_by.codec_name == codec.name == DEFAULT_CODEC

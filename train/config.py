@@ -118,9 +118,9 @@ class TrainConfig(StrictModel):
         if self.train_only and self.init_from is None:
             raise ValueError("train_only needs init_from, the codec whose encoder and quantizer are kept")
         if self.train_only and (self.loss.distillation or self.loss.diversity):
-            raise ValueError("loss.distillation and loss.diversity change nothing with train_only; leave them out")
-        without_matrices = self.train_only and isinstance(self.codec.decoder, DecoderConfig)
-        if without_matrices and self.generator_optimizer.method == "muon":
+            raise ValueError("loss.distillation and loss.diversity change nothing with train_only; set them to 0")
+        method = self.generator_optimizer.method
+        if self.train_only and method == "muon" and isinstance(self.codec.decoder, DecoderConfig):
             raise ValueError(
                 "generator_optimizer.method cannot be muon with train_only: this decoder has no linear layers"
             )

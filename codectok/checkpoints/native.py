@@ -33,12 +33,12 @@ class SameCodes(StrictModel):
 
     Attributes:
         codecs: their fingerprints.
-        encoding: SHA-256 of what decides codes, see `codectok.codecs.fingerprints.hash_encoding`. If that of the codec
-            differs, as after rounding to float16, its codes may differ from theirs.
+        encoding_sha256: of their settings and tensors that determine codes, see
+            `codectok.codecs.fingerprints.hash_encoding`; a codec with another one has other codes.
     """
 
     codecs: tuple[str, ...]
-    encoding: str
+    encoding_sha256: str
 
 
 class CheckpointHeader(StrictModel):

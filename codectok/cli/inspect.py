@@ -99,7 +99,7 @@ def _codec_facts(name: str) -> dict[str, object]:
         **({} if codec.revision is None else {"revision": codec.revision}),
         "weights": codec.weights_sha256,
         "fingerprint": codec.fingerprint,
-        **({"same codes as": ", ".join(others)} if (others := codec.fingerprints_of_codes[1:]) else {}),
+        **({"same codes as": ", ".join(others)} if (others := codec.decodable_fingerprints[1:]) else {}),
     }
 
 

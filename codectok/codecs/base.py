@@ -91,6 +91,11 @@ class AudioCodec(ABC):
         """Device class, see `codectok.device.device_class`."""
         return device_class(self.device)
 
+    @property
+    def decodable_fingerprints(self) -> tuple[str, ...]:
+        """Fingerprints of the codecs whose codes this one decodes, its own first."""
+        return (self.fingerprint,)
+
     @abstractmethod
     def batching(self, on_gpu: bool) -> Batching:
         """Return how clips become batches for an encoder on a GPU, or on a CPU."""

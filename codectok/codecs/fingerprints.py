@@ -24,7 +24,7 @@ class Hashes:
 
 
 def hash_encoding(architecture: bytes, tensors: Mapping[str, Tensor]) -> str:
-    """Hash all that decides codes: the `architecture` without the decoder, and `tensors` other than the decoder's."""
+    """Hash what determines codes: an `architecture` without a decoder, and `tensors` except those of the decoder."""
     own = {key: tensor for key, tensor in tensors.items() if not key.startswith("decoder.")}
     return hash_codec(architecture, own).codec
 

@@ -122,7 +122,8 @@ class ChatSequencesJob(WritesSequences, ChatDocuments):
 
     verb = "export chat"
     # 2: an empty list of a message does not hide that of the conversation; truncated ones count the audio that is left.
-    bytes_version = 2
+    # 3: ids have no dictionary.
+    bytes_version = 3
 
 
 class ChatMegatronJob(WritesMegatron, ChatDocuments):

@@ -94,8 +94,9 @@ class SequencesJob(WritesSequences, RowDocuments):
     # 2: recordings continue in the next file, strings of tokens are text. 3: a vocabulary ends behind special tokens
     # that a tokenizer has elsewhere, texts that are null are `filtered`. 4: files record mixed arithmetic. 6: a switch
     # token also stands in a row left alone, and an end that closes the audio of a pattern is learned with it; pieces in
-    # which nothing is learned are `filtered`, and cut documents have the seconds of their codes.
-    bytes_version = 6
+    # which nothing is learned are `filtered`, and cut documents have the seconds of their codes. 7: ids have no
+    # dictionary.
+    bytes_version = 7
 
 
 class MegatronJob(WritesMegatron, RowDocuments):

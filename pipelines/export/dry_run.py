@@ -51,7 +51,8 @@ class DocumentsPreview:
         parts, all_parts: number of parts that were read, and of all that are not written yet.
         share: share of their sources that was read, by size.
         counts: by source and pattern; the pattern is the task of documents without one.
-        left_out: number of documents, rows and texts that are left out, by source, pattern (as in `counts`) and reason.
+        left_out: number of documents, rows and texts that are left out, by source, pattern and reason. A row that lacks
+            a field has the pattern that was drawn for its document.
         examples: message of one of them, by the same.
         sequences: number of sequences by folder.
         sequence_tokens: tokens in them by folder.

@@ -12,7 +12,7 @@ class RejectedDocument(Reject):
     """A document that is left out, or a row with which none can begin.
 
     Attributes:
-        pattern: of its audio and text; None if it follows none. Dry runs count by it; files of rejects don't hold it.
+        pattern: drawn for it; None if it follows none. Dry runs count by it; files of rejects have no column for it.
     """
 
     pattern: str | None = None

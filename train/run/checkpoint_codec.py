@@ -11,7 +11,7 @@ from codectok.errors import InputError
 from codectok.model.network import CodecNetwork
 from codectok.train.config import TrainConfig
 from codectok.train.trainer.averaging import WeightAverage
-from codectok.train.trainer.export import trained_codec
+from codectok.train.trainer.export import same_codes_of, trained_codec
 
 from .checkpoint import (
     CONFIG_FILE,
@@ -50,5 +50,6 @@ def codec_of_checkpoint(folder: Path) -> Codec:
         average = None if config.weight_average is None else WeightAverage(network, config.weight_average)
         if average is not None:
             average.load_state_dict(state["average"])
+        same_codes = same_codes_of(state)
     with nullcontext() if average is None else average.applied():
-        return trained_codec(config.codec, network, state["step"], state.get("same_codes", ()))
+        return trained_codec(config.codec, network, state["step"], same_codes)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from codectok.checkpoints.native import CheckpointHeader, SameCodes, build_network
 from codectok.codec import Codec
 from codectok.config import CodecConfig
 from codectok.model.network import CodecNetwork
 
 
-def trained_codec(config: CodecConfig, network: CodecNetwork, step: int, same_codes: tuple[str, ...] = ()) -> Codec:
+def trained_codec(config: CodecConfig, network: CodecNetwork, step: int, same_codes: SameCodes | None) -> Codec:
     """Return a network in training as a codec on the CPU; its weights are copied.
 
     Args:
         config: of the network.
         network: with the weights to take.
         step: number of steps that it was trained for.
-        same_codes: fingerprints of codecs with the same codes.
+        same_codes: codecs whose encoder and quantizer the network has; None if they were trained.
     """
     state = {key: tensor.cpu() for key, tensor in network.inference_state_dict().items()}
-    header = CheckpointHeader(origin=f"trained for {step} steps", config=config)
-    codec = Codec(header, build_network(config, state, "the trained network"), device="cpu")
-    if same_codes:
-        same = SameCodes(codecs=same_codes, encoding=codec.encoding_sha256)
-        codec.header = header.model_copy(update={"same_codes": same})
-    return codec
+    header = CheckpointHeader(origin=f"trained for {step} steps", config=config, same_codes=same_codes)
+    return Codec(header, build_network(config, state, "the trained network"), device="cpu")
+
+
+def same_codes_of(state: Mapping[str, Any]) -> SameCodes | None:
+    """Return the codecs with the same codes that a training state names; raises a `ValueError` if they are damaged."""
+    found = state.get("same_codes")  # states of earlier versions have no such entry
+    return None if found is None else SameCodes.model_validate(found)

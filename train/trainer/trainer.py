@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codectok.audio.analysis.mel import LogMel
+from codectok.checkpoints.native import SameCodes
 from codectok.codec import Codec
 from codectok.config import FiniteScalarQuantizerConfig
 from codectok.errors import ConfigError
@@ -23,7 +24,7 @@ from codectok.train.distributed import Ranks
 from .adversary import Adversary
 from .averaging import WeightAverage
 from .envelope_loss import EnvelopeLoss
-from .export import trained_codec
+from .export import same_codes_of, trained_codec
 from .losses import MultiScaleMelLoss
 from .optimizer import ScheduledOptimizer, learning_rate
 from .warm_start import copy_weights, load_initial_checkpoint
@@ -47,7 +48,7 @@ class Trainer:
         adversary: the discriminators.
         optimizer: of the codec.
         average: moving average of the codec's weights, None if not configured.
-        same_codes: fingerprints of codecs with the same codes, if only the decoder is trained.
+        same_codes: codecs with the same codes, if only the decoder is trained; else None.
         skips_codebook_init: True if the codebooks are constants, or were copied by a warm start.
     """
 
@@ -61,22 +62,18 @@ class Trainer:
         self.step = 0
         self.network = CodecNetwork(config.codec)
         self._teacher: CodecNetwork | None = None
-        self.same_codes: tuple[str, ...] = ()
+        self.same_codes: SameCodes | None = None
         self.skips_codebook_init = isinstance(config.codec.quantizer, FiniteScalarQuantizerConfig)
         if config.init_from is not None and (config.loss.distillation or not will_load_state):
-            codec = load_initial_checkpoint(config.init_from, config.codec)
-            initial = codec.network
-            copied = copy_weights(initial, self.network)
-            if config.train_only and not copied:
-                raise ConfigError(
-                    f"train_only keeps the quantizer, but the codec in {config.init_from} (init_from) has another one"
-                    " than the configuration."
+            only_decoder = config.train_only is not None
+            initial = load_initial_checkpoint(config.init_from, config.codec, with_quantizer=only_decoder)
+            self.skips_codebook_init |= copy_weights(initial.network, self.network)
+            if only_decoder:
+                self.same_codes = SameCodes(
+                    codecs=initial.decodable_fingerprints, encoding_sha256=initial.encoding_sha256
                 )
-            if config.train_only:
-                self.same_codes = codec.fingerprints_of_codes
-            self.skips_codebook_init |= copied
             if config.loss.distillation:
-                self._teacher = initial.to(device).requires_grad_(False)
+                self._teacher = initial.network.to(device).requires_grad_(False)
         self.network.prepare_for_training()
         if config.train_only:
             self.network.fix_codes()
@@ -218,7 +215,7 @@ class Trainer:
             "adversary": self.adversary.state_dict(),
             "adversary_optimizer": self.adversary.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "same_codes": self.same_codes,
+            "same_codes": None if self.same_codes is None else self.same_codes.model_dump(),
         }
 
     def load_state_dict(self, state: dict[str, Any], own_settings: bool = False) -> None:
@@ -235,7 +232,7 @@ class Trainer:
         self.adversary.optimizer.load_state_dict(state["adversary_optimizer"], own_settings)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.same_codes = state.get("same_codes", ())  # earlier versions had none
+        self.same_codes = same_codes_of(state)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context that runs layers in the configured precision."""

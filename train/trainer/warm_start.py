@@ -13,8 +13,8 @@ from codectok.errors import InputError
 from codectok.model.network import CodecNetwork
 
 COPIED_MODULES = ("encoder", "decoder")
-# Keys of a quantizer that change its training only.
-TRAINING_KEYS = {"ema_decay", "expiry_share"}
+# Settings of a part that change its training only.
+TRAINING_KEYS = {"drop_path_rate", "ema_decay", "expiry_share"}
 
 
 def has_initial_checkpoint(place: Path) -> bool:
@@ -22,11 +22,11 @@ def has_initial_checkpoint(place: Path) -> bool:
     return _codec_folder(place) is not None
 
 
-def load_initial_checkpoint(place: Path, config: CodecConfig) -> Codec:
+def load_initial_checkpoint(place: Path, config: CodecConfig, with_quantizer: bool = False) -> Codec:
     """Load the codec in `place`, a folder of a codec or of a training run, or a built-in one by its name, onto the CPU.
 
     Raises:
-        InputError: there is no codec, or its encoder or decoder differs from `config`.
+        InputError: there is no codec, or `check_initial_config` refuses it.
     """
     folder = _codec_folder(place)
     if folder is None:
@@ -35,23 +35,28 @@ def load_initial_checkpoint(place: Path, config: CodecConfig) -> Codec:
             " training run."
         )
     codec = Codec.from_pretrained(folder, device="cpu")
-    check_initial_config(codec.config, config, folder)
+    check_initial_config(codec.config, config, folder, with_quantizer)
     return codec
 
 
-def check_initial_config(initial: CodecConfig, config: CodecConfig, place: Path) -> None:
+def check_initial_config(initial: CodecConfig, config: CodecConfig, place: Path, with_quantizer: bool = False) -> None:
     """Check that encoder and decoder of the initial checkpoint in `place` match `config`.
+
+    Args:
+        initial, config: the two codecs.
+        place: of the initial checkpoint, for messages.
+        with_quantizer: the quantizer must match, too.
 
     Raises:
         InputError: they differ.
     """
-    for part in ("mel", *COPIED_MODULES):
-        own, other = (getattr(each, part).model_dump() for each in (config, initial))
-        different = [name for name in own if own[name] != other[name] and name != "drop_path_rate"]
+    for part in ("mel", *COPIED_MODULES, *(["quantizer"] if with_quantizer else [])):
+        own, other = (getattr(each, part).model_dump(exclude=TRAINING_KEYS) for each in (config, initial))
+        different = [name for name in own | other if own.get(name) != other.get(name)]
         if different:
             raise InputError(
                 f"The codec in {place} (init_from) has another {part} than the configuration:"
-                f" {', '.join(f'{name} {other[name]}, not {own[name]}' for name in different)}."
+                f" {', '.join(f'{name} {other.get(name)}, not {own.get(name)}' for name in different)}."
             )
 
 

@@ -21,7 +21,7 @@ from .documents import NOT_LEARNED, Document, lengths_of, loss_mask_of, position
 
 # Statistics of token ids are useless to readers: only document ids have them.
 STATISTICS = ["ids"]
-# Ids are nearly random: a dictionary of them takes twice the time to write, and more space.
+# A dictionary of ids takes twice the time to write, and mostly more space.
 COLUMNS_OF_IDS = ("input_ids", "labels", "position_ids")
 ENCODING_OF_IDS = "BYTE_STREAM_SPLIT"
 # Readers overflow at 2^31 values of a column chunk, and hold a row group in memory.

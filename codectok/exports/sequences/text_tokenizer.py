@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ class TextTokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
+        # Texts are encoded one by one: other threads would have nothing to do.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self._tokenizer: Any = load_tokenizer(folder)
         with tokenizer_errors(f"The tokenizer in {folder} cannot be used"):
             self._text_only: Any = _text_only(self._tokenizer)

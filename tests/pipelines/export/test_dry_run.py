@@ -78,7 +78,7 @@ def test_dry_run_counts_what_each_pattern_leaves_out(table: Path, tokenizer: Pat
     job = SequencesJob(settings, [str(table)])
     preview = preview_documents(job, job.sources.arguments, tmp_path / "out", LOCAL)
     left = {(pattern, reason): times for (_, pattern, reason), times in preview.left_out.items()}
-    # Only documents that begin with a text need one; audio that does not fit behind a text is not in its document.
+    # Only documents that begin with a text need one; audio that does not fit behind a text begins another document.
     assert left.keys() == {("A", "too_long"), ("TA", "filtered")}
     export(job, tmp_path / "out")
     assert sum(left.values()) == len(rejects(tmp_path / "out"))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
 from codectok import Codec, InputError
-from codectok.errors import ConfigError
 from codectok.loading import check_made_by
 from codectok.train import Trainer, train
 from codectok.train.distributed import Ranks
 from codectok.train.run.checkpoint_codec import codec_of_checkpoint
 from codectok.train.trainer.optimizer import ScheduledOptimizer
+from tests.helpers.command_line import codectok
 from tests.helpers.ranks import own_rank, run_on_ranks
 from tests.train.conftest import assert_equal, codec_of, final_state, first_batches, tiny_config
 
@@ -99,8 +101,7 @@ def test_optimizer_has_the_decoder_only(shards: Path, tmp_path: Path) -> None:
         assert found == {id(parameter) for parameter in trainer.network.decoder.parameters()}
 
 
-def test_codes_are_those_of_the_first_codec_and_of_all_between(shards: Path, tmp_path: Path) -> None:
-    """The third codec decodes codes of the first; a codec with a rounded encoder does not."""
+def test_codec_decodes_codes_of_those_that_it_was_trained_from(shards: Path, tmp_path: Path) -> None:
     first = Codec.from_pretrained(first_run(shards, tmp_path / "first"), device="cpu")
     for name, before in (("second", "first"), ("third", "second")):
         config = tiny_config(shards, tmp_path / name, *DECODER_ONLY, f"init_from={tmp_path / before}", steps=4)
@@ -108,30 +109,77 @@ def test_codes_are_those_of_the_first_codec_and_of_all_between(shards: Path, tmp
         train(config)  # resumed
     second, third = (Codec.from_pretrained(tmp_path / name / "codec", device="cpu") for name in ("second", "third"))
     expected = (third.fingerprint, second.fingerprint, first.fingerprint)
-    assert third.fingerprints_of_codes == codec_of_checkpoint(tmp_path / "third").fingerprints_of_codes == expected
+    assert third.decodable_fingerprints == codec_of_checkpoint(tmp_path / "third").decodable_fingerprints == expected
     assert len(set(expected)) == 3
     check_made_by(third, "codes.npz", first.describe())
     with pytest.raises(InputError, match="another codec"):
         check_made_by(first, "codes.npz", third.describe())
-    third.save_pretrained(tmp_path / "rounded", "float16")
-    rounded = Codec.from_pretrained(tmp_path / "rounded", device="cpu")
-    assert rounded.fingerprints_of_codes == (rounded.fingerprint,)
-    rounded.save_pretrained(tmp_path / "again", "float16")
-    again = Codec.from_pretrained(tmp_path / "again", device="cpu")
-    assert again.encoding_sha256 == rounded.encoding_sha256 != third.encoding_sha256
+
+
+def test_decode_takes_tokens_of_the_first_codec(shards: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24_000), 24_000)
+    folder = first_run(shards, tmp_path / "first")
+    train(tiny_config(shards, tmp_path / "run", *DECODER_ONLY, f"init_from={folder}", steps=2))
+    assert codectok("encode", tmp_path / "noise.wav", tmp_path / "codes.npz", "--codec", folder).exit_code == 0
+    decoded = codectok("decode", tmp_path / "codes.npz", tmp_path / "decoded", "--codec", tmp_path / "run" / "codec")
+    assert decoded.exit_code == 0, decoded.output
+    shown = codectok("inspect", tmp_path / "run" / "codec").output
+    assert Codec.from_pretrained(folder, device="cpu").fingerprint in "".join(shown.replace("│", "").split())
+
+
+def test_rounding_the_encoder_changes_codes(shards: Path, tmp_path: Path) -> None:
+    def saved(codec: Codec, name: str) -> Codec:
+        codec.save_pretrained(tmp_path / name, "float16")
+        return Codec.from_pretrained(tmp_path / name, device="cpu")
+
+    def tuned(name: str, before: Path) -> Codec:
+        return codec_of(train(tiny_config(shards, tmp_path / name, *DECODER_ONLY, f"init_from={before}", steps=2)))
+
+    first = Codec.from_pretrained(first_run(shards, tmp_path / "first"), device="cpu")
+    rounded = saved(tuned("second", tmp_path / "first"), "rounded-second")
+    assert rounded.decodable_fingerprints == (rounded.fingerprint,)
+    assert rounded.header.same_codes is None
+    # The encoder of a codec in float16 stays as it is.
+    half = saved(first, "half")
+    third = tuned("third", tmp_path / "half")
+    again = saved(third, "rounded-third")
+    assert again.decodable_fingerprints == (again.fingerprint, third.fingerprint, half.fingerprint)
+    assert saved(again, "same").header == again.header
+
+
+def test_changed_encoder_is_noticed(shards: Path, tmp_path: Path) -> None:
+    folder = first_run(shards, tmp_path / "first")
+    trainer = Trainer(tiny_config(shards, tmp_path / "run", *DECODER_ONLY, f"init_from={folder}"), CPU)
+    assert len(trainer.export().decodable_fingerprints) == 2
+    trainer.network.encoder.stem.weight[0, 0, 0] += 1
+    with trainer.averaged():
+        trainer.network.encoder.stem.weight[0, 0, 0] += 1
+    assert len(trainer.export().decodable_fingerprints) == 1
+
+
+@pytest.mark.parametrize("then", ["all", "decoder"])
+def test_resume_from_another_kind_of_run_is_refused(then: str, shards: Path, tmp_path: Path) -> None:
+    folder = first_run(shards, tmp_path / "first")
+    decoder = (*DECODER_ONLY, f"init_from={folder}")
+    options: dict[str, tuple[str, ...]] = {"decoder": decoder, "all": ("weight_average=0.9",)}
+    (before,) = options.keys() - {then}
+    train(tiny_config(shards, tmp_path / "before", *options[before], steps=2))
+    origin = f"resume_from={tmp_path / 'before' / 'checkpoints' / 'step-00000002'}"
+    with pytest.raises(InputError, match="init_from"):
+        train(tiny_config(shards, tmp_path / "then", *options[then], origin, steps=4))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("codec.quantizer.codebook_size=32", "has another one"),
-        ("loss.distillation=1.0", "leave them out"),
-        ("loss.diversity=1.0", "leave them out"),
+        ("codec.quantizer.codebook_size=32", "another quantizer .*codebook_size 64, not 32"),
+        ("loss.distillation=1.0", "set them to 0"),
+        ("loss.diversity=1.0", "set them to 0"),
         ("generator_optimizer.method=muon", "no linear layers"),
         ("init_from=null", "needs init_from"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(change: str, message: str, shards: Path, tmp_path: Path) -> None:
     folder = first_run(shards, tmp_path / "first")
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(InputError, match=message):
         train(tiny_config(shards, tmp_path / "run", "train_only=decoder", f"init_from={folder}", change))
