@@ -45,6 +45,8 @@ def codec_of_checkpoint(folder: Path) -> Codec:
     state = load_training_state(checkpoint)
     network = CodecNetwork(config.codec)
     network.prepare_for_training()
+    if config.train_only:
+        network.fix_codes()
     with checkpoint_errors(checkpoint):
         network.load_state_dict(state["network"])
         average = None if config.weight_average is None else WeightAverage(network, config.weight_average)

@@ -13,20 +13,24 @@ from codectok.model.quantization.codebook import EMACodebook
 
 
 class WeightAverage:
-    """Moving average of a module's parameters and codebooks.
+    """Moving average of a module's parameters and codebooks, as far as they are trained.
 
     Args:
-        module: the module whose weights are averaged.
+        module: the module whose weights are averaged, in training mode; parts that stay in evaluation mode have fixed
+            codebooks.
         decay: share of the old average kept at each step; smaller during the first steps.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         # Codebooks are buffers, but must match the weights around them.
         self._codebooks = {
-            f"{name}.embedding": each for name, each in module.named_modules() if isinstance(each, EMACodebook)
+            f"{name}.embedding": each
+            for name, each in module.named_modules()
+            if isinstance(each, EMACodebook) and each.training
         }
         codebooks = {name: each.embedding for name, each in self._codebooks.items()}
-        self._weights: dict[str, Tensor] = {**dict(module.named_parameters()), **codebooks}
+        trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self._weights: dict[str, Tensor] = {**trained, **codebooks}
         self._averages = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._decay, self._steps = decay, 0
 
