@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 from codectok.codec import Codec
@@ -10,7 +9,7 @@ from codectok.config import load_mapping, parse
 from codectok.errors import InputError
 from codectok.model.network import CodecNetwork
 from codectok.train.config import TrainConfig
-from codectok.train.trainer.averaging import WeightAverage
+from codectok.train.trainer.averaging import WeightAverage, averaged
 from codectok.train.trainer.export import same_codes_of, trained_codec
 
 from .checkpoint import (
@@ -53,5 +52,5 @@ def codec_of_checkpoint(folder: Path) -> Codec:
         if average is not None:
             average.load_state_dict(state["average"])
         same_codes = same_codes_of(state)
-    with nullcontext() if average is None else average.applied():
+    with averaged(average):
         return trained_codec(config.codec, network, state["step"], same_codes)

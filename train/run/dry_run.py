@@ -126,7 +126,7 @@ def _initial_checkpoint(config: TrainConfig, initial_config: CodecConfig | None)
     if place is None or initial_config is None or has_initial_checkpoint(place):
         yield config
         return
-    check_initial_config(initial_config, config.codec, place, with_quantizer=config.train_only is not None)
+    check_initial_config(initial_config, config.codec, place, with_quantizer=bool(config.train_only))
     with tempfile.TemporaryDirectory(prefix="codectok-") as folder:
         codec = Path(folder) / "codec"
         Codec.from_config(initial_config, device="cpu").save_pretrained(codec)

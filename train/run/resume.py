@@ -57,7 +57,7 @@ def resume_from_checkpoint(trainer: Trainer, checkpoint: Path) -> dict[str, Any]
             f"{checkpoint} (resume_from) is of a run with generator_optimizer.method={before}, and this run has"
             f" {method}; start from the codec of that run instead (init_from)."
         )
-    only_decoder = trainer.config.train_only is not None
+    only_decoder = bool(trainer.config.train_only)
     if only_decoder != (state.get("same_codes") is not None):
         before, now = ("all", "the decoder only") if only_decoder else ("the decoder only", "all")
         raise InputError(

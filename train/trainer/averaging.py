@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -72,3 +72,8 @@ class WeightAverage:
     def _exchange(self) -> None:
         for name, weight in self._weights.items():
             self._averages[name], weight.data = weight.data, self._averages[name]
+
+
+def averaged(average: WeightAverage | None) -> AbstractContextManager[None]:
+    """Context in which a module has its averaged weights, if there is an `average`."""
+    return nullcontext() if average is None else average.applied()

@@ -22,7 +22,7 @@ from codectok.train.config import TrainConfig
 from codectok.train.distributed import Ranks
 
 from .adversary import Adversary
-from .averaging import WeightAverage
+from .averaging import WeightAverage, averaged
 from .envelope_loss import EnvelopeLoss
 from .export import same_codes_of, trained_codec
 from .losses import MultiScaleMelLoss
@@ -65,10 +65,9 @@ class Trainer:
         self.same_codes: SameCodes | None = None
         self.skips_codebook_init = isinstance(config.codec.quantizer, FiniteScalarQuantizerConfig)
         if config.init_from is not None and (config.loss.distillation or not will_load_state):
-            only_decoder = config.train_only is not None
-            initial = load_initial_checkpoint(config.init_from, config.codec, with_quantizer=only_decoder)
+            initial = load_initial_checkpoint(config.init_from, config.codec, with_quantizer=bool(config.train_only))
             self.skips_codebook_init |= copy_weights(initial.network, self.network)
-            if only_decoder:
+            if config.train_only:
                 self.same_codes = SameCodes(
                     codecs=initial.decodable_fingerprints, encoding_sha256=initial.encoding_sha256
                 )
@@ -242,7 +241,7 @@ class Trainer:
 
     def averaged(self) -> AbstractContextManager[None]:
         """Context in which the network has its averaged weights, if averages are configured."""
-        return nullcontext() if self.average is None else self.average.applied()
+        return averaged(self.average)
 
     def export(self) -> Codec:
         """Return the current codec for inference on the CPU, with averaged weights if configured."""

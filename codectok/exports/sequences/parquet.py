@@ -98,14 +98,14 @@ class SequenceWriter:
 
     def __init__(self, path: Path, metadata: SequencesMetadata) -> None:
         self._schema, self._with_loss = sequences_schema(metadata), metadata.loss is not None
-        columns = {name: f"{name}.list.element" for name in self._schema.names}
-        of_ids = [column for name, column in columns.items() if name in COLUMNS_OF_IDS]
+        of_ids = [f"{name}.list.element" for name in self._schema.names if name in COLUMNS_OF_IDS]
+        others = [f"{name}.list.element" for name in self._schema.names if name not in COLUMNS_OF_IDS]
         self._writer = pq.ParquetWriter(
             path,
             self._schema,
             compression="zstd",
             write_statistics=STATISTICS,
-            use_dictionary=[column for column in columns.values() if column not in of_ids],
+            use_dictionary=others,
             column_encoding=dict.fromkeys(of_ids, ENCODING_OF_IDS),
         )
         self._waiting: list[Sequence[Document]] = []
