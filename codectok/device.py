@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, cast, get_args
 
 import torch
@@ -40,6 +40,11 @@ def resolve_device(device: str) -> torch.device:
 def device_class(device: torch.device) -> str:
     """Return "cpu" or the GPU's model; codes can differ in rare near-ties between device classes."""
     return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which a GPU `device` is the current one, on which kernels and graphs run."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def check_precision(dtype: str, device: torch.device) -> Precision:

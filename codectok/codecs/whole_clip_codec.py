@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from codectok.choices import Precision
 from codectok.description import CodecDescription, FrameRounding
-from codectok.device import check_precision, inference, resolve_device
+from codectok.device import check_precision, current_device, inference, resolve_device
 from codectok.errors import AudioError, CodectokError, InputError, described
 from codectok.memory import gpu_memory_errors, is_out_of_memory
 
@@ -162,7 +162,7 @@ class WholeClipBatches:
         codec = self._codec
         (samples,) = arrays
         n_samples = samples.shape[1]
-        with inference(codec.device, tf32=False, autocast=False), self._current_device(), _memory_errors(samples):
+        with inference(codec.device, tf32=False, autocast=False), current_device(codec.device), _memory_errors(samples):
             rows = torch.from_numpy(samples).to(codec.device)
             with codec_errors(codec.name, f"encode {n_samples} samples", of_clip=True):
                 parts = [rows] if self._encodes_together(rows) else [row[None] for row in rows]
@@ -198,10 +198,6 @@ class WholeClipBatches:
             f"The codec {self._codec.name} returned {_shown(codes)} for {n_samples} samples; expected are integers of"
             f" shape {[n_rows, 'n_frames' if n_frames is None else n_frames, n_codebooks]}."
         )
-
-    def _current_device(self) -> AbstractContextManager[object]:
-        device = self._codec.device
-        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def _encodes_together(self, rows: Tensor) -> bool:
         shape = (rows.shape[0], rows.shape[1])

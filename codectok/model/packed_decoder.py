@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codectok.device import inference
+from codectok.device import current_device, inference
+from codectok.errors import CodectokError
 from codectok.model.kernels.frames import FusedBlock, with_margin
 from codectok.model.quantization.temporal import BLOCK_KERNEL_SIZE, Upsample
 
@@ -26,10 +27,12 @@ from .hifigan import HiFiGANDecoder
 from .hifigan_kernels import FusedHiFiGAN
 from .network import CodecNetwork
 from .plain_features import in_precision
-from .windowed_decoder import Window, decoder_receptive_field, windows
+from .windowed_decoder import Window, WindowedDecoder, decoder_receptive_field, windows
 
 # Mel frames of a pack: 44 s, which fill a large GPU; a single short clip costs as much.
 PACK_FRAMES = 4096
+# How much more than torch's samples in bfloat16 those of kernels may differ from float32; tests measure less than 3.
+MAX_KERNEL_DIFFERENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class PackedDecoder:
     """
 
     def __init__(self, network: CodecNetwork, device: torch.device, pack_frames: int = PACK_FRAMES) -> None:
-        self._device = device
+        self._network, self._device = network, device
         self._frame_size = network.config.frame_size
         self._n_codebooks = network.config.quantizer.n_codebooks
         self._receptive_field = decoder_receptive_field(network.config)
@@ -64,6 +67,7 @@ class PackedDecoder:
         mel_frames = self._frame_size // network.config.mel.hop_length
         self._size = -(-max(pack_frames, 4 * self._receptive_field * mel_frames) // mel_frames)
         self._lock = threading.Lock()
+        self._is_checked = False
         self._graph: CudaGraph | None = None
 
     def stream(self, codes: Tensor) -> Iterator[Tensor]:
@@ -80,6 +84,10 @@ class PackedDecoder:
 
     def _decode(self, clips: Sequence[Tensor]) -> Iterator[tuple[int, int, Tensor]]:
         """Return the number of a clip, the first sample, and the samples of each of its windows."""
+        with self._lock:
+            if not self._is_checked:
+                self._check_kernels()
+                self._is_checked = True
         running: deque[tuple[list[_Placed], PendingResult | Tensor]] = deque()
         for pack in self._packs(clips):
             running.append((pack, self._start(pack, clips)))
@@ -102,7 +110,8 @@ class PackedDecoder:
         if pack:
             yield pack
 
-    def _start(self, pack: Sequence[_Placed], clips: Sequence[Tensor]) -> PendingResult | Tensor:
+    def _inputs(self, pack: Sequence[_Placed], clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the codes int64 [n_frames, n_codebooks] and the gaps bool [n_frames] of a pack."""
         codes = torch.zeros(self._size, self._n_codebooks, dtype=torch.int64)
         gap = torch.ones(self._size, dtype=torch.bool)
         for placed in pack:
@@ -110,14 +119,42 @@ class PackedDecoder:
             place = slice(placed.position, placed.position + window.stop - window.start)
             codes[place] = clips[placed.clip][window.start : window.stop]
             gap[place] = False
-        with inference(self._device, tf32=False, autocast=False):
+        return codes, gap
+
+    def _start(self, pack: Sequence[_Placed], clips: Sequence[Tensor]) -> PendingResult | Tensor:
+        inputs = self._inputs(pack, clips)
+        with inference(self._device, tf32=False, autocast=False), current_device(self._device):
             if self._device.type != "cuda":
-                return self._waveform(codes, gap)
-            with torch.cuda.device(self._device):
-                with self._lock:
-                    if self._graph is None:
-                        self._graph = CudaGraph(self._waveform, [codes, gap])
-                return self._graph([codes, gap])
+                return self._waveform(*inputs)
+            with self._lock:
+                if self._graph is None:
+                    self._graph = CudaGraph(self._waveform, inputs)
+            return self._graph(inputs)
+
+    def _check_kernels(self) -> None:
+        """Check that kernels decode codes like torch, since a compiler may be wrong for a new GPU.
+
+        Raises:
+            CodectokError: they differ by more than by rounding.
+        """
+        generator = torch.Generator().manual_seed(0)
+        shape = ((self._size - self._gap) // 2, self._n_codebooks)
+        n_codes = self._network.config.quantizer.codebook_size
+        clips = [torch.randint(n_codes, shape, generator=generator) for _ in range(2)]
+        (pack,) = self._packs(clips)
+        with inference(self._device, tf32=False, autocast=False), current_device(self._device):
+            result = self._waveform(*(each.to(self._device) for each in self._inputs(pack, clips))).cpu()
+        found = torch.cat([samples for _, _, samples in self._samples(pack, result)])
+        exact, rounded = (
+            torch.cat(WindowedDecoder(self._network, self._device, dtype).batch(clips))
+            for dtype in ("float32", "bfloat16")
+        )
+        difference, rounding = (float((each - exact).norm() / exact.norm()) for each in (found, rounded))
+        if not difference < MAX_KERNEL_DIFFERENCE * rounding:
+            raise CodectokError(
+                f"Kernels of Triton decode samples that differ by {difference:.1%} from torch's on this GPU, where"
+                f" bfloat16 makes {rounding:.1%}; use torch's (--kernels torch) or --dtype float32, and report it."
+            )
 
     def _samples(self, pack: Sequence[_Placed], result: PendingResult | Tensor) -> Iterator[tuple[int, int, Tensor]]:
         samples = result if isinstance(result, Tensor) else result.wait()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from codectok.choices import Precision
-from codectok.device import float32_products, inference
+from codectok.device import current_device, float32_products, inference
 from codectok.errors import CodectokError
 from codectok.model.quantization.search import SearchMethod
 
@@ -62,7 +61,7 @@ class PackedEncoder:
         self._block_rows = geometry.pack_frames if self._on_gpu else BLOCK_ROWS
         self._pack_features: PackFeatures
         method: SearchMethod = "reduced" if self._on_gpu and dtype != "float32" else "exact"
-        with inference(device, tf32=False, autocast=False), self._current_device():
+        with inference(device, tf32=False, autocast=False), current_device(device):
             if fused:
                 from .fused_features import FusedFeatures
 
@@ -86,7 +85,7 @@ class PackedEncoder:
             A function that waits for the codes, int64 [code frames, n_codebooks] on the CPU.
         """
         inputs = [torch.from_numpy(array) for array in arrays]
-        with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
+        with inference(self.device, tf32=self.dtype == "tf32", autocast=False), current_device(self.device):
             self._check_positions()
             if not self._on_gpu:
                 codes = self._codes(*inputs)
@@ -97,11 +96,8 @@ class PackedEncoder:
 
     def features(self, *arrays: np.ndarray) -> Tensor:
         """Return the features of a pack before quantization, float32 [code frames, C] on the CPU."""
-        with inference(self.device, tf32=self.dtype == "tf32", autocast=False), self._current_device():
+        with inference(self.device, tf32=self.dtype == "tf32", autocast=False), current_device(self.device):
             return self._pack_features(*(torch.from_numpy(array).to(self.device) for array in arrays)).cpu()
-
-    def _current_device(self) -> AbstractContextManager[object]:
-        return torch.cuda.device(self.device) if self._on_gpu else nullcontext()
 
     def _check_positions(self) -> None:
         """Check, once for each number of threads, that a clip's codes do not depend on its position in a pack.
@@ -151,7 +147,7 @@ class PackedEncoder:
         if not (difference < MAX_KERNEL_DIFFERENCE and equal > MIN_EQUAL_CODES):
             raise CodectokError(
                 f"Kernels of Triton compute features that differ by {difference:.1%} from torch's on this GPU, and"
-                f" find {equal:.1%} of the codes; use torch's (tokenize --kernels torch), and report it."
+                f" find {equal:.1%} of the codes; use torch's (--kernels torch) or --dtype float32, and report it."
             )
 
     def _codes(self, samples: Tensor, *gaps: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from codectok import Codec
 from codectok.device import inference
+from codectok.errors import CodectokError
 from codectok.model.packing import PackGeometry, cut_into_chunks, fill_packs
 from codectok.model.plain_features import PlainFeatures
 from tests.helpers.codecs import VARIANTS, make_codec, noise
@@ -78,6 +79,25 @@ def test_fused_features_are_as_near_to_float32_as_plain_ones(variant: str) -> No
     exact, plain, fused = plain_features(made, "float32"), plain_features(made, "bfloat16"), fused_features(made)
     assert torch.isfinite(fused).all()
     assert 0 < error(fused[made.kept], exact[made.kept]) < 2 * error(plain[made.kept], exact[made.kept]) < 0.02
+
+
+@pytest.mark.parametrize("part", ["features", pytest.param("codes", marks=pytest.mark.slow)])
+def test_wrong_kernels_are_found_before_the_first_pack(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    from codectok.model.fused_features import FusedFeatures
+    from codectok.model.kernels.nearest import FusedSearch
+    from codectok.model.packed_encoder import PackedEncoder
+
+    if part == "features":
+        right = FusedFeatures.__call__
+        monkeypatch.setattr(FusedFeatures, "__call__", lambda self, *inputs: 1.1 * right(self, *inputs))
+    else:
+        search = FusedSearch.__call__
+        monkeypatch.setattr(FusedSearch, "__call__", lambda self, *inputs: search(self, *inputs).flip(0))
+    made = packed("folded")
+    network, log_mel = made.codec.network, made.codec.log_mel.of_windows
+    encoder = PackedEncoder(network, log_mel, made.geometry, made.codec.device, "bfloat16", fused=True)
+    with pytest.raises(CodectokError, match=r"differ by .* of the codes; use torch's"):
+        encoder.start(*(each.cpu().numpy() for each in made.inputs))
 
 
 def test_fused_features_do_not_depend_on_place() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from codectok import Codec
 from codectok.config import CodecConfig, DecoderConfig
+from codectok.errors import CodectokError
 from codectok.model.hifigan import HiFiGANDecoder
 from codectok.model.windowed_decoder import WindowedDecoder
 from tests.helpers.codecs import NANO, VARIANTS, make_codec
@@ -76,6 +77,19 @@ def test_packed_decoding_equals_decoding_alone(config: CodecConfig) -> None:
         # The interpreter truncates where a GPU rounds, twice the error.
         assert 0 < float((samples - expected).norm()) < 3 * float((rounded - expected).norm())
         assert float((rounded - expected).norm() / expected.norm()) < 0.05
+
+
+@pytest.mark.parametrize("fault", [0.3, float("nan")])
+def test_wrong_kernels_are_found_before_the_first_pack(monkeypatch: pytest.MonkeyPatch, fault: float) -> None:
+    from codectok.model.kernels.convolution import LastConvolution
+    from codectok.model.packed_decoder import PackedDecoder
+
+    right = LastConvolution.__call__
+    monkeypatch.setattr(LastConvolution, "__call__", lambda self, rows: (1 + fault) * right(self, rows))
+    codec = codec_of(NARROW)
+    decoder = PackedDecoder(codec.network, DEVICE, pack_frames=1)
+    with pytest.raises(CodectokError, match=r"differ by (3\d.\d|nan)%.*use torch's"):
+        decoder.batch(clips_of(codec, (7,)))
 
 
 @pytest.mark.parametrize(("kernel_sizes", "rates"), [((64, 24), (8, 8)), ((24, 64), (8, 8)), ((4, 32), (2, 32))])
