@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from codectok.sources.clip import Clip
     from codectok.sources.rejects import Reject
     from codectok.tokens.dataset import TokenDataset
+    from codectok.tokens.layouts.loading import load_layout
+    from codectok.tokens.layouts.reading import read_ids, read_text, text_of
     from codectok.tokens.reader import TokenTable, open_table
     from codectok.tokens.vocabulary import Vocabulary
 
@@ -43,8 +45,12 @@ __all__ = [
     "__version__",
     "hash_codec",
     "load_codec",
+    "load_layout",
     "open_table",
     "read_audio",
+    "read_ids",
+    "read_text",
+    "text_of",
     "write_audio",
 ]
 
@@ -61,8 +67,12 @@ _LAZY = {
     "WholeClipCodec": "codectok.codecs.whole_clip_codec",
     "hash_codec": "codectok.codecs.fingerprints",
     "load_codec": "codectok.loading",
+    "load_layout": "codectok.tokens.layouts.loading",
     "open_table": "codectok.tokens.reader",
     "read_audio": "codectok.audio.files",
+    "read_ids": "codectok.tokens.layouts.reading",
+    "read_text": "codectok.tokens.layouts.reading",
+    "text_of": "codectok.tokens.layouts.reading",
     "write_audio": "codectok.audio.files",
 }
 

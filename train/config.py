@@ -18,6 +18,7 @@ from pydantic import (
 from codectok.config import CodecConfig, DecoderConfig, StrictModel, load_mapping, named_codec_config, parse
 from codectok.errors import ConfigError
 from codectok.parsing import parse_yaml
+from codectok.storage import is_url
 from codectok.train.data.config import DataConfig, ValidationConfig
 
 from .recipe import Beta, DiscriminatorsConfig, LossConfig, OptimizerConfig, TrainingPrecision
@@ -102,6 +103,13 @@ class TrainConfig(StrictModel):
     keep_checkpoints: PositiveInt = 3
     wandb_project: str | None = None
 
+    @field_validator("output", "init_from", "resume_from", mode="before")
+    @classmethod
+    def _on_a_disk(cls, value: Any) -> Any:
+        if isinstance(value, str) and is_url(value):
+            raise ValueError(f"{value} is a URL; give a folder on a disk that all ranks see")
+        return value
+
     @field_validator("codec", mode="before")
     @classmethod
     def _preset_by_name(cls, value: Any) -> Any:
@@ -177,13 +185,17 @@ def load_stages(source: str, overrides: list[str]) -> list[TrainConfig]:
     stages = data.pop("stages")
     if not isinstance(stages, dict) or not stages:
         raise ConfigError(f"{origin}: stages must map names to configurations.")
-    output = Path(data.pop("output", "."))
+    output = data.pop("output", ".")
+    if not isinstance(output, str):
+        raise ConfigError(f"{origin}: output is {output!r}; give the name of a folder, in quotes if it is a number.")
     configs: list[TrainConfig] = []
     for name, stage in stages.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"{origin}: the name of the stage {name!r} is no text; put it in quotes.")
         where = f"{origin}, stage {name}"
         if stage is not None and not isinstance(stage, dict):
             raise ConfigError(f"{where} is {stage!r}; give a mapping, such as {{base: teacher}}.")
-        derived = {"output": str(output / name), **({"init_from": str(configs[-1].output)} if configs else {})}
+        derived = {"output": f"{output}/{name}", **({"init_from": str(configs[-1].output)} if configs else {})}
         merged = merge(merge(_with_base(stage or {}, where), data), derived)
         # Keys of the stage itself take precedence.
         configs.append(parse(TrainConfig, merge(merged, stage or {}), where))

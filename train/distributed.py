@@ -67,6 +67,14 @@ class Ranks:
         if self.world_size > 1:
             dist.broadcast(values, 0)
 
+    def of_first(self, value: int, device: torch.device) -> int:
+        """Return the `value` of the first rank on every rank; waits for all ranks."""
+        if self.world_size == 1:
+            return value
+        found = torch.tensor(value, device=device)
+        self.broadcast(found)
+        return int(found)
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """True if `flag` is true on any rank; waits for all ranks."""
         if self.world_size == 1:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import re
+import resource
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -18,6 +22,8 @@ from .config import TrainConfig
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _NEVER = -1
+
+_PEAK = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 
 
 def keep_freed_memory(device: torch.device) -> None:
@@ -32,6 +38,33 @@ def keep_freed_memory(device: torch.device) -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Return freed memory to the system, and measure `peak_memory` anew.
+
+    On macOS, or with a read-only /proc, the peak of a CPU counts from the start of the process.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the largest memory in bytes since `reset_peak_memory`, of the GPU `device` or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "linux" and (found := _PEAK.search(Path("/proc/self/status").read_text())):
+        return 1024 * int(found[1])
+    # Kilobytes, but bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @contextmanager

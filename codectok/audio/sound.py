@@ -24,7 +24,7 @@ class SoundOptions:
     Attributes:
         channel: "mix" (mix all channels), "each" (each channel is a recording by itself), or the number of one channel,
             from 0 on.
-        cancelled: where the mixture is silent but its channels are not, use the "first" channel, or "reject" the clip.
+        cancelled: where the mix is silent but its channels are not, use the "first" channel, or "reject" the clip.
         scale: "refuse" floats far beyond 1, or divide them by the full scale of integers ("auto").
         max_file_seconds: duration that is read of a file; None for `LONGEST_FILE_SECONDS`.
 

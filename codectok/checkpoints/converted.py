@@ -48,6 +48,8 @@ def converted_checkpoint(repository: HubRepository, step: int) -> Path:
         ConfigError: its configuration is not supported.
     """
     folder = cache_folder() / "codecs" / repository.name.replace("/", "--") / repository.commit / str(step)
+    if _is_whole(folder):  # also in a cache that is read-only
+        return folder
     with _locked(folder):
         if not _is_whole(folder):
             original = repository.download([*CONFIG_FILES, step_file(step)])

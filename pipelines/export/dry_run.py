@@ -85,7 +85,7 @@ def preview_documents(
         on_part: called after each part.
 
     Raises:
-        InputError: as in `run_job`, or if the sample has no part.
+        InputError: as in `run_job`, or `sample` is below 1.
     """
     if sample is not None and sample < 1:
         raise InputError(f"A sample of {sample} parts is impossible; give a number from 1 on, or all.")

@@ -100,6 +100,9 @@ PARTS = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
+# Contents must be lists of parts, and the conversation ends with a token.
+PARTS_ENDED = PARTS.removesuffix("{% endif %}") + "{% else %}{{ eos_token }}{% endif %}"
+
 DATED = "{{ strftime_now('%d %b %Y') + '\\n' }}" + CHATML
 
 IM_TOKENS = ("<|im_start|>", "<|im_end|>")
@@ -114,6 +117,7 @@ FORMS: dict[str, tuple[str, Sequence[str]]] = {
     "returned": (RETURNED, ("<|start|>", "<|message|>", "<|end|>", "<|return|>")),
     "prompted": (PROMPTED, (*IM_TOKENS, "<think>")),
     "parts": (PARTS, IM_TOKENS),
+    "parts-ended": (PARTS_ENDED, IM_TOKENS),
     "dated": (DATED, IM_TOKENS),
 }
 

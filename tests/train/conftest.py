@@ -25,8 +25,10 @@ from codectok.shards import (
     ShardManifest,
     ShardWriter,
     index_path,
+    read_index,
     write_index,
 )
+from codectok.storage import open_storage
 from codectok.train import SegmentLoader, TrainConfig, load_train_config
 from codectok.train.run.checkpoint import latest_checkpoint, load_training_state
 from codectok.train.run.preparation import open_segments
@@ -70,6 +72,16 @@ def held_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = RunOptions(engine="local", max_rejects=1.0)
     run_job(ShardJob(ShardOptions(shard_seconds=15.0, max_seconds=5.0)), [str(corpus)], folder, options)
     return folder
+
+
+def damage(folder: Path, keys: set[str], write: bytes = b"damaged") -> None:
+    """Overwrite the beginning of the audio of some samples."""
+    for path in sorted(folder.glob("*.tar")):
+        for row in read_index(open_storage(folder), path.name).to_pylist():
+            if row["key"] in keys:
+                with path.open("r+b") as file:
+                    file.seek(row["offset"])
+                    file.write(write)
 
 
 def first_batches(config: TrainConfig) -> Iterator[Tensor]:

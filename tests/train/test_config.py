@@ -97,6 +97,20 @@ def test_stage_must_be_a_mapping() -> None:
         load_stages("dms", ["stages.teacher=teacher"])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stages={1: {base: teacher}}"], "the name of the stage 1 is no text"),
+        (["output=2024"], "output is 2024; give the name of a folder"),
+        (["output=s3://bucket/runs"], "output: s3://bucket/runs/teacher is a URL; give a folder on a disk"),
+        (["stages.teacher.resume_from=s3://b/run"], "resume_from: s3://b/run is a URL"),
+    ],
+)
+def test_names_of_runs_and_folders_are_checked(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_stages("dms", ["data.shards=shards", *overrides])
+
+
 def test_base_is_relative_and_not_circular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "common.yaml").write_text("base: nano\nseed: 7\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,6 +20,19 @@ from .workers import reading, start_worker
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class Damaged:
+    """Numbers of damaged samples.
+
+    Attributes:
+        total: so far.
+        in_a_row: without a usable one between them, the last sample included.
+    """
+
+    total: int = 0
+    in_a_row: int = 0
+
+
 class SegmentLoader:
     """Endless batches of one rank, from any position of the stream.
 
@@ -30,17 +44,24 @@ class SegmentLoader:
         position: number of samples consumed so far, on all ranks together.
         rank: number of this rank.
         world_size: number of ranks that share each global batch.
+        pin_memory: load batches into memory from which a GPU copies faster.
 
     Attributes:
         position: position after the last batch returned.
-        n_unreadable: number of damaged samples so far.
+        damaged: numbers of damaged samples of this rank.
 
     Raises:
         InputError: there are more ranks than samples in a batch.
     """
 
     def __init__(
-        self, reader: SegmentReader, config: DataConfig, position: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        reader: SegmentReader,
+        config: DataConfig,
+        position: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
         if world_size > config.batch_size:
             raise InputError(
@@ -48,10 +69,9 @@ class SegmentLoader:
                 f" set data.batch_size to at least {world_size}."
             )
         self.position = position
-        self.n_unreadable = 0
-        self._config = config
+        self.damaged = Damaged()
+        self._config, self._pin_memory = config, pin_memory
         self._batches = RankBatches(reader, config, rank, world_size)
-        self._n_damaged_in_a_row = 0
 
     def __iter__(self) -> Generator[Batch]:
         """Iterate over batches from `position` on; close the iterator to end the workers.
@@ -68,7 +88,7 @@ class SegmentLoader:
             worker_init_fn=start_worker,
             # Without its own generator the loader draws from the global one, and a resumed run would diverge.
             generator=torch.Generator(),
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._pin_memory,
         )
         with reading(loader) as batches:
             for batch in batches:
@@ -82,14 +102,14 @@ class SegmentLoader:
         errors = iter(batch.errors)
         for valid in batch.mask[: len(batch.keys)].tolist():
             if valid:
-                self._n_damaged_in_a_row = 0
+                self.damaged.in_a_row = 0
                 continue
             error = next(errors)
             log.warning(error)
-            self.n_unreadable += 1
-            self._n_damaged_in_a_row += 1
-            if self._n_damaged_in_a_row >= self._config.max_unreadable_in_a_row:
-                raise too_many_damaged(self._n_damaged_in_a_row, error)
+            self.damaged.total += 1
+            self.damaged.in_a_row += 1
+            if self.damaged.in_a_row >= self._config.max_unreadable_in_a_row:
+                raise too_many_damaged(self.damaged.in_a_row, error)
 
 
 class _Positions:

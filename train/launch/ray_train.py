@@ -73,9 +73,8 @@ def train_on_ray(
     """
     open_segments(config)
     check_output(config)
-    lock = OutputLock(config.output)
-    claim_output(config)
-    lock.release()  # the first rank takes it
+    with OutputLock(config.output):  # later the first rank holds it
+        claim_output(config)
     # Created here, since Ray Train would create them with the umask of the cluster.
     (config.output / RAY_FOLDER).mkdir(exist_ok=True)
     (config.output / RAY_FOLDER / RAY_FILE).touch()

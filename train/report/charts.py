@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from codectok.evaluation.pages.line_charts import LineChart, Point, shown
-from codectok.train.run.validation import PREFIX
+from codectok.train.run.metrics_log import VALIDATION
 
 Scalars = Mapping[str, Sequence[Point]]
 
@@ -18,13 +18,13 @@ SECTIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "Discriminators": ("discriminator",),
     },
     "Validation": {
-        "Mel error": (f"{PREFIX}mel",),
-        "STOI": (f"{PREFIX}stoi",),
-        "PESQ": (f"{PREFIX}pesq",),
+        "Mel error": (f"{VALIDATION}mel",),
+        "STOI": (f"{VALIDATION}stoi",),
+        "PESQ": (f"{VALIDATION}pesq",),
     },
     "Use of the codes": {
-        "Share of codes in use": ("codebook_usage", f"{PREFIX}codebook_usage"),
-        "Entropy in bits": ("codebook_entropy", f"{PREFIX}codebook_entropy"),
+        "Share of codes in use": ("codebook_usage", f"{VALIDATION}codebook_usage"),
+        "Entropy in bits": ("codebook_entropy", f"{VALIDATION}codebook_entropy"),
         "Perplexity as a share of the codebook": ("codebook_perplexity_share",),
         "Share of codes replaced": ("codebook_expired_share",),
     },
@@ -51,7 +51,7 @@ def charts_by_section(scalars: Scalars) -> Iterator[tuple[str, list[LineChart]]]
             )
             if names:
                 sections[section].append(LineChart(title, {_label(name, names): rest.pop(name) for name in names}))
-    of_losses = [name for name in rest if not name.startswith(PREFIX)]
+    of_losses = [name for name in rest if not name.startswith(VALIDATION)]
     sections["Losses"] += [LineChart(name, {name: rest.pop(name)}) for name in sorted(of_losses)]
     sections[OTHER] = [LineChart(name, {name: points}) for name, points in sorted(rest.items())]
     yield from ((section, charts) for section, charts in sections.items() if charts)
@@ -76,11 +76,17 @@ def _matches(name: str, pattern: str) -> bool:
 def _by_number(name: str) -> tuple[str, int]:
     """Sort mel_512 before mel_1024, and training before validation."""
     stem, _, number = name.rpartition("_")
-    return (stem, int(number)) if number.isdecimal() else (name.removeprefix(PREFIX), int(name.startswith(PREFIX)))
+    return (
+        (stem, int(number)) if number.isdecimal() else (name.removeprefix(VALIDATION), int(name.startswith(VALIDATION)))
+    )
 
 
 def _label(name: str, names: Sequence[str]) -> str:
     """Tell a metric in training from the same metric at validation."""
-    if len(names) == 2 and PREFIX + name.removeprefix(PREFIX) in names and name.removeprefix(PREFIX) in names:
-        return "at validation" if name.startswith(PREFIX) else "in training"
+    if (
+        len(names) == 2
+        and VALIDATION + name.removeprefix(VALIDATION) in names
+        and name.removeprefix(VALIDATION) in names
+    ):
+        return "at validation" if name.startswith(VALIDATION) else "in training"
     return name

@@ -11,20 +11,22 @@ import soundfile
 
 from codectok.evaluation.pages.players import Comparison, Player
 from codectok.evaluation.pages.spectrogram import spectrograms
-from codectok.train.run.validation import PREFIX
+from codectok.train.run.metrics_log import VALIDATION
 
 from .events import RunEvents, StoredAudio
 
 MOST_CLIPS = 8
 MOST_SECONDS = 20.0
-_TAG = re.compile(rf"{re.escape(PREFIX)}(\d+)/reconstruction")
+_TAG = re.compile(rf"{re.escape(VALIDATION)}(\d+)/reconstruction")
 
 
 def clip_comparisons(events: RunEvents) -> Iterator[Comparison]:
     """Iterate over the first clips that were logged; clips whose audio cannot be read are left out."""
     numbers = sorted(int(found[1]) for tag in events.audio if (found := _TAG.fullmatch(tag)))
     for number in numbers[:MOST_CLIPS]:
-        originals, made = (events.audio.get(f"{PREFIX}{number}/{kind}", []) for kind in ("original", "reconstruction"))
+        originals, made = (
+            events.audio.get(f"{VALIDATION}{number}/{kind}", []) for kind in ("original", "reconstruction")
+        )
         versions = {"original": originals[0]} if originals else {}
         versions |= {f"step {clip.step:,}": clip for clip in (made[:1] + made[-1:])}
         comparison = _comparison(number, versions)

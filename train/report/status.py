@@ -10,7 +10,7 @@ from codectok.train.run.checkpoint import CONFIG_FILE
 from codectok.train.run.divergence import mel_metric
 from codectok.train.run.lock import is_locked
 from codectok.train.run.metrics_log import TENSORBOARD_FOLDER
-from codectok.train.run.output import CHECKPOINT_FOLDER
+from codectok.train.run.output import CHECKPOINT_FOLDER, holds_codec_of
 
 from .events import RunEvents
 from .run_folder import RunFolder, read_run
@@ -74,7 +74,7 @@ def read_training_status(folder: Path) -> TrainStatus:
     steps = None if run.config is None else run.config.steps
     return TrainStatus(
         output=folder,
-        finished=run.has_codec and step is not None and steps is not None and step >= steps,
+        finished=step is not None and steps is not None and step >= steps and holds_codec_of(folder, step),
         running=is_locked(folder),
         step=step,
         steps=steps,

@@ -81,7 +81,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def saved_steps(folder: Path) -> tuple[int, ...]:
     """Steps of the checkpoints in `folder`, in order."""
-    return tuple(int(path.name.removeprefix("step-")) for path in _checkpoints(folder))
+    return tuple(step_of(path) for path in _checkpoints(folder))
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint, by its name."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def is_training_checkpoint(folder: Path) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +24,8 @@ from codectok.train.memory import (
     codebook_memory_errors,
     keep_freed_memory,
     network_memory_errors,
+    peak_memory,
+    reset_peak_memory,
     step_memory_errors,
     validation_memory_errors,
 )
@@ -91,10 +91,11 @@ def dry_run(config: TrainConfig, n_ranks: int = 1, initial_config: CodecConfig |
     """
     device = resolve_device(config.device)
     keep_freed_memory(device)
+    reset_peak_memory(device)  # of an earlier stage
     inputs = prepare(config, n_ranks)
     with _initial_checkpoint(_config_of_rank(config, n_ranks), initial_config) as own_config, network_memory_errors():
-        trainer = Trainer(own_config, device)
-    before = _peak_bytes(device)
+        trainer = Trainer(own_config, device, will_load_state=inputs.will_load_state)
+    before = peak_memory(device)
     codebook_init = _initialize(trainer, inputs)
     trainer.step = max(trainer.step, config.discriminators.start_step)
     with step_memory_errors(config, n_ranks):
@@ -109,7 +110,7 @@ def dry_run(config: TrainConfig, n_ranks: int = 1, initial_config: CodecConfig |
         discriminator_parameters=sum(p.numel() for p in trainer.adversary.parameters()),
         codebook_init=codebook_init,
         seconds_per_step=seconds,
-        peak_bytes=max(_peak_bytes(device), before + (estimated or 0)),
+        peak_bytes=max(peak_memory(device), before + (estimated or 0)),
     )
 
 
@@ -141,13 +142,17 @@ def _initialize(trainer: Trainer, inputs: RunInputs) -> CodebookInitCost | None:
     if config.resume_from is not None:
         resume_from_checkpoint(trainer, config.resume_from)
         return None
-    with codebook_memory_errors(), closing(iter(SegmentLoader(inputs.reader, config.data))) as batches:
+    with codebook_memory_errors(), closing(iter(_loader(trainer, inputs.reader))) as batches:
         return measure_codebook_init(trainer, (batch.filled() for batch in batches))
+
+
+def _loader(trainer: Trainer, reader: SegmentReader) -> SegmentLoader:
+    return SegmentLoader(reader, trainer.config.data, pin_memory=trainer.device.type == "cuda")
 
 
 def _seconds_per_step(trainer: Trainer, reader: SegmentReader) -> float:
     seconds = 0.0
-    with closing(iter(SegmentLoader(reader, trainer.config.data))) as batches:
+    with closing(iter(_loader(trainer, reader))) as batches:
         for batch in itertools.islice(batches, STEPS):
             started = time.monotonic()
             trainer.train_step(batch.filled())
@@ -163,10 +168,3 @@ def _summary(stage: Stage) -> StageSummary:
         seconds=sum(source.seconds for source in stage.sources),
         mixture=stage.describe() if len(stage.sources) > 1 else None,
     )
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Kilobytes, but bytes on macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -8,6 +8,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from codectok.errors import PassingError
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class OutputLock:
-    """Holds the lock of a run's folder, until it is released or its process ends.
+    """Context manager that holds the lock of a run's folder, until it is left or its process ends.
 
     Folders on a file system without locks are not locked.
 
@@ -46,8 +47,11 @@ class OutputLock:
         self._file.write(socket.gethostname())
         self._file.flush()
 
-    def release(self) -> None:
-        """Release the lock, also if a forked process still has its file."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Also if a forked process still has the file.
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self._file.close()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from codectok.atomic import write_text
-from codectok.errors import InputError
+from codectok.errors import InputError, shortened
 from codectok.monitoring.events import CheckpointWritten, EventSink, NullEvents, StepLogged, Validated
 from codectok.train.config import TrainConfig
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 TENSORBOARD_FOLDER = "tensorboard"
-VALIDATION_PREFIX = "validation/"
+VALIDATION = "validation/"
 # Holds the id of the run at Weights & Biases.
 WANDB_FILE = "wandb-id"
 
@@ -52,9 +52,9 @@ class MetricsLog:
         self._callbacks = [on_metrics] if is_first else []
         self._writers: list[_TensorBoard | _WeightsAndBiases] = []
         if is_first:
-            self._writers.append(_TensorBoard(config, step))
             if config.wandb_project is not None:
                 self._writers.append(_WeightsAndBiases(config, config.wandb_project))
+            self._writers.append(_TensorBoard(config, step))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write the metrics of `step`."""
@@ -62,7 +62,7 @@ class MetricsLog:
             writer.scalars(metrics, step)
         for callback in self._callbacks:
             callback(step, metrics)
-        validated = all(name.startswith(VALIDATION_PREFIX) for name in metrics)
+        validated = all(name.startswith(VALIDATION) for name in metrics)
         self._events.emit(Validated(step, metrics) if validated else StepLogged(step, metrics))
 
     def checkpoint(self, step: int, path: Path) -> None:
@@ -141,10 +141,16 @@ class _WeightsAndBiases:
         id_file = config.output / WANDB_FILE
         if not id_file.exists():
             write_text(id_file, uuid.uuid4().hex)
-        self._run: Any = wandb.init(
-            project=project, id=id_file.read_text(), resume="allow", name=config.output.name, config=settings,
-            dir=str(config.output),
-        )  # fmt: skip
+        try:
+            self._run: Any = wandb.init(
+                project=project, id=id_file.read_text(), resume="allow", name=config.output.name, config=settings,
+                dir=str(config.output),
+            )  # fmt: skip
+        except wandb.Error as error:
+            raise InputError(
+                f"Weights & Biases cannot be used (wandb_project): {shortened(error)}; log in with: wandb login, or"
+                " set WANDB_MODE=offline."
+            ) from None
 
     def scalars(self, scalars: dict[str, float], step: int) -> None:
         self._run.log(scalars, step=step)

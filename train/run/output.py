@@ -8,10 +8,12 @@ from pathlib import Path
 import yaml
 
 from codectok.atomic import is_temporary, remove_leftovers_in, replacing_folder, write_text
+from codectok.checkpoints.native import is_checkpoint, read_header
 from codectok.codec import Codec
 from codectok.config import load_mapping, parse
 from codectok.errors import InputError
 from codectok.train.config import TrainConfig, changed_keys
+from codectok.train.trainer.export import origin_of_step
 
 from .checkpoint import CONFIG_FILE, latest_checkpoint
 from .lock import LOCK_FILE
@@ -42,7 +44,7 @@ def check_output(config: TrainConfig) -> None:
                 f"{config.output} holds a run with another configuration (different: {', '.join(changed)});"
                 " choose another output."
             )
-    elif path.is_file():
+    elif path.is_file() and (config.output / LOCK_FILE).is_file():
         return  # a run that ended before its first checkpoint
     elif config.output.exists() and not _is_free(config.output):
         raise InputError(f"{config.output} already exists and holds no training run; choose another output.")
@@ -69,6 +71,12 @@ def write_codec(codec: Codec, folder: Path) -> None:
     """Write or replace the codec in `folder`; after a kill it holds the old codec, the new one or none, never a mix."""
     with replacing_folder(folder, overwrite=True) as temporary:
         codec.save_pretrained(temporary)
+
+
+def holds_codec_of(output: Path, step: int) -> bool:
+    """Return True if the final codec of a run is there, and was trained for `step` steps."""
+    folder = output / CODEC_FOLDER
+    return is_checkpoint(folder) and read_header(folder).origin == origin_of_step(step)
 
 
 def _is_free(output: Path) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from codectok.errors import InputError
+import torch
+
+from codectok.errors import InputError, PassingError
 from codectok.train.config import TrainConfig
 from codectok.train.data.segments import SegmentReader
 from codectok.train.data.validation import validation_clips
+from codectok.train.distributed import Ranks
 
-from .checkpoint import latest_checkpoint
+from .checkpoint import latest_checkpoint, step_of
 from .metrics_log import check_writers
 from .output import CHECKPOINT_FOLDER, check_output
 from .resume import check_resume_checkpoint
@@ -25,11 +28,13 @@ class RunInputs:
         reader: training segments.
         validation: None if not configured.
         checkpoint: newest checkpoint of this run, None if it starts now.
+        will_load_state: True if the weights come from a training state, of this run or another one.
     """
 
     reader: SegmentReader
     validation: Validation | None
     checkpoint: Path | None
+    will_load_state: bool
 
 
 def prepare(config: TrainConfig, n_ranks: int) -> RunInputs:
@@ -45,7 +50,19 @@ def prepare(config: TrainConfig, n_ranks: int) -> RunInputs:
     checkpoint = latest_checkpoint(config.output / CHECKPOINT_FOLDER)
     if checkpoint is None and config.resume_from is not None:
         check_resume_checkpoint(config.resume_from)
-    return RunInputs(reader, validation, checkpoint)
+    will_load_state = checkpoint is not None or config.resume_from is not None
+    return RunInputs(reader, validation, checkpoint, will_load_state)
+
+
+def check_same_checkpoint(checkpoint: Path | None, ranks: Ranks, device: torch.device) -> None:
+    """Check that all ranks resume from the same checkpoint; waits for all ranks.
+
+    Raises:
+        PassingError: a file server shows an older state of the output to one of them.
+    """
+    step = -1 if checkpoint is None else step_of(checkpoint)
+    if ranks.any(ranks.of_first(step, device) != step, device):
+        raise PassingError("The ranks see different checkpoints in the output; run the same command again.")
 
 
 def check_batch_size(config: TrainConfig, n_ranks: int) -> None:

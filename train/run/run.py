@@ -7,8 +7,8 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,7 +19,7 @@ from codectok.errors import CodectokError, InputError, PassingError
 from codectok.monitoring.events import EventSink
 from codectok.train.config import TrainConfig
 from codectok.train.data.batches import Batch
-from codectok.train.data.loader import SegmentLoader
+from codectok.train.data.loader import Damaged, SegmentLoader
 from codectok.train.distributed import Ranks
 from codectok.train.memory import (
     codebook_memory_errors,
@@ -40,8 +40,16 @@ from .checkpoint import (
 from .divergence import DivergenceMonitor
 from .lock import OutputLock
 from .metrics_log import MetricsCallback, MetricsLog
-from .output import BEST_FOLDER, CHECKPOINT_FOLDER, CODEC_FOLDER, claim_output, config_text, write_codec
-from .preparation import prepare
+from .output import (
+    BEST_FOLDER,
+    CHECKPOINT_FOLDER,
+    CODEC_FOLDER,
+    claim_output,
+    config_text,
+    holds_codec_of,
+    write_codec,
+)
+from .preparation import check_same_checkpoint, prepare
 from .resume import resume_from_checkpoint
 from .window import MetricsWindow
 
@@ -95,32 +103,29 @@ class TrainingRun:
     ) -> None:
         inputs = prepare(config, ranks.world_size)
         ranks.barrier()  # all ranks must have checked the output before the first one writes to it
-        self._lock: OutputLock | None = None
-        if ranks.is_first:
-            self._lock = OutputLock(config.output)
-            if latest_checkpoint(config.output / CHECKPOINT_FOLDER) != inputs.checkpoint:
-                raise PassingError(
-                    f"Another training has written to {config.output} meanwhile; run the same command again."
-                )
-            claim_output(config)
-        ranks.barrier()
-        self._config, self._ranks, self._on_metrics, self._events = config, ranks, on_metrics, events
-        self._reader, self._validation, self._checkpoint = inputs.reader, inputs.validation, inputs.checkpoint
-        self._checkpoints = config.output / CHECKPOINT_FOLDER
-        self._loader = self._new_loader()
-        with network_memory_errors():
-            will_load_state = self._checkpoint is not None or config.resume_from is not None
-            self._trainer = Trainer(config, device, ranks, will_load_state)
-        self._divergence = DivergenceMonitor(config)
-        self._best: tuple[float, int] | None = None
+        with ExitStack() as held:
+            if ranks.is_first:
+                held.enter_context(OutputLock(config.output))
+                if latest_checkpoint(config.output / CHECKPOINT_FOLDER) != inputs.checkpoint:
+                    raise PassingError(
+                        f"Another training has written to {config.output} meanwhile; run the same command again."
+                    )
+                claim_output(config)
+            check_same_checkpoint(inputs.checkpoint, ranks, device)
+            self._config, self._ranks, self._on_metrics, self._events = config, ranks, on_metrics, events
+            self._reader, self._validation, self._checkpoint = inputs.reader, inputs.validation, inputs.checkpoint
+            self._checkpoints, self._device = config.output / CHECKPOINT_FOLDER, device
+            self._loader = self._new_loader()
+            with network_memory_errors():
+                self._trainer = Trainer(config, device, ranks, inputs.will_load_state)
+            self._divergence = DivergenceMonitor(config)
+            self._best: tuple[float, int] | None = None
+            self._held = held.pop_all()
 
     def run(self, stop: StopFlag) -> TrainingReport:
         """Train to the last step, or until time is up or `stop` is set; the output is free for another run then."""
-        try:
+        with self._held:
             return self._run(stop)
-        finally:
-            if self._lock is not None:
-                self._lock.release()
 
     def _run(self, stop: StopFlag) -> TrainingReport:
         config, trainer = self._config, self._trainer
@@ -129,7 +134,8 @@ class TrainingRun:
         if self._checkpoint is not None:
             state = self._load(self._checkpoint)
             self._remove_old_checkpoints()  # a run that was killed while it saved has not done so
-            if trainer.step >= config.steps and is_checkpoint(codec):
+            is_written = holds_codec_of(config.output, trainer.step)
+            if trainer.step >= config.steps and self._ranks.of_first(int(is_written), self._device):
                 best = config.output / BEST_FOLDER
                 return TrainingReport("already finished", trainer.step, codec, best if is_checkpoint(best) else None)
         else:
@@ -164,7 +170,10 @@ class TrainingRun:
             )
 
     def _new_loader(self) -> SegmentLoader:
-        return SegmentLoader(self._reader, self._config.data, 0, self._ranks.rank, self._ranks.world_size)
+        on_gpu = self._device.type == "cuda"
+        return SegmentLoader(
+            self._reader, self._config.data, 0, self._ranks.rank, self._ranks.world_size, pin_memory=on_gpu
+        )
 
     def _train(self, log: MetricsLog, window: MetricsWindow, stop: StopFlag) -> Ending:
         if self._trainer.step >= self._config.steps:  # stopped before the codec was written
@@ -227,7 +236,7 @@ class TrainingRun:
         speed = window.steps_per_second()
         batch_seconds = config.data.batch_size * config.segment_samples / config.codec.mel.sample_rate
         metrics |= {"audio_seconds_per_second": speed * batch_seconds, "steps_per_second": speed}
-        n_unreadable = torch.tensor(float(self._loader.n_unreadable), device=trainer.device)
+        n_unreadable = torch.tensor(float(self._loader.damaged.total), device=trainer.device)
         metrics["unreadable_samples"] = float(self._ranks.mean(n_unreadable) * self._ranks.world_size)
         log.write(trainer.step, metrics)
         return metrics
@@ -258,6 +267,7 @@ class TrainingRun:
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.network.parameters()):
             raise self._diverged(f"after step {trainer.step} weights are infinite")
         window_state = window.state_dict()
+        damaged = self._ranks.gather(torch.tensor([astuple(self._loader.damaged)], device=self._device)).tolist()
         if not self._ranks.is_first:
             return
         state = {
@@ -266,6 +276,7 @@ class TrainingRun:
             "data_hash": self._reader.stream.hash_before(self._loader.position),
             "best": self._best,
             "validation": self._validation_settings(),
+            "damaged": damaged,
             "log": {**self._divergence.state_dict(), "window": window_state},
         }
         save_training_state(self._checkpoints, trainer.step, state, config_text(self._config))
@@ -284,10 +295,19 @@ class TrainingRun:
         with checkpoint_errors(checkpoint):
             self._trainer.load_state_dict(state)
             self._divergence.load_state_dict(state["log"])
+            self._load_damaged(state.get("damaged", []))
         self._loader.position = state["position"]
         if state["validation"] == self._validation_settings():  # errors on other clips cannot be compared
             self._best = state["best"]
         return state
+
+    def _load_damaged(self, counts: list[list[int]]) -> None:
+        """Restore the counts of damaged samples, those in a row only for the same number of ranks."""
+        ranks = self._ranks
+        if len(counts) == ranks.world_size:
+            self._loader.damaged = Damaged(*counts[ranks.rank])
+        elif ranks.is_first:
+            self._loader.damaged = Damaged(sum(total for total, _ in counts))
 
     def _validation_settings(self) -> str | None:
         """The settings on which validation errors depend."""
@@ -299,11 +319,12 @@ class TrainingRun:
         trainer, best_folder = self._trainer, self._config.output / BEST_FOLDER
         best_step = None if self._best is None or self._best[1] == trainer.step else self._best[1]
         if self._ranks.is_first:
-            write_codec(trainer.export(), folder)
+            final = trainer.export()
             if best_step is None:
                 shutil.rmtree(best_folder, ignore_errors=True)
             else:
                 trainer.load_state_dict(load_training_state(self._checkpoints / checkpoint_name(best_step)))
                 write_codec(trainer.export(), best_folder)
+            write_codec(final, folder)  # last: it says that the run has finished
         self._ranks.barrier()
         return None if best_step is None else best_folder

@@ -14,10 +14,9 @@ from codectok.evaluation.codes.codebook import CodebookUse
 from codectok.evaluation.metrics.speech_quality import installed_measures
 from codectok.train.trainer.trainer import Trainer
 
-from .metrics_log import VALIDATION_PREFIX, MetricsLog
+from .metrics_log import VALIDATION, MetricsLog
 
-PREFIX = VALIDATION_PREFIX
-ERROR = f"{PREFIX}mel"
+ERROR = f"{VALIDATION}mel"
 
 
 class Validation:
@@ -52,18 +51,18 @@ class Validation:
             for name, measure in self._measures.items():
                 value = measure(original, reconstruction, config.mel.sample_rate)
                 if value is not None:
-                    sums[PREFIX + name] += value
-                    counts[PREFIX + name] += 1
+                    sums[VALIDATION + name] += value
+                    counts[VALIDATION + name] += 1
             if number < self._listen:
                 _log_clip(log, trainer, number, original, reconstruction)
-        names = [ERROR, *(PREFIX + name for name in self._measures)]
+        names = [ERROR, *(VALIDATION + name for name in self._measures)]
         shared = [torch.tensor([[sums[name], counts[name]] for name in names], dtype=torch.float64), use]
         # Sums over the ranks, computed from means.
         totals, use = (ranks.mean(values.to(trainer.device)).cpu() * ranks.world_size for values in shared)
         scalars = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True) if count}
         uses = [CodebookUse.of(row.round().long().numpy()) for row in use]
-        scalars[f"{PREFIX}codebook_usage"] = float(np.mean([book.used_share for book in uses]))
-        scalars[f"{PREFIX}codebook_entropy"] = float(np.mean([book.entropy for book in uses]))
+        scalars[f"{VALIDATION}codebook_usage"] = float(np.mean([book.used_share for book in uses]))
+        scalars[f"{VALIDATION}codebook_entropy"] = float(np.mean([book.entropy for book in uses]))
         log.write(trainer.step, scalars)
         return scalars[ERROR]
 
@@ -98,7 +97,7 @@ def _reconstruct(trainer: Trainer, samples: np.ndarray) -> tuple[np.ndarray, np.
 
 def _log_clip(log: MetricsLog, trainer: Trainer, number: int, original: np.ndarray, reconstruction: np.ndarray) -> None:
     for kind, samples in (("original", original), ("reconstruction", reconstruction)):
-        name = f"{PREFIX}{number}/{kind}"
+        name = f"{VALIDATION}{number}/{kind}"
         log.audio(trainer.step, name, np.clip(samples, -1, 1))
         log_mel = trainer.log_mel(torch.from_numpy(samples).to(trainer.device)[None])[0].T.flip(0)
         low, high = np.log(1e-5), 2.0

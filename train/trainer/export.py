@@ -11,6 +11,11 @@ from codectok.config import CodecConfig
 from codectok.model.network import CodecNetwork
 
 
+def origin_of_step(step: int) -> str:
+    """Return the `origin` in the header of a codec that was trained for `step` steps."""
+    return f"trained for {step} steps"
+
+
 def trained_codec(config: CodecConfig, network: CodecNetwork, step: int, same_codes: SameCodes | None) -> Codec:
     """Return a network in training as a codec on the CPU; its weights are copied.
 
@@ -21,7 +26,7 @@ def trained_codec(config: CodecConfig, network: CodecNetwork, step: int, same_co
         same_codes: codecs whose encoder and quantizer the network has; None if they were trained.
     """
     state = {key: tensor.cpu() for key, tensor in network.inference_state_dict().items()}
-    header = CheckpointHeader(origin=f"trained for {step} steps", config=config, same_codes=same_codes)
+    header = CheckpointHeader(origin=origin_of_step(step), config=config, same_codes=same_codes)
     return Codec(header, build_network(config, state, "the trained network"), device="cpu")
 
 

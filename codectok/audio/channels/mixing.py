@@ -9,7 +9,7 @@ import numpy as np
 from codectok.audio.notes import DecodingNotes
 
 WINDOW_SECONDS = 0.5
-# Channels cancel if the mixture is 17 dB below the power of unrelated channels: 20 dB below that of either of two.
+# Channels cancel if the mix is 17 dB below the power of unrelated channels: 20 dB below that of either of two.
 CANCELLED_SHARE = 0.02
 AUDIBLE_POWER = 1e-6  # -60 dB of full scale
 CROSSFADE_SECONDS = 0.01
@@ -20,9 +20,9 @@ LEAST_REST = 0.25
 class Mixer:
     """Mixes the blocks of one stream to mono.
 
-    The mixture is the mean of all channels, or their sum by `weights`. Windows of half a second in which the channels
+    The mix is the mean of all channels, or their sum by `weights`. Windows of half a second in which the channels
     cancel each other, or in which only channels without weight have sound, are taken from the first channel that is as
-    loud as the others, with a crossfade to the mixture; windows of near silence go on as the one before. Windows begin
+    loud as the others, with a crossfade to the mix; windows of near silence go on as the one before. Windows begin
     at multiples of their length, so that the result does not depend on the sizes of blocks. A sum that would go beyond
     full scale where no channel does is turned down in its window, evenly from and to the level of its neighbours.
 
@@ -44,7 +44,7 @@ class Mixer:
         self._rate, self._notes, self._start = sample_rate, notes, start
         self._position = 0  # of the next window in the stream
         self._replaced = False  # the last window was taken from one channel
-        self._loudest: int | None = None  # the channel that replaces the mixture
+        self._loudest: int | None = None  # the channel that replaces the mix
 
     def mix(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Mix `blocks` float32 [n, channels] to blocks float32 [n]."""
@@ -69,9 +69,9 @@ class Mixer:
             yield np.concatenate(held)
 
     def _mixed(self, block: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
-        """Yield the mixture of a block, or of each of its windows, with the largest level that it may have."""
+        """Yield the mix of a block, or of each of its windows, with the largest level that it may have."""
         columns = [np.ascontiguousarray(column) for column in block.T]
-        mono = self._mixture(columns)
+        mono = self._mix(columns)
         size = self._window if len(block) >= self._window else len(block)
         power = np.stack([_power(column, size) for column in columns], axis=1)
         expected = power @ self._squares
@@ -99,7 +99,7 @@ class Mixer:
             self._replaced = replaced
             self._position += size
 
-    def _mixture(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+    def _mix(self, columns: Sequence[np.ndarray]) -> np.ndarray:
         if self._weights is None:
             if len(columns) == 2:
                 half: np.ndarray = (columns[0] + columns[1]) * np.float32(0.5)
@@ -113,7 +113,7 @@ class Mixer:
         return mono
 
     def _window_of(self, mono: np.ndarray, columns: Sequence[np.ndarray], part: slice, replaced: bool) -> np.ndarray:
-        """Return a window of the mixture or of one channel, with a crossfade if the window before was the other."""
+        """Return a window of the mix or of one channel, with a crossfade if the window before was the other."""
         if not (replaced or self._replaced) or self._loudest is None:
             return mono
         single = columns[self._loudest][part]

@@ -1,4 +1,4 @@
-"""Positions of loudspeakers: which channel of a file is which, and its weight in a mixture."""
+"""Positions of loudspeakers: which channel of a file is which, and its weight in a mix."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def positions_of_mask(channels: int, mask: int) -> tuple[str, ...] | None:
 
 
 def mixing_weights(channels: int, positions: Sequence[str] | None) -> list[float] | None:
-    """Weight of each channel in the mixture to mono; None for the plain mean: of stereo, and of unknown positions.
+    """Weight of each channel in the mix to mono; None for the plain mean: of stereo, and of unknown positions.
 
     The weights are those of ITU-R BS.775, by which the centre keeps its level. Without a centre they are scaled so
     that sound that is equal in front left and front right keeps its level.

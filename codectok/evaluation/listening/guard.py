@@ -66,7 +66,7 @@ class Guard:
         if self._key is None and not _is_loopback(host):
             return plain_page(400, "Unknown host", "Open this test by the address that the terminal shows.")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _host_of(origin) != host:
             return plain_page(403, "Another origin", "Only the page of this test may send ratings.")
         first = scope["path"].split("/")[1] if scope["path"].startswith("/") else ""
         if self._key is not None and first != RESULTS and not is_key(first, self._key):
@@ -77,6 +77,13 @@ class Guard:
     def _path(self, path: str) -> str:
         first, _, rest = path[1:].partition("/")
         return path if self._key is None or first == RESULTS else f"/{rest}"
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def plain_page(status: int, title: str, message: str) -> HTMLResponse:

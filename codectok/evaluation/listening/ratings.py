@@ -86,15 +86,17 @@ class RatingsFile:
         """Add lines, and wait until they are on disk."""
         text = "".join(json.dumps(line.model_dump(), ensure_ascii=True) + "\n" for line in lines)
         is_new = not self.path.exists()
-        with self.path.open("ab+") as file:
+        # Without a buffer, whose rest would be written when the file is closed after an error.
+        with self.path.open("ab+", buffering=0) as file:
             end = _end_of_lines(file.seek(0, os.SEEK_END), self.path)
             file.truncate(end)
+            rest = memoryview(text.encode())
             try:
-                file.write(text.encode())
-                file.flush()
+                while rest:
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:  # a full disk: no half of a line stays
-                os.truncate(file.fileno(), end)
+                file.truncate(end)
                 raise
         if is_new:
             descriptor = os.open(self.path.parent, os.O_RDONLY)

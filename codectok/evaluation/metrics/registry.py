@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -116,8 +117,19 @@ def measure_pair(chosen: Iterable[Metric], pair: Pair) -> tuple[dict[str, float 
 
 def installed_versions(metric: Metric) -> dict[str, str]:
     """Return the versions of the distributions that a metric uses, by name."""
-    names = (_REQUIREMENT.match(package) for module, package in metric.packages.items() if find_spec(module))
-    return {name[0]: version(name[0]) for name in sorted(filter(None, names), key=lambda name: name[0])}
+    found = (_distribution(module, package) for module, package in metric.packages.items() if find_spec(module))
+    return {name: version(name) for name in sorted(filter(None, found))}
+
+
+def _distribution(module: str, package: str) -> str | None:
+    """Return the distribution that holds a module; None for a module that was not installed as part of one."""
+    wanted = _REQUIREMENT.match(package)
+    assert wanted is not None, "packages begin with a name"
+    with suppress(PackageNotFoundError):
+        version(wanted[0])
+        return wanted[0]
+    # Another distribution with the same module, such as onnxruntime-gpu.
+    return next(iter(packages_distributions().get(module, [])), None)
 
 
 def metric_name(metric: Metric | type[Metric]) -> str:

@@ -18,13 +18,11 @@ Measure = Callable[[np.ndarray, np.ndarray, int], float | None]
 
 def installed_measures() -> Mapping[str, Measure]:
     """Return the metrics whose packages are installed, by name."""
-    missing = missing_measures()
-    return {name: measure for name, (_, measure) in MEASURES.items() if name not in missing}
-
-
-def missing_measures() -> Mapping[str, str]:
-    """Return the packages that are not installed, by the names of their metrics."""
-    return {name: package for name, (package, _) in MEASURES.items() if find_spec(package) is None}
+    return {
+        metric.quantities[0].name: partial(_measure, metric)
+        for metric in (Stoi(), Pesq())
+        if all(find_spec(module) for module in metric.packages)
+    }
 
 
 def _measure(metric: Metric, original: np.ndarray, reconstruction: np.ndarray, sample_rate: int) -> float | None:
@@ -35,10 +33,3 @@ def _measure(metric: Metric, original: np.ndarray, reconstruction: np.ndarray, s
         return metric.measure(pair)[metric.quantities[0].name]
     except UndefinedMetricError:
         return None
-
-
-stoi: Measure = partial(_measure, Stoi())
-pesq: Measure = partial(_measure, Pesq())
-
-# Each with the package that it needs.
-MEASURES: Mapping[str, tuple[str, Measure]] = {"stoi": ("pystoi", stoi), "pesq": ("pesq", pesq)}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class JinjaTemplate(ConversationTemplate):
 
     def __init__(self, tokenizer: Any, folder: Path, source: str | None = None, today: date | None = None) -> None:
         self._folder, self._in_parts = folder, False
+        # Strings that `LearnedSpans` finds out about the template, for each form of contents, with and without tools.
+        self._known: defaultdict[tuple[bool, bool], dict[str, tuple[str, ...]]] = defaultdict(dict)
         self._special = dict(tokenizer.special_tokens_map)
         self._sources = {
             with_tools: _dated(_source(tokenizer, folder, source, with_tools), today) for with_tools in (False, True)
@@ -100,16 +102,12 @@ class JinjaTemplate(ConversationTemplate):
     ) -> tuple[str, list[tuple[int, int]]]:
         text, generated = self._render(messages, tools)
         if generated is None:
-            generated = LearnedSpans(self._renderer(tools), self._content_of, finder, self._known).of(messages, text)
+            known = self._known[self._in_parts, bool(tools)]
+            generated = LearnedSpans(self._renderer(tools), self._content_of, finder, known).of(messages, text)
         spans = [(start, end) for start, end in _learned(generated, turns) if start < end]
         if not spans:
             raise ConversationError("The chat template marks nothing in it that is learned.")
         return text, spans
-
-    @cached_property
-    def _known(self) -> dict[str, tuple[str, ...]]:
-        """Strings that `LearnedSpans` has found out about the template."""
-        return {}
 
     def _renderer(self, tools: Any) -> Callable[[Sequence[Mapping[str, Any]], bool], str]:
         return lambda messages, prompt: self._render(list(messages), tools, prompt)[0]

@@ -145,5 +145,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 def _copy(source: BinaryIO, target: BinaryIO, n_bytes: int) -> None:
     while n_bytes:
         block = source.read(min(n_bytes, CHUNK_BYTES))
+        if not block:
+            raise InputError(f"{source.name} became shorter while it was read; run the same command again.")
         target.write(block)
         n_bytes -= len(block)

@@ -135,7 +135,7 @@ def _truncated(document: Document, length: int) -> Document | None:
             break
     if cut <= 0:
         return None
-    end = slice(n_ids - document.n_end, n_ids - document.n_end + length)
+    end = slice(n_ids - document.n_end, n_ids)
     kept = _selected(document, (slice(0, cut), closing, end))
     if kept.learned is not None:
         kept.learned[cut:] = False

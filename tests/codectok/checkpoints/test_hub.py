@@ -118,6 +118,19 @@ def test_damaged_conversion_is_made_again(hub: HubServer, distilcodec: str, tmp_
     assert hub.downloads().count("g_00000007") == 1
 
 
+def test_converted_codec_is_read_without_the_lock(
+    hub: HubServer, distilcodec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cache that is read-only."""
+    found = Codec.from_pretrained(distilcodec, "cpu")
+
+    def refused(_: Path) -> None:
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr(converted, "_locked", refused)
+    assert Codec.from_pretrained(distilcodec, "cpu").fingerprint == found.fingerprint
+
+
 def test_codec_is_converted_once_at_a_time(hub: HubServer, distilcodec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Path] = []
 

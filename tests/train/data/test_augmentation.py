@@ -21,8 +21,8 @@ from codectok.train.data.augmentation import (
 )
 from codectok.train.data.config import AugmentationConfig
 from codectok.train.data.sources import SampleAddress
-from tests.train.conftest import write_shards
-from tests.train.data.test_loader import batches, damage, data_config, segment_reader
+from tests.train.conftest import damage, write_shards
+from tests.train.data.test_loader import batches, data_config, segment_reader
 
 RATE = 8000
 UNCHANGED = SegmentAugmentation(gain=0.0, background_position=None, background_level=0.0, low_pass_hertz=None)

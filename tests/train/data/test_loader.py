@@ -21,7 +21,7 @@ from codectok.train.data import segments
 from codectok.train.data.config import ValidationConfig
 from codectok.train.data.validation import validation_clips
 from tests.helpers.storage import upload
-from tests.train.conftest import SAMPLE_RATE, STEP, write_shards
+from tests.train.conftest import SAMPLE_RATE, STEP, damage, write_shards
 
 SIZES = [3, 5, 2, 6, 4, 3, 2]
 TOTAL = sum(SIZES)
@@ -136,15 +136,6 @@ def test_crop_depends_on_seed_and_position(shards: Path) -> None:
     assert all(len(set(parts)) == 4 for parts in epochs.values())
 
 
-def damage(folder: Path, keys: set[str], write: bytes = b"damaged") -> None:
-    for path in sorted(folder.glob("*.tar")):
-        for row in read_index(open_storage(folder), path.name).to_pylist():
-            if row["key"] in keys:
-                with path.open("r+b") as file:
-                    file.seek(row["offset"])
-                    file.write(write)
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_damaged_samples_are_masked(num_workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = data_config(shards=write_shards(tmp_path / "all", SIZES), num_workers=num_workers)
@@ -161,7 +152,7 @@ def test_damaged_samples_are_masked(num_workers: int, tmp_path: Path, caplog: py
         assert torch.equal(other.filled()[other.mask], one.waveforms[other.mask])
         rows = {tuple(row.tolist()) for row in one.waveforms[other.mask]}
         assert {tuple(row.tolist()) for row in other.filled()} == rows
-    assert loader.n_unreadable == sum(key in bad for key in keys_of(found)) == len(caplog.messages)
+    assert loader.damaged.total == sum(key in bad for key in keys_of(found)) == len(caplog.messages)
     assert all(any(f"The sample {key} in" in message for message in caplog.messages) for key in bad)
 
 

@@ -22,9 +22,9 @@ from codectok.train.data import loader as loader_module
 from codectok.train.data.workers import start_worker
 from codectok.train.parent import Parent, silence_without
 from codectok.train.signals import STOP_SIGNALS
-from tests.train.conftest import SAMPLE_RATE, write_shards
+from tests.train.conftest import SAMPLE_RATE, damage, write_shards
 
-from .test_loader import BATCH, batches, damage, data_config, segment_reader
+from .test_loader import BATCH, batches, data_config, segment_reader
 
 SECONDS_TO_END = 10.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from codectok import InputError
 from codectok.cli.main import app
 from codectok.config import SimVectorQuantizerConfig, VectorQuantizerConfig
 from codectok.train import TrainConfig, Trainer, dry_run, load_stages, train
+from codectok.train.memory import peak_memory, reset_peak_memory
 from codectok.train.run import codebook_init
 from codectok.train.run.codebook_init import codebook_init_bytes
 from tests.train.conftest import TINY, first_batches, tiny_config
@@ -58,6 +61,26 @@ def test_dry_run_does_the_work_of_one_rank(
 def test_unknown_number_of_ranks_is_called_assumed(shards: Path, tmp_path: Path) -> None:
     found = dry_run_command(tiny_config(shards, tmp_path / "run", "device=cpu"), tmp_path, "--address", "auto")
     assert "1 assumed" in found.stdout
+
+
+def test_dry_run_of_a_started_run_does_not_need_the_initial_checkpoint(shards: Path, tmp_path: Path) -> None:
+    train(tiny_config(shards, tmp_path / "teacher", steps=1))
+    config = tiny_config(shards, tmp_path / "student", f"init_from={tmp_path / 'teacher'}", steps=3)
+    train(config)
+    shutil.rmtree(tmp_path / "teacher")
+    dry_run(config)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak counts from the start of the process")
+def test_peak_memory_is_measured_anew() -> None:
+    device, n_bytes = torch.device("cpu"), 1 << 29
+    reset_peak_memory(device)
+    before = peak_memory(device)
+    large = torch.ones(n_bytes, dtype=torch.uint8)
+    del large
+    assert peak_memory(device) > before + 0.9 * n_bytes
+    reset_peak_memory(device)
+    assert peak_memory(device) < before + 0.5 * n_bytes
 
 
 def test_dry_run_refuses_batches_that_ranks_cannot_share(shards: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,18 @@ def test_wandb_gets_audio_and_spectrograms(
     for folder in (first, second):
         media = folder / "files" / "media"
         assert len(list(media.rglob("*.wav"))) == len(list(media.rglob("*.png"))) == 2
+
+
+def test_refusal_of_wandb_is_one_sentence(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class UsageError(Exception):
+        pass
+
+    def init(**_: Any) -> None:
+        raise UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Error=UsageError, init=init))
+    with pytest.raises(InputError, match=r"\(wandb_project\): No API key configured.*WANDB_MODE=offline"):
+        train(tiny_config(shards, tmp_path / "run", "wandb_project=tests"))
 
 
 def test_installed_speech_measures_are_logged(shards: Path, validated: list[str], tmp_path: Path) -> None:
@@ -170,7 +183,7 @@ def test_accumulation_may_change_on_resume(shards: Path, tmp_path: Path) -> None
     assert train(tiny_config(shards, tmp_path / "run", "accumulation=2", steps=4)).step == 4
 
 
-def out_of_memory(*_: object) -> None:
+def out_of_memory(*_: object, **__: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory.")
 
 

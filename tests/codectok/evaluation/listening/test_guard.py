@@ -64,13 +64,14 @@ def test_results_need_key_of_owner(folder: Path, key: str | None) -> None:
         ("127.0.0.1.evil.example:8765", 400),
         ("localhost.evil.example", 400),
         ("", 400),
+        ("[", 400),
     ],
 )
 def test_loopback_refuses_names_of_other_hosts(client: TestClient, host: str, status: int) -> None:
     assert client.get("/", headers={"host": host}).status_code == status
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9", "http://["])
 def test_other_origins_are_refused(client: TestClient, origin: str) -> None:
     assert client.post("/api/session", json={"name": "Ann"}, headers={"origin": origin}).status_code == 403
     assert client.post("/api/session", json={"name": "Ann"}, headers={"origin": HOST}).status_code == 200

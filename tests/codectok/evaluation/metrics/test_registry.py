@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from codectok.errors import InputError
 from codectok.evaluation.metrics import registry
 from codectok.evaluation.metrics.base import Metric, Pair, Quantity, Signal, UndefinedMetricError
+from codectok.evaluation.metrics.intelligibility import Stoi
 from codectok.evaluation.metrics.registry import METRICS, measure_pair, metric_name, metrics, missing_packages
 from codectok.evaluation.metrics.words import WordErrors
 from tests.helpers.audio import voice
@@ -170,6 +173,20 @@ def test_metrics_without_package_are_left_out_and_named(monkeypatch: pytest.Monk
     assert missing_packages("module:recognizer")["wer"] == "jiwer"
     with pytest.raises(InputError, match="pip install"):
         metrics(names=["pesq"])
+
+
+def test_version_of_another_distribution_with_the_module_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfNumpy(Stoi):
+        packages: ClassVar[Mapping[str, str]] = {"numpy": "numpy>=1.0", "json": "json"}
+
+    def version(name: str) -> str:
+        if name != "numpy-gpu":
+            raise PackageNotFoundError(name)
+        return "2.0"
+
+    monkeypatch.setattr(registry, "version", version)
+    monkeypatch.setattr(registry, "packages_distributions", lambda: {"numpy": ["numpy-gpu"]})
+    assert registry.installed_versions(OfNumpy()) == {"numpy-gpu": "2.0"}
 
 
 def test_recognizer_needs_no_pocketsphinx(monkeypatch: pytest.MonkeyPatch) -> None:

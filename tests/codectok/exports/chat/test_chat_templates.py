@@ -46,6 +46,7 @@ HEADERS = {
     "returned": "<|start|>assistant",
     "prompted": "<|im_start|>assistant\n",
     "parts": "<|im_start|>assistant\n",
+    "parts-ended": "<|im_start|>assistant\n",
 }
 ENDS = {
     "llama3": ["<|eot_id|>"] * 2,
@@ -53,6 +54,7 @@ ENDS = {
     "mistral": ["</s>"] * 2,
     "ended": ["<|end|>", "<|end|>\n<|endoftext|>"],
     "returned": ["<|end|>", "<|return|>"],
+    "parts-ended": ["<|im_end|>", "<|im_end|>\n<|endoftext|>"],
 }
 Build = Callable[..., Document]
 
@@ -88,7 +90,7 @@ def learned_texts(document: Document, tokenizer: Any) -> list[str]:
 
 def applied(folder: Path, messages: Messages, **others: Any) -> list[int]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    if folder.name == "parts":
+    if folder.name.startswith("parts"):
         messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
     return list(tokenizer.apply_chat_template(messages, tokenize=True, **others)["input_ids"])
 
