@@ -10,20 +10,17 @@ from pydantic import JsonValue
 
 from codectok.exports.choices import CodesForm, check_choice
 from codectok.exports.codes import audio_codes_row, audio_codes_schema, file_name, json_line
-from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.table_job import write_rows
-from codectok.sources.kinds import Kind
-from codectok.sources.listing.arguments import Argument
 from codectok.sources.unused import Unused
-from codectok.tokens.source_rows import token_rows
 from codectok.tokens.table import TokenRow
 
+from .export_job import ExportJob
 from .options import check_unit_megabytes
-from .sources import TABLE_KINDS, ExportSources
+from .sources import ExportSources
 from .verify_codes import CodesVerifier
 
 
@@ -46,12 +43,11 @@ class CodesOptions:
         check_unit_megabytes(self.part_megabytes)
 
 
-class CodesJob(Job):
+class CodesJob(ExportJob):
     """Writes plain codes, without an offset, to Parquet, JSON lines, or a folder of `.npy` files per part."""
 
     verb = "export codes"
     row_name = "rows"
-    kinds = TABLE_KINDS
     verifier = CodesVerifier
     output_bytes_per_second = 300.0
 
@@ -63,10 +59,6 @@ class CodesJob(Job):
         """Options that decide the output."""
         settings = self.settings
         return {**self.sources.options(), "form": settings.form.value, "part_megabytes": settings.part_megabytes}
-
-    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
-        """Read the same files as other readers of a table."""
-        return self.sources.reads(argument, path, kind)
 
     @property
     def cutting(self) -> CuttingPolicy:
@@ -93,10 +85,8 @@ class CodesJob(Job):
 
     def _rows(self, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, TokenRow]]:
         """Yield rows, each with the name of its table, and count them."""
-        for source in unit.sources:
-            for row in token_rows(source, self.sources.metadata):
-                output.read(row.dataset, row.duration)
-                output.keep(row.dataset, row.duration, row.codes.size)
-                if row.extra is not None:
-                    output.leave_unused(row.dataset, Unused("columns", "extra", example=row.id))
-                yield source.dataset, row
+        for table, row in self.rows_of(unit, output):
+            output.keep(row.dataset, row.duration, row.codes.size)
+            if row.extra is not None:
+                output.leave_unused(row.dataset, Unused("columns", "extra", example=row.id))
+            yield table, row

@@ -11,22 +11,20 @@ from pydantic import JsonValue
 
 from codectok.errors import InputError
 from codectok.exports.compact import MEGABYTE, write_compact
-from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import TABLE_BYTES_PER_SECOND, CuttingPolicy
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.planning.unit import Unit
-from codectok.sources.kinds import Kind
-from codectok.sources.listing.arguments import Argument
 from codectok.sources.opening import open_parquet
 from codectok.sources.source import Source
 from codectok.tokens.mixing import ARITHMETIC_FIELDS, VERSION_FIELDS, arithmetic_of, join_metadata, refuse_uncovered
 from codectok.tokens.source_rows import table_metadata
 from codectok.tokens.table import TableMetadata, columns_of_users, metadata_of_schema, types_of
 
-from .sources import TABLE_KINDS, ExportSources, first_file
+from .export_job import ExportJob
+from .sources import ExportSources, first_file
 from .verify_compact import CompactVerifier
 
 
@@ -52,12 +50,11 @@ class CompactOptions:
             )
 
 
-class CompactJob(Job):
+class CompactJob(ExportJob):
     """Writes the rows of a token table, in the same order, to fewer files `part-NNNNNN.parquet`."""
 
     verb = "export compact"
     row_name = "rows"
-    kinds = TABLE_KINDS
     bytes_version = 3  # 2: files record mixed arithmetic. 3: and kernels
     verifier = CompactVerifier
     output_bytes_per_second = TABLE_BYTES_PER_SECOND
@@ -87,10 +84,6 @@ class CompactJob(Job):
         """Units of whole files of the table."""
         unit_bytes = self.settings.file_megabytes * MEGABYTE
         return CuttingPolicy(unit_bytes=unit_bytes, whole_files=True)
-
-    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
-        """Read the same files as other readers of a table."""
-        return self.sources.reads(argument, path, kind)
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Write `part-NNNNNN.parquet`."""

@@ -20,20 +20,19 @@ from codectok.exports.sequences.packing import fit
 from codectok.exports.sequences.parquet import SequencesMetadata
 from codectok.exports.sequences.text_tokenizer import TextTokenizer, TokenIds
 from codectok.pipelines.engine.faults import LastingUnitError
-from codectok.pipelines.engine.job import Job, JobReporter, RunUnit, WorkerContext
+from codectok.pipelines.engine.job import JobReporter, RunUnit, WorkerContext
 from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.store import header_of
 from codectok.pipelines.engine.planning.unit import Unit
-from codectok.sources.kinds import Kind
-from codectok.sources.listing.arguments import Argument
 from codectok.sources.unused import Unused
 from codectok.tokens.layouts.record import LayoutRecord
 from codectok.tokens.mixing import arithmetic_of
 from codectok.tokens.vocabulary import Vocabulary
 
+from .export_job import ExportJob
 from .options import DocumentOptions
 from .rejected import RejectedDocument
 from .reports import DocumentReporter
@@ -52,7 +51,7 @@ SequencesOf = Callable[[Unit, UnitOutput], Iterator[tuple[str, list[Document]]]]
 """Yields the sequences of a unit, each with the name of its folder, and counts documents and rejects in the output."""
 
 
-class DocumentJob(Job):
+class DocumentJob(ExportJob):
     """Mixes, packs and writes documents; subclasses make the documents and choose the output format.
 
     Attributes:
@@ -116,10 +115,6 @@ class DocumentJob(Job):
             **asdict(settings.packing),
             **({"shorter_lengths": sorted(settings.shorter_lengths)} if settings.shorter_lengths else {}),
         }
-
-    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
-        """Read the same files of a table as its other readers, and all files of a text."""
-        return self.sources.reads(argument, path, kind)
 
     @property
     def cutting(self) -> CuttingPolicy:

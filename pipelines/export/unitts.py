@@ -17,21 +17,18 @@ from codectok.exports.unitts import (
     check_unitts,
     dialog_row,
 )
-from codectok.pipelines.engine.job import Job
 from codectok.pipelines.engine.output.unit_files import part_name
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.cutting import CuttingPolicy
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.table_job import write_rows
-from codectok.sources.kinds import Kind
-from codectok.sources.listing.arguments import Argument
 from codectok.sources.rejects import Reject
-from codectok.tokens.source_rows import token_rows
 from codectok.tokens.table import TokenRow
 from codectok.tokens.vocabulary import DEFAULT_OFFSET, Vocabulary
 
+from .export_job import ExportJob
 from .options import check_unit_megabytes
-from .sources import TABLE_KINDS, ExportSources
+from .sources import ExportSources
 from .verify import UnittsVerifier
 
 
@@ -58,7 +55,7 @@ class UnittsOptions:
         check_unit_megabytes(self.part_megabytes)
 
 
-class UnittsJob(Job):
+class UnittsJob(ExportJob):
     """Writes dialogues to Parquet with seven columns, or a folder of `.audio` files per part."""
 
     verb = "export unitts"
@@ -67,7 +64,6 @@ class UnittsJob(Job):
     row_name = "samples"
     code_name = "tokens"
     verifier = UnittsVerifier
-    kinds = TABLE_KINDS
 
     def __init__(self, settings: UnittsOptions, tables: Sequence[str]) -> None:
         self.settings = settings
@@ -80,10 +76,6 @@ class UnittsJob(Job):
         settings = asdict(self.settings)
         del settings["allow_mixed"]  # the output depends on the mixture, which the sources name
         return {**self.sources.options(), **settings}
-
-    def reads(self, argument: Argument, path: str, kind: Kind | None) -> bool:
-        """Read the same files as other readers of a table."""
-        return self.sources.reads(argument, path, kind)
 
     @property
     def cutting(self) -> CuttingPolicy:
@@ -98,7 +90,7 @@ class UnittsJob(Job):
             return
         folder = output.folder / part_name(unit.number, "")
         folder.mkdir()
-        for table, row in self._rows(unit, output):
+        for table, row in self.rows_of(unit, output):
             self._keep(row, output)
             with (folder / file_name(table, row, ".audio")).open("x", encoding="utf-8") as file:
                 file.write(audio_file(row, self.vocabulary))
@@ -106,7 +98,7 @@ class UnittsJob(Job):
     def _dialogs(self, unit: Unit, output: UnitOutput) -> Iterator[Mapping[str, Any]]:
         """Yield the dialogues of a unit."""
         settings = self.settings
-        for _, row in self._rows(unit, output):
+        for _, row in self.rows_of(unit, output):
             try:
                 dialog = dialog_row(row, self.vocabulary, settings.task, self.sources.metadata.sample_rate)
             except MissingFieldError as error:
@@ -114,13 +106,6 @@ class UnittsJob(Job):
                 continue
             self._keep(row, output)
             yield dialog
-
-    def _rows(self, unit: Unit, output: UnitOutput) -> Iterator[tuple[str, TokenRow]]:
-        """Yield rows, each with the name of its table."""
-        for source in unit.sources:
-            for row in token_rows(source, self.sources.metadata):
-                output.read(row.dataset, row.duration)
-                yield source.dataset, row
 
     def _keep(self, row: TokenRow, output: UnitOutput) -> None:
         output.keep(row.dataset, row.duration, row.codes.size)

@@ -9,18 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-HOP_SECONDS = 0.1
-BLOCK_HOPS = 4  # blocks of 0.4 s start every 0.1 s
+from .k_weighting import ABSOLUTE_GATE, BLOCK_SECONDS, HOP_SECONDS, OFFSET, RELATIVE_GATE, k_weighting
+
+BLOCK_HOPS = round(BLOCK_SECONDS / HOP_SECONDS)
 # Squares of the sums of larger samples overflow float32.
 LARGE = 1e12
-ABSOLUTE_GATE = -70.0  # LUFS
-RELATIVE_GATE = -10.0  # relative to the mean of the blocks above the absolute gate
-OFFSET = -0.691  # makes a 997 Hz sine at full scale -3.01 LUFS
-
-# The standard lists filter coefficients for 48 kHz only; these analogue parameters reproduce them at any rate.
-SHELF_FREQUENCY, SHELF_GAIN, SHELF_Q = 1681.974450955533, 3.999843853973347, 0.7071752369554196
-SHELF_EXPONENT = 0.4996667741545416
-HIGH_PASS_FREQUENCY, HIGH_PASS_Q = 38.13547087602444, 0.5003270373238773
 
 # Frequencies this far below the loudest one count as noise of a lossy codec.
 BANDWIDTH_FLOOR_DB = -80.0
@@ -89,24 +82,6 @@ def _power(loudness: float) -> float:
 def _k_weights(sample_rate: int) -> Tensor:
     """Weights that turn the squared spectrum of 0.1 s into its mean square after the two filters of the standard."""
     hop = round(HOP_SECONDS * sample_rate)
-    delay = torch.exp(-1j * torch.arange(hop // 2 + 1, dtype=torch.float64) * (2 * math.pi / hop))
-    k = math.tan(math.pi * SHELF_FREQUENCY / sample_rate)
-    high = 10 ** (SHELF_GAIN / 20)
-    band = high**SHELF_EXPONENT
-    shelf = _response(
-        delay,
-        (high + band * k / SHELF_Q + k * k, 2 * (k * k - high), high - band * k / SHELF_Q + k * k),
-        (1 + k / SHELF_Q + k * k, 2 * (k * k - 1), 1 - k / SHELF_Q + k * k),
-    )
-    k = math.tan(math.pi * HIGH_PASS_FREQUENCY / sample_rate)
-    a = (1 + k / HIGH_PASS_Q + k * k, 2 * (k * k - 1), 1 - k / HIGH_PASS_Q + k * k)
-    # After normalising the denominator, the numerator of the standard is 1, -2, 1.
-    high_pass = _response(delay, (a[0], -2 * a[0], a[0]), a)
-    weights = (shelf * high_pass).abs().square() / hop**2
+    weights = k_weighting(hop, sample_rate).abs().square() / hop**2
     weights[1 : (hop + 1) // 2] *= 2  # negative frequencies
     return weights.float().repeat_interleave(2)  # for the real and the imaginary part
-
-
-def _response(delay: Tensor, b: tuple[float, float, float], a: tuple[float, float, float]) -> Tensor:
-    """Frequency response of a biquad with numerator `b` and denominator `a`; `delay` is the delay of one sample."""
-    return (b[0] + b[1] * delay + b[2] * delay * delay) / (a[0] + a[1] * delay + a[2] * delay * delay)

@@ -6,8 +6,15 @@ import math
 
 import numpy as np
 
-BLOCK_SECONDS, HOP_SECONDS = 0.4, 0.1  # of loudness, as in ITU-R BS.1770
-ABSOLUTE_GATE, RELATIVE_GATE = -70.0, -10.0
+from codectok.audio.analysis.k_weighting import (
+    ABSOLUTE_GATE,
+    BLOCK_SECONDS,
+    HOP_SECONDS,
+    OFFSET,
+    RELATIVE_GATE,
+    k_weighting,
+)
+
 TARGET_LOUDNESS = -23.0
 LARGEST_CORRECTION = 20.0  # dB
 LARGEST_PEAK = 0.99
@@ -44,7 +51,8 @@ def low_anchor(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 def block_powers(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Return the K-weighted power of blocks of 0.4 s, every 0.1 s; of all samples if there are fewer."""
     padded = np.pad(samples, (0, sample_rate // 2))  # for the end of the filter's response
-    weighted = np.fft.irfft(np.fft.rfft(padded) * _k_weighting(len(padded), sample_rate), len(padded))[: len(samples)]
+    spectrum = np.fft.rfft(padded) * k_weighting(len(padded), sample_rate).numpy()
+    weighted = np.fft.irfft(spectrum, len(padded))[: len(samples)]
     energy = np.concatenate([[0.0], np.cumsum(np.square(weighted))])
     block = min(len(samples), round(BLOCK_SECONDS * sample_rate))
     starts = np.arange(0, len(samples) - block + 1, max(1, round(HOP_SECONDS * sample_rate)))
@@ -117,20 +125,4 @@ def _factor(decibels: float) -> float:
 
 
 def _level(power: np.ndarray | float) -> np.ndarray:
-    return np.asarray(-0.691 + 10 * np.log10(np.maximum(power, 1e-30)))
-
-
-def _k_weighting(n: int, sample_rate: int) -> np.ndarray:
-    """Frequency response of the two filters of ITU-R BS.1770 for `n` samples at any rate."""
-    z = np.exp(-2j * np.pi * np.fft.rfftfreq(n))
-    k = math.tan(math.pi * 1681.974450955533 / sample_rate)
-    q, high = 0.7071752369554196, 10 ** (3.999843853973347 / 20)
-    middle = high**0.4996667741545416
-    shelf = ((high + middle * k / q + k * k) + 2 * (k * k - high) * z + (high - middle * k / q + k * k) * z**2) / (
-        (1 + k / q + k * k) + 2 * (k * k - 1) * z + (1 - k / q + k * k) * z**2
-    )
-    k, q = math.tan(math.pi * 38.13547087602444 / sample_rate), 0.5003270373238773
-    scale = 1 + k / q + k * k
-    high_pass = (1 - 2 * z + z**2) / (1 + 2 * (k * k - 1) / scale * z + (1 - k / q + k * k) / scale * z**2)
-    response: np.ndarray = shelf * high_pass
-    return response
+    return np.asarray(OFFSET + 10 * np.log10(np.maximum(power, 1e-30)))
