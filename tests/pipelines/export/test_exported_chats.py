@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,58 +19,16 @@ from codectok.exports.sequences.text_tokenizer import TextTokenizer
 from codectok.pipelines.engine.job import RunUnit, WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.unit_output import UnitOutput
-from codectok.pipelines.engine.planning import cutting
 from codectok.pipelines.engine.planning.unit import Unit
-from codectok.pipelines.engine.run import JobReport, run_job
 from codectok.pipelines.export import chat
-from codectok.pipelines.export.chat import ChatDocuments, ChatMegatronJob, ChatOptions, ChatSequencesJob
+from codectok.pipelines.export.chat import ChatDocuments, ChatMegatronJob, ChatSequencesJob
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
-from tests.helpers.chat import save_chat_tokenizer
 from tests.helpers.command_line import assert_refused, codectok
-from tests.helpers.exports import BEGIN, CODEBOOK, END, INNER_BEGIN, INNER_END, OFFSET, ROWS, SMALL_PARTS, sequences
+from tests.helpers.conversations import JOBS, TALKS, asked, export, ids_of, megatron_sequences, settings, write_talks
+from tests.helpers.exports import BEGIN, CODEBOOK, END, INNER_BEGIN, INNER_END, OFFSET, ROWS, sequences
 from tests.helpers.jobs import LOCAL, digests, rejects
-from tests.helpers.megatron import read_indexed
 from tests.helpers.tables import metadata, write
-
-JOBS = (ChatSequencesJob, ChatMegatronJob)
-
-
-@pytest.fixture(scope="module")
-def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_chat_tokenizer(tmp_path_factory.mktemp("instruct"), "chatml")
-
-
-def asked(question: str, answer: str, name: str = "x") -> dict[str, Any]:
-    """A spoken question and a spoken answer."""
-    heard = [{"type": "audio", "id": question}, {"type": "text", "text": "say"}]
-    said = [{"type": "text", "text": "yes"}, {"type": "audio", "id": answer}]
-    return {"id": name, "messages": [{"role": "user", "content": heard}, {"role": "assistant", "content": said}]}
-
-
-TALKS = [asked(f"c{n:03d}", f"c{n * 7 % 83:03d}", f"t{n}") for n in range(60)]
-
-
-def write_talks(path: Path, talks: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(talk) + "\n" for talk in talks))
-    return path
-
-
-@pytest.fixture(scope="module")
-def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_talks(tmp_path_factory.mktemp("talks") / "talks.jsonl", TALKS)
-
-
-def settings(instruct: Path, **values: Any) -> ChatOptions:
-    return ChatOptions(**{"tokenizer": str(instruct), "offset": OFFSET, "part_megabytes": SMALL_PARTS, **values})
-
-
-def export(job: ChatDocuments, output: Path, options: RunOptions = LOCAL) -> JobReport:
-    return run_job(job, job.sources.arguments, output, options)
-
-
-def ids_of(name: str) -> list[int]:
-    return (OFFSET + next(row for row in ROWS if row.id == name).codes[:, 0]).tolist()
 
 
 def test_conversations_become_sequences_with_labels(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
@@ -105,12 +62,6 @@ def test_audio_is_named_by_source(instruct: Path, tmp_path: Path) -> None:
     (row,) = sequences(tmp_path / "out")
     audio = [INNER_BEGIN, *ids_of("c000"), INNER_END, BEGIN, *ids_of("c004"), END]
     assert [one for one in row["input_ids"] if one >= OFFSET] == audio
-
-
-def megatron_sequences(output: Path, end: str = "") -> list[list[int]]:
-    """Sequences of all parts; those of the loss masks with `end` "_loss_mask"."""
-    prefixes = [line.split()[1] for line in (output / "data-paths.txt").read_text().splitlines()]
-    return [list(one) for prefix in prefixes for one in read_indexed(output / f"{prefix}{end}").sequences]
 
 
 def test_megatron_has_the_same_ids_and_mask(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
@@ -315,18 +266,6 @@ def test_advice_suits_conversations(instruct: Path, talks: Path, table: Path, tm
         export(job, tmp_path / "out")
 
 
-def test_weights_mix_conversations(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    other = write_talks(tmp_path / "b" / "other.jsonl", TALKS)
-    weighted = settings(instruct, weights={"talks": 1.0, "other": 3.0}, part_megabytes=1.0)
-    export(ChatSequencesJob(weighted, [str(talks), str(other)], [str(table)]), tmp_path / "out")
-    found = sequences(tmp_path / "out")
-    tokens = {
-        name: sum(sum(row["lengths"]) for row in found if row["datasets"] == [name]) for name in weighted.weights or ()
-    }
-    assert tokens["other"] / tokens["talks"] == pytest.approx(3, rel=0.2)
-
-
 def test_model_learns_answers_alone(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
     """Labels of the output train a model as they are: the loss is that of the answers, and it falls."""
     from transformers import AutoModelForCausalLM
@@ -375,75 +314,3 @@ def test_command_makes_and_extends_output(instruct: Path, talks: Path, table: Pa
         codectok("export", "chat", table, tmp_path / "x", *common, "--max-rejects", 1), "no column 'messages'"
     )
     assert_refused(codectok("export", "chat", talks, tmp_path / "x", *common, "--template", "none"), "no template none")
-
-
-def test_command_mixes_conversations_by_weight(instruct: Path, talks: Path, table: Path, tmp_path: Path) -> None:
-    write_talks(tmp_path / "few.jsonl", [asked("c001", "c002", f"f{n}") for n in range(5)])
-    arguments = ["export", "chat", f"many={talks}", tmp_path / "few.jsonl", tmp_path / "out", "--tokens", table]
-    options = ["--tokenizer", instruct, "--offset", OFFSET, "--engine", "local"]
-    codectok(*arguments, *options, "--weight", "many=1", "--weight", "few=1", "--until", "last")
-    tokens: dict[str, int] = {"many": 0, "few": 0}
-    longest = 0
-    for row in sequences(tmp_path / "out"):
-        tokens[row["datasets"][0]] += len(row["input_ids"])
-        longest = max(longest, len(row["input_ids"]))
-    assert abs(tokens["many"] - tokens["few"]) <= longest
-    names = [row["ids"][0] for row in sequences(tmp_path / "out")]
-    assert {f"t{n}" for n in range(60)} <= set(names) and names.count("f0") > 1, "the small one is repeated"
-    verify_output(open_storage(tmp_path / "out"))
-    other = [*arguments[:4], tmp_path / "other", *arguments[5:], *options]
-    assert_refused(codectok(*other, "--weight", "many=1"), "few has no weight")
-    assert_refused(codectok(*other, "--until", "last"), "--until needs a mixture")
-
-
-def test_mixture_of_conversations_counts_those_that_it_draws(
-    instruct: Path, talks: Path, table: Path, tmp_path: Path
-) -> None:
-    write_talks(tmp_path / "few.jsonl", [asked("c001", "c002", f"f{n}") for n in range(5)])
-    mixed = settings(instruct, weights={"many": 1.0, "few": 1.0}, part_megabytes=32.0)
-    job = ChatSequencesJob(mixed, [f"many={talks}", f"few={tmp_path / 'few.jsonl'}"], [str(table)])
-    counts = export(job, tmp_path / "out").summary.datasets
-    assert counts["few"].inputs == counts["few"].rows == 5
-    # One was drawn, and then left, because its source was not the first to end.
-    assert counts["many"].rows <= counts["many"].inputs <= counts["many"].rows + 1 < 10
-
-
-def test_every_part_of_a_mixture_keeps_its_weights(
-    instruct: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In both formats, and in parts that `--extend` adds."""
-    monkeypatch.setattr(cutting, "LEAST_SHARE", 1)
-    weights = {"many": 1.0, "few": 1.0}
-    for name, count in (("many", 40), ("few", 20)):
-        (tmp_path / name).mkdir()
-        write_talks(tmp_path / name / "0.jsonl", [{**talk, "id": f"{name}{n}"} for n, talk in enumerate(TALKS[:count])])
-
-    def make(made: type[ChatSequencesJob | ChatMegatronJob], **values: Any) -> ChatDocuments:
-        mixed = settings(instruct, weights=weights, until="last", part_megabytes=0.008, **values)
-        return made(mixed, [f"{name}={tmp_path / name}" for name in weights], [str(table)])
-
-    def exported_parts() -> list[list[dict[str, Any]]]:
-        parts = [pq.read_table(path).to_pylist() for path in sorted((tmp_path / "ChatSequencesJob").glob("*.parquet"))]
-        for part in parts:
-            tokens = Counter({row["datasets"][0]: 0 for row in part})
-            for row in part:
-                tokens[row["datasets"][0]] += len(row["input_ids"])
-            assert abs(tokens["many"] - tokens["few"]) <= max(len(row["input_ids"]) for row in part)
-        assert megatron_sequences(tmp_path / "ChatMegatronJob") == [row["input_ids"] for part in parts for row in part]
-        return parts
-
-    for made in JOBS:
-        export(make(made), tmp_path / made.__name__)
-    before = exported_parts()
-    assert len(before) > 1
-    assert {row["ids"][0] for part in before for row in part} >= {f"many{n}" for n in range(40)}
-    for name in weights:
-        write_talks(tmp_path / name / "1.jsonl", [{**talk, "id": f"{name}-new{n}"} for n, talk in enumerate(TALKS)])
-    for made in JOBS:
-        export(make(made), tmp_path / made.__name__, replace(LOCAL, extend=True))
-        verify_output(open_storage(tmp_path / made.__name__))
-    after = exported_parts()
-    assert after[: len(before)] == before and len(after) > len(before)
-    assert {row["ids"][0] for part in after for row in part} >= {
-        f"{name}-new{n}" for name in weights for n in range(60)
-    }
