@@ -51,7 +51,8 @@ def run(
         list[str] | None,
         typer.Option(
             help="audio, tts, asr, interleaved, a pattern of audio and text (ATAT, or ATAT:2,TATA:1 with shares), or a"
-            " template file; NAME=TASK for one source."
+            " template file; NAME=TASK for one source.",
+            show_default="audio",
         ),
     ] = None,
     tokenizer: TokenizerOption = None,
