@@ -32,10 +32,9 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_beside(path)
     try:
-        with _place_named(path):
-            temporary.touch()
+        with _place_named(path), _held(temporary, os.O_CREAT | os.O_EXCL):
             mode = temporary.stat().st_mode
-            with _held(temporary), utf8_path(temporary) as written:
+            with utf8_path(temporary) as written:
                 yield written
             with temporary.open("rb") as file:
                 if os.fstat(file.fileno()).st_mode != mode:
@@ -128,9 +127,9 @@ def _final_name(temporary: Path) -> str | None:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Lock a temporary file or folder, so that no other process takes it for a leftover."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _held(path: Path, flags: int = 0) -> Iterator[None]:
+    """Open and lock a temporary file or folder, so that no other process takes it for a leftover."""
+    descriptor = os.open(path, os.O_RDONLY | flags, 0o666)
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

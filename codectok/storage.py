@@ -74,9 +74,15 @@ class Range:
 
 
 class Storage(ABC):
-    """A folder of files, which are named by their path relative to the folder, with "/"."""
+    """A folder of files, which are named by their path relative to the folder, with "/".
+
+    Attributes:
+        url: URL or path of the folder, for messages.
+        address: URL or absolute path, for processes that run elsewhere.
+    """
 
     url: str
+    address: str
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
@@ -132,6 +138,7 @@ class LocalStorage(Storage):
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.url = str(path)
+        self.address = str(self.path)
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading."""
@@ -204,7 +211,7 @@ class RemoteStorage(Storage):
     """A folder in an object store or any other file system of fsspec, where files appear completely or not at all."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url = self.address = url
         self._root = open_file_system(url)[1]
         try:
             self._files.exists(self._root)

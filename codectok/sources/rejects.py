@@ -40,6 +40,11 @@ SCHEMA = pa.schema(
 )
 
 
+def name_in_rejects(source: str) -> str:
+    """Return the name of a source as rejects have it."""
+    return writable(shortened(source, NAME_LENGTH))
+
+
 @dataclass(frozen=True)
 class Reject:
     """A span of a source without output; times in seconds, `duration` is None if unknown."""
@@ -58,7 +63,7 @@ class Reject:
     ) -> Reject:
         """Reject a source, or the rest of one, because of `error`."""
         message = writable(str(error)[:MESSAGE_LENGTH])
-        return cls(dataset, writable(shortened(source, NAME_LENGTH)), start, duration, stage, error.reason, message)
+        return cls(dataset, name_in_rejects(source), start, duration, stage, error.reason, message)
 
     @classmethod
     def in_container(cls, error: AudioError, container: Source, member: str | None = None) -> Reject:

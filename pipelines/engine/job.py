@@ -91,17 +91,31 @@ class WorkerContext:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What a first pass decides for all units of the other job.
+
+    Attributes:
+        file: file in the output of the first pass, from which workers read it.
+        data: contents of the file.
+        units: units of the other job whose output differs from the one by the decision that is stored there now.
+    """
+
+    file: str
+    data: bytes
+    units: Set[int]
+
+
+@dataclass(frozen=True)
 class FirstPass:
     """A job that runs over all units before another one, for decisions that depend on the whole corpus.
 
     Attributes:
         job: runs over the units of the other job's plan, in a folder inside its output.
-        finish: called on the driver with the output of `job`, before the workers of the other job start; returns the
-            units of the other job whose output differs from the one after an earlier `finish`.
+        decide: called on the driver with the output of `job`, before the workers of the other job start.
     """
 
     job: Job
-    finish: Callable[[Storage], Set[int]]
+    decide: Callable[[Storage], Decision]
 
 
 @dataclass(frozen=True)

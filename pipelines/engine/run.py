@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from codectok.errors import CodectokError, InputError
+from codectok.errors import CodectokError, InputError, PassingError
 from codectok.monitoring.monitor import RunMonitor
 from codectok.names import JOB_FOLDER
 from codectok.phases import PhaseClock
@@ -37,7 +38,7 @@ from codectok.storage import Storage, open_storage
 
 from .endings import check_failures, check_rows
 from .faults import FailedUnit
-from .job import FirstPass, Job, WorkerContext
+from .job import Decision, FirstPass, Job, WorkerContext
 from .lock import Lock, entry, lock_job, run_name
 from .options import RunOptions
 from .progress import NullProgress, ProgressCallback
@@ -48,6 +49,7 @@ from .watching import watched
 # Number of inputs from which on the share of broken ones is checked while the job runs.
 INPUTS_BEFORE_CHECK = 1000
 FIRST_PASS_FOLDER = f"{JOB_FOLDER}/first-pass"
+DECISION_HASH = f"{JOB_FOLDER}/decision.sha256"
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,13 @@ def run_job(
                 plan = _planned(job, sources, storage, options)
                 lock = lock_job(storage, options.part)
                 stack.callback(lock.release)
-            first_pass = None
+            first_pass = decision = None
             if job.first_pass is not None:
                 with timer.clock.during(FIRST_PASS):
-                    first_pass = _run_first_pass(job.first_pass, plan, storage, options, progress, events)
+                    first_pass, decision = _run_first_pass(job.first_pass, plan, storage, options, progress, events)
             context = WorkerContext(storage, plan.roots, first_pass)
             log = RunLog(storage, options, progress, timer, events)
-            report = _Run(job, context, options, log, timer).run(plan, lock)
+            report = _Run(job, context, options, log, timer, decision).run(plan, lock)
         check_failures(report)
         check_rows(report, job, storage)
     return report
@@ -125,8 +127,12 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
 
 def _run_first_pass(
     first: FirstPass, plan: Plan, storage: Storage, options: RunOptions, progress: ProgressCallback, events: RunMonitor
-) -> Storage:
-    """Run the first pass over the units of `plan` in a folder inside the output, and return that folder."""
+) -> tuple[Storage, bytes]:
+    """Run the first pass over the units of `plan` in a folder inside the output.
+
+    Returns:
+        that folder, and the hash of what is decided.
+    """
     inner = open_storage(f"{storage.url}/{FIRST_PASS_FOLDER}")
     progress.note(f"First, {first.job.verb} runs over all sources.")
     with ExitStack() as stack:
@@ -148,9 +154,24 @@ def _run_first_pass(
             " finished; run the same command again once the other parts have finished their share."
         )
     with entry(storage):
-        for unit in first.finish(inner):
-            storage.remove_file(record_name(unit))
-    return inner
+        return inner, _store_decision(first.decide(inner), inner, storage)
+
+
+def _store_decision(decision: Decision, inner: Storage, storage: Storage) -> bytes:
+    """Store the decision of a first pass in its output `inner`, forget the units that it changes, and return its hash.
+
+    A run of another share that has begun with another decision looks at the hash after each commit. The decision is
+    written last, so that a run that is killed before decides, and forgets, the same again.
+    """
+    digest = hashlib.sha256(decision.data).hexdigest().encode()
+    is_stored = inner.sizes().keys() >= {decision.file, DECISION_HASH}
+    if is_stored and not decision.units and inner.read(DECISION_HASH) == digest:
+        return digest
+    inner.write(DECISION_HASH, digest)
+    for unit in decision.units:
+        storage.remove_file(record_name(unit))
+    inner.write(decision.file, decision.data)
+    return digest
 
 
 @contextmanager
@@ -167,13 +188,14 @@ def _clean_up_without_plan(storage: Storage) -> Iterator[None]:
 
 @dataclass
 class _Run:
-    """One run of a job, which holds its lock."""
+    """One run of a job, which holds its lock; `decision` is the hash of what its first pass has decided."""
 
     job: Job
     context: WorkerContext
     options: RunOptions
     progress: RunLog
     timer: RunTimer
+    decision: bytes | None = None
     failed: list[FailedUnit] = field(default_factory=list)
 
     def run(self, plan: Plan, lock: Lock) -> JobReport:
@@ -270,7 +292,13 @@ class _Run:
         self.progress.note(f"Unit {failed.unit} failed: {failed.message} (see {where}).")
 
     def _note_commit(self, made: MadeUnit) -> UnitRecord:
-        record = made.record
+        record, first_pass = made.record, self.context.first_pass
+        if first_pass is not None and first_pass.read(DECISION_HASH) != self.decision:
+            self.context.output.remove_file(record_name(record.unit))
+            raise PassingError(
+                f"Inputs of {self.context.output.url} can be read again, for which another run has changed what the"
+                " first pass decides; run the same command again."
+            )
         self.timer.end_unit(record.unit)
         self.progress.made(made)
         self.timer.finish_unit(made.phases, record.total.input_seconds)
@@ -286,7 +314,7 @@ class _Run:
             self.progress.complete = len(records) == len(plan.units)
             if not self.progress.complete:
                 return
-            # Safe now: other runs write small files within `entry` only, once all units are complete.
+            # Files that other runs are writing are held.
             clear_temporaries(storage)
             if not is_marked_finished(storage, plan, ordered):
                 reporter = self.job.reporter

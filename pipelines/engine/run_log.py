@@ -22,6 +22,7 @@ from codectok.monitoring.events import (
     WorkersPlanned,
 )
 from codectok.monitoring.monitor import RunMonitor
+from codectok.names import writable
 from codectok.pipelines.engine.output.folder import MadeUnit
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.run_files import (
@@ -183,7 +184,7 @@ class RunLog:
     def note(self, message: str) -> None:
         """Keep the last messages."""
         self._events.emit(Noted(message))
-        self._notes.append(Note(time=time.time(), message=message))
+        self._notes.append(Note(time=time.time(), message=writable(message)))
         self._progress.note(message)
 
     def _keep(self, ended: threading.Event, lock: Lock) -> None:

@@ -45,7 +45,7 @@ class EvaluationFacts:
 
 def tables_of_units(storage: Storage) -> Iterator[tuple[int, pa.Table]]:
     """Yield the number and the rows of each unit with clips, in the order of units."""
-    for name in sorted(storage.sizes(CLIPS)):
+    for name in sorted(storage.sizes(CLIPS), key=unit_of_clips):
         data = storage.read(name)
         with damage_errors(f"{storage.url}/{name}", "run the job again into another folder"):
             table = pq.read_table(pa.BufferReader(data), use_threads=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from pydantic import JsonValue
 
 from codectok.errors import PASSING_REASONS, AudioError, damage_errors
 from codectok.names import JOB_FOLDER
-from codectok.pipelines.engine.output.unit_files import PART_PREFIX, unit_of_file
+from codectok.pipelines.engine.job import Decision
+from codectok.pipelines.engine.output.unit_files import parts_in_order, unit_of_part
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.table_job import TableJob
@@ -54,19 +55,17 @@ class IdsJob(TableJob):
                 output.reject(Reject.of(row, imported.dataset, imported.source, "read"))
 
 
-def write_duplicates(ids: Storage) -> set[int]:
-    """List all but the first row of each id, from the output `ids` of `IdsJob`, and store the list there.
+def list_duplicates(ids: Storage) -> Decision:
+    """List all but the first row of each id, from the output `ids` of `IdsJob`.
 
-    Returns:
-        the units whose rows in the old and the new list differ.
+    Units change whose rows in the stored and the new list differ.
     """
-    names = [name for name in ids.sizes() if name.startswith(PART_PREFIX)]
+    names = parts_in_order(ids.sizes())
     hashes = [_table(ids, name, ["hash"])["hash"].to_numpy() for name in names]
     ordered = np.sort(np.concatenate([np.zeros(0, np.uint64), *hashes]))
     repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     first: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    # Units are in the order of the plan: by generation, then by name.
     for name, found in zip(names, hashes, strict=True):
         if repeated.isdisjoint(found.tolist()):
             continue
@@ -74,24 +73,28 @@ def write_duplicates(ids: Storage) -> set[int]:
             if row["hash"] not in repeated:
                 continue
             if row["id"] in first:
-                rows.append({"unit": unit_of_file(name), "place": row["place"], "same_as": first[row["id"]]})
+                rows.append({"unit": unit_of_part(name), "place": row["place"], "same_as": first[row["id"]]})
             else:
                 first[row["id"]] = row["place"].replace("\0", "/")
-    before = read_duplicates(ids) if DUPLICATES_FILE in ids.sizes() else {}
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=DUPLICATES_SCHEMA), buffer, compression="zstd")
-    ids.write(DUPLICATES_FILE, buffer.getvalue())
-    after = read_duplicates(ids)
-    return {unit for unit in before.keys() | after.keys() if before.get(unit) != after.get(unit)}
+    before = read_duplicates(ids) if DUPLICATES_FILE in ids.sizes() else {}
+    after = _by_unit(rows)
+    changed = {unit for unit in before.keys() | after.keys() if before.get(unit) != after.get(unit)}
+    return Decision(DUPLICATES_FILE, buffer.getvalue(), changed)
 
 
 def read_duplicates(ids: Storage) -> dict[int, dict[str, str]]:
     """Read the list of duplicates: for each unit the places of its duplicates, with the place of the first row."""
     data = ids.read(DUPLICATES_FILE)
-    found: dict[int, dict[str, str]] = {}
     with damage_errors(f"{ids.url}/{DUPLICATES_FILE}", "remove it, and run the same command again"):
-        for row in pq.read_table(pa.BufferReader(data), schema=DUPLICATES_SCHEMA, use_threads=False).to_pylist():
-            found.setdefault(row["unit"], {})[row["place"]] = row["same_as"]
+        return _by_unit(pq.read_table(pa.BufferReader(data), schema=DUPLICATES_SCHEMA, use_threads=False).to_pylist())
+
+
+def _by_unit(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    for row in rows:
+        found.setdefault(row["unit"], {})[row["place"]] = row["same_as"]
     return found
 
 

@@ -28,7 +28,7 @@ from codectok.tokens.imports.files import AUDIO, NPY
 from codectok.tokens.imports.shapes import CodeForm
 from codectok.tokens.table import TableMetadata, TokenRow, TokenTableWriter
 
-from .duplicates import IdsJob, read_duplicates, write_duplicates
+from .duplicates import IdsJob, list_duplicates, read_duplicates
 from .options import ImportOptions
 from .rows import ImportedRow, ImportedRows
 from .verify import ImportVerifier
@@ -71,7 +71,7 @@ class ImportCodesJob(Job):
     @property
     def first_pass(self) -> FirstPass:
         """Lists all ids, since an id may be in several files."""
-        return FirstPass(IdsJob(self.rows, self.options(), self.kinds), write_duplicates)
+        return FirstPass(IdsJob(self.rows, self.options(), self.kinds), list_duplicates)
 
     @property
     def reporter(self) -> JobReporter:

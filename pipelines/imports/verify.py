@@ -9,7 +9,7 @@ from codectok.pipelines.engine.output.folder import unit_hash
 from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.pipelines.engine.output.verify_rejects import verified_rejects
 from codectok.pipelines.engine.planning.unit import Unit
-from codectok.pipelines.tokenize.table_parts import SourceName
+from codectok.pipelines.tokenize.table_parts import SourceName, names_in_rejects
 from codectok.pipelines.tokenize.verify import TableVerifier
 from codectok.sources.kinds import CONTAINERS
 from codectok.tokens.table import TableMetadata
@@ -27,7 +27,7 @@ class ImportVerifier(TableVerifier):
     def _check_coverage(self, unit: Unit, record: UnitRecord, rows: Counter[SourceName]) -> None:
         """Raise an error if a planned source is neither row nor reject, or if a row comes from another source."""
         rejects = verified_rejects(self.storage, record)
-        found = rows + Counter((reject.dataset, reject.source) for reject in rejects)
+        found = names_in_rejects(rows.elements()) + Counter((reject.dataset, reject.source) for reject in rejects)
         of_unit = f"the unit {unit.number} of {self.storage.url}"
         if record.total.inputs != found.total():
             raise VerificationError(
@@ -37,13 +37,11 @@ class ImportVerifier(TableVerifier):
         if repeated is not None:
             raise VerificationError(f"The source {repeated[1]} of {of_unit} is there several times.")
         sources = (*unit.sources, *unit.crashed)
-        containers = {(source.dataset, source.name) for source in sources if source.kind in CONTAINERS}
+        containers = names_in_rejects((s.dataset, s.name) for s in sources if s.kind in CONTAINERS).keys()
         # The range of a file that lacks its first byte holds no row.
-        files = {
-            (source.dataset, source.name)
-            for source in sources
-            if source.kind not in CONTAINERS and not source.first_byte
-        }
+        files = names_in_rejects(
+            (s.dataset, s.name) for s in sources if s.kind not in CONTAINERS and not s.first_byte
+        ).keys()
         missing = sorted(files - found.keys())
         if missing:
             raise VerificationError(f"The source {missing[0][1]} of {of_unit} is neither a row nor a reject.")

@@ -23,7 +23,8 @@ from codectok.audio.spans import Span
 from codectok.errors import PASSING_REASONS, AudioError, damage_errors
 from codectok.keys import make_key
 from codectok.names import JOB_FOLDER
-from codectok.pipelines.engine.output.unit_files import PART_PREFIX, unit_of_file
+from codectok.pipelines.engine.job import Decision
+from codectok.pipelines.engine.output.unit_files import parts_in_order, unit_of_part
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.table_job import TableJob
@@ -152,18 +153,14 @@ class _Hash:
         self.n_samples += len(samples)
 
 
-def write_duplicates(hashes: Storage, sample_rate: int) -> set[int]:
-    """List all but the first of equal spans, from the output `hashes` of `hash_job`, and store the list there.
+def list_duplicates(hashes: Storage, sample_rate: int) -> Decision:
+    """List all but the first of equal spans, from the output `hashes` of `hash_job`.
 
-    Returns:
-        the units with a span that is in one of the old and the new list only, or is there with another first copy.
+    Units change that have a span in one of the stored and the new list only, or there with another first copy.
     """
     first: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    for name in hashes.sizes():
-        if not name.startswith(PART_PREFIX):
-            continue
-        # Units are in the order of the plan: by generation, then by name.
+    for name in parts_in_order(hashes.sizes()):
         for row in _rows(hashes, name, HASH_SCHEMA):
             if row["sha256"] in first:
                 same_as, seconds = first[row["sha256"]], row["n_samples"] / sample_rate
@@ -173,21 +170,18 @@ def write_duplicates(hashes: Storage, sample_rate: int) -> set[int]:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=DUPLICATES_SCHEMA), buffer, compression="zstd")
     before = read_duplicates(hashes) if DUPLICATES_FILE in hashes.sizes() else {}
-    hashes.write(DUPLICATES_FILE, buffer.getvalue())
-    after = read_duplicates(hashes)
+    after = {row["key"]: Duplicate(row["seconds"], row["same_as"]) for row in rows}
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    return _units_of(hashes, changed)
+    return Decision(DUPLICATES_FILE, buffer.getvalue(), _units_of(hashes, changed))
 
 
 def _units_of(hashes: Storage, keys: Set[str]) -> set[int]:
     """Units whose spans have one of `keys`."""
     found = set()
-    for name in hashes.sizes() if keys else ():
-        unit = unit_of_file(name)
-        if unit is not None and name.startswith(PART_PREFIX):
-            table = pq.read_table(pa.BufferReader(hashes.read(name)), columns=["key"])
-            if not keys.isdisjoint(table["key"].to_pylist()):
-                found.add(unit)
+    for name in parts_in_order(hashes.sizes()) if keys else ():
+        table = pq.read_table(pa.BufferReader(hashes.read(name)), columns=["key"])
+        if not keys.isdisjoint(table["key"].to_pylist()):
+            found.add(unit_of_part(name))
     return found
 
 

@@ -40,7 +40,7 @@ from codectok.sources.rejects import Reject
 from codectok.storage import Storage
 
 from .cutter import RecordingCutter
-from .duplicates import Duplicate, duplicate_key, hash_job, read_duplicates, write_duplicates
+from .duplicates import Duplicate, duplicate_key, hash_job, list_duplicates, read_duplicates
 from .options import ShardOptions
 from .recordings import RecordingSource, recordings_of
 from .verify import ShardVerifier
@@ -92,7 +92,7 @@ class ShardJob(Job):
             return None
         rate = self.settings.sample_rate
         hashes = hash_job(rate, self.settings.sound, self._reading)
-        return FirstPass(hashes, partial(write_duplicates, sample_rate=rate))
+        return FirstPass(hashes, partial(list_duplicates, sample_rate=rate))
 
     @property
     def reporter(self) -> JobReporter:

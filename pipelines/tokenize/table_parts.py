@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,12 +15,18 @@ from codectok.errors import VerificationError, first_line
 from codectok.evaluation.codes.codebook import count_codes
 from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.pipelines.engine.output.records import UnitRecord
+from codectok.sources.rejects import name_in_rejects
 from codectok.storage import Storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, columns_of_users, hash_of_id, table_schema, types_of
 
 TOLERANCE_SECONDS = 1e-6
 SourceName = tuple[str, str]
 """Dataset and name of a source."""
+
+
+def names_in_rejects(names: Iterable[SourceName]) -> Counter[SourceName]:
+    """Count names in the form that rejects have."""
+    return Counter((dataset, name_in_rejects(name)) for dataset, name in names)
 
 
 class RowIds:

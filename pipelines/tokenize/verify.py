@@ -27,7 +27,7 @@ from codectok.tokens.table import TableMetadata, columns_of_users, read_metadata
 
 from .options import PlannedOptions
 from .statistics import read_statistics, statistics_of
-from .table_parts import PartTotals, RowIds, SourceName, compare_totals, open_part
+from .table_parts import PartTotals, RowIds, SourceName, compare_totals, names_in_rejects, open_part
 
 
 def bare_parts(storage: Storage) -> list[str]:
@@ -82,7 +82,9 @@ class TableVerifier(OutputVerifier):
             statistics = read_statistics(self.storage, VerificationError)
         except FileNotFoundError:
             raise VerificationError(f"{self.storage.url}/{STATISTICS_FILE} is missing.") from None
-        counts = np.zeros((len(statistics.codebooks), 0)) if self._counts is None else self._counts
+        counts = self._counts
+        if counts is None:  # a table without parts
+            counts = np.zeros((len(statistics.codebooks), len(statistics.codebooks[0].counts)))
         if statistics.model_copy(update={"timing": None}) != statistics_of(
             JobSummary.of(self.plan, self.records).total, counts
         ):
@@ -123,21 +125,21 @@ class TableVerifier(OutputVerifier):
         """Raise an error if a planned source is neither row nor reject, or if a row comes from another source."""
         sliced = PlannedOptions.from_plan(self.plan).max_seconds is not None
         rejects = [reject for reject in verified_rejects(self.storage, record) if reject.stage != REST_STAGE]
-        found = rows + Counter((reject.dataset, reject.source) for reject in rejects)
+        found = names_in_rejects(rows.elements()) + Counter((reject.dataset, reject.source) for reject in rejects)
         of_unit = f"the unit {unit.number} of {self.storage.url}"
         total = record.total
         if not sliced and total.inputs != found.total():
             raise VerificationError(
                 f"In {of_unit} {total.inputs} clips were read, but {found.total()} are rows or rejects."
             )
-        planned = Counter((source.dataset, source.name) for source in unit.sources if source.kind not in CONTAINERS)
+        planned = names_in_rejects((s.dataset, s.name) for s in unit.sources if s.kind not in CONTAINERS)
         # The contents of containers are not planned, and their samples name the recordings they were cut from.
         foreign = [] if any(source.kind in CONTAINERS for source in unit.sources) else sorted(found.keys() - planned)
         if foreign:
             raise VerificationError(f"The source {foreign[0][1]} of a row of {of_unit} is not in the plan.")
         missing = planned - found
-        perhaps_no_audio = {(s.dataset, s.name) for s in unit.sources if s.kind == "unknown"}
-        certain = sorted(missing.keys() - perhaps_no_audio)
+        perhaps_no_audio = names_in_rejects((s.dataset, s.name) for s in unit.sources if s.kind == "unknown")
+        certain = sorted(missing.keys() - perhaps_no_audio.keys())
         if certain or missing.total() > total.ignored:
             name = (certain or sorted(missing))[0][1]
             raise VerificationError(f"The source {name} of {of_unit} is neither a row nor a reject.")

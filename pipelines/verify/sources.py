@@ -248,12 +248,16 @@ def _answers(questions: Iterator[_Question | UnreadSource]) -> Iterator[Compared
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[ComparedSource | UnreadSource | None]] = deque()
-        for question in questions:
-            pending.append(pool.submit(_answer, question))
-            if len(pending) > 2 * threads:
+        try:
+            for question in questions:
+                pending.append(pool.submit(_answer, question))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _answer(question: _Question | UnreadSource) -> ComparedSource | UnreadSource | None:

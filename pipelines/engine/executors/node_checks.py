@@ -51,7 +51,7 @@ def check_nodes(storage: Storage, sources: Sequence[Source], job: Job) -> list[M
     own, token = node_facts(), uuid.uuid4().hex
     storage.write(f"{PROBES}/{token}/driver", token.encode())
     try:
-        answers = _ask_nodes(_facts_of_node, storage.url, token, sources, job)
+        answers = _ask_nodes(_facts_of_node, storage.address, token, sources, job)
         problems = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
         probes = {name: answer["probe"] for name, answer in answers.items() if name not in problems}
         with ThreadPoolExecutor(READERS) as pool:

@@ -36,7 +36,7 @@ class RayWatch(ABC):
     def __init__(self, poll_seconds: float, end_seconds: float = END_SECONDS) -> None:
         self._poll_seconds, self._end_seconds = poll_seconds, end_seconds
         self._loss: str | None = None
-        self._interrupting = self._interrupted = False
+        self._interrupting = self._interrupted = self._is_over = False
         self._leaving, self._left = threading.Event(), threading.Event()
         self._before: Any = None
 
@@ -61,6 +61,7 @@ class RayWatch(ABC):
         threading.Thread(target=self._watch, daemon=True).start()
         try:
             yield
+            self._is_over = True
         except (KeyboardInterrupt, GeneratorExit):
             # Ray turns every exception of a handler but `KeyboardInterrupt` into a `SystemError`.
             if self._interrupted:
@@ -86,6 +87,8 @@ class RayWatch(ABC):
         while self.look() is None:
             if self._left.wait(self._poll_seconds):
                 return
+        if self._is_over:  # Ray is being shut down
+            return
         self.after_loss()
         if not self._leaving.wait(SIGNAL_SECONDS):
             self._interrupting = True

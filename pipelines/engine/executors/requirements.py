@@ -26,7 +26,7 @@ class Requirements:
 
     Attributes:
         facts: of the driver's machine.
-        url: folder or URL of the output.
+        url: absolute folder or URL of the output.
         plan_sha256: hash of the plan in it.
         sources: one of each dataset.
     """
@@ -40,7 +40,7 @@ class Requirements:
     def of(cls, storage: Storage, plan: Plan) -> Requirements:
         """Find the requirements on the driver's machine; sources that it cannot read itself are left out."""
         sources = [source for source in plan.source_of_each_dataset() if problem_of_sources([source]) is None]
-        return cls(node_facts(), storage.url, _hash_of_plan(storage), tuple(sources))
+        return cls(node_facts(), storage.address, _hash_of_plan(storage), tuple(sources))
 
     def problem(self) -> str | None:
         """Return why this machine does not fulfil them, without a full stop; None if it does."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codectok.errors import CodectokError
-from codectok.pipelines.engine.faults import ATTEMPTS, FailedUnit, LastingUnitError, describe, stops_the_job
+from codectok.pipelines.engine.faults import FailedUnit, LastingUnitError, describe, stops_the_job
 from codectok.pipelines.engine.output.folder import MadeUnit, OutputFolder
 from codectok.pipelines.engine.planning.plan import Plan
 from codectok.pipelines.engine.progress import ProgressCallback
@@ -289,7 +289,9 @@ class WorkerPool:
             assert attempt is not None, "a start has no time limit"
             hours = self._scheduler.deadline_seconds / 3600
             self._kill(handle, f"its unit took longer than {hours:g} h")
-            self._fail(attempt, Fault.TIMEOUT, f"it took longer than {hours:g} h, {ATTEMPTS} times")
+            times = attempt.task.faults[Fault.TIMEOUT] + 1
+            often = f", {times} times" if times > 1 else ""
+            self._fail(attempt, Fault.TIMEOUT, f"it took longer than {hours:g} h{often}")
         if overdue:
             self.fit_workers()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from codectok.names import JOB_FOLDER
 from codectok.shards import INDEX_FOLDER
@@ -65,6 +66,16 @@ def rejects_name(unit: int) -> str:
 def code_counts_name(unit: int) -> str:
     """Name of the file that counts the codes of a unit's part."""
     return f"{CODE_COUNTS}/{unit:06d}.parquet"
+
+
+def unit_of_part(name: str) -> int:
+    """Number of the unit of a part file."""
+    return int(name.removeprefix(PART_PREFIX).partition(".")[0])
+
+
+def parts_in_order(names: Iterable[str]) -> list[str]:
+    """Return those of `names` that are part files, in the order of units."""
+    return sorted((name for name in names if name.startswith(PART_PREFIX)), key=unit_of_part)
 
 
 def unit_of_file(name: str) -> int | None:

@@ -228,11 +228,20 @@ def add_generation(storage: Storage, header: PlanHeader, listing: Listing, sourc
 
 def copy_plan(plan: Plan, storage: Storage, target: Storage, described: PlanHeader) -> None:
     """Copy the sources and units of `plan` from `storage` to `target`, as the plan of another job."""
-    there = target.sizes(PLAN_FOLDER)
-    for name in storage.sizes(PLAN_FOLDER):
-        if name not in there:
-            target.write(name, storage.read(name))
+    copied = _generations_in(target)
+    for number, generation in enumerate(plan.header.generations):
+        if copied[number : number + 1] != (generation,):
+            for name in (_sources_file(number), _units_file(number)):
+                target.write(name, storage.read(name))
     _write_header(target, described.model_copy(update={"generations": plan.header.generations}))
+
+
+def _generations_in(storage: Storage) -> tuple[Generation, ...]:
+    """Read the generations of a copied plan; none if it is missing or damaged, so that it is copied again."""
+    try:
+        return PlanHeader.model_validate_json(storage.read(PLAN_FILE)).generations
+    except (FileNotFoundError, ValueError, RecursionError):
+        return ()
 
 
 def names_of_sources(storage: Storage, plan: Plan) -> set[SourceName]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,16 @@ import pytest
 import soundfile
 
 from codectok import CodectokError
+from codectok.pipelines.engine import run as run_module
+from codectok.pipelines.engine.job import RunUnit, WorkerContext
 from codectok.pipelines.engine.lock import JobShare
 from codectok.pipelines.engine.options import RunOptions
+from codectok.pipelines.engine.output.unit_files import record_name
+from codectok.pipelines.engine.output.unit_output import UnitOutput
+from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.run import run_job
+from codectok.pipelines.shard.job import ShardJob
+from codectok.storage import LocalStorage
 from tests.helpers.audio import tone
 from tests.helpers.jobs import LOCAL, digests, rejects, run, shard_job
 from tests.helpers.tars import all_samples
@@ -124,3 +133,95 @@ def test_duplicate_with_name_not_utf8(copies: Path, tmp_path: Path) -> None:
         pytest.skip("this file system accepts UTF-8 names only")
     run(job(), copies, tmp_path / "out")
     assert "caf\\xe9.wav" in {row["source"] for row in rejects(tmp_path / "out") if row["reason"] == "duplicate"}
+
+
+@pytest.fixture
+def absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """Two equal recordings, each a unit of `out`, of which the first one was not there; a call puts it back."""
+    root, away = tmp_path / "two", tmp_path / "away.wav"
+    root.mkdir()
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(root / name, tone(6, 16_000), 16_000, subtype="PCM_16")
+    for output in ("out", "parts"):
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module, "_run_first_pass", stopped)
+            with pytest.raises(CodectokError, match="stopped"):
+                run(two_units(), root, tmp_path / output)
+    run(two_units(), root, tmp_path / "clean")
+    (root / "a.wav").rename(away)
+    return lambda: shutil.move(away, root / "a.wav")
+
+
+def two_units():
+    return job(shard_seconds=0.1)
+
+
+def stopped(*_: object) -> None:
+    raise CodectokError("It is stopped.")
+
+
+def test_decision_that_changes_survives_a_kill(
+    absent: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(two_units(), tmp_path / "two", tmp_path / "out")
+    assert [sample.source for sample, _ in all_samples(tmp_path / "out")] == ["b.wav"]
+    absent()
+
+    remove_file = LocalStorage.remove_file
+
+    def killed(storage: LocalStorage, name: str) -> None:
+        if storage.path == tmp_path / "out" and name == record_name(1):
+            stopped()
+        remove_file(storage, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "remove_file", killed)
+        with pytest.raises(CodectokError, match="stopped"):
+            run(two_units(), tmp_path / "two", tmp_path / "out")
+    run(two_units(), tmp_path / "two", tmp_path / "out")
+    assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+
+
+def test_share_stops_when_another_one_changes_the_decision(
+    absent: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (replace(LOCAL, part=JobShare(number, 2)) for number in (1, 2))
+    for part in (first, second):
+        with monkeypatch.context() as patch, suppress(CodectokError):
+            patch.setattr(ShardJob, "start", stopped)
+            run(two_units(), tmp_path / "two", tmp_path / "parts", part)
+    start = ShardJob.start
+
+    def interrupted_start(self: ShardJob, context: WorkerContext) -> RunUnit:
+        """Run the first share before the unit of the second one is made."""
+        run_unit = start(self, context)
+
+        def make(unit: Unit, output: UnitOutput) -> None:
+            patch.undo()
+            absent()
+            run(two_units(), tmp_path / "two", tmp_path / "parts", first)
+            run_unit(unit, output)
+
+        return make
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardJob, "start", interrupted_start)
+        with pytest.raises(CodectokError, match="changed what the first pass decides; run the same command again"):
+            run(two_units(), tmp_path / "two", tmp_path / "parts", second)
+    run(two_units(), tmp_path / "two", tmp_path / "parts", second)
+    assert digests(tmp_path / "parts") == digests(tmp_path / "clean")
+
+
+def test_first_pass_reads_the_plan_of_the_job(copies: Path, tmp_path: Path) -> None:
+    """Also if a killed `--extend` had left tables of another plan in the output."""
+    output = tmp_path / "out"
+    run(job(), copies / "more", output)
+    shutil.copy(copies / "3.wav", copies / "more" / "3.wav")
+    stale = output / "_codectok" / "plan" / "001-units.parquet"
+    shutil.copy(stale.with_name("000-units.parquet"), stale)
+    run(job(), copies / "more", output)
+    shutil.copy(copies / "3.wav", copies / "more" / "4.wav")
+    run(job(), copies / "more", output, replace(LOCAL, extend=True))
+    first = output / "_codectok" / "first-pass" / "_codectok" / "plan" / "001-units.parquet"
+    assert first.read_bytes() == stale.read_bytes()
+    assert [row["source"] for row in rejects(output) if "3.wav" in str(row["message"])] == ["4.wav"]
