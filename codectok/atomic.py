@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -75,6 +76,20 @@ def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """Yield a new folder among the temporary files of this machine; those that killed processes left are removed."""
+    place = Path(tempfile.gettempdir()) / name
+    remove_leftovers(place)
+    folder = _temporary_beside(place)
+    folder.mkdir()
+    try:
+        with _held(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:

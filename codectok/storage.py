@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from .atomic import replacing
+from .atomic import replacing, temporary_folder
 from .errors import InputError
 from .names import utf8_path
 from .store_listing import list_store
@@ -260,9 +259,9 @@ class RemoteStorage(Storage):
     def staging(self, name: str) -> Iterator[Path]:
         """Yield a temporary local folder, and upload its files at the end."""
         self.write(f"{name}/{STARTED}", b"")
-        with tempfile.TemporaryDirectory(prefix="codectok-") as folder:
-            yield Path(folder)
-            for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        with temporary_folder("codectok-staging") as folder:
+            yield folder
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 self._files.put_file(str(path), self._path(f"{name}/{path.relative_to(folder).as_posix()}"))
 
     def free_bytes(self) -> int | None:

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from codectok.errors import described
 from codectok.pipelines.engine.output.folder import MadeUnit, run_attempt
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.sources.clips import clips_of
@@ -32,6 +33,8 @@ from .faults import ATTEMPTS, UnitError
 from .job import Job, WorkerContext
 
 PARENT_POLL_SECONDS = 1.0
+# What a child writes once it has imported its modules: an exit before is no crash of a source.
+READY = b"ready\n"
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 
 Result = TypeVar("Result")
@@ -104,7 +107,7 @@ class _Children(Generic[Result]):
     def _find_culprit(self, unit: Unit, suspects: Sequence[Suspect]) -> Suspect | None:
         """The first of `suspects` that crashes a process alone, found by halving."""
         if len(suspects) == 1:
-            halves = [[half] for half in _halves(suspects[0])]
+            halves = [[half] for half in self._halves(unit, suspects[0])]
             if not halves:
                 return suspects[0] if all(self._crashes(unit, suspects) for _ in range(ATTEMPTS)) else None
         else:
@@ -114,6 +117,20 @@ class _Children(Generic[Result]):
             if self._crashes(unit, half):
                 return self._find_culprit(unit, half)
         return None
+
+    def _halves(self, unit: Unit, suspect: Suspect) -> list[Suspect]:
+        """Halves of a container; empty for a single clip, and for a container that crashes its reader."""
+        source = suspect[0]
+        if source.kind not in CONTAINERS:
+            return []
+        # In a child as well: it may be the container that crashes, not one of its clips.
+        counting = _Children(_count_clips, self.threads, self.storage, f"{self.attempt}-probe")
+        count = counting._run_once(Unit(unit.number, (source,), unit.split), counting.attempt)
+        if isinstance(count, _Crash) or count < 2:
+            return []
+        first = source.first_clip
+        middle, end = first + count // 2, first + count
+        return [(replace(source, first_clip=a, last_clip=b),) for a, b in ((first, middle), (middle, end))]
 
     def _crashes(self, unit: Unit, suspects: Sequence[Suspect]) -> bool:
         probe = f"{self.attempt}-probe"
@@ -132,15 +149,19 @@ class _Children(Generic[Result]):
             self.storage.remove(attempt)
             command = [sys.executable, "-c", _CHILD, str(os.getpid())]
             child = subprocess.run(command, input=path + task, capture_output=True, check=False)
+            is_ready, results = child.stdout.startswith(READY), child.stdout.removeprefix(READY)
             if child.returncode == 0:
-                outcome: Any = pickle.loads(child.stdout)
+                outcome: Any = pickle.loads(results)
                 if isinstance(outcome, BaseException):
                     raise outcome
                 result: Result = outcome
                 return result
             # A library that exits crashes the process as well.
-            if child.returncode > 0 or -child.returncode in CRASH_SIGNALS:
+            if is_ready and (child.returncode > 0 or -child.returncode in CRASH_SIGNALS):
                 return _Crash()
+            if child.returncode > 0:
+                reason = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+                raise UnitError(f"A process for unit {unit.number} could not start: {reason.rstrip('.')}.")
         raise UnitError(
             f"Unit {unit.number} was killed from outside {ATTEMPTS} times, the last by signal {-child.returncode};"
             " is there too little memory?"
@@ -157,17 +178,8 @@ def _suspects(unit: Unit) -> list[Suspect]:
     return found
 
 
-def _halves(suspect: Suspect) -> list[Suspect]:
-    """Halves of a container; empty for a single clip."""
-    source = suspect[0]
-    if source.kind not in CONTAINERS:
-        return []
-    first = source.first_clip
-    count = sum(1 for _ in clips_of(source))
-    if count < 2:
-        return []
-    middle, end = first + count // 2, first + count
-    return [(replace(source, first_clip=a, last_clip=b),) for a, b in ((first, middle), (middle, end))]
+def _count_clips(unit: Unit, attempt: str) -> int:
+    return sum(1 for source in unit.sources for _ in clips_of(source))
 
 
 _CHILD = (
@@ -186,10 +198,16 @@ def run_child(parent: int) -> None:
     try:
         threads, step, unit, attempt = pickle.load(sys.stdin.buffer)
         torch.set_num_threads(threads)
+        results.write(READY)
+        results.flush()
         outcome = step(unit, attempt)
     except Exception as error:
         outcome = error
-    results.write(pickle.dumps(outcome))
+    try:
+        pickled = pickle.dumps(outcome)
+    except Exception as error:  # an exception may hold anything
+        pickled = pickle.dumps(UnitError(f"{described(outcome if isinstance(outcome, Exception) else error)}."))
+    results.write(pickled)
     results.flush()
 
 

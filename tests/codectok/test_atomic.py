@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from codectok.atomic import (
+    is_held,
     is_temporary,
     leftovers,
     remove_leftovers,
     remove_leftovers_in,
     replacing,
     replacing_folder,
+    temporary_folder,
 )
 
 WRITERS = {
@@ -64,6 +68,23 @@ def test_living_writers_are_left_alone(tmp_path: Path) -> None:
         with replacing_folder(tmp_path / "out", overwrite=True):
             pass
     assert (tmp_path / "file").read_text() == "whole"
+
+
+def test_file_is_held_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.extend(map(is_held, tmp_path.glob(".file.*"))))
+    with replacing(tmp_path / "file") as path:
+        path.write_text("whole")
+    assert synced == [True]
+
+
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed("replacing_folder", tmp_path / "staging")
+    with temporary_folder("staging") as one, temporary_folder("staging") as other:
+        (one / "file").write_text("whole")
+        assert sorted(tmp_path.iterdir()) == sorted([one, other])
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_temporary_names_are_removed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from codectok.pipelines.engine.faults import UnitError
 from codectok.pipelines.engine.job import WorkerContext
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import OutputFolder
+from codectok.pipelines.engine.output.records import UnitRecord
 from codectok.pipelines.engine.output.unit_output import UnitOutput
 from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.engine.run import run_job
@@ -160,6 +162,14 @@ def test_local_engine_rejects_crashing_file(corpus: Path, notes: Path, tmp_path:
     check_only_culprit_is_missing(tmp_path / "out", tmp_path / "clean")
 
 
+def test_failed_unit_is_told_in_a_folder_that_is_not_utf8(corpus: Path, notes: Path, tmp_path: Path) -> None:
+    output = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(CodectokError, match="bad luck"):
+        run(FaultyJob("error", notes), corpus, output)
+    (status,) = (output / "_codectok" / "runs").iterdir()
+    assert "caf" in status.read_text()
+
+
 def test_kill_from_outside_rejects_no_file(corpus: Path, notes: Path, tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "out")
     job = FaultyJob("SIGKILL", notes)
@@ -218,6 +228,53 @@ def test_crashing_clip_in_tar_is_rejected_alone(notes: Path, tmp_path: Path) -> 
     assert (record.total.rows, record.total.inputs, record.total.rejects) == (8, 9, {"decoder_crash": 1})
     (row,) = rejects(tmp_path / "out" / attempt)
     assert (row["source"], row["reason"]) == ("a.tar/5.flac", "decoder_crash")
+
+
+def in_children(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let child processes begin with some code."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+
+def run_alone(job: ShardJob, inside: Path, output: Path) -> UnitRecord:
+    """Run all of a folder as one unit in child processes."""
+    sources = tuple(ordered_sources(list_sources(*parse_arguments([str(inside)]), job.kinds)))
+    storage = LocalStorage(output)
+    attempt = OutputFolder(storage, "whole").attempt(0, 1)
+    return run_despite_crashes(job, WorkerContext(storage), Unit(0, sources), attempt).record
+
+
+@pytest.mark.slow
+def test_container_that_crashes_its_reader_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    write_tar(inside / "a.tar", [("1.flac", b"")])
+    soundfile.write(inside / "b.wav", tone(3.0, 16_000), 16_000)
+    crash = """
+import os
+from codectok.sources import clips
+read = clips._clips_in
+clips._clips_in = lambda source: os.abort() if source.path == "a.tar" else read(source)
+"""
+    in_children(crash, tmp_path / "code", monkeypatch)
+    record = run_alone(shard_job(), inside, tmp_path / "out")
+    assert (record.total.rows, record.total.rejects) == (1, {"decoder_crash": 1})
+
+
+class UnpicklableError(BeforeUnits, ShardJob):
+    """Raises an error that no other process can get."""
+
+    def before(self, unit: Unit, output: UnitOutput) -> None:
+        raise RuntimeError("bad luck", threading.Lock())
+
+
+def test_errors_of_children_are_no_crashes(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnitError, match=r"RuntimeError.*bad luck"):
+        run_alone(UnpicklableError(ShardOptions()), corpus, tmp_path / "out")
+    in_children("import os; os.write(2, b'no memory'); os._exit(3)", tmp_path / "code", monkeypatch)
+    with pytest.raises(UnitError, match="A process for unit 0 could not start: no memory"):
+        run_alone(shard_job(), corpus, tmp_path / "out")
 
 
 @pytest.mark.slow

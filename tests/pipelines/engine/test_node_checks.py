@@ -80,6 +80,21 @@ def test_output_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytes
         check_nodes(open_storage(tmp_path / "out"), [sound], shard_job())
 
 
+def test_output_by_a_relative_path_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines of a cluster work in other folders."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    storage = open_storage("out")
+
+    def ask(question: Any, *arguments: Any) -> dict[str, Any]:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        return {"one": question("one", *arguments)}
+
+    monkeypatch.setattr(node_checks, "_ask_nodes", ask)
+    monkeypatch.setattr(node_checks, "_working_nodes", dict)
+    assert [machine.name for machine in check_nodes(storage, [source(tmp_path / "a.wav")], shard_job())] == ["one"]
+
+
 def test_source_that_a_machine_cannot_read_is_named(tmp_path: Path) -> None:
     sound = source(tmp_path / "a.wav")
     storage = open_storage(tmp_path / "out")

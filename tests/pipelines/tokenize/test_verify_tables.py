@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
-from codectok import Codec, InputError
+from codectok import Codec, CodectokError, InputError
 from codectok.audio.files import read_audio
 from codectok.errors import VerificationError
 from codectok.exports.dataset_card import write_dataset_card
@@ -25,6 +26,7 @@ from codectok.pipelines.tokenize.reencode import decode_some, reencode
 from codectok.pipelines.verify.output import verify_output
 from codectok.storage import open_storage
 from codectok.tokens.table import METADATA_KEY, TableMetadata, read_rows
+from tests.helpers.audio import tone
 from tests.helpers.codebook_learning import first_codebook
 from tests.helpers.jobs import run
 from tests.helpers.records import update_record
@@ -42,6 +44,23 @@ def whole_table(codec_folder: Path, corpus: Path, tmp_path_factory: pytest.TempP
 def table(whole_table: Path, tmp_path: Path) -> Path:
     shutil.copytree(whole_table, tmp_path / "table")
     return tmp_path / "table"
+
+
+def test_table_without_rows_is_verified(codec_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(CodectokError, match="all inputs were rejected"):
+        run(TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu")), tmp_path / "in", tmp_path / "out")
+    assert verify_output(open_storage(tmp_path / "out")).rows == 0
+
+
+def test_rejects_of_long_names_are_verified(codec_folder: Path, tmp_path: Path) -> None:
+    folder = (tmp_path / "in").joinpath(*[letter * 200 for letter in "abcdef"])
+    folder.mkdir(parents=True)
+    soundfile.write(tmp_path / "in" / "good.wav", tone(2.0, 16_000), 16_000)
+    (folder / "bad.wav").write_bytes(b"RIFF")
+    run(TokenizeJob(TokenizeOptions(str(codec_folder), device="cpu")), tmp_path / "in", tmp_path / "out")
+    assert verify_output(open_storage(tmp_path / "out")).rows == 1
 
 
 def test_intact_table_is_verified(table: Path) -> None:
