@@ -96,13 +96,13 @@ def make_lock(storage: Storage, name: str) -> Lock:
 
 
 @contextmanager
-def entry(storage: Storage) -> Iterator[None]:
+def entry(storage: Storage) -> Iterator[Lock]:
     """Wait for and hold the lock under which runs store a plan, take their locks and finish a job."""
     lock = make_lock(storage, "entry")
     while lock.acquire() is not None:
         time.sleep(ENTRY_POLL_SECONDS)
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 

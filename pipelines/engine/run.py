@@ -98,8 +98,8 @@ def run_job(
         storage = open_storage(output)
         check_free(storage)
         with ExitStack() as stack:
-            with entry(storage), _clean_up_without_plan(storage):
-                plan = _planned(job, sources, storage, options)
+            with entry(storage) as entered, _clean_up_without_plan(storage):
+                plan = _planned(job, sources, storage, options, entered)
                 lock = lock_job(storage, options.part)
                 stack.callback(lock.release)
             first_pass = decision = None
@@ -114,7 +114,7 @@ def run_job(
     return report
 
 
-def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions) -> Plan:
+def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOptions, entered: Lock) -> Plan:
     request = PlanRequest.of(job, sources, storage, options.extend, options.strict)
     plan = request.planned()
     if plan is not None:
@@ -122,7 +122,7 @@ def _planned(job: Job, sources: Sequence[str], storage: Storage, options: RunOpt
     if request.stored is not None:
         # Raises if another run still uses the old plan.
         lock_job(storage, None).release()
-    return request.list_and_store(storage)
+    return request.list_and_store(storage, entered.check)
 
 
 def _run_first_pass(
@@ -308,12 +308,13 @@ class _Run:
     def _finish_if_complete(self, plan: Plan, known: UnitRecords) -> None:
         """Describe the whole output if all units are complete, including units of other runs."""
         storage = self.context.output
-        with entry(storage):
+        with entry(storage) as entered:
             records = finished_units(storage, plan, known)
             ordered = records.ordered
             self.progress.complete = len(records) == len(plan.units)
             if not self.progress.complete:
                 return
+            entered.check()
             # Files that other runs are writing are held.
             clear_temporaries(storage)
             if not is_marked_finished(storage, plan, ordered):

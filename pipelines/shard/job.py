@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from codectok.audio.analysis import speech
 from codectok.choices import AudioFormat
 from codectok.errors import AudioError
 from codectok.phases import READING, WRITING
@@ -99,10 +98,13 @@ class ShardJob(Job):
         """Writes `shards.json`, and chooses segments to listen to."""
         return ShardReporter(self.settings.sample_rate, self.settings.format)
 
+    def check_machine(self) -> None:
+        """Raise a `CodectokError` if the machine lacks a package."""
+        self.settings.check_packages()
+
     def start(self, context: WorkerContext) -> RunUnit:
         """Load the list of duplicates."""
-        if self.settings.segmenter == "vad":
-            speech.check_installed()
+        self.settings.check_packages()
         duplicates = {} if context.first_pass is None else read_duplicates(context.first_pass)
         return partial(self._write_shard, duplicates)
 

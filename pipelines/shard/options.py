@@ -70,13 +70,17 @@ class ShardOptions:
                 f"A sample rate of {self.sample_rate} Hz is not supported; choose one from {SAMPLE_RATES[0]} to"
                 f" {SAMPLE_RATES[-1]} Hz."
             )
+        self.check_packages()
+        check_unit_seconds(self.shard_seconds)
+        if not 0 <= self.validation < 1:
+            raise InputError(f"The share for validation must be a number from 0 to below 1, not {self.validation:g}.")
+
+    def check_packages(self) -> None:
+        """Raise an `InputError` if a package is not installed here that finds speech or rates its quality."""
         if self.segmenter == "vad":
             speech.check_installed()
         if self.quality.min_dnsmos is not None:
             dnsmos.check_installed()
-        check_unit_seconds(self.shard_seconds)
-        if not 0 <= self.validation < 1:
-            raise InputError(f"The share for validation must be a number from 0 to below 1, not {self.validation:g}.")
 
 
 class PlannedLimits(BaseModel):

@@ -45,6 +45,16 @@ def program() -> str | None:
 
 
 @functools.cache
+def installed_version() -> str | None:
+    """Return the version of ffmpeg, such as "6.1.1"; None if it is not installed."""
+    path = program()
+    if path is None:
+        return None
+    shown = subprocess.run([path, "-version"], capture_output=True, text=True, errors="replace", check=False).stdout
+    return shown.removeprefix("ffmpeg version ").partition(" ")[0] or "unknown"
+
+
+@functools.cache
 def _packaged_program() -> str | None:
     try:
         import imageio_ffmpeg

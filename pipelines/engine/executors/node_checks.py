@@ -77,7 +77,7 @@ def check_nodes(storage: Storage, sources: Sequence[Source], job: Job) -> list[M
 
 def _machine(name: str, resources: Mapping[str, float], facts: Mapping[str, Any]) -> Machine:
     found = NodeFacts(**facts)
-    programs = {"codectok": found.code, "torch": found.torch, "ffmpeg": "yes" if found.ffmpeg else "no"}
+    programs = {"codectok": found.code, "torch": found.torch, "ffmpeg": found.ffmpeg or "no"}
     return Machine(name, resources.get("CPU", 0), resources.get("GPU", 0), programs)
 
 

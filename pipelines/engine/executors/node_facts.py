@@ -7,9 +7,12 @@ import hashlib
 import os
 import platform
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import codectok
+
+LIBRARIES = ("numpy", "pyarrow", "soxr")
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,15 @@ class NodeFacts:
 
     Attributes:
         code: version of codectok, and a hash of its files.
-        torch: version of torch.
-        ffmpeg: True if there is an ffmpeg, which decides which files are rejected.
+        torch: versions of torch and Python.
+        libraries: versions of the libraries that decode, resample and write.
+        ffmpeg: version of ffmpeg, which decides which files are rejected; None if there is none.
     """
 
     code: str
     torch: str
-    ffmpeg: bool
+    libraries: str
+    ffmpeg: str | None
 
 
 @functools.cache
@@ -42,11 +47,18 @@ def code_version() -> str:
 
 def node_facts() -> NodeFacts:
     """Find the facts of this machine."""
+    import soundfile
     import torch
 
-    from codectok.audio.ffmpeg.decoding import is_installed
+    from codectok.audio.ffmpeg.decoding import installed_version
 
-    return NodeFacts(code_version(), f"{torch.__version__}, Python {platform.python_version()}", is_installed())
+    libraries = [f"{name} {version(name)}" for name in LIBRARIES]
+    return NodeFacts(
+        code_version(),
+        f"{torch.__version__}, Python {platform.python_version()}",
+        ", ".join([*libraries, f"libsndfile {soundfile.__libsndfile_version__}"]),
+        installed_version(),
+    )
 
 
 def difference(own: NodeFacts, other: NodeFacts) -> str | None:
@@ -55,6 +67,10 @@ def difference(own: NodeFacts, other: NodeFacts) -> str | None:
         return f"it has codectok {other.code}, and this machine {own.code}"
     if own.torch != other.torch:
         return f"it has torch {other.torch}, and this machine {own.torch}; install the same"
+    if own.libraries != other.libraries:
+        return f"it has {other.libraries}, and this machine {own.libraries}; install the same"
+    if own.ffmpeg and other.ffmpeg and own.ffmpeg != other.ffmpeg:
+        return f"it has ffmpeg {other.ffmpeg}, and this machine {own.ffmpeg}; install the same"
     if own.ffmpeg != other.ffmpeg:
         has, lacks = ("it", "this machine") if other.ffmpeg else ("this machine", "it")
         return f"{has} has an ffmpeg and {lacks} has none, so that rejects would differ; install it on all or none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -57,8 +57,11 @@ class PlanRequest:
         """The stored plan if it can be used as it is; None if sources must be listed."""
         return None if self.extend else self.stored
 
-    def list_and_store(self, target: Storage) -> Plan:
-        """List the sources, and store a new or extended plan in `target`: the output, or a copy of its plan."""
+    def list_and_store(self, target: Storage, check: Callable[[], None] = lambda: None) -> Plan:
+        """List the sources, and store a new or extended plan in `target`: the output, or a copy of its plan.
+
+        `check` is called before the plan is stored, since the lock may be lost in the hours that a listing takes.
+        """
         job = self.job
         listing = list_sources(
             self.arguments,
@@ -70,6 +73,7 @@ class PlanRequest:
             strict=self.strict,
         )
         job.check_sources(listing)
+        check()
         store_generation(target, self.stored, header_of(job), listing, job.cutting)
         return reload_plan(target, self.roots)
 

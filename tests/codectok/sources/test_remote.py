@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from codectok.pipelines.engine import lock as lock_module
 from codectok.pipelines.engine.lock import entry, lock_job
 from codectok.pipelines.engine.options import RunOptions
 from codectok.pipelines.engine.output.folder import OutputFolder
+from codectok.pipelines.engine.planning import start as start_module
 from codectok.pipelines.engine.run import run_job
 from codectok.pipelines.export.compact import CompactJob, CompactOptions
 from codectok.pipelines.tokenize.job import TokenizeJob
@@ -141,6 +143,25 @@ def test_lease_excludes_others_until_it_expires(memory: str, monkeypatch: pytest
     lock.release()
     other.check()
     other.release()
+
+
+def test_plan_is_not_stored_after_the_lease_was_lost(
+    memory: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing may take hours."""
+    storage = open_storage(memory)
+    listed = start_module.list_sources
+
+    def slow_listing(*arguments: Any, **options: Any) -> Any:
+        (name,) = (name for name in storage.sizes() if name.endswith("/entry"))
+        lease = json.loads(storage.read(name))
+        storage.write(name, json.dumps({**lease, "token": "other"}).encode())
+        return listed(*arguments, **options)
+
+    monkeypatch.setattr(start_module, "list_sources", slow_listing)
+    with pytest.raises(CodectokError, match="Another process has taken the lease"):
+        run(shard_job(), corpus, memory)
+    assert not [name for name in storage.sizes() if "plan" in name]
 
 
 def test_attempts_of_killed_run_are_found(memory: str) -> None:

@@ -13,7 +13,7 @@ from codectok import Codec
 from codectok.errors import CodectokError
 from codectok.pipelines.engine.executors import node_checks
 from codectok.pipelines.engine.executors.node_checks import PROBES, check_nodes
-from codectok.pipelines.engine.executors.node_facts import code_version, node_facts
+from codectok.pipelines.engine.executors.node_facts import code_version, difference, node_facts
 from codectok.pipelines.engine.progress import Machine
 from codectok.sources.source import Source
 from codectok.storage import open_storage
@@ -37,9 +37,9 @@ def answered(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
 def test_equal_machines_are_accepted_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, one=None, two=None)
     monkeypatch.setattr(node_checks, "_working_nodes", dict)
-    has_ffmpeg = "yes" if node_facts().ffmpeg else "no"
+    ffmpeg = node_facts().ffmpeg or "no"
     assert check_nodes(open_storage(tmp_path / "out"), [source(tmp_path / "a.wav")], shard_job()) == [
-        Machine(name, 0, 0, {"codectok": code_version(), "torch": node_facts().torch, "ffmpeg": has_ffmpeg})
+        Machine(name, 0, 0, {"codectok": code_version(), "torch": node_facts().torch, "ffmpeg": ffmpeg})
         for name in ("one", "two")
     ]
     assert not list((tmp_path / "out" / PROBES).iterdir())
@@ -51,7 +51,8 @@ def test_equal_machines_are_accepted_and_leave_nothing(tmp_path: Path, monkeypat
     [
         ({"code": "0.0.1 (abc)"}, "two: it has codectok 0.0.1 \\(abc\\), and this machine"),
         ({"torch": "1.0, Python 3.7"}, "two: it has torch 1.0, Python 3.7, and this machine"),
-        ({"ffmpeg": not node_facts().ffmpeg}, "two: .* has an ffmpeg and .* has none"),
+        ({"libraries": "soxr 0.1"}, "two: it has soxr 0.1, and this machine numpy .*libsndfile"),
+        ({"ffmpeg": None if node_facts().ffmpeg else "6.1"}, "two: .* has an ffmpeg and .* has none"),
     ],
 )
 def test_machine_that_differs_is_named(
@@ -78,6 +79,24 @@ def test_output_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytes
     answered(monkeypatch, two=answer)
     with pytest.raises(CodectokError, match="writes to another place than this machine"):
         check_nodes(open_storage(tmp_path / "out"), [sound], shard_job())
+
+
+def test_machine_with_another_ffmpeg_is_named() -> None:
+    own = replace(node_facts(), ffmpeg="6.1")
+    assert difference(own, own) is None
+    assert difference(own, replace(own, ffmpeg="5.1")) == "it has ffmpeg 5.1, and this machine 6.1; install the same"
+
+
+def test_machine_without_a_package_of_the_job_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = shard_job()
+    monkeypatch.setattr(type(job.settings), "check_packages", missing_package)
+    answered(monkeypatch, one=None)
+    with pytest.raises(CodectokError, match="one: speechmos is not installed"):
+        check_nodes(open_storage(tmp_path / "out"), [source(tmp_path / "a.wav")], job)
+
+
+def missing_package(_: object) -> None:
+    raise CodectokError("speechmos is not installed.")
 
 
 def test_output_by_a_relative_path_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
