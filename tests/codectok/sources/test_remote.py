@@ -150,13 +150,12 @@ def test_plan_is_not_stored_after_the_lease_was_lost(
 ) -> None:
     """A listing may take hours."""
     storage = open_storage(memory)
-    listed = start_module.list_sources
 
     def slow_listing(*arguments: Any, **options: Any) -> Any:
         (name,) = (name for name in storage.sizes() if name.endswith("/entry"))
         lease = json.loads(storage.read(name))
         storage.write(name, json.dumps({**lease, "token": "other"}).encode())
-        return listed(*arguments, **options)
+        return list_sources(*arguments, **options)
 
     monkeypatch.setattr(start_module, "list_sources", slow_listing)
     with pytest.raises(CodectokError, match="Another process has taken the lease"):
