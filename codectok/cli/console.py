@@ -13,6 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from codectok.formatting import format_duration
 
@@ -29,17 +30,17 @@ error_console = Console(file=cast(IO[str], Stream("stderr")), highlight=False, s
 
 def warn(message: str) -> None:
     """Print a warning as one line on standard error."""
-    error_console.print(f"[yellow]Warning:[/] {_escape(message)}")
+    error_console.print(Text.assemble(("Warning:", "yellow"), " ", _plain(message)))
 
 
 def fail(message: str) -> None:
     """Print the error that ended a verb as one line on standard error."""
-    error_console.print(f"[bold red]Error:[/] {_escape(message)}")
+    error_console.print(Text.assemble(("Error:", "bold red"), " ", _plain(message)))
 
 
 def say(message: str) -> None:
     """Print one line on standard output."""
-    console.print(_escape(message))
+    console.print(_plain(message))
 
 
 def facts_table(title: str, facts: Mapping[str, object]) -> None:
@@ -67,24 +68,24 @@ def live_tables() -> Iterator[Callable[[Iterable[Table]], None]]:
 
 def table_of_facts(title: str, facts: Mapping[str, object]) -> Table:
     """Make a table of names and values."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=_plain(title, "table.title"), title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, _escape(str(value)))
+        table.add_row(_plain(name), _plain(str(value)))
     return table
 
 
 def table_of_rows(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Make a table with one line for each row."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_plain(title, "table.title"), title_justify="left")
     rows = [*rows]
     # The names of rows stay whole if they are short; the other columns share the rest.
     names_are_short = max((len(str(row[0])) for row in rows), default=0) <= LONGEST_ROW_NAME
     for number, name in enumerate(header):
-        table.add_column(name, overflow="fold", no_wrap=names_are_short and number == 0)
+        table.add_column(_plain(name), overflow="fold", no_wrap=names_are_short and number == 0)
     for row in rows:
-        table.add_row(*[_escape(str(value)) for value in row])
+        table.add_row(*[_plain(str(value)) for value in row])
     return table
 
 
@@ -144,8 +145,9 @@ def progress(total: float | None, description: str, lines: bool = True) -> Itera
         with _every(PLAIN_LINE_SECONDS, lambda: say(report.line())) if lines else nullcontext():
             yield report
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bar:
+    texts = [TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}")]
+    columns = (texts[0], BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), texts[1])
+    with Progress(*columns, console=console, transient=True) as bar:
         yield ProgressReport(bar, total, description)
 
 
@@ -167,8 +169,11 @@ def _every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
+def _plain(text: str, style: str = "") -> Text:
+    """Make a text in which rich looks for neither markup, such as [words in brackets], nor names of emoji."""
+    return Text(_escape(text), style)
+
+
 def _escape(text: str) -> str:
     # Names of clips may contain any character, also line breaks and escape sequences.
-    text = CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    # Rich takes [words in brackets] for markup; shapes and paths contain brackets.
-    return text.replace("[", r"\[")
+    return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
