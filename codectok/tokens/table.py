@@ -300,7 +300,7 @@ def read_rows(
     schema = table_schema(metadata)
     condition = None if where is None else parse_filter(where, schema)
     if ids is not None:
-        chosen = pc.field("id").isin(sorted(ids))
+        chosen = pc.field("id").cast(pa.string()).isin(pa.array(sorted(ids), pa.string()))
         condition = chosen if condition is None else condition & chosen
     for file in table_files(path):
         with file.open() as parquet:
@@ -308,20 +308,16 @@ def read_rows(
             # By name, since users may have added columns.
             for group in range(parquet.num_row_groups):
                 for batch in batches_of_group(parquet, group, schema.names):
-                    yield from _chosen(batch, condition, metadata, where, str(file))
+                    yield from _chosen(batch, condition, metadata, str(file))
 
 
 def _chosen(
-    batch: pa.RecordBatch, condition: pc.Expression | None, metadata: TableMetadata, where: str | None, name: str
+    batch: pa.RecordBatch, condition: pc.Expression | None, metadata: TableMetadata, name: str
 ) -> Iterator[TokenRow]:
     if condition is None:
         yield from rows_of_batch(batch, metadata, name)
         return
-    try:
-        rows = pa.Table.from_batches([batch]).filter(condition)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # a number is compared with a text
-        raise InputError(f"The condition {where!r} cannot be understood; its values do not fit the columns.") from None
-    for chosen in rows.to_batches():
+    for chosen in pa.Table.from_batches([batch]).filter(condition).to_batches():
         yield from rows_of_batch(chosen, metadata, name)
 
 
