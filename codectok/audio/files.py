@@ -35,6 +35,8 @@ AUDIO_SUFFIXES = frozenset(f".{name}" for name in _AUDIO_NAMES.split())
 FILM_SUFFIXES = frozenset(f".{name}" for name in _FILM_NAMES.split())
 READ_BYTES = 1 << 20
 SAMPLE_RATES = range(1000, 768_001)
+# A WAV file holds its size in 32 bits; this leaves room for its header, and for clips that are estimated too short.
+LARGEST_WAV = (1 << 31) - (1 << 24)
 
 
 @dataclass(frozen=True)
@@ -226,24 +228,31 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioForma
     return buffer.getvalue()
 
 
-def write_audio(path: Path, blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> int:
+def write_audio(
+    path: Path, blocks: Iterable[Tensor | np.ndarray], sample_rate: int, seconds: float | None = None
+) -> int:
     """Write `blocks` [n] of a clip to `path` as mono PCM-16, and return its length in samples.
 
-    The suffix (.wav or .flac) decides the format. Samples beyond [-1, 1] are clipped.
+    The suffix (.wav or .flac) decides the format. Samples beyond [-1, 1] are clipped. `seconds` is the duration of the
+    clip, at least about: a WAV file that would be too large for its header (4 GB, a day at 24 kHz) becomes RF64.
 
     Raises:
-        InputError: the suffix is another one, or `path` exists.
+        InputError: the suffix is another one, or `path` exists, or the blocks of unknown duration are too many.
         CodectokError: the file could not be written completely.
     """
     check_output(path)
     written = 0
     with replacing(path) as temporary:
         kind = path.suffix[1:].upper()
+        if kind == "WAV" and seconds is not None and seconds * sample_rate > LARGEST_WAV:
+            kind = "RF64"
         try:
             with soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format=kind) as file:
                 for block in mono_blocks(blocks):
-                    file.write(block)
                     written += len(block)
+                    if kind == "WAV" and written > LARGEST_WAV:
+                        raise InputError(f"{path} is too long for a WAV file; give its seconds, or choose .flac.")
+                    file.write(block)
             complete = soundfile.info(temporary).frames == written
         except soundfile.LibsndfileError:
             complete = False

@@ -54,7 +54,8 @@ def run(
         for name, clip_codes, length in read_clips(codes, wanted, where, allow_mixed=True):
             path = output if names is None else output / names.of(name, ".wav")
             # Cut to the length of the clip, since its last frame may reach beyond its end.
-            n_samples = write_audio(path, loaded.decode_stream(clip_codes, length), loaded.decoded_sample_rate)
+            blocks = loaded.decode_stream(clip_codes, length)
+            n_samples = write_audio(path, blocks, loaded.decoded_sample_rate, len(clip_codes) / loaded.frame_rate)
             missing.discard(name)
             count += 1
             seconds += n_samples / loaded.decoded_sample_rate

@@ -56,7 +56,7 @@ def run(
     codes = loaded.encode(samples, rate)
     waveform = loaded.decode_aligned(codes)[: len(samples)]
     remove_leftovers(output)
-    write_audio(output, [waveform], rate)
+    write_audio(output, [waveform], rate, len(waveform) / rate)
     facts_table(
         "codectok reconstruct",
         {

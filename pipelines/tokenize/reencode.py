@@ -114,7 +114,8 @@ def decode_some(folder: str | Path, codec: AudioCodec, count: int, output: Path,
     for number in _random_rows(table, count, seed):
         row = table.row(number)
         paths.append(output / names.of(row.id, ".wav"))
-        write_audio(paths[-1], codec.decode_stream(row.codes, row.n_samples), codec.decoded_sample_rate)
+        blocks = codec.decode_stream(row.codes, row.n_samples)
+        write_audio(paths[-1], blocks, codec.decoded_sample_rate, len(row.codes) / codec.frame_rate)
     return paths
 
 

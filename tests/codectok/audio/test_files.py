@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import soundfile
 
 from codectok import AudioError, InputError
-from codectok.audio import decoding
+from codectok.audio import decoding, files
 from codectok.audio.ffmpeg import decoding as ffmpeg
 from codectok.audio.files import audio_info, read_audio, stream_audio, write_audio
 from codectok.audio.resample import resample
@@ -76,6 +77,41 @@ def test_write_audio_round_trip_and_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.wav or \.flac"):
         write_audio(tmp_path / "a.mp3", [samples], 24_000)
     assert [path.name for path in tmp_path.rglob("*.*")] == ["a.flac"]
+
+
+@pytest.mark.parametrize(("suffix", "seconds", "container"), [
+    ("wav", 1.0, "RF64"), ("wav", 0.5, "WAV"), ("wav", None, "WAV"), ("flac", 1.0, "FLAC"),
+])  # fmt: skip
+def test_wav_above_limit_becomes_rf64(
+    suffix: str, seconds: float | None, container: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGEST_WAV", 20_000)
+    path, samples = tmp_path / f"a.{suffix}", tone(1, 24_000)[: 24_000 if container != "WAV" else 12_000]
+    assert write_audio(path, [samples[:100], samples[100:]], 24_000, seconds) == len(samples)
+    info = soundfile.info(path)
+    assert (info.format, info.frames) == (container, len(samples))
+    assert audio_info(path).n_samples == len(samples)
+    np.testing.assert_allclose(read_audio(path, 24_000), samples, atol=1 / 32_768)
+
+
+def test_wav_of_unknown_duration_above_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGEST_WAV", 20_000)
+    with pytest.raises(InputError, match="too long"):
+        write_audio(tmp_path / "a.wav", [tone(1, 24_000)], 24_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rf64_holds_more_than_4_gb(tmp_path: Path) -> None:
+    path, count = tmp_path / "a.wav", (1 << 31) + 1000
+    samples = tone(1, 24_000)[:1000]
+    write_audio(path, [samples], 24_000, count / 24_000)
+    header = bytearray(path.read_bytes()[:-2000])
+    start = header.index(b"ds64") + 8
+    header[start : start + 24] = struct.pack("<QQQ", len(header) + 2 * count - 8, 2 * count, count)
+    with path.open("r+b") as file:  # silence behind the samples, without blocks on the disk
+        file.write(header)
+        file.truncate(len(header) + 2 * count)
+    assert soundfile.info(path).frames == count
 
 
 def without_length_header(data: bytes) -> bytes:

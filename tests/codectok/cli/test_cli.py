@@ -163,6 +163,18 @@ def test_encode_decode_and_inspect(codec: Path, corpus: Path, tmp_path: Path) ->
     }
 
 
+def test_decode_knows_duration_of_clips(
+    codec: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = tmp_path / "codes.npz"
+    codectok("encode", corpus / "a.wav", codes, "--codec", codec)
+    monkeypatch.setattr("codectok.audio.files.LARGEST_WAV", 24_000)
+    result = codectok("decode", codes, tmp_path / "out", "--codec", codec)
+    assert result.exit_code == 0, result.output
+    (path,) = (tmp_path / "out").iterdir()
+    assert (soundfile.info(path).format, soundfile.info(path).frames) == ("RF64", 3 * 24_000 // 256 * 256)
+
+
 def test_decode_one_clip_to_one_file(codec: Path, corpus: Path, tmp_path: Path) -> None:
     codectok("encode", corpus / "a.wav", tmp_path / "codes.npz", "--codec", codec)
     with np.load(tmp_path / "codes.npz") as arrays:
