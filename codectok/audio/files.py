@@ -229,18 +229,23 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: AudioForma
 
 
 def write_audio(
-    path: Path, blocks: Iterable[Tensor | np.ndarray], sample_rate: int, seconds: float | None = None
+    path: Path,
+    blocks: Iterable[Tensor | np.ndarray],
+    sample_rate: int,
+    seconds: float | None = None,
+    overwrite: bool = False,
 ) -> int:
     """Write `blocks` [n] of a clip to `path` as mono PCM-16, and return its length in samples.
 
     The suffix (.wav or .flac) decides the format. Samples beyond [-1, 1] are clipped. `seconds` is the duration of the
     clip, at least about: a WAV file that would be too large for its header (4 GB, a day at 24 kHz) becomes RF64.
+    `overwrite` replaces an existing file.
 
     Raises:
-        InputError: the suffix is another one, or `path` exists, or the blocks of unknown duration are too many.
+        InputError: the suffix is another one, `path` exists, or the blocks of unknown duration are too many.
         CodectokError: the file could not be written completely.
     """
-    check_output(path)
+    check_output(path, overwrite)
     written = 0
     with replacing(path) as temporary:
         kind = path.suffix[1:].upper()
@@ -261,11 +266,11 @@ def write_audio(
     return written
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, overwrite: bool = False) -> None:
     """Raise `InputError` if `write_audio` would refuse `path`."""
     if not is_output_path(path):
         raise InputError(f"{path} must end in .wav or .flac.")
-    if path.exists():
+    if path.exists() and not overwrite:
         raise InputError(f"{path} already exists; choose another name.")
 
 

@@ -26,7 +26,7 @@ def run(
     codec: OptionalCodecOption = None,
     reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of N random rows again, and compare.")] = 0,
     decode: Annotated[int, typer.Option(min=0, help="Decode N random rows to wav files.")] = 0,
-    to: Annotated[Path, typer.Option(help="Folder for the wav files.")] = Path("listen"),
+    to: Annotated[Path, typer.Option(help="Folder for the wav files, which replace older ones.")] = Path("listen"),
     sources: Annotated[
         bool, typer.Option("--sources", help="Read the sources again with ffmpeg, and compare their durations.")
     ] = False,

@@ -106,7 +106,10 @@ def reencode(folder: str | Path, codec: AudioCodec, count: int, seed: int = 0) -
 
 
 def decode_some(folder: str | Path, codec: AudioCodec, count: int, output: Path, seed: int = 0) -> list[Path]:
-    """Decode `count` random rows of the table in `folder` to WAV files in `output`, and return their paths."""
+    """Decode `count` random rows of the table in `folder` to WAV files in `output`, and return their paths.
+
+    Files of the same names, which an earlier check left, are replaced.
+    """
     table = open_table(folder)
     check_made_by(codec, table.path, table.metadata)
     names = file_names(folder)
@@ -115,7 +118,7 @@ def decode_some(folder: str | Path, codec: AudioCodec, count: int, output: Path,
         row = table.row(number)
         paths.append(output / names.of(row.id, ".wav"))
         blocks = codec.decode_stream(row.codes, row.n_samples)
-        write_audio(paths[-1], blocks, codec.decoded_sample_rate, len(row.codes) / codec.frame_rate)
+        write_audio(paths[-1], blocks, codec.decoded_sample_rate, len(row.codes) / codec.frame_rate, overwrite=True)
     return paths
 
 

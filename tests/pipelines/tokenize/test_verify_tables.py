@@ -256,6 +256,10 @@ def test_reencode_accepts_near_ties_of_another_device(
 
 
 def test_decode_some_writes_wav_files(table: Path, codec_folder: Path, tmp_path: Path) -> None:
-    paths = decode_some(table, Codec.from_pretrained(codec_folder, device="cpu"), 3, tmp_path / "listen")
+    codec = Codec.from_pretrained(codec_folder, device="cpu")
+    paths = decode_some(table, codec, 3, tmp_path / "listen")
     assert len(paths) == 3
+    assert all(len(read_audio(path, 24_000)) > 0 for path in paths)
+    paths[0].write_bytes(b"")
+    assert decode_some(table, codec, 3, tmp_path / "listen") == paths
     assert all(len(read_audio(path, 24_000)) > 0 for path in paths)
