@@ -22,6 +22,7 @@ from .options import (
     MaxFileBytesOption,
     StrictOption,
     codec_or_default,
+    given_options,
 )
 
 if TYPE_CHECKING:
@@ -152,17 +153,12 @@ def _prepare(out: Path, options: PreparationOptions) -> None:
 
 
 def _refuse_preparation(context: typer.Context, out: Path) -> None:
-    given = [name for name in context.params if name not in SERVING and _is_given(context, name)]
+    given = given_options(context, [name for name in context.params if name not in SERVING])
     if given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(
-            f"{out} holds a listening test already, which takes no {names}; leave them out or choose another folder."
+            f"{out} holds a listening test already, which takes no {', '.join(given)}; leave them out or choose"
+            " another folder."
         )
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _show_test(out: Path, test: ListeningTest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated
 
@@ -99,6 +100,12 @@ MaxFileBytesOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse manifests with lines that cannot be used, instead of rejecting them.")
 ]
+
+
+def given_options(context: typer.Context, names: Iterable[str]) -> list[str]:
+    """Return the options, such as --log-dir, of those parameters that were given on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [f"--{name.replace('_', '-')}" for name, found in sources.items() if found and found.name == "COMMANDLINE"]
 
 
 def codec_or_default(codec: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from codectok.choices import KernelChoice
 from codectok.formatting import format_duration, megabytes
 
 from .console import facts_table, progress, rows_table
-from .options import OptionalCodecOption, codec_or_default
+from .options import OptionalCodecOption, codec_or_default, given_options
 
 if TYPE_CHECKING:
     from codectok.storage import Storage
@@ -19,9 +20,18 @@ if TYPE_CHECKING:
 NAME = "verify"
 EXAMPLE = "codectok verify tokens/ --reencode 20 --decode 5 --to listen/"
 SHOWN_SOURCES = 20
+# Options that need another one.
+NEEDED = {
+    "codec": ("--reencode", "--decode"),
+    "device": ("--reencode", "--decode"),
+    "to": ("--decode",),
+    "share": ("--sources",),
+    "seed": ("--reencode", "--decode", "--sources"),
+}
 
 
 def run(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(help="Folder or URL written by `shard`, `tokenize`, `import` or `export`.")],
     codec: OptionalCodecOption = None,
     reencode: Annotated[int, typer.Option(min=0, help="Encode the sources of N random rows again, and compare.")] = 0,
@@ -35,12 +45,11 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Check that an output is complete and undamaged."""
-    from codectok.errors import InputError
     from codectok.pipelines.verify.output import count_files, verify_output
     from codectok.storage import open_storage
 
-    if codec is not None and not (reencode or decode):
-        raise InputError("--codec is for --reencode and --decode; add one of them, or leave it out.")
+    chosen = {"--reencode": reencode > 0, "--decode": decode > 0, "--sources": sources}
+    _refuse_unused(context, [name for name, wanted in chosen.items() if wanted])
     storage = open_storage(target)
     with progress(count_files(storage), "verify: files") as report:
         verified = verify_output(storage, report.advance)
@@ -57,6 +66,17 @@ def run(
     if reencode or decode:
         facts |= _sampled(target, codec_or_default(codec), reencode, decode, to, seed, device)
     facts_table(f"codectok verify {target}: no fault found", facts)
+
+
+def _refuse_unused(context: typer.Context, chosen: Collection[str]) -> None:
+    """Refuse options that have no effect beside the checks that were chosen."""
+    from codectok.errors import InputError
+
+    for name, needed in NEEDED.items():
+        given = given_options(context, [name])
+        if given and not any(check in chosen for check in needed):
+            others = " or ".join(needed)
+            raise InputError(f"{given[0]} has no effect without {others}; add {others}, or leave {given[0]} out.")
 
 
 def _read_again(storage: Storage, share: float, seed: int) -> dict[str, object]:

@@ -247,6 +247,21 @@ def test_shard_tokenize_inspect_and_verify_on_local_engine(codec: Path, corpus: 
     assert_refused(codectok("inspect", tmp_path / "no.tar"), "cannot be read as a tar")
 
 
+@pytest.mark.parametrize(("options", "needed"), [
+    (["--share", 0.5], "--sources"),
+    (["--share", 1.0, "--decode", 1], "--sources"),
+    (["--seed", 0], "--reencode or --decode or --sources"),
+    (["--to", "listen"], "--decode"),
+    (["--to", "listen", "--reencode", 1], "--decode"),
+    (["--device", "auto"], "--reencode or --decode"),
+    (["--codec", "nano", "--sources"], "--reencode or --decode"),
+    (["--decode", 0, "--to", "listen"], "--decode"),
+])  # fmt: skip
+def test_verify_refuses_options_without_effect(options: list[object], needed: str, tmp_path: Path) -> None:
+    result = codectok("verify", tmp_path, *options)
+    assert_refused(result, f"has no effect without {needed};")
+
+
 def test_inspect_damaged_shards_is_refused(corpus: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     codectok("shard", corpus / "a.wav", shards, "--engine", "local")
