@@ -12,10 +12,14 @@ import typer
 
 from codectok.choices import EngineName
 
-from .options import AddressOption, LogDirOption, StrictOption
+from .options import AddressOption, LogDirOption, StrictOption, refuse_ray_options
 
 if TYPE_CHECKING:
     from codectok.pipelines.engine.options import RunOptions
+
+# Options of Ray alone, beside the number of workers.
+RAY_OPTIONS = ("address", "deadline_hours", "gpus", "encoders_per_gpu")
+CONTEXT = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,26 @@ class JobChoices:
 
 
 def with_job_choices(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the last argument of a command, `choices`, by one option for each field of `JobChoices`."""
+    """Replace the last argument of a command, `choices`, by one option for each field of `JobChoices`.
+
+    The command may have an argument `context`, typer's.
+    """
     signature = inspect.signature(command, eval_str=True)
     options = inspect.signature(JobChoices, eval_str=True).parameters
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "choices"]
+    own = [found for found in signature.parameters.values() if found.name not in ("choices", CONTEXT.name)]
 
     @wraps(command)
-    def run(**given: Any) -> None:
+    def run(context: typer.Context, **given: Any) -> None:
         choices = JobChoices(**{name: given.pop(name) for name in options})
+        if choices.engine == "local":
+            # This process is one worker.
+            refuse_ray_options(context, "local", RAY_OPTIONS if choices.workers == 1 else ("workers", *RAY_OPTIONS))
+        if CONTEXT.name in signature.parameters:
+            given[CONTEXT.name] = context
         command(**given, choices=choices)
 
     # typer reads the options from the signature and the annotations.
-    parameters = [*own, *(option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options.values())]
+    parameters = [CONTEXT, *own, *(option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options.values())]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from codectok.choices import DEFAULT_CODEC, CancelledChoice, KernelChoice, Precision, ScaleChoice
+from codectok.errors import InputError
 from codectok.names import LOG_FOLDER_VARIABLE
 
 from .console import say
@@ -106,6 +107,16 @@ def given_options(context: typer.Context, names: Iterable[str]) -> list[str]:
     """Return the options, such as --log-dir, of those parameters that were given on the command line."""
     sources = {name: context.get_parameter_source(name) for name in names}
     return [f"--{name.replace('_', '-')}" for name, found in sources.items() if found and found.name == "COMMANDLINE"]
+
+
+def refuse_ray_options(context: typer.Context, engine: str, names: Iterable[str]) -> None:
+    """Refuse options for Ray that were given on the command line beside an engine without Ray."""
+    given = given_options(context, names)
+    if given:
+        raise InputError(
+            f"--engine {engine} runs without Ray and takes no {', '.join(given)}; leave out such options, or choose"
+            " --engine ray."
+        )
 
 
 def codec_or_default(codec: str | None) -> str:

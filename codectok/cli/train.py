@@ -12,7 +12,7 @@ from codectok.formatting import format_duration, megabytes
 
 from .console import ProgressReport, facts_table, progress, say, warn
 from .interruption import check_interruption
-from .options import AddressOption, LogDirOption, TrainingEngine
+from .options import AddressOption, LogDirOption, TrainingEngine, refuse_ray_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "train"
 EXAMPLE = "codectok train nano data.shards=shards output=run steps=2000"
+RAY_OPTIONS = ("address", "retries", "min_workers", "wait_minutes")
 # Metrics shown at every logged step, and their labels.
 LABELS = {
     "generator": "generator",
@@ -37,6 +38,7 @@ LABELS = {
 
 
 def run(
+    context: typer.Context,
     config: Annotated[
         str,
         typer.Argument(help="A YAML or JSON file, or the name of a built-in one: nano, universal-small, small, dms."),
@@ -71,6 +73,8 @@ def run(
     from codectok.train.config import load_stages
     from codectok.train.launch.ray_train import RayOptions
 
+    if engine in (TrainingEngine.LOCAL, TrainingEngine.TORCHRUN):
+        refuse_ray_options(context, engine.value, RAY_OPTIONS)
     stages = load_stages(config, overrides or [])
     if engine is TrainingEngine.AUTO:
         engine = _engine_for(workers, address)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import typer
 from typer import Typer
 from typer.testing import CliRunner, Result
 
 from codectok.cli.main import app
+from codectok.cli.train import run as run_train
 
 
 def codectok(*arguments: object) -> Result:
@@ -36,3 +40,8 @@ def assert_refused(result: Result, *words: str, code: int = 2) -> None:
     assert message.count("Error:") == 1
     for word in words:
         assert word in message
+
+
+def train_command(config: str, overrides: list[str], **options: Any) -> None:
+    """Call the function of `codectok train` in this process, without a command line."""
+    run_train(typer.Context(typer.main.get_command(app)), config, overrides, **options)

@@ -42,7 +42,7 @@ FORMATS = {
 
 @with_job_choices
 def run(
-    ctx: typer.Context,
+    context: typer.Context,
     tables: Annotated[
         list[str], typer.Argument(help="Folders, Parquet files or URLs of token tables; NAME=TABLE names one.")
     ],
@@ -133,7 +133,7 @@ def run(
         layout=loaded_layout,
         loss=loss,
     )
-    job = (SequencesJob if ctx.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
+    job = (SequencesJob if context.info_name == "sequences" else MegatronJob)(settings, tables, text or [])
     run_and_report(job, job.sources.arguments, output, choices, facts=ids_facts(chosen, loaded_layout))
     if choices.dry_run:
         show_documents(job, output, choices, parts)

@@ -262,6 +262,32 @@ def test_verify_refuses_options_without_effect(options: list[object], needed: st
     assert_refused(result, f"has no effect without {needed};")
 
 
+@pytest.mark.parametrize("command", [
+    "shard in out --engine local --workers 2",
+    "tokenize in out --engine local --cpu-workers 2",
+    "tokenize in out --address auto --engine local",
+    "tokenize in out --engine local --gpus 1",
+    "tokenize in out --engine local --encoders-per-gpu 1",
+    "export sequences in out --engine local --deadline-hours 6",
+    "evaluate in out --engine local --gpus 1 --dry-run",
+    "import codes in out --codec nano --engine local --workers 3",
+    "train nano output=out --engine local --address auto",
+    "train nano output=out --engine local --min-workers 1",
+    "train nano output=out --engine torchrun --retries 3",
+    "train nano output=out --engine torchrun --wait-minutes 5 --dry-run",
+])  # fmt: skip
+def test_engines_without_ray_refuse_its_options(command: str) -> None:
+    assert_refused(codectok(*command.split()), "runs without Ray")
+
+
+def test_local_engine_ignores_variables_of_ray_and_takes_one_worker(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    result = codectok("shard", corpus / "a.wav", tmp_path / "out", "--engine", "local", "--workers", 1)
+    assert result.exit_code == 0, result.output
+
+
 def test_inspect_damaged_shards_is_refused(corpus: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     codectok("shard", corpus / "a.wav", shards, "--engine", "local")

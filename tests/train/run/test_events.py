@@ -9,10 +9,10 @@ import pytest
 
 from codectok import InputError
 from codectok.cli.options import TrainingEngine
-from codectok.cli.train import run as train_command
 from codectok.train import train
 from codectok.train.launch.watching import watched
 from codectok.train.run.checkpoint import latest_checkpoint
+from tests.helpers.command_line import train_command
 from tests.helpers.events import events_of, metrics_of, value_of
 from tests.train.conftest import tiny_config
 

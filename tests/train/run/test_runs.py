@@ -19,7 +19,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from codectok import Codec, CodectokError, InputError
-from codectok.cli.train import run as train_command
 from codectok.config import load_mapping
 from codectok.train import TrainConfig, Trainer, dry_run, load_stages, train
 from codectok.train.report.status import read_training_status
@@ -34,6 +33,7 @@ from codectok.train.run.checkpoint import (
 )
 from codectok.train.run.preparation import open_validation, prepare
 from codectok.train.run.validation import Validation
+from tests.helpers.command_line import train_command
 from tests.train.conftest import TINY, codec_of, tiny_config
 
 
