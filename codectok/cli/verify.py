@@ -45,11 +45,14 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Check that an output is complete and undamaged."""
+    from codectok.errors import InputError
     from codectok.pipelines.verify.output import count_files, verify_output
     from codectok.storage import open_storage
 
     chosen = {"--reencode": reencode > 0, "--decode": decode > 0, "--sources": sources}
     _refuse_unused(context, [name for name, wanted in chosen.items() if wanted])
+    if decode and to.exists() and not to.is_dir():
+        raise InputError(f"{to} is a file; give a folder for the wav files.")
     storage = open_storage(target)
     with progress(count_files(storage), "verify: files") as report:
         verified = verify_output(storage, report.advance)

@@ -262,6 +262,11 @@ def test_verify_refuses_options_without_effect(options: list[object], needed: st
     assert_refused(result, f"has no effect without {needed};")
 
 
+def test_verify_refuses_file_as_folder_of_decoded_clips(tmp_path: Path) -> None:
+    (tmp_path / "listen").touch()
+    assert_refused(codectok("verify", tmp_path, "--decode", 1, "--to", tmp_path / "listen"), "listen is a file")
+
+
 @pytest.mark.parametrize("command", [
     "shard in out --engine local --workers 2",
     "tokenize in out --engine local --cpu-workers 2",
