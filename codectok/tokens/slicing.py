@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from codectok.audio.spans import Span, cut_between_supervisions
 from codectok.errors import AudioError
+from codectok.extras import with_extra, without_extra
 
 from .table import TokenRow
 
@@ -17,7 +18,8 @@ def cut_row(
     """Cut `row` into slices of at most `max_seconds`, at frames.
 
     A row without text becomes slices of equal length. A row with text is cut between the supervisions of `span`, from
-    which the row was encoded; if these leave a slice too long, an error ("too_long") is yielded instead.
+    which the row was encoded; if these leave a slice too long, an error ("too_long") is yielded instead. Each slice has
+    the further labels of its own supervisions.
     """
     max_frames = max(1, int(max_seconds * sample_rate / frame_size))
     if len(row.codes) <= max_frames:
@@ -38,8 +40,10 @@ def cut_row(
         message = f"{row.duration:.2f} s with one text are more than {max_seconds:g} s and cannot be cut."
         yield AudioError(message, "too_long")
         return
+    added = without_extra(row.extra, [span.extra])  # the channel
     for part, (first, end) in zip(spoken, borders, strict=True):
-        words = replace(row, text=part.text, language=part.labels.language, speaker=part.labels.speaker)
+        language, speaker, extra = part.labels.language, part.labels.speaker, with_extra(part.extra, added)
+        words = replace(row, text=part.text, language=language, speaker=speaker, extra=extra)
         yield _slice(words, first, end, sample_rate, frame_size)
 
 

@@ -61,7 +61,9 @@ class TokenizeJob(Job):
 
     verb = "tokenize"
     row_name = "rows"
-    bytes_version = 5  # 5: other last bits in bfloat16 on a GPU, and metadata of parts that names the kernels
+    # 5: other last bits in bfloat16 on a GPU, and metadata of parts that names the kernels. 6: slices with text
+    # have the further labels of their own supervisions.
+    bytes_version = 6
     verifier = TableVerifier
     output_bytes_per_second = 400.0  # 93.75 codes of 2 bytes, hardly compressible, and the rest of the row
 

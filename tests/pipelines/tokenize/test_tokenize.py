@@ -121,6 +121,19 @@ def test_text_is_cut_between_timed_words() -> None:
     assert list(cut_row(spoken, Span(), 8.0, RATE, FRAME)) == [spoken]
 
 
+def test_slices_have_the_further_labels_of_their_own_supervisions() -> None:
+    extras = ['{"gender": "f"}', '{"gender": "f"}', '{"gender": "m"}', None]
+    parts = tuple(Span(1.9 * n, 1.9 * n + 1.2, text=f"word{n}", extra=extra) for n, extra in enumerate(extras))
+    merged = '{"gender": ["f", "m", null], "room": "hall"}'
+    span = Span(0.0, 7.6, "id", "word0 word1 word2 word3", supervisions=parts, extra=merged)
+    spoken = replace(row(7.6, span.text), extra='{"channel": 1, "gender": ["f", "m", null], "room": "hall"}')
+    slices = [part for part in cut_row(spoken, span, 4.5, RATE, FRAME) if isinstance(part, TokenRow)]
+    assert [json.loads(part.extra or "") for part in slices] == [
+        {"channel": 1, "gender": "f", "room": "hall"},
+        {"channel": 1, "gender": ["m", None], "room": "hall"},
+    ]
+
+
 def test_long_recordings_are_sliced(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
     report = run(job(codec_folder, max_seconds=3.0), corpus, tmp_path / "out")
     rows = [found for found in read_rows(tmp_path / "out") if found.source == "b.flac"]
