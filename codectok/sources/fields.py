@@ -81,10 +81,9 @@ class Fields:
         """
         for key, unit in ((field, 1.0), (f"{field}_ms", 1000.0)):
             for name in self._columns.get(key, ()):
-                value = self._values[name]
-                if value is not None and value != "":
-                    self._used.add(name)
-                    return time_of(value, name, lowest, unit)
+                self._used.add(name)
+                if not is_missing_number(self._values[name]):
+                    return time_of(self._values[name], name, lowest, unit)
         return None
 
     def extra(self) -> tuple[str | None, tuple[str, ...]]:
@@ -100,6 +99,11 @@ def _path_of_audio(value: dict[str, Any], name: str) -> Any:
     if parts:
         raise ValueError(f"its {name} has {', '.join(parts)} beside the path; write them as fields of the line")
     return path
+
+
+def is_missing_number(value: object) -> bool:
+    """True for a missing value, and for NaN as the text that tables hold."""
+    return is_missing(value) or (isinstance(value, str) and value.strip().lower() == "nan")
 
 
 def checked(value: str, field: str, name: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .values import EMPTY
+from codectok.extras import is_missing
+from codectok.sources.fields import is_missing_number
+from codectok.sources.labels import columns_of
 
 # Values that leave the audio as it is; any other value makes the line unusable.
 NEUTRAL: dict[str, tuple[float, ...]] = {
@@ -18,10 +20,13 @@ NEUTRAL: dict[str, tuple[float, ...]] = {
     "pitch_shift": (0.0,),
 }
 LISTS = ("transforms", "augmentations", "augmentation", "effects", "sox_effects", "tracks")
-SAMPLES = ("frame_offset", "start_sample", "start_frame", "offset_samples", "end_sample", "end_frame")
+# Times in samples, and the fields that say the same in seconds.
+SAMPLES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("frame_offset", "start_sample", "start_frame", "offset_samples"), ("start", "start_ms")),
+    **dict.fromkeys(("end_sample", "end_frame"), ("end", "end_ms", "duration", "duration_ms")),
+}
 SIDES = {"left": 0, "right": 1, "l": 0, "r": 1}
 MIXED = ("average", "mean", "mix", "mono", "all")
-TIMES = ("start", "offset", "end")
 CHANNELS = ("channel", "channel_selector", "channels")
 FIELDS = frozenset((*NEUTRAL, *LISTS, *SAMPLES, *CHANNELS))
 
@@ -41,12 +46,13 @@ def take_channel(values: dict[str, Any]) -> int | None:
         if field in names and _is_set(values.pop(names[field]), neutral):
             raise ValueError(f"its {field} would change the audio, which is not done here")
     for field in LISTS:
-        if field in names and values.pop(names[field]) not in (*EMPTY, [], {}, "[]", "{}"):
+        if field in names and not _is_empty(values.pop(names[field])):
             raise ValueError(f"its {field} would change the audio, which is not done here")
-    timed = any(time in names and values[names[time]] not in EMPTY for time in TIMES)
-    for field in SAMPLES:
-        if field in names and not timed and _is_set(values[names[field]], (0.0,)):
-            raise ValueError(f"its {field} is a time in samples; write `start` and `end` in seconds")
+    columns = columns_of(tuple(values))
+    timed = {time for time, found in columns.items() if not all(is_missing_number(values[name]) for name in found)}
+    for field, times in SAMPLES.items():
+        if field in names and timed.isdisjoint(times) and _is_set(values[names[field]], (0.0,)):
+            raise ValueError(f"its {field} is a time in samples; write `{times[0]}` in seconds")
     given = [names[name] for name in ("channel", "channel_selector") if name in names]
     found = [field for field in given if _is_channel(values[field])]
     if "channels" in names and isinstance(values[names["channels"]], list):  # a number would count them
@@ -91,8 +97,12 @@ def _is_channel(value: Any) -> bool:
     return not text or text in MIXED or text in SIDES or _number(text) is not None
 
 
+def _is_empty(value: Any) -> bool:
+    return is_missing(value) or value in ([], {}, "[]", "{}")
+
+
 def _is_set(value: Any, neutral: tuple[float, ...]) -> bool:
-    return value not in EMPTY and (isinstance(value, bool) or _number(value) not in neutral)
+    return not is_missing_number(value) and (isinstance(value, bool) or _number(value) not in neutral)
 
 
 def _number(value: Any) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from codectok.sources.fields import checked, time_of
+from codectok.sources.fields import checked, is_missing_number, time_of
 
 TIMES = ("start", "end", "duration")
 LABELS = ("language", "speaker", "category")
@@ -25,6 +25,6 @@ def text_of(values: dict[str, Any], name: str) -> str | None:
 
 
 def seconds_of(values: dict[str, Any], name: str, lowest: float = -math.inf) -> float | None:
-    """A cell as seconds; None if it is empty."""
+    """A cell as seconds; None if it is missing."""
     value = values.get(name)
-    return None if value is None or value == "" else time_of(value, name, lowest)
+    return None if is_missing_number(value) else time_of(value, name, lowest)

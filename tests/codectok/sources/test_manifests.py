@@ -165,7 +165,6 @@ def test_manifest_column_names_of_other_tools(tmp_path: Path) -> None:
         ('{"path": "a.wav", "start": 3, "end": 2}', r"Line 2 .* its end \(2 s\) is not after its start"),
         ('{"path": "a.wav", "start": -1}', "Line 2 .* start"),
         ('{"path": "a.wav", "start": "x"}', "Line 2 .* start"),
-        ('{"path": "a.wav", "end": NaN}', "Line 2 .* end"),
         ('{"path": "a.wav", "end": 0}', "Line 2 .* end"),
         ('{"path": "a.wav", "start": true}', "Line 2 .* start"),
         ('{"path": "a.wav", "start": 1' + 400 * "0" + "}", "Line 2 .* start"),

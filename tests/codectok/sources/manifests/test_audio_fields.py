@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ def test_channel_is_read(fields: dict[str, Any], channel: int | None, tmp_path: 
         {"transforms": [{"name": "Speed"}]},
         {"effects": [["gain", "-n"]]},
         {"frame_offset": 1000},
+        {"start": 1.0, "end_sample": 32_000},
+        {"start_sample": 16_000, "end": 2.0},
+        {"start_sample": 16_000, "duration": 2.0},
+        {"start": " ", "start_sample": 16_000, "end": 2.0},
         {"start": -0.5, "end": 2},
         {"offset": -1},
     ],
@@ -83,6 +88,28 @@ def test_fields_that_change_the_audio_are_refused(fields: dict[str, Any], tmp_pa
 )
 def test_fields_that_leave_the_audio_as_it_is_are_accepted(fields: dict[str, Any], tmp_path: Path) -> None:
     assert row_of(tmp_path, **fields).problem is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"start": 1.0, "end": 2.0, "start_sample": 16_000, "end_sample": 32_000},
+        {"start_time": 1.0, "end_time": 2.0, "start_frame": 16_000, "end_frame": 32_000},
+        {"offset_ms": 1000, "duration_ms": 1000, "frame_offset": 16_000, "end_sample": 32_000},
+        {"start": 1.0, "end": 2.0, "start_sample": math.nan, "end_frame": "nan"},
+    ],
+)
+def test_times_in_samples_beside_seconds_are_accepted(fields: dict[str, Any], tmp_path: Path) -> None:
+    row = row_of(tmp_path, **fields)
+    assert (row.problem, row.start, row.end) == (None, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("missing", [None, "", " ", math.nan, "nan", " NaN"])
+def test_missing_times_are_left_out(missing: object, tmp_path: Path) -> None:
+    row = row_of(tmp_path, start=missing, offset=1.0, end=missing, end_ms=missing, duration=2.0)
+    assert (row.problem, row.start, row.end, row.extra) == (None, 1.0, 3.0, None)
+    supervisions = [{"start": 0.5, "end": missing, "duration": 1.0, "text": "one"}]
+    assert row_of(tmp_path, start=missing, supervisions=supervisions).problem is None
 
 
 def test_supervisions_beyond_the_span_keep_their_text(tmp_path: Path) -> None:
@@ -120,6 +147,6 @@ def test_times_are_read_as_they_are_written(given: str, seconds: float, tmp_path
     assert row_of(tmp_path, start=given).start == seconds
 
 
-@pytest.mark.parametrize("given", ["1,5", "1_0", "1 2", "0:90", "1.5s", "nan", True])
+@pytest.mark.parametrize("given", ["1,5", "1_0", "1 2", "0:90", "1.5s", "inf", True])
 def test_other_times_are_refused(given: object, tmp_path: Path) -> None:
     assert "its start is not a number of seconds" in (row_of(tmp_path, start=given).problem or "")
