@@ -17,6 +17,9 @@ class Window:
     Args:
         file: open for reading and seeking.
         start, end: of the range, by default of the file; nothing outside of it is seen.
+
+    Raises:
+        EOFError: on reading, if the file became shorter.
     """
 
     def __init__(self, file: BinaryIO, start: int = 0, end: int | None = None) -> None:
@@ -34,8 +37,12 @@ class Window:
 
     def read_once(self, position: int, size: int = WINDOW) -> bytes:
         """Return up to `size` bytes from `position` on, without keeping them."""
+        size = max(0, min(size, self.end - position))
         self._file.seek(position)
-        return self._file.read(max(0, min(size, self.end - position)))
+        data = self._file.read(size)
+        if len(data) < size:
+            raise EOFError(f"it became shorter than its {self.end:,} bytes while it was read")
+        return data
 
     def find(self, text: bytes, position: int, end: int) -> int:
         """Return the first position of `text` that begins in [position, end); -1 without one."""
