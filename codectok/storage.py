@@ -278,7 +278,14 @@ class RemoteStorage(Storage):
 
 
 def open_storage(place: str | Path) -> Storage:
-    """Open the folder at a path or URL, which need not exist."""
+    """Open the folder at a path or URL, which need not exist.
+
+    Raises:
+        InputError: `place` is empty.
+    """
     if isinstance(place, str) and is_url(place) and not place.startswith("file://"):
         return RemoteStorage(place)
-    return LocalStorage(Path(str(place).removeprefix("file://")))
+    folder = str(place).removeprefix("file://")
+    if not folder:
+        raise InputError("The name of a folder is empty; give a path or a URL, or . for the current folder.")
+    return LocalStorage(Path(folder))

@@ -67,7 +67,7 @@ def find_codec(name: str | Path) -> CodecPlace:
     folder must hold one only; of several on the Hub the newest is taken, and a warning is logged.
 
     Raises:
-        CheckpointError: there is no such codec, it cannot be downloaded, or several steps are there.
+        CheckpointError: the name is empty, there is no such codec, it cannot be downloaded, or several steps are there.
     """
     built_in = built_in_codec(str(name))
     if built_in is not None and (isinstance(name, str) or not name.exists()):
@@ -75,6 +75,8 @@ def find_codec(name: str | Path) -> CodecPlace:
             _warn_of_folder(str(name))
         return CodecPlace(built_in, built_in=str(name))
     base, step = _split_step(str(name))
+    if not base:
+        raise CheckpointError("The name of the codec is empty; name a codec, or . for the one in the current folder.")
     path = Path(base)
     if path.is_dir():
         return _local_codec(path, step, str(name))

@@ -117,7 +117,7 @@ class TokenizeJob(Job):
         """
         check_audio_columns(listing, self.settings.audio_column)
         folders = {
-            f"{listing.roots[dataset]}/{path.rpartition('/')[0]}".rstrip("/")
+            f"{listing.roots[dataset]}/{path.rpartition('/')[0]}".rstrip("/") or "/"
             for dataset, path, kind in zip(listing.datasets, listing.paths, listing.kinds, strict=True)
             if kind == "tar"
         }

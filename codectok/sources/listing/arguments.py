@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -38,8 +39,9 @@ def parse_arguments(
 ) -> tuple[tuple[Argument, ...], dict[str, str]]:
     """Parse the sources of a command line; duplicates are dropped.
 
-    A source is a folder, a pattern such as `corpus/*/wav/**.flac`, a file, a manifest, or the URL of one of them. Its
-    dataset is named after the folder or manifest, or by `NAME=SOURCE`.
+    A source is a folder, a pattern such as `corpus/*/wav/**/*.flac`, a file, a manifest, or the URL of one of them. Its
+    dataset is named after the folder or manifest, or by `NAME=SOURCE`. A text is a source as a whole if a folder, or a
+    file, has the name before its first "/", or matches it.
 
     Args:
         arguments: the sources.
@@ -49,7 +51,7 @@ def parse_arguments(
         The arguments, sorted, and the root of every dataset.
 
     Raises:
-        InputError: a source does not exist, or two datasets have one name.
+        InputError: a source does not exist or is empty, a pattern is not valid, or two datasets have one name.
     """
     roots: dict[str, str] = {}
     parsed: dict[tuple[str, ArgumentKind, str], Argument] = {}
@@ -80,9 +82,11 @@ def exists_below(argument: Argument, root: str) -> bool:
 
 def _parse(text: str, manifests: bool) -> tuple[Argument, str]:
     name, separator, rest = text.partition("=")
-    if separator and name and "/" not in name and not Path(text).exists():
+    if separator and name and "/" not in name and not _is_path(text):
         argument, root = _parse(rest, manifests)
         return argument.model_copy(update={"dataset": printable(name)}), root
+    if not text:
+        raise InputError("A source is empty; name a folder, a pattern, a file, a manifest, or the URL of one of them.")
     remote = is_url(text)
     if manifests and (remote or Path(text).is_file()):
         parent, name = _split(text) if remote else _parent_and_name(Path(text))
@@ -103,6 +107,7 @@ def _parse(text: str, manifests: bool) -> tuple[Argument, str]:
         parts = fixed.parts
         plain = next(i for i, part in enumerate(parts) if any(character in part for character in MAGIC))
         pattern = "/".join(parts[plain:])
+        _check_pattern(pattern)
         root = text[: -len(pattern)].rstrip("/") if remote else str(Path(*parts[:plain]).resolve())
         return _argument(_last(root), kind="glob", pattern=pattern), root
     if remote:
@@ -112,6 +117,22 @@ def _parse(text: str, manifests: bool) -> tuple[Argument, str]:
             return _argument(_last(parent), kind="file", pattern=name), parent
         return _argument(_last(root), kind="folder"), root
     raise InputError(f"There is no file or folder {text}.")
+
+
+def _is_path(text: str) -> bool:
+    """True if `text` exists, or its first component names or matches something in the current folder."""
+    first, separator, _ = text.partition("/")
+    if Path(text).exists():
+        return True
+    return "**" not in first and any(path.is_dir() or not separator for path in Path().glob(first))
+
+
+def _check_pattern(pattern: str) -> None:
+    """Raise an `InputError` if `**` is a part of a component: not all versions of Python read such patterns."""
+    for part in pattern.split("/"):
+        if "**" in part and part != "**":
+            advised = re.sub(r"\*+", "*", part)
+            raise InputError(f"In the pattern {pattern}, ** is only a part of a name; write **/{advised} instead.")
 
 
 def _argument(dataset: str, kind: ArgumentKind, pattern: str = "") -> Argument:

@@ -58,6 +58,7 @@ def test_distilcodec_folder_loads_by_name(steps: Path) -> None:
         ("sharded", "name it transformers:sharded"),
         ("nothing@42", "no codec folder nothing@42"),
         ("distil/g_00000042", "no codec folder"),
+        ("", "name of the codec is empty"),
     ],
 )
 def test_unusable_folder_is_one_sentence(name: str, message: str, steps: Path, codec_folder: Path) -> None:

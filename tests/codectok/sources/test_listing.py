@@ -13,6 +13,7 @@ from codectok.sources.listing.arguments import parse_arguments
 from codectok.sources.listing.ordering import ordered_sources
 from codectok.sources.listing.sources import Listing, list_sources
 from codectok.sources.source import Source
+from codectok.storage import open_storage
 
 AUDIO: tuple[Kind, ...] = ("audio", "unknown")
 
@@ -74,6 +75,47 @@ def test_files_and_patterns_are_listed(corpus: Path) -> None:
     assert paths(corpus.parent / "spee*") == [f"speech/{path}" for path in paths(corpus)]
     with pytest.raises(InputError, match="There are no audio files"):
         listed(corpus / "*.midi")
+
+
+@pytest.fixture
+def partitions(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corpus whose folders have names of the form KEY=VALUE, and another folder, below the current folder."""
+    for folder in ("language=de", "language=en", "other"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(corpus / "b.flac", tmp_path / folder / f"{folder[-2:]}.flac")
+    shutil.copy(corpus / "a.wav", tmp_path / "take=1.wav")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("partitions")
+def test_paths_with_an_equals_sign_are_no_names_of_datasets() -> None:
+    assert paths("language=*/*.flac") == ["language=de/de.flac", "language=en/en.flac"]
+    assert paths("language=de/*.flac") == paths("language=de/de.flac") == paths("language=de") == ["de.flac"]
+    assert paths("take=*.wav") == ["take=1.wav"]
+    with pytest.raises(InputError, match=r"There is no file or folder language=de/no\.flac"):
+        listed("language=de/no.flac")
+    for argument in ("speaker=*/*.flac", "speaker=**/*.flac", "language=**/*.flac"):
+        assert len(paths(argument)) == 3
+        assert listed(argument).datasets[0] == argument.partition("=")[0]
+    assert [(source.dataset, source.path) for source in sources("language=other")] == [("language", "er.flac")]
+
+
+@pytest.mark.parametrize("pattern", ["**.flac", "a/**.flac", "x=**.flac", "s3://bucket/a/**.flac"])
+def test_pattern_with_two_stars_inside_a_name_is_refused(pattern: str) -> None:
+    with pytest.raises(InputError, match=r"write \*\*/\*\.flac"):
+        parse_arguments([pattern])
+
+
+@pytest.mark.parametrize("argument", ["", "x="])
+def test_empty_names_of_sources_are_refused(argument: str) -> None:
+    with pytest.raises(InputError, match="source is empty"):
+        parse_arguments([argument])
+
+
+@pytest.mark.parametrize("place", ["", "file://"])
+def test_empty_names_of_outputs_are_refused(place: str) -> None:
+    with pytest.raises(InputError, match="name of a folder is empty"):
+        open_storage(place)
 
 
 @pytest.mark.parametrize("content", [None, "notes.txt"])
