@@ -55,6 +55,7 @@ class EvaluateJob(Job):
 
     verb = "evaluate"
     row_name = "clips"
+    bytes_version = 2  # 2: of columns of Parquet with one name the outer one is used; more formats in binary columns
     verifier = EvaluationVerifier
 
     def __init__(self, options: EvaluateOptions, gpu_model: str | None = None) -> None:

@@ -126,7 +126,7 @@ def _clips_of_batch(
 
 def _rows(batch: pa.RecordBatch, column: Column, others: RowColumns) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield the value of the audio column, and the labels by name, for each row."""
-    names = [path[-1] for path in others.labels]
+    names = others.label_names
     labels = [values_at(batch, path) for path in others.labels]
     # Lists of samples stay in Arrow's memory, since a Python number for each would take several times as much.
     decoded = column.form == "samples"

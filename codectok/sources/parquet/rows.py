@@ -40,6 +40,12 @@ class RowColumns:
     labels: Sequence[tuple[str, ...]] = field(default_factory=list)
     unused: Sequence[str] = field(default_factory=list)
 
+    @property
+    def label_names(self) -> list[str]:
+        """Name of each label: its last one, or all its names with dots if a label above it has the same last one."""
+        shallowest = {path[-1]: path for path in sorted(self.labels, key=len, reverse=True)}
+        return [path[-1] if shallowest[path[-1]] == path else ".".join(path) for path in self.labels]
+
 
 def other_columns(file: pq.ParquetFile, audio: Column) -> RowColumns:
     """Sort the columns beside `audio` into labels, and columns with audio, bytes or long values."""

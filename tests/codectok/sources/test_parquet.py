@@ -98,6 +98,15 @@ def test_audio_column_is_found_by_type_name_and_content(columns: dict[str, Any],
     assert [clip.audio for clip in found] == [WANTED]
 
 
+def test_labels_of_one_name_are_all_kept(tmp_path: Path) -> None:
+    sample = pa.array([{"audio": {"bytes": WANTED, "path": "a.wav"}, "text": "inner", "mood": "calm"}])
+    columns = {"sample": sample, "text": pa.array(["outer"])}
+    for number, names in enumerate((("sample", "text"), ("text", "sample"))):
+        (clip,) = clips(write(tmp_path / f"{number}.parquet", **{name: columns[name] for name in names}))
+        assert clip.span.text == "outer"
+        assert json.loads(clip.span.extra or "") == {"mood": "calm", "sample.text": "inner"}
+
+
 def test_feature_decides_before_names(tmp_path: Path) -> None:
     audio, image = {"_type": "Audio", "sampling_rate": None}, {"_type": "Image"}
     source = write(tmp_path / "a.parquet", {"sound": image, "x": audio}, sound=files(PNG), x=files(WANTED))
@@ -307,12 +316,26 @@ def test_damaged_row_group_costs_only_its_rows(tmp_path: Path) -> None:
     assert [one.source for one in found if isinstance(one, Clip)] == [f"a.parquet/{n}.wav" for n in (0, 1, 2, 6, 7, 8)]
 
 
-@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF", "W64", "RF64", "AU", "VOC"])
+FORMS = ["WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF", "W64", "RF64", "AU", "VOC", "NIST", "SVX"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_audio_is_known_by_its_first_bytes(form: str) -> None:
     assert is_audio(sound(form=form)) is True
 
 
-@pytest.mark.parametrize("data", [PNG, JPEG, NPY, b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 ", b"%PDF-1.7", b"PK\x03\x04"])
+def test_signatures_of_compressed_audio_are_known() -> None:
+    assert is_audio(b"TTA1" + bytes(90)) is True
+    assert is_audio(b"#!SILK_V3" + bytes(90)) is True
+
+
+OTHERS = [
+    PNG, JPEG, NPY, b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 ", b"%PDF-1.7", b"PK\x03\x04", b"BM\0\0", b"\x80\x04\0", b"<html>",
+    b"MAC addresses", b"the wide sea", b'{"text": "w"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", OTHERS)
 def test_other_formats_are_not_audio(data: bytes) -> None:
     assert is_audio(data, "a.wav") is False
 
