@@ -221,6 +221,8 @@ class DecoderConfig(StrictModel):
             raise ValueError(f"upsample_rates x resblock_dilations must be at most {MAX_MODULES:,} convolutions")
         if len(self.resblock_kernel_sizes) != len(self.resblock_dilations):
             raise ValueError("resblock_kernel_sizes and resblock_dilations must have the same number of entries")
+        if not self.resblock_kernel_sizes:
+            raise ValueError("resblock_kernel_sizes must have at least one entry")
         for rate, kernel_size in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
             if kernel_size < rate or (kernel_size - rate) % 2:
                 raise ValueError(f"upsampling kernel {kernel_size} must exceed its rate {rate} by an even number")
@@ -305,6 +307,8 @@ class CodecConfig(StrictModel):
         if isinstance(self.decoder, InverseSTFTDecoderConfig):
             if self.decoder.n_fft % (2 * self.mel.hop_length):
                 raise ValueError(f"decoder.n_fft must be an even multiple of the hop {self.mel.hop_length}")
+            if self.mel.hop_length % 2:  # both ends of the waveform are cut by half of n_fft - hop
+                raise ValueError(f"decoder istft needs an even hop, not {self.mel.hop_length}")
         elif (upsampling := math.prod(self.decoder.upsample_rates)) != self.mel.hop_length:
             raise ValueError(f"decoder.upsample_rates multiply to {upsampling}, not to the hop {self.mel.hop_length}")
         if self.frame_size > MAX_FRAME_SIZE:

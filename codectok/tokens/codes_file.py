@@ -19,8 +19,8 @@ from .table import TableMetadata, TokenRow, TokenTableWriter, read_ids, read_met
 
 NPZ_METADATA = "codectok"
 CODES_SUFFIXES = (".npz", ".parquet")
-# Days of audio; codes of 64 bits take eight times as much as they are read.
-MAX_CLIP_BYTES = 1 << 27
+# Codes of a clip, for each codebook: days of audio. As 64 bits they take up to four times as much when they are read.
+MAX_CODEBOOK_BYTES = 1 << 27
 
 
 def check_codes_path(path: Path) -> None:
@@ -154,7 +154,7 @@ def _write_parquet(path: Path, metadata: TableMetadata, rows: Iterable[TokenRow]
 
 def _clip_of(arrays: np.lib.npyio.NpzFile, name: str, metadata: TableMetadata) -> np.ndarray:
     """Read the codes of a clip; raise a `ValueError` if they are none."""
-    _check_size(arrays, name)
+    _check_size(arrays, name, metadata.n_codebooks)
     codes: np.ndarray = arrays[name]
     if codes.dtype.kind not in "iu" or codes.ndim != 2 or codes.shape[1] != metadata.n_codebooks:
         raise ValueError(f"it is not an array of {metadata.n_codebooks} integers a frame")
@@ -163,12 +163,12 @@ def _clip_of(arrays: np.lib.npyio.NpzFile, name: str, metadata: TableMetadata) -
     return codes.astype(np.int64)
 
 
-def _check_size(arrays: np.lib.npyio.NpzFile, name: str) -> None:
-    """Raise a `ValueError` if an array is larger than any clip, or than its header says."""
+def _check_size(arrays: np.lib.npyio.NpzFile, name: str, n_codebooks: int = 1) -> None:
+    """Raise a `ValueError` if an array is larger than any clip of `n_codebooks`, or smaller than its header says."""
     assert arrays.zip is not None, "it is open"
     member = arrays.zip.getinfo(f"{name}.npy")
-    if member.file_size > MAX_CLIP_BYTES:
-        raise ValueError(f"it has more than {MAX_CLIP_BYTES:,} bytes")
+    if member.file_size > n_codebooks * MAX_CODEBOOK_BYTES:
+        raise ValueError(f"it has more than {n_codebooks * MAX_CODEBOOK_BYTES:,} bytes")
     with arrays.zip.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

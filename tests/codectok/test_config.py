@@ -7,6 +7,8 @@ import pytest
 from codectok.config import PRESETS, CodecConfig, named_codec_config, parse, preset
 from codectok.errors import ConfigError
 
+ODD_HOP = {"hop_length": 255, "win_length": 1021, "n_fft": 1021}
+
 
 def test_presets_have_published_sizes() -> None:
     student, teacher = preset("distilcodec-v1"), preset("distilcodec-teacher")
@@ -40,6 +42,8 @@ def test_unknown_key_error_suggests_key() -> None:
         ({"quantizer": {"n_groups": 3}}, "the key 'type' is missing"),
         ({"quantizer": {"type": "grvq", "n_group": 3}}, r"'quantizer\.n_group'"),
         ({"decoder": {"upsample_kernel_sizes": [16, 12, 4, 4, 5]}}, "even number"),
+        ({"decoder": {"resblock_kernel_sizes": [], "resblock_dilations": []}}, "at least one entry"),
+        ({"mel": ODD_HOP, "decoder": {"type": "istft", "n_fft": 1020}}, "even hop"),
     ],
 )
 def test_inconsistent_sizes_are_refused(data: dict, message: str) -> None:

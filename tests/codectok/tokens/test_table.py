@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -14,7 +15,7 @@ import pytest
 from fsspec import AbstractFileSystem
 
 from codectok import InputError
-from codectok.tokens import table
+from codectok.tokens import codes_file, table
 from codectok.tokens.codes_file import read_codes, read_codes_metadata, write_codes
 from codectok.tokens.table import METADATA_KEY, TokenRow, read_metadata, read_rows
 from tests.helpers.tables import metadata, rows, write
@@ -111,6 +112,18 @@ def test_written_codes_file_is_read_back(suffix: str, tmp_path: Path) -> None:
     assert list(dict(read_codes(path, {"clip/2"}))) == ["clip/2"]
     with pytest.raises(InputError, match="already exists"):
         write_codes(path, metadata(), made)
+
+
+def test_bound_of_codes_is_that_of_each_codebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes_file, "MAX_CODEBOOK_BYTES", 1 << 14)
+    (row,) = rows(1, n_codebooks=32)
+    for n_frames in (1 << 12, 1 << 13):
+        long = replace(row, codes=np.zeros((n_frames, 32), np.int64))
+        write_codes(tmp_path / f"{n_frames}.npz", metadata(n_codebooks=32), [long])
+    ((_, codes),) = read_codes(tmp_path / f"{1 << 12}.npz")
+    assert codes.shape == (1 << 12, 32)
+    with pytest.raises(InputError, match="more than"):
+        list(read_codes(tmp_path / f"{1 << 13}.npz"))
 
 
 def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
