@@ -52,8 +52,10 @@ def run(
         raise InputError("A reconstruction has one channel; give --channel mix or a number.")
     loaded = load_codec(codec_or_default(codec), device, dtype, kernels=kernels)
     rate = loaded.decoded_sample_rate
-    samples = torch.from_numpy(read_audio(source, rate, sound=sound))
-    codes = loaded.encode(samples, rate)
+    encoded = torch.from_numpy(read_audio(source, loaded.sample_rate, sound=sound))
+    codes = loaded.encode(encoded, loaded.sample_rate)
+    # Compared at the decoded rate, and read again for it: resampling twice would not be the same.
+    samples = encoded if rate == loaded.sample_rate else torch.from_numpy(read_audio(source, rate, sound=sound))
     waveform = loaded.decode_aligned(codes)[: len(samples)]
     remove_leftovers(output)
     write_audio(output, [waveform], rate, len(waveform) / rate)

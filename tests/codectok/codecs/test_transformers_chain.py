@@ -111,6 +111,19 @@ def test_single_commands_take_codecs_of_transformers(tiny_model: Folders, corpus
     _run("export", "vocabulary", codec, tmp_path / "vocabulary")
 
 
+def test_reconstruct_encodes_what_encode_does(tiny_model: Folders, tmp_path: Path) -> None:
+    """The codec decodes at another rate than it encodes."""
+    codec = f"transformers:{tiny_model('neucodec')}"
+    wav = tmp_path / "a.wav"
+    soundfile.write(wav, 0.2 * np.random.default_rng(1).standard_normal(32_000), 16_000)
+    _run("encode", wav, tmp_path / "codes.npz", "--codec", codec, "--device", "cpu")
+    _run("decode", tmp_path / "codes.npz", tmp_path / "decoded", "--codec", codec, "--device", "cpu")
+    _run("reconstruct", wav, tmp_path / "again.wav", "--codec", codec, "--device", "cpu")
+    (path,) = (tmp_path / "decoded").iterdir()
+    decoded, again = soundfile.read(path)[0], soundfile.read(tmp_path / "again.wav")[0]
+    np.testing.assert_array_equal(again, decoded[: len(again)])
+
+
 def _commands_of_page(name: str) -> tuple[list[list[str]], str]:
     """Return the commands of the page for one codec, and its name with the number of codebooks that the page chooses.
 
