@@ -70,7 +70,7 @@ def run_and_report(
     if choices.dry_run:
         _show_preview(job, sources, output, options, facts or {})
         return None
-    display = _JobDisplay(job)
+    display = _JobDisplay()
     try:
         with progress(None, job.verb) as display.report:
             result = run_job(job, sources, output, options, display, clock)
@@ -96,7 +96,7 @@ def run_and_report(
 class _JobDisplay:
     """Shows the progress of a job: audio done, speed, time left."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self) -> None:
         self.report: ProgressReport | None = None
         self.plan: Plan | None = None
         self.done = 0

@@ -23,7 +23,7 @@ BLOCK = 1 << 20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 # A server that sends less than this, after a while, keeps its reader waiting for ever.
 PATIENCE_SECONDS, SLOWEST_BYTES_PER_SECOND = 60.0, 4096
-OK, PARTIAL, UNSATISFIABLE, FIRST_ERROR = 200, 206, 416, 400
+PARTIAL, UNSATISFIABLE, FIRST_ERROR = 206, 416, 400
 PACKED = frozenset(["gzip", "x-gzip"])
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 COMPRESSED_NAMES = (*ARCHIVE_SUFFIXES, *TAR_ENDINGS[1:])

@@ -13,7 +13,6 @@ from codectok.errors import AudioError, InputError
 from codectok.tokens.vocabulary import Vocabulary
 
 MAX_AXES = 3  # a batch of one clip, frames and codebooks
-MAX_CODES_OF_ROW = 1 << 28
 
 
 @dataclass(frozen=True)
