@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from codectok.audio.sound import MIXED, SoundOptions
 from codectok.audio.spans import Recording
 from codectok.codecs.encoders import ClipEncoder
 from codectok.errors import AudioError
+from codectok.extras import with_extra
 from codectok.phases import ENCODING, READING, PhaseClock
 from codectok.sources.channels import clips_of_channels, extra_with_channel
 from codectok.sources.clip import Clip
@@ -133,6 +135,9 @@ def encode_clips(
 def _row(reader: ClipReader, sample_rate: int, codes: np.ndarray) -> TokenRow:
     clip, n_samples = reader.clip, reader.n_samples
     span = clip.span
+    extra = extra_with_channel(span.extra, span.channel, reader.notes)
+    if span.id is not None:  # the corpus has an id of its own for the clip
+        extra = with_extra(extra, json.dumps({"id": span.id}))
     return TokenRow(
         id=clip.id,
         source=clip.source,
@@ -145,5 +150,5 @@ def _row(reader: ClipReader, sample_rate: int, codes: np.ndarray) -> TokenRow:
         language=span.labels.language,
         speaker=span.labels.speaker,
         category=span.labels.category,
-        extra=extra_with_channel(span.extra, span.channel, reader.notes),
+        extra=extra,
     )
