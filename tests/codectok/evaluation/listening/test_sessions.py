@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,24 +52,26 @@ def test_session_survives_restart(folder: Path, test: ListeningTest) -> None:
     assert continued["listener"] == "Ann"
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[int], None]]:
-    """Limits the size of files that this process writes."""
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Limit the size of files that this process writes, also of its output."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_full_disk_leaves_whole_lines(folder: Path, test: ListeningTest, full_disk: Callable[[int], None]) -> None:
+def test_full_disk_leaves_whole_lines(folder: Path, test: ListeningTest) -> None:
     sessions = Sessions(folder, test)
     state = sessions.open("Ann")
     page, stimulus = state["page"]["id"], state["page"]["stimuli"][0]["id"]
     sessions.rate("Ann", page, stimulus, "speech_clarity", 2, 0.5)
     path = folder / "ratings" / file_name("Ann")
     whole = path.read_bytes()
-    full_disk(len(whole) + 30)
-    with pytest.raises(OSError, match="File too large"):
+    with largest_file(len(whole) + 30), pytest.raises(OSError, match="File too large"):
         sessions.rate("Ann", page, stimulus, "speech_clarity", 4, 2.5)
     assert path.read_bytes() == whole
     assert rating_of(Sessions(folder, test).open("Ann"))[stimulus] == {"speech_clarity": 2}
