@@ -14,7 +14,7 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .names import check_new_folder, utf8_path
@@ -80,16 +80,18 @@ def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(name: str) -> Iterator[Path]:
-    """Yield a new folder among the temporary files of this machine; those that killed processes left are removed."""
-    place = Path(tempfile.gettempdir()) / name
-    remove_leftovers(place)
+    """Yield a new folder among the temporary files of this user; those that killed processes left are removed."""
+    place = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
     folder = _temporary_beside(place)
-    folder.mkdir()
-    try:
-        with _held(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        # Other processes look for leftovers only when this folder does not exist yet, or is held.
+        with place.with_name(f".{place.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            remove_leftovers(place)
+            folder.mkdir(mode=0o700)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(_held(folder))
+        yield folder
 
 
 def remove_folder(path: Path) -> None:

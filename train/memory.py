@@ -41,14 +41,15 @@ def keep_freed_memory(device: torch.device) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Return freed memory to the system, and measure `peak_memory` anew.
+    """Return freed memory to the system, and measure `peak_memory` again.
 
     On macOS, or with a read-only /proc, the peak of a CPU counts from the start of the process.
     """
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

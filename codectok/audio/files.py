@@ -35,7 +35,7 @@ AUDIO_SUFFIXES = frozenset(f".{name}" for name in _AUDIO_NAMES.split())
 FILM_SUFFIXES = frozenset(f".{name}" for name in _FILM_NAMES.split())
 READ_BYTES = 1 << 20
 SAMPLE_RATES = range(1000, 768_001)
-# A WAV file holds its size in 32 bits; this leaves room for its header, and for clips that are estimated too short.
+# In samples: the header of a WAV file counts bytes in 32 bits. A clip may be some minutes longer than its `seconds`.
 LARGEST_WAV = (1 << 31) - (1 << 24)
 
 
@@ -237,8 +237,8 @@ def write_audio(
 ) -> int:
     """Write `blocks` [n] of a clip to `path` as mono PCM-16, and return its length in samples.
 
-    The suffix (.wav or .flac) decides the format. Samples beyond [-1, 1] are clipped. `seconds` is the duration of the
-    clip, at least about: a WAV file that would be too large for its header (4 GB, a day at 24 kHz) becomes RF64.
+    The suffix (.wav or .flac) decides the format. Samples beyond [-1, 1] are clipped. A WAV file that
+    `seconds`, the duration of the clip, makes too large for its header (4 GB, a day at 24 kHz) becomes RF64.
     `overwrite` replaces an existing file.
 
     Raises:

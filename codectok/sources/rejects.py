@@ -45,6 +45,11 @@ def name_in_rejects(source: str) -> str:
     return writable(shortened(source, NAME_LENGTH))
 
 
+def is_within(name: str, container: str) -> bool:
+    """Return True if `name`, as rejects have it, is that of a sample or row of a container."""
+    return name.startswith(writable(f"{container}/")[:NAME_LENGTH])
+
+
 @dataclass(frozen=True)
 class Reject:
     """A span of a source without output; times in seconds, `duration` is None if unknown."""

@@ -136,8 +136,8 @@ def _row(reader: ClipReader, sample_rate: int, codes: np.ndarray) -> TokenRow:
     clip, n_samples = reader.clip, reader.n_samples
     span = clip.span
     extra = extra_with_channel(span.extra, span.channel, reader.notes)
-    if span.id is not None:  # the corpus has an id of its own for the clip
-        extra = with_extra(extra, json.dumps({"id": span.id}))
+    if span.id is not None:  # given by the corpus
+        extra = with_extra(extra, json.dumps({"id": span.id}, ensure_ascii=False))
     return TokenRow(
         id=clip.id,
         source=clip.source,

@@ -33,7 +33,7 @@ from .faults import ATTEMPTS, UnitError
 from .job import Job, WorkerContext
 
 PARENT_POLL_SECONDS = 1.0
-# What a child writes once it has imported its modules: an exit before is no crash of a source.
+# Written by a child after its imports: an earlier exit is not a crash of a source.
 READY = b"ready\n"
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 
@@ -205,6 +205,7 @@ def run_child(parent: int) -> None:
         outcome = error
     try:
         pickled = pickle.dumps(outcome)
+        pickle.loads(pickled)
     except Exception as error:  # an exception may hold anything
         pickled = pickle.dumps(UnitError(f"{described(outcome if isinstance(outcome, Exception) else error)}."))
     results.write(pickled)

@@ -92,7 +92,7 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a first pass decides for all units of the other job.
+    """Decision of a first pass about the units of the other job.
 
     Attributes:
         file: file in the output of the first pass, from which workers read it.

@@ -153,8 +153,10 @@ def _run_first_pass(
             f"The first pass is not complete: {report.summary.units} of {report.summary.planned_units} units are"
             " finished; run the same command again once the other parts have finished their share."
         )
-    with entry(storage):
-        return inner, _store_decision(first.decide(inner), inner, storage)
+    with entry(storage) as entered:
+        decision = first.decide(inner)
+        entered.check()
+        return inner, _store_decision(decision, inner, storage)
 
 
 def _store_decision(decision: Decision, inner: Storage, storage: Storage) -> bytes:

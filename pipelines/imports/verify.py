@@ -12,6 +12,7 @@ from codectok.pipelines.engine.planning.unit import Unit
 from codectok.pipelines.tokenize.table_parts import SourceName, names_in_rejects
 from codectok.pipelines.tokenize.verify import TableVerifier
 from codectok.sources.kinds import CONTAINERS
+from codectok.sources.rejects import is_within
 from codectok.tokens.table import TableMetadata
 
 
@@ -37,7 +38,7 @@ class ImportVerifier(TableVerifier):
         if repeated is not None:
             raise VerificationError(f"The source {repeated[1]} of {of_unit} is there several times.")
         sources = (*unit.sources, *unit.crashed)
-        containers = names_in_rejects((s.dataset, s.name) for s in sources if s.kind in CONTAINERS).keys()
+        containers = {(s.dataset, s.name) for s in sources if s.kind in CONTAINERS}
         # The range of a file that lacks its first byte holds no row.
         files = names_in_rejects(
             (s.dataset, s.name) for s in sources if s.kind not in CONTAINERS and not s.first_byte
@@ -45,6 +46,6 @@ class ImportVerifier(TableVerifier):
         missing = sorted(files - found.keys())
         if missing:
             raise VerificationError(f"The source {missing[0][1]} of {of_unit} is neither a row nor a reject.")
-        for dataset, name in sorted(found.keys() - files - containers):
-            if (dataset, name.rpartition("/")[0]) not in containers:
+        for dataset, name in sorted(found.keys() - files - names_in_rejects(containers).keys()):
+            if not any(dataset == other and is_within(name, container) for other, container in containers):
                 raise VerificationError(f"The source {name} of a row of {of_unit} is not in the plan.")

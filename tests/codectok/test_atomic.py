@@ -80,11 +80,23 @@ def test_file_is_held_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.
 
 def test_temporary_folders_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    killed("replacing_folder", tmp_path / "staging")
+    killed("replacing_folder", tmp_path / f"staging-{os.getuid()}")
     with temporary_folder("staging") as one, temporary_folder("staging") as other:
         (one / "file").write_text("whole")
-        assert sorted(tmp_path.iterdir()) == sorted([one, other])
-    assert not list(tmp_path.iterdir())
+        assert sorted(tmp_path.glob("*.tmp")) == sorted([one, other])
+        assert one.stat().st_mode & 0o077 == 0
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_processes_leave_temporary_folders_of_each_other_alone(tmp_path: Path) -> None:
+    script = (
+        "import sys, tempfile; from codectok.atomic import temporary_folder\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "for _ in range(200):\n"
+        "    with temporary_folder('staging') as folder: (folder / 'file').write_text('whole')\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
 
 
 def test_only_temporary_names_are_removed(tmp_path: Path) -> None:

@@ -18,9 +18,12 @@ JOBS = (ChatSequencesJob, ChatMegatronJob)
 
 def asked(question: str, answer: str, name: str = "x") -> dict[str, Any]:
     """A spoken question and a spoken answer."""
-    heard = [{"type": "audio", "id": question}, {"type": "text", "text": "say"}]
-    said = [{"type": "text", "text": "yes"}, {"type": "audio", "id": answer}]
-    return {"id": name, "messages": [{"role": "user", "content": heard}, {"role": "assistant", "content": said}]}
+    question_parts = [{"type": "audio", "id": question}, {"type": "text", "text": "say"}]
+    answer_parts = [{"type": "text", "text": "yes"}, {"type": "audio", "id": answer}]
+    return {
+        "id": name,
+        "messages": [{"role": "user", "content": question_parts}, {"role": "assistant", "content": answer_parts}],
+    }
 
 
 TALKS = [asked(f"c{n:03d}", f"c{n * 7 % 83:03d}", f"t{n}") for n in range(60)]

@@ -76,17 +76,14 @@ def _matches(name: str, pattern: str) -> bool:
 def _by_number(name: str) -> tuple[str, int]:
     """Sort mel_512 before mel_1024, and training before validation."""
     stem, _, number = name.rpartition("_")
-    return (
-        (stem, int(number)) if number.isdecimal() else (name.removeprefix(VALIDATION), int(name.startswith(VALIDATION)))
-    )
+    if number.isdecimal():
+        return stem, int(number)
+    return name.removeprefix(VALIDATION), int(name.startswith(VALIDATION))
 
 
 def _label(name: str, names: Sequence[str]) -> str:
     """Tell a metric in training from the same metric at validation."""
-    if (
-        len(names) == 2
-        and VALIDATION + name.removeprefix(VALIDATION) in names
-        and name.removeprefix(VALIDATION) in names
-    ):
+    in_training = name.removeprefix(VALIDATION)
+    if len(names) == 2 and {in_training, VALIDATION + in_training} == set(names):
         return "at validation" if name.startswith(VALIDATION) else "in training"
     return name

@@ -8,10 +8,10 @@ from pathlib import Path
 import yaml
 
 from codectok.atomic import is_temporary, remove_leftovers_in, replacing_folder, write_text
-from codectok.checkpoints.native import is_checkpoint, read_header
+from codectok.checkpoints.native import read_header
 from codectok.codec import Codec
 from codectok.config import load_mapping, parse
-from codectok.errors import InputError
+from codectok.errors import CheckpointError, ConfigError, InputError
 from codectok.train.config import TrainConfig, changed_keys
 from codectok.train.trainer.export import origin_of_step
 
@@ -74,9 +74,11 @@ def write_codec(codec: Codec, folder: Path) -> None:
 
 
 def holds_codec_of(output: Path, step: int) -> bool:
-    """Return True if the final codec of a run is there, and was trained for `step` steps."""
-    folder = output / CODEC_FOLDER
-    return is_checkpoint(folder) and read_header(folder).origin == origin_of_step(step)
+    """Return True if the final codec of a run is there, undamaged, and was trained for `step` steps."""
+    try:
+        return read_header(output / CODEC_FOLDER).origin == origin_of_step(step)
+    except (CheckpointError, ConfigError):
+        return False
 
 
 def _is_free(output: Path) -> bool:

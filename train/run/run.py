@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from codectok.checkpoints.native import is_checkpoint
-from codectok.errors import CodectokError, InputError, PassingError
+from codectok.errors import CheckpointError, CodectokError, InputError, PassingError
 from codectok.monitoring.events import EventSink
 from codectok.train.config import TrainConfig
 from codectok.train.data.batches import Batch
@@ -134,8 +134,7 @@ class TrainingRun:
         if self._checkpoint is not None:
             state = self._load(self._checkpoint)
             self._remove_old_checkpoints()  # a run that was killed while it saved has not done so
-            is_written = holds_codec_of(config.output, trainer.step)
-            if trainer.step >= config.steps and self._ranks.of_first(int(is_written), self._device):
+            if trainer.step >= config.steps and self._is_written():
                 best = config.output / BEST_FOLDER
                 return TrainingReport("already finished", trainer.step, codec, best if is_checkpoint(best) else None)
         else:
@@ -152,6 +151,10 @@ class TrainingRun:
         if ending == "interrupted":
             return TrainingReport(ending, trainer.step, None)
         return TrainingReport(ending, trainer.step, codec, self._export(codec))
+
+    def _is_written(self) -> bool:
+        is_written = holds_codec_of(self._config.output, self._trainer.step)
+        return bool(self._ranks.of_first(int(is_written), self._device))
 
     def _initialize(self) -> None:
         """Resume from another run if configured, otherwise initialize the codebooks."""
@@ -323,8 +326,11 @@ class TrainingRun:
             if best_step is None:
                 shutil.rmtree(best_folder, ignore_errors=True)
             else:
-                trainer.load_state_dict(load_training_state(self._checkpoints / checkpoint_name(best_step)))
-                write_codec(trainer.export(), best_folder)
+                try:
+                    trainer.load_state_dict(load_training_state(self._checkpoints / checkpoint_name(best_step)))
+                    write_codec(trainer.export(), best_folder)
+                except CheckpointError as error:
+                    logging.getLogger(__name__).warning(f"There will be no {best_folder.name}: {error}")
             write_codec(final, folder)  # last: it says that the run has finished
         self._ranks.barrier()
-        return None if best_step is None else best_folder
+        return best_folder if best_step is not None and is_checkpoint(best_folder) else None

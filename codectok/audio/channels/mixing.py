@@ -22,7 +22,7 @@ class Mixer:
 
     The mix is the mean of all channels, or their sum by `weights`. Windows of half a second in which the channels
     cancel each other, or in which only channels without weight have sound, are taken from the first channel that is as
-    loud as the others, with a crossfade to the mix; windows of near silence go on as the one before. Windows begin
+    loud as the others, with a crossfade to the mix; windows of near silence continue as the one before. Windows begin
     at multiples of their length, so that the result does not depend on the sizes of blocks. A sum that would go beyond
     full scale where no channel does is turned down in its window, evenly from and to the level of its neighbours.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ from .log import TIMES, WITH_TIMES, FfmpegLog
 from .wave_header import WaveHeader, read_wave_header
 
 INSTALL = "install ffmpeg (pip install 'codectok[ffmpeg]', or the package of your system)"
+VERSION_SECONDS = 30.0
 SAMPLE = np.dtype("<f4")
 GAP_SECONDS = 0.1  # shorter gaps are delays of encoders and roundings
 # A larger jump is a clock that was set anew, not a pause.
@@ -46,12 +48,16 @@ def program() -> str | None:
 
 @functools.cache
 def installed_version() -> str | None:
-    """Return the version of ffmpeg, such as "6.1.1"; None if it is not installed."""
+    """Return the version of ffmpeg, such as "6.1.1", without that of its package; None if it is not installed."""
     path = program()
     if path is None:
         return None
-    shown = subprocess.run([path, "-version"], capture_output=True, text=True, errors="replace", check=False).stdout
-    return shown.removeprefix("ffmpeg version ").partition(" ")[0] or "unknown"
+    try:
+        shown = subprocess.run([path, "-version"], capture_output=True, timeout=VERSION_SECONDS, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):  # of another kind of machine, or on a disk that does not answer
+        return "unknown"
+    found = re.match(rb"ffmpeg version (n?\d+(?:\.\d+)+|\S+)", shown)
+    return "unknown" if found is None else found[1].decode(errors="replace")
 
 
 @functools.cache

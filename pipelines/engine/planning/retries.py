@@ -9,7 +9,7 @@ from codectok.parquet_damage import PARQUET_DAMAGE
 from codectok.pipelines.engine.output.records import Counts, UnitRecord
 from codectok.pipelines.engine.output.unit_files import rejects_name
 from codectok.sources.opening import open_source
-from codectok.sources.rejects import name_in_rejects, parse_rejects
+from codectok.sources.rejects import is_within, name_in_rejects, parse_rejects
 from codectok.sources.source import Source
 from codectok.storage import Storage
 
@@ -59,7 +59,7 @@ def _is_named(source: Source, names: set[tuple[str, str]]) -> bool:
     """True if `names` holds the source, or a sample or row of it."""
     if (source.dataset, name_in_rejects(source.name)) in names:
         return True
-    return any(dataset == source.dataset and name.startswith(f"{source.name}/") for dataset, name in names)
+    return any(dataset == source.dataset and is_within(name, source.name) for dataset, name in names)
 
 
 def _can_be_read(source: Source) -> bool:

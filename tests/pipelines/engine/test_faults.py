@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -262,16 +263,27 @@ clips._clips_in = lambda source: os.abort() if source.path == "a.tar" else read(
     assert (record.total.rows, record.total.rejects) == (1, {"decoder_crash": 1})
 
 
-class UnpicklableError(BeforeUnits, ShardJob):
-    """Raises an error that no other process can get."""
+class OwnError(Exception):
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+
+
+class FailingJob(BeforeUnits, ShardJob):
+    """Raises an error that another process cannot get."""
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        super().__init__(ShardOptions())
+        self.error = error
 
     def before(self, unit: Unit, output: UnitOutput) -> None:
-        raise RuntimeError("bad luck", threading.Lock())
+        raise self.error()
 
 
 def test_errors_of_children_are_no_crashes(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnitError, match=r"RuntimeError.*bad luck"):
-        run_alone(UnpicklableError(ShardOptions()), corpus, tmp_path / "out")
+        run_alone(FailingJob(lambda: RuntimeError("bad luck", threading.Lock())), corpus, tmp_path / "out")
+    with pytest.raises(UnitError, match=r"OwnError.*bad luck"):
+        run_alone(FailingJob(lambda: OwnError("bad luck", 1)), corpus, tmp_path / "out")
     in_children("import os; os.write(2, b'no memory'); os._exit(3)", tmp_path / "code", monkeypatch)
     with pytest.raises(UnitError, match="A process for unit 0 could not start: no memory"):
         run_alone(shard_job(), corpus, tmp_path / "out")

@@ -135,11 +135,11 @@ def test_slices_have_the_further_labels_of_their_own_supervisions() -> None:
 
 
 def test_ids_of_the_corpus_are_further_labels(codec_folder: Path, corpus: Path, tmp_path: Path) -> None:
-    rows = [{"path": str(corpus / "b.flac"), "id": "utt1", "mood": "calm"}, {"path": str(corpus / "a.wav")}]
+    rows = [{"path": str(corpus / "b.flac"), "id": "ä1"}, {"path": str(corpus / "a.wav")}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     run(job(codec_folder, max_seconds=3.0), tmp_path / "rows.jsonl", tmp_path / "out")
     extras = {found.extra for found in read_rows(tmp_path / "out") if "b.flac" in found.source}
-    assert extras == {'{"id": "utt1", "mood": "calm"}'}
+    assert extras == {'{"id": "ä1"}'}
     assert {found.extra for found in read_rows(tmp_path / "out") if "a.wav" in found.source} == {None}
 
 

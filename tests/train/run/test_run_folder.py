@@ -11,7 +11,7 @@ import torch
 
 from codectok import InputError
 from codectok.checkpoints.native import read_header
-from codectok.errors import PassingError
+from codectok.errors import CheckpointError, PassingError
 from codectok.train import train
 from codectok.train.distributed import Ranks
 from codectok.train.report.status import read_training_status
@@ -144,3 +144,28 @@ def test_counts_of_damaged_samples_pass_to_other_numbers_of_ranks(shards: Path, 
     run = run_module.TrainingRun(config, torch.device("cpu"), Ranks(), lambda *_: None)
     run._load_damaged([[3, 2], [4, 0]])
     assert (run._loader.damaged.total, run._loader.damaged.in_a_row) == (7, 0)
+
+
+def test_damaged_codec_is_written_again(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    train(tiny_config(shards, output, steps=2))
+    (output / "codec" / "config.json").write_text("{")
+    assert not read_training_status(output).finished
+    assert train(tiny_config(shards, output, steps=3)).ending == "finished"
+    assert origin_of(output / "codec") == "trained for 3 steps"
+
+
+def test_damaged_best_checkpoint_costs_only_the_best_codec(
+    shards: Path, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Validation, "run", lambda self, trainer, log: float(trainer.step))
+    config = tiny_config(shards, tmp_path / "run", f"validation.shards={held_out}", "validation.interval=2", steps=4)
+
+    def damaged(checkpoint: Path) -> None:
+        raise CheckpointError(f"{checkpoint} cannot be read.")
+
+    monkeypatch.setattr(run_module, "load_training_state", damaged)
+    report = train(config)
+    assert (report.ending, report.best) == ("finished", None)
+    assert origin_of(config.output / "codec") == "trained for 4 steps"
+    assert "There will be no codec-best" in caplog.text
