@@ -53,9 +53,12 @@ sizes = [(1, row.codes.size) for row in opened]
 """,
 }
 PEAK = """
-import json, resource
+import json, os, resource, sys
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps([sum(rows for rows, _ in sizes), sum(codes for _, codes in sizes), peak]))
+# Readers of datasets may abort an interpreter that ends while their threads run.
+sys.stdout.flush()
+os._exit(0)
 """
 
 
