@@ -10,6 +10,7 @@ from codectok.audio.channels.selection import channel_count
 from codectok.audio.notes import DecodingNotes
 from codectok.audio.sound import SoundOptions
 from codectok.audio.waveform import MAX_CHANNELS
+from codectok.extras import with_extra
 
 from .clip import Clip
 
@@ -39,5 +40,4 @@ def extra_with_channel(extra: str | None, channel: int | None, notes: DecodingNo
     """Add the channel of a clip to its further labels, if its file has several."""
     if channel is None or notes.channels < 2:
         return extra
-    labels = {"channel": channel} | (json.loads(extra) if extra else {})
-    return json.dumps(labels, ensure_ascii=False, sort_keys=True)
+    return with_extra(extra, json.dumps({"channel": channel}))

@@ -331,6 +331,7 @@ class TrainingRun:
                     write_codec(trainer.export(), best_folder)
                 except CheckpointError as error:
                     logging.getLogger(__name__).warning(f"There will be no {best_folder.name}: {error}")
+                    shutil.rmtree(best_folder, ignore_errors=True)  # of an earlier ending
             write_codec(final, folder)  # last: it says that the run has finished
         self._ranks.barrier()
         return best_folder if best_step is not None and is_checkpoint(best_folder) else None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from codectok import InputError
+from codectok import Codec, InputError
 from codectok.checkpoints.native import read_header
 from codectok.errors import CheckpointError, PassingError
 from codectok.train import train
@@ -164,8 +164,12 @@ def test_damaged_best_checkpoint_costs_only_the_best_codec(
     def damaged(checkpoint: Path) -> None:
         raise CheckpointError(f"{checkpoint} cannot be read.")
 
+    write_codec(Codec.from_config(config.codec, device="cpu"), config.output / "codec-best")  # of an earlier ending
+    (config.output / ".lock").touch()
+    (config.output / "config.yaml").touch()
     monkeypatch.setattr(run_module, "load_training_state", damaged)
     report = train(config)
     assert (report.ending, report.best) == ("finished", None)
     assert origin_of(config.output / "codec") == "trained for 4 steps"
     assert "There will be no codec-best" in caplog.text
+    assert not (config.output / "codec-best").exists()

@@ -52,6 +52,15 @@ def test_session_survives_restart(folder: Path, test: ListeningTest) -> None:
     assert continued["listener"] == "Ann"
 
 
+def rated_once(folder: Path, test: ListeningTest) -> tuple[Sessions, str, str]:
+    """Let Ann rate a stimulus; return the sessions, her page and the stimulus."""
+    sessions = Sessions(folder, test)
+    state = sessions.open("Ann")
+    page, stimulus = state["page"]["id"], state["page"]["stimuli"][0]["id"]
+    sessions.rate("Ann", page, stimulus, "speech_clarity", 2, 0.5)
+    return sessions, page, stimulus
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """Limit the size of files that this process writes, also of its output."""
@@ -65,10 +74,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def test_full_disk_leaves_whole_lines(folder: Path, test: ListeningTest) -> None:
-    sessions = Sessions(folder, test)
-    state = sessions.open("Ann")
-    page, stimulus = state["page"]["id"], state["page"]["stimuli"][0]["id"]
-    sessions.rate("Ann", page, stimulus, "speech_clarity", 2, 0.5)
+    sessions, page, stimulus = rated_once(folder, test)
     path = folder / "ratings" / file_name("Ann")
     whole = path.read_bytes()
     with largest_file(len(whole) + 30), pytest.raises(OSError, match="File too large"):
@@ -79,10 +85,7 @@ def test_full_disk_leaves_whole_lines(folder: Path, test: ListeningTest) -> None
 
 @pytest.mark.parametrize("torn", ['{"page": "0-cla', "\x00\x00\x00"])
 def test_line_cut_off_by_crash_is_replaced(folder: Path, test: ListeningTest, torn: str) -> None:
-    sessions = Sessions(folder, test)
-    state = sessions.open("Ann")
-    page, stimulus = state["page"]["id"], state["page"]["stimuli"][0]["id"]
-    sessions.rate("Ann", page, stimulus, "speech_clarity", 2, 0.5)
+    sessions, page, stimulus = rated_once(folder, test)
     path = folder / "ratings" / file_name("Ann")
     whole = path.read_text()
     path.write_text(whole + torn)
